@@ -1,0 +1,167 @@
+"""The embodiment contract: what cameras, state and action of one robot mean.
+
+One YAML file describes topics, names, units, frames and rates. Perception, controller, recorder,
+dataset conversion, training and checkpoints all read that one description, and refuse each other's
+data when the descriptions differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy.spatial.transform import Rotation
+
+STATE_NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper_width")
+ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
+REPRESENTATIONS = ("delta",)
+
+
+class ContractError(ValueError):
+    """A contract that cannot be read, or two that do not agree."""
+
+
+@dataclass(frozen=True)
+class CameraContract:
+    """One camera, known by name.
+
+    name: what models and datasets call it. topic: where its images come from. width, height: size
+    that every consumer gets [px]. max_age: oldest image that may still be used [s].
+    """
+
+    name: str
+    topic: str
+    width: int
+    height: int
+    max_age: float
+
+
+@dataclass(frozen=True)
+class EmbodimentContract:
+    """Topics, names, units and frames of one robot (REP-103: metres, radians, x forward).
+
+    rate: policy steps per second [Hz]. state_names: the state vector; r11..r32 are the first two
+    columns of the tool's rotation matrix, which has no angle that wraps. action_names: one action;
+    the gripper value is absolute, 1 open and 0 closed. representation: "delta" gives metres and a
+    rotation vector from the previous step's target, in the base frame, the first step counted from
+    the observed tool pose.
+    """
+
+    name: str
+    base_frame: str
+    tool_frame: str
+    rate: float
+    horizon: int
+    joint_names: tuple[str, ...]
+    finger_joint_names: tuple[str, ...]
+    gripper_open_width: float
+    cameras: tuple[CameraContract, ...]
+    reference_camera: str
+    joint_states_topic: str
+    end_effector_pose_topic: str
+    state_max_age: float
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    representation: str
+
+    @property
+    def time_step(self) -> float:
+        """Time between two policy steps [s]."""
+        return 1.0 / self.rate
+
+    @property
+    def contract_id(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of everything in the contract."""
+        canonical = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def camera(self, name: str) -> CameraContract:
+        """The camera of that name; raises ContractError when there is none."""
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        known = ", ".join(camera.name for camera in self.cameras)
+        raise ContractError(f"contract '{self.name}' has no camera '{name}'; it has: {known}")
+
+    def require_same(self, other: EmbodimentContract, own: str = "ours", theirs: str = "the other"):
+        """Raises ContractError naming every field in which the two contracts differ."""
+        differences = [
+            f"{field.name}: {own} {getattr(self, field.name)!r}, "
+            f"{theirs} {getattr(other, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+        if differences:
+            raise ContractError(
+                "embodiment contracts differ (use a checkpoint made for this robot, or correct the "
+                "contract file): " + "; ".join(differences)
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract as plain lists and dictionaries, as in the YAML file."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def contract_from_dict(values: dict[str, Any], source: str = "contract") -> EmbodimentContract:
+    """Builds and checks a contract from what the YAML file holds.
+
+    Raises ContractError that names the missing, unknown or impossible entry and `source`.
+    """
+    if not isinstance(values, dict):
+        raise ContractError(f"{source}: expected a mapping, got {type(values).__name__}")
+    values = dict(values)
+    known = {field.name for field in fields(EmbodimentContract)}
+    if missing := sorted(known - values.keys()):
+        raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
+    if unknown := sorted(values.keys() - known):
+        raise ContractError(f"{source}: unknown entries: {', '.join(unknown)}")
+    try:
+        values["cameras"] = tuple(CameraContract(**camera) for camera in values["cameras"])
+    except TypeError as error:
+        raise ContractError(f"{source}: bad camera entry: {error}") from error
+    for name in ("joint_names", "finger_joint_names", "state_names", "action_names"):
+        values[name] = tuple(values[name])
+    contract = EmbodimentContract(**values)
+    if contract.state_names != STATE_NAMES:
+        raise ContractError(f"{source}: state_names must be {list(STATE_NAMES)}")
+    if contract.action_names != ACTION_NAMES:
+        raise ContractError(f"{source}: action_names must be {list(ACTION_NAMES)}")
+    if contract.representation not in REPRESENTATIONS:
+        raise ContractError(f"{source}: representation must be one of {list(REPRESENTATIONS)}")
+    if contract.rate <= 0 or contract.horizon < 1 or contract.gripper_open_width <= 0:
+        raise ContractError(f"{source}: rate, horizon and gripper_open_width must be positive")
+    contract.camera(contract.reference_camera)
+    return contract
+
+
+def load_contract(path: str | Path) -> EmbodimentContract:
+    """Reads a contract file (YAML or JSON). Raises ContractError when it can't be used."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ContractError(f"cannot read contract {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ContractError(f"{path} is not valid YAML: {error}") from error
+    return contract_from_dict(values, source=str(path))
+
+
+def state_vector(
+    position: np.ndarray, quaternion_xyzw: np.ndarray, gripper_width: float
+) -> np.ndarray:
+    """The state vector [10] of STATE_NAMES from a tool pose in the base frame and a finger opening.
+
+    position [3] in metres, unit quaternion [4] as x y z w, gripper_width in metres. Raises
+    ValueError when a value is not finite or the quaternion is not of unit length.
+    """
+    values = np.concatenate([position, quaternion_xyzw, [gripper_width]]).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"end-effector pose or gripper width is not finite: {values.tolist()}")
+    if abs(np.linalg.norm(values[3:7]) - 1.0) > 1e-2:
+        raise ValueError(f"end-effector quaternion is not of unit length: {values[3:7].tolist()}")
+    matrix = Rotation.from_quat(values[3:7]).as_matrix()
+    return np.concatenate([values[:3], matrix[:, 0], matrix[:, 1], values[7:]])
