@@ -1,0 +1,289 @@
+"""Reads, checks and repairs rosbag2 bags (MCAP), without ROS.
+
+Any bag that `ros2 bag record -s mcap` or our recorder wrote can be read, also one whose recorder
+was killed: everything up to the last whole chunk is there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mcap.exceptions import McapError
+from mcap.records import Channel, Footer, Message, Schema
+from mcap.stream_reader import CRCValidationError, StreamReader
+
+from vla.data.bag import COMPLETE_KEY, METADATA_FILE, BagError, BagTopic, BagWriter
+from vla.data.message_types import MessageDecoder, MessageType
+
+# Messages of different topics reach a recorder slightly out of order, by less than this [ns].
+REORDER_WINDOW = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class BagMetadata:
+    """What metadata.yaml says. Times in nanoseconds; counts are those at the last flush."""
+
+    files: tuple[Path, ...]
+    message_count: int
+    start_time: int
+    duration: int
+    topics: dict[str, int]
+    types: dict[str, str]
+    custom_data: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """One message. receive_time, publish_time: nanoseconds since the epoch. data: CDR bytes."""
+
+    topic: str
+    type_name: str
+    receive_time: int
+    publish_time: int
+    sequence: int
+    data: bytes
+
+
+@dataclass
+class BagReport:
+    """What `validate_bag` and `recover_bag` found: messages by topic, duration [s]."""
+
+    folder: Path
+    message_count: int = 0
+    duration: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def read_metadata(folder: str | Path) -> BagMetadata:
+    """Reads metadata.yaml. Raises BagError when it is missing or not rosbag2's."""
+    path = Path(folder) / METADATA_FILE
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        info = content["rosbag2_bagfile_information"]
+        listed = info["topics_with_message_count"]
+        return BagMetadata(
+            files=tuple(Path(folder) / name for name in info["relative_file_paths"]),
+            message_count=info["message_count"],
+            start_time=info["starting_time"]["nanoseconds_since_epoch"],
+            duration=info["duration"]["nanoseconds"],
+            topics={entry["topic_metadata"]["name"]: entry["message_count"] for entry in listed},
+            types={
+                entry["topic_metadata"]["name"]: entry["topic_metadata"]["type"] for entry in listed
+            },
+            custom_data=dict(info.get("custom_data") or {}),
+        )
+    except OSError as error:
+        raise BagError(
+            f"{folder} is not a bag: cannot read {path.name}: {error.strerror}"
+        ) from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise BagError(f"{path} is not the metadata of a rosbag2 bag: {error!r}") from error
+
+
+def read_messages(
+    folder: str | Path, topics: Collection[str] | None = None, allow_truncated: bool = False
+) -> Iterator[BagMessage]:
+    """Yields the messages of a bag in the order of their receive times.
+
+    topics: only these; None for all. allow_truncated: take what can be read from a bag whose
+    recorder was killed. Chunk checksums are checked. Raises BagError for a damaged bag, and for a
+    truncated one unless allowed.
+    """
+    for _, message in _read_bag(Path(folder), topics, allow_truncated):
+        yield message
+
+
+def read_decoded(
+    folder: str | Path, topics: Collection[str] | None = None, allow_truncated: bool = False
+) -> Iterator[tuple[BagMessage, Any]]:
+    """As read_messages, with each message decoded: attributes as in the `.msg`, arrays as numpy."""
+    decoder = MessageDecoder()
+    known: set[str] = set()
+    for message_type, message in _read_bag(Path(folder), topics, allow_truncated):
+        if message_type.name not in known:
+            decoder.add(message_type.name, message_type.definition)
+            known.add(message_type.name)
+        yield message, decoder.decode(message.type_name, message.data)
+
+
+def validate_bag(folder: str | Path) -> BagReport:
+    """Reads every record of a bag and checks checksums, index and message counts.
+
+    Raises BagError that says what is wrong, and for a truncated bag how to repair it.
+    """
+    report = _report(Path(folder), read_messages(folder))
+    stated = {name: count for name, count in read_metadata(folder).topics.items() if count}
+    if stated != report.counts:
+        raise BagError(
+            f"{folder}: metadata.yaml counts {stated}, but the file holds {report.counts}; "
+            "repair it with vla.data.bag_reader.recover_bag"
+        )
+    return report
+
+
+def recover_bag(folder: str | Path) -> BagReport:
+    """Completes a bag whose recorder was killed: drops the torn end, writes index and metadata.
+
+    The repaired file replaces the torn one only once it is complete. Custom metadata is kept, with
+    "complete: recovered". A bag that is already whole is left as it is. Raises BagError when
+    nothing can be read.
+    """
+    folder = Path(folder)
+    metadata = read_metadata(folder)
+    if metadata.custom_data.get(COMPLETE_KEY) != "false":
+        return validate_bag(folder)
+    if len(metadata.files) != 1:
+        raise BagError(f"{folder} consists of {len(metadata.files)} files; only one is supported")
+    repaired = folder.with_name(f".{folder.name}.repaired") / folder.name
+    shutil.rmtree(repaired.parent, ignore_errors=True)
+    writer = BagWriter(repaired, metadata.custom_data)
+    topics: dict[str, BagTopic] = {}
+    for entry, message in _read_file(metadata.files[0], allow_truncated=True):
+        if message.topic not in topics:
+            qos = yaml.safe_load(entry.qos) if entry.qos else []
+            topics[message.topic] = writer.add_topic(message.topic, entry.type, qos)
+        writer.write(
+            topics[message.topic],
+            message.data,
+            message.receive_time,
+            message.publish_time,
+            message.sequence,
+        )
+    writer.close(complete="recovered")
+    # The file first: until metadata.yaml follows, the bag still counts as unfinished.
+    writer.file.replace(metadata.files[0])
+    text = (repaired / METADATA_FILE).read_text(encoding="utf-8")
+    (repaired / METADATA_FILE).write_text(
+        text.replace(writer.file.name, metadata.files[0].name), encoding="utf-8"
+    )
+    (repaired / METADATA_FILE).replace(folder / METADATA_FILE)
+    shutil.rmtree(repaired.parent, ignore_errors=True)
+    return validate_bag(folder)
+
+
+def unfinished_bags(parent: str | Path) -> list[Path]:
+    """Bags directly under `parent` whose recorder was killed, oldest first."""
+    found = []
+    for path in sorted(Path(parent).glob(f"*/{METADATA_FILE}")):
+        try:
+            if read_metadata(path.parent).custom_data.get(COMPLETE_KEY) == "false":
+                found.append(path.parent)
+        except BagError:
+            continue
+    return found
+
+
+def _bag_files(folder: Path) -> list[Path]:
+    files = list(read_metadata(folder).files)
+    for path in files:
+        if not path.is_file():
+            raise BagError(f"{folder}: the file {path.name} that metadata.yaml names is missing")
+    return files
+
+
+def _read_bag(
+    folder: Path, topics: Collection[str] | None, allow_truncated: bool
+) -> Iterator[tuple[MessageType, BagMessage]]:
+    """Messages with their types in the order of receive times."""
+    for file in _bag_files(folder):
+        yield from _in_time_order(
+            (entry.type, message)
+            for entry, message in _read_file(file, allow_truncated)
+            if topics is None or message.topic in topics
+        )
+
+
+@dataclass(frozen=True)
+class _FileTopic:
+    """A topic as one file declares it; qos is the YAML text of the offered profiles."""
+
+    name: str
+    type: MessageType
+    qos: str
+
+
+def _read_file(path: Path, allow_truncated: bool) -> Iterator[tuple[_FileTopic, BagMessage]]:
+    """Messages in the order of the file."""
+    schemas: dict[int, Schema] = {}
+    topics: dict[int, _FileTopic] = {}
+    finished = False
+    with open(path, "rb") as stream:
+        try:
+            for record in StreamReader(stream, validate_crcs=True).records:
+                if isinstance(record, Message):
+                    topic = topics[record.channel_id]
+                    yield (
+                        topic,
+                        BagMessage(
+                            topic.name,
+                            topic.type.name,
+                            record.log_time,
+                            record.publish_time,
+                            record.sequence,
+                            record.data,
+                        ),
+                    )
+                elif isinstance(record, Schema):
+                    schemas[record.id] = record
+                elif isinstance(record, Channel):
+                    topics[record.id] = _file_topic(record, schemas[record.schema_id])
+                elif isinstance(record, Footer):
+                    finished = True
+        except CRCValidationError as error:
+            if not allow_truncated:
+                raise BagError(f"{path} is damaged: a checksum does not fit ({error})") from error
+        except (McapError, struct.error, KeyError) as error:
+            if not allow_truncated:
+                raise _truncated(path) from error
+    if not finished and not allow_truncated:
+        raise _truncated(path)
+
+
+def _file_topic(channel: Channel, schema: Schema) -> _FileTopic:
+    message_type = MessageType(
+        schema.name, schema.data.decode(), channel.metadata.get("topic_type_hash", "")
+    )
+    return _FileTopic(channel.topic, message_type, channel.metadata.get("offered_qos_profiles", ""))
+
+
+def _truncated(path: Path) -> BagError:
+    return BagError(
+        f"{path} is truncated: its recorder was killed or the disk was full. Read it with "
+        "allow_truncated=True, or repair it with vla.data.bag_reader.recover_bag"
+    )
+
+
+def _in_time_order(
+    entries: Iterator[tuple[MessageType, BagMessage]],
+) -> Iterator[tuple[MessageType, BagMessage]]:
+    heap: list[tuple[int, int, tuple[MessageType, BagMessage]]] = []
+    newest = 0
+    for index, entry in enumerate(entries):
+        time = entry[1].receive_time
+        heapq.heappush(heap, (time, index, entry))
+        newest = max(newest, time)
+        while heap[0][0] < newest - REORDER_WINDOW:
+            yield heapq.heappop(heap)[2]
+    while heap:
+        yield heapq.heappop(heap)[2]
+
+
+def _report(folder: Path, messages: Iterator[BagMessage]) -> BagReport:
+    report = BagReport(folder)
+    first = last = None
+    for message in messages:
+        report.message_count += 1
+        report.counts[message.topic] = report.counts.get(message.topic, 0) + 1
+        first = message.receive_time if first is None else min(first, message.receive_time)
+        last = message.receive_time if last is None else max(last, message.receive_time)
+    if first is not None and last is not None:
+        report.duration = (last - first) * 1e-9
+    return report
