@@ -1,0 +1,39 @@
+"""`vla launch`: runs a launch file, with or without `ros2 launch` on the machine."""
+
+from __future__ import annotations
+
+import argparse
+
+DESCRIPTION = """\
+Run a launch file of this package, or any XML launch file, with name:=value arguments.
+The file is the one that 'ros2 launch vla_ros FILE' takes; this launcher needs no ros2 command.
+
+examples:
+  vla launch sim.launch.xml
+  vla launch sim.launch.xml --show-args
+  vla launch bringup.launch.xml checkpoint:=checkpoints/nano
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Adds `vla launch`."""
+    parser = subparsers.add_parser(
+        "launch",
+        help="run a launch file",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "launch_arguments",
+        nargs=argparse.REMAINDER,
+        metavar="FILE [--show-args] [NAME:=VALUE ...]",
+        help="launch file and its arguments",
+    )
+    parser.set_defaults(run=run_launch)
+
+
+def run_launch(arguments: argparse.Namespace) -> int:
+    """Hands the rest of the command line to the launcher."""
+    from vla_nodes import launcher
+
+    return launcher.main(arguments.launch_arguments)

@@ -1,0 +1,58 @@
+"""Parses the command line and runs one subcommand.
+
+Each subcommand module has `add_parser(subparsers)`, which sets `run` to a function of the parsed
+arguments that returns the exit status. Heavy imports (torch, ROS, MuJoCo) belong inside `run`, so
+that `vla --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vla.cli.errors import CommandError
+
+COMMAND_MODULES = ("talk", "launch", "train", "evaluate", "info", "demo")
+
+DESCRIPTION = """\
+Vision-language-action policies on ROS 2 robots.
+
+Start the simulated robot in one shell and talk to it from another:
+  vla launch sim.launch.xml
+  vla instruct "pick the red block"
+  vla ask "what is on the table?"
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="vla",
+        description=DESCRIPTION,
+        epilog="'vla COMMAND --help' explains a command and gives examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMAND_MODULES:
+        try:
+            module = importlib.import_module(f"vla.cli.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"vla.cli.{name}":
+                raise
+            continue
+        module.add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; `arguments` defaults to those of the process. Returns the exit status."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        return parsed.run(parsed) or 0
+    except CommandError as error:
+        print(f"vla: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,277 @@
+"""What the robot has been told to do, and how that is going: free of ROS, stepped by the controller.
+
+One instruction is in force at a time. It ends when another one replaces it, when somebody stops
+or cancels it, or, if a caller waits for its result, when the motion settles, the time is up or
+the arm has held still for too long. All times are seconds of one steady clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+MODES = ("act", "think", "ask")
+LONGEST_INSTRUCTION = 1000
+
+
+class State(IntEnum):
+    """State of the policy; the numbers are those of PolicyStatus."""
+
+    IDLE = 0
+    WAITING = 1
+    EXECUTING = 2
+    HOLDING = 3
+    STOPPED = 4
+
+
+class HoldReason(IntEnum):
+    """Why the arm holds although an instruction is in force; numbered as in PolicyStatus."""
+
+    NONE = 0
+    STALE_CHUNK = 1
+    STALE_STATE = 2
+    NON_FINITE = 3
+    CONTRACT_MISMATCH = 4
+    INACTIVE = 5
+
+
+class Outcome(IntEnum):
+    """How an instruction with a waiting caller ended; numbered as in ExecuteInstruction."""
+
+    SETTLED = 0
+    TIMEOUT = 1
+    STOPPED = 2
+    REPLACED = 3
+    CANCELED = 4
+    FAULT = 5
+
+
+class InstructionError(ValueError):
+    """A request that cannot be followed; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An accepted instruction.
+
+    accepted_at: when [s]. deadline: when a waiting caller's time is up [s], infinite without one.
+    awaited: a caller waits for its result, which also means that it ends by itself.
+    """
+
+    instruction_id: int
+    text: str
+    mode: str
+    accepted_at: float
+    deadline: float
+    awaited: bool
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """What one cycle of the control loop saw.
+
+    executing: a chunk moved the arm. settled: the motion of the last seconds was below the settle
+    thresholds. hold_reason, message: why the arm holds and what to do, when it does not execute.
+    """
+
+    executing: bool
+    settled: bool = False
+    hold_reason: HoldReason = HoldReason.NONE
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The result for a caller who waited. duration: from acceptance to the end [s]."""
+
+    instruction_id: int
+    outcome: Outcome
+    message: str
+    response: str
+    duration: float
+
+
+def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
+    """The instruction without surrounding space, and its mode, where "" reads as "act".
+
+    Raises InstructionError when the text is empty or far too long, or the mode unknown.
+    """
+    text, mode = text.strip(), mode or "act"
+    if not text:
+        raise InstructionError("the instruction is empty: say what to do, e.g. 'pick the red block'")
+    if len(text) > LONGEST_INSTRUCTION:
+        raise InstructionError(
+            f"the instruction has {len(text)} characters: use at most {LONGEST_INSTRUCTION}"
+        )
+    if mode not in MODES:
+        raise InstructionError(f"mode '{mode}' is unknown: use one of {', '.join(MODES)}")
+    return text, mode
+
+
+class InstructionSession:
+    """The instruction in force and its state. Not thread safe: one thread calls all methods."""
+
+    def __init__(self, fault_timeout: float = 15.0):
+        """fault_timeout: how long the arm may hold before a waiting caller is told of a fault [s]."""
+        self.fault_timeout = fault_timeout
+        self.instruction: Instruction | None = None
+        self.state = State.IDLE
+        self.hold_reason = HoldReason.NONE
+        self.message = ""
+        self.settled = False
+        self.response = ""
+        self._last_id = 0
+        self._has_executed = False
+        self._still_since = 0.0
+        self._endings: list[Ending] = []
+
+    @property
+    def wants_motion(self) -> bool:
+        """True when chunks of the instruction in force may move the arm."""
+        return (
+            self.instruction is not None
+            and self.instruction.mode != "ask"
+            and self.state != State.STOPPED
+        )
+
+    def start(
+        self, text: str, mode: str, now: float, epoch_ns: int, timeout: float | None = None
+    ) -> Instruction:
+        """Puts an instruction in force; the one before it ends as REPLACED.
+
+        epoch_ns: wall time, which makes ids increase across restarts [ns]. timeout: longest time
+        to try for a caller who waits for the result [s]; None when nobody waits. Raises
+        InstructionError when it is refused: the one before then stays in force.
+        """
+        text, mode = check_instruction(text, mode)
+        if timeout is not None and mode == "ask":
+            raise InstructionError("mode 'ask' moves nothing: use the ask service for questions")
+        if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
+            raise InstructionError(f"timeout is {timeout}: use a positive number of seconds")
+        self._end(Outcome.REPLACED, f"replaced by the instruction '{text}'", now)
+        self._last_id = max(epoch_ns, self._last_id + 1)
+        deadline = math.inf if timeout is None else now + timeout
+        self.instruction = Instruction(
+            self._last_id, text, mode, now, deadline, awaited=timeout is not None
+        )
+        self.state = State.IDLE if mode == "ask" else State.WAITING
+        self.hold_reason = HoldReason.NONE
+        self.message = ""
+        self.settled = False
+        self.response = ""
+        self._has_executed = False
+        self._still_since = now
+        return self.instruction
+
+    def stop(self, now: float) -> str:
+        """A person stops the arm: it holds until resume() or a new instruction. Returns what to say."""
+        if self.instruction is not None and self.instruction.awaited:
+            self._end(Outcome.STOPPED, "stopped by the stop service", now)
+        if self.instruction is not None and self.instruction.mode == "ask":
+            self.instruction = None
+        self.state = State.STOPPED
+        self.hold_reason = HoldReason.NONE
+        self.settled = False
+        self.message = "stopped: call resume, or send a new instruction"
+        if self.instruction is None:
+            return "stopped; nothing is left to resume, send a new instruction to go on"
+        return f"stopped; resume goes on with '{self.instruction.text}'"
+
+    def resume(self, now: float) -> str:
+        """Ends a stop. Returns what to say; raises InstructionError when nothing was stopped."""
+        if self.state != State.STOPPED:
+            raise InstructionError("nothing is stopped: send an instruction to move the arm")
+        self.message = ""
+        self._has_executed = False
+        self._still_since = now
+        if self.instruction is None:
+            self.state = State.IDLE
+            return "ready; no instruction is in force, send one to move the arm"
+        self.state = State.WAITING
+        return f"going on with '{self.instruction.text}'"
+
+    def cancel(self, instruction_id: int, now: float) -> None:
+        """The waiting caller gives up; nothing happens when its instruction is over already."""
+        if self.instruction is not None and self.instruction.instruction_id == instruction_id:
+            self._end(Outcome.CANCELED, "cancelled by the caller", now)
+            self._clear()
+
+    def abort(self, reason: HoldReason, message: str, now: float) -> None:
+        """Drops the instruction for a fault of our own, such as a node that is deactivated."""
+        self._end(Outcome.FAULT, message, now)
+        self._clear()
+        self.state, self.hold_reason, self.message = State.HOLDING, reason, message
+
+    def clear(self) -> None:
+        """Back to IDLE without an instruction, such as when the node is activated."""
+        self._clear()
+
+    def add_response(self, instruction_id: int, text: str) -> None:
+        """Keeps the model's answer when it belongs to the instruction in force."""
+        if self.instruction is not None and self.instruction.instruction_id == instruction_id:
+            self.response = text
+
+    def update(self, report: ArmReport, now: float) -> None:
+        """Takes in one control cycle: new state, and the end of an awaited instruction."""
+        if not self.wants_motion:
+            return
+        self.settled = report.executing and report.settled
+        if report.executing:
+            self._has_executed = True
+            self._still_since = now
+            self.state, self.hold_reason, self.message = State.EXECUTING, HoldReason.NONE, ""
+        else:
+            self._hold(report)
+        self._end_when_over(now)
+
+    def take_endings(self) -> list[Ending]:
+        """Results since the last call, for the callers who wait for them."""
+        endings, self._endings = self._endings, []
+        return endings
+
+    def _hold(self, report: ArmReport) -> None:
+        no_chunk_yet = report.hold_reason in (HoldReason.NONE, HoldReason.STALE_CHUNK)
+        if no_chunk_yet and not self._has_executed:
+            self.state, self.hold_reason = State.WAITING, HoldReason.NONE
+        else:
+            self.state = State.HOLDING
+            self.hold_reason = report.hold_reason or HoldReason.STALE_CHUNK
+        self.message = report.message
+
+    def _end_when_over(self, now: float) -> None:
+        if not self.instruction.awaited:
+            return
+        if self.settled:
+            outcome, message = Outcome.SETTLED, "the motion has settled"
+        elif now >= self.instruction.deadline:
+            limit = self.instruction.deadline - self.instruction.accepted_at
+            outcome, message = Outcome.TIMEOUT, f"not settled within {limit:.1f} s"
+            if self.message:
+                message += f"; at the end: {self.message}"
+        elif now - self._still_since > self.fault_timeout:
+            outcome = Outcome.FAULT
+            message = f"the arm held still for {self.fault_timeout:.1f} s: {self.message}"
+        else:
+            return
+        self._end(outcome, message, now)
+        settled = self.settled
+        self._clear()
+        self.settled = settled
+
+    def _end(self, outcome: Outcome, message: str, now: float) -> None:
+        """Notes the result for a waiting caller, and takes its instruction out of force."""
+        ended = self.instruction
+        if ended is None or not ended.awaited:
+            return
+        self._endings.append(
+            Ending(ended.instruction_id, outcome, message, self.response, now - ended.accepted_at)
+        )
+        self.instruction = None
+
+    def _clear(self) -> None:
+        self.instruction = None
+        self.state = State.IDLE
+        self.hold_reason = HoldReason.NONE
+        self.message = ""
+        self.settled = False

@@ -1,0 +1,81 @@
+"""Notices that an input of the control loop has fallen silent: free of ROS.
+
+Two signs count: no message for longer than the input's limit, and the middleware's word that the
+process behind it is gone, which comes sooner for slow streams such as those of large models. All
+times are seconds of one steady clock, since a dead simulator stops the ROS clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vla.control.session import HoldReason
+
+
+@dataclass(frozen=True)
+class WatchedInput:
+    """One input, known by `name`.
+
+    max_gap: longest time without a message [s]; infinite when only the loss of the process counts.
+    hold_reason: what the arm's hold is called. advice: what a person should look at.
+    """
+
+    name: str
+    max_gap: float
+    hold_reason: HoldReason
+    advice: str
+
+
+@dataclass(frozen=True)
+class SilentInput:
+    """An input that the control loop must not do without. message: what is missing, what to do."""
+
+    name: str
+    hold_reason: HoldReason
+    message: str
+
+
+class InputWatchdog:
+    """Keeps when each input was last heard of. Not thread safe: one thread calls all methods."""
+
+    def __init__(self, inputs: list[WatchedInput]):
+        """inputs: in the order in which they depend on each other, the first cause first."""
+        self._inputs = {entry.name: entry for entry in inputs}
+        self._heard_at = dict.fromkeys(self._inputs, -math.inf)
+        self._lost: set[str] = set()
+
+    def heard(self, name: str, now: float) -> None:
+        """A usable message of that input came in."""
+        self._heard_at[name] = now
+
+    def set_alive(self, name: str, alive: bool) -> None:
+        """The middleware saw the process behind the input come or go."""
+        if alive:
+            self._lost.discard(name)
+        else:
+            self._lost.add(name)
+
+    def forget(self) -> None:
+        """Starts anew, as if nothing had been heard yet; what is known to be gone stays so."""
+        self._heard_at = dict.fromkeys(self._inputs, -math.inf)
+
+    def age(self, name: str, now: float) -> float:
+        """Time since the input's last message [s]; infinite before the first."""
+        return now - self._heard_at[name]
+
+    def first_silent(self, now: float) -> SilentInput | None:
+        """The first input that is silent or gone, None when all are there."""
+        for entry in self._inputs.values():
+            age = self.age(entry.name, now)
+            if entry.name in self._lost:
+                said = "its publisher is gone"
+            elif age <= entry.max_gap:
+                continue
+            elif math.isinf(age):
+                said = "none has come"
+            else:
+                said = f"none for {age:.1f} s"
+            message = f"no {entry.name} ({said}): {entry.advice}"
+            return SilentInput(entry.name, entry.hold_reason, message)
+        return None
