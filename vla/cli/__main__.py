@@ -1,6 +1,6 @@
 """Runs the command line as `python -m vla.cli`."""
 
-from vla.cli.main import main
+from vla.cli.parser import main
 
 if __name__ == "__main__":
     raise SystemExit(main())
