@@ -49,7 +49,16 @@ def test_forgets_messages_but_not_that_a_process_is_gone():
     watchdog.heard("joint states", 1.0)
     watchdog.heard("chunks", 1.0)
     watchdog.set_alive("chunks", False)
-    watchdog.forget()
+    watchdog.forget("joint states")
     assert math.isinf(watchdog.age("joint states", 1.0))
     watchdog.heard("joint states", 1.1)
     assert watchdog.first_silent(1.1).name == "chunks"
+
+
+def test_a_refused_message_is_not_heard_and_says_why():
+    watchdog = make_watchdog()
+    watchdog.heard("joint states", 1.0)
+    watchdog.refused("joint states", "joint 3 is NaN")
+    assert watchdog.first_silent(1.5).message == "no joint states (none for 0.5 s): joint 3 is NaN"
+    watchdog.heard("joint states", 1.6)
+    assert watchdog.first_silent(2.6).message.endswith("is the robot on?")

@@ -44,10 +44,16 @@ class InputWatchdog:
         self._inputs = {entry.name: entry for entry in inputs}
         self._heard_at = dict.fromkeys(self._inputs, -math.inf)
         self._lost: set[str] = set()
+        self._refused: dict[str, str] = {}
 
     def heard(self, name: str, now: float) -> None:
         """A usable message of that input came in."""
         self._heard_at[name] = now
+        self._refused.pop(name, None)
+
+    def refused(self, name: str, why: str) -> None:
+        """A message of that input came in and could not be used; it does not count as heard."""
+        self._refused[name] = why
 
     def set_alive(self, name: str, alive: bool) -> None:
         """The middleware saw the process behind the input come or go."""
@@ -56,13 +62,18 @@ class InputWatchdog:
         else:
             self._lost.add(name)
 
-    def forget(self) -> None:
-        """Starts anew, as if nothing had been heard yet; what is known to be gone stays so."""
-        self._heard_at = dict.fromkeys(self._inputs, -math.inf)
+    def forget(self, name: str) -> None:
+        """Starts anew with that input; that its process is gone, if it is, stays known."""
+        self._heard_at[name] = -math.inf
+        self._refused.pop(name, None)
 
     def age(self, name: str, now: float) -> float:
         """Time since the input's last message [s]; infinite before the first."""
         return now - self._heard_at[name]
+
+    def fresh(self, name: str, now: float) -> bool:
+        """True when the input's last message is within its limit."""
+        return self.age(name, now) <= self._inputs[name].max_gap
 
     def first_silent(self, now: float) -> SilentInput | None:
         """The first input that is silent or gone, None when all are there."""
@@ -76,6 +87,7 @@ class InputWatchdog:
                 said = "none has come"
             else:
                 said = f"none for {age:.1f} s"
-            message = f"no {entry.name} ({said}): {entry.advice}"
+            advice = self._refused.get(entry.name, entry.advice)
+            message = f"no {entry.name} ({said}): {advice}"
             return SilentInput(entry.name, entry.hold_reason, message)
         return None

@@ -1,0 +1,221 @@
+"""The control loop: what makes the arm follow, hold, and be left alone."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vla.contract import load_contract
+from vla.control.arm import ArmController, ArmControllerConfig
+from vla.control.chunk import ActionChunk, ChunkError
+from vla.control.loop import (
+    ACTION_CHUNKS,
+    LATENT_ACTIONS,
+    OBSERVATIONS,
+    RELEASE_TIME,
+    ControlLoop,
+    LoopLimits,
+)
+from vla.control.session import HoldReason
+from vla.sim import panda
+
+CONTRACT = load_contract(Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml")
+PERIOD = 0.02
+
+
+class Bench:
+    """A control loop with an arm that goes where it is told, and inputs that come unless cut."""
+
+    def __init__(self):
+        self.arm = ArmController(ArmControllerConfig(), CONTRACT)
+        self.loop = ControlLoop(self.arm, LoopLimits())
+        self.joints = np.array(panda.HOME, dtype=float)
+        self.now = 100.0
+        self.cut = set()
+        self.commands = []
+
+    def chunk(self, speed=0.1, **changes):
+        """A chunk along +x at `speed` metres per second from the arm's present tool pose."""
+        actions = np.zeros((CONTRACT.horizon, 7))
+        actions[:, 0] = speed * CONTRACT.time_step
+        actions[:, 6] = 1.0
+        position, quaternion = self.arm.kinematics.tool_pose(self.joints)
+        values = dict(
+            stamp=self.now,
+            time_step=CONTRACT.time_step,
+            actions=actions,
+            reference_position=position,
+            reference_quaternion=quaternion,
+        )
+        return ActionChunk(**(values | changes))
+
+    def take(self, chunk):
+        self.loop.take_chunk(chunk, self.now, self.now)
+
+    def run(self, duration, wants_motion=True):
+        for _ in range(round(duration / PERIOD)):
+            self.now += PERIOD
+            if "joint states" not in self.cut:
+                self.loop.take_joint_state(CONTRACT.joint_names, self.joints, self.now)
+            for name in (OBSERVATIONS, LATENT_ACTIONS):
+                if name not in self.cut:
+                    self.loop.watchdog.heard(name, self.now)
+            cycle = self.loop.cycle(self.now, self.now, wants_motion)
+            if cycle.command is not None:
+                self.joints = cycle.command.joint_positions
+                self.commands.append(cycle.command)
+        return cycle
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    bench.run(0.1)
+    bench.take(bench.chunk())
+    assert bench.run(0.2).report.executing
+    return bench
+
+
+def tool_x(bench):
+    return bench.arm.kinematics.tool_pose(bench.joints)[0][0]
+
+
+def test_leaves_the_arm_alone_until_the_first_chunk():
+    bench = Bench()
+    cycle = bench.run(0.5)
+    assert cycle.command is None and not bench.commands
+    assert "action_expert" in cycle.report.message
+
+
+def test_follows_a_chunk_and_holds_when_it_is_too_old(bench):
+    start = tool_x(bench)
+    bench.run(0.5)
+    assert 0.03 < tool_x(bench) - start < 0.07
+    cycle = bench.run(1.0)
+    assert cycle.report.hold_reason == HoldReason.STALE_CHUNK
+    held = bench.joints.copy()
+    cycle = bench.run(0.2)
+    assert np.array_equal(cycle.command.joint_positions, held) and not cycle.command.executing
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("joint states", HoldReason.STALE_STATE), (OBSERVATIONS, HoldReason.STALE_CHUNK)],
+)
+def test_holds_within_300_ms_of_an_input_falling_silent(bench, name, reason):
+    bench.cut.add(name)
+    report = bench.run(0.3).report
+    assert not report.executing and report.hold_reason == reason and name in report.message
+    bench.cut.clear()
+    bench.take(bench.chunk())
+    assert bench.run(0.1).report.executing
+
+
+@pytest.mark.parametrize("name", [LATENT_ACTIONS, ACTION_CHUNKS])
+def test_holds_at_once_when_a_model_process_is_gone(bench, name):
+    bench.loop.watchdog.set_alive(name, False)
+    report = bench.run(PERIOD).report
+    assert not report.executing and "gone" in report.message
+    bench.loop.watchdog.set_alive(name, True)
+    bench.take(bench.chunk())
+    assert bench.run(PERIOD).report.executing
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"actions": np.full((16, 7), np.nan)}, HoldReason.NON_FINITE),
+        ({"reference_position": np.array([np.inf, 0, 0])}, HoldReason.NON_FINITE),
+        ({"actions": np.zeros((16, 6))}, HoldReason.CONTRACT_MISMATCH),
+        ({"time_step": 0.5}, HoldReason.CONTRACT_MISMATCH),
+    ],
+)
+def test_an_unsound_chunk_makes_the_arm_hold_until_a_sound_one(bench, changes, reason):
+    with pytest.raises(ChunkError):
+        bench.take(bench.chunk(**changes))
+    held = bench.joints.copy()
+    report = bench.run(0.2).report
+    assert report.hold_reason == reason and report.message
+    assert np.array_equal(bench.joints, held)
+    bench.take(bench.chunk())
+    assert bench.run(0.1).report.executing
+
+
+@pytest.mark.parametrize("offset", [-5.0, 5.0])
+def test_a_chunk_from_another_time_is_refused_and_the_good_one_goes_on(bench, offset):
+    with pytest.raises(ChunkError):
+        bench.take(bench.chunk(stamp=bench.now + offset))
+    assert bench.run(0.1).report.executing
+
+
+@pytest.mark.parametrize(
+    ("names", "positions", "says"),
+    [
+        (CONTRACT.joint_names, [0.0] * 6 + [math.nan], "panda_joint7"),
+        (CONTRACT.joint_names[:6], [0.0] * 6, "panda_joint7"),
+        ((), (), "panda_joint1"),
+    ],
+)
+def test_bad_joint_states_are_refused_and_do_not_keep_the_arm_moving(bench, names, positions, says):
+    bench.cut.add("joint states")
+    with pytest.raises(ValueError, match=says):
+        bench.loop.take_joint_state(names, positions, bench.now)
+    report = bench.run(0.2).report
+    assert report.hold_reason == HoldReason.STALE_STATE and says in report.message
+
+
+def test_joints_are_found_by_name_and_others_passed_over():
+    bench = Bench()
+    names = list(reversed(CONTRACT.joint_names)) + ["panda_finger_joint1"]
+    positions = list(range(7)) + [0.04]
+    bench.loop.take_joint_state(names, positions, 1.0)
+    bench.loop.take_joint_state(["panda_finger_joint1"], [math.nan], 2.0)
+    assert bench.loop.watchdog.age("joint states", 2.0) == 1.0
+    assert list(bench.loop._joint_positions) == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_repeats_the_hold_and_then_leaves_the_arm_alone(bench):
+    held = bench.run(PERIOD, wants_motion=False).command
+    assert held is not None and not held.executing
+    assert bench.run(RELEASE_TIME + 0.1, wants_motion=False).command is None
+
+
+def test_does_not_drag_the_arm_back_after_other_hands_moved_it(bench):
+    bench.run(1.5)
+    bench.joints = bench.joints + 0.5
+    moved = bench.joints.copy()
+    assert bench.run(0.2).command is None
+    assert np.array_equal(bench.joints, moved)
+
+
+def test_flush_drops_the_chunk(bench):
+    bench.loop.flush()
+    report = bench.run(PERIOD).report
+    assert not report.executing
+
+
+def test_a_robot_clock_that_starts_anew_drops_the_chunk(bench):
+    bench.now += PERIOD
+    bench.loop.take_joint_state(CONTRACT.joint_names, bench.joints, bench.now)
+    bench.loop.watchdog.heard(OBSERVATIONS, bench.now)
+    assert not bench.loop.cycle(0.0, bench.now, True).report.executing
+
+
+def test_commands_stay_within_limits_for_wild_chunks(bench):
+    generator = np.random.default_rng(0)
+    config = bench.arm.config
+    for _ in range(20):
+        actions = generator.normal(0.0, 2.0, (CONTRACT.horizon, 7))
+        bench.take(bench.chunk(actions=actions))
+        bench.run(0.2)
+    joints = np.array([command.joint_positions for command in bench.commands])
+    assert np.isfinite(joints).all() and any(command.limited for command in bench.commands)
+    speed = np.abs(np.diff(joints, axis=0)).max(axis=0) / PERIOD
+    assert (speed <= np.array(config.max_joint_velocity) * 1.001).all()
+    limits = bench.arm.kinematics.model.jnt_range[:7]
+    assert (joints >= limits[:, 0] - 1e-6).all() and (joints <= limits[:, 1] + 1e-6).all()
+    for command in bench.commands[::7]:
+        position, _ = bench.arm.kinematics.tool_pose(command.joint_positions)
+        assert (position >= np.array(config.workspace_min) - 0.02).all()
+        assert (position <= np.array(config.workspace_max) + 0.02).all()

@@ -1,0 +1,326 @@
+"""`vla demo`: the simulated robot follows instructions, and leaves a video, bags and figures."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vla.cli.errors import CommandError
+
+DESCRIPTION = """\
+Start the simulator and all nodes, have the robot follow a few typed instructions, and judge it.
+
+Prints each instruction, what the robot answered and whether the task succeeded. Leaves in the
+output folder: demo.json (all figures), latency.md, demo.mp4, bags/ (one per instruction) and
+demo.log (what the nodes said). The exit status is 0 when enough instructions succeeded.
+
+examples:
+  vla demo
+  vla demo --checkpoint checkpoints/nano --output output
+  vla demo --config my_instructions.yaml --no-video
+"""
+ROOT = Path(__file__).resolve().parents[2]
+ACTIVE_TIMEOUT = 180.0
+SHUTDOWN_TIMEOUT = 10.0
+PACKAGES = ("ros-rclpy", "torch", "transformers", "mujoco", "numpy", "rosbags", "mcap", "mink")
+
+
+def add_parser(subparsers) -> None:
+    """Adds `vla demo`."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="watch the simulated robot follow instructions",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint", default=str(_file("checkpoints/nano")), help="folder of the policy"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=_file("config/demo.yaml"),
+        help="what to ask of the robot (default: config/demo.yaml)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("output"), help="folder for the results"
+    )
+    parser.add_argument(
+        "--launch-file",
+        default="sim.launch.xml",
+        help="launch file that brings up simulator and nodes (default: sim.launch.xml)",
+    )
+    parser.add_argument(
+        "--domain-id",
+        type=int,
+        help="ROS domain to use (default: a free one, so that no other robot is heard)",
+    )
+    parser.add_argument(
+        "--required", type=int, help="successes for exit status 0 (default: as in the config)"
+    )
+    parser.add_argument("--no-video", action="store_true", help="leave out demo.mp4")
+    parser.set_defaults(run=run_demo)
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Runs the demonstration; 0 when enough instructions succeeded, 1 when not."""
+    started = time.monotonic()
+    config = load_demo_config(arguments.config)
+    output = arguments.output.resolve()
+    _clear(output)
+    # Before the first import of ROS: it reads the environment once.
+    domain = arguments.domain_id if arguments.domain_id is not None else free_domain_id()
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    try:
+        from vla_nodes.demo_client import Trial
+    except ImportError as error:
+        raise CommandError(
+            f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
+        ) from error
+    trials = [Trial(**entry) for entry in config["instructions"]]
+    _run_graph(trials, config, arguments, output)
+    report = _write_report(trials, config, arguments, output, domain)
+    if not arguments.no_video:
+        _write_video(trials, config["video"], output)
+    report["wall_time_s"] = round(time.monotonic() - started, 1)
+    _write_json(output / "demo.json", report)
+    print(f"\nResults in {_short(output)}: {', '.join(sorted(p.name for p in output.iterdir()))}")
+    required = config["required_successes"] if arguments.required is None else arguments.required
+    print(f"{report['successes']} of {len(trials)} instructions succeeded ({required} required)")
+    return 0 if report["successes"] >= required else 1
+
+
+def load_demo_config(path: Path) -> dict[str, Any]:
+    """Reads the list of instructions. Raises CommandError that says what is wrong with it."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise CommandError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(config, dict) or not config.get("instructions"):
+        raise CommandError(f"{path}: expected a list 'instructions' with at least one entry")
+    known = {"seed", "family", "instruction", "mode", "question"}
+    limits = {"time_limit": config.get("time_limit", 30.0)}
+    for index, entry in enumerate(config["instructions"]):
+        if not isinstance(entry, dict) or not {"seed", "family"} <= entry.keys():
+            raise CommandError(f"{path}: instruction {index + 1} needs 'seed' and 'family'")
+        if unknown := sorted(entry.keys() - known):
+            raise CommandError(
+                f"{path}: instruction {index + 1} has unknown entries: {', '.join(unknown)}"
+            )
+    video = {"size": 480, "rate": 10, **(config.get("video") or {})}
+    required = config.get("required_successes", len(config["instructions"]))
+    return {**config, **limits, "video": video, "required_successes": required}
+
+
+def free_domain_id() -> int:
+    """A ROS domain in which no participant of this machine has its first port."""
+    candidates = list(range(1, 100))
+    random.shuffle(candidates)
+    for domain in candidates:
+        # DDS-RTPS: 7400 + 250 per domain, 10 is the first participant's unicast discovery port.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+        return domain
+    raise CommandError("all ROS domains from 1 to 99 are in use on this machine; give --domain-id")
+
+
+def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> None:
+    from vla_nodes.client import UnreachableError
+    from vla_nodes.demo_client import DemoClient
+
+    command = [
+        sys.executable,
+        "-m",
+        "vla.cli",
+        "launch",
+        arguments.launch_file,
+        f"checkpoint:={Path(arguments.checkpoint).resolve()}",
+    ]
+    log = output / "demo.log"
+    print("Starting the simulator and the nodes ...", flush=True)
+    with log.open("wb") as stream:
+        # Its own group: a Ctrl-C reaches the launcher once, through us, when the bags are closed.
+        launcher = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+        def still_running() -> None:
+            if launcher.poll() is not None:
+                raise CommandError(f"the nodes ended early; {_last_words(log)}", 1)
+
+        try:
+            with DemoClient() as client:
+                client.wait_until_active(ACTIVE_TIMEOUT, still_running)
+                client.configure_recorder(str(output / "bags"))
+                for index, trial in enumerate(trials):
+                    still_running()
+                    print(f"\n[{index + 1}/{len(trials)}] {trial.family}, seed {trial.seed}")
+                    client.run_trial(trial, config["time_limit"], lambda line: _tell(line))
+                    verdict = "done" if trial.success else "not done"
+                    reason = f" ({trial.message})" if trial.message else ""
+                    _tell(f"result:       {verdict} after {trial.seconds:.1f} s{reason}")
+        except UnreachableError as error:
+            raise CommandError(f"{error}; {_last_words(log)}", 1) from error
+        finally:
+            _end(launcher)
+
+
+def _tell(line: str) -> None:
+    print(f"  {line}", flush=True)
+
+
+def _end(launcher: subprocess.Popen) -> None:
+    if launcher.poll() is None:
+        launcher.send_signal(signal.SIGINT)
+    try:
+        launcher.wait(SHUTDOWN_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
+    said = (errors or lines or ["nothing"])[-1].strip()
+    return f"see {_short(log)}, which says: {said}"
+
+
+def _write_report(
+    trials, config, arguments: argparse.Namespace, output: Path, domain: int
+) -> dict[str, Any]:
+    from vla.contract import load_contract
+    from vla.data.bag_reader import read_metadata, validate_bag
+    from vla.evaluation.graph_timing import format_table, measure_graph
+
+    bags = [Path(trial.bag) for trial in trials]
+    for bag in bags:
+        validate_bag(bag)
+    metadata = [read_metadata(bag).custom_data for bag in bags]
+    contract = load_contract(_file("config/contracts/sim_panda.yaml"))
+    timing = measure_graph(bags, contract)
+    table = format_table(timing)
+    (output / "latency.md").write_text(table)
+    print(f"\n{table}", end="")
+    instructions = [
+        {**asdict(trial), "bag": os.path.relpath(trial.bag, output)} for trial in trials
+    ]
+    return {
+        "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "instructions": instructions,
+        "successes": sum(trial.success for trial in trials),
+        "required_successes": config["required_successes"],
+        "time_limit_s": config["time_limit"],
+        **timing,
+        "dropped_messages": {
+            bag.name: json.loads(custom.get("drops", "{}"))
+            for bag, custom in zip(bags, metadata, strict=True)
+        },
+        "checkpoint": {
+            "path": str(arguments.checkpoint),
+            "id": metadata[0].get("checkpoint_id", ""),
+        },
+        "contract_id": contract.contract_id,
+        "ros_domain_id": domain,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what the figures depend on."""
+    import vla
+
+    found = {"vla_ros": vla.__version__, "python": platform.python_version()}
+    found["ros_distro"] = os.environ.get("ROS_DISTRO", "")
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+    }
+
+
+def _write_video(trials, video: dict[str, Any], output: Path) -> None:
+    from vla.evaluation.replay_video import EpisodeFootage, write_video
+
+    print("\nRendering demo.mp4 ...", flush=True)
+    footage = [
+        EpisodeFootage(
+            Path(trial.bag),
+            trial.seed,
+            trial.family,
+            trial.instruction,
+            trial.answer or trial.question_answer,
+            trial.success,
+        )
+        for trial in trials
+    ]
+    write_video(output / "demo.mp4", footage, size=video["size"], rate=video["rate"])
+
+
+def _clear(output: Path) -> None:
+    """Removes what an earlier demonstration left, and nothing else."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("demo.json", "demo.mp4", "demo.log", "latency.md"):
+        (output / name).unlink(missing_ok=True)
+    shutil.rmtree(output / "bags", ignore_errors=True)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _file(relative: str) -> Path:
+    """A file of the package: in the checkout, else in the installed share folder."""
+    if (ROOT / relative).exists():
+        return ROOT / relative
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        candidate = Path(prefix) / "share" / "vla_ros" / relative
+        if prefix and candidate.exists():
+            return candidate
+    return ROOT / relative

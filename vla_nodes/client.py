@@ -1,0 +1,189 @@
+"""Talks to a running graph from an ordinary program: the command line, the demonstration, tests.
+
+One RobotClient is used from one thread. Every call waits with a limit and raises UnreachableError,
+whose text says what to do, when nobody answers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from vla_nodes import qos
+from vla_ros.action import ExecuteInstruction
+from vla_ros.msg import PolicyStatus
+from vla_ros.srv import Ask, SetInstruction
+
+SILENCE_LIMIT = 5.0
+STATE_NAMES = {
+    getattr(PolicyStatus, name): name.lower()
+    for name in ("IDLE", "WAITING", "EXECUTING", "HOLDING", "STOPPED")
+}
+OUTCOME_NAMES = {
+    getattr(ExecuteInstruction.Result, name): name.lower()
+    for name in ("SETTLED", "TIMEOUT", "STOPPED", "REPLACED", "CANCELED", "FAULT")
+}
+
+
+class UnreachableError(RuntimeError):
+    """Nobody answered, or the answer was a refusal; the text says what to do."""
+
+
+class RobotClient:
+    """Calls the instruction interface; a context manager that leaves nothing behind."""
+
+    def __init__(self, namespace: str = "", wait: float = 5.0):
+        """namespace: of the graph's nodes. wait: longest time for them to be found [s]."""
+        self.wait = wait
+        self._context = Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(
+            f"vla_client_{os.getpid()}", namespace=namespace, context=self._context
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def __enter__(self) -> RobotClient:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def set_instruction(self, text: str, mode: str = "act") -> SetInstruction.Response:
+        """Puts an instruction in force and returns at once; `success` tells whether."""
+        request = SetInstruction.Request(instruction=text, mode=mode)
+        return self.call(SetInstruction, "vla/set_instruction", request)
+
+    def stop(self) -> Trigger.Response:
+        """Makes the arm hold until resume() or a new instruction."""
+        return self.call(Trigger, "vla/stop", Trigger.Request())
+
+    def resume(self) -> Trigger.Response:
+        """Goes on with the instruction that was stopped."""
+        return self.call(Trigger, "vla/resume", Trigger.Request())
+
+    def ask(self, question: str, timeout: float = 60.0) -> Ask.Response:
+        """Asks about what the robot sees; `success` and `message` say whether it could answer."""
+        return self.call(Ask, "vla/ask", Ask.Request(question=question), timeout)
+
+    def call(self, service_type, name: str, request, timeout: float = 10.0):
+        """Calls any service of the graph. Raises UnreachableError when nobody answers in time."""
+        client = self.node.create_client(service_type, name)
+        try:
+            self._wait_for(client.service_is_ready, f"the service {client.srv_name}")
+            future = client.call_async(request)
+            if not self._spin_until(future.done, timeout):
+                raise UnreachableError(
+                    f"{client.srv_name} did not answer within {timeout:.0f} s: see its node's output"
+                )
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def execute(
+        self,
+        text: str,
+        mode: str = "act",
+        timeout: float = 0.0,
+        on_feedback: Callable[[ExecuteInstruction.Feedback], None] | None = None,
+    ) -> ExecuteInstruction.Result:
+        """Follows an instruction to its end; a keyboard interrupt cancels it.
+
+        timeout: longest time to try [s], 0 for the controller's default. Raises UnreachableError
+        when the goal is refused, or the controller falls silent.
+        """
+        heard_at = time.monotonic()
+
+        def note_feedback(message) -> None:
+            nonlocal heard_at
+            heard_at = time.monotonic()
+            if on_feedback is not None:
+                on_feedback(message.feedback)
+
+        def is_over() -> bool:
+            return result.done() or time.monotonic() - heard_at > SILENCE_LIMIT
+
+        client = ActionClient(self.node, ExecuteInstruction, "vla/execute_instruction")
+        try:
+            self._wait_for(client.server_is_ready, "the action vla/execute_instruction")
+            goal = ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)
+            sent = client.send_goal_async(goal, feedback_callback=note_feedback)
+            if not self._spin_until(sent.done, 10.0):
+                raise UnreachableError("the controller did not answer: see its output")
+            handle = sent.result()
+            if not handle.accepted:
+                raise UnreachableError(
+                    "the controller refused the instruction: its output says why (is it active?)"
+                )
+            heard_at = time.monotonic()
+            result = handle.get_result_async()
+            try:
+                self._spin_until(is_over, float("inf"))
+            except KeyboardInterrupt:
+                handle.cancel_goal_async()
+                self._spin_until(result.done, SILENCE_LIMIT)
+            if not result.done():
+                raise UnreachableError(
+                    f"the controller has been silent for {SILENCE_LIMIT:.0f} s: is it still running?"
+                )
+            return result.result().result
+        finally:
+            client.destroy()
+
+    def status(self) -> PolicyStatus:
+        """The newest status. Raises UnreachableError when there is no controller."""
+        statuses: list[PolicyStatus] = []
+        self.watch_status(statuses.append, until=lambda: bool(statuses), timeout=self.wait)
+        if not statuses:
+            raise UnreachableError(self._nobody("vla/status"))
+        return statuses[-1]
+
+    def watch_status(
+        self,
+        on_status: Callable[[PolicyStatus], None],
+        until: Callable[[], bool] = lambda: False,
+        timeout: float = float("inf"),
+    ) -> None:
+        """Calls `on_status` with every status until `until()` is true or `timeout` [s] is over."""
+        subscription = self.node.create_subscription(
+            PolicyStatus, "vla/status", on_status, qos.LATCHED
+        )
+        try:
+            self._spin_until(until, timeout)
+        finally:
+            self.node.destroy_subscription(subscription)
+
+    def spin(self, duration: float) -> None:
+        """Serves the node's own subscriptions for `duration` seconds."""
+        self._spin_until(lambda: False, duration)
+
+    def _spin_until(self, done: Callable[[], bool], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._executor.spin_once(timeout_sec=min(left, 0.1))
+        return True
+
+    def _wait_for(self, is_ready: Callable[[], bool], what: str) -> None:
+        if not self._spin_until(is_ready, self.wait):
+            raise UnreachableError(self._nobody(what))
+
+    def _nobody(self, what: str) -> str:
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        return (
+            f"{what} is not there within {self.wait:.0f} s: start the robot, for example with "
+            f"'vla launch sim.launch.xml', in the same ROS_DOMAIN_ID (here {domain}) and namespace"
+            f" (here '{self.node.get_namespace()}')"
+        )

@@ -1,0 +1,275 @@
+"""The instruction's owner on the ROS side: services, action, latched instruction and status.
+
+The controller holds it, since a node without a model outlives the nodes that have one. What is in
+force and how it ends is decided by vla.control.session; here it meets callers and topics. All
+callbacks and update() must run in one thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from vla.control.session import (
+    ArmReport,
+    Ending,
+    HoldReason,
+    InstructionError,
+    InstructionSession,
+    Outcome,
+    check_instruction,
+)
+from vla_nodes import qos
+from vla_ros.action import ExecuteInstruction
+from vla_ros.msg import Instruction, PolicyStatus, Response
+from vla_ros.srv import SetInstruction
+
+STATUS_PERIOD = 0.2
+INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the node first"
+
+
+@dataclass
+class ChunkCounts:
+    """Counts since activation, and the age of the observation behind the chunk in execution [s]."""
+
+    accepted: int = 0
+    rejected: int = 0
+    limited_steps: int = 0
+    chunk_age: float = float("nan")
+
+
+class InstructionServer:
+    """Takes instructions for a node and tells the graph what is in force and how it goes."""
+
+    def __init__(
+        self,
+        node,
+        session: InstructionSession,
+        default_timeout: Callable[[], float],
+        on_change: Callable[[], None],
+    ):
+        """Creates the interfaces on `node`; requests are refused until open() is called.
+
+        default_timeout: gives the longest time for goals that name none [s]. on_change: called
+        at once when another instruction, or none, is in force, or the arm is to stop.
+        """
+        self._node = node
+        self._session = session
+        self._default_timeout = default_timeout
+        self._on_change = on_change
+        self._open = False
+        self._goals: dict[int, tuple[object, Future]] = {}
+        self._announced_id: int | None = None
+        self._status_key = None
+        self._status_at = 0.0
+        self._counts = ChunkCounts()
+        self._group = ReentrantCallbackGroup()
+        self._instructions = node.create_publisher(Instruction, "vla/instruction", qos.LATCHED)
+        self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
+        self._subscriptions = [
+            node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
+        ]
+        self._services = [
+            node.create_service(SetInstruction, "vla/set_instruction", self._set_instruction),
+            node.create_service(Trigger, "vla/stop", self._stop),
+            node.create_service(Trigger, "vla/resume", self._resume),
+        ]
+        self._action = ActionServer(
+            node,
+            ExecuteInstruction,
+            "vla/execute_instruction",
+            execute_callback=self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=self._on_cancel,
+            callback_group=self._group,
+        )
+
+    def open(self) -> None:
+        """Starts to take requests, with no instruction in force."""
+        self._open = True
+        self._counts = ChunkCounts()
+        self._session.clear()
+        self._announced_id = None
+        self._tell()
+
+    def close(self) -> None:
+        """Drops the instruction, tells its caller, and refuses requests from now on."""
+        self._open = False
+        self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
+        self._tell()
+
+    def destroy(self) -> None:
+        """Takes the interfaces off the graph."""
+        self._action.destroy()
+        for service in self._services:
+            self._node.destroy_service(service)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._instructions)
+        self._node.destroy_publisher(self._statuses)
+
+    def update(self, report: ArmReport, counts: ChunkCounts) -> None:
+        """Takes in one control cycle and tells whoever has to know."""
+        self._session.update(report, time.monotonic())
+        self._counts = counts
+        self._tell()
+
+    def _tell(self) -> None:
+        """Announces a changed instruction, ends goals, publishes the status when it is time."""
+        self._announce()
+        for ending in self._session.take_endings():
+            goal, future = self._goals.pop(ending.instruction_id, (None, None))
+            if future is not None:
+                self._log_ending(ending)
+                future.set_result(ending)
+        session = self._session
+        key = (session.state, session.hold_reason, session.settled, self._announced_id)
+        if key != self._status_key or time.monotonic() - self._status_at >= STATUS_PERIOD:
+            self._status_key, self._status_at = key, time.monotonic()
+            self._publish_status()
+
+    def _announce(self) -> None:
+        instruction = self._session.instruction
+        instruction_id = instruction.instruction_id if instruction else 0
+        if instruction_id == self._announced_id:
+            return
+        self._announced_id = instruction_id
+        message = Instruction(instruction_id=instruction_id)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        if instruction:
+            message.instruction, message.mode = instruction.text, instruction.mode
+            self._node.get_logger().info(f"{instruction.mode}: '{instruction.text}'")
+        self._instructions.publish(message)
+        self._on_change()
+
+    def _publish_status(self) -> None:
+        session, counts = self._session, self._counts
+        message = PolicyStatus(
+            state=int(session.state),
+            hold_reason=int(session.hold_reason),
+            message=session.message,
+            settled=session.settled,
+            chunks_accepted=counts.accepted,
+            chunks_rejected=counts.rejected,
+            limited_steps=counts.limited_steps,
+            chunk_age=counts.chunk_age,
+        )
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        if session.instruction:
+            message.instruction_id = session.instruction.instruction_id
+            message.instruction = session.instruction.text
+        self._statuses.publish(message)
+        for goal, _ in self._goals.values():
+            if goal.is_active:
+                goal.publish_feedback(
+                    ExecuteInstruction.Feedback(
+                        state=int(session.state),
+                        message=session.message,
+                        response=session.response,
+                        elapsed=time.monotonic() - session.instruction.accepted_at,
+                    )
+                )
+
+    def _set_instruction(self, request, response):
+        try:
+            if not self._open:
+                raise InstructionError(INACTIVE_MESSAGE)
+            accepted = self._session.start(
+                request.instruction, request.mode, time.monotonic(), time.time_ns()
+            )
+        except InstructionError as error:
+            self._node.get_logger().warning(f"refused an instruction: {error}")
+            response.success, response.message = False, str(error)
+            return response
+        self._tell()
+        response.success, response.instruction_id = True, accepted.instruction_id
+        response.message = f"{accepted.mode}: '{accepted.text}'"
+        return response
+
+    def _stop(self, request, response):
+        if not self._open:
+            response.success, response.message = True, INACTIVE_MESSAGE
+            return response
+        response.success, response.message = True, self._session.stop(time.monotonic())
+        self._node.get_logger().info(response.message)
+        self._on_change()
+        self._tell()
+        return response
+
+    def _resume(self, request, response):
+        try:
+            if not self._open:
+                raise InstructionError(INACTIVE_MESSAGE)
+            response.message = self._session.resume(time.monotonic())
+            response.success = True
+            self._node.get_logger().info(response.message)
+        except InstructionError as error:
+            response.success, response.message = False, str(error)
+        self._tell()
+        return response
+
+    def _on_response(self, message: Response) -> None:
+        self._session.add_response(message.instruction_id, message.text)
+
+    def _on_goal(self, goal) -> GoalResponse:
+        try:
+            if not self._open:
+                raise InstructionError(INACTIVE_MESSAGE)
+            _, mode = check_instruction(goal.instruction, goal.mode)
+            if mode == "ask":
+                raise InstructionError("mode 'ask' moves nothing: use the service vla/ask")
+            if not 0.0 <= goal.timeout < float("inf"):
+                raise InstructionError(f"timeout is {goal.timeout}: use seconds, 0 for the default")
+        except InstructionError as error:
+            self._node.get_logger().warning(f"rejected a goal: {error}")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _on_cancel(self, goal) -> CancelResponse:
+        for instruction_id, (known, _) in list(self._goals.items()):
+            if known is goal or known.goal_id == goal.goal_id:
+                self._session.cancel(instruction_id, time.monotonic())
+        self._tell()
+        return CancelResponse.ACCEPT
+
+    async def _execute(self, goal):
+        """Puts the goal's instruction in force and waits, without blocking, until it is over."""
+        request = goal.request
+        timeout = request.timeout or self._default_timeout()
+        try:
+            if not self._open:
+                raise InstructionError(INACTIVE_MESSAGE)
+            accepted = self._session.start(
+                request.instruction, request.mode, time.monotonic(), time.time_ns(), timeout
+            )
+        except InstructionError as error:
+            goal.abort()
+            return ExecuteInstruction.Result(error_code=int(Outcome.FAULT), message=str(error))
+        future = Future(executor=self._node.executor)
+        self._goals[accepted.instruction_id] = (goal, future)
+        self._tell()
+        ending: Ending = await future
+        if ending.outcome == Outcome.SETTLED:
+            goal.succeed()
+        elif ending.outcome == Outcome.CANCELED and goal.is_cancel_requested:
+            goal.canceled()
+        else:
+            goal.abort()
+        return ExecuteInstruction.Result(
+            error_code=int(ending.outcome),
+            message=ending.message,
+            instruction_id=ending.instruction_id,
+            response=ending.response,
+            duration=ending.duration,
+        )
+
+    def _log_ending(self, ending: Ending) -> None:
+        self._node.get_logger().info(
+            f"{ending.outcome.name.lower()} after {ending.duration:.1f} s: {ending.message}"
+        )
