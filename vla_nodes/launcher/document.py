@@ -1,0 +1,195 @@
+"""Launch XML files as trees of elements that know their file and line.
+
+Only what `ros2 launch` accepts in XML is accepted here, and only the part of it that this
+launcher can run; everything else is refused when the file is read, before any process starts.
+"""
+
+from __future__ import annotations
+
+import xml.parsers.expat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vla_nodes.launcher.substitution import SubstitutionError, parse_template
+
+# Beyond this many files inside each other, a launch file includes itself.
+DEEPEST_INCLUDE = 50
+
+
+class LaunchError(Exception):
+    """A launch file or a launch argument is wrong; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One XML element of a launch file."""
+
+    tag: str
+    attributes: dict[str, str]
+    file: Path
+    line: int
+    children: list[Element] = field(default_factory=list)
+
+    def error(self, message: str) -> LaunchError:
+        """Return a `LaunchError` whose message starts with file, line and element."""
+        return LaunchError(f"{self.file}:{self.line}: <{self.tag}>: {message}")
+
+    def get(self, name: str) -> str | None:
+        """Return the raw text of an attribute, or None where it is absent."""
+        return self.attributes.get(name)
+
+    def named(self, tag: str) -> list[Element]:
+        """Return the children with this tag, in order."""
+        return [child for child in self.children if child.tag == tag]
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """What one element may hold. `literal` attributes take no substitution."""
+
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    literal: frozenset[str] = frozenset()
+    children: frozenset[str] = frozenset()
+    conditional: bool = True
+
+    def attributes(self) -> frozenset[str]:
+        """Return every attribute name that the element may carry."""
+        conditions = frozenset({"if", "unless"}) if self.conditional else frozenset()
+        return self.required | self.optional | conditions
+
+
+def _syntax(
+    required: str = "",
+    optional: str = "",
+    literal: str = "",
+    children: str = "",
+    conditional: bool = True,
+) -> Syntax:
+    words = (frozenset(text.split()) for text in (required, optional, literal, children))
+    return Syntax(*words, conditional=conditional)
+
+
+_PROCESS = (
+    "name cwd on_exit launch-prefix output respawn respawn_delay respawn_max_retries "
+    "sigterm_timeout sigkill_timeout shell"
+)
+_PROCESS_LITERAL = (
+    "on_exit respawn_delay respawn_max_retries sigterm_timeout sigkill_timeout shell"
+)
+_ACTIONS = (
+    "arg let include group node executable push_ros_namespace push-ros-namespace set_env "
+    "unset_env append_env reset_env set_parameter set_parameters_from_file set_remap log"
+)
+
+ACTION_SYNTAX: dict[str, Syntax] = {
+    "arg": _syntax("name", "default description", "name description", "choice"),
+    "let": _syntax("name value"),
+    "include": _syntax("file", children="arg"),
+    "group": _syntax("", "scoped forwarding", "scoped forwarding", f"{_ACTIONS} keep"),
+    "node": _syntax(
+        "exec",
+        f"pkg namespace exec_name args ros_args {_PROCESS}",
+        _PROCESS_LITERAL,
+        "param remap env",
+    ),
+    "executable": _syntax("cmd", _PROCESS, _PROCESS_LITERAL, "env"),
+    "push_ros_namespace": _syntax("namespace"),
+    "push-ros-namespace": _syntax("namespace"),
+    "set_env": _syntax("name value"),
+    "unset_env": _syntax("name"),
+    "append_env": _syntax("name value", "prepend separator"),
+    "reset_env": _syntax(),
+    "set_parameter": _syntax("name value"),
+    "set_parameters_from_file": _syntax("filename"),
+    "set_remap": _syntax("from to"),
+    "log": _syntax("message"),
+}
+
+_NESTED_SYNTAX: dict[tuple[str, str], Syntax] = {
+    ("arg", "choice"): _syntax("value", literal="value", conditional=False),
+    ("include", "arg"): _syntax("name value", conditional=False),
+    ("group", "keep"): _syntax("name value", conditional=False),
+    ("remap",): _syntax("from to", conditional=False),
+    ("env",): _syntax("name value", conditional=False),
+    ("param",): _syntax(
+        "",
+        "name from value value-sep type allow_substs",
+        "value value-sep type allow_substs",
+        "param",
+        conditional=False,
+    ),
+}
+
+
+def load_document(path: Path) -> Element:
+    """Read a launch XML file and check every element of it.
+
+    Returns the root element, `<launch>`. Raises `LaunchError` with file and line when the file
+    cannot be read, is not XML, or holds an element, attribute or substitution that `ros2 launch`
+    would refuse or that this launcher cannot run.
+    """
+    if path.suffix != ".xml" and path.suffix != ".launch":
+        raise LaunchError(
+            f"{path}: only launch files in XML can be run here; "
+            "use `ros2 launch` of a ROS 2 installation for Python and YAML files"
+        )
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise LaunchError(f"{path}: cannot read the launch file: {error.strerror}") from error
+    root = _parse(text, path)
+    if root.tag != "launch":
+        raise root.error("the outermost element must be <launch>")
+    for child in root.children:
+        _check(child, _action_syntax(child))
+    return root
+
+
+def _parse(text: bytes, path: Path) -> Element:
+    parser = xml.parsers.expat.ParserCreate()
+    top: list[Element] = []
+    open_elements: list[Element] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        element = Element(tag, attributes, path, parser.CurrentLineNumber)
+        (open_elements[-1].children if open_elements else top).append(element)
+        open_elements.append(element)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda tag: open_elements.pop()
+    try:
+        parser.Parse(text, True)
+    except xml.parsers.expat.ExpatError as error:
+        reason = xml.parsers.expat.ErrorString(error.code)
+        raise LaunchError(f"{path}:{error.lineno}: not well-formed XML: {reason}") from error
+    return top[0]
+
+
+def _action_syntax(element: Element) -> Syntax:
+    if element.tag not in ACTION_SYNTAX:
+        known = ", ".join(sorted(ACTION_SYNTAX))
+        raise element.error(f"this element cannot be run by this launcher; it knows {known}")
+    return ACTION_SYNTAX[element.tag]
+
+
+def _check(element: Element, syntax: Syntax) -> None:
+    allowed = syntax.attributes()
+    for name, value in element.attributes.items():
+        if name not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise element.error(f"attribute '{name}' is not supported; known are: {known}")
+        if name not in syntax.literal:
+            try:
+                parse_template(value)
+            except SubstitutionError as error:
+                raise element.error(f"attribute '{name}': {error}") from error
+    for name in sorted(syntax.required - element.attributes.keys()):
+        raise element.error(f"attribute '{name}' is missing")
+    if "if" in element.attributes and "unless" in element.attributes:
+        raise element.error("'if' and 'unless' cannot both be given")
+    for child in element.children:
+        if child.tag not in syntax.children:
+            raise child.error(f"this element is not supported inside <{element.tag}>")
+        nested = _NESTED_SYNTAX.get((element.tag, child.tag)) or _NESTED_SYNTAX.get((child.tag,))
+        _check(child, nested or _action_syntax(child))
