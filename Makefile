@@ -1,0 +1,26 @@
+# What each of these does is said in README.md. `make setup` does nothing once it is done.
+SHELL := /bin/bash
+IN_ENVIRONMENT := source ./env.sh &&
+
+.PHONY: setup demo train test lint clean
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	@$(IN_ENVIRONMENT) vla demo
+
+train: setup
+	@$(IN_ENVIRONMENT) vla train
+
+# Node tests start several processes each, so they run one at a time.
+test: setup
+	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n 2 -m "not nodes"
+	$(IN_ENVIRONMENT) pytest -m nodes
+
+lint: setup
+	$(IN_ENVIRONMENT) ruff check .
+	xmllint --noout package.xml launch/*.xml
+
+clean:
+	rm -rf .venv build install log
