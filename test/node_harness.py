@@ -1,0 +1,222 @@
+"""Runs real nodes as processes for the node tests, and looks at them over real DDS.
+
+    with Graph() as graph:                                  # a ROS domain of its own
+        node = graph.start("perception", contract="…")      # keywords are parameters ("a.b" too:
+                                                            # parameters={"a.b": 1})
+        graph.wait_state("perception", "active")
+        images = graph.publisher(Image, "camera/front/image_raw", qos.SENSOR)   # waits for a reader
+        seen = graph.collect(Observation, "vla/observation", qos.LATEST)        # a list that fills
+        graph.wait(lambda: len(seen) >= 3, "three observations")
+        status = graph.wait_diagnostic("perception", lambda s: "stale" in s.message)
+        answer = graph.call(Trigger, "vla/stop", Trigger.Request())
+        assert node.stop(signal.SIGINT) == 0                # exit status
+
+Every wait has a deadline and fails with what it waited for and what the nodes printed. Nothing here
+sleeps a fixed time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE = 30.0
+_domains = itertools.count(os.getpid() % 60)
+
+
+class NodeProcess:
+    """One executable of this package, running."""
+
+    def __init__(self, name: str, process: subprocess.Popen, log: Path):
+        self.name = name
+        self.process = process
+        self._log = log
+
+    @property
+    def output(self) -> str:
+        """What it printed so far, both streams."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        """True until the process has ended."""
+        return self.process.poll() is None
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 10.0) -> int:
+        """Sends a signal and returns the exit status; kills it after `timeout` [s] and fails."""
+        if self.running:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(
+                f"{self.name} did not end within {timeout:g} s of signal {number}:\n{self.output}"
+            ) from None
+
+
+class Graph:
+    """A ROS domain with our node processes in it and one node of the test's own."""
+
+    def __init__(self, use_sim_time: bool = False):
+        # 0 to 101 are the domains whose ports are free on every Linux; the low ones are people's.
+        self.domain = 40 + next(_domains) % 60
+        self.processes: list[NodeProcess] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="vla_nodes_")
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.node = rclpy.create_node(
+            "test_observer",
+            context=self.context,
+            parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)],
+        )
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._diagnostics: dict[str, list[DiagnosticStatus]] = {}
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            if process.running:
+                process.process.kill()
+                process.process.wait()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+        self._folder.cleanup()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the processes: this domain, this machine only."""
+        return os.environ | {
+            "ROS_DOMAIN_ID": str(self.domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(
+        self,
+        executable: str,
+        parameters: dict[str, Any] | None = None,
+        parameters_file: Path | None = None,
+        arguments: tuple[str, ...] = (),
+        **more: Any,
+    ) -> NodeProcess:
+        """Starts scripts/`executable` with ROS parameters; does not wait for it."""
+        command = [sys.executable, str(ROOT / "scripts" / executable), "--ros-args"]
+        if parameters_file is not None:
+            command += ["--params-file", str(parameters_file)]
+        for name, value in ((parameters or {}) | more).items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            command += ["-p", f"{name}:={text}"]
+        command += list(arguments)
+        log = Path(self._folder.name) / f"{executable}_{len(self.processes)}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self.processes.append(NodeProcess(executable, process, log))
+        return self.processes[-1]
+
+    def spin(self, seconds: float = 0.02) -> None:
+        """Handles what arrives within `seconds`, at least one event if there is one."""
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def wait(
+        self, condition: Callable[[], Any], what: str, timeout: float = DEADLINE, alive: bool = True
+    ) -> Any:
+        """Spins until `condition` holds and returns its value; fails after `timeout` [s].
+
+        alive: also fail as soon as one of the processes has ended.
+        """
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            ended = [p.name for p in self.processes if alive and not p.running]
+            if time.monotonic() > deadline or ended:
+                reason = f"ended early: {', '.join(ended)}" if ended else f"after {timeout:g} s"
+                logs = "\n".join(f"--- {p.name}\n{p.output}" for p in self.processes)
+                raise AssertionError(f"no {what} ({reason})\n{logs}")
+            self.spin()
+        return value
+
+    def publisher(self, kind: type, topic: str, profile: QoSProfile, readers: int = 1) -> Any:
+        """A publisher that already has `readers` matched readers."""
+        publisher = self.node.create_publisher(kind, topic, profile)
+        self.wait(lambda: publisher.get_subscription_count() >= readers, f"reader of {topic}")
+        return publisher
+
+    def collect(self, kind: type, topic: str, profile: QoSProfile, writers: int = 1) -> list:
+        """A list to which every message of the topic is appended; waits for matched writers."""
+        messages: list = []
+        self.node.create_subscription(kind, topic, messages.append, profile)
+        self.wait(lambda: self.node.count_publishers(topic) >= writers, f"writer of {topic}")
+        return messages
+
+    def call(self, kind: type, service: str, request: Any, timeout: float = DEADLINE) -> Any:
+        """Calls a service and returns the response."""
+        client = self.node.create_client(kind, service)
+        try:
+            self.wait(client.service_is_ready, f"service {service}", timeout)
+            future = client.call_async(request)
+            self.wait(future.done, f"answer of {service}", timeout)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def state(self, node: str) -> str:
+        """Label of the lifecycle state that the node is in."""
+        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+
+    def wait_state(self, node: str, state: str, timeout: float = DEADLINE) -> None:
+        """Waits until the node is in that lifecycle state."""
+        self.wait(lambda: self.state(node) == state, f"{node} in state {state}", timeout)
+
+    def transition(self, node: str, label: str) -> bool:
+        """Asks for "configure", "activate", "deactivate", "cleanup"; returns whether it worked."""
+        request = ChangeState.Request(transition=Transition(label=label))
+        return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def wait_diagnostic(
+        self, node: str, condition: Callable[[DiagnosticStatus], bool], timeout: float = DEADLINE
+    ) -> DiagnosticStatus:
+        """Waits for a status of the node, from now on, that fulfils the condition; returns it."""
+        statuses = self._diagnostics.setdefault(node, [])
+        statuses.clear()
+        self.wait(lambda: any(map(condition, statuses)), f"such a diagnostic of {node}", timeout)
+        return next(filter(condition, statuses))
+
+    def diagnostic(self, node: str) -> dict[str, str]:
+        """Keys and values of the node's next status."""
+        status = self.wait_diagnostic(node, lambda _: True)
+        return {entry.key: entry.value for entry in status.values}
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._diagnostics.setdefault(status.name, []).append(status)

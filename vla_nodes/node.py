@@ -1,0 +1,289 @@
+"""The managed node that every node of this package is, and `run`, which is its whole main program.
+
+    class Blink(ManagedNode):
+        SETTINGS = (Setting("rate", 10.0, "Blinks per second [Hz].", minimum=0.1, maximum=100.0),)
+
+        def __init__(self):
+            super().__init__("blink")
+
+        def configure(self):     # load and validate; raise ValueError with one sentence if it fails
+            self.output = self.create_lifecycle_publisher(Bool, "light", qos.LATCHED)
+            self.create_subscription(Bool, "switch", self.on_switch, qos.SENSOR)
+
+        def activate(self):      # start output
+            self.create_steady_timer(1.0 / self.settings["rate"], self.blink)
+
+        def deactivate(self):    # stop output; make the arm hold first
+        def cleanup(self):       # free what configure loaded; also called after a failed configure
+
+    def main() -> int:
+        return run(Blink)
+
+What the base does:
+- Declares SETTINGS and `autostart` (see settings.py). With `autostart` (the default) the node
+  configures and activates itself as soon as it spins.
+- Publishers, subscriptions, services, clients and timers created in `configure` are destroyed
+  after `cleanup`; those created in `activate` are destroyed after `deactivate`. Action servers and
+  threads are the node's own to stop. A lifecycle publisher is silent unless the node is active.
+- A failed `configure` or `activate` leaves the node alive, in the state it came from, with an ERROR
+  in the log and on /diagnostics; correct the parameter or the file and configure again.
+- An exception in a callback is logged and reported; the node lives on.
+- `self.diagnostics` (diagnostics.py), `self.settings["name"]`, `self.is_active`, `self.state`.
+- SIGINT and SIGTERM: deactivate, cleanup, exit status 0; a `configure` that is still running after
+  3 s is abandoned.
+
+Callbacks run one at a time in one thread, unless THREADS is set higher. Model work belongs into a
+`Worker` (latest.py), never into a callback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+import rclpy
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
+
+from vla_nodes.diagnostics import Diagnostics
+from vla_nodes.settings import Setting, Settings
+
+UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
+EXIT_PATIENCE = 3.0
+
+_AUTOSTART = Setting(
+    "autostart",
+    True,
+    "Configure and activate by itself at start; false leaves both to a lifecycle manager.",
+    read_only=True,
+)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node with settings, diagnostics and an orderly end; see the module's text."""
+
+    SETTINGS: tuple[Setting, ...] = ()
+    THREADS = 1
+
+    def __init__(self, name: str, **options):
+        super().__init__(name, **options)
+        self.state = UNCONFIGURED
+        self._configured_entities: set[int] = set()
+        self._activated_entities: set[int] = set()
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.settings = Settings(self, (_AUTOSTART, *self.SETTINGS))
+        self.diagnostics = Diagnostics(self)
+        self.diagnostics.values["state"] = self.state
+
+    def configure(self) -> None:
+        """Loads and validates; raises ValueError with one sentence when something is wrong."""
+
+    def activate(self) -> None:
+        """Starts output."""
+
+    def deactivate(self) -> None:
+        """Stops output."""
+
+    def cleanup(self) -> None:
+        """Frees what `configure` loaded, of which some may be missing after a failure."""
+
+    @property
+    def is_active(self) -> bool:
+        """True from the start of `activate` to the start of `deactivate`."""
+        return self.state == ACTIVE
+
+    def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
+        """A timer of the steady clock, which runs on when simulated time stands still."""
+        return self.create_timer(period, callback, clock=self._steady_clock)
+
+    def autostart(self) -> None:
+        """Configures and activates, if the parameter `autostart` says so."""
+        if self.settings["autostart"] and self.trigger_configure() == Transition.SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> None:
+        """Deactivates and cleans up, from whatever state the node is in."""
+        if self.state == ACTIVE:
+            self.trigger_deactivate()
+        if self.state == INACTIVE:
+            self.trigger_cleanup()
+
+    def on_configure(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `configure` instead."""
+        before = self._entities().keys()
+        try:
+            self.settings.require_valid()
+            self.configure()
+        except Exception as error:
+            self._fail("configure", error)
+            self._free()
+            self._destroy_entities(self._entities().keys() - before)
+            return Transition.FAILURE
+        self._configured_entities = self._entities().keys() - before
+        self.settings.locked = True
+        self.diagnostics.fault(None)
+        self._enter(INACTIVE, "configured")
+        return Transition.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `activate` instead."""
+        before = self._entities().keys()
+        super().on_activate(state)
+        self.diagnostics.reset()
+        self.state = ACTIVE
+        try:
+            self.activate()
+        except Exception as error:
+            self.state = INACTIVE
+            self._fail("activate", error)
+            self._stop()
+            super().on_deactivate(state)
+            self._destroy_entities(self._entities().keys() - before)
+            return Transition.FAILURE
+        self._activated_entities = self._entities().keys() - before
+        self.diagnostics.fault(None)
+        self._enter(ACTIVE, "active")
+        return Transition.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `deactivate` instead."""
+        self._stop()
+        super().on_deactivate(state)
+        self._destroy_entities(self._activated_entities)
+        self._enter(INACTIVE, "deactivated")
+        return Transition.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `cleanup` instead."""
+        self._free()
+        self._destroy_entities(self._configured_entities)
+        self.settings.locked = False
+        self._enter(UNCONFIGURED, "cleaned up")
+        return Transition.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> Transition:
+        """Implements the transition: deactivates and cleans up as far as is needed."""
+        if self.state == ACTIVE:
+            self.on_deactivate(state)
+        if self.state == INACTIVE:
+            self.on_cleanup(state)
+        self._enter(FINALIZED, "shut down")
+        return Transition.SUCCESS
+
+    def _enter(self, state: str, words: str) -> None:
+        self.state = state
+        self.diagnostics.values["state"] = state
+        self.get_logger().info(words)
+
+    def _stop(self) -> None:
+        try:
+            self.deactivate()
+        except Exception as error:
+            self._log_failure("deactivate", error)
+
+    def _free(self) -> None:
+        try:
+            self.cleanup()
+        except Exception as error:
+            self._log_failure("cleanup", error)
+
+    def _fail(self, step: str, error: Exception) -> None:
+        self.diagnostics.fault(f"{step} failed: {_one_line(error)}")
+        self._log_failure(step, error)
+
+    def _log_failure(self, step: str, error: Exception) -> None:
+        self.get_logger().error(f"{step} failed: {_one_line(error)}")
+        if not isinstance(error, ValueError | OSError):
+            self.get_logger().error("".join(traceback.format_exception(error)))
+
+    def _entities(self) -> dict[int, tuple[Callable, object]]:
+        """Everything this node has on the graph, by identity, with what destroys it."""
+        kinds = (
+            (self.timers, self.destroy_timer),
+            (self.subscriptions, self.destroy_subscription),
+            (self.services, self.destroy_service),
+            (self.clients, self.destroy_client),
+            (self.publishers, self._destroy_any_publisher),
+        )
+        return {id(entity): (destroy, entity) for group, destroy in kinds for entity in group}
+
+    def _destroy_entities(self, identities: set[int]) -> None:
+        for identity, (destroy, entity) in self._entities().items():
+            if identity in identities:
+                destroy(entity)
+
+    def _destroy_any_publisher(self, publisher) -> None:
+        if isinstance(publisher, LifecyclePublisher):
+            self.destroy_lifecycle_publisher(publisher)
+        else:
+            self.destroy_publisher(publisher)
+
+
+def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
+    """Runs one node until SIGINT, SIGTERM or an outside shutdown; returns the exit status.
+
+    The executor has a thread of its own. The main thread only waits for signals, so that the graph
+    is still there while the node deactivates and cleans up.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = node_class()
+    except Exception as error:
+        print(f"cannot start: {_one_line(error)}", file=sys.stderr)
+        traceback.print_exception(error)
+        rclpy.try_shutdown()
+        return 1
+    many = node.THREADS > 1
+    executor = MultiThreadedExecutor(node.THREADS) if many else SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.create_task(node.autostart)
+    spinning = threading.Thread(
+        target=_spin, args=(executor, node, stop), name="executor", daemon=True
+    )
+    spinning.start()
+    stop.wait()
+    if rclpy.ok():
+        # Work for the executor, so that it wakes and sees that it is to stop.
+        executor.create_task(lambda: None)
+    spinning.join(EXIT_PATIENCE)
+    if spinning.is_alive():
+        node.get_logger().warning("still busy at the end; exiting without cleaning up")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    if rclpy.ok():
+        node.close()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+def _spin(executor, node: ManagedNode, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            executor.spin_once()
+        except ExternalShutdownException:
+            break
+        except Exception as error:
+            node.diagnostics.report("callback", f"a callback failed: {_one_line(error)}")
+            node.get_logger().error(
+                "".join(traceback.format_exception(error)), throttle_duration_sec=5.0
+            )
+    stop.set()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,61 @@
+"""Every quality-of-service profile of the graph, in one place, with the reason for it.
+
+A best-effort reader takes from any writer, a best-effort writer serves only best-effort readers. So
+readers of what a robot's drivers publish are best effort, and our own writers are reliable wherever
+a reliable reader (a bag recorder, a command line tool) is likely.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(
+    depth: int,
+    reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+    durability: DurabilityPolicy = DurabilityPolicy.VOLATILE,
+) -> QoSProfile:
+    return QoSProfile(
+        depth=depth,
+        history=HistoryPolicy.KEEP_LAST,
+        reliability=reliability,
+        durability=durability,
+    )
+
+
+# Reading cameras, joint states and poses: best effort, because drivers publish them so and because
+# a lost sample is better replaced by the next than sent again. Five deep, so that the samples of
+# several cameras that arrive while a callback runs are still there to be synchronised.
+SENSOR = _profile(5, ReliabilityPolicy.BEST_EFFORT)
+
+# Writing simulated sensors: reliable, so that it also reaches tools that ask for reliable delivery;
+# shallow, so that a slow reader loses samples instead of delaying the others.
+SENSOR_OUTPUT = _profile(5)
+
+# Commands to the arm and the gripper: reliable, because a lost one would leave the arm on an old
+# target; only the newest, because an older target is worthless once a newer one exists.
+COMMAND = _profile(1)
+
+# Observations for the models: only the newest, never sent again, so that a busy model never works
+# on an old one and never slows the camera side.
+LATEST = _profile(1, ReliabilityPolicy.BEST_EFFORT)
+
+# Latent actions and action chunks: reliable, because they are rare and dear; only the newest
+# counts.
+RESULT = _profile(1)
+
+# Text answers: reliable and a few deep, because each of them is for a person to read.
+RESPONSE = _profile(10)
+
+# Instruction and status: also kept for whoever comes late, so that a node that is started again
+# knows at once what is in force.
+LATCHED = _profile(1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+# Episode events: as the instruction, and ten deep, so that a late reader sees start and stop.
+EVENT = _profile(10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+# Simulated time: best effort and only the newest, as rclcpp and rclpy read it.
+CLOCK = _profile(1, ReliabilityPolicy.BEST_EFFORT)
+
+# Diagnostics: what aggregators and rqt expect.
+DIAGNOSTICS = _profile(10)
