@@ -16,11 +16,11 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
-
-from vla_nodes import qos
 from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
 from vla_ros.srv import Ask, SetInstruction
+
+from vla_nodes import qos
 
 SILENCE_LIMIT = 5.0
 STATE_NAMES = {
@@ -84,7 +84,7 @@ class RobotClient:
             future = client.call_async(request)
             if not self._spin_until(future.done, timeout):
                 raise UnreachableError(
-                    f"{client.srv_name} did not answer within {timeout:.0f} s: see its node's output"
+                    f"{client.srv_name} did not answer within {timeout:.0f} s: see the node's log"
                 )
             return future.result()
         finally:
@@ -134,7 +134,7 @@ class RobotClient:
                 self._spin_until(result.done, SILENCE_LIMIT)
             if not result.done():
                 raise UnreachableError(
-                    f"the controller has been silent for {SILENCE_LIMIT:.0f} s: is it still running?"
+                    f"the controller has been silent for {SILENCE_LIMIT:.0f} s: is it running?"
                 )
             return result.result().result
         finally:

@@ -15,6 +15,9 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import Trigger
+from vla_ros.action import ExecuteInstruction
+from vla_ros.msg import Instruction, PolicyStatus, Response
+from vla_ros.srv import SetInstruction
 
 from vla.control.session import (
     ArmReport,
@@ -26,9 +29,6 @@ from vla.control.session import (
     check_instruction,
 )
 from vla_nodes import qos
-from vla_ros.action import ExecuteInstruction
-from vla_ros.msg import Instruction, PolicyStatus, Response
-from vla_ros.srv import SetInstruction
 
 STATUS_PERIOD = 0.2
 INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the node first"
@@ -72,14 +72,10 @@ class InstructionServer:
         self._group = ReentrantCallbackGroup()
         self._instructions = node.create_publisher(Instruction, "vla/instruction", qos.LATCHED)
         self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
-        self._subscriptions = [
-            node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
-        ]
-        self._services = [
-            node.create_service(SetInstruction, "vla/set_instruction", self._set_instruction),
-            node.create_service(Trigger, "vla/stop", self._stop),
-            node.create_service(Trigger, "vla/resume", self._resume),
-        ]
+        node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
+        node.create_service(SetInstruction, "vla/set_instruction", self._set_instruction)
+        node.create_service(Trigger, "vla/stop", self._stop)
+        node.create_service(Trigger, "vla/resume", self._resume)
         self._action = ActionServer(
             node,
             ExecuteInstruction,
@@ -105,14 +101,8 @@ class InstructionServer:
         self._tell()
 
     def destroy(self) -> None:
-        """Takes the interfaces off the graph."""
+        """Takes the action off the graph; the node destroys the rest itself."""
         self._action.destroy()
-        for service in self._services:
-            self._node.destroy_service(service)
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._node.destroy_publisher(self._instructions)
-        self._node.destroy_publisher(self._statuses)
 
     def update(self, report: ArmReport, counts: ChunkCounts) -> None:
         """Takes in one control cycle and tells whoever has to know."""
@@ -166,7 +156,7 @@ class InstructionServer:
             message.instruction = session.instruction.text
         self._statuses.publish(message)
         for goal, _ in self._goals.values():
-            if goal.is_active:
+            if goal.is_active and session.instruction:
                 goal.publish_feedback(
                     ExecuteInstruction.Feedback(
                         state=int(session.state),
@@ -245,6 +235,11 @@ class InstructionServer:
         try:
             if not self._open:
                 raise InstructionError(INACTIVE_MESSAGE)
+            if goal.is_cancel_requested:
+                goal.canceled()
+                return ExecuteInstruction.Result(
+                    error_code=int(Outcome.CANCELED), message="cancelled before it began"
+                )
             accepted = self._session.start(
                 request.instruction, request.mode, time.monotonic(), time.time_ns(), timeout
             )

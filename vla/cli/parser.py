@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; `arguments` defaults to those of the process. Returns the exit status."""
+    """Runs the command line, by default the process's own. Returns the exit status."""
     parsed = build_parser().parse_args(arguments)
     try:
         return parsed.run(parsed) or 0
