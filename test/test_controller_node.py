@@ -1,0 +1,456 @@
+"""The controller as a real process: the test plays the robot and the model nodes over DDS."""
+
+import math
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from node_harness import Graph
+from rclpy.action import ActionClient
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+from vla_ros.action import ExecuteInstruction
+from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
+from vla_ros.srv import SetInstruction
+
+from vla.contract import load_contract
+from vla.control.arm import ArmController, ArmControllerConfig
+from vla.control.session import HoldReason, Outcome, State
+from vla.sim import panda
+from vla_nodes import qos
+
+CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
+CONTRACT = load_contract(CONTRACT_PATH)
+LIMITS = ArmControllerConfig()
+KINEMATICS = ArmController(LIMITS, CONTRACT).kinematics
+Result = ExecuteInstruction.Result
+
+
+class Robot:
+    """Plays robot, perception and model nodes from one timer; the streams can be cut one by one."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.joints = np.array(panda.HOME, dtype=float)
+        self.commands = []
+        self.widths = []
+        self.instructions = graph.collect(Instruction, "vla/instruction", qos.LATCHED)
+        self.statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+        graph.node.create_subscription(
+            JointTrajectory,
+            "joint_trajectory_controller/joint_trajectory",
+            self.on_command,
+            qos.COMMAND,
+        )
+        graph.node.create_subscription(
+            Float64MultiArray,
+            "gripper_position_controller/commands",
+            lambda message: self.widths.append(message.data[0]),
+            qos.COMMAND,
+        )
+        self.joint_states = graph.publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
+        self.observations = graph.publisher(Observation, "vla/observation", qos.LATEST)
+        self.latents = graph.publisher(LatentAction, "vla/latent_action", qos.RESULT)
+        self.chunks = graph.publisher(ActionChunk, "vla/action_chunk", qos.RESULT)
+        self.ticks = 0
+        self.restore()
+        graph.node.create_timer(0.01, self.tick)
+
+    def restore(self):
+        """All streams on again, with sound contents and a moving arm."""
+        self.cut = set()
+        self.joint_values = {}
+        self.chunk_changes = {}
+        self.speed = 0.05
+
+    def on_command(self, message):
+        self.commands.append(message)
+        self.joints = np.array(message.points[0].positions)
+
+    @property
+    def status(self):
+        return self.statuses[-1]
+
+    @property
+    def instruction_id(self):
+        return self.instructions[-1].instruction_id if self.instructions else 0
+
+    def now(self):
+        return self.graph.node.get_clock().now().to_msg()
+
+    def tick(self):
+        self.ticks += 1
+        if "joint_states" not in self.cut:
+            values = dict(zip(CONTRACT.joint_names, self.joints)) | self.joint_values
+            message = JointState(name=list(values), position=[float(v) for v in values.values()])
+            message.header.stamp = self.now()
+            self.joint_states.publish(message)
+        if self.ticks % 10 == 0 and "observations" not in self.cut:
+            self.observations.publish(Observation())
+        if self.ticks % 20 == 0 and "latents" not in self.cut:
+            self.latents.publish(LatentAction(instruction_id=self.instruction_id))
+        if self.ticks % 20 == 5 and "chunks" not in self.cut:
+            self.chunks.publish(self.chunk(**self.chunk_changes))
+
+    def chunk(self, **changes):
+        """A chunk along +x from where the arm is."""
+        actions = np.zeros((CONTRACT.horizon, 7), dtype=np.float32)
+        actions[:, 0] = self.speed * CONTRACT.time_step
+        message = ActionChunk(
+            instruction_id=self.instruction_id,
+            horizon=CONTRACT.horizon,
+            action_dim=7,
+            time_step=CONTRACT.time_step,
+            action_names=list(CONTRACT.action_names),
+            representation="delta",
+            actions=actions.ravel(),
+            contract_id=CONTRACT.contract_id,
+        )
+        message.header.stamp = self.now()
+        message.header.frame_id = CONTRACT.base_frame
+        position, quaternion = KINEMATICS.tool_pose(self.joints)
+        pose = message.reference_pose
+        pose.position.x, pose.position.y, pose.position.z = position.tolist()
+        (
+            pose.orientation.x,
+            pose.orientation.y,
+            pose.orientation.z,
+            pose.orientation.w,
+        ) = quaternion.tolist()
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
+
+    def instruct(self, text="pick the red block", mode="act"):
+        request = SetInstruction.Request(instruction=text, mode=mode)
+        answer = self.graph.call(SetInstruction, "vla/set_instruction", request)
+        assert answer.success, answer.message
+        self.graph.wait(
+            lambda: self.instruction_id == answer.instruction_id, "the latched instruction"
+        )
+        return answer.instruction_id
+
+    def trigger(self, service):
+        return self.graph.call(Trigger, service, Trigger.Request())
+
+    def wait_status(self, condition, what, timeout=10.0):
+        """Waits for a status from now on."""
+        self.statuses.clear()
+        self.graph.wait(lambda: self.statuses and condition(self.status), what, timeout)
+        return self.status
+
+    def wait_state(self, state, timeout=10.0):
+        return self.wait_status(lambda status: status.state == state, state.name, timeout)
+
+    def wait_hold(self, reason, timeout=10.0):
+        return self.wait_status(
+            lambda status: status.state == State.HOLDING and status.hold_reason == reason,
+            reason.name,
+            timeout,
+        )
+
+    def assert_still(self, cycles=10):
+        """The commands of the next cycles all ask for one place."""
+        self.commands.clear()
+        self.graph.wait(lambda: len(self.commands) > cycles, "hold commands")
+        places = np.array([command.points[0].positions for command in self.commands])
+        assert np.isfinite(places).all() and np.ptp(places, axis=0).max() == 0.0
+
+    def assert_moving(self):
+        start = self.joints.copy()
+        self.graph.wait(lambda: np.abs(self.joints - start).max() > 0.005, "motion")
+
+
+@pytest.fixture(scope="module")
+def shared_robot():
+    with Graph() as graph:
+        graph.start("controller", contract=str(CONTRACT_PATH), fault_timeout=2.0)
+        graph.wait_state("controller", "active")
+        yield Robot(graph)
+
+
+@pytest.fixture
+def robot(shared_robot):
+    """The robot with no instruction in force, all streams on, at its start."""
+    robot = shared_robot
+    robot.restore()
+    robot.trigger("vla/stop")
+    robot.joints = np.array(panda.HOME, dtype=float)
+    yield robot
+
+
+@pytest.fixture
+def moving(robot):
+    robot.instruct()
+    robot.wait_state(State.EXECUTING)
+    robot.assert_moving()
+    return robot
+
+
+def start_goal(robot, text="pick the red block", mode="act", timeout=0.0):
+    """Sends a goal; returns its handle and the future of its result."""
+    client = ActionClient(robot.graph.node, ExecuteInstruction, "vla/execute_instruction")
+    robot.graph.wait(client.server_is_ready, "the action server")
+    sent = client.send_goal_async(
+        ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)
+    )
+    robot.graph.wait(sent.done, "the goal's acceptance")
+    handle = sent.result()
+    return handle, handle.get_result_async() if handle.accepted else None
+
+
+def outcome(robot, result, timeout=10.0):
+    robot.graph.wait(result.done, "the goal's result", timeout)
+    return result.result().result
+
+
+def test_follows_chunks_within_limits(moving):
+    moving.commands.clear()
+    moving.graph.wait(lambda: len(moving.commands) > 50, "commands")
+    joints = np.array([command.points[0].positions for command in moving.commands])
+    assert np.isfinite(joints).all()
+    speed = np.abs(np.diff(joints, axis=0)).max(axis=0) * LIMITS.control_rate
+    assert (speed <= np.array(LIMITS.max_joint_velocity) * 1.001).all()
+    assert list(moving.commands[0].joint_names) == list(CONTRACT.joint_names)
+    assert moving.widths[-1] == 0.0
+    status = moving.wait_state(State.EXECUTING)
+    assert status.chunks_accepted > 0 and 0.0 < status.chunk_age < LIMITS.max_chunk_age
+    assert status.message == "" and status.instruction == "pick the red block"
+
+
+def test_wild_chunks_stay_within_limits(robot):
+    robot.instruct()
+    robot.speed = 20.0
+    robot.commands.clear()
+    robot.graph.wait(lambda: len(robot.commands) > 50, "commands")
+    joints = np.array([command.points[0].positions for command in robot.commands])
+    speed = np.abs(np.diff(joints, axis=0)).max(axis=0) * LIMITS.control_rate
+    assert (speed <= np.array(LIMITS.max_joint_velocity) * 1.001).all()
+    assert KINEMATICS.tool_pose(joints[-1])[0][0] <= LIMITS.workspace_max[0] + 0.02
+    assert robot.wait_state(State.EXECUTING).limited_steps > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "says"),
+    [
+        ({"actions": [math.nan] * 112}, HoldReason.NON_FINITE, "NaN"),
+        ({"contract_id": "0123456789ab"}, HoldReason.CONTRACT_MISMATCH, "contract_id"),
+        ({"actions": [0.0] * 10}, HoldReason.CONTRACT_MISMATCH, "number of values"),
+        ({"time_step": 0.5}, HoldReason.CONTRACT_MISMATCH, "time_step"),
+        ({"action_names": ["a"] * 7}, HoldReason.CONTRACT_MISMATCH, "action_names"),
+    ],
+)
+def test_holds_on_an_unsound_chunk(moving, changes, reason, says):
+    moving.chunk_changes = changes
+    status = moving.wait_hold(reason)
+    assert says in status.message and status.chunks_rejected > 0
+    moving.assert_still()
+    moving.restore()
+    moving.wait_state(State.EXECUTING)
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason", "says"),
+    [
+        ("joint_states", HoldReason.STALE_STATE, "joint states"),
+        ("observations", HoldReason.STALE_CHUNK, "perception"),
+        ("chunks", HoldReason.STALE_CHUNK, "action_expert"),
+    ],
+)
+def test_holds_when_a_stream_stops_and_goes_on_when_it_returns(moving, stream, reason, says):
+    moving.cut.add(stream)
+    cut_at = time.monotonic()
+    status = moving.wait_hold(reason, timeout=3.0)
+    if stream != "chunks":
+        assert time.monotonic() - cut_at < 0.4
+    assert says in status.message
+    moving.assert_still()
+    moving.restore()
+    moving.wait_state(State.EXECUTING)
+
+
+def test_chunks_of_another_instruction_or_time_do_not_move_the_arm(robot):
+    robot.chunk_changes = {"instruction_id": 7}
+    robot.instruct()
+    before = robot.wait_state(State.WAITING).chunks_rejected
+    robot.wait_status(lambda status: status.chunks_rejected > before + 2, "refusals")
+    robot.chunk_changes = {}
+    robot.wait_state(State.EXECUTING)
+    old = robot.chunk()
+    old.header.stamp = Time(sec=old.header.stamp.sec - 60)
+    robot.chunk_changes = {"header": old.header}
+    robot.wait_hold(HoldReason.STALE_CHUNK)
+    robot.assert_still()
+
+
+def test_waiting_says_which_input_is_missing(robot):
+    robot.cut = {"latents", "chunks"}
+    robot.instruct()
+    assert "reasoning" in robot.wait_state(State.WAITING).message
+    robot.cut = {"chunks"}
+    robot.wait_status(lambda status: "action_expert" in status.message, "the next missing input")
+
+
+def test_bad_joint_states_make_the_arm_hold(moving):
+    moving.joint_values = {"panda_joint3": math.nan}
+    assert "panda_joint3" in moving.wait_hold(HoldReason.STALE_STATE).message
+    status = moving.graph.wait_diagnostic("controller", lambda s: "panda_joint3" in s.message)
+    assert status.level != b"\x00"
+    moving.assert_still()
+    moving.restore()
+    moving.wait_state(State.EXECUTING)
+
+
+def test_a_new_instruction_flushes_the_chunk(moving):
+    old = moving.instruction_id
+    moving.chunk_changes = {"instruction_id": old}
+    new = moving.instruct("put the can in the bowl")
+    assert new > old
+    status = moving.wait_state(State.WAITING)
+    assert status.instruction == "put the can in the bowl" and math.isnan(status.chunk_age)
+    moving.assert_still()
+
+
+def test_stop_holds_until_resume(moving):
+    assert moving.trigger("vla/stop").success
+    moving.wait_state(State.STOPPED)
+    held = moving.joints.copy()
+    for _ in range(3):
+        moving.wait_state(State.STOPPED)
+    assert np.abs(moving.joints - held).max() == 0.0
+    answer = moving.trigger("vla/resume")
+    assert answer.success and "pick the red block" in answer.message
+    moving.wait_state(State.EXECUTING)
+    answer = moving.trigger("vla/resume")
+    assert not answer.success and "nothing is stopped" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "says"), [("", "act", "empty"), ("  ", "", "empty"), ("go", "run", "unknown")]
+)
+def test_refuses_what_it_cannot_follow(moving, text, mode, says):
+    request = SetInstruction.Request(instruction=text, mode=mode)
+    answer = moving.graph.call(SetInstruction, "vla/set_instruction", request)
+    assert not answer.success and says in answer.message and answer.instruction_id == 0
+    assert moving.wait_state(State.EXECUTING).instruction == "pick the red block"
+
+
+def test_asking_holds_the_arm(moving):
+    moving.instruct("what is there?", mode="ask")
+    assert moving.wait_state(State.IDLE).instruction == "what is there?"
+
+
+def test_settling_ends_a_goal(robot):
+    robot.speed = 0.0
+    _, result = start_goal(robot)
+    ended = outcome(robot, result)
+    assert ended.error_code == Result.SETTLED and ended.instruction_id > 0
+    assert ended.duration > LIMITS.settle_time
+    assert robot.wait_state(State.IDLE).instruction_id == 0 and robot.instruction_id == 0
+
+
+def test_settled_shows_in_the_status_of_an_instruction_nobody_waits_for(robot):
+    robot.speed = 0.0
+    robot.instruct()
+    status = robot.wait_status(lambda status: status.settled, "settled")
+    assert status.state == State.EXECUTING
+
+
+def test_a_goal_times_out(robot):
+    _, result = start_goal(robot, timeout=0.5)
+    ended = outcome(robot, result)
+    assert ended.error_code == Result.TIMEOUT and 0.5 <= ended.duration < 1.0
+
+
+def test_stop_ends_a_goal(robot):
+    _, result = start_goal(robot)
+    robot.wait_state(State.EXECUTING)
+    robot.trigger("vla/stop")
+    assert outcome(robot, result).error_code == Result.STOPPED
+
+
+def test_another_instruction_ends_a_goal(robot):
+    _, result = start_goal(robot)
+    robot.wait_state(State.EXECUTING)
+    robot.instruct("open the drawer")
+    ended = outcome(robot, result)
+    assert ended.error_code == Result.REPLACED and "open the drawer" in ended.message
+    assert robot.wait_state(State.EXECUTING).instruction == "open the drawer"
+
+
+def test_a_goal_can_be_cancelled(robot):
+    handle, result = start_goal(robot)
+    robot.wait_state(State.EXECUTING)
+    robot.graph.wait(handle.cancel_goal_async().done, "the cancellation")
+    assert outcome(robot, result).error_code == Result.CANCELED
+    robot.wait_state(State.IDLE)
+
+
+def test_a_lasting_hold_ends_a_goal_as_a_fault(robot):
+    robot.cut = {"chunks"}
+    _, result = start_goal(robot)
+    ended = outcome(robot, result)
+    assert ended.error_code == Result.FAULT and "action_expert" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "timeout"),
+    [("", "act", 0.0), ("go", "ask", 0.0), ("go", "run", 0.0), ("go", "", math.nan)],
+)
+def test_a_goal_that_cannot_be_followed_is_refused(robot, text, mode, timeout):
+    handle, _ = start_goal(robot, text, mode, timeout)
+    assert not handle.accepted
+
+
+def test_the_numbers_are_those_of_the_messages():
+    for state in State:
+        assert getattr(PolicyStatus, state.name) == state
+    for reason in HoldReason:
+        assert getattr(PolicyStatus, f"HOLD_{reason.name}") == reason
+    for end in Outcome:
+        assert getattr(Result, end.name) == end
+
+
+def test_lifecycle_cycles_and_deactivation_holds():
+    with Graph() as graph:
+        process = graph.start("controller", contract=str(CONTRACT_PATH))
+        graph.wait_state("controller", "active")
+        robot = Robot(graph)
+        for _ in range(2):
+            _, result = start_goal(robot)
+            robot.wait_state(State.EXECUTING)
+            assert graph.transition("controller", "deactivate")
+            assert outcome(robot, result).error_code == Result.FAULT
+            graph.wait(
+                lambda: robot.status.hold_reason == HoldReason.INACTIVE, "the inactive status"
+            )
+            assert robot.instruction_id == 0
+            request = SetInstruction.Request(instruction="pick the red block")
+            answer = graph.call(SetInstruction, "vla/set_instruction", request)
+            assert not answer.success and "activate" in answer.message
+            assert graph.transition("controller", "cleanup")
+            assert graph.transition("controller", "configure")
+            assert graph.transition("controller", "activate")
+            robot.wait_state(State.IDLE)
+        assert process.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({}, "'contract' is empty"),
+        ({"contract": "/nowhere.yaml"}, "cannot read"),
+        ({"contract": str(CONTRACT_PATH), "workspace_min": [1.0, 1.0, 1.0]}, "workspace_min"),
+        ({"contract": str(CONTRACT_PATH), "control_rate": 0.0}, "control_rate"),
+    ],
+)
+def test_bad_parameters_are_reported_and_the_node_stays(parameters, says):
+    with Graph() as graph:
+        graph.start("controller", parameters=parameters)
+        graph.wait_diagnostic("controller", lambda status: says in status.message)
+        assert graph.state("controller") == "unconfigured"
