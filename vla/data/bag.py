@@ -9,11 +9,13 @@ such a bag and can complete it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from mcap.writer import CompressionType, Writer
@@ -81,6 +83,20 @@ def dump_yaml(values: Any) -> str:
     )
 
 
+def lock_bag(stream: IO[bytes]) -> bool:
+    """Marks an open bag file as in use by this process, until it closes the file or dies.
+
+    Returns False when another process has it. File systems without locks count as unlocked.
+    """
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 class BagWriter:
     """Writes one bag. Not thread-safe: one thread owns it from opening to `close`.
 
@@ -114,6 +130,7 @@ class BagWriter:
             raise BagError(f"{self.folder} exists already; choose another name") from error
         except OSError as error:
             raise BagError(f"cannot create the bag {self.folder}: {error.strerror}") from error
+        lock_bag(self._stream)
         self._writer: Writer | None = Writer(
             self._stream, chunk_size=CHUNK_SIZE, compression=COMPRESSIONS[compression]
         )
@@ -189,8 +206,10 @@ class BagWriter:
         self._end = max(self._end, receive_time)
 
     def flush(self) -> None:
-        """Hands everything written so far to the system, as a complete chunk, and renews
-        metadata.yaml. What was flushed outlives this process."""
+        """Hands everything written so far to the system, as a chunk, and renews metadata.yaml.
+
+        What was flushed outlives this process. Raises OSError when the disk refuses.
+        """
         self._open_writer().flush()
         self._stream.flush()
         self._write_metadata("false")
@@ -220,10 +239,8 @@ class BagWriter:
         """Closes without an index, for when the disk refuses to take one."""
         self._writer = None
         # The buffer cannot be flushed to a full disk; closing must still free the descriptor.
-        try:
+        with contextlib.suppress(OSError):
             self._stream.close()
-        except OSError:
-            pass
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

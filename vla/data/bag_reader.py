@@ -19,7 +19,7 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Footer, Message, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader
 
-from vla.data.bag import COMPLETE_KEY, METADATA_FILE, BagError, BagTopic, BagWriter
+from vla.data.bag import COMPLETE_KEY, METADATA_FILE, BagError, BagTopic, BagWriter, lock_bag
 from vla.data.message_types import MessageDecoder, MessageType
 
 # Messages of different topics reach a recorder slightly out of order, by less than this [ns].
@@ -142,6 +142,16 @@ def recover_bag(folder: str | Path) -> BagReport:
         return validate_bag(folder)
     if len(metadata.files) != 1:
         raise BagError(f"{folder} consists of {len(metadata.files)} files; only one is supported")
+    with metadata.files[0].open("rb") as torn:
+        if not lock_bag(torn):
+            raise BagError(
+                f"{folder} is being written by a recorder that is alive; stop that first"
+            )
+        _complete(folder, metadata)
+    return validate_bag(folder)
+
+
+def _complete(folder: Path, metadata: BagMetadata) -> None:
     repaired = folder.with_name(f".{folder.name}.repaired") / folder.name
     shutil.rmtree(repaired.parent, ignore_errors=True)
     writer = BagWriter(repaired, metadata.custom_data)
@@ -166,7 +176,6 @@ def recover_bag(folder: str | Path) -> BagReport:
     )
     (repaired / METADATA_FILE).replace(folder / METADATA_FILE)
     shutil.rmtree(repaired.parent, ignore_errors=True)
-    return validate_bag(folder)
 
 
 def unfinished_bags(parent: str | Path) -> list[Path]:
@@ -174,9 +183,13 @@ def unfinished_bags(parent: str | Path) -> list[Path]:
     found = []
     for path in sorted(Path(parent).glob(f"*/{METADATA_FILE}")):
         try:
-            if read_metadata(path.parent).custom_data.get(COMPLETE_KEY) == "false":
-                found.append(path.parent)
-        except BagError:
+            metadata = read_metadata(path.parent)
+            if metadata.custom_data.get(COMPLETE_KEY) != "false":
+                continue
+            with metadata.files[0].open("rb") as stream:
+                if lock_bag(stream):
+                    found.append(path.parent)
+        except (BagError, OSError, IndexError):
             continue
     return found
 

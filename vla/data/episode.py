@@ -32,7 +32,10 @@ class RecordedTopic:
 
 @dataclass
 class EpisodeResult:
-    """What became of an episode. counts, drops: messages by topic. error: empty when all is well."""
+    """What became of an episode.
+
+    counts, drops: messages by topic, written and lost. error: empty when all is well.
+    """
 
     folder: Path
     message_count: int = 0

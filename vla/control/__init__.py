@@ -1,0 +1,1 @@
+"""Chunk execution, limits and kinematics: from action chunks to joint commands."""

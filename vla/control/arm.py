@@ -1,0 +1,184 @@
+"""The arm controller: action chunks in, safe joint commands out. No ROS, no threads, no clock.
+
+The controller node and the in-process evaluation run this same class; times are seconds of one
+clock that the caller chooses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vla.contract import EmbodimentContract
+from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory
+from vla.control.kinematics import DifferentialIK
+from vla.sim import panda
+
+
+@dataclass
+class ArmControllerConfig:
+    """Limits and timing of the arm controller.
+
+    control_rate: calls of step() per second [Hz]. max_chunk_age: oldest observation that a chunk may
+    still act on [s]. lookahead: how far ahead of now the chunk is read [s], which makes up for the
+    lag of inverse kinematics and servos. workspace_min, workspace_max: box of the tool in the base
+    frame [m]. max_linear_speed [m/s], max_angular_speed [rad/s]: of the tool. max_joint_velocity:
+    [rad/s] each. max_following_error: between commanded and measured joints before the command is
+    drawn back to the measured state [rad]. settle_time, settle_distance, settle_angle: the motion
+    has settled when the targets of the last settle_time seconds stay within the other two.
+    """
+
+    control_rate: float = 50.0
+    max_chunk_age: float = 1.2
+    lookahead: float = 0.08
+    workspace_min: tuple[float, ...] = (0.25, -0.45, 0.012)
+    workspace_max: tuple[float, ...] = (0.75, 0.45, 0.65)
+    max_linear_speed: float = 0.5
+    max_angular_speed: float = 1.5
+    max_joint_velocity: tuple[float, ...] = tuple(float(v) for v in panda.JOINT_MAX_VELOCITY)
+    max_following_error: float = 0.25
+    settle_time: float = 1.5
+    settle_distance: float = 0.012
+    settle_angle: float = 0.15
+
+
+@dataclass
+class ArmCommand:
+    """What to send to the robot.
+
+    joint_positions [7] in radians, gripper_width in metres. executing: a chunk is being followed
+    (False: the arm holds). limited: a limit cut the target. chunk_age: of its observation [s], NaN
+    without one.
+    """
+
+    joint_positions: np.ndarray
+    gripper_width: float
+    executing: bool
+    limited: bool
+    chunk_age: float
+
+
+@dataclass
+class _Settling:
+    since: float = np.inf
+    position: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
+    rotation: Rotation = field(default_factory=Rotation.identity)
+    gripper: float = np.nan
+
+
+class ArmController:
+    """Executes the newest chunk by time, within limits; holds when there is none."""
+
+    def __init__(self, config: ArmControllerConfig, contract: EmbodimentContract):
+        self.config = config
+        self.contract = contract
+        self.kinematics = DifferentialIK(
+            panda.arm_model_xml(),
+            panda.TOOL_SITE,
+            np.array(config.max_joint_velocity),
+            panda.HOME,
+        )
+        self._trajectory: ChunkTrajectory | None = None
+        self._commanded: np.ndarray | None = None
+        self._gripper_width = contract.gripper_open_width
+        self._settling = _Settling()
+
+    def accept(self, chunk: ActionChunk, now: float) -> None:
+        """Takes a chunk over from the next step on; steps whose time has passed are skipped.
+
+        Raises ChunkError for a chunk of another shape or time step, with values that are not finite,
+        or from an observation older than max_chunk_age or than the chunk in execution; what was
+        being executed then goes on.
+        """
+        trajectory = ChunkTrajectory(chunk)
+        if abs(chunk.time_step - self.contract.time_step) > 1e-6:
+            raise ChunkError(
+                "shape", f"time_step is {chunk.time_step}, the contract's {self.contract.time_step}"
+            )
+        age = now - chunk.stamp
+        if age > self.config.max_chunk_age:
+            raise ChunkError("stale", f"observation is {age:.2f} s old, limit {self.config.max_chunk_age}")
+        if self._trajectory is not None and chunk.stamp < self._trajectory.chunk.stamp:
+            raise ChunkError("stale", "an older observation's chunk came after a newer one's")
+        self._trajectory = trajectory
+
+    def hold(self) -> None:
+        """Drops the chunk: the arm keeps its last command until the next chunk."""
+        self._trajectory = None
+        self._settling = _Settling()
+
+    def reset(self) -> None:
+        """Forgets the last command, too: the next step starts from the measured joints."""
+        self.hold()
+        self._commanded = None
+        self._gripper_width = self.contract.gripper_open_width
+
+    def step(self, now: float, joint_positions: np.ndarray) -> ArmCommand:
+        """The command for now. joint_positions: measured [7] in radians.
+
+        Raises ValueError when they are not 7 finite values.
+        """
+        measured = np.asarray(joint_positions, dtype=np.float64)
+        if measured.shape != (7,) or not np.isfinite(measured).all():
+            raise ValueError(f"expected 7 finite joint positions, got {measured}")
+        if self._commanded is None:
+            self._commanded = measured.copy()
+        trajectory = self._trajectory
+        if trajectory is None:
+            return self._command(executing=False, limited=False, age=np.nan)
+        age = now - trajectory.chunk.stamp
+        if age > self.config.max_chunk_age:
+            self.hold()
+            return self._command(executing=False, limited=False, age=age)
+
+        target = trajectory.target(now + self.config.lookahead)
+        position, quaternion, limited = self._limit(target.position, target.quaternion)
+        lag = self._commanded - measured
+        error = self.config.max_following_error
+        if np.abs(lag).max() > error:
+            self._commanded = measured + np.clip(lag, -error, error)
+            limited = True
+        self._commanded = self.kinematics.step(
+            self._commanded, position, quaternion, 1.0 / self.config.control_rate
+        )
+        self._gripper_width = self.contract.gripper_open_width * float(target.gripper > 0.5)
+        self._note_motion(now, target.position, target.quaternion)
+        return self._command(executing=True, limited=limited, age=age)
+
+    def _limit(self, position: np.ndarray, quaternion: np.ndarray) -> tuple:
+        """Cuts the target to the workspace box and to the tool's speed limits."""
+        boxed = np.clip(position, self.config.workspace_min, self.config.workspace_max)
+        limited = bool(np.any(boxed != position))
+        here, orientation = self.kinematics.tool_pose(self._commanded)
+        # The gain of inverse kinematics leaves part of each step for later: reach is longer by it.
+        reach = self.config.max_linear_speed * 4 / self.config.control_rate
+        offset = boxed - here
+        distance = float(np.linalg.norm(offset))
+        if distance > reach:
+            boxed, limited = here + offset * (reach / distance), True
+        turn = Rotation.from_quat(quaternion) * Rotation.from_quat(orientation).inv()
+        reach = self.config.max_angular_speed * 4 / self.config.control_rate
+        if turn.magnitude() > reach:
+            turn = Rotation.from_rotvec(turn.as_rotvec() * (reach / turn.magnitude()))
+            quaternion, limited = (turn * Rotation.from_quat(orientation)).as_quat(), True
+        return boxed, quaternion, limited
+
+    def _command(self, executing: bool, limited: bool, age: float) -> ArmCommand:
+        return ArmCommand(self._commanded.copy(), self._gripper_width, executing, limited, age)
+
+    def _note_motion(self, now: float, position: np.ndarray, quaternion: np.ndarray) -> None:
+        settling, config = self._settling, self.config
+        rotation = Rotation.from_quat(quaternion)
+        still = (
+            np.linalg.norm(position - settling.position) < config.settle_distance
+            and (rotation * settling.rotation.inv()).magnitude() < config.settle_angle
+            and settling.gripper == self._gripper_width
+        )
+        if not still:
+            self._settling = _Settling(now, position, rotation, self._gripper_width)
+
+    def settled(self, now: float) -> bool:
+        """True when the executed targets have stayed in place for settle_time seconds."""
+        return self._trajectory is not None and now - self._settling.since > self.config.settle_time

@@ -1,0 +1,79 @@
+"""Differential inverse kinematics of an arm, by mink over a MuJoCo model."""
+
+from __future__ import annotations
+
+import mink
+import mujoco
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+
+class DifferentialIK:
+    """Turns tool targets into joint positions, one small step at a time.
+
+    model_xml: MJCF of the arm alone. tool_site: site that the targets are for. max_joint_velocity
+    [n] in radians per second and the model's joint ranges are never exceeded. posture [n]: what the
+    redundant joint is drawn to, weakly.
+    """
+
+    def __init__(
+        self,
+        model_xml: str,
+        tool_site: str,
+        max_joint_velocity: np.ndarray,
+        posture: np.ndarray,
+    ):
+        self.model = mujoco.MjModel.from_xml_string(model_xml)
+        self.arm_joints = len(max_joint_velocity)
+        self.configuration = mink.Configuration(self.model)
+        self._task = mink.FrameTask(
+            tool_site, "site", position_cost=1.0, orientation_cost=0.3, gain=0.6, lm_damping=1e-3
+        )
+        self._posture = mink.PostureTask(self.model, cost=1e-3)
+        self._posture.set_target(self._full(posture))
+        velocities = {
+            self.model.joint(index).name: float(limit)
+            for index, limit in enumerate(max_joint_velocity)
+        }
+        self._limits = [
+            mink.ConfigurationLimit(self.model),
+            mink.VelocityLimit(self.model, velocities),
+        ]
+        self._tool_site = tool_site
+
+    def _full(self, joint_positions: np.ndarray) -> np.ndarray:
+        full = np.zeros(self.model.nq)
+        full[: self.arm_joints] = joint_positions
+        return full
+
+    def tool_pose(self, joint_positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Forward kinematics: position [3] in metres and quaternion [4] x y z w of the tool."""
+        self.configuration.update(self._full(joint_positions))
+        site = self.configuration.data.site(self._tool_site)
+        return site.xpos.copy(), Rotation.from_matrix(site.xmat.reshape(3, 3)).as_quat()
+
+    def step(
+        self,
+        joint_positions: np.ndarray,
+        position: np.ndarray,
+        quaternion_xyzw: np.ndarray,
+        duration: float,
+    ) -> np.ndarray:
+        """Joint positions [n] after moving for `duration` seconds from the given ones to the target.
+
+        Raises mink.MinkError where no step within the limits exists.
+        """
+        self.configuration.update(self._full(joint_positions))
+        wxyz = np.roll(quaternion_xyzw, 1)
+        self._task.set_target(
+            mink.SE3.from_rotation_and_translation(mink.SO3(wxyz), np.asarray(position))
+        )
+        velocity = mink.solve_ik(
+            self.configuration,
+            [self._task, self._posture],
+            duration,
+            solver="daqp",
+            damping=1e-4,
+            limits=self._limits,
+        )
+        return joint_positions + velocity[: self.arm_joints] * duration

@@ -1,0 +1,111 @@
+"""Frame shards: training data as memory-mapped arrays, one folder per shard.
+
+A shard holds N frames: one uint8 array [N, H, W, 3] per camera, `state` [N, S], `action` [N, H, A]
+(the chunk from each frame on, un-normalised), and `frames.json` with the words of each frame's
+episode. Arrays are opened without being read, so that a dataset may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vla.contract import EmbodimentContract, contract_from_dict
+
+
+class DatasetError(ValueError):
+    """A dataset that is missing, damaged or made for another robot."""
+
+
+@dataclass
+class EpisodeWords:
+    """What is known in words of one episode.
+
+    instruction: as a person would say it. answer: what the robot should reply. objects: names with
+    start positions [x, y] in metres. family: of the task.
+    """
+
+    family: str
+    instruction: str
+    answer: str
+    objects: dict[str, list[float]]
+
+
+@dataclass
+class Shard:
+    """One opened shard; arrays are memory maps. episode [N] indexes `episodes`."""
+
+    folder: Path
+    images: dict[str, np.ndarray]
+    state: np.ndarray
+    action: np.ndarray
+    episode: np.ndarray
+    drawer_opening: np.ndarray
+    held: list[str]
+    episodes: list[EpisodeWords]
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+def write_shard(folder: str | Path, shard: Shard, contract: EmbodimentContract) -> None:
+    """Writes a shard; the folder appears whole or not at all."""
+    folder = Path(folder)
+    temporary = folder.with_name(folder.name + ".part")
+    temporary.mkdir(parents=True, exist_ok=True)
+    for name, images in shard.images.items():
+        np.save(temporary / f"image_{name}.npy", images)
+    np.save(temporary / "state.npy", shard.state.astype(np.float32))
+    np.save(temporary / "action.npy", shard.action.astype(np.float32))
+    np.save(temporary / "episode.npy", shard.episode.astype(np.int32))
+    np.save(temporary / "drawer_opening.npy", shard.drawer_opening.astype(np.float32))
+    words = {
+        "contract": contract.to_dict(),
+        "held": shard.held,
+        "episodes": [asdict(episode) for episode in shard.episodes],
+    }
+    (temporary / "frames.json").write_text(json.dumps(words))
+    os.rename(temporary, folder)
+
+
+def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
+    """Opens a shard. Raises DatasetError when it is damaged, ContractError for another robot's."""
+    folder = Path(folder)
+    try:
+        words = json.loads((folder / "frames.json").read_text())
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+        shard = Shard(
+            folder=folder,
+            images={camera.name: arrays[f"image_{camera.name}"] for camera in contract.cameras},
+            state=arrays["state"],
+            action=arrays["action"],
+            episode=arrays["episode"],
+            drawer_opening=arrays["drawer_opening"],
+            held=words["held"],
+            episodes=[EpisodeWords(**episode) for episode in words["episodes"]],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"shard {folder} is damaged ({error}); delete it and make it again"
+        ) from error
+    contract.require_same(
+        contract_from_dict(words["contract"], str(folder)), "ours", "the dataset's"
+    )
+    lengths = {len(array) for array in (*shard.images.values(), shard.state, shard.action)}
+    if len(lengths) != 1:
+        raise DatasetError(f"shard {folder}: arrays of different lengths {sorted(lengths)}")
+    return shard
+
+
+def read_dataset(folder: str | Path, contract: EmbodimentContract) -> list[Shard]:
+    """Opens all finished shards of a folder. Raises DatasetError when there are none."""
+    shards = sorted(
+        path for path in Path(folder).glob("shard-*") if path.is_dir() and path.suffix != ".part"
+    )
+    if not shards:
+        raise DatasetError(f"no shards in {folder}; make them with: vla demonstrate --out {folder}")
+    return [read_shard(path, contract) for path in shards]

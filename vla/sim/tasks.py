@@ -1,0 +1,89 @@
+"""Task families of the table-top scene: what is asked, in which words, and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FAMILIES = ("pick", "place", "open_drawer", "close_drawer")
+COLORS = ("red", "green", "blue", "yellow", "purple")
+KINDS = ("block", "can")
+DESTINATIONS = ("bowl", "plate")
+
+_VERBS = {
+    "pick": ("pick up", "grab", "take", "lift", "get", "grasp", "hold up", "fetch"),
+    "place": ("put", "place", "drop", "set", "move"),
+    "open_drawer": ("open", "pull open", "slide open"),
+    "close_drawer": ("close", "shut", "push closed"),
+}
+_PREFIXES = ("", "", "", "please ", "can you ", "could you ", "now ", "robot , ", "i want you to ")
+_KIND_WORDS = {"block": ("block", "block", "cube"), "can": ("can", "can", "tin")}
+_INTO = {
+    "bowl": ("in the bowl", "into the bowl", "inside the bowl"),
+    "plate": ("on the plate", "onto the plate", "on top of the plate"),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to do. target: such as "red block", or "drawer"; destination: "bowl", "plate" or ""."""
+
+    family: str
+    target: str
+    destination: str = ""
+    instruction: str = ""
+
+    def text(self) -> str:
+        """The task in a fixed form that parse_task reads, such as "place/red block/bowl"."""
+        return "/".join(part for part in (self.family, self.target, self.destination) if part)
+
+    def answer(self) -> str:
+        """What the robot says that it will do, in one sentence."""
+        if self.family == "pick":
+            return f"pick up the {self.target} ."
+        if self.family == "place":
+            return f"put the {self.target} {_INTO[self.destination][0]} ."
+        return "open the drawer ." if self.family == "open_drawer" else "close the drawer ."
+
+
+def parse_task(text: str) -> Task:
+    """Reads Task.text(); raises ValueError that says what a task looks like."""
+    parts = [part.strip() for part in text.split("/")]
+    expected = "expected such as 'pick/red block', 'place/blue can/bowl' or 'open_drawer/drawer'"
+    if parts[0] not in FAMILIES:
+        raise ValueError(f"unknown task family '{parts[0]}'; known: {', '.join(FAMILIES)}")
+    if parts[0] in ("open_drawer", "close_drawer"):
+        return Task(parts[0], "drawer")
+    words = parts[1].split() if len(parts) > 1 else []
+    if len(words) != 2 or words[0] not in COLORS or words[1] not in KINDS:
+        raise ValueError(f"cannot read task '{text}'; {expected}")
+    if parts[0] == "pick" and len(parts) == 2:
+        return Task("pick", parts[1])
+    if parts[0] == "place" and len(parts) == 3 and parts[2] in DESTINATIONS:
+        return Task("place", parts[1], parts[2])
+    raise ValueError(f"cannot read task '{text}'; {expected}")
+
+
+def phrase(task: Task, generator: np.random.Generator) -> str:
+    """An instruction for the task in varied words, lower case."""
+    verb = str(generator.choice(_VERBS[task.family]))
+    prefix = str(generator.choice(_PREFIXES))
+    if task.target == "drawer":
+        return f"{prefix}{verb} the drawer"
+    color, kind = task.target.split()
+    target = f"the {color} {generator.choice(_KIND_WORDS[kind])}"
+    if task.family == "pick":
+        suffix = str(generator.choice(("", "", "", " from the table")))
+        return f"{prefix}{verb} {target}{suffix}"
+    return f"{prefix}{verb} {target} {generator.choice(_INTO[task.destination])}"
+
+
+def sample_task(family: str, objects: list[str], generator: np.random.Generator) -> Task:
+    """Draws target, destination and wording for a family in a scene with these objects."""
+    if family not in FAMILIES:
+        raise ValueError(f"unknown task family '{family}'; known: {', '.join(FAMILIES)}")
+    target = "drawer" if family.endswith("drawer") else str(generator.choice(objects))
+    destination = str(generator.choice(DESTINATIONS)) if family == "place" else ""
+    task = Task(family, target, destination)
+    return Task(family, target, destination, phrase(task, generator))
