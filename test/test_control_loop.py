@@ -41,13 +41,13 @@ class Bench:
         actions[:, 0] = speed * CONTRACT.time_step
         actions[:, 6] = 1.0
         position, quaternion = self.arm.kinematics.tool_pose(self.joints)
-        values = dict(
-            stamp=self.now,
-            time_step=CONTRACT.time_step,
-            actions=actions,
-            reference_position=position,
-            reference_quaternion=quaternion,
-        )
+        values = {
+            "stamp": self.now,
+            "time_step": CONTRACT.time_step,
+            "actions": actions,
+            "reference_position": position,
+            "reference_quaternion": quaternion,
+        }
         return ActionChunk(**(values | changes))
 
     def take(self, chunk):
@@ -167,8 +167,8 @@ def test_bad_joint_states_are_refused_and_do_not_keep_the_arm_moving(bench, name
 
 def test_joints_are_found_by_name_and_others_passed_over():
     bench = Bench()
-    names = list(reversed(CONTRACT.joint_names)) + ["panda_finger_joint1"]
-    positions = list(range(7)) + [0.04]
+    names = [*reversed(CONTRACT.joint_names), "panda_finger_joint1"]
+    positions = [*range(7), 0.04]
     bench.loop.take_joint_state(names, positions, 1.0)
     bench.loop.take_joint_state(["panda_finger_joint1"], [math.nan], 2.0)
     assert bench.loop.watchdog.age("joint states", 2.0) == 1.0

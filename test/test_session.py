@@ -1,4 +1,4 @@
-"""The instruction session: what is in force, in which state, and how a waiting caller's call ends."""
+"""The session: what is in force, in which state, and how a waiting caller's goal ends."""
 
 import math
 
@@ -22,7 +22,12 @@ BROKEN = ArmReport(executing=False, hold_reason=HoldReason.NON_FINITE, message="
 
 @pytest.mark.parametrize(
     ("text", "mode", "says"),
-    [("", "act", "empty"), (" \n", "", "empty"), ("go", "run", "unknown"), ("a" * 2000, "", "1000")],
+    [
+        ("", "act", "empty"),
+        (" \n", "", "empty"),
+        ("go", "run", "unknown"),
+        ("a" * 2000, "", "1000"),
+    ],
 )
 def test_refuses_what_cannot_be_followed(text, mode, says):
     with pytest.raises(InstructionError, match=says):

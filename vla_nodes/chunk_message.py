@@ -7,11 +7,7 @@ from vla_ros.msg import ActionChunk as ActionChunkMessage
 
 from vla.contract import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk
-
-
-def stamp_seconds(stamp) -> float:
-    """A builtin_interfaces/Time as seconds."""
-    return stamp.sec + stamp.nanosec * 1e-9
+from vla_nodes.conversions import stamp_to_seconds
 
 
 def message_from_actions(
@@ -72,7 +68,7 @@ def chunk_from_message(message: ActionChunkMessage, contract: EmbodimentContract
         )
     pose = message.reference_pose
     return ActionChunk(
-        stamp=stamp_seconds(message.header.stamp),
+        stamp=stamp_to_seconds(message.header.stamp),
         time_step=message.time_step,
         actions=np.array(message.actions, dtype=np.float64).reshape(contract.horizon, -1),
         reference_position=np.array([pose.position.x, pose.position.y, pose.position.z]),

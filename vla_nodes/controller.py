@@ -31,6 +31,7 @@ from vla_nodes.diagnostics import WARN
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.liveliness import watch_writers
 from vla_nodes.node import ManagedNode, run
+from vla_nodes.resources import contract_path
 from vla_nodes.settings import Setting
 
 # A gripper command is repeated although nothing changed, for a gripper that was started late [s].
@@ -39,7 +40,11 @@ GRIPPER_PERIOD = 0.2
 _ARM = ArmControllerConfig()
 _LIMITS = LoopLimits()
 _SETTINGS = (
-    Setting("contract", "", "Path of the embodiment contract (YAML)."),
+    Setting(
+        "contract",
+        "sim_panda",
+        "Embodiment contract: path of a YAML file, or name of one in config/contracts.",
+    ),
     Setting(
         "control_rate", 50.0, "Commands to the arm per second [Hz].", minimum=10.0, maximum=500.0
     ),
@@ -140,7 +145,7 @@ _SETTINGS = (
     Setting(
         "max_following_error",
         _ARM.max_following_error,
-        "Largest distance between commanded and measured joints before the command gives way [rad].",
+        "Largest distance of commanded from measured joints before the command gives way [rad].",
         minimum=0.001,
         maximum=3.0,
     ),
@@ -180,9 +185,7 @@ class Controller(ManagedNode):
     def configure(self) -> None:
         """Builds the arm controller and joins the graph; raises ValueError for bad parameters."""
         settings = self.settings
-        if not settings["contract"]:
-            raise ValueError("parameter 'contract' is empty: give the path of a contract file")
-        self._contract = load_contract(settings["contract"])
+        self._contract = load_contract(contract_path(settings["contract"]))
         self._loop = ControlLoop(
             ArmController(_arm_config(settings), self._contract),
             LoopLimits(
@@ -328,9 +331,7 @@ class Controller(ManagedNode):
         # A zero stamp means "from now on" to a joint trajectory controller.
         point = JointTrajectoryPoint(positions=command.joint_positions.tolist())
         point.time_from_start.nanosec = round(1e9 / self.settings["control_rate"])
-        trajectory = JointTrajectory(
-            joint_names=list(self._contract.joint_names), points=[point]
-        )
+        trajectory = JointTrajectory(joint_names=list(self._contract.joint_names), points=[point])
         self._arm_commands.publish(trajectory)
         width, sent_at = self._gripper_sent
         now = time.monotonic()
@@ -342,7 +343,7 @@ class Controller(ManagedNode):
 def _arm_config(settings) -> ArmControllerConfig:
     """The arm's limits from parameters; raises ValueError when they contradict each other."""
     low, high = settings["workspace_min"], settings["workspace_max"]
-    if len(low) != 3 or len(high) != 3 or any(a >= b for a, b in zip(low, high)):
+    if len(low) != 3 or len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
         raise ValueError(
             f"workspace_min {low} and workspace_max {high} must be x, y, z with min below max"
         )

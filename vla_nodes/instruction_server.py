@@ -114,7 +114,7 @@ class InstructionServer:
         """Announces a changed instruction, ends goals, publishes the status when it is time."""
         self._announce()
         for ending in self._session.take_endings():
-            goal, future = self._goals.pop(ending.instruction_id, (None, None))
+            _, future = self._goals.pop(ending.instruction_id, (None, None))
             if future is not None:
                 self._log_ending(ending)
                 future.set_result(ending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
@@ -245,10 +246,8 @@ def _watch(ros_client, client, arguments: argparse.Namespace) -> int:
             print(_status_line(ros_client, status), flush=True)
 
     show(client.status())
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         client.watch_status(show)
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

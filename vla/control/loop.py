@@ -99,14 +99,14 @@ class ControlLoop:
         and does not count the message, when some joints are missing or not finite.
         """
         wanted = self.arm.contract.joint_names
-        by_name = dict(zip(names, positions))
+        by_name = dict(zip(names, positions, strict=False))
         missing = [name for name in wanted if name not in by_name]
         if len(missing) == len(wanted) and len(names) > 0:
             return
         if missing:
             self._refuse_state(f"the joint states lack {', '.join(missing)}")
         values = np.array([by_name[name] for name in wanted], dtype=np.float64)
-        bad = [name for name, value in zip(wanted, values) if not math.isfinite(value)]
+        bad = [name for name, value in zip(wanted, values, strict=True) if not math.isfinite(value)]
         if bad:
             self._refuse_state(f"the joint states give no finite position for {', '.join(bad)}")
         self._joint_positions = values
@@ -119,8 +119,9 @@ class ControlLoop:
     def take_chunk(self, chunk: ActionChunk, robot_now: float, steady_now: float) -> None:
         """Takes a chunk of the instruction in force over.
 
-        Raises ChunkError when it is refused. A chunk that is merely late leaves the one in execution
-        alone; one that is not finite or has another shape makes the arm hold until a sound one comes.
+        Raises ChunkError when it is refused. A chunk that is merely late leaves the one in
+        execution alone; one that is not finite or has another shape makes the arm hold until a
+        sound one comes.
         """
         if chunk.stamp > robot_now + CLOCK_STEP:
             raise ChunkError(

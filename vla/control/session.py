@@ -1,4 +1,4 @@
-"""What the robot has been told to do, and how that is going: free of ROS, stepped by the controller.
+"""What the robot has been told to do, and how that is going. Free of ROS.
 
 One instruction is in force at a time. It ends when another one replaces it, when somebody stops
 or cancels it, or, if a caller waits for its result, when the motion settles, the time is up or
@@ -99,7 +99,7 @@ def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
     """
     text, mode = text.strip(), mode or "act"
     if not text:
-        raise InstructionError("the instruction is empty: say what to do, e.g. 'pick the red block'")
+        raise InstructionError("the instruction is empty: say, for example, 'pick the red block'")
     if len(text) > LONGEST_INSTRUCTION:
         raise InstructionError(
             f"the instruction has {len(text)} characters: use at most {LONGEST_INSTRUCTION}"
@@ -113,7 +113,7 @@ class InstructionSession:
     """The instruction in force and its state. Not thread safe: one thread calls all methods."""
 
     def __init__(self, fault_timeout: float = 15.0):
-        """fault_timeout: how long the arm may hold before a waiting caller is told of a fault [s]."""
+        """fault_timeout: how long the arm may hold before a waiting caller gets a fault [s]."""
         self.fault_timeout = fault_timeout
         self.instruction: Instruction | None = None
         self.state = State.IDLE
@@ -165,7 +165,7 @@ class InstructionSession:
         return self.instruction
 
     def stop(self, now: float) -> str:
-        """A person stops the arm: it holds until resume() or a new instruction. Returns what to say."""
+        """Makes the arm hold until resume() or a new instruction. Returns what to say."""
         if self.instruction is not None and self.instruction.awaited:
             self._end(Outcome.STOPPED, "stopped by the stop service", now)
         if self.instruction is not None and self.instruction.mode == "ask":
