@@ -1,0 +1,91 @@
+"""A thread that calls a function at a fixed rate of the steady clock, and measures how well."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+# Behind by more than this [s], the loop gives the lost time up instead of catching up in a burst.
+LARGEST_BACKLOG = 0.1
+WINDOW = 5.0
+
+
+class PacedLoop:
+    """Calls `step` every `period` seconds in a thread of its own.
+
+    setup, teardown: called in the thread before the first step and after the last, for what belongs
+    to a thread (a rendering context). on_error: called with an exception of `step` or `teardown`,
+    which ends the loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        period: float,
+        step: Callable[[], None],
+        setup: Callable[[], None],
+        teardown: Callable[[], None],
+        on_error: Callable[[Exception], None],
+    ):
+        self._period = period
+        self._step, self._setup, self._teardown = step, setup, teardown
+        self._on_error = on_error
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # Steady time at the end of each step within the window.
+        self._ends: deque[float] = deque()
+
+    def start(self) -> None:
+        """Starts the thread and waits for `setup`; raises what `setup` raised."""
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Ends the loop and waits for `teardown`."""
+        self._stop.set()
+        self._thread.join()
+
+    def real_time_factor(self) -> float:
+        """Steps done over steps due in the last 5 s; 1 when on time, 0 before two steps."""
+        ends = list(self._ends)
+        if len(ends) < 2 or ends[-1] <= ends[0]:
+            return 0.0
+        return (len(ends) - 1) * self._period / (ends[-1] - ends[0])
+
+    def _run(self) -> None:
+        try:
+            self._setup()
+        except Exception as error:
+            self._failure = error
+            return
+        finally:
+            self._ready.set()
+        try:
+            self._loop()
+        except Exception as error:
+            self._on_error(error)
+        finally:
+            try:
+                self._teardown()
+            except Exception as error:
+                self._on_error(error)
+
+    def _loop(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            self._step()
+            now = time.monotonic()
+            self._ends.append(now)
+            while now - self._ends[0] > WINDOW:
+                self._ends.popleft()
+            due += self._period
+            if now - due > LARGEST_BACKLOG:
+                due = now
+            if due > now:
+                self._stop.wait(due - now)
