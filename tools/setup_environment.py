@@ -271,13 +271,10 @@ def install_torch(build: str, variables: dict[str, str], lock: Path) -> None:
     (STAMPS / "torch_build").write_text(build)
 
 
-def build_interfaces(ros: Ros, variables: dict[str, str], clean: bool) -> None:
+def build_interfaces(ros: Ros, variables: dict[str, str]) -> None:
     """Builds msg/, srv/ and action/ with colcon into build/ and install/."""
     if ros.from_wheels:
         point_cmake_files_here()
-    if clean:
-        shutil.rmtree(ROOT / "build", ignore_errors=True)
-        shutil.rmtree(ROOT / "install", ignore_errors=True)
 
     def progress(line: str) -> str | None:
         return line.strip() if re.match(r"\[ *\d+%\]", line) else None
@@ -306,7 +303,9 @@ def set_up() -> bool:
             f".venv was made for ROS 2 '{made.read_text()}' and this shell asks for '{mode}': "
             "run 'make clean' first, or use a shell in which that other ROS 2 is not sourced"
         )
-    working = PYTHON.exists() and subprocess.run([PYTHON, "-S", "-c", ""]).returncode == 0
+    # Until the packages are there, pip must be too: making the environment may have been cut short.
+    probe = [PYTHON, "-S", "-c", ""] if (STAMPS / "packages").exists() else [PYTHON, "-m", "pip"]
+    working = PYTHON.exists() and subprocess.run(probe, capture_output=True).returncode == 0
     python = str(PYTHON) if working else choose_python(ros)
     install_system_packages(python)
     if not working:
@@ -333,14 +332,17 @@ def set_up() -> bool:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     )
-    place = digest(ROOT, mode, sys.version)
+    place = digest(str(ROOT), mode, sys.version)
     interfaces = digest(ROOT / "CMakeLists.txt", ROOT / "package.xml", place, sources, installed,
                         *sources)  # fmt: skip
     same_place = (STAMPS / "place").exists() and (STAMPS / "place").read_text() == place
 
     def build_here() -> None:
-        build_interfaces(ros, variables, clean=not same_place)
-        (STAMPS / "place").write_text(place)
+        if not same_place:
+            shutil.rmtree(ROOT / "build", ignore_errors=True)
+            shutil.rmtree(ROOT / "install", ignore_errors=True)
+            (STAMPS / "place").write_text(place)
+        build_interfaces(ros, variables)
 
     if not (ROOT / "install" / "vla_ros").exists():
         (STAMPS / "interfaces").unlink(missing_ok=True)
