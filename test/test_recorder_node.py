@@ -1,0 +1,261 @@
+"""The recorder as a process: complete bags, refusals, and bags that outlive a killed recorder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from geometry_msgs.msg import PoseStamped
+from node_harness import ROOT, Graph
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from vla_ros.msg import ActionChunk, Episode, Instruction, LatentAction
+from vla_ros.srv import StartEpisode, StopEpisode
+
+from vla.contract import contract_from_dict, load_contract
+from vla.data.bag_reader import (
+    read_decoded,
+    read_messages,
+    read_metadata,
+    unfinished_bags,
+    validate_bag,
+)
+from vla_nodes import qos
+
+pytestmark = pytest.mark.nodes
+CONTRACT = ROOT / "config/contracts/sim_panda.yaml"
+SENSOR_TOPICS = (
+    ("camera/front/image_raw", Image),
+    ("camera/wrist/image_raw", Image),
+    ("joint_states", JointState),
+    ("end_effector_pose", PoseStamped),
+)
+
+
+class Robot:
+    """Publishes what a robot's drivers do, and counts it."""
+
+    def __init__(self, graph: Graph, without: str = ""):
+        self.graph = graph
+        self.sent: dict[str, int] = {}
+        self.publishers = {
+            topic: (graph.publisher(kind, topic, qos.SENSOR_OUTPUT), kind)
+            for topic, kind in SENSOR_TOPICS
+            if topic != without
+        }
+
+    def send(self, times: int = 1) -> None:
+        for _ in range(times):
+            for topic, (publisher, kind) in self.publishers.items():
+                message = kind()
+                now = time.time_ns()
+                message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 10**9)
+                if kind is Image:
+                    message.height = message.width = 16
+                    message.encoding, message.step = "rgb8", 48
+                    message.data = bytes(16 * 48)
+                publisher.publish(message)
+                self.sent[topic] = self.sent.get(topic, 0) + 1
+            self.graph.spin(0.005)
+
+
+def started(graph: Graph, directory: Path, **parameters):
+    process = graph.start(
+        "recorder", contract=str(CONTRACT), directory=str(directory), **parameters
+    )
+    graph.wait_state("recorder", "active")
+    return process
+
+
+def begin(graph: Graph, robot: Robot, note: str = "") -> StartEpisode.Response:
+    """Publishes until the recorder has heard every topic, and starts."""
+
+    def accepted():
+        robot.send()
+        response = graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request(note=note))
+        return response if response.success else None
+
+    response = graph.wait(accepted, "episode that starts")
+    robot.sent.clear()
+    return response
+
+
+def end(graph: Graph, outcome: str, note: str = "") -> StopEpisode.Response:
+    request = StopEpisode.Request(outcome=outcome, note=note)
+    return graph.call(StopEpisode, "vla/stop_episode", request)
+
+
+def test_episode_holds_everything_that_was_published(tmp_path):
+    with Graph() as graph:
+        process = started(graph, tmp_path)
+        robot = Robot(graph)
+        instructions = graph.publisher(Instruction, "vla/instruction", qos.LATCHED)
+        instructions.publish(
+            Instruction(instruction_id=7, instruction="pick up the red block", mode="act")
+        )
+        others = {
+            "vla/latent_action": LatentAction(checkpoint_id="nano-1", data=[1.0, 2.0]),
+            "vla/action_chunk": ActionChunk(checkpoint_id="nano-1"),
+            "gripper_position_controller/commands": Float64MultiArray(data=[0.04]),
+            "camera/front/camera_info": CameraInfo(width=96),
+        }
+        publishers = {
+            topic: graph.publisher(type(message), topic, qos.RESULT)
+            for topic, message in others.items()
+        }
+        episodes = graph.collect(Episode, "vla/episode", qos.EVENT)
+        episode = begin(graph, robot, note="operator: test")
+        for _ in range(20):
+            robot.send(5)
+            for topic, message in others.items():
+                publishers[topic].publish(message)
+            graph.spin(0.005)
+        expected = sum(robot.sent.values()) + 20 * len(others)
+        graph.wait(
+            lambda: int(graph.diagnostic("recorder")["messages"]) >= expected, "all messages"
+        )
+        stopped = end(graph, "success", "second note")
+        assert stopped.success and stopped.uri == episode.uri
+        graph.wait(lambda: len(episodes) >= 2, "two events")
+        assert [event.event for event in episodes] == [Episode.STARTED, Episode.STOPPED]
+        assert episodes[-1].message_count == stopped.message_count
+        assert episodes[-1].instruction == "pick up the red block"
+        assert process.stop(signal.SIGINT) == 0
+
+    report = validate_bag(episode.uri)
+    counts = {f"/{topic}": count for topic, count in robot.sent.items()}
+    counts |= {f"/{topic}": 20 for topic in others}
+    # In force since before the start, and therefore repeated.
+    counts["/vla/instruction"] = 1
+    assert report.counts == counts
+    assert stopped.message_count == sum(counts.values())
+    assert stopped.duration == pytest.approx(report.duration)
+
+    custom = read_metadata(episode.uri).custom_data
+    assert custom["outcome"] == "success"
+    assert custom["note"] == "operator: test\nsecond note"
+    assert custom["instruction"] == "pick up the red block"
+    assert json.loads(custom["instructions"])[0]["instruction_id"] == 7
+    assert custom["checkpoint_id"] == "nano-1"
+    assert json.loads(custom["drops"]) == {}
+    assert custom["complete"] == "true"
+    contract = load_contract(CONTRACT)
+    assert contract_from_dict(yaml.safe_load(custom["contract"])) == contract
+    assert custom["contract_id"] == contract.contract_id
+    latents = [value for _, value in read_decoded(episode.uri, {"/vla/latent_action"})]
+    assert [list(latent.data) for latent in latents] == [[1.0, 2.0]] * 20
+
+
+def test_start_names_the_silent_topic(tmp_path):
+    with Graph() as graph:
+        started(graph, tmp_path)
+        robot = Robot(graph, without="camera/wrist/image_raw")
+
+        def only_the_wrist_is_missing():
+            robot.send()
+            response = graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request())
+            assert not response.success
+            return response.message if "joint_states" not in response.message else None
+
+        message = graph.wait(only_the_wrist_is_missing, "refusal for one topic")
+        assert "camera/wrist/image_raw" in message and "nobody publishes it" in message
+        assert "camera/front" not in message
+        assert list(tmp_path.iterdir()) == []
+        refused = end(graph, "success")
+        assert not refused.success and "no episode" in refused.message
+
+
+def test_discard_deletes_and_unknown_outcome_is_refused(tmp_path):
+    with Graph() as graph:
+        started(graph, tmp_path)
+        robot = Robot(graph)
+        episode = begin(graph, robot)
+        robot.send(3)
+        again = graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request())
+        assert not again.success and episode.episode_id in again.message
+        wrong = end(graph, "excellent")
+        assert not wrong.success and "'failure'" in wrong.message
+        assert Path(episode.uri).is_dir()
+        assert end(graph, "discard").success
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_closes_the_bag(tmp_path):
+    with Graph() as graph:
+        process = started(graph, tmp_path)
+        robot = Robot(graph)
+        episode = begin(graph, robot)
+        robot.send(30)
+        assert process.stop(signal.SIGTERM) == 0
+    assert validate_bag(episode.uri).message_count > 0
+    custom = read_metadata(episode.uri).custom_data
+    assert custom["complete"] == "true" and custom["outcome"] == ""
+    assert "deactivated while recording" in custom["note"]
+
+
+def test_killed_recorder_leaves_a_readable_bag_that_the_next_one_completes(tmp_path):
+    with Graph() as graph:
+        process = started(graph, tmp_path, flush_period=0.2)
+        robot = Robot(graph)
+        episode = begin(graph, robot)
+        bag = Path(episode.uri)
+
+        def on_disk():
+            robot.send()
+            return read_metadata(bag).message_count >= 100
+
+        graph.wait(on_disk, "messages on the disk")
+        killed_at = time.time_ns()
+        process.process.kill()
+        process.process.wait()
+        graph.processes.clear()
+
+        flushed = read_metadata(bag).message_count
+        kept = list(read_messages(bag, allow_truncated=True))
+        assert len(kept) >= flushed
+        newest = max(message.receive_time for message in kept)
+        assert killed_at - newest < 1_000_000_000
+        assert unfinished_bags(tmp_path) == [bag]
+
+        graph.start("recorder", contract=str(CONTRACT), directory=str(tmp_path))
+        graph.wait(
+            lambda: read_metadata(bag).custom_data["complete"] == "recovered", "completed bag"
+        )
+    assert validate_bag(bag).message_count == len(kept)
+
+
+def test_auto_record_makes_one_episode_per_instruction(tmp_path):
+    with Graph() as graph:
+        started(graph, tmp_path, auto_record=True)
+        robot = Robot(graph)
+        instructions = graph.publisher(Instruction, "vla/instruction", qos.LATCHED)
+        episodes = graph.collect(Episode, "vla/episode", qos.EVENT)
+        # Sensors are heard before the first instruction, or its episode would be refused.
+        graph.wait(
+            lambda: robot.send() or graph.diagnostic("recorder")["silent_topics"] == "",
+            "every topic heard",
+        )
+        for number, mode, events in ((1, "act", 1), (2, "think", 3), (3, "ask", 4)):
+            instructions.publish(
+                Instruction(instruction_id=number, instruction=f"task {number}", mode=mode)
+            )
+            graph.wait(
+                lambda count=events: robot.send() or len(episodes) >= count, f"{events} events"
+            )
+        assert [event.event for event in episodes] == [0, 1, 0, 1]
+        assert [event.instruction for event in episodes] == ["task 1"] * 2 + ["task 2"] * 2
+    bags = sorted(tmp_path.iterdir())
+    assert [read_metadata(bag).custom_data["instruction"] for bag in bags] == ["task 1", "task 2"]
+
+
+def test_bad_settings_keep_the_node_up(tmp_path):
+    with Graph() as graph:
+        process = graph.start("recorder", contract="/nowhere/contract.yaml")
+        status = graph.wait_diagnostic("recorder", lambda s: "configure failed" in s.message)
+        assert "/nowhere/contract.yaml" in status.message
+        assert graph.state("recorder") == "unconfigured"
+        assert process.running

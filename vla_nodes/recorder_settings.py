@@ -1,0 +1,68 @@
+"""The parameters of the node `recorder`."""
+
+from __future__ import annotations
+
+from vla_nodes.settings import Setting
+
+SETTINGS = (
+    Setting("contract", "", "Path of the embodiment contract (YAML)."),
+    Setting("directory", "output/bags", "Folder that the bags are written to.", live=True),
+    Setting(
+        "compressed_images",
+        False,
+        "Record TOPIC/compressed (sensor_msgs/CompressedImage) of each camera instead of TOPIC.",
+    ),
+    Setting(
+        "record_observation",
+        False,
+        "Also record vla/observation, which repeats images and state: needed to measure delays.",
+        live=True,
+    ),
+    Setting("extra_topics", [""], "More topics, each as 'name package/msg/Type'."),
+    Setting("excluded_topics", [""], "Topics to leave out, by the names that the node uses."),
+    Setting(
+        "compression",
+        "none",
+        "Compression of the bags.",
+        choices=("none", "zstd", "lz4"),
+        live=True,
+    ),
+    Setting(
+        "freshness",
+        1.0,
+        "An episode starts only if every topic of the contract was heard within this time [s].",
+        minimum=0.05,
+        maximum=60.0,
+        live=True,
+    ),
+    Setting(
+        "flush_period",
+        0.5,
+        "A crash loses at most what came within this time [s].",
+        minimum=0.05,
+        maximum=1.0,
+        live=True,
+    ),
+    Setting(
+        "queue_size",
+        256.0,
+        "Memory for messages that wait for the disk; beyond it they are dropped [MiB].",
+        minimum=1.0,
+        maximum=65536.0,
+        live=True,
+    ),
+    Setting(
+        "minimum_free_space",
+        500.0,
+        "Recording is refused, and ends, when the disk has less left than this [MiB].",
+        minimum=1.0,
+        maximum=1e6,
+        live=True,
+    ),
+    Setting(
+        "auto_record",
+        False,
+        "Record one episode for each instruction to act or think, without being asked to.",
+        live=True,
+    ),
+)
