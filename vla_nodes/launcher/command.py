@@ -29,6 +29,7 @@ examples:
   vla launch vla_ros bringup.launch.xml --show-args    what can be set, and the defaults
   vla launch vla_ros bringup.launch.xml record:=true namespace:=left
   vla launch path/to/my.launch.xml name:=value         a file that is in no package
+  vla launch sim.launch.xml                            a file of vla_ros, for short
   vla launch vla_ros sim.launch.xml --print            what would be run, without running it"""
 
 
@@ -96,8 +97,10 @@ def _find_file(source: str, words: list[str]) -> tuple[Path, list[str]]:
         return Path(source), words
     if words and ":=" not in words[0]:
         return package_launch_file(source, words[0], os.environ), words[1:]
-    if os.sep in source or source.endswith((".xml", ".launch")):
+    if os.sep in source:
         raise LaunchError(f"there is no launch file '{source}'")
+    if source.endswith((".xml", ".launch")):
+        return package_launch_file("vla_ros", source, os.environ), words
     raise LaunchError(
         f"'{source}' is not a file; for a package give also the file: "
         f"vla launch {source} NAME.launch.xml"
