@@ -38,6 +38,7 @@ from vla_nodes.recorded_topics import (
     type_name,
 )
 from vla_nodes.recorder_settings import SETTINGS
+from vla_nodes.resources import contract_path
 
 POLL_PERIOD = 0.04
 MEBIBYTE = 1024 * 1024
@@ -82,13 +83,10 @@ class Recorder(ManagedNode):
 
     def configure(self) -> None:
         """Loads the contract and offers the services, which refuse until the node is active."""
-        path = self.settings["contract"]
-        if not path:
-            raise ValueError("parameter 'contract' is empty: give the path of a contract file")
-        self._contract = load_contract(path)
+        self._contract = load_contract(contract_path(self.settings["contract"]))
         self._plans = plan_topics(
             self._contract,
-            self.settings["compressed_images"],
+            self.settings["compressed"],
             self.get_parameter("use_sim_time").value,
             self.settings["extra_topics"],
             self.settings["excluded_topics"],

@@ -5,10 +5,14 @@ from __future__ import annotations
 from vla_nodes.settings import Setting
 
 SETTINGS = (
-    Setting("contract", "", "Path of the embodiment contract (YAML)."),
+    Setting(
+        "contract",
+        "sim_panda",
+        "Embodiment contract: path of a YAML file, or the name of one in config/contracts.",
+    ),
     Setting("directory", "output/bags", "Folder that the bags are written to.", live=True),
     Setting(
-        "compressed_images",
+        "compressed",
         False,
         "Record TOPIC/compressed (sensor_msgs/CompressedImage) of each camera instead of TOPIC.",
     ),
