@@ -82,6 +82,11 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Runs the demonstration; 0 when enough instructions succeeded, 1 when not."""
     started = time.monotonic()
     config = load_demo_config(arguments.config)
+    if not Path(arguments.checkpoint).is_dir():
+        raise CommandError(
+            f"there is no checkpoint {arguments.checkpoint}: give one with --checkpoint, or make "
+            "it with 'vla train'"
+        )
     output = arguments.output.resolve()
     _clear(output)
     # Before the first import of ROS: it reads the environment once.
@@ -114,7 +119,7 @@ def load_demo_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise CommandError(f"{path} is not valid YAML: {error}") from error
+        raise CommandError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or not config.get("instructions"):
         raise CommandError(f"{path}: expected a list 'instructions' with at least one entry")
     known = {"seed", "family", "instruction", "mode", "question"}
@@ -299,11 +304,18 @@ def _write_video(trials, video: dict[str, Any], output: Path) -> None:
 
 
 def _clear(output: Path) -> None:
-    """Removes what an earlier demonstration left, and nothing else."""
+    """Removes what an earlier demonstration left, and nothing else: bags may be anybody's."""
     output.mkdir(parents=True, exist_ok=True)
+    try:
+        earlier = json.loads((output / "demo.json").read_text())
+        bags = [output / trial["bag"] for trial in earlier["instructions"] if trial["bag"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        bags = []
+    for bag in bags:
+        if bag.resolve().parent == output / "bags":
+            shutil.rmtree(bag, ignore_errors=True)
     for name in ("demo.json", "demo.mp4", "demo.log", "latency.md"):
         (output / name).unlink(missing_ok=True)
-    shutil.rmtree(output / "bags", ignore_errors=True)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
