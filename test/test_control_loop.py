@@ -219,3 +219,17 @@ def test_commands_stay_within_limits_for_wild_chunks(bench):
         position, _ = bench.arm.kinematics.tool_pose(command.joint_positions)
         assert (position >= np.array(config.workspace_min) - 0.02).all()
         assert (position <= np.array(config.workspace_max) + 0.02).all()
+
+
+def test_an_early_cycle_moves_no_faster_than_the_limits():
+    bench = Bench()
+    bench.run(0.1)
+    bench.take(bench.chunk(speed=20.0))
+    for elapsed in (0.02, 0.004, 0.02, 0.001, 0.015):
+        bench.now += elapsed
+        bench.loop.take_joint_state(CONTRACT.joint_names, bench.joints, bench.now)
+        command = bench.loop.cycle(bench.now, bench.now, True).command
+        step = np.abs(command.joint_positions - bench.joints)
+        assert (step <= np.array(bench.arm.config.max_joint_velocity) * elapsed * 1.001).all()
+        assert step.max() > 0.0
+        bench.joints = command.joint_positions

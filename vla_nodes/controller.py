@@ -238,7 +238,9 @@ class Controller(ManagedNode):
         """Takes instructions and starts the control loop; no instruction is in force yet."""
         self._counts = ChunkCounts()
         self._server.open()
-        self.create_steady_timer(1.0 / self.settings["control_rate"], self._cycle)
+        self._timer = self.create_steady_timer(
+            1.0 / self.settings["control_rate"], lambda: self._cycle(on_time=True)
+        )
 
     def deactivate(self) -> None:
         """Makes the arm hold, then refuses instructions."""
@@ -300,8 +302,12 @@ class Controller(ManagedNode):
             if self._accepted_at is not None:
                 self.diagnostics.drop("replaced_before_use")
             self._accepted_at = now
+            # Follow it at once, and go on in step with it: waiting for the timer would cost half a
+            # period on average.
+            self._timer.reset()
+            self._cycle()
 
-    def _cycle(self) -> None:
+    def _cycle(self, on_time: bool = False) -> None:
         cycle = self._loop.cycle(
             self._robot_now(), time.monotonic(), self._session.wants_motion and self.is_active
         )
@@ -310,7 +316,8 @@ class Controller(ManagedNode):
         counts = self._counts
         counts.chunk_age = cycle.command.chunk_age if cycle.report.executing else math.nan
         if cycle.report.executing:
-            counts.limited_steps += cycle.command.limited
+            # A cycle that came early may go only a part of the way, which is no limit at work.
+            counts.limited_steps += cycle.command.limited and on_time
             self._note_delays(cycle.command.chunk_age)
         elif self._session.wants_motion and cycle.report.hold_reason == HoldReason.STALE_STATE:
             self.diagnostics.report("hold", cycle.report.message)

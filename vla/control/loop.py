@@ -26,6 +26,8 @@ ACTION_CHUNKS = "action chunks"
 # A command that holds is repeated for this long after the last instruction [s]; then the arm is
 # left alone, so that a reset of the scene, or a person's hands, need not fight it.
 RELEASE_TIME = 0.5
+# Shortest motion of one cycle [s]: cycles come early when a chunk does.
+SHORTEST_STEP = 1e-3
 # A step back of robot time by more than this means that the robot or simulator started anew [s].
 CLOCK_STEP = 0.5
 
@@ -87,6 +89,8 @@ class ControlLoop:
         self._joint_positions: np.ndarray | None = None
         self._fault: tuple[HoldReason, str] | None = None
         self._command: ArmCommand | None = None
+        self._config = arm.config
+        self._stepped_at = -math.inf
         self._robot_time = -math.inf
         self._quiet_since = -math.inf
 
@@ -156,7 +160,11 @@ class ControlLoop:
         self.watchdog.forget(ACTION_CHUNKS)
 
     def cycle(self, robot_now: float, steady_now: float, wants_motion: bool) -> Cycle:
-        """The command for now, and how the arm is. To be called at the arm's control rate."""
+        """The command for now, and how the arm is.
+
+        To be called at the arm's control rate, and in between when a chunk has come: the limits on
+        speed then count for the time since the last call.
+        """
         if robot_now < self._robot_time - CLOCK_STEP:
             self.arm.hold()
         self._robot_time = robot_now
@@ -166,7 +174,7 @@ class ControlLoop:
         if self._fault or silent or not wants_motion:
             self.arm.hold()
         has_state = self.watchdog.fresh(JOINT_STATES, steady_now)
-        command = self._step(robot_now) if has_state else self._held()
+        command = self._step(robot_now, steady_now) if has_state else self._held()
         if self._fault:
             reason, message = self._fault
         elif silent:
@@ -181,9 +189,12 @@ class ControlLoop:
             command = None
         return Cycle(command, report)
 
-    def _step(self, robot_now: float) -> ArmCommand | None:
+    def _step(self, robot_now: float, steady_now: float) -> ArmCommand | None:
         """Steps the arm; None as long as it has not been moved by us."""
         measured = self._joint_positions
+        since, self._stepped_at = steady_now - self._stepped_at, steady_now
+        rate = max(self._config.control_rate, 1.0 / max(since, SHORTEST_STEP))
+        self.arm.config = replace(self._config, control_rate=rate)
         try:
             command = self.arm.step(robot_now, measured)
         except MinkError as error:
