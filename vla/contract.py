@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy.spatial.transform import Rotation
+
+from vla.control.rotations import quaternion_to_matrix
 
 STATE_NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper_width")
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
@@ -163,5 +164,5 @@ def state_vector(
         raise ValueError(f"end-effector pose or gripper width is not finite: {values.tolist()}")
     if abs(np.linalg.norm(values[3:7]) - 1.0) > 1e-2:
         raise ValueError(f"end-effector quaternion is not of unit length: {values[3:7].tolist()}")
-    matrix = Rotation.from_quat(values[3:7]).as_matrix()
+    matrix = quaternion_to_matrix(values[3:7])
     return np.concatenate([values[:3], matrix[:, 0], matrix[:, 1], values[7:]])

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vla.contract import EmbodimentContract
 from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory
 from vla.control.kinematics import DifferentialIK
+from vla.control.rotations import difference, from_rotation_vector, multiply
 from vla.sim import panda
 
 
@@ -64,7 +64,7 @@ class ArmCommand:
 class _Settling:
     since: float = np.inf
     position: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
-    rotation: Rotation = field(default_factory=Rotation.identity)
+    quaternion: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
     gripper: float = np.nan
 
 
@@ -158,11 +158,12 @@ class ArmController:
         distance = float(np.linalg.norm(offset))
         if distance > reach:
             boxed, limited = here + offset * (reach / distance), True
-        turn = Rotation.from_quat(quaternion) * Rotation.from_quat(orientation).inv()
+        turn = difference(quaternion, orientation)
+        angle = float(np.linalg.norm(turn))
         reach = self.config.max_angular_speed * 4 / self.config.control_rate
-        if turn.magnitude() > reach:
-            turn = Rotation.from_rotvec(turn.as_rotvec() * (reach / turn.magnitude()))
-            quaternion, limited = (turn * Rotation.from_quat(orientation)).as_quat(), True
+        if angle > reach:
+            turn = from_rotation_vector(turn * (reach / angle))
+            quaternion, limited = multiply(turn, orientation), True
         return boxed, quaternion, limited
 
     def _command(self, executing: bool, limited: bool, age: float) -> ArmCommand:
@@ -170,14 +171,13 @@ class ArmController:
 
     def _note_motion(self, now: float, position: np.ndarray, quaternion: np.ndarray) -> None:
         settling, config = self._settling, self.config
-        rotation = Rotation.from_quat(quaternion)
         still = (
             np.linalg.norm(position - settling.position) < config.settle_distance
-            and (rotation * settling.rotation.inv()).magnitude() < config.settle_angle
+            and np.linalg.norm(difference(quaternion, settling.quaternion)) < config.settle_angle
             and settling.gripper == self._gripper_width
         )
         if not still:
-            self._settling = _Settling(now, position, rotation, self._gripper_width)
+            self._settling = _Settling(now, position, quaternion, self._gripper_width)
 
     def settled(self, now: float) -> bool:
         """True when the executed targets have stayed in place for settle_time seconds."""

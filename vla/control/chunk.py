@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+
+from vla.control.rotations import from_rotation_vector, multiply
 
 
 class ChunkError(ValueError):
@@ -67,10 +68,9 @@ class ChunkTrajectory:
         self.chunk = chunk
         steps = chunk.actions[:, :3].cumsum(axis=0)
         self._positions = np.vstack([np.zeros(3), steps]) + chunk.reference_position  # [H + 1, 3]
-        rotations = [Rotation.from_quat(chunk.reference_quaternion)]
+        self._quaternions = [np.asarray(chunk.reference_quaternion, dtype=np.float64)]  # H + 1
         for delta in chunk.actions[:, 3:6]:
-            rotations.append(Rotation.from_rotvec(delta) * rotations[-1])
-        self._rotations = rotations  # H + 1
+            self._quaternions.append(multiply(from_rotation_vector(delta), self._quaternions[-1]))
 
     @property
     def end(self) -> float:
@@ -84,10 +84,10 @@ class ChunkTrajectory:
         index = min(int(phase), horizon - 1)
         fraction = phase - index
         position = (1 - fraction) * self._positions[index] + fraction * self._positions[index + 1]
-        step = Rotation.from_rotvec(self.chunk.actions[index, 3:6] * fraction)
+        turn = from_rotation_vector(self.chunk.actions[index, 3:6] * fraction)
         # The gripper is a decision, not a path: the value of the step under way holds, unblended.
         return ToolTarget(
             position,
-            (step * self._rotations[index]).as_quat(),
+            multiply(turn, self._quaternions[index]),
             float(self.chunk.actions[index, 6]),
         )

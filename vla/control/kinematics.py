@@ -5,7 +5,8 @@ from __future__ import annotations
 import mink
 import mujoco
 import numpy as np
-from scipy.spatial.transform import Rotation
+
+from vla.control.rotations import matrix_to_quaternion
 
 
 class DifferentialIK:
@@ -50,7 +51,7 @@ class DifferentialIK:
         """Forward kinematics: position [3] in metres and quaternion [4] x y z w of the tool."""
         self.configuration.update(self._full(joint_positions))
         site = self.configuration.data.site(self._tool_site)
-        return site.xpos.copy(), Rotation.from_matrix(site.xmat.reshape(3, 3)).as_quat()
+        return site.xpos.copy(), matrix_to_quaternion(site.xmat)
 
     def step(
         self,

@@ -42,7 +42,7 @@ class DemonstrationConfig:
             "pick": 0.32, "place": 0.38, "open_drawer": 0.15, "close_drawer": 0.15
         }
     )  # fmt: skip
-    frame_stride: int = 2
+    frame_stride: int = 3
     noise_share: float = 0.7
     noise: float = 0.009
     slip_chance: float = 0.012

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from vla.control.rotations import difference, quaternion_to_matrix
 from vla.sim import panda, scene
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import Task
@@ -63,10 +63,10 @@ class Goal:
 def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
     """The expert's state of a task, from the simulator's truth."""
     position, quaternion = simulator.end_effector_pose()
-    matrix = Rotation.from_quat(quaternion).as_matrix()
+    matrix = quaternion_to_matrix(quaternion)
     yaw = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
-    upright = Rotation.from_euler("ZX", [yaw, np.pi])
-    tilt = (upright * Rotation.from_quat(quaternion).inv()).as_rotvec()[:2]
+    upright = np.array([np.cos(yaw / 2), np.sin(yaw / 2), 0.0, 0.0])  # turned by yaw, then down
+    tilt = difference(upright, quaternion)[:2]
     common = {"tool": position, "tilt": tilt, "yaw": yaw, "width": simulator.gripper_width}
     if task.target == "drawer":
         return ExpertState(

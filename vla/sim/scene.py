@@ -13,7 +13,7 @@ BOWL_HEIGHT = 0.04
 PLATE_RADIUS = 0.075
 DRAWER_TRAVEL = 0.125
 # Of the handle in the drawer's frame [m]; the drawer slides along -y, towards the table's middle.
-HANDLE_OFFSET = np.array([0.0, -0.078, 0.062])
+HANDLE_OFFSET = np.array([0.0, -0.078, 0.066])
 HANDLE_THICKNESS = 0.014
 CABINET_DEPTH = 0.09
 _COLLIDE_STATIC = 'contype="1" conaffinity="1"'
@@ -48,7 +48,7 @@ def _plate() -> str:
 
 def _cabinet() -> str:
     """A cabinet whose inside is hollow towards -y, and its drawer with an upright handle plate."""
-    depth, width, height = CABINET_DEPTH, 0.11, 0.055
+    depth, width, height = CABINET_DEPTH, 0.11, 0.041
     return f"""
     <body name="cabinet" pos="0.5 0.4 0">
       <geom class="cabinet" type="box" size="{width} 0.006 {height}" pos="0 {depth} {height}"/>
@@ -58,11 +58,11 @@ def _cabinet() -> str:
       <body name="drawer" pos="0 -{depth} 0.004">
         <joint name="drawer" type="slide" axis="0 -1 0" range="0 {DRAWER_TRAVEL}" damping="12"
                frictionloss="1.5" armature="0.2"/>
-        <geom class="drawer" type="box" size="{width - 0.012} 0.006 0.045" pos="0 0 0.05" mass="0.4"/>
+        <geom class="drawer" type="box" size="{width - 0.012} 0.006 0.034" pos="0 0 0.038" mass="0.4"/>
         <geom class="drawer" type="box" size="{width - 0.016} {depth - 0.01} 0.003"
               pos="0 {depth - 0.005} 0.008" mass="0.2"/>
         <geom class="handle" type="box" size="0.007 {-HANDLE_OFFSET[1] / 2:.4f} 0.006"
-              pos="0 {HANDLE_OFFSET[1] / 2} 0.045" mass="0.05"/>
+              pos="0 {HANDLE_OFFSET[1] / 2} 0.05" mass="0.05"/>
         <geom name="handle" class="handle" type="box"
               size="0.028 {HANDLE_THICKNESS / 2} 0.024"
               pos="{HANDLE_OFFSET[0]} {HANDLE_OFFSET[1]} {HANDLE_OFFSET[2]}" mass="0.1"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from vla.control.rotations import matrix_to_quaternion
 from vla.sim import panda, scene
 from vla.sim.tasks import COLORS, Task, parse_task, sample_task
 
@@ -254,7 +254,7 @@ class TableTopSimulator:
     def end_effector_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position [3] in metres and quaternion [4] x y z w of the tool centre point."""
         site = self.data.site(panda.TOOL_SITE)
-        return site.xpos.copy(), Rotation.from_matrix(site.xmat.reshape(3, 3)).as_quat()
+        return site.xpos.copy(), matrix_to_quaternion(site.xmat)
 
     # Truth
 
@@ -350,7 +350,9 @@ class TableTopSimulator:
         """
         size = size or self.camera_size
         if size not in self._renderers:
+            # A buffer of just this size: clearing and reading a larger one costs more than drawing.
             self.model.vis.quality.offsamples = 4 if detailed else 0
+            self.model.vis.global_.offwidth = self.model.vis.global_.offheight = size
             self._renderers[size] = mujoco.Renderer(self.model, size, size)
         option = mujoco.MjvOption()
         option.geomgroup[:] = [1, 0, detailed, not detailed, 0, 0]

@@ -1,0 +1,1 @@
+"""Models: vision-language backbone, action queries, action expert and what joins them."""

@@ -1,0 +1,167 @@
+"""The action expert: a block-masked transformer over vision, latent, state and action tokens.
+
+Blocks see themselves and what comes before (InstructVLA, figure 2): vision | latent and state |
+actions. Nothing before the actions ever looks at them, so the context's keys and values are computed
+once per chunk and each integration step runs the action tokens alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vla.models.config import ActionExpertConfig
+from vla.models.film_vision import FiLMVisionEncoder
+
+# Keys and values of the context, one pair [B, heads, N, D / heads] per layer.
+ContextCache = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def rotary_angles(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
+    """Rotation angles [T, width / 2] of positions [T]."""
+    frequencies = theta ** (-torch.arange(0, width, 2, device=positions.device) / width)
+    return positions[:, None] * frequencies
+
+
+def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of [B, heads, T, D], halves paired, angles [T, D / 2]."""
+    cos, sin = angles.cos(), angles.sin()
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def time_embedding(times: torch.Tensor, width: int) -> torch.Tensor:
+    """Sines and cosines [B, width] of times [B] in 0..1, frequencies from 1 down to 1/100."""
+    half = width // 2
+    steps = torch.arange(half, device=times.device, dtype=times.dtype) / (half - 1)
+    angles = times[:, None] * torch.exp(-math.log(100.0) * steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and gated MLP on [B, T, D], with keys and values of a context before it."""
+
+    def __init__(self, config: ActionExpertConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.norm1 = nn.RMSNorm(config.width, eps=1e-6)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.projection = nn.Linear(config.width, config.width, bias=False)
+        self.norm2 = nn.RMSNorm(config.width, eps=1e-6)
+        self.gate = nn.Linear(config.width, config.mlp, bias=False)
+        self.up = nn.Linear(config.width, config.mlp, bias=False)
+        self.down = nn.Linear(config.mlp, config.width, bias=False)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        angles: torch.Tensor,
+        context: tuple[torch.Tensor, torch.Tensor] | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, key = rotate(query, angles), rotate(key, angles)
+        own = (key, value)
+        if context is not None:
+            key = torch.cat([context[0], key], dim=2)
+            value = torch.cat([context[1], value], dim=2)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = x + self.projection(attended.transpose(1, 2).reshape(batch, tokens, width))
+        x = x + self.down(F.silu(self.gate(self.norm2(x))) * self.up(self.norm2(x)))
+        return x, own
+
+
+def _projector(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+
+
+class ActionExpert(nn.Module):
+    """Velocity field over action chunks, conditioned on images, latent action and state.
+
+    latent_width: of the latent action's tokens. cameras: images per observation. state_size,
+    horizon, action_size: of the embodiment.
+    """
+
+    def __init__(
+        self,
+        config: ActionExpertConfig,
+        latent_width: int,
+        num_queries: int,
+        cameras: int,
+        state_size: int,
+        horizon: int,
+        action_size: int,
+    ):
+        super().__init__()
+        self.config = config
+        self.horizon, self.action_size = horizon, action_size
+        width = config.width
+        self.vision = FiLMVisionEncoder(config, latent_width, cameras)
+        self.vision_projector = _projector(config.vision_width, width)
+        self.latent_projector = _projector(latent_width, width)
+        self.state_projector = _projector(state_size, width) if config.use_state else None
+        self.action_embedding = nn.Linear(action_size, width)
+        self.action_projector = _projector(2 * width, width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        sizes = [horizon * width, *config.head_widths, horizon * action_size]
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.SiLU()]
+        self.head = nn.Sequential(*layers[:-1])
+        vision_tokens = self.vision.tokens * cameras
+        latent_tokens = num_queries + int(config.use_state)
+        self.context_tokens = vision_tokens + latent_tokens
+        # Vision sees vision; latent and state see vision, too.
+        mask = torch.ones(self.context_tokens, self.context_tokens, dtype=torch.bool)
+        mask[:vision_tokens, vision_tokens:] = False
+        self.register_buffer("context_mask", mask, persistent=False)
+
+    def encode_context(
+        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
+    ) -> ContextCache:
+        """Runs everything but the actions, once per chunk.
+
+        images: uint8 [B, C, 3, S, S]; latent [B, Q, L]; state [B, S], normalised.
+        """
+        batch, cameras = images.shape[:2]
+        condition = latent.mean(dim=1)  # [B, L]
+        camera = torch.arange(cameras, device=images.device).repeat(batch)
+        visual = self.vision(images.flatten(0, 1), condition.repeat_interleave(cameras, 0), camera)
+        # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
+        visual = visual.view(batch, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
+        parts = [self.vision_projector(visual), self.latent_projector(latent)]
+        if self.state_projector is not None:
+            parts.append(self.state_projector(state)[:, None])
+        x = torch.cat(parts, dim=1)  # [B, N, D]
+        angles = self._angles(0, self.context_tokens, x.device)
+        cache: ContextCache = []
+        for layer in self.layers:
+            x, keys_and_values = layer(x, angles, mask=self.context_mask)
+            cache.append(keys_and_values)
+        return cache
+
+    def velocity(self, cache: ContextCache, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """Velocity [B, H, A] at points x [B, H, A] and times [B] under a context of that batch."""
+        time = time_embedding(times, self.config.width)[:, None].expand(-1, self.horizon, -1)
+        tokens = self.action_projector(torch.cat([time, self.action_embedding(x)], dim=-1))
+        angles = self._angles(self.context_tokens, self.horizon, x.device)
+        for layer, context in zip(self.layers, cache, strict=True):
+            tokens, _ = layer(tokens, angles, context=context)
+        return self.head(self.norm(tokens).flatten(1)).view(-1, self.horizon, self.action_size)
+
+    def _angles(self, start: int, count: int, device: torch.device) -> torch.Tensor:
+        positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
+        return rotary_angles(positions, self.config.width // self.config.heads, self.config.rope_theta)
+
+
+def repeat_context(cache: ContextCache, times: int) -> ContextCache:
+    """The same context for several samples each: [B, ...] becomes [B * times, ...]."""
+    return [
+        (key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)) for key, value in cache
+    ]

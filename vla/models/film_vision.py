@@ -1,0 +1,120 @@
+"""The action expert's vision encoder: a ViT with FiLM in every block, steered by the latent action.
+
+InstructVLA modulates every block of DINOv2 between its attention and its MLP residual:
+x <- x * (1 + gamma(c)) + beta(c), c the mean over the latent action's tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vla.models.config import ActionExpertConfig
+
+
+class FiLM(nn.Module):
+    """Feature-wise affine modulation of [B, N, D] or [B, D, H, W] by a condition [B, C]."""
+
+    def __init__(self, condition_width: int, width: int):
+        super().__init__()
+        self.gamma = nn.Linear(condition_width, width)
+        self.beta = nn.Linear(condition_width, width)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        gamma, beta = self.gamma(condition), self.beta(condition)  # [B, D]
+        if x.ndim == 4:
+            return x * (1 + gamma[:, :, None, None]) + beta[:, :, None, None]
+        return x * (1 + gamma[:, None]) + beta[:, None]
+
+
+class ConvStem(nn.Module):
+    """Strided convolutions with FiLM from the second on: [B, 3, S, S] to [B, D, S / 16, S / 16]."""
+
+    def __init__(self, width: int, condition_width: int):
+        super().__init__()
+        widths = [3, width // 8, width // 4, width // 2, width]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size=3 if index else 5, stride=2, padding=1 if index else 2)
+            for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(4, after) for after in widths[1:])
+        self.films = nn.ModuleList(FiLM(condition_width, after) for after in widths[2:])
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            x = norm(convolution(x))
+            if index:
+                x = self.films[index - 1](x, condition)
+            x = F.silu(x)
+        return x
+
+
+class PatchStem(nn.Module):
+    """One linear patch embedding, as in DINOv2: [B, 3, S, S] to [B, D, S / P, S / P]."""
+
+    def __init__(self, width: int, stride: int):
+        super().__init__()
+        self.projection = nn.Conv2d(3, width, kernel_size=stride, stride=stride)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return self.projection(x)
+
+
+class Block(nn.Module):
+    """Attention residual, FiLM, MLP residual on [B, N, D]."""
+
+    def __init__(self, width: int, heads: int, condition_width: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.film = FiLM(condition_width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x [B, heads, N, D / heads]
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.projection(attended.transpose(1, 2).reshape(batch, tokens, width))
+        x = self.film(x, condition)
+        return x + self.mlp(self.norm2(x))
+
+
+class FiLMVisionEncoder(nn.Module):
+    """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D].
+
+    Views of different cameras share the weights; a learned row per camera tells them apart.
+    """
+
+    def __init__(self, config: ActionExpertConfig, condition_width: int, cameras: int):
+        super().__init__()
+        side = config.image_size // config.stride
+        self.tokens = side * side
+        if config.stem == "conv":
+            self.stem: nn.Module = ConvStem(config.vision_width, condition_width)
+        else:
+            self.stem = PatchStem(config.vision_width, config.stride)
+        self.position = nn.Parameter(torch.randn(1, self.tokens, config.vision_width) * 0.02)
+        self.camera = nn.Parameter(torch.randn(cameras, 1, config.vision_width) * 0.02)
+        self.blocks = nn.ModuleList(
+            Block(config.vision_width, config.vision_heads, condition_width)
+            for _ in range(config.vision_layers)
+        )
+        self.norm = nn.LayerNorm(config.vision_width)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255)
+
+    def forward(
+        self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
+    ) -> torch.Tensor:
+        """camera [B]: index of the camera that each image comes from."""
+        pixels = (images.to(condition.dtype) - self.mean) / self.std
+        x = self.stem(pixels, condition).flatten(2).transpose(1, 2)  # [B, N, D]
+        x = x + self.position + self.camera[camera]
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.norm(x)
