@@ -38,7 +38,8 @@ class PlayedRobot:
             JointTrajectory,
             "joint_trajectory_controller/joint_trajectory",
             self.on_command,
-            qos.COMMAND,
+            # Deeper than a robot's, so that a busy test misses none.
+            100,
         )
         graph.node.create_subscription(
             Float64MultiArray,
