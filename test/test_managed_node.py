@@ -1,0 +1,255 @@
+"""Settings, diagnostics and transitions of the node base, in process."""
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
+
+from vla_nodes import diagnostics, qos
+from vla_nodes.diagnostics import Diagnostics
+from vla_nodes.node import ManagedNode, Setting
+
+
+class Example(ManagedNode):
+    SETTINGS = (
+        Setting("rate", 10.0, "Rate [Hz].", minimum=1.0, maximum=100.0),
+        Setting("mode", "slow", "Mode.", choices=("slow", "fast")),
+        Setting("weights", [0.5, 0.5], "Weights.", minimum=0.0),
+        Setting("patience", 1.0, "Patience [s].", live=True),
+    )
+
+    def __init__(self, **options):
+        self.calls = []
+        self.fail_in = None
+        super().__init__("example", **options)
+
+    def _note(self, step):
+        self.calls.append(step)
+        if self.fail_in == step:
+            raise ValueError(f"{step} went\nwrong")
+
+    def configure(self):
+        self.output = self.create_lifecycle_publisher(Bool, "light", qos.LATCHED)
+        self.create_subscription(Bool, "switch", lambda _: None, qos.SENSOR)
+        self._note("configure")
+
+    def activate(self):
+        self.create_steady_timer(10.0, lambda: None)
+        self._note("activate")
+
+    def deactivate(self):
+        self._note("deactivate")
+
+    def cleanup(self):
+        self._note("cleanup")
+
+
+@pytest.fixture(scope="module")
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=39)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def make(context):
+    nodes = []
+
+    def build(**overrides):
+        parameters = [Parameter(name, value=value) for name, value in overrides.items()]
+        nodes.append(Example(context=context, parameter_overrides=parameters))
+        return nodes[-1]
+
+    yield build
+    for node in nodes:
+        node.destroy_node()
+
+
+def count_entities(node):
+    groups = (node.timers, node.subscriptions, node.services, node.clients, node.publishers)
+    return [len(list(group)) for group in groups]
+
+
+def test_transitions_call_the_hooks_in_order_and_leave_nothing_behind(make):
+    node = make()
+    before = count_entities(node)
+    for _ in range(3):
+        node.trigger_configure()
+        assert (node.state, node.is_active) == ("inactive", False)
+        node.trigger_activate()
+        assert (node.state, node.is_active) == ("active", True)
+        node.trigger_deactivate()
+        assert node.state == "inactive"
+        node.trigger_cleanup()
+        assert node.state == "unconfigured"
+        assert count_entities(node) == before
+    assert node.calls == ["configure", "activate", "deactivate", "cleanup"] * 3
+
+
+def test_a_failed_configure_leaves_the_node_unconfigured_and_can_be_repeated(make):
+    node = make()
+    before = count_entities(node)
+    node.fail_in = "configure"
+    assert node.trigger_configure() == Transition.FAILURE
+    assert node.state == "unconfigured"
+    assert node.calls == ["configure", "cleanup"]
+    assert count_entities(node) == before
+    status = node.diagnostics.status()
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message == "configure failed: configure went wrong"
+    node.fail_in = None
+    assert node.trigger_configure() == Transition.SUCCESS
+    assert node.diagnostics.status().level == DiagnosticStatus.OK
+
+
+def test_a_failed_activate_leaves_the_node_inactive(make):
+    node = make()
+    node.trigger_configure()
+    configured = count_entities(node)
+    node.fail_in = "activate"
+    assert node.trigger_activate() == Transition.FAILURE
+    assert (node.state, node.is_active) == ("inactive", False)
+    assert count_entities(node) == configured
+    node.fail_in = None
+    assert node.trigger_activate() == Transition.SUCCESS
+
+
+def test_an_error_in_deactivate_still_deactivates(make):
+    node = make()
+    node.trigger_configure()
+    node.trigger_activate()
+    node.fail_in = "deactivate"
+    assert node.trigger_deactivate() == Transition.SUCCESS
+    assert node.state == "inactive"
+
+
+def test_close_and_shutdown_work_from_every_state(make):
+    for steps in ([], ["configure"], ["configure", "activate"]):
+        for end in ("close", "trigger_shutdown"):
+            node = make()
+            for step in steps:
+                getattr(node, f"trigger_{step}")()
+            getattr(node, end)()
+            assert node.state == ("unconfigured" if end == "close" else "finalized")
+            assert ("cleanup" in node.calls) == bool(steps)
+            assert ("deactivate" in node.calls) == ("activate" in steps)
+
+
+def test_parameters_of_a_file_are_used(make):
+    node = make(rate=20, mode="fast", weights=[1.0, 2.0])
+    assert node.settings["rate"] == 20.0
+    assert isinstance(node.settings["rate"], float)
+    assert node.settings["mode"] == "fast"
+    assert node.settings["weights"] == [1.0, 2.0]
+    assert node.describe_parameter("rate").floating_point_range[0].to_value == 100.0
+    assert node.describe_parameter("rate").description == "Rate [Hz]."
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("rate", 1000.0, 50.0),
+        ("rate", "quick", 50.0),
+        ("rate", float("nan"), 50.0),
+        ("mode", "hasty", "fast"),
+        ("mode", 3, "fast"),
+        ("weights", [-1.0, 1.0], [1.0, 1.0]),
+    ],
+)
+def test_a_bad_parameter_is_named_and_a_good_one_repairs(make, name, bad, good):
+    node = make(**{name: bad})
+    assert node.trigger_configure() == Transition.FAILURE
+    assert f"parameter '{name}' cannot be {bad!r}: it must be" in node.diagnostics.status().message
+    assert not node.set_parameters([Parameter(name, value=bad)])[0].successful
+    assert node.set_parameters([Parameter(name, value=good)])[0].successful
+    assert node.trigger_configure() == Transition.SUCCESS
+    assert node.settings[name] == good
+
+
+def test_only_live_parameters_change_while_configured(make):
+    node = make()
+    node.trigger_configure()
+    result = node.set_parameters([Parameter("rate", value=20.0)])[0]
+    assert not result.successful
+    assert "read by configure" in result.reason
+    assert node.set_parameters([Parameter("patience", value=2.0)])[0].successful
+    node.trigger_cleanup()
+    assert node.set_parameters([Parameter("rate", value=20.0)])[0].successful
+
+
+class SteadyTime:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def values(status):
+    return {entry.key: entry.value for entry in status.values}
+
+
+def test_diagnostics_give_rate_latency_ages_and_counts(make):
+    clock = SteadyTime()
+    report = Diagnostics(make(), clock)
+    for number in range(100):
+        clock.now += 0.1
+        report.output(0.001 * number)
+        report.input_age("image", 0.02)
+    report.drop("replaced", 3)
+    found = values(report.status())
+    # The window of five seconds holds the last fifty: latencies of 50 to 99 ms.
+    assert float(found["rate_hz"]) == pytest.approx(10.0, rel=0.03)
+    assert float(found["latency_p50_ms"]) == pytest.approx(74.5, abs=1)
+    assert float(found["latency_p99_ms"]) == pytest.approx(98.5, abs=1)
+    assert float(found["age_image_p50_ms"]) == pytest.approx(20.0)
+    assert (found["drops"], found["drops_replaced"]) == ("3", "3")
+    clock.now += 10
+    found = values(report.status())
+    assert float(found["rate_hz"]) == 0
+    assert "latency_p50_ms" not in found
+
+
+def test_reports_raise_the_level_for_a_while_and_are_counted(make):
+    clock = SteadyTime()
+    report = Diagnostics(make(), clock)
+    report.report("slow", "it is slow", diagnostics.WARN)
+    assert report.status().level == DiagnosticStatus.WARN
+    report.report("bad_image", "it is bad")
+    report.report("bad_image", "it is still bad")
+    status = report.status()
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, "it is still bad")
+    assert values(status)["errors_bad_image"] == "2"
+    clock.now += diagnostics.REPORT_SHOWN + 0.1
+    status = report.status()
+    assert (status.level, status.message) == (DiagnosticStatus.OK, "ok")
+    assert values(status)["errors"] == "3"
+
+
+def test_a_fault_stays_until_it_is_cleared(make):
+    clock = SteadyTime()
+    report = Diagnostics(make(), clock)
+    report.fault("no checkpoint")
+    clock.now += 100
+    assert report.status().message == "no checkpoint"
+    report.fault(None)
+    assert report.status().level == DiagnosticStatus.OK
+
+
+def test_a_repeated_report_is_logged_only_now_and_then(make):
+    clock, node = SteadyTime(), make()
+    logged = []
+
+    class Logger:
+        def error(self, text):
+            logged.append(text)
+
+    node.get_logger = Logger
+    report = Diagnostics(node, clock)
+    for _ in range(100):
+        clock.now += 0.1
+        report.report("bad_image", "it is bad")
+    assert len(logged) == 2

@@ -1,0 +1,79 @@
+"""The paced loop that physics runs in."""
+
+import threading
+import time
+
+import pytest
+
+from vla_nodes.pacing import PacedLoop
+
+
+def nothing():
+    pass
+
+
+def test_steps_keep_the_rate_and_threads_are_shared():
+    threads, enough = set(), threading.Event()
+    count = 0
+
+    def step():
+        nonlocal count
+        count += 1
+        threads.add(threading.current_thread())
+        if count == 50:
+            enough.set()
+
+    def note():
+        threads.add(threading.current_thread())
+
+    loop = PacedLoop("test", 0.005, step, note, note, lambda error: None)
+    started = time.monotonic()
+    loop.start()
+    assert enough.wait(10)
+    elapsed = time.monotonic() - started
+    factor = loop.real_time_factor()
+    loop.stop()
+    assert elapsed > 0.005 * 48, "never faster than real time"
+    assert 0.3 < factor < 1.1
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
+
+
+def test_a_slow_step_shows_in_the_factor_and_is_not_caught_up():
+    count, enough = 0, threading.Event()
+
+    def step():
+        nonlocal count
+        count += 1
+        time.sleep(0.02)
+        if count == 10:
+            enough.set()
+
+    loop = PacedLoop("test", 0.01, step, nothing, nothing, lambda error: None)
+    loop.start()
+    assert enough.wait(10)
+    factor = loop.real_time_factor()
+    loop.stop()
+    assert factor < 0.6
+
+
+def test_failing_setup_is_raised_by_start():
+    def fail():
+        raise RuntimeError("no display")
+
+    loop = PacedLoop("test", 0.01, nothing, fail, nothing, lambda error: None)
+    with pytest.raises(RuntimeError, match="no display"):
+        loop.start()
+
+
+def test_failing_step_is_reported_and_torn_down():
+    errors, ended = [], threading.Event()
+
+    def fail():
+        raise ValueError("unstable")
+
+    loop = PacedLoop("test", 0.01, fail, nothing, ended.set, errors.append)
+    loop.start()
+    assert ended.wait(5)
+    loop.stop()
+    assert [str(error) for error in errors] == ["unstable"]
