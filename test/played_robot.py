@@ -12,11 +12,12 @@ from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
 from vla_ros.srv import SetInstruction
 
-from vla.contract import load_contract
+from vla.contract import load_contract, state_vector
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.session import State
 from vla.sim import panda
 from vla_nodes import qos
+from vla_nodes.conversions import array_to_image, arrays_to_pose
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 CONTRACT = load_contract(CONTRACT_PATH)
@@ -52,6 +53,7 @@ class PlayedRobot:
         self.latents = graph.publisher(LatentAction, "vla/latent_action", qos.RESULT)
         self.chunks = graph.publisher(ActionChunk, "vla/action_chunk", qos.RESULT)
         self.ticks = 0
+        self.noise = np.random.default_rng(0)
         self.restore()
         graph.node.create_timer(0.01, self.tick)
 
@@ -85,11 +87,31 @@ class PlayedRobot:
             message.header.stamp = self.now()
             self.joint_states.publish(message)
         if self.ticks % 10 == 0 and "observations" not in self.cut:
-            self.observations.publish(Observation())
+            self.observations.publish(self.observation())
         if self.ticks % 20 == 0 and "latents" not in self.cut:
             self.latents.publish(LatentAction(instruction_id=self.instruction_id))
         if self.ticks % 20 == 5 and "chunks" not in self.cut:
             self.chunks.publish(self.chunk(**self.chunk_changes))
+
+    def observation(self, **changes):
+        """What perception would publish, of noise."""
+        position, quaternion = KINEMATICS.tool_pose(self.joints)
+        message = Observation(
+            camera_names=[camera.name for camera in CONTRACT.cameras],
+            state_names=list(CONTRACT.state_names),
+            state=state_vector(position, quaternion, 0.08).tolist(),
+            end_effector_pose=arrays_to_pose(position, quaternion),
+            gripper_width=0.08,
+            contract_id=CONTRACT.contract_id,
+        )
+        message.header.stamp = message.state_stamp = self.now()
+        message.header.frame_id = CONTRACT.base_frame
+        for camera in CONTRACT.cameras:
+            pixels = self.noise.integers(0, 256, (camera.height, camera.width, 3), np.uint8)
+            message.images.append(array_to_image(pixels, message.header.stamp, camera.name))
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
 
     def chunk(self, **changes):
         """A chunk along +x from where the arm is."""
@@ -107,15 +129,7 @@ class PlayedRobot:
         )
         message.header.stamp = self.now()
         message.header.frame_id = CONTRACT.base_frame
-        position, quaternion = KINEMATICS.tool_pose(self.joints)
-        pose = message.reference_pose
-        pose.position.x, pose.position.y, pose.position.z = position.tolist()
-        (
-            pose.orientation.x,
-            pose.orientation.y,
-            pose.orientation.z,
-            pose.orientation.w,
-        ) = quaternion.tolist()
+        message.reference_pose = arrays_to_pose(*KINEMATICS.tool_pose(self.joints))
         for name, value in changes.items():
             setattr(message, name, value)
         return message
