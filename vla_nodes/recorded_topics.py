@@ -12,6 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
@@ -99,23 +100,54 @@ class TopicReader:
     """Takes the messages of one topic as bytes; notes how fresh it is and what it lost."""
 
     def __init__(self, node: Node, plan: TopicPlan, group: PolledGroup):
-        """Subscribes; the node destroys the subscription."""
+        """Subscribes, at first as the plan says."""
         self.plan = plan
         self._node = node
-        self._subscription = node.create_subscription(
-            plan.message_class,
-            plan.name,
-            lambda data, info: None,
-            plan.profile,
-            callback_group=group,
-            raw=True,
-        )
+        self._group = group
+        self._subscription = self._subscribe(plan.profile)
         self.name = self._subscription.topic_name
         self.last: ReceivedMessage | None = None
         self.lost = 0
         self._sequence = 0
         self._single = False
         self.count_publishers()
+
+    def _subscribe(self, profile: QoSProfile) -> Subscription:
+        return self._node.create_subscription(
+            self.plan.message_class,
+            self.plan.name,
+            lambda data, info: None,
+            profile,
+            callback_group=self._group,
+            raw=True,
+        )
+
+    @property
+    def profile(self) -> QoSProfile:
+        """What the subscription asks for now."""
+        return self._subscription.qos_profile
+
+    def match_publishers(self) -> None:
+        """Asks for reliable delivery of a sensor's topic if, and only if, all its writers offer it.
+
+        Best effort reads from anybody, but loses large images on a busy machine.
+        """
+        offered = {
+            info.qos_profile.reliability
+            for info in self._node.get_publishers_info_by_topic(self.name)
+        }
+        reliable = offered == {ReliabilityPolicy.RELIABLE}
+        planned = self.plan.profile
+        wanted = ReliabilityPolicy.RELIABLE if reliable else planned.reliability
+        if not offered or wanted == self.profile.reliability:
+            return
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe(_with(planned, planned.depth, wanted))
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Ends the subscription."""
+        self._node.destroy_subscription(self._subscription)
 
     def count_publishers(self) -> int:
         """How many there are now. Losses are only seen while there is one: each counts its own."""
@@ -214,10 +246,14 @@ def type_name(message_class: type) -> str:
 
 
 def _deep(profile: QoSProfile, depth: int = DEPTH) -> QoSProfile:
+    return _with(profile, depth, profile.reliability)
+
+
+def _with(profile: QoSProfile, depth: int, reliability: ReliabilityPolicy) -> QoSProfile:
     return QoSProfile(
         depth=depth,
         history=HistoryPolicy.KEEP_LAST,
-        reliability=profile.reliability,
+        reliability=reliability,
         durability=profile.durability,
     )
 

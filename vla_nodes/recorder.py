@@ -117,10 +117,12 @@ class Recorder(ManagedNode):
         """Closes the running episode, unlabelled."""
         if self._episode is not None:
             self._finish("", "the recorder was deactivated while recording")
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
 
     def cleanup(self) -> None:
         """Forgets what was heard."""
-        self._readers = []
         self._instruction = Instruction()
 
     # Messages
@@ -254,7 +256,7 @@ class Recorder(ManagedNode):
                 RecordedTopic(
                     reader.name,
                     load_message_type(type_name(reader.plan.message_class)),
-                    (bag_qos(reader.plan.profile),),
+                    (bag_qos(reader.profile),),
                 )
                 for reader in readers
             ],
@@ -375,6 +377,8 @@ class Recorder(ManagedNode):
         episode = self._episode
         values["episode"] = episode.name if episode else ""
         if episode is None:
+            for reader in self._readers:
+                reader.match_publishers()
             return
         values["messages"] = str(episode.writer.message_count)
         values["queue_mib"] = f"{episode.writer.waiting_bytes / MEBIBYTE:.1f}"
