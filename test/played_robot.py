@@ -62,6 +62,7 @@ class PlayedRobot:
         self.cut = set()
         self.joint_values = {}
         self.chunk_changes = {}
+        self.observation_changes = {}
         self.speed = 0.05
 
     def on_command(self, message):
@@ -87,7 +88,7 @@ class PlayedRobot:
             message.header.stamp = self.now()
             self.joint_states.publish(message)
         if self.ticks % 10 == 0 and "observations" not in self.cut:
-            self.observations.publish(self.observation())
+            self.observations.publish(self.observation(**self.observation_changes))
         if self.ticks % 20 == 0 and "latents" not in self.cut:
             self.latents.publish(LatentAction(instruction_id=self.instruction_id))
         if self.ticks % 20 == 5 and "chunks" not in self.cut:

@@ -167,13 +167,15 @@ def test_a_new_instruction_flushes_the_chunk(moving):
 def test_stop_holds_until_resume(moving):
     assert moving.trigger("vla/stop").success
     moving.wait_state(State.STOPPED)
+    instruction_id = moving.status.instruction_id
+    moving.graph.wait(lambda: moving.instruction_id == 0, "nothing to compute")
     held = moving.joints.copy()
     for _ in range(3):
         moving.wait_state(State.STOPPED)
     assert np.abs(moving.joints - held).max() == 0.0
     answer = moving.trigger("vla/resume")
     assert answer.success and "pick the red block" in answer.message
-    moving.wait_state(State.EXECUTING)
+    assert moving.wait_state(State.EXECUTING).instruction_id == instruction_id
     answer = moving.trigger("vla/resume")
     assert not answer.success and "nothing is stopped" in answer.message
 

@@ -103,6 +103,10 @@ class ActionExpert(ModelNode):
         if self.take_turn():
             self._act(scene, message, latent)
 
+    def flush(self) -> None:
+        """Drops the latent action."""
+        self._latent.clear()
+
     def _act(self, scene: Scene, latent_message: LatentAction, latent: np.ndarray) -> None:
         seed = self.settings["seed"]
         latent_age = self.age_of(latent_message.header.stamp)

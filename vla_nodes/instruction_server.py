@@ -26,6 +26,7 @@ from vla.control.session import (
     InstructionError,
     InstructionSession,
     Outcome,
+    State,
     check_instruction,
 )
 from vla_nodes import qos
@@ -126,6 +127,9 @@ class InstructionServer:
 
     def _announce(self) -> None:
         instruction = self._session.instruction
+        if self._session.state == State.STOPPED:
+            # Nothing is to be computed during a stop; resume announces the same instruction anew.
+            instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
         if instruction_id == self._announced_id:
             return

@@ -107,6 +107,9 @@ class ModelNode(ManagedNode):
         """Does what is due with the newest inputs; runs in the worker's thread."""
         raise NotImplementedError
 
+    def flush(self) -> None:
+        """Drops what was kept for the last instruction."""
+
     def configure(self) -> None:
         """Loads and checks the checkpoint, then joins the graph."""
         self.contract: EmbodimentContract = load_contract(contract_path(self.settings["contract"]))
@@ -239,6 +242,7 @@ class ModelNode(ManagedNode):
     def _on_instruction(self, message: Instruction) -> None:
         with self._lock:
             self._instruction = message
+        self.flush()
         self.wake()
 
     def _on_work_error(self, error: Exception) -> None:

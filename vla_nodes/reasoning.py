@@ -90,6 +90,10 @@ class Reasoning(ModelNode):
         while self._questions:
             self._answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
 
+    def flush(self) -> None:
+        """Drops the text, so that it is computed anew even if the same instruction comes back."""
+        self._thought = Thought()
+
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
             question, _ = check_instruction(request.question)
@@ -184,10 +188,12 @@ class Reasoning(ModelNode):
         )
 
     def _reason(self, instruction: Instruction, scene: Scene) -> None:
-        thinks = instruction.mode == Instruction.MODE_THINK
-        if thinks and self._thought.instruction_id != instruction.instruction_id:
-            return
-        response = self._thought.text if thinks else None
+        response = None
+        if instruction.mode == Instruction.MODE_THINK:
+            thought = self._thought
+            if thought.instruction_id != instruction.instruction_id:
+                return
+            response = thought.text
         started = time.perf_counter()
         latent = self.model.latent_action(scene.images, instruction.instruction, response=response)
         seconds = time.perf_counter() - started
