@@ -17,7 +17,7 @@ sleeps a fixed time.
 
 from __future__ import annotations
 
-import itertools
+import fcntl
 import json
 import os
 import signal
@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -39,7 +39,21 @@ from rclpy.qos import QoSProfile
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 30.0
-_domains = itertools.count(os.getpid() % 60)
+# 0 to 101 are the domains whose ports are free on every Linux; the low ones are people's.
+DOMAINS = range(40, 100)
+
+
+def _take_domain() -> tuple[int, IO]:
+    """A domain that no other test on this machine uses while the returned file is open."""
+    first = os.getpid() % len(DOMAINS)
+    for domain in [*DOMAINS[first:], *DOMAINS[:first]]:
+        lock = (Path(tempfile.gettempdir()) / f"vla_ros_test_domain_{domain}").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return domain, lock
+        except BlockingIOError:
+            lock.close()
+    raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by tests")
 
 
 class NodeProcess:
@@ -78,8 +92,7 @@ class Graph:
     """A ROS domain with our node processes in it and one node of the test's own."""
 
     def __init__(self, use_sim_time: bool = False):
-        # 0 to 101 are the domains whose ports are free on every Linux; the low ones are people's.
-        self.domain = 40 + next(_domains) % 60
+        self.domain, self._domain_lock = _take_domain()
         self.processes: list[NodeProcess] = []
         self._folder = tempfile.TemporaryDirectory(prefix="vla_nodes_")
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -107,6 +120,7 @@ class Graph:
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
         self._folder.cleanup()
+        self._domain_lock.close()
 
     @property
     def environment(self) -> dict[str, str]:
