@@ -164,6 +164,8 @@ def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> N
         f"checkpoint:={Path(arguments.checkpoint).resolve()}",
     ]
     log = output / "demo.log"
+    # Ended from outside, it must still take the nodes along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print("Starting the simulator and the nodes ...", flush=True)
     with log.open("wb") as stream:
         # Its own group: a Ctrl-C reaches the launcher once, through us, when the bags are closed.
