@@ -95,11 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _find_file(source: str, words: list[str]) -> tuple[Path, list[str]]:
     if Path(source).is_file():
         return Path(source), words
-    if words and ":=" not in words[0]:
+    named_as_file = source.endswith((".xml", ".launch"))
+    if words and ":=" not in words[0] and not named_as_file:
         return package_launch_file(source, words[0], os.environ), words[1:]
     if os.sep in source:
         raise LaunchError(f"there is no launch file '{source}'")
-    if source.endswith((".xml", ".launch")):
+    if named_as_file:
         return package_launch_file("vla_ros", source, os.environ), words
     raise LaunchError(
         f"'{source}' is not a file; for a package give also the file: "

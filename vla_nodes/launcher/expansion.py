@@ -90,7 +90,8 @@ def expand(
 
 
 def _visit_file(root: Element, context: Context, expansion: Expansion) -> None:
-    outer_file, context.scope.file = context.scope.file, root.file
+    # As in ros2 launch, $(dirname) stays that of the included file after the <include>.
+    context.scope.file = root.file
     context.depth += 1
     if context.depth > DEEPEST_INCLUDE:
         raise root.error(f"files include each other more than {DEEPEST_INCLUDE} deep")
@@ -99,7 +100,6 @@ def _visit_file(root: Element, context: Context, expansion: Expansion) -> None:
     for child in root.children:
         _visit(child, context, expansion)
     context.depth -= 1
-    context.scope.file = outer_file
 
 
 def _visit(element: Element, context: Context, expansion: Expansion) -> None:
@@ -139,8 +139,9 @@ def _declare(element: Element, context: Context, expansion: Expansion) -> None:
 def _missing(argument: Element, reported_at: Element) -> LaunchError:
     name, description = argument.attributes["name"], argument.get("description")
     about = f" ({description})" if description else ""
+    add = f'<arg name="{name}" value="..."/>' if reported_at.tag == "include" else f"{name}:=VALUE"
     return reported_at.error(
-        f"launch argument '{name}'{about} has no default and was not given; add {name}:=VALUE"
+        f"launch argument '{name}'{about} has no default and was not given; add {add}"
     )
 
 

@@ -161,7 +161,16 @@ def _launch_prefix(reader: _Attributes, command: list[str]) -> list[str]:
         pattern = configurations.get("launch-prefix-filter", "")
         if re.match(pattern, os.path.basename(command[0])) is None:
             prefix = ""
-    return shlex.split(prefix)
+    return _shell_words(prefix)
+
+
+def _shell_words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ValueTypeError(
+            f"cannot split '{text}' into words: {error} (a quote cannot span a substitution)"
+        ) from error
 
 
 def _split_words(text: str | None, scope: Scope) -> list[str]:
@@ -172,7 +181,7 @@ def _split_words(text: str | None, scope: Scope) -> list[str]:
         if not isinstance(part, str):
             open_word = (open_word or "") + evaluate((part,), scope)
             continue
-        tokens = shlex.split(part)
+        tokens = _shell_words(part)
         if open_word is not None and (not tokens or part[0].isspace()):
             words.append(open_word)
             open_word = None

@@ -261,7 +261,6 @@ def _text(value: bool) -> str:
 
 
 _Function = Callable[[list[str], Scope], str]
-_ANY_NUMBER = 10_000
 # name: (fewest arguments, most arguments, value)
 _FUNCTIONS: dict[str, tuple[int, int, _Function]] = {
     "var": (1, 2, _variable),
@@ -279,8 +278,6 @@ _FUNCTIONS: dict[str, tuple[int, int, _Function]] = {
     "not": (1, 1, lambda v, s: _text(not as_boolean(v[0]))),
     "and": (2, 2, lambda v, s: _text(all(_booleans(v)))),
     "or": (2, 2, lambda v, s: _text(any(_booleans(v)))),
-    "all": (0, _ANY_NUMBER, lambda v, s: _text(all(_booleans(v)))),
-    "any": (0, _ANY_NUMBER, lambda v, s: _text(any(_booleans(v)))),
     "equals": (2, 2, lambda v, s: _text(_equal(v, s))),
     "not-equals": (2, 2, lambda v, s: _text(not _equal(v, s))),
 }
@@ -295,7 +292,7 @@ def _check_call(call: Call) -> None:
     if not fewest <= len(call.arguments) <= most:
         wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
         raise SubstitutionError(
-            f"{call.text} has {len(call.arguments)} arguments, '{call.name}' takes {wanted}"
+            f"'{call.name}' takes {wanted} arguments, {call.text} has {len(call.arguments)}"
         )
 
 

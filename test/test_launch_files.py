@@ -1,0 +1,120 @@
+"""The launch files of this package: what they start, with which parameters, by which arguments."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from launcher_prefix import install_vla_ros, make_prefix, parameters_of
+
+from vla_nodes.launcher.arguments import declared_arguments
+from vla_nodes.launcher.document import LaunchError
+from vla_nodes.launcher.expansion import expand
+from vla_nodes.launcher.process import ProcessDescription
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("sim", "bringup", "record")
+NODES = ["perception", "reasoning", "action_expert", "controller", "recorder"]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    environment = make_prefix(tmp_path / "prefix")
+    install_vla_ros(tmp_path / "prefix", ROOT)
+    return environment
+
+
+@pytest.fixture
+def processes(tmp_path, environment):
+    """Expands one of our launch files into its processes by node name."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def expand_file(name: str, **arguments: str) -> dict[str, ProcessDescription]:
+        expansion = expand(ROOT / "launch" / f"{name}.launch.xml", arguments, environment, scratch)
+        return {process.label.rpartition("-")[0]: process for process in expansion.processes}
+
+    return expand_file
+
+
+def test_each_file_starts_its_nodes(processes):
+    assert list(processes("sim")) == ["sim", *NODES]
+    assert list(processes("sim", bringup="false")) == ["sim"]
+    assert list(processes("bringup")) == NODES
+    assert list(processes("bringup", record="false")) == NODES[:-1]
+    assert list(processes("record")) == ["recorder"]
+
+
+def test_only_the_simulator_brings_simulated_time(processes):
+    for name, process in processes("sim").items():
+        if name != "sim":
+            assert parameters_of(process.command)["use_sim_time"] is True
+    for process in processes("bringup").values():
+        assert parameters_of(process.command)["use_sim_time"] is False
+
+
+def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
+    started = processes(
+        "sim",
+        namespace="left",
+        checkpoint="5",
+        contract="c.yaml",
+        device="cuda:1",
+        autostart="false",
+        bag_directory="b",
+        log_level="debug",
+        respawn="false",
+    )
+    for name, process in started.items():
+        parameters = parameters_of(process.command)
+        assert {f"__node:={name}", "__ns:=/left"} <= set(process.command)
+        assert process.command[1:4] == ("--ros-args", "--log-level", "debug")
+        assert parameters["autostart"] is False and process.respawn is False
+        if name != "sim":
+            assert parameters["contract"] == "c.yaml"
+        if name in ("reasoning", "action_expert"):
+            assert (parameters["checkpoint"], parameters["device"]) == ("5", "cuda:1")
+    assert parameters_of(started["recorder"].command)["directory"] == "b"
+
+
+def test_nodes_come_back_after_a_second(processes):
+    for process in processes("sim").values():
+        assert process.respawn and process.respawn_delay == 1.0
+        assert process.respawn_max_retries == -1
+
+
+def test_the_robot_chooses_contract_and_parameters(processes):
+    controller = processes("bringup", robot="other")["controller"]
+    contract = parameters_of(controller.command)["contract"]
+    assert contract.endswith("share/vla_ros/config/contracts/other.yaml")
+    shipped = parameters_of(processes("bringup")["controller"].command)["contract"]
+    assert Path(shipped).is_file()
+
+
+def test_parameters_of_the_user_beat_those_of_the_node(tmp_path, processes):
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {from_the_user: 1}\n")
+    for name, process in processes("bringup", params_file=str(file)).items():
+        files = [b for a, b in pairwise(process.command) if a == "--params-file"]
+        own = [path for path in files if path.endswith(f"config/{name}.yaml")]
+        assert files.index(str(file)) == len(own)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_argument_has_a_description_and_a_default(name, environment):
+    for argument in declared_arguments(ROOT / "launch" / f"{name}.launch.xml", environment):
+        assert argument.description and argument.default is not None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_path_is_tied_to_a_machine(name):
+    text = (ROOT / "launch" / f"{name}.launch.xml").read_text()
+    paths = re.findall(r'(?:default|file|from|value|exec)="(/[^"]*)"', text)
+    assert paths == []
+
+
+def test_a_wrong_log_level_is_refused(processes):
+    with pytest.raises(LaunchError, match="'log_level' is 'loud'; it must be one of: debug, info"):
+        processes("sim", log_level="loud")
