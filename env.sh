@@ -1,12 +1,12 @@
 # Source this file (bash or zsh, from any folder) to use vla_ros: it puts the Python environment,
 # the executables and the interfaces of this checkout on the search paths of the current shell.
 
-_vla_prepend() {  # VARIABLE FOLDER: puts FOLDER first in VARIABLE, once
-  eval "_vla_value=\${$1-}"
-  case ":${_vla_value}:" in
-    *":$2:"*) ;;
-    *) eval "export $1=\"\$2\${_vla_value:+:\$_vla_value}\"" ;;
-  esac
+_vla_prepend() {  # VARIABLE FOLDER: puts FOLDER first in VARIABLE, and nowhere else in it
+  eval "_vla_value=:\${$1-}:"
+  _vla_value=${_vla_value//":$2:"/:}
+  _vla_value=${_vla_value#:}
+  _vla_value=${_vla_value%:}
+  eval "export $1=\"\$2\${_vla_value:+:\$_vla_value}\""
 }
 
 if [ -n "${ZSH_VERSION-}" ]; then
@@ -15,7 +15,7 @@ else
   _vla_root=${BASH_SOURCE[0]}
 fi
 _vla_root=$(cd "$(dirname "$_vla_root")" > /dev/null && pwd)
-_vla_environment=${VLA_VENV:-$_vla_root/.venv}
+_vla_environment=$_vla_root/.venv
 _vla_install=$_vla_root/install/vla_ros
 
 if [ ! -x "$_vla_environment/bin/python" ] || [ ! -d "$_vla_install" ]; then
@@ -25,7 +25,7 @@ if [ ! -x "$_vla_environment/bin/python" ] || [ ! -d "$_vla_install" ]; then
   return 1
 fi
 
-# The wheels' ROS serves only where setup found no other one; its libraries lie in the environment.
+# ROS 2 from wheels serves only where setup found no other one; its libraries lie in the environment.
 if [ -d "$_vla_environment/share/rclpy" ]; then
   export ROS_VERSION=2 ROS_PYTHON_VERSION=3
   ROS_DISTRO=$(cat "$_vla_environment/ros_distro" 2> /dev/null || echo jazzy)
@@ -40,6 +40,10 @@ if [ -d "$_vla_environment/share/rclpy" ]; then
   export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
 fi
 
+if [ -z "${AMENT_PREFIX_PATH-}" ]; then
+  echo "vla_ros was set up for an installed ROS 2 ($(cat "$_vla_environment/setup/mode"))," \
+    "which this shell has not sourced: source its setup script, then env.sh again." >&2
+fi
 _vla_prepend AMENT_PREFIX_PATH "$_vla_install"
 _vla_prepend CMAKE_PREFIX_PATH "$_vla_install"
 _vla_prepend LD_LIBRARY_PATH "$_vla_install/lib"
