@@ -79,6 +79,11 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
     assert parameters_of(started["recorder"].command)["directory"] == "b"
 
 
+def test_the_first_scene_is_chosen(processes):
+    parameters = parameters_of(processes("sim", family="place", seed="7")["sim"].command)
+    assert (parameters["family"], parameters["seed"]) == ("place", 7)
+
+
 def test_nodes_come_back_after_a_second(processes):
     for process in processes("sim").values():
         assert process.respawn and process.respawn_delay == 1.0
