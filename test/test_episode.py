@@ -1,0 +1,85 @@
+"""The thread between the recorder and the disk: nothing is lost unseen, and a full disk is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vla.data.bag_reader import read_messages, read_metadata, recover_bag, validate_bag
+from vla.data.episode import EpisodeWriter, RecordedTopic
+from vla.data.message_types import load_message_type
+
+ROOT = Path(__file__).parents[1]
+TOPIC = RecordedTopic("/bytes", load_message_type("std_msgs/msg/UInt8MultiArray", ()))
+
+
+def test_finish_writes_everything_that_was_put(tmp_path):
+    writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {"note": "a"})
+    for index in range(2000):
+        assert writer.put("/bytes", bytes(100), index, index)
+    result = writer.finish({"outcome": "success"})
+    assert not writer.put("/bytes", bytes(100), 1, 1)
+    assert (result.message_count, result.error, result.drops) == (2000, "", {})
+    assert validate_bag(tmp_path / "bag").counts == {"/bytes": 2000}
+    custom = read_metadata(tmp_path / "bag").custom_data
+    assert custom == {"note": "a", "outcome": "success", "complete": "true"}
+
+
+def test_written_messages_reach_the_disk_without_being_asked(tmp_path):
+    writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {}, flush_period=0.05)
+    writer.put("/bytes", bytes(100), 1, 1)
+    deadline = time.monotonic() + 10.0
+    while read_metadata(tmp_path / "bag").message_count < 1:
+        assert time.monotonic() < deadline
+    assert len(list(read_messages(tmp_path / "bag", allow_truncated=True))) == 1
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_messages_beyond_the_queue_are_dropped_and_counted(tmp_path):
+    writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {}, queue_bytes=1000)
+    assert not writer.put("/bytes", bytes(1001), 1, 1)
+    assert writer.put("/bytes", bytes(1000), 2, 2)
+    writer.count_lost("/bytes", 3)
+    result = writer.finish({})
+    assert (result.message_count, result.drops) == (1, {"/bytes": 4})
+
+
+# The limit on the size of files stands for a full disk: writing fails in the same place.
+FILL_THE_DISK = """
+import resource, signal, sys, time
+from pathlib import Path
+from vla.data.episode import EpisodeWriter, RecordedTopic
+from vla.data.message_types import load_message_type
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+topic = RecordedTopic("/bytes", load_message_type("std_msgs/msg/UInt8MultiArray", ()))
+writer = EpisodeWriter(Path(sys.argv[1]), [topic], {}, flush_period=0.01)
+deadline = time.monotonic() + 20.0
+index = 0
+while not writer.error and time.monotonic() < deadline:
+    index += 1
+    writer.put("/bytes", bytes(1000), index, index)
+    time.sleep(0.0005)
+result = writer.finish({})
+print(result.error)
+"""
+
+
+def test_full_disk_is_told_and_what_was_written_is_kept(tmp_path):
+    bag = tmp_path / "bag"
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(bag)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"cannot write {bag}" in done.stdout and "Traceback" not in done.stderr
+    report = recover_bag(bag)
+    assert 50 < report.message_count < 200
+    times = [message.receive_time for message in read_messages(bag)]
+    assert times == list(range(1, len(times) + 1))
