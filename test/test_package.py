@@ -1,0 +1,103 @@
+"""The package's own files: dependencies as declared and as used, executables, the licence."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+from catkin_pkg.package import parse_package
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = parse_package(str(ROOT / "package.xml"))
+# Needed by the build and by every user of generated interfaces; no file of ours names them.
+BUILD_TOOLS = {"ament_cmake", "ament_cmake_python", "rosidl_default_generators"}
+RUN_TIME_OF_INTERFACES = {"rosidl_default_runtime", "action_msgs"}
+# Used where they are installed, and done without where they are not.
+OPTIONAL = {"ament_cmake", "launch", "launch_ros", "message_filters", "cv_bridge"}
+SYSTEM_KEYS = {"numpy": "python3-numpy", "yaml": "python3-yaml", "pytest": "python3-pytest"}
+
+
+def installed_ros_packages() -> set[str]:
+    """Returns the names of the ROS packages in the environment, without our own."""
+    names: set[str] = set()
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        names |= {path.parent.name for path in Path(prefix).glob("share/*/package.xml")}
+    return names - {PACKAGE.name}
+
+
+def imported_modules(folder: str) -> set[str]:
+    """Returns the top-level modules that a folder's Python files import."""
+    names = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names.add(node.module.partition(".")[0])
+    return names
+
+
+def interface_packages() -> set[str]:
+    """Returns the packages whose messages our interface files use."""
+    names = set()
+    for folder in ("msg", "srv", "action"):
+        for path in (ROOT / folder).iterdir():
+            names |= set(re.findall(r"^(\w+)/\w+[\[\s<]", path.read_text(), re.MULTILINE))
+    return names
+
+
+def declared(*kinds: str) -> set[str]:
+    """Returns the names in package.xml's depend elements of some kinds."""
+    return {depend.name for kind in kinds for depend in getattr(PACKAGE, f"{kind}_depends")}
+
+
+def test_package_file_is_valid():
+    PACKAGE.validate()
+    assert PACKAGE.package_format == 3
+    assert PACKAGE.licenses == ["Apache-2.0"]
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_every_ros_package_in_use_is_declared():
+    ros = installed_ros_packages()
+    assert "rclpy" in ros, "source env.sh first"
+    used = (imported_modules("vla_nodes") | imported_modules("vla/cli")) & ros - OPTIONAL
+    assert used <= declared("exec"), "add an exec_depend to package.xml"
+    assert interface_packages() <= declared("build") & declared("exec"), "add a depend"
+
+
+def test_every_declared_package_is_used():
+    imported = imported_modules("vla_nodes") | imported_modules("vla")
+    used = imported | interface_packages() | {SYSTEM_KEYS.get(name, name) for name in imported}
+    unused = declared("build", "exec") - used - RUN_TIME_OF_INTERFACES
+    assert not unused, "drop these from package.xml"
+    assert declared("buildtool") == BUILD_TOOLS
+    assert declared("test") <= {SYSTEM_KEYS.get(name, name) for name in imported_modules("test")}
+
+
+def test_the_library_does_not_import_ros():
+    offenders = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "vla").rglob("*.py")
+        if "cli" not in path.relative_to(ROOT / "vla").parts[:1]
+        and re.search(r"^\s*(import|from) (rclpy|vla_ros|vla_nodes)\b", path.read_text(), re.M)
+    }
+    assert not offenders
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for p in (ROOT / "scripts").iterdir() if p.is_file()), ids=lambda p: p.name
+)
+def test_executables_run_with_the_python_of_the_environment(path: Path):
+    text = path.read_text()
+    assert path.stat().st_mode & stat.S_IXUSR
+    assert text.startswith("#!/usr/bin/env python3\n")
+    module = re.search(r"^from ([\w.]+) import main$", text, re.M)[1].replace(".", "/")
+    places = [ROOT / f"{module}.py", ROOT / module / "__init__.py"]
+    source = next(place for place in places if place.exists()).read_text()
+    assert re.search(r"^def main\(|import .*\bmain\b", source, re.M)
+    assert any(path.name == Path(p).name for p in (ROOT / "install/vla_ros/lib/vla_ros").iterdir())
