@@ -233,3 +233,17 @@ def test_an_early_cycle_moves_no_faster_than_the_limits():
         assert (step <= np.array(bench.arm.config.max_joint_velocity) * elapsed * 1.001).all()
         assert step.max() > 0.0
         bench.joints = command.joint_positions
+
+
+def test_a_robot_that_was_put_elsewhere_is_not_dragged_back(bench):
+    before = bench.chunk()
+    bench.now += PERIOD
+    bench.joints = bench.joints + 0.3
+    moved = bench.joints.copy()
+    assert bench.run(0.2).command is None
+    assert np.array_equal(bench.joints, moved)
+    with pytest.raises(ChunkError, match="elsewhere"):
+        bench.take(before)
+    bench.take(bench.chunk())
+    assert bench.run(PERIOD).report.executing
+    assert np.abs(bench.joints - moved).max() < 0.06

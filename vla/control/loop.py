@@ -26,6 +26,9 @@ ACTION_CHUNKS = "action chunks"
 # A command that holds is repeated for this long after the last instruction [s]; then the arm is
 # left alone, so that a reset of the scene, or a person's hands, need not fight it.
 RELEASE_TIME = 0.5
+# A joint that moves by more than this, and faster than any arm, was put there: the scene was reset.
+JUMP = 0.1
+JUMP_SPEED = 3.0
 # Shortest motion of one cycle [s]: cycles come early when a chunk does.
 SHORTEST_STEP = 1e-3
 # A step back of robot time by more than this means that the robot or simulator started anew [s].
@@ -91,6 +94,7 @@ class ControlLoop:
         self._command: ArmCommand | None = None
         self._config = arm.config
         self._stepped_at = -math.inf
+        self._jumped_at = -math.inf
         self._robot_time = -math.inf
         self._quiet_since = -math.inf
 
@@ -113,6 +117,11 @@ class ControlLoop:
         bad = [name for name, value in zip(wanted, values, strict=True) if not math.isfinite(value)]
         if bad:
             self._refuse_state(f"the joint states give no finite position for {', '.join(bad)}")
+        if self._joint_positions is not None:
+            way = np.abs(values - self._joint_positions).max()
+            if way > JUMP + JUMP_SPEED * self.watchdog.age(JOINT_STATES, steady_now):
+                self._start_anew()
+                self._jumped_at = self._robot_time
         self._joint_positions = values
         self.watchdog.heard(JOINT_STATES, steady_now)
 
@@ -133,6 +142,8 @@ class ControlLoop:
                 f"its observation is {chunk.stamp - robot_now:.1f} s in the future: do all nodes "
                 "use the same clock (use_sim_time)?",
             )
+        if chunk.stamp < self._jumped_at:
+            raise ChunkError("stale", "it was computed before the robot was put elsewhere")
         try:
             self.arm.accept(chunk, robot_now)
         except ChunkError as error:
@@ -167,6 +178,7 @@ class ControlLoop:
         """
         if robot_now < self._robot_time - CLOCK_STEP:
             self.arm.hold()
+            self._jumped_at = -math.inf
         self._robot_time = robot_now
         if wants_motion:
             self._quiet_since = steady_now
@@ -207,10 +219,13 @@ class ControlLoop:
             lag = np.abs(self._command.joint_positions - measured).max()
             if lag <= self.arm.config.max_following_error:
                 return self._held()
-        # Never moved by us, or moved since by other hands: the next motion starts where it is.
+        self._start_anew()
+        return None
+
+    def _start_anew(self) -> None:
+        """Never moved by us, or moved since by other hands: the next motion starts where it is."""
         self.arm.reset()
         self._command = None
-        return None
 
     def _held(self) -> ArmCommand | None:
         """The last command, to be kept."""
