@@ -120,8 +120,7 @@ class ControlLoop:
         if self._joint_positions is not None:
             way = np.abs(values - self._joint_positions).max()
             if way > JUMP + JUMP_SPEED * self.watchdog.age(JOINT_STATES, steady_now):
-                self._start_anew()
-                self._jumped_at = self._robot_time
+                self._hold_anew(values)
         self._joint_positions = values
         self.watchdog.heard(JOINT_STATES, steady_now)
 
@@ -142,7 +141,7 @@ class ControlLoop:
                 f"its observation is {chunk.stamp - robot_now:.1f} s in the future: do all nodes "
                 "use the same clock (use_sim_time)?",
             )
-        if chunk.stamp < self._jumped_at:
+        if chunk.stamp <= self._jumped_at:
             raise ChunkError("stale", "it was computed before the robot was put elsewhere")
         try:
             self.arm.accept(chunk, robot_now)
@@ -226,6 +225,14 @@ class ControlLoop:
         """Never moved by us, or moved since by other hands: the next motion starts where it is."""
         self.arm.reset()
         self._command = None
+
+    def _hold_anew(self, joint_positions: np.ndarray) -> None:
+        """The robot was put elsewhere: a command that was on its way must not drag it back."""
+        is_ours = self._command is not None
+        self._start_anew()
+        self._jumped_at = self._robot_time
+        if is_ours:
+            self._command = self.arm.step(self._robot_time, joint_positions)
 
     def _held(self) -> ArmCommand | None:
         """The last command, to be kept."""
