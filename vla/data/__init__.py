@@ -1,0 +1,1 @@
+"""Data: episodes as bags and frames, normalisation."""

@@ -24,12 +24,12 @@ class BackboneConfig:
     kind: str = "internvl"
     image_size: int = 96
     patch_size: int = 12
-    vision_width: int = 128
-    vision_layers: int = 3
+    vision_width: int = 96
+    vision_layers: int = 2
     vision_heads: int = 4
-    vision_mlp: int = 384
+    vision_mlp: int = 288
     text_width: int = 192
-    text_layers: int = 4
+    text_layers: int = 3
     text_heads: int = 4
     text_key_value_heads: int = 2
     text_mlp: int = 512
@@ -54,13 +54,13 @@ class ActionExpertConfig:
     stem: str = "conv"
     stride: int = 16
     vision_width: int = 192
-    vision_layers: int = 3
+    vision_layers: int = 2
     vision_heads: int = 6
     width: int = 192
-    layers: int = 4
+    layers: int = 3
     heads: int = 6
     mlp: int = 512
-    head_widths: tuple[int, ...] = (768, 384, 192)
+    head_widths: tuple[int, ...] = (512, 256, 192)
     rope_theta: float = 1000.0
     use_state: bool = True
 
@@ -96,7 +96,7 @@ class InstructVLAConfig:
     """
 
     preset: str = "nano"
-    num_queries: int = 16
+    num_queries: int = 8
     vlm_cameras: tuple[str, ...] = ("front",)
     expert_cameras: tuple[str, ...] = ("front", "wrist")
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

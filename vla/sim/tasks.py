@@ -65,6 +65,15 @@ def parse_task(text: str) -> Task:
     raise ValueError(f"cannot read task '{text}'; {expected}")
 
 
+def task_of_answer(family: str, answer: str) -> Task:
+    """The task behind Task.answer(). Raises ValueError when the answer names none."""
+    words = answer.rstrip(" .").split()
+    names = [f"{a} {b}" for a, b in zip(words, words[1:], strict=False) if b in KINDS]
+    target = names[0] if names else "drawer"
+    destination = words[-1] if family == "place" else ""
+    return parse_task("/".join(part for part in (family, target, destination) if part))
+
+
 def phrase(task: Task, generator: np.random.Generator) -> str:
     """An instruction for the task in varied words, lower case."""
     verb = str(generator.choice(_VERBS[task.family]))
