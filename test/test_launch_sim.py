@@ -13,6 +13,7 @@ import pytest
 from node_harness import ROOT, Graph, NodeProcess
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
+from tiny_checkpoint import save_tiny_checkpoint
 from vla_ros.msg import ActionChunk, LatentAction, PolicyStatus, Response
 from vla_ros.srv import (
     Ask,
@@ -40,11 +41,7 @@ def checkpoint(tmp_path_factory) -> Path:
     shipped = ROOT / "checkpoints/nano"
     if (shipped / "config.json").is_file():
         return shipped
-    from vla.policy import save_untrained
-
-    folder = tmp_path_factory.mktemp("checkpoint") / "test"
-    save_untrained("test", load_contract(CONTRACT), folder)
-    return folder
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def launch(graph: Graph, folder: Path, *arguments: str) -> NodeProcess:
