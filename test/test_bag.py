@@ -139,7 +139,7 @@ def test_truncated_bag_is_named_and_repaired(tmp_path):
     (bag / "torn.mcap").write_bytes(torn)
 
     assert read_metadata(bag).custom_data["complete"] == "false"
-    with pytest.raises(BagError, match="truncated.*recover_bag"):
+    with pytest.raises(BagError, match=r"truncated.*recover_bag"):
         validate_bag(bag)
     kept = [value.data[0] for _, value in read_decoded(bag, allow_truncated=True)]
     assert kept == list(range(200))
@@ -160,7 +160,7 @@ def test_damaged_chunk_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(BagError, match="damaged.*checksum"):
+    with pytest.raises(BagError, match=r"damaged.*checksum"):
         validate_bag(tmp_path / "bag")
 
 
