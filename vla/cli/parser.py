@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from vla.cli.errors import CommandError
 
-COMMAND_MODULES = ("talk", "launch", "train", "evaluate", "info", "demo")
+COMMAND_MODULES = ("demo", "launch", "talk", "train", "evaluate", "info")
 
 DESCRIPTION = """\
 Vision-language-action policies on ROS 2 robots.

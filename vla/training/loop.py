@@ -170,32 +170,42 @@ def train(
         trainer.load(output / STATE_FILE)
     batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config)
     writer = SummaryWriter(str(output / "tensorboard"), purge_step=trainer.step)
-    started, first = time.monotonic(), trainer.step
     progress = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=5)
-    while trainer.step < config.steps:
-        figures = trainer.train_step(batches.make(trainer.step))
-        progress.update()
-        if trainer.step % config.log_every == 0:
-            progress.set_postfix(
-                flow=f"{figures['loss/flow']:.3f}", text=f"{figures['loss/text']:.3f}", refresh=False
-            )
-            for name, value in figures.items():
-                writer.add_scalar(name, value, trainer.step)
-        if trainer.step % config.save_every == 0 or trainer.step == config.steps:
-            trainer.save(output / STATE_FILE)
-            _note_time(output, trainer.step - first, time.monotonic() - started)
-            first, started = trainer.step, time.monotonic()
-            save_checkpoint(output / "checkpoint", trainer.average, contract, stats, tokenizer)
-        if on_step is not None:
-            on_step(trainer.step, figures)
+
+    def save() -> None:
+        _note_time(output, trainer.step, time.monotonic() - started)
+        trainer.save(output / STATE_FILE)
+        save_checkpoint(output / "checkpoint", trainer.average, contract, stats, tokenizer)
+
+    started = time.monotonic() - _seconds_so_far(output, trainer.step)
+    try:
+        while trainer.step < config.steps:
+            figures = trainer.train_step(batches.make(trainer.step))
+            progress.update()
+            if trainer.step % config.log_every == 0:
+                losses = {"flow": figures["loss/flow"], "text": figures["loss/text"]}
+                progress.set_postfix(losses, refresh=False)
+                for name, value in figures.items():
+                    writer.add_scalar(name, value, trainer.step)
+            if trainer.step % config.save_every == 0 or trainer.step == config.steps:
+                save()
+            if on_step is not None:
+                on_step(trainer.step, figures)
+    except KeyboardInterrupt:
+        save()
+        raise
     progress.close()
     writer.close()
     return output / "checkpoint"
 
 
-def _note_time(output: Path, steps: int, seconds: float) -> None:
-    """Adds to the run's record of steps and wall time, over all its parts."""
+def _note_time(output: Path, step: int, seconds: float) -> None:
+    """Keeps the run's wall time, over all its parts."""
+    (output / "time.json").write_text(json.dumps({"steps": step, "seconds": round(seconds)}) + "\n")
+
+
+def _seconds_so_far(output: Path, step: int) -> float:
     path = output / "time.json"
-    record = json.loads(path.read_text()) if path.is_file() else {"steps": 0, "seconds": 0.0}
-    record = {"steps": record["steps"] + steps, "seconds": record["seconds"] + seconds}
-    path.write_text(json.dumps(record) + "\n")
+    if step == 0 or not path.is_file():
+        return 0.0
+    return float(json.loads(path.read_text())["seconds"])

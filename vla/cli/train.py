@@ -1,0 +1,138 @@
+"""`vla demonstrate` and `vla train`: make demonstrations, train a policy on them."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from vla.cli.errors import CommandError
+
+TRAIN = """\
+Train a policy from a configuration file, or continue a run that was interrupted.
+Demonstrations that the configuration asks for and that are missing are made first.
+Ctrl-C saves and stops; the same command goes on from there.
+
+examples:
+  vla train                                         the shipped policy, config/training/nano.yaml
+  vla train --config config/training/nano.yaml --device cuda --set steps=40000 batch_size=256
+  tensorboard --logdir runs/nano/tensorboard
+"""
+DEMONSTRATE = """\
+Make demonstrations with the scripted expert. What is already there is kept.
+
+examples:
+  vla demonstrate --out datasets/table_top --episodes 2200
+"""
+DEFAULT_CONFIG = "config/training/nano.yaml"
+
+
+def add_parser(subparsers) -> None:
+    """Adds both subcommands."""
+    train = subparsers.add_parser(
+        "train",
+        help="train a policy, or continue",
+        description=TRAIN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("--config", default=DEFAULT_CONFIG, help=f"YAML file ({DEFAULT_CONFIG})")
+    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    train.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    train.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the file"
+    )
+    train.set_defaults(run=run_train)
+
+    demonstrate = subparsers.add_parser(
+        "demonstrate",
+        help="make demonstrations in simulation",
+        description=DEMONSTRATE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demonstrate.add_argument("--config", default=DEFAULT_CONFIG, help=f"YAML file ({DEFAULT_CONFIG})")
+    demonstrate.add_argument("--out", help="folder (default: the file's dataset)")
+    demonstrate.add_argument("--episodes", type=int, help="how many (default: the file's)")
+    demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
+    demonstrate.set_defaults(run=run_demonstrate)
+
+
+def _read(path: str, overrides: list[str] = ()):
+    """The configuration with NAME=VALUE overrides, read as YAML."""
+    from dataclasses import asdict
+
+    import yaml
+
+    from vla.models.config import CheckpointError, from_dict
+    from vla.training.config import TrainConfig, read_train_config
+
+    try:
+        values = asdict(read_train_config(path))
+        for override in overrides:
+            name, separator, text = override.partition("=")
+            if not separator:
+                raise CheckpointError(f"--set takes NAME=VALUE, got '{override}'")
+            values[name] = yaml.safe_load(text)
+        return from_dict(TrainConfig, values, "--set")
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
+
+
+def _demonstrate(contract, config, folder: str, workers: int | None) -> None:
+    from tqdm import tqdm
+
+    from vla.sim.demonstrations import make_demonstrations
+
+    total = -(-config.episodes // config.episodes_per_shard)
+    present = sum((Path(folder) / f"shard-{index:05d}").exists() for index in range(total))
+    if present == total:
+        return
+    print(f"making demonstrations in {folder}: {config.episodes} episodes, {present} of {total} shards there")
+    with tqdm(total=total, unit="shard") as progress:
+        failures = make_demonstrations(
+            folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)
+        )
+    print(f"the expert failed in {failures} disturbed episodes; they are left out")
+
+
+def run_demonstrate(arguments: argparse.Namespace) -> int:
+    """Makes what is missing of a dataset."""
+    from dataclasses import replace
+
+    from vla.contract import ContractError, load_contract
+
+    config = _read(arguments.config)
+    demonstrations = config.demonstrations
+    if arguments.episodes:
+        demonstrations = replace(demonstrations, episodes=arguments.episodes)
+    try:
+        contract = load_contract(config.contract)
+    except ContractError as error:
+        raise CommandError(str(error)) from error
+    _demonstrate(contract, demonstrations, arguments.out or config.dataset, arguments.workers)
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Trains, or continues."""
+    import torch
+
+    from vla.contract import ContractError, load_contract
+    from vla.data.frames import DatasetError, read_dataset
+    from vla.models.config import CheckpointError
+    from vla.training.loop import train
+
+    config = _read(arguments.config, arguments.set)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        contract = load_contract(config.contract)
+        _demonstrate(contract, config.demonstrations, config.dataset, None)
+        shards = read_dataset(config.dataset, contract)
+        print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")
+        checkpoint = train(config, contract, shards, arguments.device)
+    except (CheckpointError, ContractError, DatasetError) as error:
+        raise CommandError(str(error)) from error
+    print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
+    return 0

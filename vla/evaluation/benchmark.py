@@ -1,0 +1,181 @@
+"""Closed-loop evaluation in process: families, seeds, success with its confidence interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vla.control.arm import ArmController, ArmControllerConfig
+from vla.policy import ActionModel, Reasoner
+from vla.sim.demonstrations import observation_of
+from vla.sim.rollout import ChunkPolicy, run_episode
+from vla.sim.simulator import TableTopSimulator
+from vla.sim.tasks import Task
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One episode. answered_right: the thought names the right action and object; None unasked."""
+
+    family: str
+    seed: int
+    instruction: str
+    answer: str
+    success: bool
+    wrong_object: bool
+    seconds: float
+    answered_right: bool | None
+
+
+@dataclass(frozen=True)
+class FamilySummary:
+    """Success of one family with its 95% Wilson interval."""
+
+    family: str
+    episodes: int
+    success: float
+    success_low: float
+    success_high: float
+    wrong_object: float
+    median_seconds: float
+    answered_right: float | None
+
+
+@dataclass
+class EvaluationSettings:
+    """How episodes are run.
+
+    steps_per_chunk: policy steps executed of each chunk. delay_steps: policy steps between an
+    observation and its chunk. latent_every: chunks that share one latent action. think: answer in
+    text first, and act on the answer.
+    """
+
+    think: bool = False
+    steps_per_chunk: int = 3
+    delay_steps: int = 2
+    latent_every: int = 1
+    time_limit: float = 20.0
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a share."""
+    if count == 0:
+        return 0.0, 1.0
+    z, share = 1.959964, successes / count
+    centre = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def learned_policy(
+    reasoner: Reasoner, action_model: ActionModel, response: str | None, latent_every: int, seed: int
+) -> ChunkPolicy:
+    """A checkpoint's two halves as one chunk policy for one episode."""
+    state: dict = {"calls": 0, "latent": None}
+
+    def policy(simulator: TableTopSimulator, task: Task) -> np.ndarray:
+        images, proprioception = observation_of(simulator, action_model.contract)
+        if state["calls"] % latent_every == 0:
+            state["latent"] = reasoner.latent_action(images, task.instruction, response)
+        first = seed if state["calls"] == 0 else None
+        state["calls"] += 1
+        return action_model.action_chunk(images, proprioception, state["latent"], first)
+
+    return policy
+
+
+def evaluate(
+    checkpoint: str | Path,
+    families: list[str],
+    seeds: range,
+    settings: EvaluationSettings,
+    device: str = "cpu",
+    on_result: Callable[[SeedResult], None] | None = None,
+    on_step: Callable[[TableTopSimulator], None] | None = None,
+) -> list[SeedResult]:
+    """Runs a checkpoint on every family and seed. Raises CheckpointError where it can't be used."""
+    reasoner = Reasoner.from_pretrained(checkpoint, device)
+    action_model = ActionModel.from_pretrained(checkpoint, device)
+    contract = action_model.contract
+    simulator = TableTopSimulator(contract.cameras[0].width)
+    controller = ArmController(ArmControllerConfig(), contract)
+    results = []
+    for family in families:
+        for seed in seeds:
+            task = simulator.reset(seed, family)
+            answer, right, response = "", None, None
+            if settings.think:
+                images, _ = observation_of(simulator, contract)
+                answer = response = reasoner.think(images, task.instruction)
+                right = answer.lower().rstrip(".") == task.answer().rstrip(" .")
+            episode = run_episode(
+                simulator,
+                controller,
+                learned_policy(reasoner, action_model, response, settings.latent_every, seed),
+                task,
+                settings.time_limit,
+                settings.steps_per_chunk,
+                settings.delay_steps,
+                on_step,
+            )
+            result = SeedResult(
+                family, seed, task.instruction, answer, answered_right=right, **asdict(episode)
+            )
+            results.append(result)
+            if on_result is not None:
+                on_result(result)
+    simulator.close()
+    return results
+
+
+def summarize(results: list[SeedResult]) -> list[FamilySummary]:
+    """A summary per family, in the order of the results."""
+    summaries = []
+    for family in dict.fromkeys(result.family for result in results):
+        own = [result for result in results if result.family == family]
+        successes = sum(result.success for result in own)
+        low, high = wilson_interval(successes, len(own))
+        answered = [r.answered_right for r in own if r.answered_right is not None]
+        summaries.append(
+            FamilySummary(
+                family,
+                len(own),
+                successes / len(own),
+                low,
+                high,
+                sum(result.wrong_object for result in own) / len(own),
+                float(np.median([result.seconds for result in own])),
+                sum(answered) / len(answered) if answered else None,
+            )
+        )
+    return summaries
+
+
+def table(summaries: list[FamilySummary]) -> str:
+    """The summaries as text, one family a line."""
+    lines = ["family         episodes  success  95% interval   wrong object  seconds  answer right"]
+    for entry in summaries:
+        answered = "-" if entry.answered_right is None else f"{entry.answered_right:.0%}"
+        lines.append(
+            f"{entry.family:<14} {entry.episodes:>8}  {entry.success:>7.0%}  "
+            f"{entry.success_low:>5.0%} to {entry.success_high:<5.0%}  {entry.wrong_object:>12.0%}  "
+            f"{entry.median_seconds:>7.1f}  {answered:>12}"
+        )
+    return "\n".join(lines)
+
+
+def report(
+    checkpoint_id: str, settings: EvaluationSettings, results: list[SeedResult]
+) -> dict[str, object]:
+    """Everything that was measured, ready for JSON."""
+    return {
+        "checkpoint_id": checkpoint_id,
+        "settings": asdict(settings),
+        "summary": [asdict(entry) for entry in summarize(results)],
+        "episodes": [asdict(result) for result in results],
+    }
