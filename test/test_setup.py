@@ -198,3 +198,17 @@ def test_the_finished_set_up_is_quiet():
         [ROOT / "tools" / "setup.sh"], capture_output=True, text=True, timeout=60
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_without_root_the_missing_packages_are_one_line_to_paste(monkeypatch):
+    missing = (["g++", "cmake"], ["libxml2-utils"])
+    monkeypatch.setattr(setup_environment, "missing_system_packages", lambda python: missing)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(setup_environment.SetupError) as told:
+        setup_environment.install_system_packages("python3")
+    assert "  sudo apt-get install -y g++ cmake libxml2-utils" in str(told.value).splitlines()
+
+
+def test_this_machine_lacks_nothing_after_the_set_up():
+    needed, _ = machine.missing_system_packages(str(machine.PYTHON))
+    assert needed == []

@@ -328,7 +328,7 @@ def set_up() -> bool:
     )
     installed = sorted(
         str(path.relative_to(ROOT))
-        for folder in ("launch", "config", "scripts")
+        for folder in ("launch", "config", "scripts", "checkpoints")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     )
