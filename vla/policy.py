@@ -35,7 +35,9 @@ def _stack(images: Images, cameras: tuple[str, ...], size: int, device: str) -> 
         if name not in images:
             raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
         if images[name].shape != (size, size, 3):
-            raise ValueError(f"camera '{name}': expected [{size}, {size}, 3], got {images[name].shape}")
+            raise ValueError(
+                f"camera '{name}': expected [{size}, {size}, 3], got {images[name].shape}"
+            )
         views.append(torch.from_numpy(np.ascontiguousarray(images[name])).permute(2, 0, 1))
     return torch.stack(views)[None].to(device)
 
@@ -132,7 +134,9 @@ class ActionModel:
         """
         state = np.asarray(state, dtype=np.float64)
         if state.shape != (len(self.contract.state_names),) or not np.isfinite(state).all():
-            raise ValueError(f"expected {len(self.contract.state_names)} finite state values, got {state}")
+            raise ValueError(
+                f"expected {len(self.contract.state_names)} finite state values, got {state}"
+            )
         expected = (self._config.num_queries, self._config.backbone.text_width)
         if latent.shape != expected or not np.isfinite(latent).all():
             raise ValueError(f"expected a finite latent action {expected}, got {latent.shape}")
@@ -141,7 +145,9 @@ class ActionModel:
         normalized = self._stats["state"].normalize(state)
         actions = sample_actions(
             self._expert,
-            _stack(images, self._config.expert_cameras, self._config.expert.image_size, self.device),
+            _stack(
+                images, self._config.expert_cameras, self._config.expert.image_size, self.device
+            ),
             torch.from_numpy(np.asarray(latent, dtype=np.float32))[None].to(self.device),
             torch.from_numpy(normalized)[None].to(self.device),
             self._config.flow.steps,

@@ -49,7 +49,9 @@ def add_parser(subparsers) -> None:
         description=DEMONSTRATE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demonstrate.add_argument("--config", default=DEFAULT_CONFIG, help=f"YAML file ({DEFAULT_CONFIG})")
+    demonstrate.add_argument(
+        "--config", default=DEFAULT_CONFIG, help=f"YAML file ({DEFAULT_CONFIG})"
+    )
     demonstrate.add_argument("--out", help="folder (default: the file's dataset)")
     demonstrate.add_argument("--episodes", type=int, help="how many (default: the file's)")
     demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
@@ -86,7 +88,9 @@ def _demonstrate(contract, config, folder: str, workers: int | None) -> None:
     present = sum((Path(folder) / f"shard-{index:05d}").exists() for index in range(total))
     if present == total:
         return
-    print(f"making demonstrations in {folder}: {config.episodes} episodes, {present} of {total} shards there")
+    print(
+        f"making demonstrations in {folder}: {config.episodes} episodes, {present} of {total} shards there"
+    )
     with tqdm(total=total, unit="shard") as progress:
         failures = make_demonstrations(
             folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)

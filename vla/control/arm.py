@@ -99,7 +99,9 @@ class ArmController:
             )
         age = now - chunk.stamp
         if age > self.config.max_chunk_age:
-            raise ChunkError("stale", f"observation is {age:.2f} s old, limit {self.config.max_chunk_age}")
+            raise ChunkError(
+                "stale", f"observation is {age:.2f} s old, limit {self.config.max_chunk_age}"
+            )
         if self._trajectory is not None and chunk.stamp < self._trajectory.chunk.stamp:
             raise ChunkError("stale", "an older observation's chunk came after a newer one's")
         self._trajectory = trajectory

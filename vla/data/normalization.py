@@ -92,7 +92,9 @@ def read_norm_stats(path: str | Path, names: dict[str, tuple[str, ...]]) -> dict
             for kind, entry in plain.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NormalizationError(f"normalisation statistics {path} cannot be read: {error}") from error
+        raise NormalizationError(
+            f"normalisation statistics {path} cannot be read: {error}"
+        ) from error
     for kind, expected in names.items():
         if kind not in stats:
             raise NormalizationError(f"{path} has no statistics for '{kind}'")

@@ -73,7 +73,11 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def learned_policy(
-    reasoner: Reasoner, action_model: ActionModel, response: str | None, latent_every: int, seed: int
+    reasoner: Reasoner,
+    action_model: ActionModel,
+    response: str | None,
+    latent_every: int,
+    seed: int,
 ) -> ChunkPolicy:
     """A checkpoint's two halves as one chunk policy for one episode."""
     state: dict = {"calls": 0, "latent": None}

@@ -157,7 +157,9 @@ class ActionExpert(nn.Module):
 
     def _angles(self, start: int, count: int, device: torch.device) -> torch.Tensor:
         positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
-        return rotary_angles(positions, self.config.width // self.config.heads, self.config.rope_theta)
+        return rotary_angles(
+            positions, self.config.width // self.config.heads, self.config.rope_theta
+        )
 
 
 def repeat_context(cache: ContextCache, times: int) -> ContextCache:

@@ -113,7 +113,9 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
     hints = get_type_hints(kind)
     known = {entry.name for entry in fields(kind)}
     if unknown := sorted(values.keys() - known):
-        raise CheckpointError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise CheckpointError(
+            f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
     built = {}
     for name, value in values.items():
         if is_dataclass(hints[name]) and isinstance(value, dict):

@@ -35,14 +35,18 @@ class ConvStem(nn.Module):
         super().__init__()
         widths = [3, width // 8, width // 4, width // 2, width]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size=3 if index else 5, stride=2, padding=1 if index else 2)
+            nn.Conv2d(
+                before, after, kernel_size=3 if index else 5, stride=2, padding=1 if index else 2
+            )
             for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
         )
         self.norms = nn.ModuleList(nn.GroupNorm(4, after) for after in widths[1:])
         self.films = nn.ModuleList(FiLM(condition_width, after) for after in widths[2:])
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+        for index, (convolution, norm) in enumerate(
+            zip(self.convolutions, self.norms, strict=True)
+        ):
             x = norm(convolution(x))
             if index:
                 x = self.films[index - 1](x, condition)
@@ -72,7 +76,9 @@ class Block(nn.Module):
         self.projection = nn.Linear(width, width)
         self.film = FiLM(condition_width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width)
+        )
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = x.shape

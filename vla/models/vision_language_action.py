@@ -41,9 +41,7 @@ class ReasoningModel(nn.Module):
         """Scores [..., vocabulary + Q] of hidden states."""
         return torch.cat([self.backbone.logits(hidden), hidden @ self.query_output.T], dim=-1)
 
-    def forward(
-        self, images: torch.Tensor, text: TextBatch
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor, text: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Training pass. images: uint8 [B, C, 3, S, S].
 
         Returns the latent actions [A, Q, D] of the A rows with queries, and the mean cross-entropy

@@ -121,7 +121,9 @@ def observation_of(
     return images, state_vector(*simulator.end_effector_pose(), simulator.gripper_width)
 
 
-def _record(frames: _Frames, simulator: TableTopSimulator, controller: ArmController, chunk) -> None:
+def _record(
+    frames: _Frames, simulator: TableTopSimulator, controller: ArmController, chunk
+) -> None:
     images, state = observation_of(simulator, controller.contract)
     for name, image in images.items():
         frames.images.setdefault(name, []).append(image)

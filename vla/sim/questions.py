@@ -15,7 +15,12 @@ def _listing(names: list[str]) -> str:
 
 def _contents(words: EpisodeWords, generator: np.random.Generator) -> tuple[str, str]:
     question = generator.choice(
-        ("what is on the table ?", "what do you see ?", "describe the scene .", "list the objects .")
+        (
+            "what is on the table ?",
+            "what do you see ?",
+            "describe the scene .",
+            "list the objects .",
+        )
     )
     # Left to right as the robot sees it, so that one scene has one answer.
     names = sorted(words.objects, key=lambda name: -words.objects[name][1])

@@ -205,8 +205,13 @@ class TableTopSimulator:
         Raises ValueError on another shape or a value that is not finite; the arm then holds.
         """
         joint_positions = np.asarray(joint_positions, dtype=np.float64)
-        if joint_positions.shape != (7,) or not np.isfinite([*joint_positions, gripper_width]).all():
-            raise ValueError(f"expected 7 finite joint positions and a width, got {joint_positions}")
+        if (
+            joint_positions.shape != (7,)
+            or not np.isfinite([*joint_positions, gripper_width]).all()
+        ):
+            raise ValueError(
+                f"expected 7 finite joint positions and a width, got {joint_positions}"
+            )
         self.data.ctrl[:7] = np.clip(joint_positions, panda.JOINT_LOWER, panda.JOINT_UPPER)
         self._width_command = float(np.clip(gripper_width, 0.0, panda.OPEN_WIDTH))
 

@@ -56,7 +56,10 @@ class BatchMaker:
     def make(self, step: int) -> Batch:
         """The batch of that step."""
         generator = np.random.default_rng([self.config.seed, step])
-        frames = [self._locate(index) for index in generator.integers(len(self), size=self.config.batch_size)]
+        frames = [
+            self._locate(index)
+            for index in generator.integers(len(self), size=self.config.batch_size)
+        ]
         acting = self.config.batch_size - self.config.question_rows
         cameras = sorted({*self.model.vlm_cameras, *self.model.expert_cameras})
         images = {
@@ -119,7 +122,9 @@ def _stack(images: dict[str, np.ndarray], cameras: tuple[str, ...]) -> torch.Ten
     )
 
 
-def corpus(generator: np.random.Generator, shards: list[Shard], model: InstructVLAConfig) -> list[str]:
+def corpus(
+    generator: np.random.Generator, shards: list[Shard], model: InstructVLAConfig
+) -> list[str]:
     """Sentences that a tokenizer should know: instructions, answers, questions."""
     sentences = []
     for shard in shards[:10]:

@@ -17,7 +17,8 @@ class TrainConfig:
 
     preset: of the model. contract: embodiment contract file, relative to the configuration file or
     absolute. dataset: folder of frame shards, made from `demonstrations` where shards are missing.
-    output: folder of the run. steps, batch_size: of the optimiser; question_rows: rows of each batch
+    output: folder of the run. initialize_from: checkpoint folder whose weights, tokenizer and
+    statistics a new run starts with; empty for random weights. steps, batch_size: of the optimiser; question_rows: rows of each batch
     that ask about the scene instead of acting. think_share: of action rows that answer first.
     flow_samples: noise draws per chunk. learning_rate: peak, reached after warmup_steps, then cosine
     to final_rate_share of it. text_weight: of the cross-entropy. ema_decay: of the averaged weights
@@ -30,6 +31,7 @@ class TrainConfig:
     dataset: str = "datasets/table_top"
     demonstrations: DemonstrationConfig = field(default_factory=DemonstrationConfig)
     output: str = "runs/nano"
+    initialize_from: str = ""
     seed: int = 0
     steps: int = 6000
     batch_size: int = 48

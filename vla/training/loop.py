@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vla.checkpoint import build_model, save_checkpoint
+from vla.checkpoint import build_model, load_weights, open_checkpoint, save_checkpoint
 from vla.contract import EmbodimentContract
 from vla.data.frames import Shard
 from vla.data.normalization import NormStats, measure, read_norm_stats, write_norm_stats
@@ -37,7 +38,9 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     low = config.final_rate_share
-    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return config.learning_rate * (
+        low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    )
 
 
 def measure_statistics(shards: list[Shard], contract: EmbodimentContract) -> dict[str, NormStats]:
@@ -163,11 +166,20 @@ def train(
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
+    source = open_checkpoint(config.initialize_from) if config.initialize_from else None
+    if source is not None:
+        contract.require_same(source.contract, "ours", f"that of {config.initialize_from}")
+        for name in ("tokenizer.json", "norm_stats.json"):
+            if not (output / name).is_file():
+                shutil.copy(source.folder / name, output / name)
     write_train_config(config, output / "train.yaml")
     tokenizer, stats = _prepare_words_and_statistics(output, shards, contract, config)
     trainer = Trainer(config, contract, device)
     if (output / STATE_FILE).is_file():
         trainer.load(output / STATE_FILE)
+    elif source is not None:
+        load_weights(source, trainer.model, "", device)
+        trainer.average.load_state_dict(trainer.model.state_dict())
     batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config)
     writer = SummaryWriter(str(output / "tensorboard"), purge_step=trainer.step)
     progress = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=5)
