@@ -41,8 +41,8 @@ def _plate() -> str:
     return (
         '<body name="plate" pos="0.5 0 0">'
         f'<geom class="plate" type="cylinder" size="{PLATE_RADIUS} 0.004" pos="0 0 0.004"/>'
-        f'<geom class="plate" type="cylinder" size="{PLATE_RADIUS * 0.7:.4f} 0.0045" pos="0 0 0.0045"'
-        ' rgba="0.75 0.75 0.78 1"/></body>'
+        f'<geom class="plate" type="cylinder" size="{PLATE_RADIUS * 0.7:.4f} 0.0045" '
+        'pos="0 0 0.0045" rgba="0.75 0.75 0.78 1"/></body>'
     )
 
 
@@ -58,7 +58,8 @@ def _cabinet() -> str:
       <body name="drawer" pos="0 -{depth} 0.004">
         <joint name="drawer" type="slide" axis="0 -1 0" range="0 {DRAWER_TRAVEL}" damping="12"
                frictionloss="1.5" armature="0.2"/>
-        <geom class="drawer" type="box" size="{width - 0.012} 0.006 0.034" pos="0 0 0.038" mass="0.4"/>
+        <geom class="drawer" type="box" size="{width - 0.012} 0.006 0.034" pos="0 0 0.038"
+              mass="0.4"/>
         <geom class="drawer" type="box" size="{width - 0.016} {depth - 0.01} 0.003"
               pos="0 {depth - 0.005} 0.008" mass="0.2"/>
         <geom class="handle" type="box" size="0.007 {-HANDLE_OFFSET[1] / 2:.4f} 0.006"
@@ -79,11 +80,14 @@ def _objects() -> str:
             f'<geom name="block{index}" class="object" type="box" size="0.021 0.021 0.021" '
             'mass="0.08"/></body>'
         )
+    # A cylinder between two flat pads creeps out of them, so a box of its width is what collides.
     for index in range(CAN_SLOTS):
         text += (
             f'<body name="can{index}" pos="-3 {index} -0.6"><freejoint name="can{index}"/>'
-            f'<geom name="can{index}" class="object" type="cylinder" size="0.023 0.038" '
-            'mass="0.1"/>'
+            f'<geom name="can{index}" type="cylinder" size="0.023 0.038" contype="0" conaffinity="0" '
+            'mass="0"/>'
+            f'<geom name="can{index}_hull" class="object" type="box" group="4" '
+            'size="0.019 0.023 0.038" mass="0.1"/>'
             f'<geom name="can{index}_lid" type="cylinder" size="0.018 0.001" pos="0 0 0.038" '
             'rgba="0.8 0.8 0.82 1" contype="0" conaffinity="0" mass="0"/></body>'
         )
@@ -121,11 +125,13 @@ def scene_xml() -> str:
   </asset>
   <worldbody>
     <light name="key" pos="0.6 0.6 1.8" dir="0 -0.3 -1" diffuse="0.6 0.6 0.6" castshadow="true"/>
-    <light name="fill" pos="0.8 -0.8 1.6" dir="-0.2 0.4 -1" diffuse="0.3 0.3 0.3" castshadow="false"/>
+    <light name="fill" pos="0.8 -0.8 1.6" dir="-0.2 0.4 -1" diffuse="0.3 0.3 0.3"
+           castshadow="false"/>
     <geom name="floor" type="plane" size="6 6 0.1" pos="0 0 -0.7" rgba="0.55 0.55 0.57 1"/>
     <geom name="table" type="box" size="0.55 0.65 0.35" pos="0.3 0 -0.35" rgba="0.7 0.65 0.6 1"
           friction="1 0.01 0.0005"/>
-    <camera name="front" pos="1.15 0 0.82" xyaxes="0.0000 1.0000 0.0000 -0.7761 0.0000 0.6306" fovy="42"/>
+    <camera name="front" pos="1.15 0 0.82" xyaxes="0.0000 1.0000 0.0000 -0.7761 0.0000 0.6306"
+            fovy="42"/>
     <camera name="overview" pos="1.2 -0.85 0.8" xyaxes="0.7557 0.6549 -0.0000 -0.3388 0.3910 0.8558"
             fovy="45"/>
     {panda.arm_body()}

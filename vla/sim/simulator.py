@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import weakref
 from dataclasses import dataclass
 
 import mujoco
@@ -76,14 +76,14 @@ class TableTopSimulator:
         self.task = Task("pick", "")
         self._lifted: set[str] = set()
         self._width_command = panda.OPEN_WIDTH
-        atexit.register(self.close)
+        # Rendering contexts must be freed before the interpreter goes, and no later than this
+        # object; a reference to close() would keep it for good.
+        weakref.finalize(self, _free, self._renderers)
         self.reset(0, "pick")
 
     def close(self) -> None:
         """Frees the rendering contexts."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        _free(self._renderers)
 
     # Scene
 
@@ -141,7 +141,7 @@ class TableTopSimulator:
             x, y = self._free_place(generator, taken, 0.035)
             address = model.joint(body).qposadr[0]
             data.qpos[address : address + 3] = x, y, size[-1] + 0.001
-            yaw = generator.uniform(-0.4, 0.4)
+            yaw = generator.uniform(-0.4, 0.4) * (kind == "block")
             data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             self.scene_objects[name] = SceneObject(name, body, size)
         self._park_unused()
@@ -178,6 +178,7 @@ class TableTopSimulator:
         geom.rgba[:3] = np.clip(shade + generator.uniform(-0.03, 0.03, 3), 0, 1)
         if body.startswith("can"):
             self.model.geom(f"{body}_lid").pos[2] = size[-1]
+            self.model.geom(f"{body}_hull").size[:] = 0.8 * size[0], size[0], size[1]
 
     def _set_light(self, generator: np.random.Generator) -> None:
         model = self.model
@@ -327,7 +328,10 @@ class TableTopSimulator:
         )
 
     def parse_task(self, text: str) -> Task:
-        """Reads a task and checks that its target is there. Raises ValueError that says what is not."""
+        """Reads a task and checks that its target is there.
+
+        Raises ValueError that says what cannot be read or is not there.
+        """
         task = parse_task(text)
         if task.target != "drawer" and task.target not in self.scene_objects:
             raise ValueError(f"there is no {task.target}; there are: {', '.join(self.objects())}")
@@ -371,6 +375,12 @@ class TableTopSimulator:
         focal = self.camera_size / 2 / np.tan(np.radians(self.model.camera(camera).fovy[0]) / 2)
         centre = (self.camera_size - 1) / 2
         return np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]])
+
+
+def _free(renderers: dict[int, mujoco.Renderer]) -> None:
+    for renderer in renderers.values():
+        renderer.close()
+    renderers.clear()
 
 
 def _geom_range(model: mujoco.MjModel, body: str) -> tuple[int, int]:

@@ -15,15 +15,15 @@ from vla.sim.demonstrations import DemonstrationConfig
 class TrainConfig:
     """A training run.
 
-    preset: of the model. contract: embodiment contract file, relative to the configuration file or
-    absolute. dataset: folder of frame shards, made from `demonstrations` where shards are missing.
+    preset: of the model. contract: embodiment contract, the path of a file or the name of a shipped
+    one. dataset: folder of frame shards, made from `demonstrations` where shards are missing.
     output: folder of the run. initialize_from: checkpoint folder whose weights, tokenizer and
-    statistics a new run starts with; empty for random weights. steps, batch_size: of the optimiser; question_rows: rows of each batch
-    that ask about the scene instead of acting. think_share: of action rows that answer first.
-    flow_samples: noise draws per chunk. learning_rate: peak, reached after warmup_steps, then cosine
-    to final_rate_share of it. text_weight: of the cross-entropy. ema_decay: of the averaged weights
-    that are exported. shift: random image shift [px]; brightness: relative; state_noise: standard
-    deviation on the normalised state.
+    statistics a new run starts with; empty for random weights. steps, batch_size: of the optimiser;
+    question_rows: rows of each batch that ask about the scene instead of acting. think_share: of
+    action rows that answer first. flow_samples: noise draws per chunk. learning_rate: peak, reached
+    after warmup_steps, then cosine to final_rate_share of it. text_weight: of the
+    cross-entropy. ema_decay: of the averaged weights that are exported. shift: random image shift
+    [px]; brightness: relative; state_noise: standard deviation on the normalised state.
     """
 
     preset: str = "nano"
