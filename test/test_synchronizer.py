@@ -23,7 +23,7 @@ def synchronized(count: int, slop: float, queue_size: int = 10):
     sets = []
     synchronizer = OwnApproximateTimeSynchronizer(sources, queue_size, slop)
     synchronizer.registerCallback(
-        lambda *messages: sets.append([round(stamp_to_seconds(m.header.stamp), 6) for m in messages])
+        lambda *group: sets.append([round(stamp_to_seconds(m.header.stamp), 6) for m in group])
     )
     return sources, sets
 

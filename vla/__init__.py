@@ -1,4 +1,4 @@
-"""vla: the ROS-free library of vla_ros (models, data, training, control, evaluation, simulation)."""
+"""The ROS-free library of vla_ros: models, data, training, control, evaluation, simulation."""
 
 import ctypes
 import os

@@ -14,8 +14,8 @@ from vla.contract import CameraContract
 def prepare_image(image: np.ndarray, camera: CameraContract) -> np.ndarray:
     """Crops the centre to the contract's aspect ratio and resizes by area averaging.
 
-    image: uint8 [H, W, 3] RGB. Returns uint8 [camera.height, camera.width, 3]; the input itself when
-    it already has that size. Raises ValueError on another dtype or shape.
+    image: uint8 [H, W, 3] RGB. Returns uint8 [camera.height, camera.width, 3]; the input itself
+    when it already has that size. Raises ValueError on another dtype or shape.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(

@@ -25,13 +25,13 @@ from vla.control.loop import (
     LoopLimits,
 )
 from vla.control.session import HoldReason, InstructionSession
+from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.chunk_message import chunk_from_message
 from vla_nodes.diagnostics import WARN
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.liveliness import watch_writers
 from vla_nodes.node import ManagedNode, run
-from vla_nodes.resources import contract_path
 from vla_nodes.settings import Setting
 
 # A gripper command is repeated although nothing changed, for a gripper that was started late [s].

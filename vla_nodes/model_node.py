@@ -18,11 +18,11 @@ import numpy as np
 from vla_ros.msg import Instruction, Observation
 
 from vla.contract import EmbodimentContract, load_contract
+from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.conversions import image_to_array, stamp_to_nanoseconds, stamp_to_seconds
 from vla_nodes.latest import Latest, Worker
 from vla_nodes.node import ManagedNode
-from vla_nodes.resources import contract_path
 from vla_nodes.settings import Setting
 
 # Observations from further ahead of our clock than this come from another clock [s].

@@ -18,6 +18,7 @@ from vla_ros.msg import Observation
 
 from vla.contract import CameraContract, load_contract, state_vector
 from vla.observation import prepare_image
+from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.conversions import (
     NANOSECONDS,
@@ -31,7 +32,6 @@ from vla_nodes.conversions import (
     stamp_to_nanoseconds,
 )
 from vla_nodes.node import ManagedNode, Setting, run
-from vla_nodes.resources import contract_path
 from vla_nodes.synchronizer import ApproximateTimeSynchronizer, Subscriber
 
 # Two seconds at 100 Hz: more than images are ever behind the joint states.

@@ -25,6 +25,7 @@ from vla.data.bag import BagError, dump_yaml
 from vla.data.bag_reader import recover_bag, unfinished_bags
 from vla.data.episode import EpisodeResult, EpisodeWriter, RecordedTopic
 from vla.data.message_types import load_message_type
+from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.diagnostics import ERROR, WARN
 from vla_nodes.node import ManagedNode, run
@@ -38,7 +39,6 @@ from vla_nodes.recorded_topics import (
     type_name,
 )
 from vla_nodes.recorder_settings import SETTINGS
-from vla_nodes.resources import contract_path
 
 POLL_PERIOD = 0.04
 MEBIBYTE = 1024 * 1024

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from vla.cli.errors import CommandError
+from vla.resources import contract_path, given_or_shared
 
 DESCRIPTION = """\
 Start the simulator and all nodes, have the robot follow a few typed instructions, and judge it.
@@ -35,7 +36,6 @@ examples:
   vla demo --checkpoint checkpoints/nano --output output
   vla demo --config my_instructions.yaml --no-video
 """
-ROOT = Path(__file__).resolve().parents[2]
 ACTIVE_TIMEOUT = 180.0
 SHUTDOWN_TIMEOUT = 10.0
 PACKAGES = ("ros-rclpy", "torch", "transformers", "mujoco", "numpy", "rosbags", "mcap", "mink")
@@ -50,12 +50,14 @@ def add_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--checkpoint", default=str(_file("checkpoints/nano")), help="folder of the policy"
+        "--checkpoint",
+        default="checkpoints/nano",
+        help="folder of the policy (default: checkpoints/nano)",
     )
     parser.add_argument(
         "--config",
         type=Path,
-        default=_file("config/demo.yaml"),
+        default=Path("config/demo.yaml"),
         help="what to ask of the robot (default: config/demo.yaml)",
     )
     parser.add_argument(
@@ -81,8 +83,9 @@ def add_parser(subparsers) -> None:
 def run_demo(arguments: argparse.Namespace) -> int:
     """Runs the demonstration; 0 when enough instructions succeeded, 1 when not."""
     started = time.monotonic()
-    config = load_demo_config(arguments.config)
-    if not Path(arguments.checkpoint).is_dir():
+    config = load_demo_config(given_or_shared(arguments.config))
+    arguments.checkpoint = given_or_shared(arguments.checkpoint)
+    if not arguments.checkpoint.is_dir():
         raise CommandError(
             f"there is no checkpoint {arguments.checkpoint}: give one with --checkpoint, or make "
             "it with 'vla train'"
@@ -161,7 +164,7 @@ def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> N
         "vla.cli",
         "launch",
         arguments.launch_file,
-        f"checkpoint:={Path(arguments.checkpoint).resolve()}",
+        f"checkpoint:={arguments.checkpoint.resolve()}",
     ]
     log = output / "demo.log"
     # Ended from outside, it must still take the nodes along.
@@ -226,7 +229,7 @@ def _write_report(
     for bag in bags:
         validate_bag(bag)
     metadata = [read_metadata(bag).custom_data for bag in bags]
-    contract = load_contract(_file("config/contracts/sim_panda.yaml"))
+    contract = load_contract(contract_path("sim_panda"))
     timing = measure_graph(bags, contract)
     table = format_table(timing)
     (output / "latency.md").write_text(table)
@@ -327,14 +330,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _short(path: Path) -> str:
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
-
-
-def _file(relative: str) -> Path:
-    """A file of the package: in the checkout, else in the installed share folder."""
-    if (ROOT / relative).exists():
-        return ROOT / relative
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        candidate = Path(prefix) / "share" / "vla_ros" / relative
-        if prefix and candidate.exists():
-            return candidate
-    return ROOT / relative

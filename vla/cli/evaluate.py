@@ -10,7 +10,8 @@ from vla.cli.errors import CommandError
 
 DESCRIPTION = """\
 Measure a checkpoint in the simulator, in process: success per task family with its 95% interval,
-how often another object than the named one was taken, and with --think whether the answers are right.
+how often another object than the named one was taken, and with --think how often the answer was
+right.
 
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
@@ -28,7 +29,9 @@ def add_parser(subparsers) -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder")
+    parser.add_argument(
+        "--checkpoint", default=DEFAULT_CHECKPOINT, help=f"folder ({DEFAULT_CHECKPOINT})"
+    )
     parser.add_argument("--family", action="append", help="task family; repeatable (default: all)")
     parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (0:100)")
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
@@ -64,12 +67,14 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         table,
     )
     from vla.models.config import CheckpointError
+    from vla.resources import given_or_shared
     from vla.sim.tasks import FAMILIES
 
     families = arguments.family or list(FAMILIES)
     if unknown := [family for family in families if family not in FAMILIES]:
         raise CommandError(f"unknown family '{unknown[0]}'; known: {', '.join(FAMILIES)}")
     seeds = _seeds(arguments.seeds)
+    folder = given_or_shared(arguments.checkpoint)
     settings = EvaluationSettings(
         think=arguments.think,
         steps_per_chunk=arguments.steps_per_chunk,
@@ -77,10 +82,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     )
     recorder = _VideoRecorder(arguments.video) if arguments.video else None
     try:
-        checkpoint_id = open_checkpoint(arguments.checkpoint).checkpoint_id
+        checkpoint_id = open_checkpoint(folder).checkpoint_id
         with tqdm(total=len(families) * len(seeds), unit="episode") as progress:
             results = evaluate(
-                arguments.checkpoint,
+                folder,
                 families,
                 seeds,
                 settings,
@@ -106,18 +111,28 @@ class _VideoRecorder:
     """Writes the overview of the first minute or so of episodes."""
 
     FRAMES = 900
+    RATE = 10
+    SIZE = 480
 
     def __init__(self, path: str):
-        import imageio
+        import av
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._writer = imageio.get_writer(path, fps=10, codec="libx264", macro_block_size=16)
+        self._container = av.open(path, "w")
+        self._stream = self._container.add_stream("libx264", rate=self.RATE)
+        self._stream.width = self._stream.height = self.SIZE
+        self._stream.pix_fmt = "yuv420p"
         self._left = self.FRAMES
 
     def add(self, simulator) -> None:
+        import av
+
         if self._left > 0:
             self._left -= 1
-            self._writer.append_data(simulator.render("overview", 480, detailed=True))
+            picture = simulator.render("overview", self.SIZE, detailed=True)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        self._writer.close()
+        self._container.mux(self._stream.encode())
+        self._container.close()

@@ -63,6 +63,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     from vla.contract import load_contract
     from vla.models.config import CheckpointError
     from vla.models.presets import PRESETS, preset
+    from vla.resources import contract_path, given_or_shared
 
     if not arguments.preset and not arguments.checkpoint:
         print("presets: " + ", ".join(sorted(PRESETS)))
@@ -70,12 +71,12 @@ def run_info(arguments: argparse.Namespace) -> int:
     facts: dict[str, object] = {}
     try:
         if arguments.checkpoint:
-            checkpoint = open_checkpoint(arguments.checkpoint)
+            checkpoint = open_checkpoint(given_or_shared(arguments.checkpoint))
             config, contract = checkpoint.config, checkpoint.contract
             facts = {"checkpoint_id": checkpoint.checkpoint_id, "contract": contract.name}
         else:
             config = preset(arguments.preset)
-            contract = load_contract("config/contracts/sim_panda.yaml")
+            contract = load_contract(contract_path("sim_panda"))
     except (CheckpointError, ValueError) as error:
         raise CommandError(str(error)) from error
     with torch.device("meta"):

@@ -8,13 +8,13 @@ that `vla --help` stays quick.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 
+from vla.cli import demo, evaluate, info, launch, talk, train
 from vla.cli.errors import CommandError
 
-COMMAND_MODULES = ("demo", "launch", "talk", "train", "evaluate", "info")
+COMMAND_MODULES = (demo, launch, talk, train, evaluate, info)
 
 DESCRIPTION = """\
 Vision-language-action policies on ROS 2 robots.
@@ -35,13 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMAND_MODULES:
-        try:
-            module = importlib.import_module(f"vla.cli.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"vla.cli.{name}":
-                raise
-            continue
+    for module in COMMAND_MODULES:
         module.add_parser(subparsers)
     return parser
 

@@ -65,10 +65,11 @@ def _read(path: str, overrides: list[str] = ()):
     import yaml
 
     from vla.models.config import CheckpointError, from_dict
+    from vla.resources import given_or_shared
     from vla.training.config import TrainConfig, read_train_config
 
     try:
-        values = asdict(read_train_config(path))
+        values = asdict(read_train_config(given_or_shared(path)))
         for override in overrides:
             name, separator, text = override.partition("=")
             if not separator:
@@ -76,6 +77,17 @@ def _read(path: str, overrides: list[str] = ()):
             values[name] = yaml.safe_load(text)
         return from_dict(TrainConfig, values, "--set")
     except CheckpointError as error:
+        raise CommandError(str(error)) from error
+
+
+def _contract(config):
+    """The embodiment contract that a configuration names."""
+    from vla.contract import load_contract
+    from vla.resources import contract_path
+
+    try:
+        return load_contract(contract_path(config.contract))
+    except ValueError as error:
         raise CommandError(str(error)) from error
 
 
@@ -89,7 +101,8 @@ def _demonstrate(contract, config, folder: str, workers: int | None) -> None:
     if present == total:
         return
     print(
-        f"making demonstrations in {folder}: {config.episodes} episodes, {present} of {total} shards there"
+        f"making demonstrations in {folder}: {config.episodes} episodes, "
+        f"{present} of {total} shards there"
     )
     with tqdm(total=total, unit="shard") as progress:
         failures = make_demonstrations(
@@ -102,16 +115,11 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
     """Makes what is missing of a dataset."""
     from dataclasses import replace
 
-    from vla.contract import ContractError, load_contract
-
     config = _read(arguments.config)
     demonstrations = config.demonstrations
     if arguments.episodes:
         demonstrations = replace(demonstrations, episodes=arguments.episodes)
-    try:
-        contract = load_contract(config.contract)
-    except ContractError as error:
-        raise CommandError(str(error)) from error
+    contract = _contract(config)
     _demonstrate(contract, demonstrations, arguments.out or config.dataset, arguments.workers)
     return 0
 
@@ -120,7 +128,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues."""
     import torch
 
-    from vla.contract import ContractError, load_contract
+    from vla.contract import ContractError
     from vla.data.frames import DatasetError, read_dataset
     from vla.models.config import CheckpointError
     from vla.training.loop import train
@@ -130,8 +138,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    contract = _contract(config)
     try:
-        contract = load_contract(config.contract)
         _demonstrate(contract, config.demonstrations, config.dataset, None)
         shards = read_dataset(config.dataset, contract)
         print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")

@@ -21,13 +21,14 @@ from vla.sim import panda
 class ArmControllerConfig:
     """Limits and timing of the arm controller.
 
-    control_rate: calls of step() per second [Hz]. max_chunk_age: oldest observation that a chunk may
-    still act on [s]. lookahead: how far ahead of now the chunk is read [s], which makes up for the
-    lag of inverse kinematics and servos. workspace_min, workspace_max: box of the tool in the base
-    frame [m]. max_linear_speed [m/s], max_angular_speed [rad/s]: of the tool. max_joint_velocity:
-    [rad/s] each. max_following_error: between commanded and measured joints before the command is
-    drawn back to the measured state [rad]. settle_time, settle_distance, settle_angle: the motion
-    has settled when the targets of the last settle_time seconds stay within the other two.
+    control_rate: calls of step() per second [Hz]. max_chunk_age: oldest observation that a chunk
+    may still act on [s]. lookahead: how far ahead of now the chunk is read [s], which makes up for
+    the lag of inverse kinematics and servos. workspace_min, workspace_max: box of the tool in the
+    base frame [m]. max_linear_speed [m/s], max_angular_speed [rad/s]: of the tool.
+    max_joint_velocity: [rad/s] each. max_following_error: between commanded and measured joints
+    before the command is drawn back to the measured state [rad]. settle_time, settle_distance,
+    settle_angle: the motion has settled when the targets of the last settle_time seconds stay
+    within the other two.
     """
 
     control_rate: float = 50.0
@@ -88,9 +89,9 @@ class ArmController:
     def accept(self, chunk: ActionChunk, now: float) -> None:
         """Takes a chunk over from the next step on; steps whose time has passed are skipped.
 
-        Raises ChunkError for a chunk of another shape or time step, with values that are not finite,
-        or from an observation older than max_chunk_age or than the chunk in execution; what was
-        being executed then goes on.
+        Raises ChunkError for a chunk of another shape or time step, with values that are not
+        finite, or from an observation older than max_chunk_age or than the chunk in execution; what
+        was being executed then goes on.
         """
         trajectory = ChunkTrajectory(chunk)
         if abs(chunk.time_step - self.contract.time_step) > 1e-6:

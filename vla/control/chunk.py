@@ -26,8 +26,8 @@ class ActionChunk:
 
     stamp: of the observation [s]. time_step: between actions [s]. actions: [H, 7], metres and
     rotation vector (base frame) from the previous step's target, gripper 1 open 0 closed.
-    reference_position [3] and reference_quaternion [4] (x y z w): the observed tool pose, from which
-    the first action counts.
+    reference_position [3] and reference_quaternion [4] (x y z w): the observed tool pose, from
+    which the first action counts.
     """
 
     stamp: float
@@ -61,7 +61,7 @@ def check_chunk(chunk: ActionChunk) -> None:
 
 
 class ChunkTrajectory:
-    """A chunk as a continuous path of tool targets; step k is due at stamp + (k + 1) * time_step."""
+    """A chunk as a path of tool targets; step k is due at stamp + (k + 1) * time_step."""
 
     def __init__(self, chunk: ActionChunk):
         check_chunk(chunk)
@@ -78,7 +78,7 @@ class ChunkTrajectory:
         return self.chunk.stamp + len(self.chunk.actions) * self.chunk.time_step
 
     def target(self, time: float) -> ToolTarget:
-        """The target due at `time` [s], interpolated; before and after the chunk its first and last."""
+        """The target due at `time` [s], interpolated; outside the chunk its first or last."""
         horizon = len(self.chunk.actions)
         phase = float(np.clip((time - self.chunk.stamp) / self.chunk.time_step, 0.0, horizon))
         index = min(int(phase), horizon - 1)

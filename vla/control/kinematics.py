@@ -60,7 +60,7 @@ class DifferentialIK:
         quaternion_xyzw: np.ndarray,
         duration: float,
     ) -> np.ndarray:
-        """Joint positions [n] after moving for `duration` seconds from the given ones to the target.
+        """Joint positions [n] after moving for `duration` seconds from the given ones to a target.
 
         Raises mink.MinkError where no step within the limits exists.
         """

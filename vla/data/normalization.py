@@ -100,7 +100,8 @@ def read_norm_stats(path: str | Path, names: dict[str, tuple[str, ...]]) -> dict
             raise NormalizationError(f"{path} has no statistics for '{kind}'")
         if stats[kind].names != tuple(expected):
             raise NormalizationError(
-                f"{path}: '{kind}' is for {list(stats[kind].names)}, the contract has {list(expected)}"
+                f"{path}: '{kind}' is for {list(stats[kind].names)}, "
+                f"the contract has {list(expected)}"
             )
         if not len(stats[kind].q01) == len(stats[kind].q99) == len(expected):
             raise NormalizationError(f"{path}: '{kind}' has values for other dimensions")

@@ -167,8 +167,8 @@ def table(summaries: list[FamilySummary]) -> str:
         answered = "-" if entry.answered_right is None else f"{entry.answered_right:.0%}"
         lines.append(
             f"{entry.family:<14} {entry.episodes:>8}  {entry.success:>7.0%}  "
-            f"{entry.success_low:>5.0%} to {entry.success_high:<5.0%}  {entry.wrong_object:>12.0%}  "
-            f"{entry.median_seconds:>7.1f}  {answered:>12}"
+            f"{entry.success_low:>5.0%} to {entry.success_high:<5.0%}  "
+            f"{entry.wrong_object:>12.0%}  {entry.median_seconds:>7.1f}  {answered:>12}"
         )
     return "\n".join(lines)
 

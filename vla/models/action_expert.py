@@ -1,13 +1,14 @@
 """The action expert: a block-masked transformer over vision, latent, state and action tokens.
 
 Blocks see themselves and what comes before (InstructVLA, figure 2): vision | latent and state |
-actions. Nothing before the actions ever looks at them, so the context's keys and values are computed
-once per chunk and each integration step runs the action tokens alone.
+actions. Nothing before the actions ever looks at them, so the context's keys and values are
+computed once per chunk and each integration step runs the action tokens alone.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ def time_embedding(times: torch.Tensor, width: int) -> torch.Tensor:
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and gated MLP on [B, T, D], with keys and values of a context before it."""
+    """Pre-norm attention and gated MLP on [B, T, D], which may also attend to a context."""
 
     def __init__(self, config: ActionExpertConfig):
         super().__init__()
@@ -62,6 +63,11 @@ class Layer(nn.Module):
         context: tuple[torch.Tensor, torch.Tensor] | None = None,
         mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Tokens [B, T, D] after this layer, and their own keys and values.
+
+        angles [T, D / heads / 2]: of rotary positions. context: keys and values that come before
+        the tokens' own. mask [T, N], True where a token may look; None for everywhere.
+        """
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -111,7 +117,7 @@ class ActionExpert(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6)
         sizes = [horizon * width, *config.head_widths, horizon * action_size]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU()]
         self.head = nn.Sequential(*layers[:-1])
         vision_tokens = self.vision.tokens * cameras

@@ -81,7 +81,7 @@ class FlowMatchingConfig:
 
 @dataclass
 class PromptConfig:
-    """The words around an instruction; released weights need the ones that they were trained with."""
+    """The words around an instruction; weights need the ones that they were trained with."""
 
     act: str = "what action should the robot take to {instruction} ?"
     think_suffix: str = " first answer my question ."
@@ -91,8 +91,8 @@ class PromptConfig:
 class InstructVLAConfig:
     """Everything that shapes the weights, except the embodiment contract.
 
-    num_queries: action queries, rows of the latent action. vlm_cameras, expert_cameras: which images
-    of an observation go to which half, by name.
+    num_queries: action queries, rows of the latent action. vlm_cameras, expert_cameras: which
+    images of an observation go to which half, by name.
     """
 
     preset: str = "nano"

@@ -6,6 +6,8 @@ x <- x * (1 + gamma(c)) + beta(c), c the mean over the latent action's tokens.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -22,6 +24,7 @@ class FiLM(nn.Module):
         self.beta = nn.Linear(condition_width, width)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Modulated x, of the same shape."""
         gamma, beta = self.gamma(condition), self.beta(condition)  # [B, D]
         if x.ndim == 4:
             return x * (1 + gamma[:, :, None, None]) + beta[:, :, None, None]
@@ -38,12 +41,13 @@ class ConvStem(nn.Module):
             nn.Conv2d(
                 before, after, kernel_size=3 if index else 5, stride=2, padding=1 if index else 2
             )
-            for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
+            for index, (before, after) in enumerate(pairwise(widths))
         )
         self.norms = nn.ModuleList(nn.GroupNorm(4, after) for after in widths[1:])
         self.films = nn.ModuleList(FiLM(condition_width, after) for after in widths[2:])
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Feature maps of standardised images x under a condition [B, C]."""
         for index, (convolution, norm) in enumerate(
             zip(self.convolutions, self.norms, strict=True)
         ):
@@ -62,6 +66,7 @@ class PatchStem(nn.Module):
         self.projection = nn.Conv2d(3, width, kernel_size=stride, stride=stride)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Feature maps of standardised images x; the condition has no part in them."""
         return self.projection(x)
 
 
@@ -81,6 +86,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, N, D] after this block under a condition [B, C]."""
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x [B, heads, N, D / heads]
@@ -117,7 +123,7 @@ class FiLMVisionEncoder(nn.Module):
     def forward(
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
     ) -> torch.Tensor:
-        """camera [B]: index of the camera that each image comes from."""
+        """Visual tokens; camera [B] is the index of the camera that each image comes from."""
         pixels = (images.to(condition.dtype) - self.mean) / self.std
         x = self.stem(pixels, condition).flatten(2).transpose(1, 2)  # [B, N, D]
         x = x + self.position + self.camera[camera]

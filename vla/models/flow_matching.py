@@ -33,7 +33,7 @@ def integrate(
     noise: torch.Tensor,
     steps: int,
 ) -> torch.Tensor:
-    """Euler integration of velocity(x, times) from noise [B, H, A] at time 0 to actions at time 1."""
+    """Euler integration of velocity(x, times) from noise [B, H, A], time 0, to actions, time 1."""
     x = noise
     for step in range(steps):
         times = torch.full((len(x),), step / steps, device=x.device, dtype=x.dtype)

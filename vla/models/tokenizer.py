@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer, trained on the corpus of a preset that is trained from scratch."""
+"""A small byte-level BPE tokenizer, learnt from the corpus of a run that starts from scratch."""
 
 from __future__ import annotations
 

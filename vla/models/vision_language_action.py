@@ -67,7 +67,7 @@ class ReasoningModel(nn.Module):
 
     @torch.inference_mode()
     def read(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-        """Reads images [1, C, 3, S, S] and a prompt [1, T]; the cache and the last hidden [1, 1, D]."""
+        """The cache and last hidden state [1, 1, D] of images [1, C, 3, S, S] and prompt [1, T]."""
         cache = DynamicCache()
         embeddings = torch.cat([self._encode(images), self.embed(ids)], dim=1)
         return cache, self.backbone.run(embeddings, cache=cache)[:, -1:]
@@ -123,10 +123,11 @@ class InstructVLA(nn.Module):
         flow_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flow-matching loss and cross-entropy (InstructVLA, section 3.2: their plain sum is trained).
+        """Flow-matching loss and cross-entropy; InstructVLA (section 3.2) trains their plain sum.
 
         The A rows of expert_images [A, C, 3, S, S], state [A, S] and actions [A, H, A'] belong to
-        the rows of `text` that have queries, in order. flow_samples: noise and time draws per chunk.
+        the rows of `text` that have queries, in order. flow_samples: draws of noise and time per
+        chunk.
         """
         latent, text_loss = self.reasoning(vlm_images, text)
         context = repeat_context(

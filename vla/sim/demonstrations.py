@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.contract import EmbodimentContract
+from vla.contract import EmbodimentContract, state_vector
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk
 from vla.data.frames import EpisodeWords, Shard, write_shard
 from vla.observation import prepare_image
-from vla.contract import state_vector
 from vla.sim.expert import plan_chunk
 from vla.sim.rollout import run_steps
 from vla.sim.simulator import TableTopSimulator
@@ -113,7 +112,7 @@ class _Frames:
 def observation_of(
     simulator: TableTopSimulator, contract: EmbodimentContract
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Images by camera name (uint8 [h, w, 3]) and the state vector, as perception would give them."""
+    """Images (uint8 [h, w, 3] by camera name) and the state vector, as perception gives them."""
     images = {
         camera.name: prepare_image(simulator.render(camera.name), camera)
         for camera in contract.cameras

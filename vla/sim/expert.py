@@ -115,7 +115,7 @@ def next_goal(state: ExpertState, family: str) -> Goal:
     if state.gripped:
         # Aim beyond the end, so that servo compliance does not leave the drawer short of it.
         pull = goal_opening - state.drawer + (0.01 if family == "open_drawer" else -0.012)
-        x, y, z = state.grasp
+        x, _, z = state.grasp
         return Goal(np.array([x, state.tool[1] - pull, z]), 0.0, 0.0)
     return _approach(state)
 
@@ -125,7 +125,6 @@ def _next_place_goal(state: ExpertState) -> Goal:
         return _retreat(state)
     if not state.gripped:
         return _approach(state)
-    x, y, _ = state.destination
     offset = float(np.hypot(*(state.grasp[:2] - state.destination[:2])))
     aim = state.tool[:2] + state.destination[:2] - state.grasp[:2]
     if offset > 0.022:

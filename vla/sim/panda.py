@@ -108,8 +108,8 @@ def arm_body() -> str:
         body = f"""
       <body name="panda_link{index}" pos="{position}" quat="{orientation}" gravcomp="1">
         <inertial pos="0 0 0" mass="{mass}" diaginertia="0.02 0.02 0.01"/>
-        <joint name="panda_joint{index}" axis="0 0 1"
-               range="{JOINT_LOWER[index - 1]} {JOINT_UPPER[index - 1]}" armature="0.1" damping="1"/>
+        <joint name="panda_joint{index}" axis="0 0 1" armature="0.1" damping="1"
+               range="{JOINT_LOWER[index - 1]} {JOINT_UPPER[index - 1]}"/>
         {_geoms(f"link{index}", color)}
         {body}
       </body>"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,7 +28,10 @@ _INTO = {
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to do. target: such as "red block", or "drawer"; destination: "bowl", "plate" or ""."""
+    """One thing to do.
+
+    target: such as "red block", or "drawer". destination: "bowl", "plate" or "".
+    """
 
     family: str
     target: str
@@ -68,7 +72,7 @@ def parse_task(text: str) -> Task:
 def task_of_answer(family: str, answer: str) -> Task:
     """The task behind Task.answer(). Raises ValueError when the answer names none."""
     words = answer.rstrip(" .").split()
-    names = [f"{a} {b}" for a, b in zip(words, words[1:], strict=False) if b in KINDS]
+    names = [f"{a} {b}" for a, b in pairwise(words) if b in KINDS]
     target = names[0] if names else "drawer"
     destination = words[-1] if family == "place" else ""
     return parse_task("/".join(part for part in (family, target, destination) if part))
