@@ -108,6 +108,32 @@ class EmbodimentContract:
         return json.loads(json.dumps(asdict(self)))
 
 
+def _typed(kind: type, values: dict[str, Any], source: str) -> Any:
+    """Builds a contract or camera, each entry as its field says.
+
+    Numbers become floats where fields are, so that 10 and 10.0 give the same contract id.
+    """
+    typed = {}
+    for name, value in values.items():
+        wanted = kind.__annotations__.get(name)
+        if wanted == "tuple[str, ...]":
+            if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+                raise ContractError(f"{source}: {name} must be a list of names, got {value!r}")
+            value = tuple(value)
+        elif wanted in ("int", "float"):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or value <= 0 or (wanted == "int" and value != int(value)):
+                raise ContractError(
+                    f"{source}: {name} must be a positive "
+                    f"{'whole number' if wanted == 'int' else 'number'}, got {value!r}"
+                )
+            value = int(value) if wanted == "int" else float(value)
+        elif wanted == "str" and not isinstance(value, str):
+            raise ContractError(f"{source}: {name} must be text, got {value!r}")
+        typed[name] = value
+    return kind(**typed)
+
+
 def contract_from_dict(values: dict[str, Any], source: str = "contract") -> EmbodimentContract:
     """Builds and checks a contract from what the YAML file holds.
 
@@ -122,20 +148,21 @@ def contract_from_dict(values: dict[str, Any], source: str = "contract") -> Embo
     if unknown := sorted(values.keys() - known):
         raise ContractError(f"{source}: unknown entries: {', '.join(unknown)}")
     try:
-        values["cameras"] = tuple(CameraContract(**camera) for camera in values["cameras"])
+        values["cameras"] = tuple(
+            _typed(CameraContract, camera, f"{source}: cameras") for camera in values["cameras"]
+        )
     except TypeError as error:
         raise ContractError(f"{source}: bad camera entry: {error}") from error
-    for name in ("joint_names", "finger_joint_names", "state_names", "action_names"):
-        values[name] = tuple(values[name])
-    contract = EmbodimentContract(**values)
+    contract = _typed(EmbodimentContract, values, source)
+    names = [camera.name for camera in contract.cameras]
+    if len(set(names)) < len(names):
+        raise ContractError(f"{source}: two cameras have the same name: {', '.join(names)}")
     if contract.state_names != STATE_NAMES:
         raise ContractError(f"{source}: state_names must be {list(STATE_NAMES)}")
     if contract.action_names != ACTION_NAMES:
         raise ContractError(f"{source}: action_names must be {list(ACTION_NAMES)}")
     if contract.representation not in REPRESENTATIONS:
         raise ContractError(f"{source}: representation must be one of {list(REPRESENTATIONS)}")
-    if contract.rate <= 0 or contract.horizon < 1 or contract.gripper_open_width <= 0:
-        raise ContractError(f"{source}: rate, horizon and gripper_open_width must be positive")
     contract.camera(contract.reference_camera)
     return contract
 

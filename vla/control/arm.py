@@ -16,6 +16,10 @@ from vla.control.kinematics import DifferentialIK
 from vla.control.rotations import difference, from_rotation_vector, multiply
 from vla.sim import panda
 
+# How far the tool may pass the workspace's walls [m]: without it, the smallest error of inverse
+# kinematics would stop a tool that slides along one.
+WORKSPACE_TOLERANCE = 0.004
+
 
 @dataclass
 class ArmControllerConfig:
@@ -143,9 +147,12 @@ class ArmController:
         if np.abs(lag).max() > error:
             self._commanded = measured + np.clip(lag, -error, error)
             limited = True
-        self._commanded = self.kinematics.step(
+        wanted = self.kinematics.step(
             self._commanded, position, quaternion, 1.0 / self.config.control_rate
         )
+        share = self._allowed_share(wanted)
+        self._commanded = self._commanded + share * (wanted - self._commanded)
+        limited = limited or share < 1.0
         self._gripper_width = self.contract.gripper_open_width * float(target.gripper > 0.5)
         self._note_motion(now, target.position, target.quaternion)
         return self._command(executing=True, limited=limited, age=age)
@@ -155,7 +162,8 @@ class ArmController:
         boxed = np.clip(position, self.config.workspace_min, self.config.workspace_max)
         limited = bool(np.any(boxed != position))
         here, orientation = self.kinematics.tool_pose(self._commanded)
-        # The gain of inverse kinematics leaves part of each step for later: reach is longer by it.
+        # Beyond what one step may cover, as inverse kinematics leaves part of it for later; what
+        # it does cover is limited afterwards.
         reach = self.config.max_linear_speed * 4 / self.config.control_rate
         offset = boxed - here
         distance = float(np.linalg.norm(offset))
@@ -168,6 +176,34 @@ class ArmController:
             turn = from_rotation_vector(turn * (reach / angle))
             quaternion, limited = multiply(turn, orientation), True
         return boxed, quaternion, limited
+
+    def _allowed_share(self, wanted: np.ndarray) -> float:
+        """How much of the step to joint positions `wanted` keeps the tool within its limits, 0..1.
+
+        Inverse kinematics trades position for orientation and for joint limits, so that the tool
+        may go elsewhere than its target, and faster.
+        """
+        here, orientation = self.kinematics.tool_pose(self._commanded)
+        there, turned = self.kinematics.tool_pose(wanted)
+        config = self.config
+        offset = there - here
+        share = min(
+            1.0,
+            config.max_linear_speed / config.control_rate / max(np.linalg.norm(offset), 1e-9),
+            config.max_angular_speed
+            / config.control_rate
+            / max(np.linalg.norm(difference(turned, orientation)), 1e-9),
+        )
+        # A tool that is outside already may always come back.
+        for wall, sign in (
+            (np.array(config.workspace_max), 1),
+            (np.array(config.workspace_min), -1),
+        ):
+            left = sign * (wall - here) + WORKSPACE_TOLERANCE
+            leaving = (sign * offset > 0) & (sign * offset * share > left)
+            if leaving.any():
+                share = min(share, float((left[leaving] / (sign * offset[leaving])).min()))
+        return max(0.0, share)
 
     def _command(self, executing: bool, limited: bool, age: float) -> ArmCommand:
         return ArmCommand(self._commanded.copy(), self._gripper_width, executing, limited, age)

@@ -51,7 +51,10 @@ def check_chunk(chunk: ActionChunk) -> None:
     """Raises ChunkError when the chunk has another shape or holds NaN or infinity."""
     if chunk.actions.ndim != 2 or chunk.actions.shape[1] != 7 or len(chunk.actions) == 0:
         raise ChunkError("shape", f"expected actions [H, 7], got {list(chunk.actions.shape)}")
-    parts = (chunk.actions, chunk.reference_position, chunk.reference_quaternion)
+    reference = (chunk.reference_position, chunk.reference_quaternion)
+    if [np.shape(part) for part in reference] != [(3,), (4,)]:
+        raise ChunkError("shape", "expected a reference position [3] and quaternion [4]")
+    parts = (chunk.actions, chunk.stamp, *reference)
     if not all(np.isfinite(part).all() for part in parts):
         raise ChunkError("non_finite", "the action chunk holds NaN or infinity")
     if not (np.isfinite(chunk.time_step) and chunk.time_step > 0):

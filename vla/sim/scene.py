@@ -84,8 +84,8 @@ def _objects() -> str:
     for index in range(CAN_SLOTS):
         text += (
             f'<body name="can{index}" pos="-3 {index} -0.6"><freejoint name="can{index}"/>'
-            f'<geom name="can{index}" type="cylinder" size="0.023 0.038" contype="0" conaffinity="0" '
-            'mass="0"/>'
+            f'<geom name="can{index}" type="cylinder" size="0.023 0.038" contype="0" '
+            'conaffinity="0" mass="0"/>'
             f'<geom name="can{index}_hull" class="object" type="box" group="4" '
             'size="0.019 0.023 0.038" mass="0.1"/>'
             f'<geom name="can{index}_lid" type="cylinder" size="0.018 0.001" pos="0 0 0.038" '

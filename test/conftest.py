@@ -1,0 +1,64 @@
+"""What tests of the library share: one simulator, one small dataset, one tiny checkpoint.
+
+Heavy packages are imported by the fixtures that need them, so that the node tests start quickly.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
+
+
+@pytest.fixture(scope="session")
+def contract():
+    """The shipped contract of the simulated Panda."""
+    from vla.contract import load_contract
+
+    return load_contract(CONTRACT_PATH)
+
+
+@pytest.fixture(scope="session")
+def simulator():
+    """One simulator for all tests of a process; each test resets it."""
+    from vla.sim.simulator import TableTopSimulator
+
+    simulator = TableTopSimulator()
+    yield simulator
+    simulator.close()
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory, contract):
+    """Folder of two shards of demonstrations, three episodes each, made as `vla train` makes them."""
+    from vla.sim.demonstrations import DemonstrationConfig, make_shard
+
+    folder = tmp_path_factory.mktemp("dataset")
+    config = DemonstrationConfig(
+        episodes=6,
+        episodes_per_shard=3,
+        shares={"pick": 0.5, "place": 0.25, "open_drawer": 0.25},
+        tail_steps=2,
+        detour_share=0.0,
+    )
+    failures = sum(make_shard((index, str(folder), contract, config)) for index in range(2))
+    assert failures < 3, "the expert fails too often to make a dataset"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(dataset, contract):
+    """The dataset's opened shards."""
+    from vla.data.frames import read_dataset
+
+    return read_dataset(dataset, contract)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Folder of a checkpoint of the preset "test" with random weights."""
+    from tiny_checkpoint import save_tiny_checkpoint
+
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("policy") / "tiny")

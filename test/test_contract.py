@@ -1,0 +1,147 @@
+"""The embodiment contract: what it refuses, and that differences are named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from conftest import CONTRACT_PATH
+from scipy.spatial.transform import Rotation
+
+from vla.contract import (
+    STATE_NAMES,
+    ContractError,
+    contract_from_dict,
+    load_contract,
+    state_vector,
+)
+from vla.resources import contract_path, given_or_shared, shared_file
+
+
+def values() -> dict:
+    return yaml.safe_load(CONTRACT_PATH.read_text())
+
+
+def test_shipped_contract(contract):
+    assert contract.time_step == pytest.approx(0.1)
+    assert [camera.name for camera in contract.cameras] == ["front", "wrist"]
+    assert contract.camera("wrist").topic == "camera/wrist/image_raw"
+    assert len(contract.contract_id) == 12 and int(contract.contract_id, 16)
+
+
+def test_what_is_written_reads_as_the_same_contract(contract):
+    again = contract_from_dict(yaml.safe_load(yaml.safe_dump(contract.to_dict())))
+    assert again == contract and again.contract_id == contract.contract_id
+
+
+def test_numbers_of_another_type_are_the_same_contract(contract):
+    again = contract_from_dict(values() | {"rate": 10, "horizon": 16.0})
+    assert again.contract_id == contract.contract_id
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rate": 0.0}, "rate must be a positive number, got 0.0"),
+        ({"rate": "ten"}, "rate must be a positive number, got 'ten'"),
+        ({"horizon": 2.5}, "horizon must be a positive whole number"),
+        ({"joint_names": "panda_joint1"}, "joint_names must be a list of names"),
+        ({"base_frame": 3}, "base_frame must be text"),
+        ({"colour": "white"}, "unknown entries: colour"),
+        ({"state_names": ["x", "y"]}, "state_names must be"),
+        ({"action_names": ["x"]}, "action_names must be"),
+        ({"representation": "absolute"}, "representation must be one of"),
+        ({"reference_camera": "left"}, "no camera 'left'; it has: front, wrist"),
+        ({"cameras": [{"name": "front"}]}, "bad camera entry"),
+        ({"cameras": 3}, "bad camera entry"),
+        ({"cameras": [values()["cameras"][0]] * 2}, "same name: front, front"),
+    ],
+)
+def test_impossible_entry_is_named(change, says):
+    with pytest.raises(ContractError, match=says) as caught:
+        contract_from_dict(values() | change, "my.yaml")
+    assert "my.yaml" in str(caught.value) or "sim_panda" in str(caught.value)
+
+
+def test_missing_entry_is_named():
+    incomplete = values()
+    del incomplete["rate"]
+    with pytest.raises(ContractError, match=r"my\.yaml: missing entries: rate"):
+        contract_from_dict(incomplete, "my.yaml")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ContractError, match=r"none\.yaml: No such file"):
+        load_contract(tmp_path / "none.yaml")
+    path = tmp_path / "broken.yaml"
+    path.write_text("rate: [")
+    with pytest.raises(ContractError, match=r"broken\.yaml is not valid YAML"):
+        load_contract(path)
+    path.write_text("just words")
+    with pytest.raises(ContractError, match="expected a mapping, got str"):
+        load_contract(path)
+
+
+def test_require_same_names_every_difference(contract):
+    contract.require_same(replace(contract))
+    other = replace(contract, rate=20.0, tool_frame="flange")
+    with pytest.raises(ContractError) as caught:
+        contract.require_same(other, own="of the robot", theirs="of the dataset")
+    text = str(caught.value)
+    assert "rate: of the robot 10.0, of the dataset 20.0" in text
+    assert "tool_frame" in text and "'flange'" in text
+    assert "horizon" not in text
+    assert contract.contract_id != other.contract_id
+
+
+def test_state_vector_holds_position_rotation_columns_and_width():
+    rotation = Rotation.from_euler("xyz", [2.9, 0.3, -1.1])
+    state = state_vector(np.array([0.4, 0.1, 0.3]), rotation.as_quat(), 0.05)
+    matrix = rotation.as_matrix()
+    assert state.shape == (len(STATE_NAMES),) and state.dtype == np.float64
+    np.testing.assert_allclose(state[:3], [0.4, 0.1, 0.3])
+    np.testing.assert_allclose(state[3:9], [*matrix[:, 0], *matrix[:, 1]], atol=1e-12)
+    assert state[9] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("position", "quaternion", "width", "says"),
+    [
+        ([0, 0, np.nan], [0, 0, 0, 1], 0.0, "not finite"),
+        ([0, 0, 0], [0, 0, 0, 1], np.inf, "not finite"),
+        ([0, 0, 0], [0, 0, 0, 0], 0.0, "not of unit length"),
+    ],
+)
+def test_state_of_a_broken_pose_is_refused(position, quaternion, width, says):
+    with pytest.raises(ValueError, match=says):
+        state_vector(np.array(position), np.array(quaternion), width)
+
+
+def test_shipped_files_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert contract_path("sim_panda").read_text() == CONTRACT_PATH.read_text()
+    assert contract_path("config/contracts/sim_panda.yaml") == contract_path("sim_panda")
+    assert given_or_shared("config/training/nano.yaml").is_file()
+    with pytest.raises(ValueError, match="there is no contract 'fr9'"):
+        contract_path("fr9")
+    with pytest.raises(FileNotFoundError, match=r"no/such\.yaml"):
+        shared_file("no/such.yaml")
+
+
+def test_a_persons_own_file_comes_before_the_shipped_one(tmp_path, monkeypatch):
+    own = tmp_path / "config" / "contracts" / "sim_panda.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(CONTRACT_PATH.read_text())
+    monkeypatch.chdir(tmp_path)
+    assert contract_path("config/contracts/sim_panda.yaml").resolve() == own
+    assert str(given_or_shared("runs/none")) == "runs/none"
+
+
+def test_installed_files_are_found_by_the_ros_environment(tmp_path, monkeypatch):
+    share = tmp_path / "share" / "vla_ros" / "extra"
+    share.mkdir(parents=True)
+    (share / "robot.yaml").write_text("")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
+    assert shared_file("extra/robot.yaml") == share / "robot.yaml"
