@@ -32,7 +32,7 @@ def simulator():
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory, contract):
-    """Folder of two shards of demonstrations, three episodes each, made as `vla train` makes them."""
+    """Folder of two shards of three demonstrations each, made as `vla train` makes them."""
     from vla.sim.demonstrations import DemonstrationConfig, make_shard
 
     folder = tmp_path_factory.mktemp("dataset")

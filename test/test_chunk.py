@@ -57,7 +57,7 @@ def test_between_steps_the_target_is_between():
     values = np.zeros((2, 7))
     values[0, 0], values[1, 5] = 0.02, 0.4
     path = ChunkTrajectory(chunk_of(values))
-    np.testing.assert_allclose(path.target(10.025).position, START + [0.005, 0, 0])
+    np.testing.assert_allclose(path.target(10.025).position, START + np.array([0.005, 0, 0]))
     half = Rotation.from_rotvec([0, 0, 0.2]) * DOWN
     assert distance(path.target(10.15).quaternion, half) < 1e-6
 
