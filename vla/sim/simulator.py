@@ -70,6 +70,7 @@ class TableTopSimulator:
         self._finger_bodies = {self.model.body(f"panda_finger{i}").id for i in (1, 2)}
         self._rest_heights: dict[str, float] = {}
         self._renderers: dict[int, mujoco.Renderer] = {}
+        self._default_sizes = self.model.geom_size.copy()
         self._default_light = self.model.light_diffuse.copy()
         self._default_light_position = self.model.light_pos.copy()
         self.scene_objects: dict[str, SceneObject] = {}
@@ -156,6 +157,10 @@ class TableTopSimulator:
             if body not in used:
                 address = self.model.joint(body).qposadr[0]
                 self.data.qpos[address : address + 3] = -2.5, 0.3 * index - 1.0, -0.65
+                # Sizes of an earlier scene must not show in this one's numbers.
+                first, count = _geom_range(self.model, body)
+                geoms = slice(first, first + count)
+                self.model.geom_size[geoms] = self._default_sizes[geoms]
 
     def _free_place(
         self, generator: np.random.Generator, taken: list[tuple[float, float, float]], radius: float
