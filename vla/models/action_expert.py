@@ -110,7 +110,9 @@ class ActionExpert(nn.Module):
         self.vision = FiLMVisionEncoder(config, latent_width, cameras)
         self.vision_projector = _projector(config.vision_width, width)
         self.latent_projector = _projector(latent_width, width)
-        self.state_projector = _projector(state_size, width) if config.use_state else None
+        # Where things are enters beside where the tool is: their difference is the way to go.
+        places = 2 * config.keypoints * cameras
+        self.state_projector = _projector(state_size + places, width) if config.use_state else None
         self.action_embedding = nn.Linear(action_size, width)
         self.action_projector = _projector(2 * width, width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -138,11 +140,15 @@ class ActionExpert(nn.Module):
         batch, cameras = images.shape[:2]
         condition = latent.mean(dim=1)  # [B, L]
         camera = torch.arange(cameras, device=images.device).repeat(batch)
-        visual = self.vision(images.flatten(0, 1), condition.repeat_interleave(cameras, 0), camera)
+        visual, places = self.vision(
+            images.flatten(0, 1), condition.repeat_interleave(cameras, 0), camera
+        )
         # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
         visual = visual.view(batch, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
         parts = [self.vision_projector(visual), self.latent_projector(latent)]
         if self.state_projector is not None:
+            if places is not None:
+                state = torch.cat([state, places.view(batch, -1)], dim=-1)
             parts.append(self.state_projector(state)[:, None])
         x = torch.cat(parts, dim=1)  # [B, N, D]
         angles = self._angles(0, self.context_tokens, x.device)

@@ -46,13 +46,15 @@ class ActionExpertConfig:
     """Sizes of the action expert (InstructVLA, section 3.1 and appendix E).
 
     stem: "conv" (strided convolutions, which learn from little data) or "patch" (one linear patch
-    embedding, as in DINOv2). stride: pixels per visual token. Everything else as in the paper, at
-    this preset's size.
+    embedding, as in DINOv2). stride: pixels per visual token. keypoints: places in each image that
+    the state token is given beside the state; 0 for none, as in the paper; they need the conv stem.
+    Everything else as in the paper, at this preset's size.
     """
 
     image_size: int = 96
     stem: str = "conv"
     stride: int = 16
+    keypoints: int = 32
     vision_width: int = 192
     vision_layers: int = 2
     vision_heads: int = 6
@@ -122,8 +124,26 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
             value = from_dict(hints[name], value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
+        elif hints[name] in (bool, int, float, str):
+            value = _scalar(hints[name], value, f"{where}: {name}")
         built[name] = value
     return kind(**built)
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    """The value as that type; YAML takes "1e-3" for text, which is a number here."""
+    try:
+        converted = kind(value)
+        if kind in (str, bool) or isinstance(value, bool):
+            fits = type(value) is kind
+        else:
+            fits = kind is float or float(value) == converted
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        raise CheckpointError(f"{where} must be {names[kind]}, got {value!r}")
+    return converted
 
 
 def read_config(folder: str | Path) -> InstructVLAConfig:

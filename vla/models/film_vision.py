@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vla.models.config import ActionExpertConfig
+from vla.models.config import ActionExpertConfig, CheckpointError
 
 
 class FiLM(nn.Module):
@@ -46,16 +46,23 @@ class ConvStem(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(4, after) for after in widths[1:])
         self.films = nn.ModuleList(FiLM(condition_width, after) for after in widths[2:])
 
-    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Feature maps of standardised images x under a condition [B, C]."""
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of standardised images x under a condition [B, C]: the last and the last but one map.
+
+        The second is [B, D / 2, S / 8, S / 8].
+        """
+        fine = x
         for index, (convolution, norm) in enumerate(
             zip(self.convolutions, self.norms, strict=True)
         ):
+            fine = x
             x = norm(convolution(x))
             if index:
                 x = self.films[index - 1](x, condition)
             x = F.silu(x)
-        return x
+        return x, fine
 
 
 class PatchStem(nn.Module):
@@ -67,7 +74,29 @@ class PatchStem(nn.Module):
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Feature maps of standardised images x; the condition has no part in them."""
-        return self.projection(x)
+        features = self.projection(x)
+        return features, features
+
+
+class Keypoints(nn.Module):
+    """Where in the image each of K learned features is: [B, D, H, W] to [B, 2 K] in -1..1.
+
+    A spatial softmax (Levine et al., 2016): its output is a place, which little data suffices to
+    relate to the tool's.
+    """
+
+    def __init__(self, width: int, count: int):
+        super().__init__()
+        self.score = nn.Conv2d(width, count, kernel_size=1)
+        self.sharpness = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Expected x of all features, then expected y of all features."""
+        height, width = features.shape[2:]
+        weights = (self.score(features) * self.sharpness).flatten(2).softmax(dim=-1)
+        x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
+        y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+        return torch.cat([weights @ x.repeat(height), weights @ y.repeat_interleave(width)], dim=-1)
 
 
 class Block(nn.Module):
@@ -97,7 +126,7 @@ class Block(nn.Module):
 
 
 class FiLMVisionEncoder(nn.Module):
-    """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D].
+    """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D] and keypoints.
 
     Views of different cameras share the weights; a learned row per camera tells them apart.
     """
@@ -110,6 +139,11 @@ class FiLMVisionEncoder(nn.Module):
             self.stem: nn.Module = ConvStem(config.vision_width, condition_width)
         else:
             self.stem = PatchStem(config.vision_width, config.stride)
+        self.keypoints: Keypoints | None = None
+        if config.keypoints:
+            if config.stem != "conv":
+                raise CheckpointError("keypoints need stem 'conv'; set keypoints to 0 for 'patch'")
+            self.keypoints = Keypoints(config.vision_width // 2, config.keypoints)
         self.position = nn.Parameter(torch.randn(1, self.tokens, config.vision_width) * 0.02)
         self.camera = nn.Parameter(torch.randn(cameras, 1, config.vision_width) * 0.02)
         self.blocks = nn.ModuleList(
@@ -122,11 +156,16 @@ class FiLMVisionEncoder(nn.Module):
 
     def forward(
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
-    ) -> torch.Tensor:
-        """Visual tokens; camera [B] is the index of the camera that each image comes from."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Visual tokens, and keypoints [B, 2 K] where the configuration has them.
+
+        camera [B]: index of the camera that each image comes from.
+        """
         pixels = (images.to(condition.dtype) - self.mean) / self.std
-        x = self.stem(pixels, condition).flatten(2).transpose(1, 2)  # [B, N, D]
+        features, fine = self.stem(pixels, condition)
+        places = self.keypoints(fine) if self.keypoints is not None else None
+        x = features.flatten(2).transpose(1, 2)  # [B, N, D]
         x = x + self.position + self.camera[camera]
         for block in self.blocks:
             x = block(x, condition)
-        return self.norm(x)
+        return self.norm(x), places
