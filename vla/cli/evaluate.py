@@ -37,6 +37,16 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
     parser.add_argument("--steps-per-chunk", type=int, default=3, help="steps executed of a chunk")
     parser.add_argument("--delay-steps", type=int, default=2, help="steps until a chunk arrives")
+    parser.add_argument(
+        "--time-limit", type=float, default=20.0, metavar="S", help="seconds per episode (20)"
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="simulated time per episode (20); 0 with --think judges the answers alone",
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", metavar="FILE", help="write per-seed results and the summary")
     parser.add_argument("--video", metavar="FILE", help="write a video of the first episodes")
@@ -79,6 +89,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         think=arguments.think,
         steps_per_chunk=arguments.steps_per_chunk,
         delay_steps=arguments.delay_steps,
+        time_limit=arguments.time_limit,
     )
     recorder = _VideoRecorder(arguments.video) if arguments.video else None
     try:
