@@ -38,9 +38,6 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--steps-per-chunk", type=int, default=3, help="steps executed of a chunk")
     parser.add_argument("--delay-steps", type=int, default=2, help="steps until a chunk arrives")
     parser.add_argument(
-        "--time-limit", type=float, default=20.0, metavar="S", help="seconds per episode (20)"
-    )
-    parser.add_argument(
         "--time-limit",
         type=float,
         default=20.0,
