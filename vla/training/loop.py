@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import os
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -162,7 +165,8 @@ def train(
 ) -> Path:
     """Trains, or continues, a run and returns the folder of its exported checkpoint.
 
-    on_step(step, figures) is called after each step.
+    on_step(step, figures) is called after each step. Ctrl-C ends it after the step under way, saved,
+    with KeyboardInterrupt.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -190,7 +194,7 @@ def train(
         save_checkpoint(output / "checkpoint", trainer.average, contract, stats, tokenizer)
 
     started = time.monotonic() - _seconds_so_far(output, trainer.step)
-    try:
+    with _deferred_interrupts() as interrupts:
         while trainer.step < config.steps:
             figures = trainer.train_step(batches.make(trainer.step))
             progress.update()
@@ -203,12 +207,34 @@ def train(
                 save()
             if on_step is not None:
                 on_step(trainer.step, figures)
-    except KeyboardInterrupt:
-        save()
-        raise
+            if interrupts:
+                save()
+                raise KeyboardInterrupt
     progress.close()
     writer.close()
     return output / "checkpoint"
+
+
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[list[int]]:
+    """Signals that would raise KeyboardInterrupt are noted instead, in the list that it gives.
+
+    A step that is cut in two leaves weights, averages and step count that do not belong together.
+    """
+    noted: list[int] = []
+    previous = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is signal.default_int_handler
+        and threading.current_thread() is threading.main_thread()
+    }
+    for number in previous:
+        signal.signal(number, lambda received, _: noted.append(received))
+    try:
+        yield noted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _note_time(output: Path, step: int, seconds: float) -> None:
