@@ -38,7 +38,8 @@ def _stack(images: Images, cameras: tuple[str, ...], size: int, device: str) -> 
             raise ValueError(
                 f"camera '{name}': expected [{size}, {size}, 3], got {images[name].shape}"
             )
-        views.append(torch.from_numpy(np.ascontiguousarray(images[name])).permute(2, 0, 1))
+        # A copy: images of a message or a dataset may be read-only, which torch warns about.
+        views.append(torch.from_numpy(np.array(images[name])).permute(2, 0, 1))
     return torch.stack(views)[None].to(device)
 
 

@@ -112,6 +112,8 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
 
     Raises CheckpointError that names the entry and what is known there.
     """
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{where}: expected a mapping, got {type(values).__name__}")
     hints = get_type_hints(kind)
     known = {entry.name for entry in fields(kind)}
     if unknown := sorted(values.keys() - known):
@@ -120,12 +122,12 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
         )
     built = {}
     for name, value in values.items():
-        if is_dataclass(hints[name]) and isinstance(value, dict):
+        if is_dataclass(hints[name]):
             value = from_dict(hints[name], value, f"{where}.{name}")
-        elif isinstance(value, list):
-            value = tuple(value)
         elif hints[name] in (bool, int, float, str):
             value = _scalar(hints[name], value, f"{where}: {name}")
+        elif isinstance(value, list):
+            value = tuple(value)
         built[name] = value
     return kind(**built)
 

@@ -165,8 +165,8 @@ def train(
 ) -> Path:
     """Trains, or continues, a run and returns the folder of its exported checkpoint.
 
-    on_step(step, figures) is called after each step. Ctrl-C ends it after the step under way, saved,
-    with KeyboardInterrupt.
+    on_step(step, figures) is called after each step. Ctrl-C saves and ends it, with
+    KeyboardInterrupt, once the step under way is done.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)

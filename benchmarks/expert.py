@@ -1,0 +1,79 @@
+"""Success of the scripted expert, through the arm controller, on many seeds of every task family.
+
+python benchmarks/expert.py --seeds 0:200 --json output/expert.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vla.contract import load_contract
+from vla.control.arm import ArmController, ArmControllerConfig
+from vla.evaluation.benchmark import SeedResult, summarize, table
+from vla.resources import contract_path
+from vla.sim.expert import plan_chunk
+from vla.sim.rollout import run_episode
+from vla.sim.simulator import TableTopSimulator
+from vla.sim.tasks import FAMILIES
+
+
+@functools.cache
+def robot() -> tuple[TableTopSimulator, ArmController]:
+    """One simulator and controller per process."""
+    contract = load_contract(contract_path("sim_panda"))
+    return TableTopSimulator(), ArmController(ArmControllerConfig(), contract)
+
+
+def run_seed(job: tuple[str, int, int]) -> SeedResult:
+    """One episode: family, seed, policy steps between an observation and its chunk."""
+    family, seed, delay_steps = job
+    simulator, controller = robot()
+    task = simulator.reset(seed, family)
+    episode = run_episode(
+        simulator,
+        controller,
+        lambda simulator, task: plan_chunk(simulator, task, controller.contract.horizon),
+        task,
+        delay_steps=delay_steps,
+    )
+    return SeedResult(family, seed, task.instruction, "", answered_right=None, **asdict(episode))
+
+
+def main() -> None:
+    """Runs all episodes, prints a table and writes the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", default="0:200", metavar="A:B", help="seeds A to B-1 (0:200)")
+    parser.add_argument("--delay-steps", type=int, default=0, help="steps until a chunk arrives")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--json", type=Path, default=Path("output/expert.json"), help="results")
+    arguments = parser.parse_args()
+    first, last = (int(part) for part in arguments.seeds.split(":"))
+    jobs = [
+        (family, seed, arguments.delay_steps) for family in FAMILIES for seed in range(first, last)
+    ]
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        results = list(tqdm(pool.imap(run_seed, jobs), total=len(jobs), unit="episode"))
+    summaries = summarize(results)
+    print(table(summaries))
+    report = {
+        "delay_steps": arguments.delay_steps,
+        "summary": [asdict(entry) for entry in summaries],
+        "episodes": [asdict(result) for result in results],
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written: {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()

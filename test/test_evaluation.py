@@ -1,0 +1,222 @@
+"""Evaluation in process and the commands around it: figures, files, errors in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from vla.checkpoint import build_model, open_checkpoint
+from vla.cli.parser import main
+from vla.evaluation.benchmark import (
+    EvaluationSettings,
+    SeedResult,
+    evaluate,
+    learned_policy,
+    report,
+    summarize,
+    table,
+    wilson_interval,
+)
+from vla.models.config import CheckpointError
+from vla.policy import ActionModel, Reasoner
+from vla.training.config import TrainConfig, write_train_config
+
+SHORT = EvaluationSettings(time_limit=1.0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "interval"),
+    [
+        (8, 10, (0.4902, 0.9433)),
+        (0, 10, (0.0, 0.2775)),
+        (10, 10, (0.7225, 1.0)),
+        (50, 100, (0.4038, 0.5962)),
+        (90, 100, (0.8256, 0.9448)),
+        (0, 0, (0.0, 1.0)),
+    ],
+)
+def test_wilson_interval(successes, count, interval):
+    assert wilson_interval(successes, count) == pytest.approx(interval, abs=1e-4)
+
+
+def result(family, success, seconds=3.0, wrong=False, right=None) -> SeedResult:
+    return SeedResult(family, 0, "pick", "", success, wrong, seconds, right)
+
+
+def test_summaries_are_per_family_in_order():
+    results = [
+        result("place", True, 4.0, right=True),
+        result("place", False, 20.0, wrong=True, right=False),
+        result("place", True, 6.0, right=True),
+        result("pick", False),
+    ]
+    place, pick = summarize(results)
+    assert (place.family, place.episodes, pick.family, pick.episodes) == ("place", 3, "pick", 1)
+    assert place.success == pytest.approx(2 / 3) and pick.success == 0.0
+    assert (place.success_low, place.success_high) == wilson_interval(2, 3)
+    assert place.wrong_object == pytest.approx(1 / 3) and place.median_seconds == 6.0
+    assert place.answered_right == pytest.approx(2 / 3) and pick.answered_right is None
+    lines = table([place, pick]).splitlines()
+    assert len(lines) == 3 and "67%" in lines[1] and lines[2].rstrip().endswith("-")
+
+
+def test_one_seed_in_process_is_repeatable_and_reported(checkpoint):
+    seen, steps = [], []
+    runs = [
+        evaluate(
+            checkpoint, ["pick"], range(3, 4), replace(SHORT, think=True),
+            on_result=seen.append, on_step=lambda simulator: steps.append(simulator.time),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert runs[0] == runs[1] and seen == runs[0] + runs[1]
+    (only,) = runs[0]
+    assert (only.family, only.seed, only.success) == ("pick", 3, False)
+    assert only.instruction and only.answered_right is False
+    assert len(steps) == 2 * 10
+    written = json.loads(json.dumps(report("abc", SHORT, runs[0])))
+    assert written["settings"]["time_limit"] == 1.0 and written["checkpoint_id"] == "abc"
+    assert written["summary"][0]["episodes"] == 1 == len(written["episodes"])
+
+
+def test_latent_actions_may_be_shared_by_several_chunks(checkpoint, simulator, monkeypatch):
+    reasoner, expert = Reasoner.from_pretrained(checkpoint), ActionModel.from_pretrained(checkpoint)
+    task = simulator.reset(0, "pick")
+    calls = []
+    latent_action = reasoner.latent_action
+    monkeypatch.setattr(
+        reasoner, "latent_action", lambda *a: calls.append(a[1:]) or latent_action(*a)
+    )
+    policy = learned_policy(reasoner, expert, "Pick up the can.", latent_every=3, seed=1)
+    chunks = [policy(simulator, task) for _ in range(4)]
+    assert calls == [(task.instruction, "Pick up the can.")] * 2
+    assert not np.array_equal(chunks[0], chunks[1]), "the noise goes on within an episode"
+
+
+def test_evaluating_nothing_useful_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a checkpoint folder"):
+        evaluate(tmp_path, ["pick"], range(1), SHORT)
+
+
+# Commands
+
+
+def one_line(capsys) -> str:
+    text = capsys.readouterr().err.strip()
+    line = text.splitlines()[-1]
+    assert line.startswith("vla: ") and "Traceback" not in text
+    return line
+
+
+def test_eval_writes_table_json_and_video(checkpoint, tmp_path, capsys):
+    path, video = tmp_path / "figures" / "eval.json", tmp_path / "eval.mp4"
+    status = main(
+        ["eval", "--checkpoint", str(checkpoint), "--family", "pick", "--family", "open_drawer",
+         "--seeds", "5:6", "--time-limit", "0.5", "--json", str(path), "--video", str(video)]
+    )  # fmt: skip
+    assert status == 0
+    out = capsys.readouterr().out
+    assert "pick" in out and "open_drawer" in out and "95% interval" in out
+    written = json.loads(path.read_text())
+    assert written["checkpoint_id"] == open_checkpoint(checkpoint).checkpoint_id
+    assert [(e["family"], e["seed"]) for e in written["episodes"]] == [
+        ("pick", 5), ("open_drawer", 5)
+    ]  # fmt: skip
+    import av
+
+    with av.open(str(video)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 10 and frames[0].shape == (480, 480, 3) and frames[0].std() > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--family", "juggle"], "unknown family 'juggle'; known: pick, place"),
+        (["--seeds", "9:3"], "--seeds takes A:B with 0 <= A < B, got '9:3'"),
+        (["--seeds", "-4:3"], "--seeds takes A:B"),
+        (["--seeds", "all"], "--seeds takes A:B"),
+        (["--checkpoint", "nowhere"], "nowhere is not a checkpoint folder"),
+    ],
+)
+def test_eval_errors(arguments, says, capsys):
+    joined = [f"{arguments[0]}={arguments[1]}"]
+    assert main(["eval", *joined]) == 2
+    assert says in one_line(capsys)
+
+
+def test_info_counts_every_parameter_once(checkpoint, capsys, contract):
+    assert main(["info", "--checkpoint", str(checkpoint), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    opened = open_checkpoint(checkpoint)
+    model = build_model(opened.config, contract)
+    assert facts["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["total"] == sum(facts["parameters"].values())
+    assert min(facts["parameters"].values()) > 0
+    assert facts["checkpoint_id"] == opened.checkpoint_id
+    assert main(["info", "--preset", "nano"]) == 0
+    out = capsys.readouterr().out
+    assert "action queries" in out and "total" in out
+    assert main(["info"]) == 0
+    assert "nano, test" in capsys.readouterr().out
+
+
+def test_info_errors(capsys):
+    assert main(["info", "--preset", "huge"]) == 2
+    assert "unknown preset 'huge'; known: nano, test" in one_line(capsys)
+    assert main(["info", "--checkpoint", "nowhere"]) == 2
+    assert "give the folder that vla train wrote" in one_line(capsys)
+
+
+@pytest.fixture
+def train_config(tmp_path, dataset):
+    """A configuration file whose demonstrations are all there."""
+    path = tmp_path / "train.yaml"
+    config = TrainConfig(
+        preset="test", contract="sim_panda", dataset=str(dataset), output=str(tmp_path / "run"),
+        steps=1, batch_size=3, question_rows=1,
+    )  # fmt: skip
+    config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
+    write_train_config(config, path)
+    return path
+
+
+def test_train_goes_on_from_where_it_was(train_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for steps in (1, 2):
+        command = ["train", "--config", str(train_config), "--set", f"steps={steps}"]
+        assert main([*command, "learning_rate=1e-4"]) == 0
+        assert "evaluate it with: vla eval --checkpoint" in capsys.readouterr().out
+        assert json.loads((tmp_path / "run" / "time.json").read_text())["steps"] == steps
+    kept = yaml.safe_load((tmp_path / "run" / "train.yaml").read_text())
+    assert kept["learning_rate"] == 1e-4 and kept["steps"] == 2
+    assert open_checkpoint(tmp_path / "run" / "checkpoint").config.preset == "test"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--set", "steps"], "--set takes NAME=VALUE, got 'steps'"),
+        (["--set", "steps=many"], "steps must be a whole number, got 'many'"),
+        (["--set", "stepz=1"], "unknown stepz; known:"),
+        (["--set", "preset=huge"], "unknown preset 'huge'"),
+        (["--set", "contract=fr9"], "there is no contract 'fr9'"),
+        (["--set", "initialize_from=nowhere"], "nowhere is not a checkpoint folder"),
+        (["--config", "none.yaml"], "cannot read training config none.yaml"),
+    ],
+)
+def test_train_errors(train_config, arguments, says, capsys, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["train", "--config", str(train_config), *arguments]) == 2
+    assert says in one_line(capsys)
+
+
+def test_demonstrate_keeps_what_is_there(train_config, capsys, dataset):
+    before = {path: path.stat().st_mtime_ns for path in dataset.iterdir()}
+    assert main(["demonstrate", "--config", str(train_config)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in dataset.iterdir()} == before

@@ -1,0 +1,217 @@
+"""Checkpoints and the two halves of a policy: what fits, what is refused, what is repeatable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from tiny_checkpoint import save_tiny_checkpoint
+
+from vla.checkpoint import WEIGHTS, build_model, load_weights, open_checkpoint
+from vla.models.config import CheckpointError
+from vla.policy import ActionModel, Reasoner
+
+ACTING = "pick the red block"
+
+
+@pytest.fixture
+def damaged(tmp_path, checkpoint):
+    """A copy that the test may spoil."""
+    return shutil.copytree(checkpoint, tmp_path / "damaged")
+
+
+@pytest.fixture(scope="module")
+def reasoner(checkpoint):
+    return Reasoner.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def action_model(checkpoint):
+    return ActionModel.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.integers(0, 256, (96, 96, 3), dtype=np.uint8) for name in ("front", "wrist")
+    }
+
+
+STATE = np.array([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.08])
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_opens_as_it_was_saved(checkpoint, contract):
+    opened = open_checkpoint(checkpoint)
+    assert opened.contract == contract and opened.config.preset == "test"
+    assert opened.stats["action"].names == contract.action_names
+    assert len(opened.checkpoint_id) == 12
+    model = build_model(opened.config, opened.contract)
+    load_weights(opened, model, "", "cpu")
+    torch.manual_seed(0)
+    saved = build_model(opened.config, contract)
+    for name, value in saved.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_the_id_is_that_of_the_weights(tmp_path, checkpoint):
+    same = save_tiny_checkpoint(tmp_path / "same")
+    other = save_tiny_checkpoint(tmp_path / "other", scale=0.5)
+    ids = [open_checkpoint(folder).checkpoint_id for folder in (checkpoint, same, other)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "contract.yaml", "norm_stats.json", "tokenizer.json", WEIGHTS]
+)
+def test_a_missing_file_is_named_in_one_sentence(damaged, name):
+    (damaged / name).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        Reasoner.from_pretrained(damaged)
+    text = str(caught.value)
+    assert name in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("half", [Reasoner, ActionModel])
+def test_cut_weights_are_refused(damaged, half):
+    content = (damaged / WEIGHTS).read_bytes()
+    (damaged / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        half.from_pretrained(damaged)
+
+
+def test_weights_of_another_shape_are_named(damaged):
+    config = json.loads((damaged / "config.json").read_text())
+    config["num_queries"] = 6
+    (damaged / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"query_embedding has shape \[4, 32\].* \[6, 32\]"):
+        Reasoner.from_pretrained(damaged)
+
+
+def test_a_contract_with_another_horizon_is_refused(damaged):
+    path = damaged / "contract.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"horizon": 8}))
+    with pytest.raises(
+        CheckpointError, match=r"expert\.head.* config\.json and contract\.yaml need"
+    ):
+        ActionModel.from_pretrained(damaged)
+    path.write_text("rate: 1")
+    with pytest.raises(CheckpointError, match=r"contract\.yaml: missing entries"):
+        ActionModel.from_pretrained(damaged)
+
+
+def test_missing_and_superfluous_weights_are_named(damaged):
+    weights = load_file(damaged / WEIGHTS)
+    weights["expert.extra"] = torch.zeros(1)
+    del weights["expert.norm.weight"]
+    save_file(weights, damaged / WEIGHTS)
+    with pytest.raises(
+        CheckpointError, match=r"missing \['norm.weight'\].*superfluous \['extra'\]"
+    ):
+        ActionModel.from_pretrained(damaged)
+
+
+def test_statistics_for_other_dimensions_are_refused(damaged):
+    path = damaged / "norm_stats.json"
+    stats = json.loads(path.read_text())
+    stats["state"]["names"][0] = "height"
+    path.write_text(json.dumps(stats))
+    with pytest.raises(CheckpointError, match="'state' is for"):
+        open_checkpoint(damaged)
+
+
+def test_a_gpu_that_is_not_there_is_named(checkpoint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for half in (Reasoner, ActionModel):
+        with pytest.raises(CheckpointError, match="no CUDA device is there; use 'cpu'"):
+            half.from_pretrained(checkpoint, device="cuda")
+
+
+# Policies
+
+
+def test_latent_actions_depend_on_words_and_image(reasoner, images):
+    latent = reasoner.latent_action(images, ACTING)
+    assert latent.shape == (reasoner.num_queries, reasoner.hidden_size)
+    assert latent.dtype == np.float32 and np.isfinite(latent).all()
+    np.testing.assert_array_equal(latent, reasoner.latent_action(images, ACTING))
+    for other in (
+        reasoner.latent_action(images, "open the drawer"),
+        reasoner.latent_action(images, ACTING, "Pick up the red block."),
+        reasoner.latent_action(images | {"front": 255 - images["front"]}, ACTING),
+    ):
+        assert np.abs(other - latent).max() > 1e-4
+
+
+def test_answers_are_text_that_can_be_acted_on(reasoner, images, monkeypatch):
+    said = reasoner._tokenizer.encode("pick up the red block .", add_special_tokens=False).ids
+    monkeypatch.setattr(reasoner._model, "generate", lambda *_: said)
+    assert reasoner.think(images, ACTING) == "Pick up the red block."
+    asked = []
+    monkeypatch.setattr(reasoner, "_answer", lambda _, question: asked.append(question))
+    reasoner.ask(images, " What is on the table?  ")
+    assert asked == ["what is on the table ?"]
+
+
+def test_a_thought_is_read_as_the_model_wrote_it(reasoner, images, monkeypatch):
+    """The tidied answer goes back in the model's own spelling."""
+    written = []
+    read = reasoner._model.read
+    monkeypatch.setattr(
+        reasoner._model, "read", lambda images, ids: written.append(ids) or read(images, ids)
+    )
+    reasoner.latent_action(images, ACTING, "Pick up the red block.")
+    text = reasoner._tokenizer.decode(written[0][0].tolist())
+    assert text.endswith("first answer my question . pick up the red block .")
+
+
+def test_chunks_are_finite_in_the_contracts_units_and_repeatable(reasoner, action_model, images):
+    latent = reasoner.latent_action(images, ACTING)
+    first = action_model.action_chunk(images, STATE, latent, seed=3)
+    assert first.shape == (action_model.horizon, 7) and first.dtype == np.float32
+    np.testing.assert_array_equal(first, action_model.action_chunk(images, STATE, latent, seed=3))
+    following = action_model.action_chunk(images, STATE, latent)
+    assert not np.array_equal(first, following), "without a seed the noise goes on"
+    assert set(np.unique(first[:, 6])) <= {0.0, 1.0}
+    action = action_model._stats["action"]
+    assert (first >= action.q01 - 1e-6)[:, :6].all() and (first <= action.q99 + 1e-6)[:, :6].all()
+
+
+def test_chunks_depend_on_latent_and_state(reasoner, action_model, images):
+    latent = reasoner.latent_action(images, ACTING)
+    first = action_model.action_chunk(images, STATE, latent, seed=0)
+    changed = action_model.action_chunk(images, STATE, latent + 1.0, seed=0)
+    moved = action_model.action_chunk(images, STATE - [0.3, *[0] * 9], latent, seed=0)
+    for other in (changed, moved):
+        assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"state": STATE[:9]}, "expected 10 finite state values"),
+        ({"state": np.full(10, np.nan)}, "expected 10 finite state values"),
+        ({"latent": np.zeros((3, 32), np.float32)}, r"finite latent action \(4, 32\)"),
+        ({"latent": np.full((4, 32), np.inf, np.float32)}, "finite latent action"),
+    ],
+)
+def test_broken_inputs_of_the_expert_are_refused(action_model, images, change, says):
+    inputs = {"state": STATE, "latent": np.zeros((4, 32), np.float32)} | change
+    with pytest.raises(ValueError, match=says):
+        action_model.action_chunk(images, **inputs)
+
+
+def test_missing_cameras_and_other_sizes_are_named(reasoner, action_model, images):
+    with pytest.raises(ValueError, match="no image of camera 'front'; got: wrist"):
+        reasoner.latent_action({"wrist": images["wrist"]}, ACTING)
+    small = images | {"wrist": images["wrist"][:48]}
+    with pytest.raises(ValueError, match=r"camera 'wrist': expected \[96, 96, 3\]"):
+        action_model.action_chunk(small, STATE, np.zeros((4, 32), np.float32))
