@@ -242,9 +242,10 @@ def test_joint_loss_reaches_every_part(tokenizer, images):
         tokenizer, [("pick", "", True), ("what ?", "a can .", False)], QUERIES, VOCABULARY
     )
     expert_images = torch.randint(0, 256, (1, 2, 3, 96, 96), dtype=torch.uint8)
-    flow, words = model.loss(
+    flow, words, scores = model.loss(
         images, text, expert_images, torch.randn(1, 10), torch.randn(1, 16, 7), 2
     )
+    assert scores.shape == (1, 2, CONFIG.expert.keypoints, 144)
     flow.backward(retain_graph=True)
     assert model.reasoning.query_embedding.grad.abs().sum() > 0, "the flow trains the queries"
     vision = model.reasoning.backbone.model.model.vision_tower

@@ -217,9 +217,11 @@ def test_visual_tokens_depend_on_image_condition_and_camera(stem, keypoints):
     encoder = FiLMVisionEncoder(config, LATENT, CAMERAS).eval()
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     condition, camera = torch.randn(1, LATENT), torch.tensor([0])
-    tokens, places = encoder(image, condition, camera)
+    tokens, found = encoder(image, condition, camera)
     assert tokens.shape == (1, 4, 32) and encoder.tokens == 4
-    assert places is None if keypoints == 0 else places.shape == (1, 2 * keypoints)
+    assert (found is None) == (keypoints == 0)
+    if found is not None:
+        assert found[0].shape == (1, 2 * keypoints) and found[1].shape == (1, keypoints, 16)
     for changed, _ in (
         encoder(255 - image, condition, camera),
         encoder(image, condition + 1.0, camera),
@@ -234,5 +236,7 @@ def test_a_keypoint_is_where_its_feature_is():
         keypoints.score.weight.copy_(torch.eye(2)[:, :, None, None])
     features = torch.zeros(1, 2, 5, 9)
     features[0, 0, 1, 8] = features[0, 1, 4, 2] = 20.0
-    x0, x1, y0, y1 = keypoints(features)[0].tolist()
+    places, scores = keypoints(features)
+    x0, x1, y0, y1 = places[0].tolist()
+    assert scores.argmax(dim=-1).tolist() == [[1 * 9 + 8, 4 * 9 + 2]]
     np.testing.assert_allclose([x0, y0, x1, y1], [1.0, -0.5, -0.5, 1.0], atol=1e-4)

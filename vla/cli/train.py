@@ -124,6 +124,19 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _front_view(contract):
+    """Calibration of the simulated front camera, which the demonstrations were seen by."""
+    from vla.sim.simulator import TableTopSimulator
+    from vla.training.grounding import CameraView
+
+    simulator = TableTopSimulator(contract.camera("front").width)
+    view = CameraView(
+        *simulator.camera_pose("front"), simulator.camera_matrix("front"), simulator.camera_size
+    )
+    simulator.close()
+    return view
+
+
 def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues."""
     import torch
@@ -143,7 +156,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         _demonstrate(contract, config.demonstrations, config.dataset, None)
         shards = read_dataset(config.dataset, contract)
         print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")
-        checkpoint = train(config, contract, shards, arguments.device)
+        checkpoint = train(config, contract, shards, arguments.device, _front_view(contract))
     except (CheckpointError, ContractError, DatasetError) as error:
         raise CommandError(str(error)) from error
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")

@@ -137,18 +137,24 @@ class ActionExpert(nn.Module):
 
         images: uint8 [B, C, 3, S, S]; latent [B, Q, L]; state [B, S], normalised.
         """
+        return self.encode_context_and_places(images, latent, state)[0]
+
+    def encode_context_and_places(
+        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
+    ) -> tuple[ContextCache, torch.Tensor | None]:
+        """The context, and the keypoints' scores [B, C, K, cells] for a loss of their own."""
         batch, cameras = images.shape[:2]
         condition = latent.mean(dim=1)  # [B, L]
         camera = torch.arange(cameras, device=images.device).repeat(batch)
-        visual, places = self.vision(
+        visual, keypoints = self.vision(
             images.flatten(0, 1), condition.repeat_interleave(cameras, 0), camera
         )
         # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
         visual = visual.view(batch, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
         parts = [self.vision_projector(visual), self.latent_projector(latent)]
         if self.state_projector is not None:
-            if places is not None:
-                state = torch.cat([state, places.view(batch, -1)], dim=-1)
+            if keypoints is not None:
+                state = torch.cat([state, keypoints[0].view(batch, -1)], dim=-1)
             parts.append(self.state_projector(state)[:, None])
         x = torch.cat(parts, dim=1)  # [B, N, D]
         angles = self._angles(0, self.context_tokens, x.device)
@@ -156,7 +162,7 @@ class ActionExpert(nn.Module):
         for layer in self.layers:
             x, keys_and_values = layer(x, angles, mask=self.context_mask)
             cache.append(keys_and_values)
-        return cache
+        return cache, None if keypoints is None else keypoints[1].unflatten(0, (batch, cameras))
 
     def velocity(self, cache: ContextCache, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Velocity [B, H, A] at points x [B, H, A] and times [B] under a context of that batch."""

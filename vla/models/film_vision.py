@@ -90,13 +90,15 @@ class Keypoints(nn.Module):
         self.score = nn.Conv2d(width, count, kernel_size=1)
         self.sharpness = nn.Parameter(torch.tensor(4.0))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Expected x of all features, then expected y of all features."""
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expected x of all features, then expected y; and the scores [B, K, H * W] behind them."""
         height, width = features.shape[2:]
-        weights = (self.score(features) * self.sharpness).flatten(2).softmax(dim=-1)
+        scores = (self.score(features) * self.sharpness).flatten(2)
+        weights = scores.softmax(dim=-1)
         x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
         y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
-        return torch.cat([weights @ x.repeat(height), weights @ y.repeat_interleave(width)], dim=-1)
+        places = [weights @ x.repeat(height), weights @ y.repeat_interleave(width)]
+        return torch.cat(places, dim=-1), scores
 
 
 class Block(nn.Module):
@@ -156,16 +158,16 @@ class FiLMVisionEncoder(nn.Module):
 
     def forward(
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Visual tokens, and keypoints [B, 2 K] where the configuration has them.
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Visual tokens, and keypoints [B, 2 K] with their scores where the configuration has them.
 
         camera [B]: index of the camera that each image comes from.
         """
         pixels = (images.to(condition.dtype) - self.mean) / self.std
         features, fine = self.stem(pixels, condition)
-        places = self.keypoints(fine) if self.keypoints is not None else None
+        keypoints = self.keypoints(fine) if self.keypoints is not None else None
         x = features.flatten(2).transpose(1, 2)  # [B, N, D]
         x = x + self.position + self.camera[camera]
         for block in self.blocks:
             x = block(x, condition)
-        return self.norm(x), places
+        return self.norm(x), keypoints

@@ -122,24 +122,23 @@ class InstructVLA(nn.Module):
         actions: torch.Tensor,
         flow_samples: int = 1,
         generator: torch.Generator | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flow-matching loss and cross-entropy; InstructVLA (section 3.2) trains their plain sum.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Flow-matching loss and cross-entropy (InstructVLA, section 3.2: their sum is trained).
 
         The A rows of expert_images [A, C, 3, S, S], state [A, S] and actions [A, H, A'] belong to
-        the rows of `text` that have queries, in order. flow_samples: draws of noise and time per
-        chunk.
+        the rows of `text` that have queries, in order. flow_samples: noise and time draws per
+        chunk. The third result is the keypoints' scores [A, C, K, cells], for a grounding loss.
         """
         latent, text_loss = self.reasoning(vlm_images, text)
-        context = repeat_context(
-            self.expert.encode_context(expert_images, latent, state), flow_samples
-        )
+        context, scores = self.expert.encode_context_and_places(expert_images, latent, state)
+        context = repeat_context(context, flow_samples)
         actions = actions.repeat_interleave(flow_samples, 0)
         noise = torch.randn(actions.shape, generator=generator)
         times = sample_times(len(actions), self.config.flow, generator)
         noise, times = noise.to(actions.device), times.to(actions.device)
         points, velocity = interpolate(noise, actions, times, self.config.flow)
         flow_loss = F.mse_loss(self.expert.velocity(context, points, times), velocity)
-        return flow_loss, text_loss
+        return flow_loss, text_loss, scores
 
 
 @torch.inference_mode()

@@ -375,6 +375,11 @@ class TableTopSimulator:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = detailed
         return renderer.render().copy()
 
+    def camera_pose(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
+        """Position [3] in metres and rotation [3, 3], x right, y up, of a camera looking along -z."""
+        place = self.data.camera(camera)
+        return place.xpos.copy(), place.xmat.reshape(3, 3).copy()
+
     def camera_matrix(self, camera: str) -> np.ndarray:
         """Pinhole intrinsics K [3, 3] in pixels at camera_size."""
         focal = self.camera_size / 2 / np.tan(np.radians(self.model.camera(camera).fovy[0]) / 2)

@@ -18,6 +18,7 @@ from vla.models.sequence import TextBatch, action_prompt, collate
 from vla.sim.questions import ask_about
 from vla.sim.tasks import phrase, task_of_answer
 from vla.training.config import TrainConfig
+from vla.training.grounding import NO_CELL, CameraView, cells, next_interactions
 
 
 @dataclass
@@ -25,7 +26,8 @@ class Batch:
     """B rows of text, of which the first A act.
 
     vlm_images uint8 [B, C, 3, S, S]; expert_images uint8 [A, C', 3, S, S]; state [A, S] and actions
-    [A, H, D], normalised.
+    [A, H, D], normalised; next_cell [A]: where the expert's first camera shows the gripper's next
+    action.
     """
 
     vlm_images: torch.Tensor
@@ -33,10 +35,14 @@ class Batch:
     expert_images: torch.Tensor
     state: torch.Tensor
     actions: torch.Tensor
+    next_cell: torch.Tensor
 
 
 class BatchMaker:
-    """Draws batches from shards."""
+    """Draws batches from shards.
+
+    view: calibration of the expert's first camera, if it is at rest; no cell is labelled without.
+    """
 
     def __init__(
         self,
@@ -45,10 +51,12 @@ class BatchMaker:
         stats: dict[str, NormStats],
         model: InstructVLAConfig,
         config: TrainConfig,
+        view: CameraView | None = None,
     ):
         self.shards, self.tokenizer, self.stats = shards, tokenizer, stats
         self.model, self.config = model, config
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        self._cells = self._label_cells(view)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -56,10 +64,8 @@ class BatchMaker:
     def make(self, step: int) -> Batch:
         """The batch of that step."""
         generator = np.random.default_rng([self.config.seed, step])
-        frames = [
-            self._locate(index)
-            for index in generator.integers(len(self), size=self.config.batch_size)
-        ]
+        chosen = generator.integers(len(self), size=self.config.batch_size)
+        frames = [self._locate(index) for index in chosen]
         acting = self.config.batch_size - self.config.question_rows
         cameras = sorted({*self.model.vlm_cameras, *self.model.expert_cameras})
         images = {
@@ -84,7 +90,15 @@ class BatchMaker:
             expert_images=_stack(images, self.model.expert_cameras)[:acting],
             state=torch.from_numpy(state),
             actions=torch.from_numpy(self.stats["action"].normalize(actions)),
+            next_cell=torch.from_numpy(self._cells[chosen[:acting]]),
         )
+
+    def _label_cells(self, view: CameraView | None) -> np.ndarray:
+        """Cell [frames] of the keypoints' feature map, half the visual tokens' stride."""
+        if view is None:
+            return np.full(len(self), NO_CELL)
+        side = 2 * self.model.expert.image_size // self.model.expert.stride
+        return np.concatenate([cells(next_interactions(s), view, side) for s in self.shards])
 
     def _locate(self, index: int) -> tuple[Shard, int]:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1

@@ -22,8 +22,9 @@ class TrainConfig:
     question_rows: rows of each batch that ask about the scene instead of acting. think_share: of
     action rows that answer first. flow_samples: noise draws per chunk. learning_rate: peak, reached
     after warmup_steps, then cosine to final_rate_share of it. text_weight: of the
-    cross-entropy. ema_decay: of the averaged weights that are exported. shift: random image shift
-    [px]; brightness: relative; state_noise: standard deviation on the normalised state.
+    cross-entropy; grounding_weight: of naming where the gripper acts next. ema_decay: of the
+    averaged weights that are exported. shift: random image shift [px]; brightness: relative;
+    state_noise: standard deviation on the normalised state.
     """
 
     preset: str = "nano"
@@ -44,6 +45,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     text_weight: float = 0.2
+    grounding_weight: float = 0.3
     ema_decay: float = 0.998
     shift: int = 2
     brightness: float = 0.2

@@ -31,6 +31,7 @@ from vla.models.tokenizer import load_tokenizer, train_tokenizer
 from vla.models.vision_language_action import InstructVLA
 from vla.training.batches import Batch, BatchMaker, corpus
 from vla.training.config import TrainConfig, write_train_config
+from vla.training.grounding import CameraView, grounding_loss
 
 STATE_FILE = "training_state.pt"
 
@@ -102,7 +103,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         for name in ("ids", "mask", "labels", "query_start"):
             setattr(batch.text, name, getattr(batch.text, name).to(self.device))
-        flow, text = self.model.loss(
+        flow, text, scores = self.model.loss(
             batch.vlm_images.to(self.device),
             batch.text,
             batch.expert_images.to(self.device),
@@ -112,7 +113,13 @@ class Trainer:
             generator,
         )
         self.optimizer.zero_grad(set_to_none=True)
-        (flow + config.text_weight * text).backward()
+        loss = flow + config.text_weight * text
+        grounding = torch.zeros(())
+        if scores is not None:
+            # The first keypoint in the first camera.
+            grounding = grounding_loss(scores[:, 0, 0], batch.next_cell.to(self.device))
+            loss = loss + config.grounding_weight * grounding
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         self.optimizer.step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -124,6 +131,7 @@ class Trainer:
         return {
             "loss/flow": flow.item(),
             "loss/text": text.item(),
+            "loss/grounding": grounding.item(),
             "gradient_norm": norm.item(),
             "learning_rate": rate,
         }
@@ -161,6 +169,7 @@ def train(
     contract: EmbodimentContract,
     shards: list[Shard],
     device: str = "cpu",
+    view: CameraView | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
     """Trains, or continues, a run and returns the folder of its exported checkpoint.
@@ -184,7 +193,7 @@ def train(
     elif source is not None:
         load_weights(source, trainer.model, "", device)
         trainer.average.load_state_dict(trainer.model.state_dict())
-    batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config)
+    batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config, view)
     writer = SummaryWriter(str(output / "tensorboard"), purge_step=trainer.step)
     progress = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=5)
 
@@ -199,7 +208,7 @@ def train(
             figures = trainer.train_step(batches.make(trainer.step))
             progress.update()
             if trainer.step % config.log_every == 0:
-                losses = {"flow": figures["loss/flow"], "text": figures["loss/text"]}
+                losses = {name: figures[f"loss/{name}"] for name in ("flow", "text", "grounding")}
                 progress.set_postfix(losses, refresh=False)
                 for name, value in figures.items():
                     writer.add_scalar(name, value, trainer.step)
