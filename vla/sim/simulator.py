@@ -376,7 +376,7 @@ class TableTopSimulator:
         return renderer.render().copy()
 
     def camera_pose(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
-        """Position [3] in metres and rotation [3, 3], x right, y up, of a camera looking along -z."""
+        """Position [3] in metres and rotation [3, 3] of a camera that looks along its -z, y up."""
         place = self.data.camera(camera)
         return place.xpos.copy(), place.xmat.reshape(3, 3).copy()
 
