@@ -1,0 +1,355 @@
+"""`reasoning` and `action_expert` as processes with a tiny policy; the test plays the robot."""
+
+import math
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from builtin_interfaces.msg import Time
+from node_harness import Graph
+from played_robot import CONTRACT, CONTRACT_PATH, PlayedRobot
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from tiny_checkpoint import save_tiny_checkpoint
+from vla_ros.msg import ActionChunk, LatentAction, Response
+from vla_ros.srv import Ask
+
+from vla.control.session import HoldReason, State
+from vla_nodes import qos
+from vla_nodes.conversions import stamp_to_nanoseconds
+
+pytestmark = pytest.mark.nodes
+
+START_UP = 90.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def start(graph, name, checkpoint, **parameters):
+    process = graph.start(
+        name, contract=str(CONTRACT_PATH), checkpoint=str(checkpoint), threads=1, **parameters
+    )
+    return process
+
+
+def is_active(status):
+    return any(value.key == "state" and value.value == "active" for value in status.values)
+
+
+class Bench:
+    """The two model nodes and the controller, and what the model nodes said."""
+
+    def __init__(self, graph, checkpoint):
+        self.graph = graph
+        self.processes = {
+            name: start(graph, name, checkpoint) for name in ("reasoning", "action_expert")
+        }
+        graph.start("controller", contract=str(CONTRACT_PATH))
+        # While a node loads its model it answers no service, but it says when it is active.
+        for name in ("reasoning", "action_expert", "controller"):
+            graph.wait_diagnostic(name, is_active, START_UP)
+        self.latents = graph.collect(LatentAction, "vla/latent_action", qos.RESULT)
+        self.chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
+        self.responses = graph.collect(Response, "vla/response", qos.RESPONSE)
+        self.robot = PlayedRobot(graph)
+        self.restore()
+
+    def restore(self):
+        self.robot.restore()
+        self.robot.cut = {"latents", "chunks"}
+        self.robot.trigger("vla/stop")
+
+    def clear(self):
+        for messages in (self.latents, self.chunks, self.responses):
+            messages.clear()
+
+    def assert_silent(self):
+        """The model nodes publish no results for half a second from now."""
+        self.clear()
+        before = self.robot.ticks
+        self.wait(lambda: self.robot.ticks > before + 50, "half a second")
+        assert not self.latents and not self.chunks
+
+    def latents_for(self, instruction_id):
+        """Latent actions of one instruction; one of an earlier test may still be on its way."""
+        return [m for m in self.latents if m.instruction_id == instruction_id]
+
+    def chunks_for(self, instruction_id):
+        return [m for m in self.chunks if m.instruction_id == instruction_id]
+
+    def wait(self, condition, what, timeout=15.0):
+        return self.graph.wait(condition, what, timeout)
+
+
+@pytest.fixture(scope="module")
+def shared_bench(checkpoint):
+    with Graph() as graph:
+        yield Bench(graph, checkpoint)
+
+
+@pytest.fixture
+def bench(shared_bench):
+    shared_bench.restore()
+    shared_bench.clear()
+    return shared_bench
+
+
+def test_from_instruction_to_motion(bench):
+    instruction_id = bench.robot.instruct()
+    bench.wait(lambda: len(bench.latents_for(instruction_id)) > 2, "latents")
+    bench.wait(lambda: len(bench.chunks_for(instruction_id)) > 2, "chunks")
+    latent, chunk = bench.latents[-1], bench.chunks[-1]
+    assert latent.instruction_id == chunk.instruction_id == instruction_id
+    assert len(latent.data) == latent.num_queries * latent.hidden_size
+    assert np.isfinite(latent.data).all() and np.isfinite(chunk.actions).all()
+    assert latent.checkpoint_id == chunk.checkpoint_id != ""
+    assert (chunk.horizon, chunk.action_dim) == (CONTRACT.horizon, 7)
+    assert chunk.contract_id == CONTRACT.contract_id
+    assert chunk.inference_time > 0.0 and latent.inference_time > 0.0
+    assert stamp_to_nanoseconds(chunk.latent_stamp) <= stamp_to_nanoseconds(chunk.header.stamp)
+    chunks = bench.chunks_for(instruction_id)
+    stamps = [stamp_to_nanoseconds(message.header.stamp) for message in chunks]
+    assert stamps == sorted(set(stamps)), "one chunk for each observation, in order"
+    bench.robot.wait_state(State.EXECUTING)
+    assert not bench.responses
+
+
+def test_thinking_answers_first(bench):
+    instruction_id = bench.robot.instruct("pick the red block", mode="think")
+    bench.wait(lambda: bench.latents_for(instruction_id), "latents")
+    bench.wait(lambda: bench.responses, "the text")
+    response = bench.responses[0]
+    assert response.instruction_id == instruction_id and response.prompt == "pick the red block"
+    assert response.inference_time > 0.0
+    # The text comes first: it is about an older observation than the first latent action.
+    first = bench.latents_for(instruction_id)[0]
+    assert stamp_to_nanoseconds(response.header.stamp) <= stamp_to_nanoseconds(first.header.stamp)
+    bench.wait(lambda: len(bench.latents_for(instruction_id)) > 3, "more latents")
+    assert len(bench.responses) == 1, "the text is computed once"
+
+
+def test_asking_by_instruction_answers_once_and_moves_nothing(bench):
+    instruction_id = bench.robot.instruct("what is there?", mode="ask")
+    bench.wait(lambda: bench.responses, "an answer")
+    assert bench.responses[0].instruction_id == instruction_id
+    bench.assert_silent()
+    assert not bench.responses
+
+
+def ask(bench, question):
+    return bench.graph.call(Ask, "vla/ask", Ask.Request(question=question))
+
+
+def test_the_ask_service_answers_while_an_instruction_runs(bench):
+    bench.robot.instruct()
+    bench.robot.wait_state(State.EXECUTING)
+    answer = ask(bench, "what is on the table?")
+    assert answer.success, answer.message
+    assert answer.inference_time > 0.0 and stamp_to_nanoseconds(answer.observation_stamp) > 0
+    bench.wait(lambda: bench.responses, "the published answer")
+    assert bench.responses[0].instruction_id == 0
+    assert bench.responses[0].text == answer.answer
+    assert bench.robot.wait_state(State.EXECUTING).instruction == "pick the red block"
+
+
+def test_a_question_that_cannot_be_answered_says_why(bench):
+    assert "empty" in ask(bench, " ").message
+    bench.robot.cut.add("observations")
+    bench.robot.instruct()
+    bench.robot.wait_status(lambda s: "perception" in s.message, "missing observations")
+    bench.graph.wait_diagnostic("reasoning", lambda s: "no observation" in s.message)
+    answer = ask(bench, "what is there?")
+    assert not answer.success and "perception" in answer.message
+
+
+def test_a_new_instruction_drops_what_was_computed_for_the_old_one(bench):
+    for index in range(5):
+        new = bench.robot.instruct(f"pick block {index}")
+        for messages in (bench.latents, bench.chunks):
+            bench.wait(lambda m=messages, i=new: m and m[-1].instruction_id == i, "results for it")
+    for messages in (bench.latents, bench.chunks):
+        ids = [message.instruction_id for message in messages]
+        assert ids == sorted(ids), "nothing for an older instruction comes after a newer one's"
+
+
+def test_nothing_is_computed_without_an_instruction(bench):
+    bench.robot.instruct()
+    bench.robot.wait_state(State.EXECUTING)
+    bench.robot.trigger("vla/stop")
+    bench.robot.instruct("what?", mode="ask")
+    bench.wait(lambda: bench.responses, "the answer")
+    bench.assert_silent()
+
+
+OLD = Time(sec=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"contract_id": "0123456789ab"}, "same contract"),
+        ({"camera_names": ["front", "left"]}, "cameras"),
+        ({"state": [math.nan] * 10}, "state"),
+        ({"images": []}, "cameras"),
+    ],
+)
+def test_a_bad_observation_is_refused_with_a_reason(bench, changes, says):
+    bench.robot.observation_changes = changes
+    bench.robot.instruct()
+    for name in ("reasoning", "action_expert"):
+        status = bench.graph.wait_diagnostic(name, lambda s: says in s.message)
+        assert status.level == b"\x02"
+    bench.assert_silent()
+    bench.restore()
+    bench.robot.instruct()
+    bench.robot.wait_state(State.EXECUTING)
+
+
+def test_an_old_observation_is_not_used(bench):
+    header = bench.robot.observation().header
+    header.stamp = OLD
+    bench.robot.observation_changes = {"header": header}
+    bench.robot.instruct()
+    before = int(bench.graph.diagnostic("reasoning").get("drops_stale_observation", 0))
+    bench.graph.wait_diagnostic(
+        "reasoning",
+        lambda s: any(
+            v.key == "drops_stale_observation" and int(v.value) > before + 2 for v in s.values
+        ),
+    )
+    bench.assert_silent()
+
+
+def reasoning_off(bench):
+    """Deactivates the real reasoning, so that the test can send latent actions of its own."""
+    assert bench.graph.transition("reasoning", "deactivate")
+    bench.clear()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"checkpoint_id": "other"}, "checkpoint"),
+        ({"num_queries": 3}, "latent action is 3 x"),
+        ({"data": "nan"}, "NaN"),
+        ({"header": "old"}, "max_latent_age"),
+    ],
+)
+def test_a_bad_latent_action_is_refused_with_a_reason(bench, changes, says):
+    bench.robot.instruct()
+    bench.wait(lambda: bench.latents, "a sound latent action")
+    good = bench.latents[-1]
+    reasoning_off(bench)
+    try:
+        good.instruction_id = bench.robot.instruct("pick the blue block")
+        for name, value in changes.items():
+            if value == "nan":
+                value = [math.nan] * len(good.data)
+            if value == "old":
+                value = replace_stamp(good.header, OLD)
+            setattr(good, name, value)
+
+        def is_refused(status):
+            bench.robot.latents.publish(good)
+            return says in status.message
+
+        bench.graph.wait_diagnostic("action_expert", is_refused)
+        assert not bench.chunks_for(good.instruction_id)
+    finally:
+        assert bench.graph.transition("reasoning", "activate")
+
+
+def replace_stamp(header, stamp):
+    header.stamp = stamp
+    return header
+
+
+def test_lifecycle_cycles_and_deactivated_nodes_are_silent(bench):
+    bench.robot.instruct()
+    bench.robot.wait_state(State.EXECUTING)
+    for name in ("reasoning", "action_expert"):
+        assert bench.graph.transition(name, "deactivate")
+        bench.robot.wait_hold(HoldReason.STALE_CHUNK)
+        assert bench.graph.transition(name, "cleanup")
+        if name == "reasoning":
+            client = bench.graph.node.create_client(Ask, "vla/ask")
+            bench.wait(lambda c=client: not c.service_is_ready(), "the ask service to be gone")
+        assert bench.graph.transition(name, "configure")
+        assert bench.graph.transition(name, "activate")
+        bench.robot.wait_state(State.EXECUTING, timeout=START_UP)
+
+
+def test_the_arm_holds_when_a_model_node_dies_and_goes_on_when_it_returns(checkpoint):
+    with Graph() as graph:
+        bench = Bench(graph, checkpoint)
+        robot = bench.robot
+        robot.instruct()
+        for name in ("reasoning", "action_expert"):
+            robot.wait_state(State.EXECUTING, timeout=START_UP)
+            robot.statuses.clear()
+            died_at = time.time()
+            bench.processes[name].process.kill()
+            graph.wait(
+                lambda: any(status.state == State.HOLDING for status in robot.statuses),
+                "the hold",
+                alive=False,
+            )
+            # By the controller's own clock: this process may be too busy to hear of it at once.
+            hold = next(status for status in robot.statuses if status.state == State.HOLDING)
+            assert stamp_to_nanoseconds(hold.header.stamp) * 1e-9 - died_at < 0.3
+            assert name in hold.message and "gone" in hold.message
+            graph.processes.remove(bench.processes[name])
+            robot.assert_still()
+            bench.processes[name] = start(graph, name, checkpoint)
+        robot.wait_state(State.EXECUTING, timeout=START_UP)
+        for name in ("reasoning", "action_expert"):
+            number = signal.SIGINT if name == "reasoning" else signal.SIGTERM
+            assert bench.processes[name].stop(number) == 0
+
+
+def test_weights_that_are_not_finite_publish_nothing(tmp_path):
+    broken = save_tiny_checkpoint(tmp_path, scale=math.nan)
+    with Graph() as graph:
+        bench = Bench(graph, broken)
+        bench.robot.instruct()
+        graph.wait_diagnostic("reasoning", lambda s: "NaN" in s.message)
+        assert not bench.latents and not bench.chunks
+
+
+def set_parameters(graph, node, **values):
+    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    request = SetParameters.Request(parameters=parameters)
+    answer = graph.call(SetParameters, f"{node}/set_parameters", request)
+    assert all(result.successful for result in answer.results), answer
+
+
+@pytest.mark.parametrize("name", ["reasoning", "action_expert"])
+def test_a_checkpoint_that_does_not_fit_is_refused_and_a_good_one_taken(name, checkpoint, tmp_path):
+    other = replace(CONTRACT, name="other", rate=20.0)
+    other_path = tmp_path / "other.yaml"
+    other_path.write_text(yaml.safe_dump(other.to_dict()))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with Graph() as graph:
+        process = graph.start(name, threads=1)
+        graph.wait_diagnostic(name, lambda s: "'checkpoint' is empty" in s.message)
+        for parameters, says in (
+            ({"checkpoint": "/nowhere"}, "no folder '/nowhere'"),
+            ({"checkpoint": str(checkpoint), "device": "gpu9"}, "'device'"),
+            ({"checkpoint": str(empty), "device": "cpu"}, "not a checkpoint folder"),
+            ({"checkpoint": str(checkpoint), "contract": str(other_path)}, "rate"),
+        ):
+            set_parameters(graph, name, **parameters)
+            assert not graph.transition(name, "configure")
+            status = graph.wait_diagnostic(name, lambda s, says=says: says in s.message)
+            assert status.level == b"\x02" and graph.state(name) == "unconfigured"
+        set_parameters(graph, name, contract=str(CONTRACT_PATH))
+        assert graph.transition(name, "configure") and graph.transition(name, "activate")
+        graph.wait_diagnostic(name, is_active)
+        assert process.stop(signal.SIGTERM) == 0

@@ -1,0 +1,38 @@
+"""A policy of the preset "test" with random weights: everything but skill, in a second."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vla.checkpoint import build_model, save_checkpoint
+from vla.contract import EmbodimentContract, load_contract
+from vla.data.normalization import measure
+from vla.models.presets import preset
+from vla.models.tokenizer import train_tokenizer
+
+CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
+SENTENCES = ("pick the red block", "put the can in the bowl", "what is on the table ?")
+
+
+def save_tiny_checkpoint(
+    folder: Path, contract: EmbodimentContract | None = None, scale: float = 1.0
+) -> Path:
+    """Writes a checkpoint into `folder` and returns it; every weight is multiplied by `scale`."""
+    contract = contract or load_contract(CONTRACT_PATH)
+    config = preset("test")
+    torch.manual_seed(0)
+    model = build_model(config, contract)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(scale)
+    generator = np.random.default_rng(0)
+    stats = {
+        "state": measure(generator.uniform(-1, 1, (100, 10)), contract.state_names),
+        "action": measure(
+            generator.uniform(-0.01, 0.01, (100, 7)), contract.action_names, binary=("gripper",)
+        ),
+    }
+    tokenizer = train_tokenizer(SENTENCES, config.backbone.vocabulary)
+    save_checkpoint(folder, model, contract, stats, tokenizer)
+    return folder
