@@ -13,6 +13,9 @@ from vla.control.session import State
 
 pytestmark = pytest.mark.nodes
 
+# A process that imports ROS may take long to start on a busy machine.
+START_UP = 90.0
+
 
 def start(graph, *arguments, stdout=subprocess.PIPE):
     return subprocess.Popen(
@@ -26,7 +29,7 @@ def start(graph, *arguments, stdout=subprocess.PIPE):
 
 def finish(graph, process):
     """Exit status and both outputs; the played robot goes on meanwhile."""
-    graph.wait(lambda: process.poll() is not None, f"end of {process.args}")
+    graph.wait(lambda: process.poll() is not None, f"end of {process.args}", START_UP)
     out, error = process.communicate()
     return process.returncode, out, error
 
@@ -67,7 +70,7 @@ def test_instruct_fails_when_the_time_is_up(robot):
 
 def test_interrupting_instruct_cancels(robot):
     process = start(robot.graph, "instruct", "pick the red block")
-    robot.wait_state(State.EXECUTING)
+    robot.wait_state(State.EXECUTING, START_UP)
     process.send_signal(signal.SIGINT)
     status, out, _ = finish(robot.graph, process)
     assert status == 1 and "canceled" in out
@@ -95,7 +98,7 @@ def test_watching_the_status_shows_changes(robot, tmp_path):
     output = tmp_path / "output.txt"
     with output.open("w") as stream:
         process = start(robot.graph, "status", "--watch", stdout=stream)
-    robot.graph.wait(lambda: "stopped" in output.read_text(), "the first status")
+    robot.graph.wait(lambda: "stopped" in output.read_text(), "the first status", START_UP)
     robot.instruct("open the drawer")
     robot.graph.wait(lambda: "executing 'open the drawer'" in output.read_text(), "the change")
     process.send_signal(signal.SIGINT)

@@ -2,6 +2,8 @@
 
 import math
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
-from node_harness import Graph
+from node_harness import ROOT, Graph
 from played_robot import CONTRACT, CONTRACT_PATH, PlayedRobot
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -156,6 +158,20 @@ def test_the_ask_service_answers_while_an_instruction_runs(bench):
     assert bench.responses[0].instruction_id == 0
     assert bench.responses[0].text == answer.answer
     assert bench.robot.wait_state(State.EXECUTING).instruction == "pick the red block"
+
+
+def test_the_command_line_asks(bench):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "vla"), "ask", "what is on the table?"],
+        env=bench.graph.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    bench.wait(lambda: process.poll() is not None, "the command's end", START_UP)
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    assert out == bench.responses[-1].text + "\n"
 
 
 def test_a_question_that_cannot_be_answered_says_why(bench):

@@ -118,7 +118,9 @@ class RobotClient:
             self._wait_for(client.server_is_ready, "the action vla/execute_instruction")
             goal = ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)
             sent = client.send_goal_async(goal, feedback_callback=note_feedback)
-            if not self._spin_until(sent.done, 10.0):
+            interrupted = self._spin_until_interrupt(sent.done, 10.0)
+            # A goal that is on its way must be known before it can be cancelled.
+            if not self._spin_until(sent.done, 5.0 if interrupted else 0.0):
                 raise UnreachableError("the controller did not answer: see its output")
             handle = sent.result()
             if not handle.accepted:
@@ -127,9 +129,7 @@ class RobotClient:
                 )
             heard_at = time.monotonic()
             result = handle.get_result_async()
-            try:
-                self._spin_until(is_over, float("inf"))
-            except KeyboardInterrupt:
+            if interrupted or self._spin_until_interrupt(is_over, float("inf")):
                 handle.cancel_goal_async()
                 self._spin_until(result.done, SILENCE_LIMIT)
             if not result.done():
@@ -175,6 +175,14 @@ class RobotClient:
                 return False
             self._executor.spin_once(timeout_sec=min(left, 0.1))
         return True
+
+    def _spin_until_interrupt(self, done: Callable[[], bool], timeout: float) -> bool:
+        """As _spin_until; returns whether a keyboard interrupt ended it."""
+        try:
+            self._spin_until(done, timeout)
+        except KeyboardInterrupt:
+            return True
+        return False
 
     def _wait_for(self, is_ready: Callable[[], bool], what: str) -> None:
         if not self._spin_until(is_ready, self.wait):
