@@ -107,6 +107,7 @@ class ActionModel:
         self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
         self._config, self._stats = checkpoint.config, checkpoint.stats
         self.horizon = checkpoint.contract.horizon
+        self.latent_shape = (checkpoint.config.num_queries, checkpoint.config.backbone.text_width)
         self._expert = ActionExpert(
             checkpoint.config.expert,
             checkpoint.config.backbone.text_width,
@@ -138,9 +139,10 @@ class ActionModel:
             raise ValueError(
                 f"expected {len(self.contract.state_names)} finite state values, got {state}"
             )
-        expected = (self._config.num_queries, self._config.backbone.text_width)
-        if latent.shape != expected or not np.isfinite(latent).all():
-            raise ValueError(f"expected a finite latent action {expected}, got {latent.shape}")
+        if latent.shape != self.latent_shape or not np.isfinite(latent).all():
+            raise ValueError(
+                f"expected a finite latent action {self.latent_shape}, got {latent.shape}"
+            )
         if seed is not None:
             self._generator.manual_seed(seed)
         normalized = self._stats["state"].normalize(state)

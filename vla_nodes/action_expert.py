@@ -55,15 +55,11 @@ class ActionExpert(ModelNode):
         super().__init__("action_expert")
         self._latent: Latest[LatentAction] = Latest()
         self._done = (0, 0)
-        self._latent_shape = (0, 0)
 
     def load(self, checkpoint: Path, device: str):
         """The action half of the checkpoint."""
-        from vla.models.config import read_config
         from vla.policy import ActionModel
 
-        config = read_config(checkpoint)
-        self._latent_shape = (config.num_queries, config.backbone.text_width)
         return ActionModel.from_pretrained(checkpoint, device=device)
 
     def configure(self) -> None:
@@ -76,7 +72,7 @@ class ActionExpert(ModelNode):
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs the model on nothing."""
-        latent = np.zeros(self._latent_shape, dtype=np.float32)
+        latent = np.zeros(self.model.latent_shape, dtype=np.float32)
         for _ in range(WARM_UP_RUNS):
             self.model.action_chunk(images, state, latent, seed=0)
 
@@ -142,11 +138,11 @@ class ActionExpert(ModelNode):
                 f"{self.model.checkpoint_id}: give reasoning and action_expert the same one",
             )
         shape = (message.num_queries, message.hidden_size)
-        if shape != self._latent_shape or len(message.data) != shape[0] * shape[1]:
+        if shape != self.model.latent_shape or len(message.data) != shape[0] * shape[1]:
             raise UnusableLatent(
                 "latent_shape",
                 f"the latent action is {shape[0]} x {shape[1]} with {len(message.data)} values, "
-                f"the checkpoint's is {' x '.join(map(str, self._latent_shape))}",
+                f"the checkpoint's is {' x '.join(map(str, self.model.latent_shape))}",
             )
         latent = np.array(message.data, dtype=np.float32).reshape(shape)
         if not np.isfinite(latent).all():
