@@ -6,6 +6,7 @@ whose text says what to do, when nobody answers.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
 from vla_ros.srv import Ask, SetInstruction
 
+from vla.interrupts import deferred_interrupts
 from vla_nodes import qos
 
 SILENCE_LIMIT = 5.0
@@ -66,7 +68,7 @@ class RobotClient:
 
     def stop(self) -> Trigger.Response:
         """Makes the arm hold until resume() or a new instruction."""
-        return self.call(Trigger, "vla/stop", Trigger.Request())
+        return self.call(Trigger, "vla/stop", Trigger.Request(), repeat_after=1.0)
 
     def resume(self) -> Trigger.Response:
         """Goes on with the instruction that was stopped."""
@@ -74,19 +76,37 @@ class RobotClient:
 
     def ask(self, question: str, timeout: float = 60.0) -> Ask.Response:
         """Asks about what the robot sees; `success` and `message` say whether it could answer."""
-        return self.call(Ask, "vla/ask", Ask.Request(question=question), timeout)
+        request = Ask.Request(question=question)
+        return self.call(Ask, "vla/ask", request, timeout, repeat_after=timeout / 4)
 
-    def call(self, service_type, name: str, request, timeout: float = 10.0):
-        """Calls any service of the graph. Raises UnreachableError when nobody answers in time."""
+    def call(
+        self,
+        service_type,
+        name: str,
+        request,
+        timeout: float = 10.0,
+        repeat_after: float = math.inf,
+    ):
+        """Calls any service of the graph. Raises UnreachableError when nobody answers in time.
+
+        repeat_after: time without an answer after which a request that may come twice is sent again
+        [s]. A server drops the answer to a client that it has not discovered by then, although
+        the client has discovered the server.
+        """
         client = self.node.create_client(service_type, name)
         try:
             self._wait_for(client.service_is_ready, f"the service {client.srv_name}")
-            future = client.call_async(request)
-            if not self._spin_until(future.done, timeout):
-                raise UnreachableError(
-                    f"{client.srv_name} did not answer within {timeout:.0f} s: see the node's log"
-                )
-            return future.result()
+            deadline = time.monotonic() + timeout
+            futures = []
+            while (left := deadline - time.monotonic()) > 0.0:
+                futures.append(client.call_async(request))
+                self._spin_until(lambda: any(f.done() for f in futures), min(left, repeat_after))
+                for future in futures:
+                    if future.done():
+                        return future.result()
+            raise UnreachableError(
+                f"{client.srv_name} did not answer within {timeout:.0f} s: see the node's log"
+            )
         finally:
             self.node.destroy_client(client)
 
@@ -102,6 +122,18 @@ class RobotClient:
         timeout: longest time to try [s], 0 for the controller's default. Raises UnreachableError
         when the goal is refused, or the controller falls silent.
         """
+        client = ActionClient(self.node, ExecuteInstruction, "vla/execute_instruction")
+        try:
+            self._wait_for(client.server_is_ready, "the action vla/execute_instruction")
+            goal = ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)
+            # An interrupt in the middle of the executor's work would lose the answer it holds.
+            with deferred_interrupts() as interrupts:
+                return self._follow(client, goal, on_feedback, interrupts)
+        finally:
+            client.destroy()
+
+    def _follow(self, client: ActionClient, goal, on_feedback, interrupts: list[int]):
+        """Result of a goal, which is cancelled as soon as there is an interrupt."""
         heard_at = time.monotonic()
 
         def note_feedback(message) -> None:
@@ -111,34 +143,29 @@ class RobotClient:
                 on_feedback(message.feedback)
 
         def is_over() -> bool:
-            return result.done() or time.monotonic() - heard_at > SILENCE_LIMIT
+            silence = time.monotonic() - heard_at
+            return result.done() or silence > SILENCE_LIMIT or bool(interrupts)
 
-        client = ActionClient(self.node, ExecuteInstruction, "vla/execute_instruction")
-        try:
-            self._wait_for(client.server_is_ready, "the action vla/execute_instruction")
-            goal = ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)
-            sent = client.send_goal_async(goal, feedback_callback=note_feedback)
-            interrupted = self._spin_until_interrupt(sent.done, 10.0)
-            # A goal that is on its way must be known before it can be cancelled.
-            if not self._spin_until(sent.done, 5.0 if interrupted else 0.0):
-                raise UnreachableError("the controller did not answer: see its output")
-            handle = sent.result()
-            if not handle.accepted:
-                raise UnreachableError(
-                    "the controller refused the instruction: its output says why (is it active?)"
-                )
-            heard_at = time.monotonic()
-            result = handle.get_result_async()
-            if interrupted or self._spin_until_interrupt(is_over, float("inf")):
-                handle.cancel_goal_async()
-                self._spin_until(result.done, SILENCE_LIMIT)
-            if not result.done():
-                raise UnreachableError(
-                    f"the controller has been silent for {SILENCE_LIMIT:.0f} s: is it running?"
-                )
-            return result.result().result
-        finally:
-            client.destroy()
+        sent = client.send_goal_async(goal, feedback_callback=note_feedback)
+        # A goal that is on its way must be known before it can be cancelled.
+        if not self._spin_until(sent.done, 10.0):
+            raise UnreachableError("the controller did not answer: see its output")
+        handle = sent.result()
+        if not handle.accepted:
+            raise UnreachableError(
+                "the controller refused the instruction: its output says why (is it active?)"
+            )
+        heard_at = time.monotonic()
+        result = handle.get_result_async()
+        self._spin_until(is_over, math.inf)
+        if interrupts:
+            handle.cancel_goal_async()
+            self._spin_until(result.done, SILENCE_LIMIT)
+        if not result.done():
+            raise UnreachableError(
+                f"the controller has been silent for {SILENCE_LIMIT:.0f} s: is it running?"
+            )
+        return result.result().result
 
     def status(self) -> PolicyStatus:
         """The newest status. Raises UnreachableError when there is no controller."""
@@ -152,7 +179,7 @@ class RobotClient:
         self,
         on_status: Callable[[PolicyStatus], None],
         until: Callable[[], bool] = lambda: False,
-        timeout: float = float("inf"),
+        timeout: float = math.inf,
     ) -> None:
         """Calls `on_status` with every status until `until()` is true or `timeout` [s] is over."""
         subscription = self.node.create_subscription(
@@ -175,14 +202,6 @@ class RobotClient:
                 return False
             self._executor.spin_once(timeout_sec=min(left, 0.1))
         return True
-
-    def _spin_until_interrupt(self, done: Callable[[], bool], timeout: float) -> bool:
-        """As _spin_until; returns whether a keyboard interrupt ended it."""
-        try:
-            self._spin_until(done, timeout)
-        except KeyboardInterrupt:
-            return True
-        return False
 
     def _wait_for(self, is_ready: Callable[[], bool], what: str) -> None:
         if not self._spin_until(is_ready, self.wait):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import math
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from vla.checkpoint import build_model, load_weights, open_checkpoint, save_chec
 from vla.contract import EmbodimentContract
 from vla.data.frames import Shard
 from vla.data.normalization import NormStats, measure, read_norm_stats, write_norm_stats
+from vla.interrupts import deferred_interrupts
 from vla.models.config import CheckpointError
 from vla.models.presets import preset
 from vla.models.tokenizer import load_tokenizer, train_tokenizer
@@ -116,8 +114,8 @@ class Trainer:
         loss = flow + config.text_weight * text
         grounding = torch.zeros(())
         if scores is not None:
-            # The first keypoint in the first camera.
-            grounding = grounding_loss(scores[:, 0, 0], batch.next_cell.to(self.device))
+            size = self.model.config.expert.image_size
+            grounding = grounding_loss(scores, batch.places.to(self.device), size)
             loss = loss + config.grounding_weight * grounding
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
@@ -169,7 +167,7 @@ def train(
     contract: EmbodimentContract,
     shards: list[Shard],
     device: str = "cpu",
-    view: CameraView | None = None,
+    views: dict[str, CameraView] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
     """Trains, or continues, a run and returns the folder of its exported checkpoint.
@@ -193,7 +191,7 @@ def train(
     elif source is not None:
         load_weights(source, trainer.model, "", device)
         trainer.average.load_state_dict(trainer.model.state_dict())
-    batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config, view)
+    batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config, views)
     writer = SummaryWriter(str(output / "tensorboard"), purge_step=trainer.step)
     progress = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=5)
 
@@ -203,7 +201,8 @@ def train(
         save_checkpoint(output / "checkpoint", trainer.average, contract, stats, tokenizer)
 
     started = time.monotonic() - _seconds_so_far(output, trainer.step)
-    with _deferred_interrupts() as interrupts:
+    # A step that is cut in two leaves weights and averages that do not belong together.
+    with deferred_interrupts() as interrupts:
         while trainer.step < config.steps:
             figures = trainer.train_step(batches.make(trainer.step))
             progress.update()
@@ -222,28 +221,6 @@ def train(
     progress.close()
     writer.close()
     return output / "checkpoint"
-
-
-@contextlib.contextmanager
-def _deferred_interrupts() -> Iterator[list[int]]:
-    """Signals that would raise KeyboardInterrupt are noted instead, in the list that it gives.
-
-    A step that is cut in two leaves weights, averages and step count that do not belong together.
-    """
-    noted: list[int] = []
-    previous = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is signal.default_int_handler
-        and threading.current_thread() is threading.main_thread()
-    }
-    for number in previous:
-        signal.signal(number, lambda received, _: noted.append(received))
-    try:
-        yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _note_time(output: Path, step: int, seconds: float) -> None:
