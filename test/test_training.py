@@ -214,11 +214,12 @@ def test_rows_that_act_come_first_and_belong_together(batches, config):
 def test_augmentation_shifts_and_lightens_a_little(batches):
     images = np.zeros((8, 96, 96, 3), np.uint8)
     images[:, 40:56, 40:56] = 100
-    changed = batches._augment(images.copy(), np.random.default_rng(0))
+    changed, shifts = batches._augment(images.copy(), np.random.default_rng(0))
     places = set()
-    for image in changed:
+    for image, shift in zip(changed, shifts, strict=True):
         rows, columns, _ = np.nonzero(image)
         assert abs(rows.mean() - 47.5) <= 2 and abs(columns.mean() - 47.5) <= 2
+        assert (columns.mean() - 47.5, rows.mean() - 47.5) == tuple(shift)
         assert 80 <= image.max() <= 120
         places.add((rows.mean(), columns.mean(), image.max()))
     assert len(places) > 4

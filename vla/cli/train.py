@@ -124,17 +124,26 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _front_view(contract):
-    """Calibration of the simulated front camera, which the demonstrations were seen by."""
+def camera_views(contract):
+    """Calibration of the simulated cameras, which the demonstrations were seen by."""
+    from vla.control.rotations import quaternion_to_matrix
     from vla.sim.simulator import TableTopSimulator
     from vla.training.grounding import CameraView
 
     simulator = TableTopSimulator(contract.camera("front").width)
-    view = CameraView(
-        *simulator.camera_pose("front"), simulator.camera_matrix("front"), simulator.camera_size
-    )
+    size, views = simulator.camera_size, {}
+    tool, quaternion = simulator.end_effector_pose()
+    tool_rotation = quaternion_to_matrix(quaternion)
+    for name in simulator.camera_names:
+        position, rotation = simulator.camera_pose(name)
+        on_tool = name == "wrist"
+        if on_tool:
+            position = tool_rotation.T @ (position - tool)
+            rotation = tool_rotation.T @ rotation
+        matrix = simulator.camera_matrix(name)
+        views[name] = CameraView(position, rotation, matrix, size, on_tool)
     simulator.close()
-    return view
+    return views
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -156,7 +165,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         _demonstrate(contract, config.demonstrations, config.dataset, None)
         shards = read_dataset(config.dataset, contract)
         print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")
-        checkpoint = train(config, contract, shards, arguments.device, _front_view(contract))
+        checkpoint = train(config, contract, shards, arguments.device, camera_views(contract))
     except (CheckpointError, ContractError, DatasetError) as error:
         raise CommandError(str(error)) from error
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")

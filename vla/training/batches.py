@@ -18,7 +18,7 @@ from vla.models.sequence import TextBatch, action_prompt, collate
 from vla.sim.questions import ask_about
 from vla.sim.tasks import phrase, task_of_answer
 from vla.training.config import TrainConfig
-from vla.training.grounding import NO_CELL, CameraView, cells, next_interactions
+from vla.training.grounding import CameraView, place_pixels
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Batch:
     """B rows of text, of which the first A act.
 
     vlm_images uint8 [B, C, 3, S, S]; expert_images uint8 [A, C', 3, S, S]; state [A, S] and actions
-    [A, H, D], normalised; next_cell [A]: where the expert's first camera shows the gripper's next
-    action.
+    [A, H, D], normalised; places [A, C', E, 2]: pixels where the expert's images show the gripper's
+    next actions, NaN where they do not.
     """
 
     vlm_images: torch.Tensor
@@ -35,13 +35,13 @@ class Batch:
     expert_images: torch.Tensor
     state: torch.Tensor
     actions: torch.Tensor
-    next_cell: torch.Tensor
+    places: torch.Tensor
 
 
 class BatchMaker:
     """Draws batches from shards.
 
-    view: calibration of the expert's first camera, if it is at rest; no cell is labelled without.
+    views: calibration of cameras by name; in others no place is labelled.
     """
 
     def __init__(
@@ -51,12 +51,13 @@ class BatchMaker:
         stats: dict[str, NormStats],
         model: InstructVLAConfig,
         config: TrainConfig,
-        view: CameraView | None = None,
+        views: dict[str, CameraView] | None = None,
     ):
         self.shards, self.tokenizer, self.stats = shards, tokenizer, stats
         self.model, self.config = model, config
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        self._cells = self._label_cells(view)
+        calibrated = [(views or {}).get(name) for name in model.expert_cameras]
+        self._places = np.concatenate([place_pixels(shard, calibrated) for shard in shards])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -68,12 +69,10 @@ class BatchMaker:
         frames = [self._locate(index) for index in chosen]
         acting = self.config.batch_size - self.config.question_rows
         cameras = sorted({*self.model.vlm_cameras, *self.model.expert_cameras})
-        images = {
-            camera: self._augment(
-                np.stack([shard.images[camera][row] for shard, row in frames]), generator
-            )
-            for camera in cameras
-        }
+        images, shifts = {}, {}
+        for camera in cameras:
+            seen = np.stack([shard.images[camera][row] for shard, row in frames])
+            images[camera], shifts[camera] = self._augment(seen, generator)
         rows = [
             self._words(shard, row, index < acting, generator)
             for index, (shard, row) in enumerate(frames)
@@ -82,6 +81,7 @@ class BatchMaker:
         state = self.stats["state"].normalize(state)
         state += generator.normal(0.0, self.config.state_noise, state.shape).astype(np.float32)
         actions = np.stack([shard.action[row] for shard, row in frames[:acting]])
+        moved = np.stack([shifts[name] for name in self.model.expert_cameras], axis=1)[:, :, None]
         return Batch(
             vlm_images=_stack(images, self.model.vlm_cameras),
             text=collate(
@@ -90,15 +90,8 @@ class BatchMaker:
             expert_images=_stack(images, self.model.expert_cameras)[:acting],
             state=torch.from_numpy(state),
             actions=torch.from_numpy(self.stats["action"].normalize(actions)),
-            next_cell=torch.from_numpy(self._cells[chosen[:acting]]),
+            places=torch.from_numpy((self._places[chosen] + moved)[:acting].astype(np.float32)),
         )
-
-    def _label_cells(self, view: CameraView | None) -> np.ndarray:
-        """Cell [frames] of the keypoints' feature map, half the visual tokens' stride."""
-        if view is None:
-            return np.full(len(self), NO_CELL)
-        side = 2 * self.model.expert.image_size // self.model.expert.stride
-        return np.concatenate([cells(next_interactions(s), view, side) for s in self.shards])
 
     def _locate(self, index: int) -> tuple[Shard, int]:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -115,8 +108,13 @@ class BatchMaker:
         question = action_prompt(phrase(task, generator), self.model.prompts, think)
         return question, words.answer if think else "", True
 
-    def _augment(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Random shifts and brightness of uint8 images [B, S, S, 3]."""
+    def _augment(
+        self, images: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Random shifts and brightness of uint8 images [B, S, S, 3]; and the shifts [B, 2].
+
+        A shift is what is added to a pixel's place, right and down.
+        """
         shift, size = self.config.shift, images.shape[1]
         edges = ((0, 0), (shift, shift), (shift, shift), (0, 0))
         padded = np.pad(images, edges, mode="edge")
@@ -126,7 +124,7 @@ class BatchMaker:
         for row, ((top, left), gain) in enumerate(zip(offsets, gains, strict=True)):
             table = np.clip(levels * gain, 0, 255).astype(np.uint8)
             images[row] = table[padded[row, top : top + size, left : left + size]]
-        return images
+        return images, shift - offsets[:, ::-1]
 
 
 def _stack(images: dict[str, np.ndarray], cameras: tuple[str, ...]) -> torch.Tensor:

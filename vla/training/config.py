@@ -22,7 +22,7 @@ class TrainConfig:
     question_rows: rows of each batch that ask about the scene instead of acting. think_share: of
     action rows that answer first. flow_samples: noise draws per chunk. learning_rate: peak, reached
     after warmup_steps, then cosine to final_rate_share of it. text_weight: of the
-    cross-entropy; grounding_weight: of naming where the gripper acts next. ema_decay: of the
+    cross-entropy; grounding_weight: of finding where the gripper acts next. ema_decay: of the
     averaged weights that are exported. shift: random image shift [px]; brightness: relative;
     state_noise: standard deviation on the normalised state.
     """
