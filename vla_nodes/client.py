@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.action import ActionClient
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -52,6 +53,7 @@ class RobotClient:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._service_clients: dict[str, Client] = {}
 
     def __enter__(self) -> RobotClient:
         return self
@@ -84,7 +86,7 @@ class RobotClient:
         service_type,
         name: str,
         request,
-        timeout: float = 10.0,
+        timeout: float = 20.0,
         repeat_after: float = math.inf,
     ):
         """Calls any service of the graph. Raises UnreachableError when nobody answers in time.
@@ -93,22 +95,29 @@ class RobotClient:
         [s]. A server drops the answer to a client that it has not discovered by then, although
         the client has discovered the server.
         """
-        client = self.node.create_client(service_type, name)
+        client = self._client(service_type, name)
+        self._wait_for(client.service_is_ready, f"the service {client.srv_name}")
+        deadline = time.monotonic() + timeout
+        futures = []
         try:
-            self._wait_for(client.service_is_ready, f"the service {client.srv_name}")
-            deadline = time.monotonic() + timeout
-            futures = []
             while (left := deadline - time.monotonic()) > 0.0:
                 futures.append(client.call_async(request))
                 self._spin_until(lambda: any(f.done() for f in futures), min(left, repeat_after))
                 for future in futures:
                     if future.done():
                         return future.result()
-            raise UnreachableError(
-                f"{client.srv_name} did not answer within {timeout:.0f} s: see the node's log"
-            )
         finally:
-            self.node.destroy_client(client)
+            for future in futures:
+                client.remove_pending_request(future)
+        raise UnreachableError(
+            f"{client.srv_name} did not answer within {timeout:.0f} s: see the node's log"
+        )
+
+    def _client(self, service_type, name: str) -> Client:
+        """Kept from call to call, since making one takes a while to be discovered."""
+        if name not in self._service_clients:
+            self._service_clients[name] = self.node.create_client(service_type, name)
+        return self._service_clients[name]
 
     def execute(
         self,

@@ -49,7 +49,6 @@ class DemoClient(RobotClient):
     def __init__(self, wait: float = 20.0):
         """wait: longest time for a service to be found [s]."""
         super().__init__(wait=wait)
-        self._service_clients: dict[str, object] = {}
         self._responses: dict[int, str] = {}
         self._status = PolicyStatus()
         self.node.create_subscription(Response, "vla/response", self._take_response, qos.RESPONSE)
@@ -60,21 +59,6 @@ class DemoClient(RobotClient):
 
     def _take_status(self, message: PolicyStatus) -> None:
         self._status = message
-
-    def call(self, service_type, name: str, request, timeout: float = 20.0):
-        """Calls a service; unlike the base class it keeps the client, since trials poll."""
-        client = self._client(service_type, name)
-        self._wait_for(client.service_is_ready, f"the service {client.srv_name}")
-        future = client.call_async(request)
-        if not self._spin_until(future.done, timeout):
-            client.remove_pending_request(future)
-            raise UnreachableError(f"{client.srv_name} did not answer within {timeout:.0f} s")
-        return future.result()
-
-    def _client(self, service_type, name: str):
-        if name not in self._service_clients:
-            self._service_clients[name] = self.node.create_client(service_type, name)
-        return self._service_clients[name]
 
     def wait_until_active(self, timeout: float, keep_waiting: Callable[[], None]) -> None:
         """Wait until every node is active.
