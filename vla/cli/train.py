@@ -10,7 +10,8 @@ from vla.cli.errors import CommandError
 
 TRAIN = """\
 Train a policy from a configuration file, or continue a run that was interrupted.
-Demonstrations that the configuration asks for and that are missing are made first.
+Demonstrations that the configuration asks for and that are missing are made first; corrections,
+where it asks for any, in the middle: episodes that the policy drives and the expert labels.
 Ctrl-C saves and stops; the same command goes on from there.
 
 examples:
@@ -74,7 +75,10 @@ def _read(path: str, overrides: list[str] = ()):
             name, separator, text = override.partition("=")
             if not separator:
                 raise CheckpointError(f"--set takes NAME=VALUE, got '{override}'")
-            values[name] = yaml.safe_load(text)
+            value = yaml.safe_load(text)
+            if isinstance(value, dict) and isinstance(values.get(name), dict):
+                value = values[name] | value
+            values[name] = value
         return from_dict(TrainConfig, values, "--set")
     except CheckpointError as error:
         raise CommandError(str(error)) from error
@@ -109,6 +113,26 @@ def _demonstrate(contract, config, folder: str, workers: int | None) -> None:
             folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)
         )
     print(f"the expert failed in {failures} disturbed episodes; they are left out")
+
+
+def _correct(contract, config, folder: Path, checkpoint: Path) -> None:
+    from tqdm import tqdm
+
+    from vla.training.corrections import make_corrections
+
+    total = -(-config.episodes // config.episodes_per_shard)
+    if all((folder / f"shard-{index:05d}").exists() for index in range(total)):
+        return
+    print(f"the policy drives {config.episodes} episodes, which the expert labels, in {folder}")
+    with tqdm(total=total, unit="shard") as progress:
+        failures = make_corrections(
+            folder,
+            checkpoint,
+            contract,
+            config,
+            on_shard=lambda done, _: progress.update(done - progress.n),
+        )
+    print(f"the policy failed in {failures} of them")
 
 
 def run_demonstrate(arguments: argparse.Namespace) -> int:
@@ -165,7 +189,14 @@ def run_train(arguments: argparse.Namespace) -> int:
         _demonstrate(contract, config.demonstrations, config.dataset, None)
         shards = read_dataset(config.dataset, contract)
         print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")
-        checkpoint = train(config, contract, shards, arguments.device, camera_views(contract))
+        views, device = camera_views(contract), arguments.device
+        if config.corrections.episodes:
+            until = config.corrections.after_step
+            checkpoint = train(config, contract, shards, device, views, until)
+            folder = Path(config.output) / "corrections"
+            _correct(contract, config.corrections, folder, checkpoint)
+            shards += read_dataset(folder, contract)
+        checkpoint = train(config, contract, shards, device, views)
     except (CheckpointError, ContractError, DatasetError) as error:
         raise CommandError(str(error)) from error
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")

@@ -87,7 +87,9 @@ class _Disturbance:
 
 
 @dataclass
-class _Frames:
+class Frames:
+    """Frames of a shard that is being made, one list entry per frame, and the episodes' words."""
+
     images: dict[str, list[np.ndarray]] = field(default_factory=dict)
     state: list[np.ndarray] = field(default_factory=list)
     action: list[np.ndarray] = field(default_factory=list)
@@ -97,6 +99,7 @@ class _Frames:
     episodes: list[EpisodeWords] = field(default_factory=list)
 
     def to_shard(self) -> Shard:
+        """All frames as arrays."""
         return Shard(
             folder=Path(),
             images={name: np.stack(images) for name, images in self.images.items()},
@@ -120,10 +123,11 @@ def observation_of(
     return images, state_vector(*simulator.end_effector_pose(), simulator.gripper_width)
 
 
-def _record(
-    frames: _Frames, simulator: TableTopSimulator, controller: ArmController, chunk
+def record(
+    frames: Frames, simulator: TableTopSimulator, contract: EmbodimentContract, chunk: np.ndarray
 ) -> None:
-    images, state = observation_of(simulator, controller.contract)
+    """Adds what is seen now, labelled with a chunk [H, D], as a frame of the next episode."""
+    images, state = observation_of(simulator, contract)
     for name, image in images.items():
         frames.images.setdefault(name, []).append(image)
     frames.state.append(state)
@@ -138,11 +142,18 @@ def _record(
     frames.held.append(held[0] if held else "")
 
 
+def object_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
+    """Places [x, y] of blocks and cans by name [m]."""
+    return {
+        name: simulator.object_position(name)[:2].round(3).tolist() for name in simulator.objects()
+    }
+
+
 def demonstrate(
     simulator: TableTopSimulator,
     controller: ArmController,
     task: Task,
-    frames: _Frames,
+    frames: Frames,
     config: DemonstrationConfig,
     generator: np.random.Generator,
 ) -> bool:
@@ -157,14 +168,12 @@ def demonstrate(
     phase = int(generator.integers(config.frame_stride))
     contract = controller.contract
     step, done_steps = 0, 0
-    objects = {
-        name: simulator.object_position(name)[:2].round(3).tolist() for name in simulator.objects()
-    }
+    objects = object_places(simulator)
     while simulator.time < config.time_limit and done_steps < config.tail_steps:
         chunk = plan_chunk(simulator, task, contract.horizon)
         position, quaternion = simulator.end_effector_pose()
         if step % config.frame_stride == phase:
-            _record(frames, simulator, controller, chunk)
+            record(frames, simulator, contract, chunk)
         executed = disturbance.apply(chunk, position)
         controller.accept(
             ActionChunk(simulator.time, contract.time_step, executed, position, quaternion),
@@ -193,9 +202,9 @@ def make_shard(arguments: tuple[int, str, EmbodimentContract, DemonstrationConfi
         return 0
     generator = np.random.default_rng([config.seed, index])
     simulator = TableTopSimulator(contract.cameras[0].width)
-    controller = ArmController(ArmControllerConfig(control_rate=25.0), contract)
+    controller = ArmController(ArmControllerConfig(control_rate=20.0), contract)
     families, shares = zip(*config.shares.items(), strict=True)
-    frames, failures = _Frames(), 0
+    frames, failures = Frames(), 0
     for episode in range(config.episodes_per_shard):
         family = str(generator.choice(families, p=np.array(shares) / sum(shares)))
         task = simulator.reset(config.seed + index * config.episodes_per_shard + episode, family)
@@ -219,11 +228,24 @@ def make_demonstrations(
     Path(folder).mkdir(parents=True, exist_ok=True)
     total = -(-config.episodes // config.episodes_per_shard)
     jobs = [(index, str(folder), contract, config) for index in range(total)]
-    failures = 0
+    return run_jobs(make_shard, jobs, workers, on_shard)
+
+
+def run_jobs(
+    job: Callable[[tuple], int],
+    arguments: list[tuple],
+    workers: int | None = None,
+    on_job: Callable[[int, int], None] | None = None,
+) -> int:
+    """Runs a job for each of its arguments, in parallel processes, and returns the results' sum.
+
+    workers: processes, one per core by default. on_job(done, total) is called after each.
+    """
+    result = 0
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers or os.cpu_count()) as pool:
-        for done, failed in enumerate(pool.imap_unordered(make_shard, jobs), start=1):
-            failures += failed
-            if on_shard is not None:
-                on_shard(done, total)
-    return failures
+    with context.Pool(min(workers or os.cpu_count() or 1, len(arguments))) as pool:
+        for done, value in enumerate(pool.imap_unordered(job, arguments), start=1):
+            result += value
+            if on_job is not None:
+                on_job(done, len(arguments))
+    return result

@@ -26,9 +26,18 @@ class EpisodeResult:
 
 
 def run_steps(simulator: TableTopSimulator, controller: ArmController, steps: int) -> None:
-    """Lets the controller drive the arm for `steps` policy steps."""
+    """Lets the controller drive the arm for `steps` policy steps.
+
+    Raises ValueError when a policy step is no whole number of the controller's cycles.
+    """
     period = 1.0 / controller.config.control_rate
-    ticks = round(controller.contract.time_step * controller.config.control_rate)
+    cycles = controller.contract.time_step * controller.config.control_rate
+    ticks = round(cycles)
+    if abs(cycles - ticks) > 1e-6:
+        raise ValueError(
+            f"control_rate {controller.config.control_rate:g} Hz gives {cycles:g} cycles per "
+            "policy step; choose one that gives a whole number"
+        )
     for _ in range(steps * ticks):
         command = controller.step(simulator.time, simulator.joint_positions)
         simulator.command(command.joint_positions, command.gripper_width)

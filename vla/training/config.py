@@ -9,6 +9,7 @@ import yaml
 
 from vla.models.config import CheckpointError, from_dict
 from vla.sim.demonstrations import DemonstrationConfig
+from vla.training.corrections import CorrectionConfig
 
 
 @dataclass
@@ -16,8 +17,9 @@ class TrainConfig:
     """A training run.
 
     preset: of the model. contract: embodiment contract, the path of a file or the name of a shipped
-    one. dataset: folder of frame shards, made from `demonstrations` where shards are missing.
-    output: folder of the run. initialize_from: checkpoint folder whose weights, tokenizer and
+    one. dataset: folder of frame shards, made from `demonstrations` where shards are missing;
+    corrections: episodes that the policy drives, made once during the run and added to it. output:
+    folder of the run. initialize_from: checkpoint folder whose weights, tokenizer and
     statistics a new run starts with; empty for random weights. steps, batch_size: of the optimiser;
     question_rows: rows of each batch that ask about the scene instead of acting. think_share: of
     action rows that answer first. flow_samples: noise draws per chunk. learning_rate: peak, reached
@@ -31,6 +33,7 @@ class TrainConfig:
     contract: str = "config/contracts/sim_panda.yaml"
     dataset: str = "datasets/table_top"
     demonstrations: DemonstrationConfig = field(default_factory=DemonstrationConfig)
+    corrections: CorrectionConfig = field(default_factory=CorrectionConfig)
     output: str = "runs/nano"
     initialize_from: str = ""
     seed: int = 0

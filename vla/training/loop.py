@@ -168,11 +168,13 @@ def train(
     shards: list[Shard],
     device: str = "cpu",
     views: dict[str, CameraView] | None = None,
+    until: int | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
     """Trains, or continues, a run and returns the folder of its exported checkpoint.
 
-    on_step(step, figures) is called after each step. Ctrl-C saves and ends it, with
+    until: step to end at, where another part of the run follows; by default the configuration's
+    last. on_step(step, figures) is called after each step. Ctrl-C saves and ends it, with
     KeyboardInterrupt, once the step under way is done.
     """
     output = Path(config.output)
@@ -200,10 +202,11 @@ def train(
         trainer.save(output / STATE_FILE)
         save_checkpoint(output / "checkpoint", trainer.average, contract, stats, tokenizer)
 
+    last = config.steps if until is None else min(until, config.steps)
     started = time.monotonic() - _seconds_so_far(output, trainer.step)
     # A step that is cut in two leaves weights and averages that do not belong together.
     with deferred_interrupts() as interrupts:
-        while trainer.step < config.steps:
+        while trainer.step < last:
             figures = trainer.train_step(batches.make(trainer.step))
             progress.update()
             if trainer.step % config.log_every == 0:
@@ -211,7 +214,7 @@ def train(
                 progress.set_postfix(losses, refresh=False)
                 for name, value in figures.items():
                     writer.add_scalar(name, value, trainer.step)
-            if trainer.step % config.save_every == 0 or trainer.step == config.steps:
+            if trainer.step % config.save_every == 0 or trainer.step == last:
                 save()
             if on_step is not None:
                 on_step(trainer.step, figures)

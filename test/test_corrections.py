@@ -1,0 +1,75 @@
+"""Episodes that the policy drives and the expert labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from vla.cli.parser import main
+from vla.data.frames import read_dataset
+from vla.evaluation.benchmark import learned_policy
+from vla.policy import ActionModel, Reasoner
+from vla.sim.demonstrations import Frames, observation_of
+from vla.sim.expert import plan_chunk
+from vla.training.config import TrainConfig, write_train_config
+from vla.training.corrections import CorrectionConfig, labelling, make_corrections
+
+ONE = CorrectionConfig(
+    episodes=2, episodes_per_shard=2, shares={"pick": 1.0}, expert_share=0.0, time_limit=0.75
+)
+
+
+@pytest.fixture
+def policy(checkpoint):
+    reasoner = Reasoner.from_pretrained(checkpoint)
+    return learned_policy(reasoner, ActionModel.from_pretrained(checkpoint), None, 1, seed=0)
+
+
+@pytest.mark.parametrize(("expert_share", "driver"), [(0.0, "policy"), (1.0, "expert")])
+def test_the_label_is_the_experts_whoever_drives(simulator, contract, policy, expert_share, driver):
+    task = simulator.reset(3, "pick")
+    label = plan_chunk(simulator, task, contract.horizon)
+    images, state = observation_of(simulator, contract)
+    frames = Frames()
+    drive = labelling(policy, frames, contract, expert_share, np.random.default_rng(0))
+    executed = drive(simulator, task)
+    np.testing.assert_array_equal(frames.action, [label])
+    np.testing.assert_array_equal(frames.state, [state])
+    np.testing.assert_array_equal(frames.images["front"], [images["front"]])
+    assert np.array_equal(executed, label) == (driver == "expert")
+
+
+def test_shards_hold_failed_episodes_too_and_what_is_there_is_kept(tmp_path, contract, checkpoint):
+    done = []
+    failures = make_corrections(
+        tmp_path, checkpoint, contract, ONE, 1, lambda *counts: done.append(counts)
+    )
+    assert failures == 2 and done == [(1, 1)], "an untrained policy picks nothing in 0.75 s"
+    (shard,) = read_dataset(tmp_path, contract)
+    assert len(shard) == 6 and list(shard.episode) == [0, 0, 0, 1, 1, 1]
+    assert all(words.family == "pick" and words.objects for words in shard.episodes)
+    assert make_corrections(tmp_path, checkpoint, contract, ONE, 1) == 0
+
+
+def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
+    tmp_path, dataset, contract, capsys, monkeypatch
+):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    run = tmp_path / "run"
+    config = TrainConfig(
+        preset="test", contract="sim_panda", dataset=str(dataset), output=str(run),
+        steps=3, batch_size=3, question_rows=1, corrections=replace(ONE, after_step=2),
+    )  # fmt: skip
+    config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
+    write_train_config(config, tmp_path / "train.yaml")
+    command = ["train", "--config", str(tmp_path / "train.yaml")]
+    assert main(command) == 0
+    assert "the policy failed in 2 of them" in capsys.readouterr().out
+    assert len(read_dataset(run / "corrections", contract)) == 1
+    before = (run / "corrections" / "shard-00000" / "state.npy").stat().st_mtime_ns
+    assert main([*command, "--set", "steps=4", "corrections={time_limit: 0.75}"]) == 0
+    assert "drives" not in capsys.readouterr().out, "corrections are made once"
+    assert (run / "corrections" / "shard-00000" / "state.npy").stat().st_mtime_ns == before
+    kept = yaml.safe_load((run / "train.yaml").read_text())
+    assert kept["corrections"]["episodes"] == 2 and kept["steps"] == 4

@@ -1,0 +1,121 @@
+"""Corrections: the policy drives, and the scripted expert says what it should have done.
+
+A policy that is trained on the expert's states alone meets others as soon as it errs. Labelling
+those that it meets mends that (DAgger; Ross et al., 2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vla.contract import EmbodimentContract
+from vla.control.arm import ArmController, ArmControllerConfig
+from vla.data.frames import EpisodeWords, write_shard
+from vla.sim.demonstrations import Frames, object_places, record, run_jobs
+from vla.sim.expert import plan_chunk
+from vla.sim.rollout import ChunkPolicy, run_episode
+from vla.sim.simulator import TableTopSimulator
+from vla.sim.tasks import Task
+
+
+@dataclass(frozen=True)
+class CorrectionConfig:
+    """Episodes that the policy drives.
+
+    episodes: 0 for none; after_step: of the training, whose averaged weights drive. shares: of each
+    task family. expert_share: of chunks that are the expert's all the same, drawn anew for each
+    episode from 0 to this, so that later parts of a task are seen before the policy masters the
+    earlier ones. time_limit: of an episode [s].
+    """
+
+    episodes: int = 0
+    after_step: int = 4500
+    seed: int = 2_000_000
+    shares: dict[str, float] = field(
+        default_factory=lambda: {
+            "pick": 0.45, "place": 0.45, "open_drawer": 0.05, "close_drawer": 0.05
+        }
+    )  # fmt: skip
+    expert_share: float = 0.6
+    time_limit: float = 12.0
+    episodes_per_shard: int = 50
+
+
+def labelling(
+    policy: ChunkPolicy,
+    frames: Frames,
+    contract: EmbodimentContract,
+    expert_share: float,
+    generator: np.random.Generator,
+) -> ChunkPolicy:
+    """The policy, with each state that it is asked about recorded under the expert's chunk.
+
+    expert_share: chance that the expert's chunk is executed instead.
+    """
+
+    def drive(simulator: TableTopSimulator, task: Task) -> np.ndarray:
+        label = plan_chunk(simulator, task, contract.horizon)
+        record(frames, simulator, contract, label)
+        return label if generator.random() < expert_share else policy(simulator, task)
+
+    return drive
+
+
+def make_correction_shard(
+    arguments: tuple[int, str, str, EmbodimentContract, CorrectionConfig],
+) -> int:
+    """Makes one shard, unless it is there, and returns in how many episodes the policy failed."""
+    index, folder, checkpoint, contract, config = arguments
+    target = Path(folder) / f"shard-{index:05d}"
+    if target.exists():
+        return 0
+    import torch
+
+    from vla.evaluation.benchmark import learned_policy
+    from vla.policy import ActionModel, Reasoner
+
+    torch.set_num_threads(1)
+    reasoner = Reasoner.from_pretrained(checkpoint)
+    action_model = ActionModel.from_pretrained(checkpoint)
+    generator = np.random.default_rng([config.seed, index])
+    simulator = TableTopSimulator(contract.cameras[0].width)
+    controller = ArmController(ArmControllerConfig(control_rate=20.0), contract)
+    families, shares = zip(*config.shares.items(), strict=True)
+    frames, failures = Frames(), 0
+    for episode in range(config.episodes_per_shard):
+        family = str(generator.choice(families, p=np.array(shares) / sum(shares)))
+        seed = config.seed + index * config.episodes_per_shard + episode
+        task = simulator.reset(seed, family)
+        objects = object_places(simulator)
+        share = generator.uniform(0.0, config.expert_share)
+        policy = learned_policy(reasoner, action_model, None, 1, seed)
+        driving = labelling(policy, frames, contract, share, generator)
+        result = run_episode(simulator, controller, driving, task, config.time_limit, delay_steps=2)
+        failures += not result.success
+        words = EpisodeWords(task.family, task.instruction, task.answer(), objects)
+        frames.episodes.append(words)
+    write_shard(target, frames.to_shard(), contract)
+    simulator.close()
+    return failures
+
+
+def make_corrections(
+    folder: str | Path,
+    checkpoint: str | Path,
+    contract: EmbodimentContract,
+    config: CorrectionConfig,
+    workers: int | None = None,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> int:
+    """Makes all shards that are missing; returns in how many episodes the policy failed.
+
+    on_shard(done, total) is called after each shard. Raises CheckpointError.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    total = -(-config.episodes // config.episodes_per_shard)
+    jobs = [(index, str(folder), str(checkpoint), contract, config) for index in range(total)]
+    return run_jobs(make_correction_shard, jobs, workers, on_shard)
