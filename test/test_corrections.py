@@ -59,17 +59,17 @@ def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
     run = tmp_path / "run"
     config = TrainConfig(
         preset="test", contract="sim_panda", dataset=str(dataset), output=str(run),
-        steps=3, batch_size=3, question_rows=1, corrections=replace(ONE, after_step=2),
+        steps=3, batch_size=3, question_rows=1, corrections=replace(ONE, after_steps=(1, 2)),
     )  # fmt: skip
     config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
     write_train_config(config, tmp_path / "train.yaml")
     command = ["train", "--config", str(tmp_path / "train.yaml")]
     assert main(command) == 0
-    assert "the policy failed in 2 of them" in capsys.readouterr().out
-    assert len(read_dataset(run / "corrections", contract)) == 1
-    before = (run / "corrections" / "shard-00000" / "state.npy").stat().st_mtime_ns
+    assert capsys.readouterr().out.count("the policy failed in 2 of them") == 2
+    states = [run / f"corrections-{step:06d}" / "shard-00000" / "state.npy" for step in (1, 2)]
+    before = [path.stat().st_mtime_ns for path in states]
     assert main([*command, "--set", "steps=4", "corrections={time_limit: 0.75}"]) == 0
     assert "drives" not in capsys.readouterr().out, "corrections are made once"
-    assert (run / "corrections" / "shard-00000" / "state.npy").stat().st_mtime_ns == before
+    assert [path.stat().st_mtime_ns for path in states] == before
     kept = yaml.safe_load((run / "train.yaml").read_text())
     assert kept["corrections"]["episodes"] == 2 and kept["steps"] == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from vla.cli.errors import CommandError
@@ -137,8 +138,6 @@ def _correct(contract, config, folder: Path, checkpoint: Path) -> None:
 
 def run_demonstrate(arguments: argparse.Namespace) -> int:
     """Makes what is missing of a dataset."""
-    from dataclasses import replace
-
     config = _read(arguments.config)
     demonstrations = config.demonstrations
     if arguments.episodes:
@@ -190,12 +189,13 @@ def run_train(arguments: argparse.Namespace) -> int:
         shards = read_dataset(config.dataset, contract)
         print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")
         views, device = camera_views(contract), arguments.device
-        if config.corrections.episodes:
-            until = config.corrections.after_step
-            checkpoint = train(config, contract, shards, device, views, until)
-            folder = Path(config.output) / "corrections"
-            _correct(contract, config.corrections, folder, checkpoint)
+        corrections = config.corrections
+        for step in sorted(corrections.after_steps):
+            checkpoint = train(config, contract, shards, device, views, until=step)
+            folder = Path(config.output) / f"corrections-{step:06d}"
+            _correct(contract, corrections, folder, checkpoint)
             shards += read_dataset(folder, contract)
+            corrections = replace(corrections, seed=corrections.seed + corrections.episodes)
         checkpoint = train(config, contract, shards, device, views)
     except (CheckpointError, ContractError, DatasetError) as error:
         raise CommandError(str(error)) from error

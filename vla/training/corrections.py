@@ -26,18 +26,19 @@ from vla.sim.tasks import Task
 class CorrectionConfig:
     """Episodes that the policy drives.
 
-    episodes: 0 for none; after_step: of the training, whose averaged weights drive. shares: of each
-    task family. expert_share: of chunks that are the expert's all the same, drawn anew for each
-    episode from 0 to this, so that later parts of a task are seen before the policy masters the
-    earlier ones. time_limit: of an episode [s].
+    after_steps: of the training, whose averaged weights then drive `episodes` each time; empty for
+    no corrections. seed: of the first scene; each time goes on from the last one's scenes. shares:
+    of each task family. expert_share: of chunks that are the expert's all the same, drawn anew for
+    each episode from 0 to this, so that later parts of a task are seen before the policy masters
+    the earlier ones. time_limit: of an episode [s].
     """
 
-    episodes: int = 0
-    after_step: int = 4500
+    after_steps: tuple[int, ...] = ()
+    episodes: int = 400
     seed: int = 2_000_000
     shares: dict[str, float] = field(
         default_factory=lambda: {
-            "pick": 0.45, "place": 0.45, "open_drawer": 0.05, "close_drawer": 0.05
+            "pick": 0.4, "place": 0.5, "open_drawer": 0.05, "close_drawer": 0.05
         }
     )  # fmt: skip
     expert_share: float = 0.6
