@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vla.control.arm import WORKSPACE_TOLERANCE, ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
-from vla.control.rotations import difference
+from vla.rotations import difference
 from vla.sim import panda
 
 RATE = 50.0

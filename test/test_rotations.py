@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
-from vla.control.rotations import (
+from vla.rotations import (
     difference,
     from_rotation_vector,
     matrix_to_quaternion,

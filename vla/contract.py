@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vla.control.rotations import quaternion_to_matrix
+from vla.rotations import quaternion_to_matrix
 
 STATE_NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper_width")
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")

@@ -149,7 +149,7 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
 
 def camera_views(contract):
     """Calibration of the simulated cameras, which the demonstrations were seen by."""
-    from vla.control.rotations import quaternion_to_matrix
+    from vla.rotations import quaternion_to_matrix
     from vla.sim.simulator import TableTopSimulator
     from vla.training.grounding import CameraView
 

@@ -13,7 +13,7 @@ import numpy as np
 from vla.contract import EmbodimentContract
 from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory
 from vla.control.kinematics import DifferentialIK
-from vla.control.rotations import difference, from_rotation_vector, multiply
+from vla.rotations import difference, from_rotation_vector, multiply
 from vla.sim import panda
 
 # How far the tool may pass the workspace's walls [m]: without it, the smallest error of inverse

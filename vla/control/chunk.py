@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.control.rotations import from_rotation_vector, multiply
+from vla.rotations import from_rotation_vector, multiply
 
 
 class ChunkError(ValueError):

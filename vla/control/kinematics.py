@@ -6,7 +6,7 @@ import mink
 import mujoco
 import numpy as np
 
-from vla.control.rotations import matrix_to_quaternion
+from vla.rotations import matrix_to_quaternion
 
 
 class DifferentialIK:

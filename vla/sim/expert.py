@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vla.control.rotations import difference, quaternion_to_matrix
+from vla.rotations import difference, quaternion_to_matrix
 from vla.sim import panda, scene
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import Task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from vla.control.rotations import matrix_to_quaternion
+from vla.rotations import matrix_to_quaternion
 from vla.sim import panda, scene
 from vla.sim.tasks import COLORS, Task, parse_task, sample_task
 
