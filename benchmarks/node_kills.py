@@ -3,9 +3,10 @@
 source ./env.sh
 python benchmarks/node_kills.py --rounds 3 --json output/node_kills.json
 
-hold: from the kill until the joints (for `sim`, whose arm goes with it: the commands) rest for
-0.2 s. recovery: from the kill until the arm moves again; only the killed node is started again, by
-the launcher. `recorder` has no part in the motion, so the arm may go on.
+command_ms: from the kill until the commands to the arm stand still. rest_ms: until its joints do,
+too; the arm of a killed `sim` is gone with it. recovery_s: from the kill until the arm moves again,
+while the launcher starts the killed node, and no other, again. `recorder` has no part in the
+motion, so the arm may go on.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Bench:
         if not accepted.success:
             raise RuntimeError(accepted.message)
 
-    def kill(self, node: str, domain: int, seed: int) -> dict[str, float | bool | str]:
+    def kill(self, node: str, domain: int, seed: int) -> dict[str, float | bool | str | None]:
         """One round; times in milliseconds and seconds from the kill."""
         self.instruct(seed)
         self.wait_for_motion(time.monotonic(), MOTION_LIMIT)
@@ -106,11 +107,10 @@ class Bench:
         killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         self.client.spin(1.0)
-        track, rest = (self.steps, COMMAND_RESTING) if node == "sim" else (self.speeds, RESTING)
-        hold = self._hold_time(track, killed, rest)
-        result: dict[str, float | bool | str] = {
+        result: dict[str, float | bool | str | None] = {
             "node": node,
-            "hold_ms": round(1e3 * hold, 1) if hold is not None else None,
+            "command_ms": self._time_to_rest(self.steps, killed, COMMAND_RESTING),
+            "rest_ms": self._time_to_rest(self.speeds, killed, RESTING) if node != "sim" else None,
         }
         if node == "recorder":
             # Nothing to recover in the motion; the node itself must be back.
@@ -141,8 +141,8 @@ class Bench:
                 continue
         raise TimeoutError(f"{node} was not started again")
 
-    def _hold_time(self, track, since: float, limit: float) -> float | None:
-        """From `since` until the track stays below the limit for REST_TIME; None if it does not."""
+    def _time_to_rest(self, track, since: float, limit: float) -> float | None:
+        """[ms] from `since` until the track stays below the limit for REST_TIME; None if never."""
         started = since
         for at, value in track:
             if at <= since:
@@ -150,10 +150,11 @@ class Bench:
             if value > limit:
                 started = at
             elif at - started >= REST_TIME:
-                return started - since
+                return round(1e3 * (started - since), 1)
         last = track[-1][0] if track else since
         # Silence is rest, too: no command reaches an arm whose commander is gone.
-        return started - since if time.monotonic() - max(last, started) > REST_TIME else None
+        silent = time.monotonic() - max(last, started) > REST_TIME
+        return round(1e3 * (started - since), 1) if silent else None
 
 
 def main() -> None:
@@ -191,13 +192,16 @@ def main() -> None:
             launcher.wait(timeout=15)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"rounds": results}, indent=2) + "\n")
-    print(f"{'node':<14} {'hold p50 ms':>12} {'hold max ms':>12} {'recovery max s':>15}")
+    columns = ("command_ms", "rest_ms", "recovery_s")
+    print(f"{'node':<14}" + "".join(f"{name + ' p50, max':>24}" for name in columns))
     for node in dict.fromkeys(result["node"] for result in results):
         rounds = [result for result in results if result["node"] == node]
-        holds = [r["hold_ms"] for r in rounds if r["hold_ms"] is not None]
-        shown = (f"{np.median(holds):.0f}", f"{max(holds):.0f}") if holds else ("-", "-")
-        recovery = max(result["recovery_s"] for result in rounds)
-        print(f"{node:<14} {shown[0]:>12} {shown[1]:>12} {recovery:>15.1f}")
+        line = f"{node:<14}"
+        for name in columns:
+            values = [result[name] for result in rounds if result[name] is not None]
+            shown = f"{np.median(values):.1f}, {max(values):.1f}" if values else "-"
+            line += f"{shown:>24}"
+        print(line)
     print(f"results: {arguments.json}; the nodes' output: {folder}/nodes.log")
 
 

@@ -222,15 +222,16 @@ class Controller(ManagedNode):
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
         self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
         watchdog = self._loop.watchdog
-        for message_type, topic, name in (
-            (LatentAction, "vla/latent_action", LATENT_ACTIONS),
-            (ActionChunk, "vla/action_chunk", ACTION_CHUNKS),
+        for message_type, topic, profile, name in (
+            (Observation, "vla/observation", qos.LATEST, OBSERVATIONS),
+            (LatentAction, "vla/latent_action", qos.RESULT, LATENT_ACTIONS),
+            (ActionChunk, "vla/action_chunk", qos.RESULT, ACTION_CHUNKS),
         ):
             watch_writers(
                 self,
                 message_type,
                 topic,
-                qos.RESULT,
+                profile,
                 lambda alive, name=name: watchdog.set_alive(name, alive),
             )
 

@@ -31,6 +31,7 @@ from vla_nodes.conversions import (
     pose_to_arrays,
     stamp_to_nanoseconds,
 )
+from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
 from vla_nodes.synchronizer import ApproximateTimeSynchronizer, Subscriber
 
@@ -123,7 +124,9 @@ class Perception(ManagedNode):
         self._contract = load_contract(contract_path(self.settings["contract"]))
         self._contract_id = self._contract.contract_id
         self.diagnostics.values["contract"] = f"{self._contract.name} {self._contract_id}"
-        self._output = self.create_lifecycle_publisher(Observation, "vla/observation", qos.LATEST)
+        self._output = self.create_lifecycle_publisher(
+            Observation, "vla/observation", promising(qos.LATEST)
+        )
 
     def activate(self) -> None:
         """Subscribes to the robot."""
