@@ -2,6 +2,7 @@
 
 import io
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vla_nodes.conversions import (
     nanoseconds_to_stamp,
     stamp_to_nanoseconds,
 )
+from vla_nodes.liveliness import watch_writers
 
 pytestmark = pytest.mark.nodes
 
@@ -245,3 +247,22 @@ def test_a_missing_contract_is_named_and_can_be_corrected():
         assert graph.transition("perception", "activate")
         assert graph.state("perception") == "active"
         assert node.stop(signal.SIGTERM) == 0
+
+
+def test_its_death_is_noticed_at_once():
+    with Graph() as graph:
+        process = graph.start("perception", contract=str(ROOT / "config/contracts/sim_panda.yaml"))
+        alive = []
+        watch_writers(
+            graph.node,
+            Observation,
+            "vla/observation",
+            qos.LATEST,
+            lambda value: alive.append((value, time.monotonic())),
+        )
+        graph.wait(lambda: alive and alive[-1][0], "its sign of life")
+        died_at = time.monotonic()
+        process.process.kill()
+        graph.wait(lambda: not alive[-1][0], "the silence", alive=False)
+        assert alive[-1][1] - died_at < 0.3
+        graph.processes.remove(process)
