@@ -194,7 +194,7 @@ def run_train(arguments: argparse.Namespace) -> int:
             checkpoint = train(config, contract, shards, device, views, until=step)
             folder = Path(config.output) / f"corrections-{step:06d}"
             _correct(contract, corrections, folder, checkpoint)
-            shards += read_dataset(folder, contract)
+            shards += read_dataset(folder, contract) * corrections.repeats
             corrections = replace(corrections, seed=corrections.seed + corrections.episodes)
         checkpoint = train(config, contract, shards, device, views)
     except (CheckpointError, ContractError, DatasetError) as error:
