@@ -113,7 +113,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(
 
 
 def test_training_learns_and_exports_a_policy(config, contract, shards):
-    config = replace(config, steps=40, learning_rate=3e-3)
+    config = replace(config, steps=180, batch_size=24, learning_rate=3e-3)
     losses = []
     folder = train(
         config,

@@ -37,7 +37,7 @@ PRESETS = {
             layers=1,
             heads=2,
             mlp=64,
-            head_widths=(64, 32),
+            head_widths=(256, 128),
         ),
     ),
 }
