@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -105,6 +106,7 @@ class Graph:
         )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
         self._diagnostics: dict[str, list[DiagnosticStatus]] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
 
@@ -193,20 +195,46 @@ class Graph:
         self.wait(lambda: self.node.count_publishers(topic) >= writers, f"writer of {topic}")
         return messages
 
-    def call(self, kind: type, service: str, request: Any, timeout: float = DEADLINE) -> Any:
-        """Calls a service and returns the response."""
-        client = self.node.create_client(kind, service)
+    def call(
+        self,
+        kind: type,
+        service: str,
+        request: Any,
+        timeout: float = DEADLINE,
+        repeat_after: float = math.inf,
+    ) -> Any:
+        """Calls a service and returns the response.
+
+        repeat_after: time after which a request that may come twice is sent again [s]. A server
+        drops the answer to a client that it has not discovered by then.
+        """
+        # Kept from call to call: a client that is long known loses no answers.
+        client = self._clients.get(service)
+        if client is None:
+            client = self._clients[service] = self.node.create_client(kind, service)
+        self.wait(client.service_is_ready, f"service {service}", timeout)
+        futures = [client.call_async(request)]
+        sent_at = time.monotonic()
+
+        def answered():
+            nonlocal sent_at
+            if time.monotonic() - sent_at > repeat_after:
+                futures.append(client.call_async(request))
+                sent_at = time.monotonic()
+            return any(future.done() for future in futures)
+
         try:
-            self.wait(client.service_is_ready, f"service {service}", timeout)
-            future = client.call_async(request)
-            self.wait(future.done, f"answer of {service}", timeout)
-            return future.result()
+            self.wait(answered, f"answer of {service}", timeout)
+            return next(future.result() for future in futures if future.done())
         finally:
-            self.node.destroy_client(client)
+            for future in futures:
+                client.remove_pending_request(future)
 
     def state(self, node: str) -> str:
         """Label of the lifecycle state that the node is in."""
-        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+        request = GetState.Request()
+        response = self.call(GetState, f"{node}/get_state", request, repeat_after=2.0)
+        return response.current_state.label
 
     def wait_state(self, node: str, state: str, timeout: float = DEADLINE) -> None:
         """Waits until the node is in that lifecycle state."""

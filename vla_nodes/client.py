@@ -26,6 +26,9 @@ from vla.interrupts import deferred_interrupts
 from vla_nodes import qos
 
 SILENCE_LIMIT = 5.0
+# A server drops the answer to a client that it has not discovered by then, although the client has
+# discovered the server. So a new client waits this long [s], unless its request may come twice.
+DISCOVERY_TIME = 0.2
 STATE_NAMES = {
     getattr(PolicyStatus, name): name.lower()
     for name in ("IDLE", "WAITING", "EXECUTING", "HOLDING", "STOPPED")
@@ -92,11 +95,13 @@ class RobotClient:
         """Calls any service of the graph. Raises UnreachableError when nobody answers in time.
 
         repeat_after: time without an answer after which a request that may come twice is sent again
-        [s]. A server drops the answer to a client that it has not discovered by then, although
-        the client has discovered the server.
+        [s]; see DISCOVERY_TIME.
         """
+        is_new = name not in self._service_clients
         client = self._client(service_type, name)
         self._wait_for(client.service_is_ready, f"the service {client.srv_name}")
+        if is_new and math.isinf(repeat_after):
+            self.spin(DISCOVERY_TIME)
         deadline = time.monotonic() + timeout
         futures = []
         try:
