@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -200,6 +201,25 @@ def make_shard(arguments: tuple[int, str, EmbodimentContract, DemonstrationConfi
     target = Path(folder) / f"shard-{index:05d}"
     if target.exists():
         return 0
+
+    def one_episode(simulator, controller, task, frames, generator, _) -> bool:
+        return demonstrate(simulator, controller, task, frames, config, generator)
+
+    return fill_shard(index, target, contract, config, one_episode)
+
+
+def fill_shard(
+    index: int,
+    target: Path,
+    contract: EmbodimentContract,
+    config: Any,
+    one_episode: Callable[..., bool],
+) -> int:
+    """Writes the shard of that index and returns how many of its episodes failed.
+
+    config: with seed, shares and episodes_per_shard. one_episode(simulator, controller, task,
+    frames, generator, seed) runs and records an episode on a scene that was just reset.
+    """
     generator = np.random.default_rng([config.seed, index])
     simulator = TableTopSimulator(contract.cameras[0].width)
     controller = ArmController(ArmControllerConfig(control_rate=20.0), contract)
@@ -207,8 +227,9 @@ def make_shard(arguments: tuple[int, str, EmbodimentContract, DemonstrationConfi
     frames, failures = Frames(), 0
     for episode in range(config.episodes_per_shard):
         family = str(generator.choice(families, p=np.array(shares) / sum(shares)))
-        task = simulator.reset(config.seed + index * config.episodes_per_shard + episode, family)
-        failures += not demonstrate(simulator, controller, task, frames, config, generator)
+        seed = config.seed + index * config.episodes_per_shard + episode
+        task = simulator.reset(seed, family)
+        failures += not one_episode(simulator, controller, task, frames, generator, seed)
     write_shard(target, frames.to_shard(), contract)
     simulator.close()
     return failures
@@ -243,7 +264,7 @@ def run_jobs(
     """
     result = 0
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers or os.cpu_count() or 1, len(arguments))) as pool:
+    with context.Pool(max(1, min(workers or os.cpu_count() or 1, len(arguments)))) as pool:
         for done, value in enumerate(pool.imap_unordered(job, arguments), start=1):
             result += value
             if on_job is not None:

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vla.contract import EmbodimentContract
-from vla.control.arm import ArmController, ArmControllerConfig
-from vla.data.frames import EpisodeWords, write_shard
-from vla.sim.demonstrations import Frames, object_places, record, run_jobs
+from vla.data.frames import EpisodeWords
+from vla.sim.demonstrations import Frames, fill_shard, object_places, record, run_jobs
 from vla.sim.expert import plan_chunk
 from vla.sim.rollout import ChunkPolicy, run_episode
 from vla.sim.simulator import TableTopSimulator
@@ -84,26 +83,18 @@ def make_correction_shard(
     torch.set_num_threads(1)
     reasoner = Reasoner.from_pretrained(checkpoint)
     action_model = ActionModel.from_pretrained(checkpoint)
-    generator = np.random.default_rng([config.seed, index])
-    simulator = TableTopSimulator(contract.cameras[0].width)
-    controller = ArmController(ArmControllerConfig(control_rate=20.0), contract)
-    families, shares = zip(*config.shares.items(), strict=True)
-    frames, failures = Frames(), 0
-    for episode in range(config.episodes_per_shard):
-        family = str(generator.choice(families, p=np.array(shares) / sum(shares)))
-        seed = config.seed + index * config.episodes_per_shard + episode
-        task = simulator.reset(seed, family)
+
+    def one_episode(simulator, controller, task, frames, generator, seed) -> bool:
         objects = object_places(simulator)
         share = generator.uniform(0.0, config.expert_share)
         policy = learned_policy(reasoner, action_model, None, 1, seed)
         driving = labelling(policy, frames, contract, share, generator)
         result = run_episode(simulator, controller, driving, task, config.time_limit, delay_steps=2)
-        failures += not result.success
         words = EpisodeWords(task.family, task.instruction, task.answer(), objects)
         frames.episodes.append(words)
-    write_shard(target, frames.to_shard(), contract)
-    simulator.close()
-    return failures
+        return result.success
+
+    return fill_shard(index, target, contract, config, one_episode)
 
 
 def make_corrections(
