@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from vla.models.action_expert import ActionExpert, repeat_context, rotary_angles, rotate
-from vla.models.config import ActionExpertConfig, FlowMatchingConfig
-from vla.models.film_vision import FiLM, FiLMVisionEncoder, Keypoints
+from vla.models.action_expert import (
+    ActionExpert,
+    Context,
+    repeat_context,
+    rotary_angles,
+    rotate,
+)
+from vla.models.config import ActionExpertConfig, CheckpointError, FlowMatchingConfig
+from vla.models.film_dinov2 import Dinov2Encoder
+from vla.models.film_vision import ConvVisionEncoder, FiLM, Keypoints
 from vla.models.flow_matching import integrate, interpolate, sample_times
 from vla.models.vision_language_action import sample_actions
 
@@ -133,6 +142,7 @@ def test_vision_does_not_see_the_state_in_any_layer(expert, inputs):
     vision = expert.vision.tokens * CAMERAS
     first = expert.encode_context(**inputs)
     other = expert.encode_context(**(inputs | {"state": inputs["state"] + 1.0}))
+    first, other = first.layers, other.layers
     for (key, value), (other_key, other_value) in zip(first, other, strict=True):
         torch.testing.assert_close(key[:, :, :vision], other_key[:, :, :vision])
         torch.testing.assert_close(value[:, :, :vision], other_value[:, :, :vision])
@@ -158,7 +168,8 @@ def test_several_samples_share_one_context(expert, inputs):
     x, times = torch.randn(6, HORIZON, ACTION), torch.rand(6)
     many = expert.velocity(repeat_context(cache, 2), x, times)
     for row in range(3):
-        own = [(key[row : row + 1], value[row : row + 1]) for key, value in cache]
+        layers = [(key[row : row + 1], value[row : row + 1]) for key, value in cache.layers]
+        own = Context(cache.tokens[row : row + 1], layers)
         for sample in (2 * row, 2 * row + 1):
             alone = expert.velocity(own, x[sample : sample + 1], times[sample : sample + 1])
             torch.testing.assert_close(many[sample : sample + 1], alone, atol=1e-5, rtol=1e-5)
@@ -203,18 +214,11 @@ def test_film_scales_and_shifts_by_the_condition():
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("stem", "keypoints"), [("conv", 0), ("conv", 5), ("patch", 0)])
-def test_visual_tokens_depend_on_image_condition_and_camera(stem, keypoints):
+@pytest.mark.parametrize("keypoints", [0, 5])
+def test_visual_tokens_depend_on_image_condition_and_camera(keypoints):
     torch.manual_seed(0)
-    config = ActionExpertConfig(
-        image_size=32,
-        stem=stem,
-        keypoints=keypoints,
-        vision_width=32,
-        vision_layers=1,
-        vision_heads=2,
-    )
-    encoder = FiLMVisionEncoder(config, LATENT, CAMERAS).eval()
+    config = replace(CONFIG, keypoints=keypoints, vision_layers=1)
+    encoder = ConvVisionEncoder(config, LATENT, CAMERAS).eval()
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     condition, camera = torch.randn(1, LATENT), torch.tensor([0])
     tokens, found = encoder(image, condition, camera)
@@ -228,6 +232,59 @@ def test_visual_tokens_depend_on_image_condition_and_camera(stem, keypoints):
         encoder(image, condition, camera + 1),
     ):
         assert (changed - tokens).abs().max() > 1e-3
+
+
+DINOV2 = replace(CONFIG, vision="dinov2", patch=8, keypoints=0, vision_mlp=64)
+
+
+@torch.inference_mode()
+def test_dinov2_tokens_depend_on_image_and_condition():
+    torch.manual_seed(0)
+    encoder = Dinov2Encoder(DINOV2, LATENT).eval()
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    condition, camera = torch.randn(1, LATENT), torch.tensor([0])
+    tokens, found = encoder(image, condition, camera)
+    assert tokens.shape == (1, 16, 32) and found is None
+    for changed, _ in (encoder(255 - image, condition, camera), encoder(image, -condition, camera)):
+        assert (changed - tokens).abs().max() > 1e-4
+    early = Dinov2Encoder(replace(DINOV2, vision_feature_block=0), LATENT).eval()
+    early.load_state_dict(encoder.state_dict())
+    assert (early(image, condition, camera)[0] - tokens).abs().max() > 1e-4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mask", ["causal", "separate", "bias", "full"])
+def test_masks_say_what_sees_what(inputs, mask):
+    torch.manual_seed(0)
+    config = replace(DINOV2, mask=mask)
+    expert = ActionExpert(config, LATENT, QUERIES, CAMERAS, STATE, HORIZON, ACTION).eval()
+    x, times = torch.randn(3, HORIZON, ACTION), torch.full((3,), 0.3)
+    context = expert.encode_context(**inputs)
+    velocity = expert.velocity(context, x, times)
+    assert (context.layers is None) == (mask in ("bias", "full"))
+    again = expert.velocity(Context(context.tokens, None), x, times)
+    torch.testing.assert_close(velocity, again, atol=1e-5, rtol=1e-5)
+    allowed = expert.block_mask(torch.device("cpu"))
+    vision, latent = expert.vision_tokens, expert.context_tokens
+    assert allowed[latent:].all(), "actions see everything"
+    assert allowed[vision, 0] == (mask != "separate"), "the latent block sees vision"
+    assert allowed[0, vision] == (mask == "full")
+
+
+def test_impossible_experts_are_refused():
+    def build(**changes):
+        ActionExpert(replace(DINOV2, **changes), LATENT, QUERIES, CAMERAS, STATE, HORIZON, ACTION)
+
+    with pytest.raises(CheckpointError, match=r"unknown expert\.mask 'soft'; known: causal"):
+        build(mask="soft")
+    with pytest.raises(CheckpointError, match=r"unknown expert\.vision 'clip'; known: conv"):
+        build(vision="clip")
+    with pytest.raises(CheckpointError, match="vision_feature_block 9 is not one of 2 blocks"):
+        build(vision_feature_block=9)
+    with pytest.raises(CheckpointError, match="keypoints need vision 'conv'"):
+        build(keypoints=4)
+    with pytest.raises(CheckpointError, match="16 pixels per token, not 8"):
+        build(vision="conv")
 
 
 def test_a_keypoint_is_where_its_feature_is():

@@ -75,7 +75,7 @@ def test_the_id_is_that_of_the_weights(tmp_path, checkpoint):
 def test_a_missing_file_is_named_in_one_sentence(damaged, name):
     (damaged / name).unlink()
     with pytest.raises(CheckpointError) as caught:
-        Reasoner.from_pretrained(damaged)
+        ActionModel.from_pretrained(damaged)
     text = str(caught.value)
     assert name in text and len(text.splitlines()) == 1
 
@@ -151,26 +151,67 @@ def test_latent_actions_depend_on_words_and_image(reasoner, images):
         assert np.abs(other - latent).max() > 1e-4
 
 
+def test_a_model_that_has_not_learned_to_act_still_answers(damaged, images):
+    (damaged / "norm_stats.json").unlink()
+    assert isinstance(Reasoner.from_pretrained(damaged).ask(images, "what is there?"), str)
+    with pytest.raises(CheckpointError, match="it has not learned to act; train stage 'action'"):
+        ActionModel.from_pretrained(damaged)
+
+
 def test_answers_are_text_that_can_be_acted_on(reasoner, images, monkeypatch):
     said = reasoner._tokenizer.encode("pick up the red block .", add_special_tokens=False).ids
-    monkeypatch.setattr(reasoner._model, "generate", lambda *_: said)
+    monkeypatch.setattr(reasoner.model, "generate", lambda *_: [said])
     assert reasoner.think(images, ACTING) == "Pick up the red block."
-    asked = []
-    monkeypatch.setattr(reasoner, "_answer", lambda _, question: asked.append(question))
-    reasoner.ask(images, " What is on the table?  ")
-    assert asked == ["what is on the table ?"]
+    text, latent = reasoner.think_and_act(images, ACTING)
+    assert text == "Pick up the red block." and np.isfinite(latent).all()
 
 
 def test_a_thought_is_read_as_the_model_wrote_it(reasoner, images, monkeypatch):
     """The tidied answer goes back in the model's own spelling."""
     written = []
-    read = reasoner._model.read
+    act = reasoner.model.act
     monkeypatch.setattr(
-        reasoner._model, "read", lambda images, ids: written.append(ids) or read(images, ids)
+        reasoner.model,
+        "act",
+        lambda images, ids, *rest: written.append(ids) or act(images, ids, *rest),
     )
     reasoner.latent_action(images, ACTING, "Pick up the red block.")
-    text = reasoner._tokenizer.decode(written[0][0].tolist())
+    words = [token for token in written[0][0].tolist() if 0 <= token < 512]
+    text = reasoner._tokenizer.decode(words)
     assert text.endswith("first answer my question . pick up the red block .")
+
+
+def test_thinking_then_acting_on_one_cache_is_reading_the_thought(reasoner, images, monkeypatch):
+    said = reasoner._tokenizer.encode("pick up the red block .", add_special_tokens=False).ids
+    script = iter([*said, reasoner._tokenizer.token_to_id("<end>")])
+
+    def scores(hidden):
+        return torch.nn.functional.one_hot(torch.tensor([next(script)]), 600)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reasoner.model, "logits", scores)
+        text, latent = reasoner.think_and_act(images, ACTING)
+    assert text == "Pick up the red block."
+    np.testing.assert_allclose(latent, reasoner.latent_action(images, ACTING, text), atol=1e-5)
+
+
+def test_a_batch_gives_what_each_scene_gives_alone(reasoner, action_model, images):
+    other = {name: 255 - image for name, image in images.items()}
+    scenes, texts = [images, other], [ACTING, "please open the drawer that is over there"]
+    responses = [None, "Open the drawer."]
+    latents = reasoner.latent_actions(scenes, texts, responses)
+    alone = [reasoner.latent_action(*row) for row in zip(scenes, texts, responses, strict=True)]
+    np.testing.assert_allclose(latents, np.stack(alone), atol=1e-5)
+    said, thought = reasoner.think_and_act_all(scenes, texts)
+    for row in range(2):
+        text, latent = reasoner.think_and_act(scenes[row], texts[row])
+        assert text == said[row]
+        np.testing.assert_allclose(thought[row], latent, atol=1e-5)
+    states = np.stack([STATE, STATE - [0.3, *[0] * 9]])
+    chunks = action_model.action_chunks(scenes, states, latents, seed=5)
+    assert chunks.shape == (2, action_model.horizon, 7)
+    first = action_model.action_chunk(scenes[0], states[0], latents[0], seed=5)
+    np.testing.assert_allclose(chunks[0], first, atol=1e-5)
 
 
 def test_chunks_are_finite_in_the_contracts_units_and_repeatable(reasoner, action_model, images):

@@ -34,5 +34,5 @@ def save_tiny_checkpoint(
         ),
     }
     tokenizer = train_tokenizer(SENTENCES, config.backbone.vocabulary)
-    save_checkpoint(folder, model, contract, stats, tokenizer)
+    save_checkpoint(folder, config, model.state_dict(), contract, stats, tokenizer)
     return folder

@@ -1,20 +1,24 @@
 """Checkpoints: a folder with everything that a policy needs, and no more.
 
-config.json, model.safetensors (half precision), norm_stats.json, contract.yaml, tokenizer.json and
-a model card, README.md.
+config.json, model.safetensors, norm_stats.json, contract.yaml, tokenizer.json and a model card,
+README.md. Large weights are in several files, model-00001-of-00003.safetensors and so on, with
+model.safetensors.index.json, as in the Hugging Face hub's folders.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from vla.contract import ContractError, EmbodimentContract, load_contract
 from vla.data.normalization import (
@@ -28,6 +32,8 @@ from vla.models.tokenizer import load_tokenizer
 from vla.models.vision_language_action import InstructVLA
 
 WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+MOST_PER_FILE = 5_000_000_000  # Bytes; more can't be put on many file systems and hosts.
 
 
 @dataclass
@@ -51,27 +57,85 @@ def build_model(config: InstructVLAConfig, contract: EmbodimentContract) -> Inst
 
 def save_checkpoint(
     folder: str | Path,
-    model: InstructVLA,
+    config: InstructVLAConfig,
+    weights: dict[str, torch.Tensor],
     contract: EmbodimentContract,
     stats: dict[str, NormStats],
     tokenizer: Tokenizer,
+    dtype: torch.dtype | None = torch.float16,
 ) -> None:
-    """Writes a checkpoint folder; existing files are replaced one by one, each whole."""
+    """Writes a checkpoint folder; existing files are replaced one by one, each whole.
+
+    weights: a model's state, or its reasoning half's alone, with names that begin "reasoning.".
+    stats: empty for a model that has not learned to act. dtype: of the stored weights; None for
+    those that they have.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(model.config, folder)
+    write_config(config, folder)
     (folder / "contract.yaml").write_text(yaml.safe_dump(contract.to_dict(), sort_keys=False))
-    write_norm_stats(stats, folder / "norm_stats.json")
+    if stats:
+        write_norm_stats(stats, folder / "norm_stats.json")
     tokenizer.save(str(folder / "tokenizer.json"))
-    weights = {
-        name: value.detach().to(torch.float16).contiguous()
-        for name, value in model.state_dict().items()
-        # Tied to the input embedding; loading ties it again.
-        if not name.endswith("lm_head.weight")
+    tied = ties_embeddings(config)
+    kept = {
+        name: value.detach().to("cpu", dtype or value.dtype).contiguous()
+        for name, value in weights.items()
+        if not (tied and name.endswith("lm_head.weight"))
     }
-    temporary = folder / f"{WEIGHTS}.part"
-    save_file(weights, temporary)
-    os.replace(temporary, folder / WEIGHTS)
+    _write_weights(folder, kept)
+
+
+def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """One file, or several with an index; those of an earlier checkpoint go at the end."""
+    shards = split_torch_state_dict_into_shards(weights, max_shard_size=MOST_PER_FILE)
+    for name, tensors in shards.filename_to_tensors.items():
+        temporary = folder / f"{name}.part"
+        save_file({tensor: weights[tensor] for tensor in tensors}, temporary)
+        os.replace(temporary, folder / name)
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        temporary = folder / f"{INDEX}.part"
+        temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        os.replace(temporary, folder / INDEX)
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    for file in folder.glob("model*.safetensors"):
+        if file.name not in shards.filename_to_tensors:
+            file.unlink()
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The files that hold a checkpoint's weights. Raises CheckpointError where one is missing."""
+    folder = Path(folder)
+    names = [WEIGHTS]
+    if (folder / INDEX).is_file():
+        try:
+            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{folder / INDEX} cannot be read: {error}") from error
+    for name in names:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has no {name}; it is not a complete checkpoint")
+    return [folder / name for name in names]
+
+
+def _digest(files: list[Path]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the files one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def ties_embeddings(config: InstructVLAConfig) -> bool:
+    """Whether the language model's head is its input embedding, which is stored once then."""
+    architecture = config.backbone.architecture
+    text = architecture.get("text_config") or {}
+    tied = architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
+    return bool(tied)
 
 
 def open_checkpoint(folder: str | Path) -> Checkpoint:
@@ -81,31 +145,50 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     try:
         contract = load_contract(folder / "contract.yaml")
         names = {"state": contract.state_names, "action": contract.action_names}
-        stats = read_norm_stats(folder / "norm_stats.json", names)
+        # A vision-language model that has not learned to act yet has none.
+        has_stats = (folder / "norm_stats.json").is_file()
+        stats = read_norm_stats(folder / "norm_stats.json", names) if has_stats else {}
     except (ContractError, NormalizationError) as error:
         raise CheckpointError(str(error)) from error
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise CheckpointError(f"{folder} has no {WEIGHTS}; it is not a complete checkpoint")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    digest = _digest(weight_files(folder))
     return Checkpoint(config, contract, stats, load_tokenizer(folder), digest, folder)
 
 
-def load_weights(checkpoint: Checkpoint, module: torch.nn.Module, prefix: str, device: str) -> None:
+def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """All weights by name. Raises CheckpointError for a damaged file."""
+    weights: dict[str, torch.Tensor] = {}
+    for path in weight_files(checkpoint.folder):
+        try:
+            weights |= load_file(path, device=device)
+        except Exception as error:  # safetensors raises its own, undocumented kind
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return weights
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    module: torch.nn.Module,
+    prefix: str,
+    device: str,
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
     """Fills one half of the model ("reasoning." or "expert.") or, with prefix "", all of it.
 
-    Raises CheckpointError that names what is missing, superfluous or of another shape.
+    dtype: of its parameters from then on; None for those that the checkpoint stores. Raises
+    CheckpointError that names what is missing, superfluous or of another shape.
     """
     path = checkpoint.folder / WEIGHTS
-    try:
-        weights = load_file(path, device=device)
-    except Exception as error:  # safetensors raises its own, undocumented kind
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    weights = read_weights(checkpoint, device)
     own = {
-        name.removeprefix(prefix): value.float()
+        name.removeprefix(prefix): value if dtype is None else value.to(dtype)
         for name, value in weights.items()
         if name.startswith(prefix)
     }
+    if not own:
+        raise CheckpointError(
+            f"{path} holds no weights of the {prefix.rstrip('.')}: a pretrained vision-language "
+            "model has not learned to act; train stage 'action' from it"
+        )
     expected = module.state_dict()
     for name, value in own.items():
         if name in expected and expected[name].shape != value.shape:
@@ -113,10 +196,15 @@ def load_weights(checkpoint: Checkpoint, module: torch.nn.Module, prefix: str, d
                 f"{path}: {prefix}{name} has shape {list(value.shape)}, but config.json and "
                 f"contract.yaml need {list(expected[name].shape)}"
             )
-    result = module.load_state_dict(own, strict=False)
-    missing = [name for name in result.missing_keys if not name.endswith("lm_head.weight")]
+    # Assigned, not copied: copies would take the type that the parameters have.
+    result = module.load_state_dict(own, strict=False, assign=dtype is not torch.float32)
+    tied = ties_embeddings(checkpoint.config)
+    missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]
     if missing or result.unexpected_keys:
         raise CheckpointError(
             f"{path} does not fit config.json: missing {missing[:3]}, "
             f"superfluous {result.unexpected_keys[:3]}"
         )
+    for part in module.modules():
+        if tied and isinstance(part, PreTrainedModel):
+            part.tie_weights()

@@ -5,17 +5,19 @@ The reasoning node, the action expert node, evaluation and the command line all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vla.checkpoint import Checkpoint, load_weights, open_checkpoint
+from vla.contract import EmbodimentContract
 from vla.models.action_expert import ActionExpert
 from vla.models.config import CheckpointError
-from vla.models.sequence import action_prompt, answer_ids, prompt_ids
-from vla.models.tokenizer import END
-from vla.models.vision_language_action import ReasoningModel, sample_actions
+from vla.models.reasoning import Reading, ReasoningModel
+from vla.models.sequence import Row, action_prompt, end_id, prompt_ids, tidy
+from vla.models.vision_language_action import sample_actions
 
 MAX_ANSWER_TOKENS = 60
 
@@ -28,75 +30,136 @@ def _device(name: str) -> str:
     return name
 
 
-def _stack(images: Images, cameras: tuple[str, ...], size: int, device: str) -> torch.Tensor:
-    """uint8 [1, C, 3, S, S]; raises ValueError for a missing camera or another size."""
-    views = []
-    for name in cameras:
-        if name not in images:
-            raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
-        if images[name].shape != (size, size, 3):
-            raise ValueError(
-                f"camera '{name}': expected [{size}, {size}, 3], got {images[name].shape}"
-            )
+def _stack(
+    scenes: Sequence[Images], cameras: tuple[str, ...], contract: EmbodimentContract, device: str
+) -> torch.Tensor:
+    """uint8 [B, C, 3, H, W]; raises ValueError for a missing camera or another size."""
+    rows = []
+    for images in scenes:
+        for name in cameras:
+            if name not in images:
+                raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
+            wanted = (contract.camera(name).height, contract.camera(name).width, 3)
+            if images[name].shape != wanted:
+                raise ValueError(
+                    f"camera '{name}': expected {list(wanted)}, got {images[name].shape}"
+                )
         # A copy: images of a message or a dataset may be read-only, which torch warns about.
-        views.append(torch.from_numpy(np.array(images[name])).permute(2, 0, 1))
-    return torch.stack(views)[None].to(device)
+        rows.append(np.stack([images[name] for name in cameras]))
+    return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)
 
 
 class Reasoner:
-    """The vision-language half: answers in text and gives latent actions."""
+    """The vision-language half: answers in text and gives latent actions.
+
+    Each function takes one scene, images uint8 [H, W, 3] by camera name, or, in the plural, a
+    sequence of them with a sequence of texts.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device = _device(device)
         self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
-        self._config, self._tokenizer = checkpoint.config, checkpoint.tokenizer
+        self.config, self._tokenizer = checkpoint.config, checkpoint.tokenizer
         self.num_queries = checkpoint.config.num_queries
-        self.hidden_size = checkpoint.config.backbone.text_width
-        self._model = ReasoningModel(checkpoint.config).eval()
-        load_weights(checkpoint, self._model, "reasoning.", device)
-        self._model.to(self.device)
-        self._stop = {self._tokenizer.token_to_id(END)}
+        self.hidden_size = checkpoint.config.backbone.width
+        self.model = ReasoningModel(checkpoint.config).eval()
+        load_weights(checkpoint, self.model, "reasoning.", device)
+        self.model.to(self.device)
+        self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> Reasoner:
         """Loads a checkpoint folder. Raises CheckpointError, one sentence."""
         return cls(open_checkpoint(path), device)
 
-    def _ids(self, ids: list[int]) -> torch.Tensor:
-        return torch.tensor([ids], device=self.device)
+    def _prompts(
+        self, questions: Sequence[str], answers: Sequence[str] | None = None, acts: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids, mask and prefix (the question) [B, T] of prompts, padded on the left."""
+        images = len(self.config.vlm_cameras)
+        encoded = [
+            prompt_ids(
+                self._tokenizer,
+                self.config.backbone,
+                Row(((question, answer),), acts, images),
+                self.num_queries,
+            )
+            for question, answer in zip(questions, answers or [""] * len(questions), strict=True)
+        ]
+        length = max(len(tokens) for tokens, _ in encoded)
+        ids = torch.zeros(len(encoded), length, dtype=torch.long)
+        mask = torch.zeros(len(encoded), length, dtype=torch.long)
+        prefix = torch.zeros(len(encoded), length, dtype=torch.bool)
+        for row, (tokens, asked) in enumerate(encoded):
+            start = length - len(tokens)
+            ids[row, start:] = torch.tensor(tokens)
+            mask[row, start:] = 1
+            prefix[row, start : start + asked] = True
+        return ids.to(self.device), mask.to(self.device), prefix.to(self.device)
 
-    def _images(self, images: Images) -> torch.Tensor:
-        return _stack(
-            images, self._config.vlm_cameras, self._config.backbone.image_size, self.device
-        )
+    def _images(self, scenes: Sequence[Images]) -> torch.Tensor:
+        images = _stack(scenes, self.config.vlm_cameras, self.contract, self.device)
+        return images.flatten(0, 1)
 
-    def _answer(self, images: Images, question: str) -> str:
-        ids = self._ids(prompt_ids(self._tokenizer, question))
-        cache, hidden = self._model.read(self._images(images), ids)
-        tokens = self._model.generate(cache, hidden, self._stop, MAX_ANSWER_TOKENS)
-        return _tidy(self._tokenizer.decode(tokens))
+    def _read(self, scenes: Sequence[Images], questions: Sequence[str]) -> Reading:
+        images = self._images(scenes)
+        return self.model.read(images, *self._prompts(questions))
+
+    def _say(self, reading: Reading) -> list[str]:
+        texts = [
+            self._tokenizer.decode(tokens)
+            for tokens in self.model.generate(reading, self._stop, MAX_ANSWER_TOKENS)
+        ]
+        plain = self.config.backbone.chat.plain_words
+        return [tidy(text) if plain else text.strip() for text in texts]
+
+    def _thinking_prompt(self, instruction: str) -> str:
+        prompts = self.config.prompts
+        return action_prompt(instruction, prompts, prompts.think_suffix)
 
     def think(self, images: Images, instruction: str) -> str:
-        """What the robot says that it will do. images: uint8 [S, S, 3] by camera name."""
-        return self._answer(images, action_prompt(instruction, self._config.prompts, think=True))
+        """What the robot says that it will do."""
+        return self._say(self._read([images], [self._thinking_prompt(instruction)]))[0]
 
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene."""
-        question = question.strip().lower()
-        for mark in "?.,":
-            question = question.replace(mark, f" {mark}")
-        return self._answer(images, " ".join(question.split()))
+        return self._say(self._read([images], [question]))[0]
+
+    def think_and_act(self, images: Images, instruction: str) -> tuple[str, np.ndarray]:
+        """What the robot says, and the latent action [Q, D] that follows it, on one cache."""
+        texts, latents = self.think_and_act_all([images], [instruction])
+        return texts[0], latents[0]
+
+    def think_and_act_all(
+        self, scenes: Sequence[Images], instructions: Sequence[str]
+    ) -> tuple[list[str], np.ndarray]:
+        """The same for B scenes; latent actions [B, Q, D]."""
+        reading = self._read(scenes, [self._thinking_prompt(text) for text in instructions])
+        texts = self._say(reading)
+        return texts, self.model.latent_action(reading).float().cpu().numpy()
 
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: what think() answered, None to act without."""
-        question = action_prompt(instruction, self._config.prompts, think=response is not None)
-        ids = prompt_ids(self._tokenizer, question)
-        if response:
-            ids += answer_ids(self._tokenizer, _untidy(response))
-        cache, _ = self._model.read(self._images(images), self._ids(ids))
-        return self._model.latent_action(cache)[0].float().cpu().numpy()
+        return self.latent_actions([images], [instruction], [response])[0]
+
+    def latent_actions(
+        self,
+        scenes: Sequence[Images],
+        instructions: Sequence[str],
+        responses: Sequence[str | None],
+    ) -> np.ndarray:
+        """The same for B scenes: latent actions float32 [B, Q, D] in one pass."""
+        questions = [
+            action_prompt(instruction, self.config.prompts)
+            if response is None
+            else self._thinking_prompt(instruction)
+            for instruction, response in zip(instructions, responses, strict=True)
+        ]
+        images = self._images(scenes)
+        prompts = self._prompts(questions, [text or "" for text in responses], acts=True)
+        return self.model.act(images, *prompts).float().cpu().numpy()
 
 
 class ActionModel:
@@ -106,11 +169,16 @@ class ActionModel:
         self.device = _device(device)
         self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
         self._config, self._stats = checkpoint.config, checkpoint.stats
+        if not self._stats:
+            raise CheckpointError(
+                f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train "
+                "stage 'action' from it, or give another checkpoint"
+            )
         self.horizon = checkpoint.contract.horizon
-        self.latent_shape = (checkpoint.config.num_queries, checkpoint.config.backbone.text_width)
+        self.latent_shape = (checkpoint.config.num_queries, checkpoint.config.backbone.width)
         self._expert = ActionExpert(
             checkpoint.config.expert,
-            checkpoint.config.backbone.text_width,
+            checkpoint.config.backbone.width,
             checkpoint.config.num_queries,
             len(checkpoint.config.expert_cameras),
             len(checkpoint.contract.state_names),
@@ -131,44 +199,36 @@ class ActionModel:
     ) -> np.ndarray:
         """Actions float32 [H, D], in the contract's units.
 
-        images: uint8 [S, S, 3] by camera name. state [S], not normalised. latent [Q, L]. seed: of
+        images: uint8 [H, W, 3] by camera name. state [S], not normalised. latent [Q, L]. seed: of
         the flow's noise; None goes on with the generator. Raises ValueError on other shapes.
         """
-        state = np.asarray(state, dtype=np.float64)
-        if state.shape != (len(self.contract.state_names),) or not np.isfinite(state).all():
+        return self.action_chunks([images], np.asarray(state)[None], latent[None], seed)[0]
+
+    def action_chunks(
+        self,
+        scenes: Sequence[Images],
+        states: np.ndarray,
+        latents: np.ndarray,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """The same for B scenes: states [B, S] and latent actions [B, Q, L] to [B, H, D]."""
+        states = np.asarray(states, dtype=np.float64)
+        wanted = (len(scenes), len(self.contract.state_names))
+        if states.shape != wanted or not np.isfinite(states).all():
+            raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
+        if latents.shape != (len(scenes), *self.latent_shape) or not np.isfinite(latents).all():
             raise ValueError(
-                f"expected {len(self.contract.state_names)} finite state values, got {state}"
-            )
-        if latent.shape != self.latent_shape or not np.isfinite(latent).all():
-            raise ValueError(
-                f"expected a finite latent action {self.latent_shape}, got {latent.shape}"
+                f"expected a finite latent action {self.latent_shape}, got {latents.shape[1:]}"
             )
         if seed is not None:
             self._generator.manual_seed(seed)
-        normalized = self._stats["state"].normalize(state)
+        normalized = self._stats["state"].normalize(states)
         actions = sample_actions(
             self._expert,
-            _stack(
-                images, self._config.expert_cameras, self._config.expert.image_size, self.device
-            ),
-            torch.from_numpy(np.asarray(latent, dtype=np.float32))[None].to(self.device),
-            torch.from_numpy(normalized)[None].to(self.device),
+            _stack(scenes, self._config.expert_cameras, self.contract, self.device),
+            torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device),
+            torch.from_numpy(normalized).to(self.device),
             self._config.flow.steps,
             self._generator,
         )
-        return self._stats["action"].denormalize(actions[0].cpu().numpy()).astype(np.float32)
-
-
-def _tidy(text: str) -> str:
-    """Model text as a person writes it: "Pick up the red block."."""
-    text = text.strip()
-    for mark in ",.?":
-        text = text.replace(f" {mark}", mark)
-    return text[:1].upper() + text[1:]
-
-
-def _untidy(text: str) -> str:
-    """The model's own form of a tidied text."""
-    for mark in ",.?":
-        text = text.replace(mark, f" {mark}")
-    return text.lower()
+        return self._stats["action"].denormalize(actions.cpu().numpy()).astype(np.float32)

@@ -8,17 +8,32 @@ computed once per chunk and each integration step runs the action tokens alone.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vla.models.config import ActionExpertConfig
-from vla.models.film_vision import FiLMVisionEncoder
+from vla.models.config import ActionExpertConfig, CheckpointError
+from vla.models.film_dinov2 import Dinov2Encoder
+from vla.models.film_vision import ConvVisionEncoder
+from vla.models.images import fit_images
 
-# Keys and values of the context, one pair [B, heads, N, D / heads] per layer.
-ContextCache = list[tuple[torch.Tensor, torch.Tensor]]
+MASKS = ("causal", "separate", "bias", "full")
+
+
+@dataclass
+class Context:
+    """What all integration steps of a chunk share.
+
+    tokens [B, N, D]: vision, latent and state. layers: their keys and values, one pair
+    [B, heads, N, D / heads] per layer; None where the mask lets them see the actions, so that they
+    have to be run again in each step.
+    """
+
+    tokens: torch.Tensor
+    layers: list[tuple[torch.Tensor, torch.Tensor]] | None
 
 
 def rotary_angles(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
@@ -29,7 +44,7 @@ def rotary_angles(positions: torch.Tensor, width: int, theta: float) -> torch.Te
 
 def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Rotary position embedding of [B, heads, T, D], halves paired, angles [T, D / 2]."""
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
@@ -47,7 +62,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: ActionExpertConfig):
         super().__init__()
-        self.heads = config.heads
+        self.heads, self.dropout = config.heads, config.dropout
         self.norm1 = nn.RMSNorm(config.width, eps=1e-6)
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.projection = nn.Linear(config.width, config.width, bias=False)
@@ -66,7 +81,8 @@ class Layer(nn.Module):
         """Tokens [B, T, D] after this layer, and their own keys and values.
 
         angles [T, D / heads / 2]: of rotary positions. context: keys and values that come before
-        the tokens' own. mask [T, N], True where a token may look; None for everywhere.
+        the tokens' own. mask [T, N]: True where a token may look, or a number to add to its
+        interest; None for everywhere.
         """
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
@@ -76,9 +92,12 @@ class Layer(nn.Module):
         if context is not None:
             key = torch.cat([context[0], key], dim=2)
             value = torch.cat([context[1], value], dim=2)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
         x = x + self.projection(attended.transpose(1, 2).reshape(batch, tokens, width))
-        x = x + self.down(F.silu(self.gate(self.norm2(x))) * self.up(self.norm2(x)))
+        normed = self.norm2(x)
+        x = x + self.down(F.silu(self.gate(normed)) * self.up(normed))
         return x, own
 
 
@@ -107,7 +126,14 @@ class ActionExpert(nn.Module):
         self.config = config
         self.horizon, self.action_size = horizon, action_size
         width = config.width
-        self.vision = FiLMVisionEncoder(config, latent_width, cameras)
+        if config.mask not in MASKS:
+            raise CheckpointError(f"unknown expert.mask '{config.mask}'; known: {', '.join(MASKS)}")
+        if config.vision == "conv":
+            self.vision: nn.Module = ConvVisionEncoder(config, latent_width, cameras)
+        elif config.vision == "dinov2":
+            self.vision = Dinov2Encoder(config, latent_width)
+        else:
+            raise CheckpointError(f"unknown expert.vision '{config.vision}'; known: conv, dinov2")
         self.vision_projector = _projector(config.vision_width, width)
         self.latent_projector = _projector(latent_width, width)
         # Where things are enters beside where the tool is: their difference is the way to go.
@@ -122,17 +148,24 @@ class ActionExpert(nn.Module):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU()]
         self.head = nn.Sequential(*layers[:-1])
-        vision_tokens = self.vision.tokens * cameras
-        latent_tokens = num_queries + int(config.use_state)
-        self.context_tokens = vision_tokens + latent_tokens
-        # Vision sees vision; latent and state see vision, too.
-        mask = torch.ones(self.context_tokens, self.context_tokens, dtype=torch.bool)
-        mask[:vision_tokens, vision_tokens:] = False
-        self.register_buffer("context_mask", mask, persistent=False)
+        self.vision_tokens = self.vision.tokens * cameras
+        self.context_tokens = self.vision_tokens + num_queries + int(config.use_state)
+
+    def block_mask(self, device: torch.device) -> torch.Tensor:
+        """Which token may look at which, True or False [N + H, N + H]."""
+        kind, vision, context = self.config.mask, self.vision_tokens, self.context_tokens
+        total = context + self.horizon
+        mask = torch.ones(total, total, dtype=torch.bool, device=device)
+        if kind != "full":
+            mask[:context, context:] = False
+            mask[:vision, vision:] = False
+        if kind == "separate":
+            mask[vision:context, :vision] = False
+        return mask
 
     def encode_context(
         self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
-    ) -> ContextCache:
+    ) -> Context:
         """Runs everything but the actions, once per chunk.
 
         images: uint8 [B, C, 3, S, S]; latent [B, Q, L]; state [B, S], normalised.
@@ -141,14 +174,13 @@ class ActionExpert(nn.Module):
 
     def encode_context_and_places(
         self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
-    ) -> tuple[ContextCache, torch.Tensor | None]:
+    ) -> tuple[Context, torch.Tensor | None]:
         """The context, and the keypoints' scores [B, C, K, cells] for a loss of their own."""
         batch, cameras = images.shape[:2]
         condition = latent.mean(dim=1)  # [B, L]
         camera = torch.arange(cameras, device=images.device).repeat(batch)
-        visual, keypoints = self.vision(
-            images.flatten(0, 1), condition.repeat_interleave(cameras, 0), camera
-        )
+        images = fit_images(images.flatten(0, 1), self.config.image_size)
+        visual, keypoints = self.vision(images, condition.repeat_interleave(cameras, 0), camera)
         # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
         visual = visual.view(batch, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
         parts = [self.vision_projector(visual), self.latent_projector(latent)]
@@ -156,22 +188,46 @@ class ActionExpert(nn.Module):
             if keypoints is not None:
                 state = torch.cat([state, keypoints[0].view(batch, -1)], dim=-1)
             parts.append(self.state_projector(state)[:, None])
-        x = torch.cat(parts, dim=1)  # [B, N, D]
-        angles = self._angles(0, self.context_tokens, x.device)
-        cache: ContextCache = []
-        for layer in self.layers:
-            x, keys_and_values = layer(x, angles, mask=self.context_mask)
-            cache.append(keys_and_values)
-        return cache, None if keypoints is None else keypoints[1].unflatten(0, (batch, cameras))
+        tokens = torch.cat(parts, dim=1)  # [B, N, D]
+        layers = None
+        if self.config.mask in ("causal", "separate"):
+            layers = self._run_context(tokens)
+        scores = None if keypoints is None else keypoints[1].unflatten(0, (batch, cameras))
+        return Context(tokens, layers), scores
 
-    def velocity(self, cache: ContextCache, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    def _run_context(self, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        count = self.context_tokens
+        mask = self.block_mask(tokens.device)[:count, :count]
+        angles = self._angles(0, count, tokens.device)
+        layers = []
+        for layer in self.layers:
+            tokens, keys_and_values = layer(tokens, angles, mask=mask)
+            layers.append(keys_and_values)
+        return layers
+
+    def velocity(self, context: Context, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Velocity [B, H, A] at points x [B, H, A] and times [B] under a context of that batch."""
+        dtype = context.tokens.dtype
         time = time_embedding(times, self.config.width)[:, None].expand(-1, self.horizon, -1)
-        tokens = self.action_projector(torch.cat([time, self.action_embedding(x)], dim=-1))
-        angles = self._angles(self.context_tokens, self.horizon, x.device)
-        for layer, context in zip(self.layers, cache, strict=True):
-            tokens, _ = layer(tokens, angles, context=context)
+        tokens = torch.cat([time.to(dtype), self.action_embedding(x.to(dtype))], dim=-1)
+        tokens = self.action_projector(tokens)
+        if context.layers is None:
+            tokens = self._run_all(torch.cat([context.tokens, tokens], dim=1))
+        else:
+            angles = self._angles(self.context_tokens, self.horizon, x.device)
+            for layer, past in zip(self.layers, context.layers, strict=True):
+                tokens, _ = layer(tokens, angles, context=past)
         return self.head(self.norm(tokens).flatten(1)).view(-1, self.horizon, self.action_size)
+
+    def _run_all(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Action tokens [B, H, D] after all layers, context [B, N, D] and actions run together."""
+        mask = self.block_mask(tokens.device)
+        if self.config.mask == "bias":
+            mask = mask.to(tokens.dtype)
+        angles = self._angles(0, tokens.shape[1], tokens.device)
+        for layer in self.layers:
+            tokens, _ = layer(tokens, angles, mask=mask)
+        return tokens[:, -self.horizon :]
 
     def _angles(self, start: int, count: int, device: torch.device) -> torch.Tensor:
         positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
@@ -180,8 +236,12 @@ class ActionExpert(nn.Module):
         )
 
 
-def repeat_context(cache: ContextCache, times: int) -> ContextCache:
+def repeat_context(context: Context, times: int) -> Context:
     """The same context for several samples each: [B, ...] becomes [B * times, ...]."""
-    return [
-        (key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)) for key, value in cache
-    ]
+    layers = context.layers
+    if layers is not None:
+        layers = [
+            (key.repeat_interleave(times, 0), value.repeat_interleave(times, 0))
+            for key, value in layers
+        ]
+    return Context(context.tokens.repeat_interleave(times, 0), layers)

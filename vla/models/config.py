@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 
 class CheckpointError(ValueError):
@@ -13,58 +13,107 @@ class CheckpointError(ValueError):
 
 
 @dataclass
-class BackboneConfig:
-    """Sizes of the vision-language model.
+class ChatFormat:
+    """The text between which questions and answers stand, special tokens by their names.
 
-    image_size: side of its square input [px]. image_tokens: what one image becomes in the language
-    model. vision_*, text_*: of the two transformers. max_text_tokens: of a training prompt with its
-    answer.
+    opening: before the first turn. user, user_end: around a question. image_start, image_end:
+    around each image's tokens, which come first in a question. question: between them and its
+    words. assistant: before an answer. answer: before its words, where it has any. end: closes it,
+    and is predicted. answer_end: follows it before another question. plain_words: lower case, with
+    punctuation apart, as small models are trained; false leaves the words as they are.
+    """
+
+    opening: str = ""
+    user: str = "<user>"
+    image_start: str = ""
+    image_end: str = ""
+    question: str = ""
+    user_end: str = ""
+    assistant: str = "<assistant>"
+    answer: str = ""
+    end: str = "<end>"
+    answer_end: str = ""
+    plain_words: bool = True
+
+
+@dataclass
+class BackboneConfig:
+    """A vision-language model.
+
+    kind: file of vla/models/backbones. source: Hugging Face id or folder whose weights a new model
+    starts from; empty for random weights. architecture: of its transformers configuration, what
+    differs from that class's defaults. width: of its language model. image_size: side of its square
+    input [px]. image_mean, image_std: of its values, per channel, in 0..1. image_tokens: what one
+    image becomes in the language model. vocabulary: rows of its embedding.
     """
 
     kind: str = "internvl"
-    image_size: int = 96
-    patch_size: int = 12
-    vision_width: int = 96
-    vision_layers: int = 2
-    vision_heads: int = 4
-    vision_mlp: int = 288
-    text_width: int = 192
-    text_layers: int = 3
-    text_heads: int = 4
-    text_key_value_heads: int = 2
-    text_mlp: int = 512
+    source: str = ""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    width: int = 192
     vocabulary: int = 512
+    image_size: int = 96
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_tokens: int = 16
+    chat: ChatFormat = field(default_factory=ChatFormat)
 
-    @property
-    def image_tokens(self) -> int:
-        """Tokens per image after pixel shuffle by one half."""
-        return (self.image_size // self.patch_size // 2) ** 2
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters of the language model, one per expert, and how they are blended.
+
+    experts: their names; none for a language model without adapters. gate: "sum" adds all of them
+    as they are; "two_pass" blends them for each token by a scale head on the final hidden state of
+    a pass without adapters, as InstructVLA does (X-LoRA, arXiv 2402.07148); "layer" by a scale head
+    on the hidden state that enters each layer, in the same pass. head_width, head_depth,
+    head_dropout: of the scale head.
+    """
+
+    experts: tuple[str, ...] = ()
+    rank: int = 128
+    alpha: float = 256.0
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "up", "down")
+    gate: str = "sum"
+    head_width: int = 128
+    head_depth: int = 4
+    head_dropout: float = 0.2
 
 
 @dataclass
 class ActionExpertConfig:
     """Sizes of the action expert (InstructVLA, section 3.1 and appendix E).
 
-    stem: "conv" (strided convolutions, which learn from little data) or "patch" (one linear patch
-    embedding, as in DINOv2). stride: pixels per visual token. keypoints: places in each image that
-    the state token is given beside the state; 0 for none, as in the paper; they need the conv stem.
-    Everything else as in the paper, at this preset's size.
+    vision: "dinov2", a DINOv2 vision transformer with registers, or "conv", a small transformer
+    behind strided convolutions, which learns from little data. patch: pixels per visual token.
+    vision_feature_block: with dinov2, the block whose output the tokens are; the published code
+    takes 2 of 24. vision_zoom: with dinov2, enlarge by 256 / 224 and crop, as the published code.
+    keypoints: with conv, places in each image that the state token is given beside the state; 0 for
+    none, as in the paper. mask: "causal" by blocks, as in the paper; "separate", where the latent
+    block does not see vision; "bias", where allowed pairs get a bonus of one and nothing is masked,
+    which is what the published code runs; or "full". dropout: of attention, in training.
     """
 
     image_size: int = 96
-    stem: str = "conv"
-    stride: int = 16
-    keypoints: int = 32
+    vision: str = "conv"
+    patch: int = 16
     vision_width: int = 192
     vision_layers: int = 2
     vision_heads: int = 6
+    vision_mlp: int = 576
+    vision_feature_block: int = 1
+    vision_zoom: bool = False
+    keypoints: int = 32
     width: int = 192
     layers: int = 3
     heads: int = 6
     mlp: int = 512
     head_widths: tuple[int, ...] = (512, 256, 192)
     rope_theta: float = 1000.0
+    dropout: float = 0.0
     use_state: bool = True
+    mask: str = "causal"
 
 
 @dataclass
@@ -83,10 +132,16 @@ class FlowMatchingConfig:
 
 @dataclass
 class PromptConfig:
-    """The words around an instruction; weights need the ones that they were trained with."""
+    """The words around an instruction; weights need the ones that they were trained with.
+
+    act: asks for an action. think_suffix: asks for an answer first. motion_suffix: asks for the
+    motion in words first. captions: questions that ask for a description of the scene.
+    """
 
     act: str = "what action should the robot take to {instruction} ?"
     think_suffix: str = " first answer my question ."
+    motion_suffix: str = " say the motion , then act ."
+    captions: tuple[str, ...] = ("describe the scene without the robot .",)
 
 
 @dataclass
@@ -94,7 +149,7 @@ class InstructVLAConfig:
     """Everything that shapes the weights, except the embodiment contract.
 
     num_queries: action queries, rows of the latent action. vlm_cameras, expert_cameras: which
-    images of an observation go to which half, by name.
+    images of an observation go to which half, by name. lora: of the backbone's language model.
     """
 
     preset: str = "nano"
@@ -102,6 +157,7 @@ class InstructVLAConfig:
     vlm_cameras: tuple[str, ...] = ("front",)
     expert_cameras: tuple[str, ...] = ("front", "wrist")
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     expert: ActionExpertConfig = field(default_factory=ActionExpertConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
@@ -126,8 +182,11 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
             value = from_dict(hints[name], value, f"{where}.{name}")
         elif hints[name] in (bool, int, float, str):
             value = _scalar(hints[name], value, f"{where}: {name}")
-        elif isinstance(value, list):
-            value = tuple(value)
+        elif isinstance(value, list | tuple):
+            kinds = [kind for kind in get_args(hints[name]) if is_dataclass(kind)]
+            value = tuple(
+                from_dict(kinds[0], entry, f"{where}.{name}") if kinds else entry for entry in value
+            )
         built[name] = value
     return kind(**built)
 

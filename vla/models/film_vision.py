@@ -1,6 +1,6 @@
-"""The action expert's vision encoder: a ViT with FiLM in every block, steered by the latent action.
+"""A small vision encoder for the action expert: convolutions, keypoints, a ViT, FiLM throughout.
 
-InstructVLA modulates every block of DINOv2 between its attention and its MLP residual:
+InstructVLA modulates every block between its attention and its MLP residual:
 x <- x * (1 + gamma(c)) + beta(c), c the mean over the latent action's tokens.
 """
 
@@ -65,19 +65,6 @@ class ConvStem(nn.Module):
         return x, fine
 
 
-class PatchStem(nn.Module):
-    """One linear patch embedding, as in DINOv2: [B, 3, S, S] to [B, D, S / P, S / P]."""
-
-    def __init__(self, width: int, stride: int):
-        super().__init__()
-        self.projection = nn.Conv2d(3, width, kernel_size=stride, stride=stride)
-
-    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Feature maps of standardised images x; the condition has no part in them."""
-        features = self.projection(x)
-        return features, features
-
-
 class Keypoints(nn.Module):
     """Where in the image each of K learned features is: [B, D, H, W] to [B, 2 K] in -1..1.
 
@@ -104,7 +91,7 @@ class Keypoints(nn.Module):
 class Block(nn.Module):
     """Attention residual, FiLM, MLP residual on [B, N, D]."""
 
-    def __init__(self, width: int, heads: int, condition_width: int):
+    def __init__(self, width: int, heads: int, mlp: int, condition_width: int):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width)
@@ -112,9 +99,7 @@ class Block(nn.Module):
         self.projection = nn.Linear(width, width)
         self.film = FiLM(condition_width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width))
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Tokens [B, N, D] after this block under a condition [B, C]."""
@@ -127,7 +112,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class FiLMVisionEncoder(nn.Module):
+class ConvVisionEncoder(nn.Module):
     """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D] and keypoints.
 
     Views of different cameras share the weights; a learned row per camera tells them apart.
@@ -135,26 +120,20 @@ class FiLMVisionEncoder(nn.Module):
 
     def __init__(self, config: ActionExpertConfig, condition_width: int, cameras: int):
         super().__init__()
-        side = config.image_size // config.stride
-        self.tokens = side * side
-        if config.stem == "conv":
-            self.stem: nn.Module = ConvStem(config.vision_width, condition_width)
-        else:
-            self.stem = PatchStem(config.vision_width, config.stride)
+        if config.patch != 16:
+            raise CheckpointError(f"vision 'conv' has 16 pixels per token, not {config.patch}")
+        self.tokens = (config.image_size // config.patch) ** 2
+        self.stem = ConvStem(config.vision_width, condition_width)
         self.keypoints: Keypoints | None = None
         if config.keypoints:
-            if config.stem != "conv":
-                raise CheckpointError("keypoints need stem 'conv'; set keypoints to 0 for 'patch'")
             self.keypoints = Keypoints(config.vision_width // 2, config.keypoints)
         self.position = nn.Parameter(torch.randn(1, self.tokens, config.vision_width) * 0.02)
         self.camera = nn.Parameter(torch.randn(cameras, 1, config.vision_width) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(config.vision_width, config.vision_heads, condition_width)
+            Block(config.vision_width, config.vision_heads, config.vision_mlp, condition_width)
             for _ in range(config.vision_layers)
         )
         self.norm = nn.LayerNorm(config.vision_width)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255)
 
     def forward(
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
@@ -163,11 +142,17 @@ class FiLMVisionEncoder(nn.Module):
 
         camera [B]: index of the camera that each image comes from.
         """
-        pixels = (images.to(condition.dtype) - self.mean) / self.std
-        features, fine = self.stem(pixels, condition)
+        features, fine = self.stem(standardize(images, condition.dtype), condition)
         keypoints = self.keypoints(fine) if self.keypoints is not None else None
         x = features.flatten(2).transpose(1, 2)  # [B, N, D]
         x = x + self.position + self.camera[camera]
         for block in self.blocks:
             x = block(x, condition)
         return self.norm(x), keypoints
+
+
+def standardize(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """uint8 images [B, 3, S, S] with ImageNet's mean and standard deviation taken out."""
+    mean = torch.tensor([0.485, 0.456, 0.406], device=images.device, dtype=dtype).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], device=images.device, dtype=dtype).view(3, 1, 1)
+    return (images.to(dtype) / 255.0 - mean) / std

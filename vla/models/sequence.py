@@ -1,4 +1,4 @@
-"""What the vision-language model reads: image tokens, a question, an answer, action queries."""
+"""What the vision-language model reads: turns of questions and answers, images, action queries."""
 
 from __future__ import annotations
 
@@ -8,39 +8,32 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from vla.models.config import PromptConfig
-from vla.models.tokenizer import ASSISTANT, END, USER
+from vla.models.config import BackboneConfig, ChatFormat, PromptConfig
 
 IGNORE = -100
+# Stands for an image token; its embedding comes from the vision encoder.
+IMAGE = -1
 
 
-def action_prompt(instruction: str, prompts: PromptConfig, think: bool) -> str:
-    """The question that stands for an instruction; `think` asks for an answer in text first."""
-    instruction = instruction.strip().rstrip(".").lower()
-    return prompts.act.format(instruction=instruction) + (prompts.think_suffix if think else "")
+@dataclass(frozen=True)
+class Row:
+    """One conversation. turns: questions and answers, the images in the first question.
 
+    acts: the last answer ends with the action queries.
+    """
 
-def prompt_ids(tokenizer: Tokenizer, question: str) -> list[int]:
-    """Tokens of the user's turn and the start of the answer."""
-    return [
-        tokenizer.token_to_id(USER),
-        *tokenizer.encode(question.strip().lower(), add_special_tokens=False).ids,
-        tokenizer.token_to_id(ASSISTANT),
-    ]
-
-
-def answer_ids(tokenizer: Tokenizer, answer: str) -> list[int]:
-    """Tokens of an answer, none for an empty one."""
-    return tokenizer.encode(answer.strip(), add_special_tokens=False).ids if answer else []
+    turns: tuple[tuple[str, str], ...]
+    acts: bool = False
+    images: int = 1
 
 
 @dataclass
 class TextBatch:
-    """Token ids after the image, padded on the right.
+    """Token ids, padded on the right.
 
-    ids [B, T]; mask [B, T], 1 on tokens; labels [B, T], IGNORE where nothing is to be predicted.
-    Ids from vocabulary_size on are action queries. query_start [B]: where the queries begin, -1 for
-    rows without.
+    ids [B, T], IMAGE at image tokens, action queries from the vocabulary's size on; mask [B, T], 1
+    on tokens; labels [B, T], IGNORE where nothing is to be predicted; query_start [B]: where the
+    queries begin, -1 for rows without.
     """
 
     ids: torch.Tensor
@@ -48,33 +41,134 @@ class TextBatch:
     labels: torch.Tensor
     query_start: torch.Tensor
 
+    def to(self, device: str | torch.device) -> TextBatch:
+        """The batch on another device."""
+        return TextBatch(
+            self.ids.to(device),
+            self.mask.to(device),
+            self.labels.to(device),
+            self.query_start.to(device),
+        )
+
+    @property
+    def prefix(self) -> torch.Tensor:
+        """[B, T], True before the first answer."""
+        return ((self.labels != IGNORE).cumsum(-1) == 0) & self.mask.bool()
+
+
+def action_prompt(instruction: str, prompts: PromptConfig, suffix: str = "") -> str:
+    """The question that stands for an instruction; a suffix asks for more than the action."""
+    instruction = instruction.strip().rstrip(".").strip().lower()
+    return prompts.act.format(instruction=instruction) + suffix
+
+
+def plain_words(text: str) -> str:
+    """Lower case, with punctuation apart, as ChatFormat.plain_words says."""
+    text = text.strip().lower()
+    for mark in "?.,":
+        text = text.replace(mark, f" {mark}")
+    return " ".join(text.split())
+
+
+def tidy(text: str) -> str:
+    """Text of plain words as a person writes it: "Pick up the red block."."""
+    text = text.strip()
+    for mark in ",.?":
+        text = text.replace(f" {mark}", mark)
+    return text[:1].upper() + text[1:]
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids if text else []
+
+
+def question_ids(
+    tokenizer: Tokenizer, chat: ChatFormat, question: str, images: int, image_tokens: int
+) -> list[int]:
+    """Tokens of a user's turn with so many images, and of the start of the answer."""
+    ids: list[int] = []
+    before = chat.user
+    # What stands between images is one text, as a tokenizer sees it in training: its pieces may
+    # span the seams.
+    for _ in range(images):
+        ids += _encode(tokenizer, before + chat.image_start) + [IMAGE] * image_tokens
+        before = chat.image_end
+    words = plain_words(question) if chat.plain_words else question.strip()
+    after = chat.user_end + chat.assistant
+    return ids + _encode(tokenizer, before + chat.question + words + after)
+
+
+def answer_ids(
+    tokenizer: Tokenizer, chat: ChatFormat, answer: str, before_queries: bool = False
+) -> list[int]:
+    """Tokens of an answer, none for an empty one; a space stands between it and queries."""
+    words = plain_words(answer) if chat.plain_words else answer.strip()
+    if not words:
+        return []
+    if before_queries and not chat.plain_words:
+        words += " "
+    return _encode(tokenizer, chat.answer + words)
+
+
+def end_id(tokenizer: Tokenizer, chat: ChatFormat) -> int:
+    """The token that closes an answer; raises ValueError where the tokenizer lacks it."""
+    token = tokenizer.token_to_id(chat.end)
+    if token is None:
+        raise ValueError(f"the tokenizer has no token '{chat.end}', which closes an answer")
+    return token
+
+
+def prompt_ids(
+    tokenizer: Tokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+) -> tuple[list[int], int]:
+    """Token ids of a question whose answer is to be gone on with, and how many are the question's.
+
+    The answer is what has been said of it so far. A row that acts ends with the action queries.
+    """
+    ids, predicted, _ = row_ids(tokenizer, backbone, row, num_queries)
+    return ids[:-1], predicted.index(True)  # All but the end token.
+
+
+def row_ids(
+    tokenizer: Tokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+) -> tuple[list[int], list[bool], int]:
+    """Token ids of a row, which of them are to be predicted, and where its queries begin (or -1).
+
+    Predicted are all answers, each with its end token, and the queries, so that the model learns to
+    close a text with its first query where an action is asked for, and with the end token where
+    not.
+    """
+    chat, end = backbone.chat, end_id(tokenizer, backbone.chat)
+    queries = list(range(backbone.vocabulary, backbone.vocabulary + num_queries))
+    ids = _encode(tokenizer, chat.opening)
+    labels = [False] * len(ids)
+    query_start = -1
+    for index, (question, answer) in enumerate(row.turns):
+        acts = row.acts and index == len(row.turns) - 1
+        images = row.images if index == 0 else 0
+        before = _encode(tokenizer, chat.answer_end) if index else []
+        before += question_ids(tokenizer, chat, question, images, backbone.image_tokens)
+        said = answer_ids(tokenizer, chat, answer, acts)
+        if acts:
+            query_start = len(ids) + len(before) + len(said)
+            said += queries
+        ids += before + said + [end]
+        labels += [False] * len(before) + [True] * (len(said) + 1)
+    return ids, labels, query_start
+
 
 def collate(
-    tokenizer: Tokenizer,
-    rows: Sequence[tuple[str, str, bool]],
-    num_queries: int,
-    vocabulary: int,
+    tokenizer: Tokenizer, backbone: BackboneConfig, rows: Sequence[Row], num_queries: int
 ) -> TextBatch:
-    """Rows of (question, answer, with action queries) to one batch.
-
-    The labels are the answer, the queries and the end token, so that the model learns to close a
-    text with its first query where an action is asked for, and with the end token where not.
-    """
-    end = tokenizer.token_to_id(END)
-    queries = list(range(vocabulary, vocabulary + num_queries))
-    sequences, label_starts, query_starts = [], [], []
-    for question, answer, acts in rows:
-        before = prompt_ids(tokenizer, question)
-        text = answer_ids(tokenizer, answer)
-        sequences.append(before + text + (queries if acts else []) + [end])
-        label_starts.append(len(before))
-        query_starts.append(len(before) + len(text) if acts else -1)
-    length = max(len(sequence) for sequence in sequences)
+    """Rows to one batch, padded on the right."""
+    encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]
+    length = max(len(ids) for ids, _, _ in encoded)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.long)
     labels = torch.full((len(rows), length), IGNORE, dtype=torch.long)
-    for row, (sequence, start) in enumerate(zip(sequences, label_starts, strict=True)):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-        labels[row, start : len(sequence)] = ids[row, start : len(sequence)]
-    return TextBatch(ids, mask, labels, torch.tensor(query_starts))
+    for row, (tokens, predicted, _) in enumerate(encoded):
+        count = len(tokens)
+        ids[row, :count] = torch.tensor(tokens)
+        mask[row, :count] = 1
+        labels[row, :count] = torch.where(torch.tensor(predicted), ids[row, :count], IGNORE)
+    return TextBatch(ids, mask, labels, torch.tensor([start for _, _, start in encoded]))

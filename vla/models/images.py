@@ -1,0 +1,31 @@
+"""Images on their way into a model."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 images [N, 3, S, S] at another size [px], bicubic; as they are where it is theirs.
+
+    Training and inference go through here alike: an image of the contract's size is enlarged to the
+    vision-language model's, as InstructVLA does with 224 to 448 px.
+    """
+    if images.shape[-1] == size and images.shape[-2] == size:
+        return images
+    resized = F.interpolate(
+        images.float(), size=(size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def zoom_images(images: torch.Tensor, factor: float = 256 / 224) -> torch.Tensor:
+    """The middle of uint8 images [N, 3, S, S], enlarged by a factor to the same size.
+
+    The released InstructVLA sees its expert's images so: resized to 256, cropped to 224.
+    """
+    size = images.shape[-1]
+    large = fit_images(images, round(size * factor))
+    start = (large.shape[-1] - size) // 2
+    return large[..., start : start + size, start : start + size]
