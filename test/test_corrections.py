@@ -9,10 +9,11 @@ import yaml
 from vla.cli.parser import main
 from vla.data.frames import read_dataset
 from vla.evaluation.benchmark import learned_policy
+from vla.models.config import LoraConfig
 from vla.policy import ActionModel, Reasoner
 from vla.sim.demonstrations import Frames, observation_of
 from vla.sim.expert import plan_chunk
-from vla.training.config import TrainConfig, write_train_config
+from vla.training.config import RobotData, TrainConfig, write_train_config
 from vla.training.corrections import CorrectionConfig, labelling, make_corrections
 
 ONE = CorrectionConfig(
@@ -58,8 +59,9 @@ def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     run = tmp_path / "run"
     config = TrainConfig(
-        preset="test", contract="sim_panda", dataset=str(dataset), output=str(run),
-        steps=3, batch_size=3, question_rows=1, corrections=replace(ONE, after_steps=(1, 2)),
+        preset="test", contract="sim_panda", robot=(RobotData(str(dataset)),), output=str(run),
+        lora=LoraConfig(("action",), rank=4), steps=3, batch_size=3,
+        corrections=replace(ONE, after_steps=(1, 2)),
     )  # fmt: skip
     config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
     write_train_config(config, tmp_path / "train.yaml")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vla.cli.train import camera_views
 from vla.contract import load_contract
 from vla.data.frames import Shard
 from vla.resources import contract_path
 from vla.sim.demonstrations import observation_of
+from vla.sim.samples import simulated_views
 from vla.sim.simulator import TableTopSimulator
 from vla.training.grounding import EVENTS, grounding_loss, next_places, place_pixels
 
@@ -26,7 +26,7 @@ def simulator():
 
 @pytest.fixture(scope="module")
 def views():
-    return camera_views(CONTRACT)
+    return simulated_views(CONTRACT)
 
 
 @pytest.mark.parametrize("camera", ["front", "wrist"])

@@ -1,41 +1,80 @@
-"""Training: batches by step, learning rate, exact resume, what is exported."""
+"""Training: stages, batches by step, exact resume, what is exported."""
 
 from __future__ import annotations
 
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_backbones import save_released
 
-from vla.checkpoint import open_checkpoint
+from vla.checkpoint import build_model, open_checkpoint, read_weights
 from vla.data.normalization import read_norm_stats
-from vla.models.config import CheckpointError
+from vla.data.sample import Annotation, Conversation, RobotSample
+from vla.models.backbones import build_backbone
+from vla.models.backbones.pretrained import load_pretrained
+from vla.models.config import CheckpointError, LoraConfig
 from vla.models.presets import preset
+from vla.models.sequence import IGNORE
 from vla.models.tokenizer import load_tokenizer
 from vla.policy import ActionModel, Reasoner
-from vla.training.batches import BatchMaker
-from vla.training.config import TrainConfig, read_train_config, write_train_config
-from vla.training.loop import STATE_FILE, Trainer, learning_rate, measure_statistics, train
+from vla.sim.samples import SimulatedDemonstrations
+from vla.training.batches import BatchMaker, Mixture
+from vla.training.config import (
+    Augmentation,
+    PromptSampling,
+    RobotData,
+    TrainConfig,
+    check_train_config,
+    read_train_config,
+    write_train_config,
+)
+from vla.training.data import TrainingData, measure_statistics, split
+from vla.training.loop import Trainer, learning_rate, train
+from vla.training.prompts import sample_row
+from vla.training.stages import is_trained, start_from
 
-ROOT_CONFIG = "config/training/nano.yaml"
+LORA = LoraConfig(("action",), rank=4, alpha=8.0)
+BOTH = LoraConfig(("language", "action"), rank=4, alpha=8.0, gate="layer", head_width=8)
+
+
+class Talks:
+    """Conversations about nothing much, one of them without an image."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def sample(self, index: int, generator: np.random.Generator) -> Conversation:
+        image = np.full((96, 96, 3), 20 * index, np.uint8)
+        turns = (("how bright is it ?", f"{index} ."), ("and now ?", "the same ."))
+        return Conversation(image if index else None, turns, source=f"talk {index}")
 
 
 @pytest.fixture
 def config(tmp_path, dataset) -> TrainConfig:
     return TrainConfig(
         preset="test",
-        dataset=str(dataset),
+        lora=LORA,
+        robot=(RobotData(str(dataset)),),
         output=str(tmp_path / "run"),
         steps=4,
         batch_size=6,
-        question_rows=2,
-        warmup_steps=2,
+        augmentation=Augmentation(crop_area=1.0, shift=2, state_noise=0.02),
+        learning_rate=1e-3,
+        ema_decay=0.99,
         save_every=100,
         log_every=1,
     )
+
+
+@pytest.fixture
+def data(shards, contract) -> TrainingData:
+    robot = SimulatedDemonstrations(shards, contract, {})
+    return TrainingData(Mixture([robot], [1.0]), Mixture([Talks()], [1.0]))
 
 
 @pytest.fixture(autouse=True)
@@ -46,49 +85,54 @@ def interruptible():
     signal.signal(signal.SIGINT, previous)
 
 
-def state_of(config) -> dict:
-    return torch.load(f"{config.output}/{STATE_FILE}", weights_only=True)
+def state_of(config) -> dict[str, torch.Tensor]:
+    """Every number of a saved state by name: weights, averages, optimiser."""
+    (folder,) = Path(config.output).glob("training_state-*")
+    optimizer = torch.load(folder / "optimizer.bin", weights_only=True)
+    found = dict(enumerate(torch.load(folder / "average-0.pt", weights_only=True)))
+    for index, entries in optimizer["state"].items():
+        found |= {f"{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    found["step"] = torch.tensor(int(folder.name.split("-")[1]))
+    return found | read_weights(open_checkpoint(Path(config.output) / "checkpoint"))
 
 
-def same_state(first, second) -> bool:
-    """Whether two (nested) states are equal bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(
-            same_state(value, second[key]) for key, value in first.items()
-        )
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same_state, first, second))
-    return first == second
+# Resuming
 
 
-def test_a_run_goes_on_exactly_where_it_was_interrupted(config, contract, shards, tmp_path):
+@pytest.mark.parametrize("stage", ["action", "instruct"])
+def test_a_run_goes_on_exactly_where_it_was_interrupted(
+    config, contract, data, tmp_path, stage, checkpoint
+):
+    """20 steps are 10, an interruption, and 10 more: bit for bit, dropout and noise included."""
+    config = replace(config, stage=stage, steps=20, conversation_batch_size=3)
+    if stage == "instruct":
+        config = replace(config, lora=BOTH, initialize_from=str(checkpoint))
     losses = {}
 
     def note(step, figures):
-        losses.setdefault(step, []).append(figures["loss/flow"])
+        losses.setdefault(step, []).append(figures)
 
     def interrupt(step, figures):
         note(step, figures)
-        if step == 2:
+        if step == 10:
             os.kill(os.getpid(), signal.SIGINT)
 
-    train(config, contract, shards, on_step=note)
+    train(config, contract, data, on_step=note)
     parts = replace(config, output=str(tmp_path / "parts"))
     with pytest.raises(KeyboardInterrupt):
-        train(parts, contract, shards, on_step=interrupt)
-    assert state_of(parts)["step"] == 2
-    train(parts, contract, shards, on_step=note)
-    assert {step: len(values) for step, values in losses.items()} == {1: 2, 2: 2, 3: 2, 4: 2}
+        train(parts, contract, data, on_step=interrupt)
+    assert state_of(parts)["step"] == 10
+    train(parts, contract, data, on_step=note)
+    assert {step: len(values) for step, values in losses.items()} == dict.fromkeys(range(1, 21), 2)
     assert all(first == second for first, second in losses.values())
     whole, resumed = state_of(config), state_of(parts)
-    for part in ("step", "model", "average", "optimizer"):
-        assert same_state(whole[part], resumed[part]), part
+    assert whole.keys() == resumed.keys() and len(whole) > 100
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
 
 
 def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(
-    config, contract, shards, monkeypatch
+    config, contract, data, monkeypatch
 ):
     average = torch._foreach_lerp_
 
@@ -96,37 +140,154 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(
         os.kill(os.getpid(), signal.SIGINT)
         return average(*arguments)
 
-    trainer = Trainer(config, contract)
-    initial = [parameter.clone() for parameter in trainer.model.parameters()]
+    initial = [value.clone() for value in Trainer(config, contract).average]
     monkeypatch.setattr("torch._foreach_lerp_", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(config, contract, shards)
+        train(config, contract, data)
     state = state_of(config)
-    assert state["step"] == 1
-    assert state["optimizer"]["state"][0]["step"] == 1
-    trainer.load(f"{config.output}/{STATE_FILE}")
-    moved = [
-        not torch.equal(a, b) for a, b in zip(initial, trainer.average.parameters(), strict=True)
-    ]
-    assert any(moved), "the average has taken the step, too"
+    assert state["step"] == 1 and state["0.step"] == 1
+    assert any(not torch.equal(value, state[i]) for i, value in enumerate(initial)), "averaged, too"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_training_learns_and_exports_a_policy(config, contract, shards):
-    config = replace(config, steps=180, batch_size=24, learning_rate=3e-3)
+def test_a_state_that_is_cut_off_leaves_the_one_before(config, contract, data, monkeypatch):
+    train(replace(config, steps=2), contract, data)
+    monkeypatch.setattr("os.rename", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        train(config, contract, data)
+    monkeypatch.undo()
+    assert state_of(config)["step"] == 2
+    train(config, contract, data)
+    assert state_of(config)["step"] == 4
+
+
+def test_a_run_of_another_model_is_refused(config, contract, data):
+    train(replace(config, steps=1), contract, data)
+    with pytest.raises(CheckpointError, match="is of another model than this configuration's"):
+        train(replace(config, lora=replace(LORA, rank=2)), contract, data)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config, contract, data, shards):
+    class Broken(SimulatedDemonstrations):
+        def sample(self, index, generator):
+            sample = super().sample(index, generator)
+            return replace(sample, state=np.full_like(sample.state, np.nan))
+
+    broken = Broken(shards, contract, {})
+    broken.states = data.robot.datasets[0].states
+    with pytest.raises(CheckpointError, match="step 1: a loss is not finite"):
+        train(config, contract, TrainingData(Mixture([broken], [1.0])))
+
+
+# Stages
+
+
+def changed_names(before: dict, after: dict) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "action", "instruct"])
+def test_each_stage_moves_what_it_trains_and_nothing_else(
+    config, contract, data, checkpoint, stage
+):
+    lora = {"pretrain": LoraConfig(), "action": LORA, "instruct": BOTH}[stage]
+    config = replace(
+        config, stage=stage, lora=lora, initialize_from=str(checkpoint), ema_decay=0.0,
+        conversation_batch_size=4, batch_size=0 if stage == "pretrain" else 6,
+    )  # fmt: skip
+    trainer = Trainer(config, contract)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    stats = measure_statistics(data.robot, contract)
+    batches = BatchMaker(
+        data.robot, data.conversations, load_tokenizer(checkpoint), stats, contract,
+        trainer.plain_model.config, config,
+    )  # fmt: skip
+    for step in range(3):
+        trainer.train_step(batches[step])
+    moved = changed_names(before, dict(trainer.model.named_parameters()))
+    assert all(is_trained(name, stage) for name in moved)
+    parts = {
+        "pretrain": ["vision_tower", "language_model"],
+        "action": ["expert.head", "expert.vision", "lora_a", "lora_b", "query_embedding"],
+        "instruct": ["lora_a", "lora_b", "scale_head", "query_embedding", "query_output"],
+    }
+    for part in parts[stage]:
+        assert any(part in name for name in moved), part
+    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    frozen = [p for name, p in trainer.model.named_parameters() if not is_trained(name, stage)]
+    assert not held & {id(p) for p in frozen}, "what is frozen has no optimiser state"
+
+
+def test_gradients_flow_through_the_frozen_expert(config, contract, data, checkpoint):
+    """Without conversations and text, what moves the adapters is the flow loss alone."""
+    config = replace(
+        config, stage="instruct", lora=BOTH, initialize_from=str(checkpoint), text_weight=0.0
+    )
+    trainer = Trainer(config, contract)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    stats = measure_statistics(data.robot, contract)
+    model = trainer.plain_model.config
+    batches = BatchMaker(
+        data.robot, None, load_tokenizer(checkpoint), stats, contract, model, config
+    )
+    for step in range(2):
+        trainer.train_step(batches[step])
+    moved = changed_names(before, dict(trainer.model.named_parameters()))
+    assert any("lora_a" in name for name in moved) and any("scale_head" in n for n in moved)
+    assert not any(name.startswith("expert.") for name in moved)
+
+
+def test_experts_go_where_their_names_are(config, contract, data, checkpoint):
+    config = replace(config, initialize_from=str(checkpoint), steps=3, ema_decay=0.0)
+    source = open_checkpoint(train(config, contract, data))
+    weights = read_weights(source)
+    target = build_model(replace(source.config, lora=BOTH), contract)
+    missing = start_from(target, source)
+    assert missing and all("scale_head" in name for name in missing)
+    state = target.state_dict()
+    names = [name for name in weights if name.endswith("lora_b")]
+    assert names and any(weights[name].abs().sum() > 0 for name in names)
+    for name in names:
+        torch.testing.assert_close(state[name][1], weights[name][0].float())
+        assert (state[name][0] == 0).all(), "the new language expert changes nothing yet"
+    with pytest.raises(CheckpointError, match=r"LoRA experts action, which lora\.experts does not"):
+        start_from(build_model(replace(source.config, lora=LoraConfig()), contract), source)
+    with pytest.raises(CheckpointError, match="adapter rank must be the same"):
+        wide = replace(source.config, lora=replace(LORA, rank=8))
+        start_from(build_model(wide, contract), source)
+
+
+def test_checkpointing_activations_changes_no_figure(config, contract, data, checkpoint):
+    config = replace(config, stage="instruct", lora=BOTH, initialize_from=str(checkpoint), steps=2)
+    figures = []
+    for saves in (False, True):
+        run = replace(config, output=f"{config.output}-{saves}", checkpoint_activations=saves)
+        train(run, contract, data, on_step=lambda _, f: figures.append(f))
+    for plain, saving in zip(figures[:2], figures[2:], strict=True):
+        assert plain == pytest.approx(saving, rel=1e-4)
+
+
+# Learning
+
+
+def test_training_learns_and_exports_a_policy(config, contract, data, shards):
+    config = replace(
+        config, steps=150, batch_size=24, learning_rate=3e-3, schedule="cosine", warmup_steps=5,
+        prompts=PromptSampling(think=0.5), flow_samples=2,
+    )  # fmt: skip
     losses = []
     folder = train(
         config,
         contract,
-        shards,
-        on_step=lambda _, f: losses.append((f["loss/flow"], f["loss/text"])),
+        data,
+        on_step=lambda _, f: losses.append((f["robot/flow"], f["robot/text"])),
     )
     first, last = np.mean(losses[:8], axis=0), np.mean(losses[-8:], axis=0)
     assert (last < 0.9 * first).all(), (first, last)
     opened = open_checkpoint(folder)
     assert opened.contract == contract
     names = {"state": contract.state_names, "action": contract.action_names}
-    measured = measure_statistics(shards, contract)
+    measured = measure_statistics(data.robot, contract)
     for kind, stats in read_norm_stats(folder / "norm_stats.json", names).items():
         np.testing.assert_allclose(stats.q99, measured[kind].q99)
     images = {name: pictures[0] for name, pictures in shards[0].images.items()}
@@ -136,93 +297,155 @@ def test_training_learns_and_exports_a_policy(config, contract, shards):
     assert any(path.name.startswith("events") for path in folder.parent.rglob("*"))
 
 
-def test_a_run_can_start_from_a_checkpoint(config, contract, shards, checkpoint):
-    config = replace(config, initialize_from=str(checkpoint), steps=1, learning_rate=0.0)
-    folder = train(config, contract, shards)
+def test_a_pretrained_model_answers_and_does_not_act(config, contract, data, shards):
+    config = replace(
+        config, stage="pretrain", lora=LoraConfig(), batch_size=0, conversation_batch_size=8
+    )
+    folder = train(config, contract, data)
+    images = {name: pictures[0] for name, pictures in shards[0].images.items()}
+    assert isinstance(Reasoner.from_pretrained(folder).ask(images, "how bright is it?"), str)
+    with pytest.raises(CheckpointError, match="expert"):
+        ActionModel.from_pretrained(folder)
+
+
+def test_what_is_held_out_is_measured_and_not_trained_on(config, contract, data, shards):
+    robot = SimulatedDemonstrations(shards, contract, {})
+    kept, held = split([robot], [1.0], 0.2)
+    assert len(kept.datasets[0]) + len(held.datasets[0]) == len(robot)
+    data = replace(data, robot=kept, held_out_robot=held, held_out_conversations=data.conversations)
+    figures = {}
+    config = replace(config, validate_every=2, validation_batches=2, conversation_batch_size=2)
+    train(config, contract, data, on_step=lambda step, f: figures.setdefault(step, f))
+    assert "validation/robot/flow" in figures[2] and "validation/robot/flow" not in figures[1]
+    assert 0 <= figures[4]["validation/conversations/text_accuracy"] <= 1
+    assert split([robot], [1.0], 0.0)[1] is None
+
+
+def test_a_run_can_start_from_a_checkpoint(config, contract, data, checkpoint):
+    start = replace(config, initialize_from=str(checkpoint), steps=1, learning_rate=0.0)
+    folder = train(start, contract, data)
     assert (folder / "tokenizer.json").read_text() == (checkpoint / "tokenizer.json").read_text()
-    assert open_checkpoint(folder).checkpoint_id == open_checkpoint(checkpoint).checkpoint_id
-
-
-def test_a_run_of_another_model_is_refused(config, contract, shards):
-    train(replace(config, steps=1), contract, shards)
-    with pytest.raises(CheckpointError, match="another model than preset 'nano'"):
-        Trainer(replace(config, preset="nano"), contract).load(f"{config.output}/{STATE_FILE}")
+    weights, source = (
+        read_weights(open_checkpoint(folder)),
+        read_weights(open_checkpoint(checkpoint)),
+    )
+    for name, value in source.items():
+        found = weights.get(name)
+        if found is None:
+            linear, _, kind = name.rpartition(".")
+            found = weights[f"{linear}.base.{kind}"]
+        assert torch.equal(found, value), name
 
 
 def test_learning_rate_rises_then_falls():
-    config = TrainConfig(learning_rate=1.0, warmup_steps=10, steps=110, final_rate_share=0.1)
+    config = TrainConfig(
+        learning_rate=1.0, schedule="cosine", warmup_steps=10, steps=110, final_rate_share=0.1
+    )
     rates = [learning_rate(step, config) for step in range(140)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
     assert rates[60] == pytest.approx(0.55)
     assert rates[110] == pytest.approx(0.1) and rates[139] == pytest.approx(0.1)
     assert (np.diff(rates[:10]) > 0).all() and (np.diff(rates[10:111]) < 0).all()
+    assert {learning_rate(step, TrainConfig()) for step in (0, 10, 9000)} == {5e-5}
 
 
 # Batches
 
 
 @pytest.fixture
-def batches(config, contract, shards, checkpoint) -> BatchMaker:
-    stats = measure_statistics(shards, contract)
-    return BatchMaker(shards, load_tokenizer(checkpoint), stats, preset("test"), config)
+def batches(config, contract, data, checkpoint) -> BatchMaker:
+    stats = measure_statistics(data.robot, contract)
+    config = replace(config, conversation_batch_size=5)
+    tokenizer, model = load_tokenizer(checkpoint), preset("test")
+    return BatchMaker(data.robot, data.conversations, tokenizer, stats, contract, model, config)
 
 
-def test_a_batch_depends_on_its_step_alone(batches):
-    first, again, other = batches.make(3), batches.make(3), batches.make(4)
+def test_a_batch_depends_on_its_step_and_process_alone(batches):
+    first, again, other = batches[3].robot, batches[3].robot, batches[4].robot
     for name in ("vlm_images", "expert_images", "state", "actions"):
         assert torch.equal(getattr(first, name), getattr(again, name))
     assert torch.equal(first.text.ids, again.text.ids)
     assert not torch.equal(first.expert_images, other.expert_images)
-    seeded = BatchMaker(
-        batches.shards, batches.tokenizer, batches.stats, batches.model,
-        replace(batches.config, seed=1),
+    arguments = (
+        batches.robot, batches.conversations, batches.tokenizer, batches.stats, batches.contract,
+        batches.model,
     )  # fmt: skip
-    assert not torch.equal(first.expert_images, seeded.make(3).expert_images)
+    for maker in (
+        BatchMaker(*arguments, replace(batches.config, seed=1)),
+        BatchMaker(*arguments, batches.config, process=1),
+        BatchMaker(*arguments, batches.config, validation=True),
+    ):
+        assert not torch.equal(first.expert_images, maker[3].robot.expert_images)
 
 
-def test_rows_that_act_come_first_and_belong_together(batches, config):
-    plain = replace(config, shift=0, brightness=0.0, state_noise=0.0)
-    batches.config = plain
-    acting = plain.batch_size - plain.question_rows
-    frames = 0
-    for step in range(5):
-        batch = batches.make(step)
-        assert batch.vlm_images.shape == (6, 1, 3, 96, 96)
-        assert batch.expert_images.shape == (acting, 2, 3, 96, 96)
-        assert (batch.text.query_start[:acting] > 0).all()
-        assert (batch.text.query_start[acting:] == -1).all()
+def test_frames_keep_images_state_and_actions_together(batches, shards):
+    batches.config = replace(
+        batches.config, augmentation=Augmentation(1.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    )
+    for step in range(3):
+        batch = batches[step].robot
+        assert batch.vlm_images.shape == (6, 3, 96, 96)
+        assert batch.expert_images.shape == (6, 2, 3, 96, 96)
+        assert (batch.text.query_start > 0).all()
         assert batch.state.abs().max() <= 1.0 and batch.actions[..., :6].abs().max() <= 1.0
-        torch.testing.assert_close(batch.vlm_images[:acting, 0], batch.expert_images[:, 0])
-        for row in range(acting):
-            found = [
-                (shard, index)
-                for shard in batches.shards
+        torch.testing.assert_close(batch.vlm_images, batch.expert_images[:, 0])
+        for row in range(6):
+            expected = [
+                batches.stats["action"].normalize(np.asarray(shard.action[index]))
+                for shard in shards
                 for index in range(len(shard))
                 if np.array_equal(
                     shard.images["wrist"][index], batch.expert_images[row, 1].permute(1, 2, 0)
                 )
             ]
-            expected = [
-                batches.stats["action"].normalize(np.asarray(shard.action[index]))
-                for shard, index in found
-            ]
             assert any(np.allclose(batch.actions[row], chunk) for chunk in expected)
-            frames += 1
-    assert frames == 5 * acting
 
 
-def test_augmentation_shifts_and_lightens_a_little(batches):
-    images = np.zeros((8, 96, 96, 3), np.uint8)
-    images[:, 40:56, 40:56] = 100
-    changed, shifts = batches._augment(images.copy(), np.random.default_rng(0))
-    places = set()
-    for image, shift in zip(changed, shifts, strict=True):
-        rows, columns, _ = np.nonzero(image)
-        assert abs(rows.mean() - 47.5) <= 2 and abs(columns.mean() - 47.5) <= 2
-        assert (columns.mean() - 47.5, rows.mean() - 47.5) == tuple(shift)
-        assert 80 <= image.max() <= 120
-        places.add((rows.mean(), columns.mean(), image.max()))
-    assert len(places) > 4
+def test_conversations_are_a_batch_of_their_own(batches):
+    for step in range(6):
+        batch = batches[step].conversations
+        assert batch.actions is None and (batch.text.query_start == -1).all()
+        images = (batch.text.ids == -1).sum() / batches.model.backbone.image_tokens
+        assert len(batch.vlm_images) == images, "rows without an image have none"
+        assert (batch.text.labels != IGNORE).sum(dim=1).min() > 4, "both answers are labels"
+
+
+# Prompts
+
+
+def sampled(sampling: PromptSampling, count: int = 400, **changes) -> list:
+    annotation = Annotation("a can .", (("how many ?", "one ."),), (("lift it", "ok ."),), ())
+    empty = {"images": {}, "state": np.zeros(1), "actions": np.zeros((1, 1))}
+    values = {"motion": "move left", "annotation": annotation} | changes
+    sample = RobotSample(instruction="Pick the can", **empty, **values)
+    generator = np.random.default_rng(0)
+    return [
+        sample_row(sample, preset("test").prompts, sampling, 1, generator) for _ in range(count)
+    ]
+
+
+def test_prompts_come_in_their_shares():
+    rows = sampled(PromptSampling(motion=0.5, question=0.2, context=0.1, rewrite=0.3))
+    assert all(row.acts and row.images == 1 for row in rows)
+    two_turns = [row for row in rows if len(row.turns) == 2]
+    assert 50 < len(two_turns) < 110
+    assert {row.turns[0][1] for row in two_turns} == {"a can .", "one ."}
+    assert all(row.turns[1][1] == "" for row in two_turns)
+    rewrites = [row for row in rows if "lift it" in row.turns[0][0]]
+    assert 90 < len(rewrites) < 150 and all(row.turns[0][1] == "ok ." for row in rewrites)
+    assert all("first answer" in row.turns[0][0] for row in rewrites)
+    motions = [row for row in rows if row.turns[0][1] == "move left"]
+    rest = len(rows) - len(two_turns) - len(rewrites)
+    assert 0.35 * rest < len(motions) < 0.65 * rest, "half of what is left, contexts included"
+
+
+def test_frames_without_labels_are_asked_for_the_action_alone():
+    rows = sampled(PromptSampling(motion=1.0, think=1.0), 20, motion=None, annotation=None)
+    assert {row.turns for row in rows} == {
+        (("what action should the robot take to pick the can ?", ""),)
+    }
+    rows = sampled(PromptSampling(think=1.0), 20, annotation=None, answer="pick up the can .")
+    assert {row.turns[0][1] for row in rows} == {"pick up the can ."}
 
 
 # Configuration
@@ -249,6 +472,7 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("steps: 2.5", "steps must be a whole number, got 2.5"),
         ("preset: 3", "preset must be text, got 3"),
         ("learning_rate: [1]", "learning_rate must be a number"),
+        ("robot: [{path: x, kin: y}]", r"robot: unknown kin"),
         ("demonstrations: {episode: 3}", "demonstrations: unknown episode"),
         ("steps: [", "not valid YAML"),
         ("just words", "expected a mapping"),
@@ -261,3 +485,39 @@ def test_wrong_configurations_are_named(tmp_path, text, says):
         read_train_config(path)
     with pytest.raises(CheckpointError, match="cannot read training config"):
         read_train_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"stage": "second"}, "unknown stage 'second'; known: pretrain, action, instruct"),
+        ({"schedule": "linear"}, "unknown schedule"),
+        ({"stage": "pretrain"}, "needs conversations"),
+        ({"robot": ()}, "stage 'action' needs robot data"),
+        ({"lora": LoraConfig()}, "trains LoRA experts"),
+        ({"stage": "instruct"}, "needs initialize_from"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(config, change, says):
+    check_train_config(config)
+    with pytest.raises(CheckpointError, match=says):
+        check_train_config(replace(config, **change))
+
+
+# Released backbones
+
+
+@pytest.mark.parametrize("kind", ["internvl", "smolvlm"])
+def test_a_run_can_start_from_a_released_backbone(config, contract, data, tmp_path, kind):
+    source = save_released(tmp_path / "released", kind)
+    folder = train(replace(config, backbone=kind, backbone_source=source, steps=2), contract, data)
+    opened = open_checkpoint(folder)
+    assert opened.config.backbone.kind == kind and not opened.config.backbone.chat.plain_words
+    backbone = build_backbone(opened.config.backbone)
+    load_pretrained(backbone, source)
+    embeddings = backbone.model.get_input_embeddings().weight.detach()
+    weights = read_weights(opened)
+    (name,) = (n for n in weights if n.endswith("embed_tokens.weight"))
+    torch.testing.assert_close(weights[name].float(), embeddings, atol=1e-3, rtol=1e-3)
+    queries = weights["reasoning.query_embedding"].float()
+    assert queries.std() / embeddings.std() == pytest.approx(1.0, rel=0.3)

@@ -8,17 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from vla.cli.errors import CommandError
+from vla.cli.scenes import make_missing_scenes
 
 TRAIN = """\
-Train a policy from a configuration file, or continue a run that was interrupted.
-Demonstrations that the configuration asks for and that are missing are made first; corrections,
-where it asks for any, in the middle: episodes that the policy drives and the expert labels.
-Ctrl-C saves and stops; the same command goes on from there.
+Train from configuration files, one after the other, or continue where a run was interrupted.
+Simulated data that a configuration asks for and that is missing is made first; corrections, where
+it asks for any, in the middle: episodes that the policy drives and the expert labels. Ctrl-C saves
+and stops; the same command goes on from there. On many GPUs, start it with accelerate.
 
 examples:
-  vla train                                         the shipped policy, config/training/nano.yaml
-  vla train --config config/training/nano.yaml --device cuda --set steps=40000 batch_size=256
-  tensorboard --logdir runs/nano/tensorboard
+  vla train                                         the shipped policy, all three stages
+  vla train --config config/training/nano_action.yaml --device cuda --set batch_size=256
+  accelerate launch --config_file config/training/fsdp2.yaml scripts/vla train --config mine.yaml
+  tensorboard --logdir runs
 """
 DEMONSTRATE = """\
 Make demonstrations with the scripted expert. What is already there is kept.
@@ -26,7 +28,12 @@ Make demonstrations with the scripted expert. What is already there is kept.
 examples:
   vla demonstrate --out datasets/table_top --episodes 2200
 """
-DEFAULT_CONFIG = "config/training/nano.yaml"
+SHIPPED = (
+    "config/training/nano_pretrain.yaml",
+    "config/training/nano_action.yaml",
+    "config/training/nano_instruct.yaml",
+)
+DEMONSTRATED = "config/training/nano_action.yaml"
 
 
 def add_parser(subparsers) -> None:
@@ -37,11 +44,13 @@ def add_parser(subparsers) -> None:
         description=TRAIN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    train.add_argument("--config", default=DEFAULT_CONFIG, help=f"YAML file ({DEFAULT_CONFIG})")
+    train.add_argument(
+        "--config", nargs="+", default=SHIPPED, help="YAML files (those of the shipped policy)"
+    )
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--threads", type=int, help="CPU threads (default: all)")
     train.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the file"
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
     )
     train.set_defaults(run=run_train)
 
@@ -52,9 +61,9 @@ def add_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demonstrate.add_argument(
-        "--config", default=DEFAULT_CONFIG, help=f"YAML file ({DEFAULT_CONFIG})"
+        "--config", default=DEMONSTRATED, help=f"YAML file ({DEMONSTRATED})"
     )
-    demonstrate.add_argument("--out", help="folder (default: the file's dataset)")
+    demonstrate.add_argument("--out", help="folder (default: that of the file's simulated data)")
     demonstrate.add_argument("--episodes", type=int, help="how many (default: the file's)")
     demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
     demonstrate.set_defaults(run=run_demonstrate)
@@ -143,61 +152,66 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
     if arguments.episodes:
         demonstrations = replace(demonstrations, episodes=arguments.episodes)
     contract = _contract(config)
-    _demonstrate(contract, demonstrations, arguments.out or config.dataset, arguments.workers)
+    paths = [entry.path for entry in config.robot if entry.kind == "simulated"]
+    if not arguments.out and not paths:
+        raise CommandError(f"{arguments.config} names no simulated data; give --out")
+    _demonstrate(contract, demonstrations, arguments.out or paths[0], arguments.workers)
     return 0
 
 
-def camera_views(contract):
-    """Calibration of the simulated cameras, which the demonstrations were seen by."""
-    from vla.rotations import quaternion_to_matrix
-    from vla.sim.simulator import TableTopSimulator
-    from vla.training.grounding import CameraView
-
-    simulator = TableTopSimulator(contract.camera("front").width)
-    size, views = simulator.camera_size, {}
-    tool, quaternion = simulator.end_effector_pose()
-    tool_rotation = quaternion_to_matrix(quaternion)
-    for name in simulator.camera_names:
-        position, rotation = simulator.camera_pose(name)
-        on_tool = name == "wrist"
-        if on_tool:
-            position = tool_rotation.T @ (position - tool)
-            rotation = tool_rotation.T @ rotation
-        matrix = simulator.camera_matrix(name)
-        views[name] = CameraView(position, rotation, matrix, size, on_tool)
-    simulator.close()
-    return views
-
-
 def run_train(arguments: argparse.Namespace) -> int:
-    """Trains, or continues."""
+    """Trains, or continues, each configuration in turn."""
     import torch
 
     from vla.contract import ContractError
-    from vla.data.frames import DatasetError, read_dataset
+    from vla.data.frames import DatasetError
     from vla.models.config import CheckpointError
-    from vla.training.loop import train
+    from vla.training.config import check_train_config
 
-    config = _read(arguments.config, arguments.set)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    contract = _contract(config)
+    configs = [_read(path, arguments.set) for path in arguments.config]
+    checkpoint = ""
     try:
-        _demonstrate(contract, config.demonstrations, config.dataset, None)
-        shards = read_dataset(config.dataset, contract)
-        print(f"{sum(map(len, shards))} frames of {sum(len(s.episodes) for s in shards)} episodes")
-        views, device = camera_views(contract), arguments.device
-        corrections = config.corrections
-        for step in sorted(corrections.after_steps):
-            checkpoint = train(config, contract, shards, device, views, until=step)
-            folder = Path(config.output) / f"corrections-{step:06d}"
-            _correct(contract, corrections, folder, checkpoint)
-            shards += read_dataset(folder, contract) * corrections.repeats
-            corrections = replace(corrections, seed=corrections.seed + corrections.episodes)
-        checkpoint = train(config, contract, shards, device, views)
+        for config in configs:
+            check_train_config(config)
+        for path, config in zip(arguments.config, configs, strict=True):
+            print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
+            contract = _contract(config)
+            _make_simulated_data(config, contract)
+            checkpoint = _train_with_corrections(config, contract, arguments.device)
     except (CheckpointError, ContractError, DatasetError) as error:
         raise CommandError(str(error)) from error
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
     return 0
+
+
+def _make_simulated_data(config, contract) -> None:
+    for entry in config.robot:
+        if entry.kind == "simulated":
+            _demonstrate(contract, config.demonstrations, entry.path, None)
+    for entry in config.conversations:
+        if entry.kind == "scenes":
+            make_missing_scenes(contract, config.scenes, entry.path)
+
+
+def _train_with_corrections(config, contract, device: str) -> Path:
+    """Trains in parts, between which the policy drives and the scripted expert corrects it."""
+    from vla.data.frames import read_dataset
+    from vla.sim.samples import simulated_views
+    from vla.training.loop import train
+    from vla.training.sources import open_data
+
+    simulated = any(entry.kind == "simulated" for entry in config.robot)
+    views = simulated_views(contract) if simulated else {}
+    corrections, shards = config.corrections, []
+    for step in sorted(corrections.after_steps):
+        data = open_data(config, contract, views, shards)
+        checkpoint = train(config, contract, data, device, until=step)
+        folder = Path(config.output) / f"corrections-{step:06d}"
+        _correct(contract, corrections, folder, checkpoint)
+        shards += read_dataset(folder, contract)
+        corrections = replace(corrections, seed=corrections.seed + corrections.episodes)
+    return train(config, contract, open_data(config, contract, views, shards), device)

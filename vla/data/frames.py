@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,15 @@ class EpisodeWords:
     """What is known in words of one episode.
 
     instruction: as a person would say it. answer: what the robot should reply. objects: names with
-    start positions [x, y] in metres. family: of the task.
+    start positions [x, y] in metres. family: of the task. landmarks: the same of what stays where
+    it is, such as the bowl; empty where nobody noted it.
     """
 
     family: str
     instruction: str
     answer: str
     objects: dict[str, list[float]]
+    landmarks: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from vla.observation import prepare_image
 from vla.sim.expert import plan_chunk
 from vla.sim.rollout import run_steps
 from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import Task
+from vla.sim.tasks import DESTINATIONS, Task
 
 # Evaluation uses seeds below this one; demonstrations those from it on.
 FIRST_TRAINING_SEED = 1_000_000
@@ -150,6 +150,11 @@ def object_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
     }
 
 
+def landmark_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
+    """Places [x, y] of bowl and plate [m]."""
+    return {name: simulator.place_position(name)[:2].round(3).tolist() for name in DESTINATIONS}
+
+
 def demonstrate(
     simulator: TableTopSimulator,
     controller: ArmController,
@@ -169,7 +174,7 @@ def demonstrate(
     phase = int(generator.integers(config.frame_stride))
     contract = controller.contract
     step, done_steps = 0, 0
-    objects = object_places(simulator)
+    objects, landmarks = object_places(simulator), landmark_places(simulator)
     while simulator.time < config.time_limit and done_steps < config.tail_steps:
         chunk = plan_chunk(simulator, task, contract.horizon)
         position, quaternion = simulator.end_effector_pose()
@@ -191,7 +196,9 @@ def demonstrate(
                        frames.drawer_opening, frames.held):  # fmt: skip
             del values[start:]
         return False
-    frames.episodes.append(EpisodeWords(task.family, task.instruction, task.answer(), objects))
+    frames.episodes.append(
+        EpisodeWords(task.family, task.instruction, task.answer(), objects, landmarks)
+    )
     return True
 
 

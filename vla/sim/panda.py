@@ -34,6 +34,34 @@ _LINKS = (
 )
 _TORQUE_LIMITS = (87, 87, 87, 87, 12, 12, 12)
 
+# Links as the arm bends in its plane [m]: heights of shoulder, upper and lower arm, the elbow's
+# offset, from the wrist out to the flange, from the wrist down to the tool.
+_SHOULDER, _UPPER_ARM, _FOREARM, _ELBOW, _FLANGE, _TOOL = 0.333, 0.316, 0.384, 0.0825, 0.088, 0.2104
+
+
+def upright_joints(position: np.ndarray, yaw: float) -> np.ndarray:
+    """Joints [7] that bring the tool to a place with the fingers pointing down.
+
+    position: [3] in metres in the base frame. yaw: turn about the vertical [rad]; at 0 the fingers
+    close along the base's y axis. Raises ValueError when the place is out of reach.
+    """
+    bearing = np.arctan2(position[1], position[0])
+    out = np.hypot(position[0], position[1]) - _FLANGE
+    up = position[2] + _TOOL - _SHOULDER
+    upper, fore = np.hypot(_UPPER_ARM, _ELBOW), np.hypot(_FOREARM, _ELBOW)
+    distance = np.hypot(out, up)
+    elbow = (upper**2 + fore**2 - distance**2) / (2 * upper * fore)
+    shoulder = (upper**2 + distance**2 - fore**2) / (2 * upper * distance)
+    if abs(elbow) > 1.0 or abs(shoulder) > 1.0:
+        raise ValueError(f"the tool does not reach {np.round(position, 3).tolist()}")
+    lean = np.arctan2(_ELBOW, _UPPER_ARM)
+    second = np.arctan2(out, up) - np.arccos(shoulder) - lean
+    fourth = np.arccos(elbow) - np.pi - lean - np.arctan2(_ELBOW, _FOREARM)
+    joints = np.array([bearing, second, 0.0, fourth, 0.0, second - fourth, bearing - yaw + HOME[6]])
+    if (joints < JOINT_LOWER).any() or (joints > JOINT_UPPER).any():
+        raise ValueError(f"the joints do not allow {np.round(position, 3).tolist()}")
+    return joints
+
 
 def mesh_folder() -> Path:
     """Folder of the installed Panda meshes. Raises FileNotFoundError that says what to install."""

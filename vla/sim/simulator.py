@@ -88,10 +88,11 @@ class TableTopSimulator:
 
     # Scene
 
-    def reset(self, seed: int, family: str) -> Task:
+    def reset(self, seed: int, family: str, settle: float = 0.2) -> Task:
         """Lays out the scene of that seed and family and returns its task; the clock restarts at 0.
 
-        Raises ValueError when the family is unknown.
+        settle: how long things come to rest before that [s]. Raises ValueError when the family is
+        unknown.
         """
         generator = np.random.default_rng([seed, sum(family.encode())])
         mujoco.mj_resetData(self.model, self.data)
@@ -101,7 +102,7 @@ class TableTopSimulator:
         self._lifted.clear()
         self._rest_heights = {}
         mujoco.mj_forward(self.model, self.data)
-        self.step(0.2)
+        self.step(settle)
         self.data.time = 0.0
         self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
         return self.task

@@ -1,149 +1,153 @@
-"""Training batches: frames, augmented, with words in varied phrasing.
+"""Training batches: frames and conversations, augmented and put into words.
 
-A batch depends on the seed and the step alone, so an interrupted run resumes with the same ones.
+A batch depends on the seed, the step and the process alone, so an interrupted run resumes with the
+same ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from vla.data.frames import Shard
+from vla.contract import EmbodimentContract
 from vla.data.normalization import NormStats
+from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.models.config import InstructVLAConfig
-from vla.models.sequence import TextBatch, action_prompt, collate
-from vla.sim.questions import ask_about
-from vla.sim.tasks import phrase, task_of_answer
+from vla.models.images import fit_images
+from vla.models.sequence import Row, collate
+from vla.models.vision_language_action import Batch
+from vla.training.augment import change_image, draw_change
 from vla.training.config import TrainConfig
-from vla.training.grounding import CameraView, place_pixels
+from vla.training.grounding import EVENTS
+from vla.training.naming import name_cells
+from vla.training.prompts import sample_row
 
 
 @dataclass
-class Batch:
-    """B rows of text, of which the first A act.
+class Mixture:
+    """Data sets with the weight of one entry of each; entries are drawn in these proportions."""
 
-    vlm_images uint8 [B, C, 3, S, S]; expert_images uint8 [A, C', 3, S, S]; state [A, S] and actions
-    [A, H, D], normalised; places [A, C', E, 2]: pixels where the expert's images show the gripper's
-    next actions, NaN where they do not.
-    """
+    datasets: Sequence[RobotDataset] | Sequence[ConversationDataset]
+    weights: Sequence[float]
 
-    vlm_images: torch.Tensor
-    text: TextBatch
-    expert_images: torch.Tensor
-    state: torch.Tensor
-    actions: torch.Tensor
-    places: torch.Tensor
+    def draw(self, count: int, generator: np.random.Generator) -> list[tuple[int, int]]:
+        """Data set and index of so many entries."""
+        shares = np.array([len(d) * w for d, w in zip(self.datasets, self.weights, strict=True)])
+        chosen = generator.choice(len(shares), size=count, p=shares / shares.sum())
+        return [(int(c), int(generator.integers(len(self.datasets[c])))) for c in chosen]
+
+
+@dataclass
+class Step:
+    """What one training step sees: each is an optimiser step of its own, where it is there."""
+
+    robot: Batch | None
+    conversations: Batch | None
 
 
 class BatchMaker:
-    """Draws batches from shards.
+    """Makes the batches of a run; indexed by the step, so that a data loader can share the work.
 
-    views: calibration of cameras by name; in others no place is labelled.
+    process: index of this process among those that train together. validation: takes other draws.
     """
 
     def __init__(
         self,
-        shards: list[Shard],
+        robot: Mixture | None,
+        conversations: Mixture | None,
         tokenizer: Tokenizer,
         stats: dict[str, NormStats],
+        contract: EmbodimentContract,
         model: InstructVLAConfig,
         config: TrainConfig,
-        views: dict[str, CameraView] | None = None,
+        process: int = 0,
+        validation: bool = False,
     ):
-        self.shards, self.tokenizer, self.stats = shards, tokenizer, stats
+        self.robot, self.conversations = robot, conversations
+        self.tokenizer, self.stats, self.contract = tokenizer, stats, contract
         self.model, self.config = model, config
-        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        calibrated = [(views or {}).get(name) for name in model.expert_cameras]
-        self._places = np.concatenate([place_pixels(shard, calibrated) for shard in shards])
+        self._seed = [config.seed, process, int(validation)]
 
-    def __len__(self) -> int:
-        return int(self._starts[-1])
+    def __getitem__(self, step: int) -> Step:
+        """The batches of that step."""
+        generator = np.random.default_rng([*self._seed, step])
+        robot = conversations = None
+        if self.robot is not None and self.config.batch_size:
+            robot = self._robot_batch(generator)
+        if self.conversations is not None and self.config.conversation_batch_size:
+            conversations = self._conversation_batch(generator)
+        return Step(robot, conversations)
 
-    def make(self, step: int) -> Batch:
-        """The batch of that step."""
-        generator = np.random.default_rng([self.config.seed, step])
-        chosen = generator.integers(len(self), size=self.config.batch_size)
-        frames = [self._locate(index) for index in chosen]
-        acting = self.config.batch_size - self.config.question_rows
-        cameras = sorted({*self.model.vlm_cameras, *self.model.expert_cameras})
-        images, shifts = {}, {}
-        for camera in cameras:
-            seen = np.stack([shard.images[camera][row] for shard, row in frames])
-            images[camera], shifts[camera] = self._augment(seen, generator)
-        rows = [
-            self._words(shard, row, index < acting, generator)
-            for index, (shard, row) in enumerate(frames)
-        ]
-        state = np.stack([shard.state[row] for shard, row in frames[:acting]])
-        state = self.stats["state"].normalize(state)
-        state += generator.normal(0.0, self.config.state_noise, state.shape).astype(np.float32)
-        actions = np.stack([shard.action[row] for shard, row in frames[:acting]])
-        moved = np.stack([shifts[name] for name in self.model.expert_cameras], axis=1)[:, :, None]
+    def _robot_batch(self, generator: np.random.Generator) -> Batch:
+        chosen = self.robot.draw(self.config.batch_size, generator)
+        samples = [self.robot.datasets[d].sample(index, generator) for d, index in chosen]
+        vlm_images, expert_images, rows, places = [], [], [], []
+        cameras = self.model.expert_cameras
+        for sample in samples:
+            change = draw_change(self.config.augmentation, generator)
+            names = dict.fromkeys((*self.model.vlm_cameras, *cameras))
+            images = {name: change_image(sample.images[name], change) for name in names}
+            vlm_images += [images[name] for name in self.model.vlm_cameras]
+            expert_images.append(torch.stack([images[name] for name in cameras]))
+            places.append(_moved_places(sample, cameras, change))
+            rows.append(
+                sample_row(
+                    sample,
+                    self.model.prompts,
+                    self.config.prompts,
+                    len(self.model.vlm_cameras),
+                    generator,
+                )
+            )
+        state = self.stats["state"].normalize(np.stack([sample.state for sample in samples]))
+        noise = generator.normal(0.0, self.config.augmentation.state_noise, state.shape)
+        actions = self.stats["action"].normalize(np.stack([sample.actions for sample in samples]))
         return Batch(
-            vlm_images=_stack(images, self.model.vlm_cameras),
-            text=collate(
-                self.tokenizer, rows, self.model.num_queries, self.model.backbone.vocabulary
-            ),
-            expert_images=_stack(images, self.model.expert_cameras)[:acting],
-            state=torch.from_numpy(state),
-            actions=torch.from_numpy(self.stats["action"].normalize(actions)),
-            places=torch.from_numpy((self._places[chosen] + moved)[:acting].astype(np.float32)),
+            vlm_images=torch.stack(vlm_images),
+            text=collate(self.tokenizer, self.model.backbone, rows, self.model.num_queries),
+            expert_images=torch.stack(expert_images),
+            state=torch.from_numpy((state + noise).astype(np.float32)),
+            actions=torch.from_numpy(actions.astype(np.float32)),
+            places=torch.from_numpy(np.stack(places).astype(np.float32)),
         )
 
-    def _locate(self, index: int) -> tuple[Shard, int]:
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.shards[shard], int(index - self._starts[shard])
-
-    def _words(
-        self, shard: Shard, row: int, acts: bool, generator: np.random.Generator
-    ) -> tuple[str, str, bool]:
-        words = shard.episodes[shard.episode[row]]
-        if not acts:
-            return (*ask_about(words, float(shard.drawer_opening[row]), generator), False)
-        task = task_of_answer(words.family, words.answer)
-        think = generator.random() < self.config.think_share
-        question = action_prompt(phrase(task, generator), self.model.prompts, think)
-        return question, words.answer if think else "", True
-
-    def _augment(
-        self, images: np.ndarray, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Random shifts and brightness of uint8 images [B, S, S, 3]; and the shifts [B, 2].
-
-        A shift is what is added to a pixel's place, right and down.
-        """
-        shift, size = self.config.shift, images.shape[1]
-        edges = ((0, 0), (shift, shift), (shift, shift), (0, 0))
-        padded = np.pad(images, edges, mode="edge")
-        offsets = generator.integers(0, 2 * shift + 1, (len(images), 2))
-        gains = 1.0 + self.config.brightness * generator.uniform(-1, 1, len(images))
-        levels = np.arange(256)
-        for row, ((top, left), gain) in enumerate(zip(offsets, gains, strict=True)):
-            table = np.clip(levels * gain, 0, 255).astype(np.uint8)
-            images[row] = table[padded[row, top : top + size, left : left + size]]
-        return images, shift - offsets[:, ::-1]
+    def _conversation_batch(self, generator: np.random.Generator) -> Batch:
+        chosen = self.conversations.draw(self.config.conversation_batch_size, generator)
+        size = self.model.backbone.image_size
+        images, rows, things = [], [], []
+        for dataset, index in chosen:
+            entry: Conversation = self.conversations.datasets[dataset].sample(index, generator)
+            if entry.image is not None:
+                change = draw_change(self.config.augmentation, generator)
+                images.append(fit_images(change_image(entry.image, change)[None], size)[0])
+                scale = size / len(entry.image)
+                things.append(
+                    {
+                        name: tuple(scale * change.move(np.array(pixel), len(entry.image)))
+                        for name, pixel in entry.things.items()
+                    }
+                )
+            rows.append(Row(entry.turns, acts=False, images=int(entry.image is not None)))
+        empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        named = None
+        if self.config.naming_weight:
+            named = name_cells(self.tokenizer, things, size, self.model.backbone.image_tokens)
+        return Batch(
+            vlm_images=torch.stack(images) if images else empty,
+            text=collate(self.tokenizer, self.model.backbone, rows, self.model.num_queries),
+            word_ids=None if named is None else named.words,
+            word_labels=None if named is None else named.labels,
+        )
 
 
-def _stack(images: dict[str, np.ndarray], cameras: tuple[str, ...]) -> torch.Tensor:
-    """[B, C, 3, S, S] of the named cameras, in that order."""
-    return torch.from_numpy(np.stack([images[name] for name in cameras], axis=1)).permute(
-        0, 1, 4, 2, 3
-    )
-
-
-def corpus(
-    generator: np.random.Generator, shards: list[Shard], model: InstructVLAConfig
-) -> list[str]:
-    """Sentences that a tokenizer should know: instructions, answers, questions."""
-    sentences = []
-    for shard in shards[:10]:
-        for words in shard.episodes:
-            task = task_of_answer(words.family, words.answer)
-            instruction = phrase(task, generator)
-            sentences.append(action_prompt(instruction, model.prompts, think=True))
-            sentences.append(words.answer)
-            sentences.extend(ask_about(words, float(generator.choice([0.0, 0.1])), generator))
-    return sentences
+def _moved_places(sample: RobotSample, cameras: tuple[str, ...], change) -> np.ndarray:
+    """Pixels [C, E, 2] of a sample's next places in the changed images; NaN where unknown."""
+    places = np.full((len(cameras), len(EVENTS), 2), np.nan)
+    for index, name in enumerate(cameras):
+        if sample.places is not None and name in sample.places:
+            places[index] = change.move(sample.places[name], sample.images[name].shape[0])
+    return places

@@ -7,54 +7,166 @@ from pathlib import Path
 
 import yaml
 
-from vla.models.config import CheckpointError, from_dict
+from vla.models.config import CheckpointError, LoraConfig, from_dict
 from vla.sim.demonstrations import DemonstrationConfig
+from vla.sim.scenes import SceneConfig
 from vla.training.corrections import CorrectionConfig
+
+STAGES = ("pretrain", "action", "instruct")
+
+
+@dataclass
+class PromptSampling:
+    """What a robot frame is asked in training (InstructVLA, section 3.3 and its code).
+
+    motion: share of frames with a motion label that is to be said before acting, where nothing else
+    is asked. question, context, rewrite: shares of annotated frames that answer a question about
+    the scene and then act; that are given a situation and answer first; that are given the
+    instruction in other words and answer first. The rest is asked for the action alone. think:
+    share of frames that answer their own instruction first.
+    """
+
+    motion: float = 0.2
+    question: float = 0.2
+    context: float = 0.2
+    rewrite: float = 0.2
+    think: float = 0.0
+
+
+@dataclass
+class Augmentation:
+    """Random changes of images; the same for all images of a frame.
+
+    crop_area: of the image, cut out at random and enlarged again; 1 for none. shift: random image
+    shift [px]. brightness: largest relative change; contrast, saturation: largest relative change;
+    hue: largest turn, of a full circle. state_noise: standard deviation on the normalised state.
+    """
+
+    crop_area: float = 0.9
+    shift: int = 0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.05
+    state_noise: float = 0.0
+
+
+@dataclass
+class RobotData:
+    """Robot episodes for training.
+
+    kind: "simulated" (shards of vla demonstrate, made where missing), "lerobot" or "bags". path:
+    folder. mapping: with lerobot, YAML file that says how its features become the contract's.
+    annotations: VLA-IT file, empty for none; "truth" with simulated ones. weight: times the number
+    of frames, its share.
+    """
+
+    path: str
+    kind: str = "simulated"
+    mapping: str = ""
+    annotations: str = ""
+    weight: float = 1.0
+
+
+@dataclass
+class ConversationData:
+    """Images with questions and answers.
+
+    kind: "scenes" (simulated ones of vla scenes, made where missing) or "llava" (a JSON file in
+    LLaVA's format). path: folder or file. images: folder of its images. weight: its share.
+    """
+
+    path: str
+    kind: str = "llava"
+    images: str = ""
+    weight: float = 1.0
 
 
 @dataclass
 class TrainConfig:
     """A training run.
 
-    preset: of the model. contract: embodiment contract, the path of a file or the name of a shipped
-    one. dataset: folder of frame shards, made from `demonstrations` where shards are missing;
-    corrections: episodes that the policy drives, made once during the run and added to it. output:
-    folder of the run. initialize_from: checkpoint folder whose weights, tokenizer and
-    statistics a new run starts with; empty for random weights. steps, batch_size: of the optimiser;
-    question_rows: rows of each batch that ask about the scene instead of acting. think_share: of
-    action rows that answer first. flow_samples: noise draws per chunk. learning_rate: peak, reached
-    after warmup_steps, then cosine to final_rate_share of it. text_weight: of the
-    cross-entropy; grounding_weight: of finding where the gripper acts next. ema_decay: of the
-    averaged weights that are exported. shift: random image shift [px]; brightness: relative;
-    state_noise: standard deviation on the normalised state.
+    stage: "pretrain" trains the vision-language model on conversations; "action" the action expert,
+    one LoRA expert and the action queries, on robot data; "instruct" two LoRA experts, their gate
+    and the queries, on annotated robot data and conversations in turn, through the action expert,
+    which is frozen. preset: of the model. lora: of its language model. contract: embodiment
+    contract, the path of a file or the name of a shipped one. backbone, backbone_source: kind and
+    Hugging Face id or folder of a released vision-language model that takes the place of the
+    preset's. initialize_from: checkpoint folder that a new run starts from, whose LoRA experts go
+    to the experts of those names; without either the weights are random. robot, conversations:
+    data. scenes, demonstrations, corrections: what is made in simulation. output: folder of the
+    run.
+
+    steps: of the optimiser. batch_size: frames, conversation_batch_size: conversations, of a step
+    on one process. flow_samples: noise draws per chunk. learning_rate: peak, reached after
+    warmup_steps; schedule: "constant" from there, or "cosine" to final_rate_share. text_weight: of
+    the cross-entropy; naming_weight: of knowing what each image token shows; grounding_weight: of
+    finding where the gripper acts next. ema_decay: of the
+    averaged weights that are exported; 0 exports the weights as they are. validation_share: of each
+    data set's end, kept out of training and measured every validate_every steps.
+    checkpoint_activations: less memory, more time. precision: "no" or "bf16". workers: processes
+    that make batches.
     """
 
+    stage: str = "action"
     preset: str = "nano"
+    lora: LoraConfig = field(default_factory=LoraConfig)
     contract: str = "config/contracts/sim_panda.yaml"
-    dataset: str = "datasets/table_top"
+    backbone: str = ""
+    backbone_source: str = ""
+    initialize_from: str = ""
+    robot: tuple[RobotData, ...] = ()
+    conversations: tuple[ConversationData, ...] = ()
+    scenes: SceneConfig = field(default_factory=SceneConfig)
     demonstrations: DemonstrationConfig = field(default_factory=DemonstrationConfig)
     corrections: CorrectionConfig = field(default_factory=CorrectionConfig)
     output: str = "runs/nano"
-    initialize_from: str = ""
-    seed: int = 0
-    steps: int = 6000
-    batch_size: int = 48
-    question_rows: int = 8
-    think_share: float = 0.3
-    flow_samples: int = 2
-    learning_rate: float = 1e-3
-    warmup_steps: int = 150
+    seed: int = 42
+    steps: int = 10000
+    batch_size: int = 32
+    conversation_batch_size: int = 0
+    prompts: PromptSampling = field(default_factory=PromptSampling)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    flow_samples: int = 1
+    learning_rate: float = 5e-5
+    schedule: str = "constant"
+    warmup_steps: int = 0
     final_rate_share: float = 0.02
-    weight_decay: float = 0.01
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
     gradient_clip: float = 1.0
-    text_weight: float = 0.2
-    grounding_weight: float = 0.3
-    ema_decay: float = 0.998
-    shift: int = 2
-    brightness: float = 0.2
-    state_noise: float = 0.02
+    text_weight: float = 1.0
+    naming_weight: float = 0.0
+    grounding_weight: float = 0.0
+    ema_decay: float = 0.0
+    checkpoint_activations: bool = False
+    precision: str = "no"
+    workers: int = 0
+    validation_share: float = 0.0
+    validate_every: int = 500
+    validation_batches: int = 8
     save_every: int = 250
     log_every: int = 10
+
+
+def check_train_config(config: TrainConfig) -> None:
+    """Raises CheckpointError that says what does not go together."""
+    if config.stage not in STAGES:
+        raise CheckpointError(f"unknown stage '{config.stage}'; known: {', '.join(STAGES)}")
+    if config.schedule not in ("constant", "cosine"):
+        raise CheckpointError(f"unknown schedule '{config.schedule}'; known: constant, cosine")
+    if config.stage == "pretrain":
+        if not (config.conversations and config.conversation_batch_size):
+            raise CheckpointError("stage 'pretrain' needs conversations and their batch size")
+        if config.lora.experts:
+            raise CheckpointError("stage 'pretrain' trains no LoRA experts: leave lora.experts out")
+        return
+    if not (config.robot and config.batch_size):
+        raise CheckpointError(f"stage '{config.stage}' needs robot data and a batch size")
+    if not config.lora.experts:
+        raise CheckpointError(f"stage '{config.stage}' trains LoRA experts: name them")
+    if config.stage == "instruct" and not config.initialize_from:
+        raise CheckpointError("stage 'instruct' needs initialize_from, a checkpoint of 'action'")
 
 
 def read_train_config(path: str | Path) -> TrainConfig:
@@ -70,4 +182,12 @@ def read_train_config(path: str | Path) -> TrainConfig:
 
 def write_train_config(config: TrainConfig, path: str | Path) -> None:
     """Writes the configuration as YAML."""
-    Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    values = _plain(asdict(config))
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def _plain(value):
+    """Tuples as lists, which YAML has."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

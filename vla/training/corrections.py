@@ -29,7 +29,7 @@ class CorrectionConfig:
     no corrections. seed: of the first scene; each time goes on from the last one's scenes. shares:
     of each task family. expert_share: of chunks that are the expert's all the same, drawn anew for
     each episode from 0 to this, so that later parts of a task are seen before the policy masters
-    the earlier ones. repeats: how often each of their frames counts, next to a demonstration's.
+    the earlier ones. weight: of each of their frames, next to a demonstration's.
     time_limit: of an episode [s].
     """
 
@@ -42,7 +42,7 @@ class CorrectionConfig:
         }
     )  # fmt: skip
     expert_share: float = 0.6
-    repeats: int = 2
+    weight: float = 2.0
     time_limit: float = 12.0
     episodes_per_shard: int = 50
 

@@ -1,43 +1,49 @@
-"""The training loop: one process, exact resume, averaged weights, a line per step."""
+"""The training loop: exact resume, validation, averaged weights, one process or many.
+
+Accelerate places the model: on one device, or sharded over many with FSDP2. A batch, and all noise,
+depend on the seed and the step alone, so a run that goes on sees what it would have seen.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vla.checkpoint import build_model, load_weights, open_checkpoint, save_checkpoint
+from vla.checkpoint import build_model, open_checkpoint, save_checkpoint
 from vla.contract import EmbodimentContract
-from vla.data.frames import Shard
-from vla.data.normalization import NormStats, measure, read_norm_stats, write_norm_stats
 from vla.interrupts import deferred_interrupts
-from vla.models.config import CheckpointError
+from vla.models.backbones.pretrained import backbone_config, load_pretrained
+from vla.models.config import CheckpointError, InstructVLAConfig
 from vla.models.presets import preset
-from vla.models.tokenizer import load_tokenizer, train_tokenizer
-from vla.models.vision_language_action import InstructVLA
-from vla.training.batches import Batch, BatchMaker, corpus
+from vla.models.vision_language_action import Batch, InstructVLA
+from vla.training.batches import BatchMaker, Step
 from vla.training.config import TrainConfig, write_train_config
-from vla.training.grounding import CameraView, grounding_loss
-
-STATE_FILE = "training_state.pt"
+from vla.training.data import TrainingData, prepare_words_and_statistics
+from vla.training.grounding import grounding_loss
+from vla.training.saved_state import load_state, save_state
+from vla.training.stages import freeze_for, parameter_groups, start_from, training_mode
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine down to final_rate_share of the peak."""
+    """Linear warm-up, then constant, or a cosine down to final_rate_share of the peak."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     low = config.final_rate_share
     return config.learning_rate * (
@@ -45,129 +51,153 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     )
 
 
-def measure_statistics(shards: list[Shard], contract: EmbodimentContract) -> dict[str, NormStats]:
-    """Normalisation statistics of states and actions over all frames."""
-    states = np.concatenate([shard.state for shard in shards])
-    actions = np.concatenate([shard.action[::4] for shard in shards])
-    return {
-        "state": measure(states, contract.state_names, smallest_span=0.04),
-        "action": measure(actions, contract.action_names, ("gripper",), smallest_span=0.02),
-    }
+def model_config(config: TrainConfig) -> InstructVLAConfig:
+    """The model that a run trains: that of its start, or of its preset, with the run's experts.
 
-
-def _prepare_words_and_statistics(
-    output: Path, shards: list[Shard], contract: EmbodimentContract, config: TrainConfig
-) -> tuple[Tokenizer, dict[str, NormStats]]:
-    """Tokenizer and statistics of a run: made once, then read, so that a resume keeps them."""
-    names = {"state": contract.state_names, "action": contract.action_names}
-    model = preset(config.preset)
-    if not (output / "tokenizer.json").is_file():
-        sentences = corpus(np.random.default_rng(config.seed), shards, model)
-        tokenizer = train_tokenizer(sentences, model.backbone.vocabulary)
-        tokenizer.save(str(output / "tokenizer.json"))
-    if not (output / "norm_stats.json").is_file():
-        write_norm_stats(measure_statistics(shards, contract), output / "norm_stats.json")
-    return load_tokenizer(output), read_norm_stats(output / "norm_stats.json", names)
-
-
-def _parameter_groups(model: InstructVLA, config: TrainConfig) -> list[dict]:
-    """Weight decay for matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    Raises CheckpointError where the start or the released backbone can't be read.
+    """
+    if config.initialize_from:
+        base = open_checkpoint(config.initialize_from).config
+    else:
+        base = preset(config.preset)
+        if config.backbone:
+            base = replace(base, backbone=backbone_config(config.backbone, config.backbone_source))
+    return replace(copy.deepcopy(base), lora=config.lora)
 
 
 class Trainer:
-    """Model, averaged model and optimiser of a run, and the step that moves them."""
+    """Model, averaged weights and optimiser of a run, and the step that moves them.
+
+    average: the trained parameters' average, in their order; empty without ema_decay.
+    """
 
     def __init__(self, config: TrainConfig, contract: EmbodimentContract, device: str = "cpu"):
-        torch.manual_seed(config.seed)
-        self.config, self.device, self.step = config, device, 0
-        self.model = build_model(preset(config.preset), contract).to(device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model, config), lr=config.learning_rate, betas=(0.9, 0.98)
+        set_seed(config.seed)
+        self.config, self.step = config, 0
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            cpu=device == "cpu",
+            step_scheduler_with_optimizer=False,
         )
+        model = build_model(model_config(config), contract)
+        if config.initialize_from:
+            start_from(model, open_checkpoint(config.initialize_from))
+        elif config.backbone:
+            load_pretrained(model.reasoning.backbone, config.backbone_source)
+            model.reasoning.start_queries()
+        freeze_for(model, config.stage)
+        if config.checkpoint_activations:
+            model.reasoning.backbone.checkpoint_activations()
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, config.weight_decay),
+            lr=config.learning_rate,
+            betas=config.betas,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.average: list[torch.Tensor] = []
+        if config.ema_decay:
+            self.average = [p.detach().clone() for p in self._trained()]
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; the figures to log."""
+    @property
+    def plain_model(self) -> InstructVLA:
+        """The model without what Accelerate puts around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def train_step(self, batches: Step) -> dict[str, float]:
+        """An optimiser step on the robot batch, then one on the conversations; figures to log."""
         config = self.config
         rate = learning_rate(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        for name in ("ids", "mask", "labels", "query_start"):
-            setattr(batch.text, name, getattr(batch.text, name).to(self.device))
-        flow, text, scores = self.model.loss(
-            batch.vlm_images.to(self.device),
-            batch.text,
-            batch.expert_images.to(self.device),
-            batch.state.to(self.device),
-            batch.actions.to(self.device),
-            config.flow_samples,
-            generator,
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = flow + config.text_weight * text
-        grounding = torch.zeros(())
-        if scores is not None:
-            size = self.model.config.expert.image_size
-            grounding = grounding_loss(scores, batch.places.to(self.device), size)
-            loss = loss + config.grounding_weight * grounding
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
-        self.optimizer.step()
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.model.parameters()), 1 - decay
-            )
+        # Dropout and noise of a step are the same whatever came before.
+        seed = config.seed * 1_000_003 + self.step * self.accelerator.num_processes
+        torch.manual_seed(seed + self.accelerator.process_index)
+        training_mode(self.model, config.stage)
+        figures = {"learning_rate": rate}
+        for name in ("robot", "conversations"):
+            batch = getattr(batches, name)
+            if batch is not None:
+                losses = self._move(batch)
+                figures |= {f"{name}/{key}": value for key, value in losses.items()}
+        if self.average:
+            decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self._trained(), 1 - decay)
         self.step += 1
-        return {
-            "loss/flow": flow.item(),
-            "loss/text": text.item(),
-            "loss/grounding": grounding.item(),
-            "gradient_norm": norm.item(),
-            "learning_rate": rate,
-        }
+        return figures
 
-    def save(self, path: Path) -> None:
-        """Writes the whole state; an interruption leaves the older file."""
-        state = {
-            "step": self.step,
-            "config": asdict(self.config),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        temporary = path.with_suffix(".part")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+    def _move(self, batch: Batch) -> dict[str, float]:
+        self.optimizer.zero_grad(set_to_none=True)
+        # On a CPU the plain attention trains these sizes faster than the flash kernel, whose
+        # backward pass took 40% of a step.
+        plain = self.accelerator.device.type == "cpu"
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            loss, figures = self._losses(batch)
+            self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self._trained(), self.config.gradient_clip)
+        self.optimizer.step()
+        return figures | {"gradient_norm": float(norm)}
 
-    def load(self, path: Path) -> None:
-        """Continues a run. Raises CheckpointError where the run had another model."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        try:
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} is of another model than preset '{self.config.preset}'; "
-                "give another output folder, or the preset that it was made with"
-            ) from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        config = self.config
+        batch = batch.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            losses = self.model(batch, config.flow_samples)
+        total = config.text_weight * losses.text
+        figures = {"text": losses.text.item(), "text_accuracy": losses.text_accuracy.item()}
+        if losses.flow is not None:
+            total = total + losses.flow
+            figures["flow"] = losses.flow.item()
+        if losses.naming is not None:
+            total = total + config.naming_weight * losses.naming
+            figures["naming"] = losses.naming.item()
+        if losses.place_scores is not None and config.grounding_weight:
+            size = batch.expert_images.shape[-1]
+            grounding = grounding_loss(losses.place_scores, batch.places, size)
+            total = total + config.grounding_weight * grounding
+            figures["grounding"] = grounding.item()
+        return total, figures
+
+    @torch.no_grad()
+    def validate(self, batches: BatchMaker) -> dict[str, float]:
+        """Mean figures of the weights that would be exported, on the same batches each time."""
+        trained = self._trained()
+        current = [parameter.detach().clone() for parameter in trained] if self.average else []
+        if self.average:
+            torch._foreach_copy_(trained, self.average)
+        self.model.eval()
+        rows: dict[str, list[float]] = {}
+        for index in range(self.config.validation_batches):
+            torch.manual_seed(index)
+            step = batches[index]
+            for name in ("robot", "conversations"):
+                batch = getattr(step, name)
+                figures = self._losses(batch)[1] if batch is not None else {}
+                for key, value in figures.items():
+                    rows.setdefault(f"validation/{name}/{key}", []).append(value)
+        if self.average:
+            torch._foreach_copy_(trained, current)
+        return {name: sum(values) / len(values) for name, values in rows.items()}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is exported: all weights, averaged where averages are kept."""
+        state = dict(self.accelerator.get_state_dict(self.model))
+        names = [name for name, p in self.plain_model.named_parameters() if p.requires_grad]
+        for name, value in zip(names, self.average, strict=False):
+            state[name] = value
+        if self.config.stage == "pretrain":
+            state = {name: value for name, value in state.items() if name.startswith("reasoning.")}
+        return state
 
 
 def train(
     config: TrainConfig,
     contract: EmbodimentContract,
-    shards: list[Shard],
+    data: TrainingData,
     device: str = "cpu",
-    views: dict[str, CameraView] | None = None,
     until: int | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
@@ -179,41 +209,65 @@ def train(
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    source = open_checkpoint(config.initialize_from) if config.initialize_from else None
-    if source is not None:
-        contract.require_same(source.contract, "ours", f"that of {config.initialize_from}")
-        for name in ("tokenizer.json", "norm_stats.json"):
-            if not (output / name).is_file():
-                shutil.copy(source.folder / name, output / name)
+    model = model_config(config)
     write_train_config(config, output / "train.yaml")
-    tokenizer, stats = _prepare_words_and_statistics(output, shards, contract, config)
+    tokenizer, stats = prepare_words_and_statistics(output, data, contract, config, model)
     trainer = Trainer(config, contract, device)
-    if (output / STATE_FILE).is_file():
-        trainer.load(output / STATE_FILE)
-    elif source is not None:
-        load_weights(source, trainer.model, "", device)
-        trainer.average.load_state_dict(trainer.model.state_dict())
-    batches = BatchMaker(shards, tokenizer, stats, trainer.model.config, config, views)
-    writer = SummaryWriter(str(output / "tensorboard"), purge_step=trainer.step)
-    progress = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=5)
+    load_state(trainer, output)
+    process = trainer.accelerator.process_index
+    arguments = (tokenizer, stats, contract, model, config, process)
+    batches = BatchMaker(data.robot, data.conversations, *arguments)
+    held_out = BatchMaker(data.held_out_robot, data.held_out_conversations, *arguments, True)
+    last = config.steps if until is None else min(until, config.steps)
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(trainer.step, last),
+        num_workers=config.workers,
+        persistent_workers=False,
+    )
+    main = trainer.accelerator.is_main_process
+    writer = SummaryWriter(str(output / "tensorboard"), purge_step=trainer.step) if main else None
+    progress = tqdm(
+        total=config.steps, initial=trainer.step, unit="step", mininterval=5, disable=not main
+    )
+    started = time.monotonic() - _seconds_so_far(output, trainer.step)
 
     def save() -> None:
-        _note_time(output, trainer.step, time.monotonic() - started)
-        trainer.save(output / STATE_FILE)
-        save_checkpoint(output / "checkpoint", trainer.average, contract, stats, tokenizer)
+        if main:
+            _note_time(output, trainer.step, time.monotonic() - started)
+        save_state(trainer, output)
+        weights = trainer.weights()
+        if main:
+            folder = output / "checkpoint"
+            dtype = torch.float16 if config.precision == "no" else torch.bfloat16
+            save_checkpoint(folder, model, weights, contract, stats, tokenizer, dtype)
 
-    last = config.steps if until is None else min(until, config.steps)
-    started = time.monotonic() - _seconds_so_far(output, trainer.step)
+    def log(figures: dict[str, float]) -> None:
+        if writer is not None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, trainer.step)
+
     # A step that is cut in two leaves weights and averages that do not belong together.
     with deferred_interrupts() as interrupts:
-        while trainer.step < last:
-            figures = trainer.train_step(batches.make(trainer.step))
+        for batch in loader:
+            figures = trainer.train_step(batch)
             progress.update()
+            if not all(map(math.isfinite, figures.values())):
+                raise CheckpointError(
+                    f"step {trainer.step}: a loss is not finite ({figures}); the last save in "
+                    f"{output} is whole. Lower learning_rate, or look for bad values in the data"
+                )
+            due = config.validate_every and trainer.step % config.validate_every == 0
+            if due and (data.held_out_robot or data.held_out_conversations):
+                figures |= trainer.validate(held_out)
+                log(figures)
             if trainer.step % config.log_every == 0:
-                losses = {name: figures[f"loss/{name}"] for name in ("flow", "text", "grounding")}
-                progress.set_postfix(losses, refresh=False)
-                for name, value in figures.items():
-                    writer.add_scalar(name, value, trainer.step)
+                shown = {name: value for name, value in figures.items() if "/" in name}
+                progress.set_postfix(
+                    {k: f"{v:.3g}" for k, v in shown.items() if "norm" not in k}, refresh=False
+                )
+                log(figures)
             if trainer.step % config.save_every == 0 or trainer.step == last:
                 save()
             if on_step is not None:
@@ -222,7 +276,8 @@ def train(
                 save()
                 raise KeyboardInterrupt
     progress.close()
-    writer.close()
+    if writer is not None:
+        writer.close()
     return output / "checkpoint"
 
 

@@ -1,0 +1,79 @@
+"""Simulated demonstrations as training samples: words drawn anew each time, places to look at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla.contract import EmbodimentContract
+from vla.data.frames import Shard
+from vla.data.sample import RobotSample
+from vla.rotations import quaternion_to_matrix
+from vla.sim.simulator import TableTopSimulator
+from vla.sim.tasks import phrase, task_of_answer
+from vla.training.grounding import CameraView, place_pixels
+
+
+class SimulatedDemonstrations:
+    """Frames of shards, each as often as `repeats` says.
+
+    views: calibration of cameras by name; in others no place is labelled. annotated: with
+    annotations from the scene's truth.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        contract: EmbodimentContract,
+        views: dict[str, CameraView],
+        annotated: bool = False,
+    ):
+        self.shards, self.annotated = shards, annotated
+        self.cameras = [camera.name for camera in contract.cameras]
+        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        calibrated = [views.get(name) for name in self.cameras]
+        self._places = [place_pixels(shard, calibrated) for shard in shards]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+        """One frame; its instruction is phrased anew."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard, row = self.shards[number], int(index - self._starts[number])
+        words = shard.episodes[shard.episode[row]]
+        task = task_of_answer(words.family, words.answer)
+        return RobotSample(
+            images={name: shard.images[name][row] for name in self.cameras},
+            state=shard.state[row],
+            actions=shard.action[row],
+            instruction=phrase(task, generator),
+            answer=words.answer,
+            places=dict(zip(self.cameras, self._places[number][row], strict=True)),
+            source=f"{shard.folder}, episode {shard.episode[row]}, frame {row}",
+        )
+
+    def states(self) -> np.ndarray:
+        """States [N, S]."""
+        return np.concatenate([shard.state for shard in self.shards])
+
+    def actions(self) -> np.ndarray:
+        """Actions [N, A]: the first of each chunk."""
+        return np.concatenate([shard.action[:, 0] for shard in self.shards])
+
+
+def simulated_views(contract: EmbodimentContract) -> dict[str, CameraView]:
+    """Calibration of the simulated cameras, which the demonstrations were seen by."""
+    simulator = TableTopSimulator(contract.camera("front").width)
+    size, views = simulator.camera_size, {}
+    tool, quaternion = simulator.end_effector_pose()
+    tool_rotation = quaternion_to_matrix(quaternion)
+    for name in simulator.camera_names:
+        position, rotation = simulator.camera_pose(name)
+        on_tool = name == "wrist"
+        if on_tool:
+            position = tool_rotation.T @ (position - tool)
+            rotation = tool_rotation.T @ rotation
+        matrix = simulator.camera_matrix(name)
+        views[name] = CameraView(position, rotation, matrix, size, on_tool)
+    simulator.close()
+    return views

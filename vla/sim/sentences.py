@@ -1,0 +1,370 @@
+"""Sentence templates of reworded instructions, by kind, task family and split.
+
+Templates of the split "test" are never trained on; their words mostly are. Slots: {x} the object,
+{d} where it goes ("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of the
+object, {other} another object's name, {drawer} the drawer.
+"""
+
+from __future__ import annotations
+
+Bank = dict[str, dict[str, tuple[str, ...]]]
+
+# Commands in other words: no verb or noun of the plain phrasing in tasks.py.
+PARAPHRASE: Bank = {
+    "pick": {
+        "train": (
+            "raise {x}",
+            "raise {x} off the table",
+            "i would like {x} in your hand",
+            "collect {x}",
+            "seize {x} and raise it",
+            "close your fingers around {x} and bring it up",
+            "let me see {x} up in the air",
+            "{x} should be in your gripper",
+            "i would like to see you holding {x}",
+            "bring {x} up from the table",
+            "have your gripper carry {x} up",
+        ),
+        "test": (
+            "i would like to see {x} in the air",
+            "have {x} in your hand",
+            "bring your gripper to {x} and raise it",
+            "collect {x} and let me see it",
+            "{x} should be up in the air",
+        ),
+    },
+    "place": {
+        "train": (
+            "{x} should end up {d}",
+            "transfer {x} so that it is {d}",
+            "let {x} rest {d}",
+            "carry {x} over and leave it {d}",
+            "i would like {x} to be {d}",
+            "deposit {x} {d}",
+            "bring {x} over , it goes {d}",
+            "lay {x} {d}",
+            "raise {x} and let go of it {d}",
+            "i would like to see {x} {d}",
+        ),
+        "test": (
+            "i would like {x} to end up {d}",
+            "leave {x} {d}",
+            "carry {x} over and let it rest {d}",
+            "{x} goes {d}",
+            "bring {x} over so that it is {d}",
+        ),
+    },
+    "open_drawer": {
+        "train": (
+            "draw the {drawer} out",
+            "bring the {drawer} out of the cabinet",
+            "make the {drawer} stick out",
+            "expose what is inside the {drawer}",
+            "have the {drawer} stand out",
+            "i would like to see inside the {drawer}",
+            "extend the {drawer}",
+            "let the {drawer} come out all the way",
+        ),
+        "test": (
+            "i would like the {drawer} to come out",
+            "make the {drawer} come out of the cabinet",
+            "have the {drawer} stick out all the way",
+            "draw out the {drawer}",
+        ),
+    },
+    "close_drawer": {
+        "train": (
+            "bring the {drawer} back in",
+            "tuck the {drawer} in",
+            "return the {drawer} to the cabinet",
+            "let the {drawer} disappear in the cabinet",
+            "seal the {drawer}",
+            "make the {drawer} go back into the cabinet",
+            "have the {drawer} go all the way in",
+            "shove the {drawer} back",
+        ),
+        "test": (
+            "i would like the {drawer} to go back in",
+            "make the {drawer} disappear in the cabinet",
+            "bring the {drawer} back into the cabinet",
+            "tuck the {drawer} back in",
+        ),
+    },
+}
+
+# Around a reference that is new; the verbs are those of the plain phrasing.
+REFERRING: Bank = {
+    "pick": {
+        "train": (
+            "pick up {x}",
+            "please grab {x}",
+            "can you lift {x}",
+            "get me {x}",
+            "grasp {x} now",
+            "i want you to fetch {x}",
+            "find {x} and pick it up",
+            "look for {x} and take it",
+        ),
+        "test": (
+            "could you take {x}",
+            "your task is to pick up {x}",
+            "find {x} and grab it for me",
+            "i need you to lift {x}",
+            "now fetch {x}",
+        ),
+    },
+    "place": {
+        "train": (
+            "put {x} {d}",
+            "please place {x} {d}",
+            "move {x} so that it is {d}",
+            "can you drop {x} {d}",
+            "set {x} down {d}",
+            "find {x} and put it {d}",
+            "i want you to put {x} {d}",
+            "take {x} and place it {d}",
+        ),
+        "test": (
+            "could you set {x} {d}",
+            "your task is to put {x} {d}",
+            "find {x} and drop it {d}",
+            "i need {x} to be {d}",
+            "now place {x} {d} for me",
+        ),
+    },
+    "open_drawer": {
+        "train": (
+            "open {x}",
+            "please pull open {x}",
+            "can you slide open {x}",
+            "find {x} and open it",
+        ),
+        "test": (
+            "could you open {x}",
+            "your task is to pull {x} open",
+            "now slide {x} open for me",
+        ),
+    },
+    "close_drawer": {
+        "train": (
+            "close {x}",
+            "please shut {x}",
+            "can you push {x} closed",
+            "find {x} and close it",
+        ),
+        "test": ("could you close {x}", "your task is to shut {x}", "now push {x} closed for me"),
+    },
+}
+# The drawer by what it looks like.
+DRAWER = {
+    "train": (
+        "the part of the cabinet that slides",
+        "the wooden part with the black handle",
+        "what belongs to the black handle",
+    ),
+    "test": ("the part of the cabinet with the black handle", "the wooden part that slides"),
+}
+
+# One object is named to be left alone, {x} is the other one.
+CONTRAST: Bank = {
+    "pick": {
+        "train": (
+            "do not touch the {other} , get {x}",
+            "not the {other} , take {x} instead",
+            "leave the {other} alone and pick up {x}",
+            "i do not want the {other} , grab {x}",
+        ),
+        "test": (
+            "leave the {other} on the table and get {x}",
+            "take {x} , not the {other}",
+            "do not pick up the {other} but {x}",
+        ),
+    },
+    "place": {
+        "train": (
+            "do not touch the {other} , put {x} {d}",
+            "not the {other} , place {x} {d} instead",
+            "leave the {other} alone and put {x} {d}",
+            "i do not want the {other} {d} but {x}",
+        ),
+        "test": (
+            "leave the {other} on the table and put {x} {d}",
+            "put {x} {d} , not the {other}",
+            "do not put the {other} {d} but {x}",
+        ),
+    },
+}
+# Negation around a name, and for the drawer around its state.
+NOTHING_BUT: Bank = {
+    "pick": {
+        "train": (
+            "touch nothing but {x} and pick it up",
+            "leave everything but {x} on the table",
+            "take nothing except {x}",
+        ),
+        "test": ("pick up nothing but {x}", "leave everything except {x} on the table"),
+    },
+    "place": {
+        "train": (
+            "put nothing but {x} {d}",
+            "i want nothing except {x} {d}",
+            "put {x} {d} , not {e}",
+            "{x} does not go {e} but {d}",
+        ),
+        "test": (
+            "touch nothing but {x} and put it {d}",
+            "do not put {x} {e} but {d}",
+            "leave everything except {x} alone and put it {d}",
+        ),
+    },
+    "open_drawer": {
+        "train": (
+            "the drawer should not stay closed",
+            "do not leave the drawer closed",
+            "i do not want the drawer to be closed",
+            "the drawer is not open , but it should be",
+            "nothing but the drawer should be open",
+        ),
+        "test": (
+            "the drawer should not be closed",
+            "i do not want the drawer to stay closed",
+            "do not let the drawer be closed",
+        ),
+    },
+    "close_drawer": {
+        "train": (
+            "the drawer should not stay open",
+            "do not leave the drawer open",
+            "i do not want the drawer to be open",
+            "the drawer is not closed , but it should be",
+            "nothing should be open , not even the drawer",
+        ),
+        "test": (
+            "the drawer should not be open",
+            "i do not want the drawer to stay open",
+            "do not let the drawer be open",
+        ),
+    },
+}
+
+# A situation or a wish; what to do about it is left to the robot.
+IMPLIED: Bank = {
+    "pick": {
+        "train": (
+            "i want to clean the table under {x}",
+            "i want to see {x} from below",
+            "how heavy is {x} ? find out",
+            "i want to know what is under {x}",
+            "show me the bottom of {x}",
+            "i cannot reach {x} , help me",
+        ),
+        "test": (
+            "i want to see the bottom of {x}",
+            "show me what is under {x}",
+            "i want to know how heavy {x} is",
+            "help me , i cannot reach {x}",
+        ),
+    },
+    "place": {
+        "train": (
+            "{x} belongs {d}",
+            "serve {x} {d}",
+            "i want to find {x} {d} later",
+            "the {dest} is empty but it is meant for {x}",
+            "the {dest} is for {x}",
+            "keep {x} {d} for me",
+            "the {dest} is waiting for {x}",
+        ),
+        "test": (
+            "{x} is meant to be served {d}",
+            "the {dest} is empty , it is waiting for {x}",
+            "i want to keep {x} {d}",
+            "later i want to find {x} {d}",
+        ),
+    },
+    "open_drawer": {
+        "train": (
+            "i need something out of the drawer",
+            "i want to put my keys into the drawer",
+            "there is something in the drawer that i need",
+            "i want to look into the drawer",
+            "my spoon is in the drawer and i need it",
+            "what is inside the drawer ? i want to know",
+            "i am going to fill the drawer",
+            "my hands are full and this has to go into the drawer",
+        ),
+        "test": (
+            "i need my keys , they are in the drawer",
+            "i want to know what is in the drawer",
+            "my spoon has to go into the drawer",
+            "i am looking for something in the drawer",
+        ),
+    },
+    "close_drawer": {
+        "train": (
+            "someone could bump into the open drawer",
+            "the drawer is in the way",
+            "i am done with the drawer",
+            "dust gets into the drawer",
+            "i do not need the drawer any more",
+            "we are leaving , make the cabinet tidy",
+            "nobody should look into the drawer",
+            "the cabinet looks untidy",
+        ),
+        "test": (
+            "the open drawer is in the way",
+            "i am done , make the cabinet tidy",
+            "the drawer looks untidy",
+            "i got what i need from the drawer",
+        ),
+    },
+}
+# The same for what only one object of the scene is: of its color, the only can, the only block.
+SOMETHING_OF_COLOR: Bank = {
+    "pick": {
+        "train": (
+            "hand me something {color}",
+            "i am looking for something {color}",
+            "i need something {color}",
+            "my favorite color is {color} , give me something that i like",
+        ),
+        "test": ("i want something {color} , hand it to me", "give me something {color}"),
+    },
+    "place": {
+        "train": (
+            "the {dest} needs something {color}",
+            "something {color} is missing {d}",
+            "serve something {color} {d}",
+        ),
+        "test": ("i want something {color} {d}", "the {dest} is for something {color}"),
+    },
+}
+ONLY_CAN: Bank = {
+    "pick": {
+        "train": (
+            "i am thirsty",
+            "i want to drink something",
+            "where is my drink ?",
+            "bring me something to drink",
+        ),
+        "test": ("i want something to drink", "help me , i am thirsty"),
+    },
+    "place": {
+        "train": ("serve the drink {d}", "the drink belongs {d}", "keep my drink {d}"),
+        "test": ("i want to find the drink {d}", "the {dest} is waiting for my drink"),
+    },
+}
+ONLY_BLOCK: Bank = {
+    "pick": {
+        "train": (
+            "i want to build a tower and need one more piece",
+            "i am missing a piece for my tower",
+            "my tower needs something to build with",
+        ),
+        "test": ("i need a piece to build a tower", "give me something to build with"),
+    },
+    "place": {
+        "train": ("the piece for my tower belongs {d}", "keep my piece to build with {d}"),
+        "test": ("i want to find the piece for my tower {d}",),
+    },
+}

@@ -1,0 +1,95 @@
+"""Random changes of training images, drawn once per frame and applied to all its images alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vla.models.images import fit_images
+from vla.training.config import Augmentation
+
+# Of red, green and blue in what the eye takes for brightness (ITU-R BT.601).
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Change:
+    """One frame's change.
+
+    crop: left, top and side of the part that is kept, in shares of the image. shift: whole
+    pixels, right and down. The rest are factors, and a turn of the hue in radians.
+    """
+
+    crop: tuple[float, float, float]
+    shift: tuple[int, int]
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+    def move(self, pixels: np.ndarray, size: int) -> np.ndarray:
+        """Where pixels [..., 2], right and down, of an image of that size go."""
+        left, top, side = self.crop
+        moved = (pixels + 0.5 - np.array([left, top]) * size) / side - 0.5
+        return moved + np.array(self.shift)
+
+
+def draw_change(augmentation: Augmentation, generator: np.random.Generator) -> Change:
+    """A change within the configured ranges."""
+    side = float(np.sqrt(augmentation.crop_area))
+    left, top = generator.uniform(0, 1 - side, 2) if side < 1 else (0.0, 0.0)
+    limit = augmentation.shift
+    shift = generator.integers(-limit, limit + 1, 2)
+
+    def factor(change: float) -> float:
+        return float(1 + generator.uniform(-change, change))
+
+    return Change(
+        (float(left), float(top), side),
+        (int(shift[0]), int(shift[1])),
+        factor(augmentation.brightness),
+        factor(augmentation.contrast),
+        factor(augmentation.saturation),
+        float(2 * np.pi * generator.uniform(-augmentation.hue, augmentation.hue)),
+    )
+
+
+def change_image(image: np.ndarray, change: Change) -> torch.Tensor:
+    """A uint8 image [S, S, 3], changed: uint8 [3, S, S]. In this order: crop, shift, colours."""
+    # A copy: images of a data set are read-only, which torch warns about.
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, S, S]
+    size = pixels.shape[-1]
+    left, top, side = change.crop
+    if side < 1:
+        x, y, kept = round(left * size), round(top * size), max(1, round(side * size))
+        pixels = fit_images(pixels[None, :, y : y + kept, x : x + kept], size)[0]
+    if change.shift != (0, 0):
+        columns = (torch.arange(size) - change.shift[0]).clamp(0, size - 1)
+        rows = (torch.arange(size) - change.shift[1]).clamp(0, size - 1)
+        pixels = pixels[:, rows[:, None], columns]
+    return _recolor(pixels.float(), change).round().clamp(0, 255).to(torch.uint8)
+
+
+def _recolor(pixels: torch.Tensor, change: Change) -> torch.Tensor:
+    """Brightness, contrast, saturation and hue of [3, H, W] in 0..255."""
+    luma = torch.einsum("c,chw->hw", _LUMA, pixels)
+    mean = luma.mean() * change.brightness
+    pixels = pixels * change.brightness
+    pixels = mean + (pixels - mean) * change.contrast
+    if change.saturation != 1.0 or change.hue != 0.0:
+        matrix = _color_matrix(change.saturation, change.hue)
+        pixels = torch.einsum("dc,chw->dhw", matrix, pixels)
+    return pixels
+
+
+def _color_matrix(saturation: float, hue: float) -> torch.Tensor:
+    """A turn of the hue and a change of the saturation [3, 3] that leave grey as it is.
+
+    In YIQ, the colour is a vector of two numbers beside the brightness.
+    """
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    cos, sin = saturation * np.cos(hue), saturation * np.sin(hue)
+    turn = torch.tensor([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]], dtype=torch.float32)
+    return torch.linalg.inv(to_yiq) @ turn @ to_yiq

@@ -1,0 +1,49 @@
+"""Naming labels: which words stand for what each part of an image shows.
+
+A vision-language model that starts from random weights stays long at answers that fit any image.
+Where the data says what is where, each image token is told the words of what it shows, by its
+likeness to their embeddings. Pretrained models need none of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+
+
+@dataclass
+class NamedCells:
+    """What image tokens show.
+
+    words [W, L]: token ids of the words, -1 after their ends. labels [N, I, W]: 1 where an image
+    token shows what a word stands for.
+    """
+
+    words: torch.Tensor
+    labels: torch.Tensor
+
+
+def name_cells(
+    tokenizer: Tokenizer, things: list[dict[str, tuple[float, float]]], size: int, image_tokens: int
+) -> NamedCells | None:
+    """Labels of N images whose things lie at pixels, right and down, by name; None without any.
+
+    size: side of the square images [px]. A thing between two tokens is told to the nearest.
+    """
+    words = sorted({word for named in things for name in named for word in name.split()})
+    if not words:
+        return None
+    encoded = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
+    ids = torch.full((len(words), max(map(len, encoded))), -1)
+    for row, tokens in enumerate(encoded):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    side = round(image_tokens**0.5)
+    labels = torch.zeros(len(things), image_tokens, len(words))
+    for image, named in enumerate(things):
+        for name, (x, y) in named.items():
+            if 0 <= x < size and 0 <= y < size:
+                cell = int(y * side / size) * side + int(x * side / size)
+                labels[image, cell, [words.index(word) for word in name.split()]] = 1.0
+    return NamedCells(ids, labels)

@@ -1,0 +1,47 @@
+"""What a training frame is asked, and what it answers (InstructVLA, section 3.3 and its code)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla.data.sample import RobotSample
+from vla.models.config import PromptConfig
+from vla.models.sequence import Row, action_prompt
+from vla.training.config import PromptSampling
+
+
+def sample_row(
+    sample: RobotSample,
+    prompts: PromptConfig,
+    sampling: PromptSampling,
+    images: int,
+    generator: np.random.Generator,
+) -> Row:
+    """The conversation that a frame becomes; its last answer ends with the action queries.
+
+    Shares that a frame has no annotation for go to the plain prompt. images: of the frame.
+    """
+    act = action_prompt(sample.instruction, prompts)
+    annotation, draw = sample.annotation, generator.random()
+    if annotation is not None:
+        edges = np.cumsum([sampling.question, sampling.context, sampling.rewrite])
+        if draw < edges[0]:
+            pairs = list(annotation.question_answers)
+            if annotation.caption:
+                pairs.append((str(generator.choice(prompts.captions)), annotation.caption))
+            if pairs:
+                pair = pairs[int(generator.integers(len(pairs)))]
+                return Row((pair, (act, "")), acts=True, images=images)
+        elif draw < edges[2]:
+            asked = annotation.contexts if draw < edges[1] else annotation.command_rewrites
+            if asked:
+                question, answer = asked[int(generator.integers(len(asked)))]
+                think = action_prompt(question, prompts, prompts.think_suffix)
+                return Row(((think, answer),), acts=True, images=images)
+    if sample.answer is not None and generator.random() < sampling.think:
+        think = action_prompt(sample.instruction, prompts, prompts.think_suffix)
+        return Row(((think, sample.answer),), acts=True, images=images)
+    if sample.motion is not None and generator.random() < sampling.motion:
+        motion = action_prompt(sample.instruction, prompts, prompts.motion_suffix)
+        return Row(((motion, sample.motion),), acts=True, images=images)
+    return Row(((act, ""),), acts=True, images=images)

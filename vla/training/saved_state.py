@@ -1,0 +1,73 @@
+"""A run's state on disk, to go on from: model, optimiser, averaged weights, step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vla.models.config import CheckpointError
+
+if TYPE_CHECKING:
+    from vla.training.loop import Trainer
+
+FOLDER = "training_state"
+
+
+def save_state(trainer: Trainer, output: Path) -> None:
+    """Writes the state into a folder of its own and removes the one before.
+
+    A crash at any moment leaves one that is whole.
+    """
+    temporary = output / f"{FOLDER}.part"
+    target = output / f"{FOLDER}-{trainer.step:07d}"
+    accelerator = trainer.accelerator
+    if accelerator.is_main_process and temporary.exists():
+        shutil.rmtree(temporary)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    rank = accelerator.process_index
+    torch.save(trainer.average, temporary / f"average-{rank}.pt")
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return
+    facts = {"step": trainer.step, "processes": accelerator.num_processes}
+    (temporary / "step.json").write_text(json.dumps(facts) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(temporary, target)
+    for older in output.glob(f"{FOLDER}-*"):
+        if older != target:
+            shutil.rmtree(older)
+
+
+def load_state(trainer: Trainer, output: Path) -> None:
+    """Goes on from the newest state in a folder, if there is one.
+
+    Raises CheckpointError where it is of another model or number of processes.
+    """
+    folders = sorted(output.glob(f"{FOLDER}-*"))
+    if not folders:
+        return
+    folder = folders[-1]
+    facts = json.loads((folder / "step.json").read_text())
+    if facts["processes"] != trainer.accelerator.num_processes:
+        raise CheckpointError(
+            f"{folder} was saved by {facts['processes']} processes, this run has "
+            f"{trainer.accelerator.num_processes}; start as many"
+        )
+    try:
+        trainer.accelerator.load_state(str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} is of another model than this configuration's; give another output folder, "
+            "or the preset, stage and lora that it was made with"
+        ) from error
+    rank = trainer.accelerator.process_index
+    average = torch.load(folder / f"average-{rank}.pt", weights_only=True)
+    device = trainer.accelerator.device
+    trainer.average = [value.to(device) for value in average]
+    trainer.step = facts["step"]

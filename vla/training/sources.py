@@ -1,0 +1,70 @@
+"""Opens the data that a training configuration names."""
+
+from __future__ import annotations
+
+from vla.contract import EmbodimentContract
+from vla.data.frames import Shard, read_dataset
+from vla.data.sample import ConversationDataset, RobotDataset
+from vla.models.config import CheckpointError
+from vla.sim.samples import SimulatedDemonstrations
+from vla.sim.scene_conversations import SceneConversations
+from vla.training.config import ConversationData, RobotData, TrainConfig
+from vla.training.data import TrainingData, split
+from vla.training.grounding import CameraView
+
+TRUTH = "truth"
+
+
+def open_data(
+    config: TrainConfig,
+    contract: EmbodimentContract,
+    views: dict[str, CameraView],
+    corrections: list[Shard],
+) -> TrainingData:
+    """All data of a run. corrections: shards that the policy drove.
+
+    Raises DatasetError, ContractError or CheckpointError that say what is wrong where.
+    """
+    robot = [open_robot(entry, contract, views) for entry in config.robot]
+    weights = [entry.weight for entry in config.robot]
+    robot_kept, robot_held = split(robot, weights, config.validation_share)
+    if corrections and robot_kept is not None:
+        annotated = any(entry.annotations == TRUTH for entry in config.robot)
+        driven = SimulatedDemonstrations(corrections, contract, views, annotated)
+        robot_kept.datasets.append(driven)
+        robot_kept.weights.append(config.corrections.weight)
+    talks = [open_conversations(entry, contract) for entry in config.conversations]
+    weights = [entry.weight for entry in config.conversations]
+    talks_kept, talks_held = split(talks, weights, config.validation_share)
+    return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
+
+
+def open_robot(
+    entry: RobotData, contract: EmbodimentContract, views: dict[str, CameraView]
+) -> RobotDataset:
+    """Robot episodes of one kind."""
+    if entry.kind == "simulated":
+        shards = read_dataset(entry.path, contract)
+        return SimulatedDemonstrations(shards, contract, views, entry.annotations == TRUTH)
+    if entry.kind == "lerobot":
+        from vla.data.lerobot import open_lerobot
+
+        return open_lerobot(entry.path, entry.mapping, contract, entry.annotations)
+    if entry.kind == "bags":
+        from vla.data.episode_bags import open_bags
+
+        return open_bags(entry.path, contract)
+    raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot, bags")
+
+
+def open_conversations(
+    entry: ConversationData, contract: EmbodimentContract
+) -> ConversationDataset:
+    """Conversations of one kind."""
+    if entry.kind == "scenes":
+        return SceneConversations(entry.path, contract, contract.reference_camera)
+    if entry.kind == "llava":
+        from vla.data.conversations import open_llava
+
+        return open_llava(entry.path, entry.images)
+    raise CheckpointError(f"unknown conversations '{entry.kind}'; known: scenes, llava")
