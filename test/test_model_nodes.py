@@ -136,6 +136,29 @@ def test_thinking_answers_first(bench):
     assert len(bench.responses) == 1, "the text is computed once"
 
 
+def test_text_and_latent_actions_are_refreshed_as_often_as_asked_for_while_running(bench):
+    try:
+        set_parameters(bench.graph, "reasoning", language_every=3)
+        instruction_id = bench.robot.instruct("pick the red block", mode="think")
+        bench.wait(lambda: len(bench.responses) > 2, "the text anew")
+        assert {response.instruction_id for response in bench.responses} == {instruction_id}
+
+        def stamps(messages):
+            return [stamp_to_nanoseconds(message.header.stamp) for message in messages]
+
+        thought = stamps(bench.responses[:3])
+        bench.wait(lambda: thought[-1] in stamps(bench.latents), "the latent action after it")
+        latents = stamps(bench.latents_for(instruction_id))
+        assert [latents.index(stamp) for stamp in thought] == [0, 3, 6]
+        set_parameters(bench.graph, "reasoning", language_every=0)
+        count = len(bench.responses)
+        latents = len(bench.latents)
+        bench.wait(lambda: len(bench.latents) > latents + 8, "latents")
+        assert len(bench.responses) <= count + 1, "one may have been under way"
+    finally:
+        set_parameters(bench.graph, "reasoning", language_every=20)
+
+
 def test_asking_by_instruction_answers_once_and_moves_nothing(bench):
     instruction_id = bench.robot.instruct("what is there?", mode="ask")
     bench.wait(lambda: bench.responses, "an answer")

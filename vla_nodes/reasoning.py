@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import array
-import math
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +24,25 @@ WARM_UP_RUNS = 2
 WARM_UP_INSTRUCTION = "pick the red block"
 
 
-@dataclass(frozen=True)
-class Thought:
-    """The text that precedes the latent actions of one instruction. time: steady clock [s]."""
-
-    instruction_id: int = 0
-    text: str | None = None
-    time: float = -math.inf
-
-
 class Reasoning(ModelNode):
     """Newest observation and instruction in; text and latent actions out."""
 
     SETTINGS = (
         *MODEL_SETTINGS,
         Setting(
-            "think_period",
-            0.0,
-            "In mode think, time after which the text is computed anew [s]; 0: never.",
-            minimum=0.0,
-            maximum=3600.0,
+            "language_every",
+            20,
+            "In mode think, latent actions after which the text is thought anew; 0: never.",
+            minimum=0,
+            maximum=100000,
+            live=True,
+        ),
+        Setting(
+            "latent_every",
+            1,
+            "Of so many observations, one is given a latent action.",
+            minimum=1,
+            maximum=1000,
             live=True,
         ),
     )
@@ -53,15 +50,19 @@ class Reasoning(ModelNode):
     def __init__(self) -> None:
         super().__init__("reasoning")
         self._questions: deque[tuple[str, Future]] = deque()
-        self._thought = Thought()
+        self._session = None
+        self._begin_anew = True
         self._answered_id = 0
         self._done = (0, 0)
 
     def load(self, checkpoint: Path, device: str):
         """The reasoning half of the checkpoint."""
+        from vla.inference import ReasoningSession
         from vla.policy import Reasoner
 
-        return Reasoner.from_pretrained(checkpoint, device=device)
+        reasoner = Reasoner.from_pretrained(checkpoint, device=device)
+        self._session = ReasoningSession(reasoner)
+        return reasoner
 
     def configure(self) -> None:
         """Loads the model and opens the outputs and the ask service."""
@@ -75,13 +76,14 @@ class Reasoning(ModelNode):
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs every path of the model."""
         for _ in range(WARM_UP_RUNS):
-            text = self.model.think(images, WARM_UP_INSTRUCTION)
+            text, _ = self.model.think_and_act(images, WARM_UP_INSTRUCTION)
             self.model.latent_action(images, WARM_UP_INSTRUCTION)
             self.model.latent_action(images, WARM_UP_INSTRUCTION, response=text)
 
     def activate(self) -> None:
         """Forgets earlier results, warms up, starts to work."""
-        self._thought, self._answered_id, self._done = Thought(), 0, (0, 0)
+        self._answered_id, self._done = 0, (0, 0)
+        self.flush()
         super().activate()
 
     def deactivate(self) -> None:
@@ -91,8 +93,9 @@ class Reasoning(ModelNode):
             self._answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
 
     def flush(self) -> None:
-        """Drops the text, so that it is computed anew even if the same instruction comes back."""
-        self._thought = Thought()
+        """Drops text and latent action, so that the same instruction begins anew if it comes back."""
+        # The thread that thinks may be in the middle of it: it sees this before its next step.
+        self._begin_anew = True
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
@@ -126,8 +129,6 @@ class Reasoning(ModelNode):
         if instruction.mode == Instruction.MODE_ASK:
             self._answer_once(instruction)
             return
-        if instruction.mode == Instruction.MODE_THINK and self._is_text_due(instruction):
-            self._think(instruction)
         scene = self.new_scene()
         if scene is None or (instruction.instruction_id, scene.stamp) == self._done:
             return
@@ -168,36 +169,36 @@ class Reasoning(ModelNode):
             _response(scene, instruction.instruction_id, instruction.instruction, text, seconds),
         )
 
-    def _is_text_due(self, instruction: Instruction) -> bool:
-        thought, period = self._thought, self.settings["think_period"]
-        if thought.instruction_id != instruction.instruction_id:
-            return True
-        return period > 0.0 and time.monotonic() - thought.time >= period
-
-    def _think(self, instruction: Instruction) -> None:
-        scene = self.new_scene()
-        if scene is None:
-            return
-        started = time.perf_counter()
-        text = self.model.think(scene.images, instruction.instruction)
-        seconds = time.perf_counter() - started
-        self._thought = Thought(instruction.instruction_id, text, time.monotonic())
-        self.publish(
-            self._responses,
-            _response(scene, instruction.instruction_id, instruction.instruction, text, seconds),
-        )
-
     def _reason(self, instruction: Instruction, scene: Scene) -> None:
-        response = None
-        if instruction.mode == Instruction.MODE_THINK:
-            thought = self._thought
-            if thought.instruction_id != instruction.instruction_id:
-                return
-            response = thought.text
+        from vla.inference import Refresh
+
+        session, settings = self._session, self.settings
+        session.refresh = Refresh(settings["language_every"], settings["latent_every"])
+        if self._begin_anew or instruction.instruction_id != self._done[0]:
+            self._begin_anew = False
+            session.reset()
         started = time.perf_counter()
-        latent = self.model.latent_action(scene.images, instruction.instruction, response=response)
+        think = instruction.mode == Instruction.MODE_THINK
+        thought = session.step(scene.images, instruction.instruction, think)
         seconds = time.perf_counter() - started
         self._done = (instruction.instruction_id, scene.stamp)
+        if thought.new_text:
+            self.publish(
+                self._responses,
+                _response(
+                    scene,
+                    instruction.instruction_id,
+                    instruction.instruction,
+                    thought.text,
+                    seconds,
+                ),
+            )
+        if thought.new_latent:
+            self._publish_latent(instruction, scene, thought.latent, seconds)
+
+    def _publish_latent(
+        self, instruction: Instruction, scene: Scene, latent: np.ndarray, seconds: float
+    ) -> None:
         if not np.isfinite(latent).all():
             self.diagnostics.report(
                 "non_finite", "the latent action holds NaN or infinity and was not published"
