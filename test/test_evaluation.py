@@ -162,12 +162,12 @@ def test_info_counts_every_parameter_once(checkpoint, capsys, contract):
     out = capsys.readouterr().out
     assert "action queries" in out and "total" in out
     assert main(["info"]) == 0
-    assert "nano, test" in capsys.readouterr().out
+    assert "base, base_generalist" in capsys.readouterr().out
 
 
 def test_info_errors(capsys):
     assert main(["info", "--preset", "huge"]) == 2
-    assert "unknown preset 'huge'; known: nano, test" in one_line(capsys)
+    assert "unknown preset 'huge'; known: base, base_generalist" in one_line(capsys)
     assert main(["info", "--checkpoint", "nowhere"]) == 2
     assert "give the folder that vla train wrote" in one_line(capsys)
 

@@ -13,6 +13,7 @@ Show the parts of a preset or a checkpoint and their parameter counts. Nothing l
 examples:
   vla info                              the presets
   vla info --preset nano
+  vla info --preset base_generalist     the published size, after stage 2
   vla info --checkpoint checkpoints/nano --json
 """
 
@@ -33,26 +34,57 @@ def add_parser(subparsers) -> None:
 
 
 def count_parts(model) -> dict[str, int]:
-    """Parameters by part of an InstructVLA model."""
+    """Parameters by part of an InstructVLA model; together they are all of them.
+
+    Parts that a model does not have are left out.
+    """
+    from vla.models.lora import lora_layers
+
     reasoning, expert = model.reasoning, model.expert
-    backbone = reasoning.backbone.model
+    backbone = reasoning.backbone
 
-    def count(module) -> int:
-        return sum(parameter.numel() for parameter in module.parameters())
+    def count(*modules) -> int:
+        # Tied weights count once.
+        found = {id(p): p.numel() for m in modules if m is not None for p in m.parameters()}
+        return sum(found.values())
 
-    parts = {
-        "vision-language model: vision encoder": count(backbone.model.vision_tower),
-        "vision-language model: connector": count(backbone.model.multi_modal_projector),
-        "vision-language model: language model": count(backbone.model.language_model),
-        "action queries": reasoning.query_embedding.numel() + reasoning.query_output.numel(),
-        "expert: vision encoder with FiLM": count(expert.vision),
-        "expert: transformer": count(expert.layers) + count(expert.norm),
-        "expert: output MLP": count(expert.head),
-    }
-    parts["expert: projectors"] = count(expert) - sum(
-        value for name, value in parts.items() if name.startswith("expert")
+    adapters = sum(
+        layer.lora_a.numel() + layer.lora_b.numel() for layer in lora_layers(backbone).values()
     )
-    return parts
+    vision = {name: count(module) for name, module in backbone.vision_parts.items()}
+    kind = "DINOv2 with FiLM" if expert.config.vision == "dinov2" else "vision encoder with FiLM"
+    parts = {
+        **vision,
+        "language model": count(backbone.model) - sum(vision.values()) - adapters,
+        "LoRA": adapters,
+        "scale head": count(backbone.scale_head),
+        "action queries": reasoning.query_embedding.numel() + reasoning.query_output.numel(),
+        kind: count(expert.vision),
+        "visual projector": count(expert.vision_projector),
+        "latent projector": count(expert.latent_projector),
+        "state encoder": count(expert.state_projector),
+        "action encoder": count(expert.action_embedding, expert.action_projector),
+        "action expert": count(expert.layers, expert.norm),
+        "output MLP": count(expert.head),
+    }
+    return {name: value for name, value in parts.items() if value}
+
+
+def count_stages(model, parts: dict[str, int]) -> dict[str, int]:
+    """What the published figures count of a model with LoRA experts: sums that overlap.
+
+    Stage 1 trains the action half and one adapter, stage 2 all adapters. The action queries, which
+    both stages train too, are not in the published figures and not in these.
+    """
+    experts = len(model.config.lora.experts)
+    if not experts:
+        return {}
+    adapter = parts["LoRA"] // experts
+    action_half = sum(p.numel() for p in model.expert.parameters() if p.requires_grad)
+    stages = {"LoRA (per expert)": adapter, "stage 1 trainable": action_half + adapter}
+    if experts > 1:
+        stages["stage 2 LoRA"] = parts["LoRA"]
+    return stages
 
 
 def run_info(arguments: argparse.Namespace) -> int:
@@ -80,20 +112,27 @@ def run_info(arguments: argparse.Namespace) -> int:
     except (CheckpointError, ValueError) as error:
         raise CommandError(str(error)) from error
     with torch.device("meta"):
-        parts = count_parts(build_model(config, contract))
+        model = build_model(config, contract)
+    parts = count_parts(model)
+    stages = count_stages(model, parts)
     facts |= {
         "preset": config.preset,
         "action_queries": config.num_queries,
         "horizon": contract.horizon,
         "parameters": parts,
         "total": sum(parts.values()),
+        **({"of these": stages} if stages else {}),
     }
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
-    for name, value in facts.items():
-        if name != "parameters":
-            print(f"{name:<40} {value:>12}" if name != "total" else f"{'total':<40} {value:>12,}")
-    for name, value in parts.items():
-        print(f"{name:<40} {value:>12,}")
+    for name in ("checkpoint_id", "contract", "preset", "action_queries", "horizon"):
+        if name in facts:
+            print(f"{name:<40} {facts[name]:>13}")
+    for name, value in [*parts.items(), ("total", facts["total"])]:
+        print(f"{name:<40} {value:>13,}")
+    if stages:
+        print("\nof these")
+    for name, value in stages.items():
+        print(f"{name:<40} {value:>13,}")
     return 0

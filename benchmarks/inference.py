@@ -1,0 +1,244 @@
+"""Speed of inference, ours against doing everything anew: steps per second and where time goes.
+
+python benchmarks/inference.py --preset nano small --json output/inference.json
+python benchmarks/inference.py --preset base base_generalist --device cuda --dtype bfloat16 --compile
+
+Weights are random, so a text is as long as --tokens says. Each mode is measured in turns with the
+others, so that a noisy machine is noisy for all of them.
+
+- act: the latent action and a chunk in every step.
+- language: in mode think, the text anew every 20 steps.
+- latent caching: the latent action every other step.
+- think: the text anew in every step.
+- "naive" does the same without what makes it fast: in every integration step all tokens of the
+  action expert are run, and each token of the text is a pass over all that comes before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from vla.checkpoint import build_model
+from vla.contract import load_contract
+from vla.models.action_expert import Context
+from vla.models.compiled import compile_for_inference
+from vla.models.flow_matching import integrate
+from vla.models.presets import preset
+from vla.models.sequence import IMAGE
+from vla.models.vision_language_action import InstructVLA, sample_actions
+from vla.resources import contract_path
+
+LANGUAGE_EVERY, LATENT_EVERY = 20, 2
+PROMPT_TOKENS = 40
+PUBLISHED = {"act": 3.50, "language": 2.07, "latent caching": 4.96}
+
+
+class Subject:
+    """A model with random weights, and one scene."""
+
+    def __init__(self, name: str, device: str, dtype: torch.dtype, tokens: int, compiled: bool):
+        torch.manual_seed(0)
+        self.device, self.tokens, self.config = device, tokens, preset(name)
+        contract = load_contract(contract_path("sim_panda"))
+        with torch.device(device):
+            self.model: InstructVLA = build_model(self.config, contract).to(dtype).eval()
+        backbone, cameras = self.config.backbone, len(self.config.vlm_cameras)
+        if compiled:
+            compile_for_inference(self.model)
+        self.vlm_images = self._images(cameras, backbone.image_size)
+        self.expert_images = self._images(len(self.config.expert_cameras), self._expert_size)[None]
+        self.state = torch.zeros(1, len(contract.state_names), device=device, dtype=dtype)
+        images = torch.full((cameras * backbone.image_tokens,), IMAGE)
+        words = torch.randint(5, min(300, backbone.vocabulary), (PROMPT_TOKENS,))
+        self.prompt = torch.cat([images, words])[None].to(device)
+        queries = backbone.vocabulary + torch.arange(self.config.num_queries)
+        self.queries = queries[None].to(device)
+        self.text = torch.randint(5, 300, (1, tokens)).to(device)
+        self.latent: torch.Tensor | None = None
+
+    @property
+    def _expert_size(self) -> int:
+        return self.config.expert.image_size
+
+    def _images(self, count: int, size: int) -> torch.Tensor:
+        return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8).to(self.device)
+
+    # One step each; the models' own functions.
+
+    def think(self) -> None:
+        """Text and latent action on one cache."""
+        mask = torch.ones_like(self.prompt)
+        reading = self.model.reasoning.read(self.vlm_images, self.prompt, mask)
+        self.model.reasoning.generate(reading, set(), self.tokens)
+        self.latent = self.model.reasoning.latent_action(reading)
+
+    def read_and_act(self, text: bool) -> None:
+        """Latent action of the prompt, with or without a text that is there already."""
+        parts = [self.prompt, self.text, self.queries] if text else [self.prompt, self.queries]
+        ids = torch.cat(parts, dim=1)
+        self.latent = self.model.reasoning.act(self.vlm_images, ids, torch.ones_like(ids))
+
+    def chunk(self) -> None:
+        """A chunk from the latent action that is there."""
+        sample_actions(
+            self.model.expert, self.expert_images, self.latent, self.state, self.config.flow.steps
+        )
+
+    # The same without what makes it fast
+
+    @torch.inference_mode()
+    def naive_think(self) -> None:
+        """Each token of the text, then the queries, by a pass over everything before."""
+        reasoning = self.model.reasoning
+        ids = self.prompt
+        for _ in range(self.tokens):
+            embeddings, mask = reasoning.embed(ids, self.vlm_images), torch.ones_like(ids)
+            positions = reasoning.backbone.positions(ids == IMAGE, mask)
+            hidden = reasoning.backbone.run(embeddings, positions, mask)
+            token = reasoning.backbone.logits(hidden[:, -1]).argmax(dim=-1)
+            ids = torch.cat([ids, token[None]], dim=1)
+        ids = torch.cat([ids, self.queries], dim=1)
+        self.latent = reasoning.act(self.vlm_images, ids, torch.ones_like(ids))
+
+    @torch.inference_mode()
+    def naive_chunk(self) -> None:
+        """All tokens of the action expert in every integration step."""
+        expert = self.model.expert
+        context = expert.encode_context(self.expert_images, self.latent, self.state)
+        again = Context(context.tokens, None)
+        noise = torch.randn(1, expert.horizon, expert.action_size, device=self.device)
+        steps = self.config.flow.steps
+        integrate(lambda x, times: expert.velocity(again, x, times), noise, steps)
+
+
+def modes(subject: Subject) -> dict[str, Callable[[int], None]]:
+    """What is measured, by name: functions of the step's number."""
+
+    def act(step: int) -> None:
+        subject.read_and_act(text=False)
+        subject.chunk()
+
+    def language(step: int) -> None:
+        subject.think() if step % LANGUAGE_EVERY == 0 else subject.read_and_act(text=True)
+        subject.chunk()
+
+    def latent_caching(step: int) -> None:
+        if step % LATENT_EVERY == 0:
+            subject.read_and_act(text=False)
+        subject.chunk()
+
+    def think(step: int) -> None:
+        subject.think()
+        subject.chunk()
+
+    def naive_act(step: int) -> None:
+        subject.read_and_act(text=False)
+        subject.naive_chunk()
+
+    def naive_think(step: int) -> None:
+        subject.naive_think()
+        subject.naive_chunk()
+
+    return {
+        "act": act,
+        "naive act": naive_act,
+        "language": language,
+        "latent caching": latent_caching,
+        "think": think,
+        "naive think": naive_think,
+    }
+
+
+def measure(subject: Subject, steps: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of every step after a warm-up, by mode, the modes in turns."""
+    functions = modes(subject)
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for name, run in functions.items():
+        for step in range(3 if "think" not in name else 1):
+            run(step)
+    for _ in range(rounds):
+        for name, run in functions.items():
+            count = max(1, steps // 10) if "think" in name else steps
+            for step in range(count):
+                started = time.perf_counter()
+                run(step)
+                if subject.device != "cpu":
+                    torch.cuda.synchronize()
+                seconds[name].append(time.perf_counter() - started)
+    return {
+        name: {
+            "hz": 1.0 / float(np.mean(values)),
+            "p50_ms": 1000 * float(np.median(values)),
+            "p99_ms": 1000 * float(np.quantile(values, 0.99)),
+            "steps": len(values),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def main() -> None:
+    """Measures every preset, prints a table, writes the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", nargs="+", default=["nano", "small"], help="(nano small)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--tokens", type=int, default=50, help="of a text (50)")
+    parser.add_argument("--steps", type=int, default=20, help="of each mode and round (20)")
+    parser.add_argument("--rounds", type=int, default=3, help="(3)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile with CUDA graphs")
+    parser.add_argument("--json", type=Path, default=Path("output/inference.json"), help="results")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    cuda = arguments.device != "cpu"
+    report = {
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "dtype": arguments.dtype,
+        "compiled": arguments.compile,
+        "text_tokens": arguments.tokens,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "published_hz_on_a100": PUBLISHED,
+        "presets": {},
+    }
+    for name in arguments.preset:
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        dtype = getattr(torch, arguments.dtype)
+        subject = Subject(name, arguments.device, dtype, arguments.tokens, arguments.compile)
+        figures = measure(subject, arguments.steps, arguments.rounds)
+        parameters = sum(p.numel() for p in subject.model.parameters())
+        faster = {
+            mode: figures[mode]["hz"] / figures[f"naive {mode}"]["hz"] for mode in ("act", "think")
+        }
+        entry = {"parameters": parameters, "modes": figures, "times_faster": faster}
+        if cuda:
+            entry["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        report["presets"][name] = entry
+        print(f"\n{name}: {parameters / 1e6:.1f} M parameters, {report['device']}")
+        print("mode               Hz    p50 ms    p99 ms   steps")
+        for mode, row in figures.items():
+            print(
+                f"{mode:<14} {row['hz']:>7.2f} {row['p50_ms']:>9.1f} {row['p99_ms']:>9.1f} "
+                f"{row['steps']:>7}"
+            )
+        print(f"faster than naive: act {faster['act']:.1f}x, think {faster['think']:.1f}x")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Presets of the published size have the published numbers of parameters."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vla.cli.parser import main
+from vla.models.presets import PRESETS, preset
+
+MILLION = 1_000_000
+
+
+def counts(capsys, name: str) -> dict:
+    assert main(["info", "--preset", name, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+PUBLISHED = {
+    "action expert": 113.27,
+    "DINOv2 with FiLM": 378.78,
+    "output MLP": 43.11,
+    "visual projector": 1.38,
+    "latent projector": 1.77,
+    "action encoder": 1.78,
+    "state encoder": 0.60,
+}
+
+
+@pytest.mark.parametrize("name", ["base_state", "published"])
+def test_parts_are_of_the_published_size(capsys, name):
+    parts = counts(capsys, name)["parameters"]
+    for part, millions in PUBLISHED.items():
+        if part == "state encoder" and name == "published":
+            assert part not in parts
+            continue
+        assert parts[part] / MILLION == pytest.approx(millions, abs=0.005), part
+
+
+def test_stages_train_what_the_paper_says(capsys):
+    first = counts(capsys, "base")
+    # Without the action queries, and two rows more than the authors' class token: 1024 of them
+    # are trained.
+    assert first["of these"]["LoRA (per expert)"] == 110_100_480
+    assert first["of these"]["stage 1 trainable"] - 1024 == 650_174_704
+    assert first["parameters"]["action queries"] == 2 * 64 * 1536
+    assert "scale head" not in first["parameters"]
+    second = counts(capsys, "base_generalist")
+    assert second["parameters"]["scale head"] == 230_018
+    assert second["of these"]["LoRA (per expert)"] == 110_100_480
+    assert second["of these"]["stage 2 LoRA"] == 220_200_960
+    assert second["parameters"]["language model"] / MILLION == pytest.approx(1543.3, abs=0.1)
+    assert second["parameters"]["vision encoder"] / MILLION == pytest.approx(413.3, abs=0.1)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_is_counted_without_being_made(capsys, name):
+    facts = counts(capsys, name)
+    assert facts["total"] == sum(facts["parameters"].values())
+    assert all(facts["parameters"].values())
+    assert main(["info", "--preset", name]) == 0
+    assert f"{facts['total']:,}" in capsys.readouterr().out
+
+
+def test_the_small_preset_is_small(capsys):
+    assert 100 * MILLION < counts(capsys, "small")["total"] < 150 * MILLION
+
+
+def test_variants_differ_in_what_they_are_named_after():
+    base, published = preset("base"), preset("published")
+    assert (base.expert.vision_feature_block, base.expert.mask) == (22, "causal")
+    assert (published.expert.vision_feature_block, published.expert.mask) == (2, "bias")
+    assert published.expert.vision_zoom and not base.expert.vision_zoom
+    assert published.backbone == base.backbone
+    assert preset("base_two_cameras").expert_cameras == ("front", "wrist")
+    assert preset("base_generalist").lora.experts == ("language", "action")
+    assert preset("base_generalist").lora.gate == "two_pass"
+    assert base.backbone.image_tokens == 256

@@ -1,0 +1,1 @@
+"""Released weights of other code into our checkpoint folders."""
