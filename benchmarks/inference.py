@@ -1,7 +1,8 @@
-"""Speed of inference, ours against doing everything anew: steps per second and where time goes.
+r"""Speed of inference, ours against doing everything anew: steps per second and where time goes.
 
 python benchmarks/inference.py --preset nano small --json output/inference.json
-python benchmarks/inference.py --preset base base_generalist --device cuda --dtype bfloat16 --compile
+python benchmarks/inference.py --preset base base_generalist --device cuda --dtype bfloat16 \
+    --compile --steps 200 --json output/inference_gpu.json
 
 Weights are random, so a text is as long as --tokens says. Each mode is measured in turns with the
 others, so that a noisy machine is noisy for all of them.

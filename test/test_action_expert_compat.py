@@ -93,10 +93,10 @@ def test_layers_are_those_of_llama():
     reference = Action()
     expert = same_expert(reference)
     tokens = torch.randn(2, 30, EXPERT)
-    angles = expert._angles(0, 30, tokens.device)
+    turns = expert.turns[:, :30]
     ours = tokens
     for layer in expert.layers:
-        ours, _ = layer(ours, angles, mask=torch.ones(30, 30, dtype=torch.bool).tril())
+        ours, _ = layer(ours, turns, mask=torch.ones(30, 30, dtype=torch.bool).tril())
     causal = torch.full((30, 30), torch.finfo(torch.float32).min).triu(1)[None, None]
     theirs = reference.llama(
         inputs_embeds=tokens, attention_mask=causal.expand(2, -1, -1, -1)

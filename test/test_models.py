@@ -13,7 +13,7 @@ from vla.models.action_expert import (
     ActionExpert,
     Context,
     repeat_context,
-    rotary_angles,
+    rotary_turns,
     rotate,
 )
 from vla.models.config import ActionExpertConfig, CheckpointError, FlowMatchingConfig
@@ -107,23 +107,23 @@ def whole_sequence(expert, images, latent, state, x, times) -> torch.Tensor:
 
     def catch(module, arguments, keywords):
         context["tokens"] = arguments[0]
-        context["angles"] = arguments[1]
+        context["turns"] = arguments[1]
 
     handle = first.register_forward_pre_hook(catch, with_kwargs=True)
     expert.encode_context(images, latent, state)
-    before, before_angles = context["tokens"], context["angles"]
+    before, before_turns = context["tokens"], context["turns"]
     expert.velocity(expert.encode_context(images, latent, state), x, times)
-    actions, action_angles = context["tokens"], context["angles"]
+    actions, action_turns = context["tokens"], context["turns"]
     handle.remove()
     tokens = torch.cat([before, actions], dim=1)
-    angles = torch.cat([before_angles, action_angles])
+    turns = torch.cat([before_turns, action_turns], dim=1)
     vision = expert.vision.tokens * CAMERAS
     blocks = torch.tensor(
         [0] * vision + [1] * (expert.context_tokens - vision) + [2] * expert.horizon
     )
     mask = blocks[:, None] >= blocks[None]
     for layer in expert.layers:
-        tokens, _ = layer(tokens, angles, mask=mask)
+        tokens, _ = layer(tokens, turns, mask=mask)
     hidden = expert.norm(tokens[:, -expert.horizon :])
     return expert.head(hidden.flatten(1)).view(-1, HORIZON, ACTION)
 
@@ -189,12 +189,12 @@ def test_rotary_positions_matter_only_relatively():
     query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(i, j):
-        at = [rotary_angles(torch.tensor([float(p)]), 8, 1000.0) for p in (i, j)]
+        at = [rotary_turns(torch.tensor([float(p)]), 8, 1000.0) for p in (i, j)]
         return (rotate(query, at[0]) * rotate(key, at[1])).sum()
 
     torch.testing.assert_close(score(3, 1), score(12, 10), atol=1e-4, rtol=1e-4)
     assert (score(3, 1) - score(9, 1)).abs() > 1e-3
-    torch.testing.assert_close(rotate(query, rotary_angles(torch.zeros(1), 8, 1000.0)), query)
+    torch.testing.assert_close(rotate(query, rotary_turns(torch.zeros(1), 8, 1000.0)), query)
 
 
 # Vision

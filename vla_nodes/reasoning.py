@@ -93,7 +93,7 @@ class Reasoning(ModelNode):
             self._answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
 
     def flush(self) -> None:
-        """Drops text and latent action, so that the same instruction begins anew if it comes back."""
+        """Drops text and latent action: the same instruction begins anew if it comes back."""
         # The thread that thinks may be in the middle of it: it sees this before its next step.
         self._begin_anew = True
 

@@ -36,24 +36,29 @@ class Context:
     layers: list[tuple[torch.Tensor, torch.Tensor]] | None
 
 
-def rotary_angles(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
-    """Rotation angles [T, width / 2] of positions [T]."""
+def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
+    """Cosines and sines [2, T, width / 2] of the angles that positions [T] are turned by."""
     frequencies = theta ** (-torch.arange(0, width, 2, device=positions.device) / width)
-    return positions[:, None] * frequencies
+    angles = positions[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of [B, heads, T, D], halves paired, angles [T, D / 2]."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of [..., heads, T, D], halves paired, turns [2, T, D / 2]."""
+    cos, sin = turns.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def time_embedding(times: torch.Tensor, width: int) -> torch.Tensor:
-    """Sines and cosines [B, width] of times [B] in 0..1, frequencies from 1 down to 1/100."""
+def time_frequencies(width: int) -> torch.Tensor:
+    """Frequencies [width / 2] of a time embedding, from 1 down to 1/100."""
     half = width // 2
-    steps = torch.arange(half, device=times.device, dtype=times.dtype) / (half - 1)
-    angles = times[:, None] * torch.exp(-math.log(100.0) * steps)
+    return torch.exp(-math.log(100.0) * torch.arange(half) / (half - 1))
+
+
+def time_embedding(times: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines [B, 2 F] of times [B] in 0..1 at frequencies [F]."""
+    angles = times[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -74,20 +79,20 @@ class Layer(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        angles: torch.Tensor,
+        turns: torch.Tensor,
         context: tuple[torch.Tensor, torch.Tensor] | None = None,
         mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Tokens [B, T, D] after this layer, and their own keys and values.
 
-        angles [T, D / heads / 2]: of rotary positions. context: keys and values that come before
+        turns [2, T, D / heads / 2]: of rotary positions. context: keys and values that come before
         the tokens' own. mask [T, N]: True where a token may look, or a number to add to its
         interest; None for everywhere.
         """
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        query, key = rotate(query, angles), rotate(key, angles)
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        (query, key), value = rotate(qkv[:2], turns), qkv[2]
         own = (key, value)
         if context is not None:
             key = torch.cat([context[0], key], dim=2)
@@ -150,6 +155,11 @@ class ActionExpert(nn.Module):
         self.head = nn.Sequential(*layers[:-1])
         self.vision_tokens = self.vision.tokens * cameras
         self.context_tokens = self.vision_tokens + num_queries + int(config.use_state)
+        # Computed once: in each integration step they would cost as much as a layer.
+        positions = torch.arange(self.context_tokens + horizon, dtype=torch.float32)
+        turns = rotary_turns(positions, width // config.heads, config.rope_theta)
+        self.register_buffer("turns", turns, persistent=False)
+        self.register_buffer("frequencies", time_frequencies(width), persistent=False)
 
     def block_mask(self, device: torch.device) -> torch.Tensor:
         """Which token may look at which, True or False [N + H, N + H]."""
@@ -198,25 +208,25 @@ class ActionExpert(nn.Module):
     def _run_context(self, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         count = self.context_tokens
         mask = self.block_mask(tokens.device)[:count, :count]
-        angles = self._angles(0, count, tokens.device)
+        turns = self.turns[:, :count]
         layers = []
         for layer in self.layers:
-            tokens, keys_and_values = layer(tokens, angles, mask=mask)
+            tokens, keys_and_values = layer(tokens, turns, mask=mask)
             layers.append(keys_and_values)
         return layers
 
     def velocity(self, context: Context, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Velocity [B, H, A] at points x [B, H, A] and times [B] under a context of that batch."""
         dtype = context.tokens.dtype
-        time = time_embedding(times, self.config.width)[:, None].expand(-1, self.horizon, -1)
+        time = time_embedding(times, self.frequencies)[:, None].expand(-1, self.horizon, -1)
         tokens = torch.cat([time.to(dtype), self.action_embedding(x.to(dtype))], dim=-1)
         tokens = self.action_projector(tokens)
         if context.layers is None:
             tokens = self._run_all(torch.cat([context.tokens, tokens], dim=1))
         else:
-            angles = self._angles(self.context_tokens, self.horizon, x.device)
+            turns = self.turns[:, self.context_tokens :]
             for layer, past in zip(self.layers, context.layers, strict=True):
-                tokens, _ = layer(tokens, angles, context=past)
+                tokens, _ = layer(tokens, turns, context=past)
         return self.head(self.norm(tokens).flatten(1)).view(-1, self.horizon, self.action_size)
 
     def _run_all(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -224,16 +234,9 @@ class ActionExpert(nn.Module):
         mask = self.block_mask(tokens.device)
         if self.config.mask == "bias":
             mask = mask.to(tokens.dtype)
-        angles = self._angles(0, tokens.shape[1], tokens.device)
         for layer in self.layers:
-            tokens, _ = layer(tokens, angles, mask=mask)
+            tokens, _ = layer(tokens, self.turns, mask=mask)
         return tokens[:, -self.horizon :]
-
-    def _angles(self, start: int, count: int, device: torch.device) -> torch.Tensor:
-        positions = torch.arange(start, start + count, device=device, dtype=torch.float32)
-        return rotary_angles(
-            positions, self.config.width // self.config.heads, self.config.rope_theta
-        )
 
 
 def repeat_context(context: Context, times: int) -> Context:
