@@ -44,10 +44,17 @@ def _choose(generator: np.random.Generator, options) -> str:
     return str(options[int(generator.integers(len(options)))])
 
 
-def _drawer(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
+def drawer_state(opening: float | None) -> str:
+    """Says "open" or "closed" for an opening in metres; "" where it is ajar or not known."""
     if opening is None or 0.015 < opening < 0.05:
+        return ""
+    return "open" if opening >= 0.05 else "closed"
+
+
+def _drawer(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
+    state = drawer_state(opening)
+    if not state:
         return None
-    state = "open" if opening >= 0.05 else "closed"
     if generator.random() < 0.5:
         return "is the drawer open or closed ?", f"the drawer is {state} ."
     asked = _choose(generator, ("open", "closed"))

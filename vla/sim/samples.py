@@ -6,11 +6,15 @@ import numpy as np
 
 from vla.contract import EmbodimentContract
 from vla.data.frames import Shard
+from vla.data.language_motion import motion_words
 from vla.data.sample import RobotSample
-from vla.rotations import quaternion_to_matrix
+from vla.rotations import from_rotation_vector, multiply, quaternion_to_matrix
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import phrase, task_of_answer
 from vla.training.grounding import CameraView, place_pixels
+
+# Policy steps that a motion label looks ahead: 0.5 s, as two frames of the paper's data are apart.
+MOTION_STEPS = 5
 
 
 class SimulatedDemonstrations:
@@ -47,6 +51,7 @@ class SimulatedDemonstrations:
             state=shard.state[row],
             actions=shard.action[row],
             instruction=phrase(task, generator),
+            motion=motion_of_chunk(shard.action[row]),
             answer=words.answer,
             places=dict(zip(self.cameras, self._places[number][row], strict=True)),
             source=f"{shard.folder}, episode {shard.episode[row]}, frame {row}",
@@ -59,6 +64,16 @@ class SimulatedDemonstrations:
     def actions(self) -> np.ndarray:
         """Actions [N, A]: the first of each chunk."""
         return np.concatenate([shard.action[:, 0] for shard in self.shards])
+
+
+def motion_of_chunk(actions: np.ndarray) -> str:
+    """Language motion of the first steps of a chunk [H, A] of deltas in the base frame."""
+    steps = np.asarray(actions[:MOTION_STEPS], dtype=np.float64)
+    quaternion = np.array([0.0, 0.0, 0.0, 1.0])
+    for turn in steps[:, 3:6]:
+        quaternion = multiply(from_rotation_vector(turn), quaternion)
+    closing = float(steps[0, 6] - steps[-1, 6])
+    return motion_words(steps[:, :3].sum(axis=0), quaternion_to_matrix(quaternion), closing)
 
 
 def simulated_views(contract: EmbodimentContract) -> dict[str, CameraView]:

@@ -1,8 +1,8 @@
 """Sentence templates of reworded instructions, by kind, task family and split.
 
 Templates of the split "test" are never trained on; their words mostly are. Slots: {x} the object,
-{d} where it goes ("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of the
-object, {other} another object's name, {drawer} the drawer.
+{d} where it goes ("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of
+the object, {other} another object's name, {drawer} the drawer.
 """
 
 from __future__ import annotations

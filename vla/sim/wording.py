@@ -1,8 +1,8 @@
 """Instructions of kinds that plain phrasing never has, each of which means one task of its scene.
 
-They are what a policy that follows plain instructions learns to reason about afterwards: commands in
-other words ("paraphrase"), objects told by what is theirs alone ("attribute") or by what they are
-not ("negation"), and situations from which a task follows ("implied"). The truthful reply stays
+They are what a policy that follows plain instructions learns to reason about afterwards: commands
+in other words ("paraphrase"), objects told by what is theirs alone ("attribute") or by what they
+are not ("negation"), and situations from which a task follows ("implied"). The truthful reply stays
 Task.answer().
 """
 
@@ -167,8 +167,9 @@ def reword(
     """An instruction for the task, lower case, that no other task of the scene would satisfy.
 
     objects: names of the blocks and cans with their places [x, y] in metres when the instruction is
-    given. wording: one of WORDINGS. split: "train", or "test" for sentences that training never has.
-    None where the scene has no such instruction. Raises ValueError for an unknown wording or split.
+    given. wording: one of WORDINGS. split: "train", or "test" for sentences that training never
+    has. None where the scene has no such instruction. Raises ValueError for an unknown wording or
+    split.
     """
     if wording not in WORDINGS:
         raise ValueError(f"unknown wording '{wording}'; known: {', '.join(WORDINGS)}")
