@@ -123,7 +123,7 @@ def test_shipped_files_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert contract_path("sim_panda").read_text() == CONTRACT_PATH.read_text()
     assert contract_path("config/contracts/sim_panda.yaml") == contract_path("sim_panda")
-    assert given_or_shared("config/training/nano.yaml").is_file()
+    assert given_or_shared("config/training/nano_action.yaml").is_file()
     with pytest.raises(ValueError, match="there is no contract 'fr9'"):
         contract_path("fr9")
     with pytest.raises(FileNotFoundError, match=r"no/such\.yaml"):
