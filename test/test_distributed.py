@@ -1,4 +1,4 @@
-"""Training on two processes: they see other frames, move one model, and go on where they stopped."""
+"""Training on two processes: they move one model together, and go on where they stopped."""
 
 import json
 import os

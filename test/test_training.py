@@ -49,7 +49,7 @@ class Talks:
         return 12
 
     def sample(self, index: int, generator: np.random.Generator) -> Conversation:
-        image = np.full((96, 96, 3), 20 * index, np.uint8)
+        image = np.full((48, 60, 3), 20 * index, np.uint8)
         turns = (("how bright is it ?", f"{index} ."), ("and now ?", "the same ."))
         return Conversation(image if index else None, turns, source=f"talk {index}")
 

@@ -123,11 +123,12 @@ class BatchMaker:
             entry: Conversation = self.conversations.datasets[dataset].sample(index, generator)
             if entry.image is not None:
                 change = draw_change(self.config.augmentation, generator)
-                images.append(fit_images(change_image(entry.image, change)[None], size)[0])
-                scale = size / len(entry.image)
+                height, width = entry.image.shape[:2]
+                images.append(change_image(_square(entry.image, size), change))
+                scale = np.array([size / width, size / height])
                 things.append(
                     {
-                        name: tuple(scale * change.move(np.array(pixel), len(entry.image)))
+                        name: tuple(change.move((np.array(pixel) + 0.5) * scale - 0.5, size))
                         for name, pixel in entry.things.items()
                     }
                 )
@@ -142,6 +143,14 @@ class BatchMaker:
             word_ids=None if named is None else named.words,
             word_labels=None if named is None else named.labels,
         )
+
+
+def _square(image: np.ndarray, size: int) -> np.ndarray:
+    """An image [H, W, 3] as [size, size, 3], squeezed where it is not square, as in InstructVLA."""
+    if image.shape[:2] == (size, size):
+        return image
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return fit_images(pixels[None], size)[0].permute(1, 2, 0).numpy()
 
 
 def _moved_places(sample: RobotSample, cameras: tuple[str, ...], change) -> np.ndarray:

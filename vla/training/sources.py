@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vla.contract import EmbodimentContract
+from vla.data.conversations import LlavaConversations
 from vla.data.frames import Shard, read_dataset
 from vla.data.sample import ConversationDataset, RobotDataset
 from vla.models.config import CheckpointError
@@ -64,7 +65,5 @@ def open_conversations(
     if entry.kind == "scenes":
         return SceneConversations(entry.path, contract, contract.reference_camera)
     if entry.kind == "llava":
-        from vla.data.conversations import open_llava
-
-        return open_llava(entry.path, entry.images)
+        return LlavaConversations(entry.path, entry.images)
     raise CheckpointError(f"unknown conversations '{entry.kind}'; known: scenes, llava")

@@ -1,0 +1,100 @@
+"""Multimodal data in LLaVA's conversation format: images with turns of questions and answers.
+
+A JSON list, or JSON Lines, of {"id", "image" (a path, or missing), "conversations": [{"from":
+"human" or "gpt", "value"}, ...]}, human first. The marker "<image>" is taken out of the text:
+images come first in a question here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vla.data.frames import DatasetError
+from vla.data.sample import Conversation, Pair
+
+IMAGE_MARKER = "<image>"
+_QUESTION, _ANSWER = "human", "gpt"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    source: str
+    image: Path | None
+    turns: tuple[Pair, ...]
+
+
+class LlavaConversations:
+    """Conversations of one file; texts are kept in memory, images are read when they are asked for.
+
+    images: folder that the entries' paths begin in. Raises DatasetError that names the entry that
+    is not as the format has it.
+    """
+
+    def __init__(self, path: str | Path, images: str | Path = ""):
+        self._folder = Path(images) if images else Path(path).parent
+        self._entries = [
+            self._entry(value, f"{path}, entry {index}") for index, value in enumerate(_read(path))
+        ]
+        if not self._entries:
+            raise DatasetError(f"{path} holds no conversations")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def sample(self, index: int, generator: np.random.Generator) -> Conversation:
+        """One conversation. Raises DatasetError where its image can't be read."""
+        entry = self._entries[index]
+        image = None
+        if entry.image is not None:
+            try:
+                with Image.open(entry.image) as opened:
+                    image = np.asarray(opened.convert("RGB"))
+            except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+                raise DatasetError(
+                    f"{entry.source}: image {entry.image} cannot be read ({error}); mend it, or "
+                    "take the entry out"
+                ) from error
+        return Conversation(image, entry.turns, source=entry.source)
+
+    def _entry(self, value: Any, where: str) -> _Entry:
+        try:
+            source = f"{where} ({value['id']})" if "id" in value else where
+            messages = [(message["from"], message["value"]) for message in value["conversations"]]
+        except (TypeError, KeyError) as error:
+            raise DatasetError(
+                f"{where}: expected 'conversations', a list of 'from' and 'value' ({error!r})"
+            ) from error
+        speakers = [speaker for speaker, _ in messages]
+        expected = [_QUESTION, _ANSWER] * (len(messages) // 2)
+        if not messages or speakers != expected:
+            raise DatasetError(f"{source}: human and gpt must take turns, human first: {speakers}")
+        if not all(isinstance(text, str) for _, text in messages):
+            raise DatasetError(f"{source}: a message is not text")
+        texts = [text.replace(IMAGE_MARKER, "").strip() for _, text in messages]
+        path = value.get("image")
+        image = self._folder / path if path else None
+        if image is None and any(IMAGE_MARKER in text for _, text in messages):
+            raise DatasetError(f"{source}: the text has {IMAGE_MARKER}, but there is no image")
+        return _Entry(source, image, tuple(zip(texts[::2], texts[1::2], strict=True)))
+
+
+def _read(path: str | Path) -> list[Any]:
+    """The entries of a JSON list or of JSON Lines."""
+    try:
+        text = Path(path).read_text()
+        if str(path).endswith(".jsonl"):
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        entries = json.loads(text)
+    except OSError as error:
+        raise DatasetError(f"cannot read conversations {path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(entries, list):
+        raise DatasetError(f"{path}: expected a list of conversations")
+    return entries

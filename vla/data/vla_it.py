@@ -1,0 +1,87 @@
+"""VLA-IT annotations: what an episode shows, and asks for in other words (InstructVLA, 3.3).
+
+One JSON file per data set, as the authors write it: {file path: {episode id: {"features":
+{"move_primitive": [text per frame]}, "alt_instruction": {"Caption": text, "CR": [...], "CC": [...],
+"QA": [...]}}}}, pairs as {"question", "answer"}; alt_instruction may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla.data.frames import DatasetError
+from vla.data.sample import Annotation, Pair
+
+
+@dataclass(frozen=True)
+class EpisodeLabels:
+    """What is known of one episode.
+
+    motions: language motion per frame, empty where there is none.
+    """
+
+    motions: tuple[str, ...]
+    annotation: Annotation | None
+
+    def motion(self, frame: int) -> str | None:
+        """The label of a frame; None where it has none."""
+        if not 0 <= frame < len(self.motions):
+            return None
+        return self.motions[frame] or None
+
+
+def read_vla_it(path: str | Path) -> dict[tuple[str, str], EpisodeLabels]:
+    """Labels by file path and episode id. Raises DatasetError that names the faulty entry."""
+    try:
+        files = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise DatasetError(f"cannot read annotations {path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+    labels = {}
+    for file, episodes in _mapping(files, str(path)).items():
+        for episode, entry in _mapping(episodes, f"{path}: {file}").items():
+            where = f"{path}: {file}, episode {episode}"
+            labels[file, str(episode)] = _labels(_mapping(entry, where), where)
+    return labels
+
+
+def _mapping(value: Any, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise DatasetError(f"{where}: expected a mapping, got {type(value).__name__}")
+    return value
+
+
+def _labels(entry: dict, where: str) -> EpisodeLabels:
+    features = _mapping(entry.get("features", {}), f"{where}: features")
+    motions = features.get("move_primitive") or []
+    if not isinstance(motions, list) or not all(m is None or isinstance(m, str) for m in motions):
+        raise DatasetError(f"{where}: move_primitive must be a list of texts, one per frame")
+    other = entry.get("alt_instruction")
+    annotation = None
+    if other is not None:
+        other = _mapping(other, f"{where}: alt_instruction")
+        caption = other.get("Caption") or ""
+        if not isinstance(caption, str):
+            raise DatasetError(f"{where}: Caption must be text")
+        annotation = Annotation(
+            caption=caption.strip(),
+            question_answers=_pairs(other.get("QA"), f"{where}: QA"),
+            command_rewrites=_pairs(other.get("CR"), f"{where}: CR"),
+            contexts=_pairs(other.get("CC"), f"{where}: CC"),
+        )
+    return EpisodeLabels(tuple(motion or "" for motion in motions), annotation)
+
+
+def _pairs(values: Any, where: str) -> tuple[Pair, ...]:
+    pairs = []
+    for index, value in enumerate(values or []):
+        pair = _mapping(value, f"{where} {index}")
+        question, answer = pair.get("question"), pair.get("answer")
+        if not (isinstance(question, str) and isinstance(answer, str) and question and answer):
+            raise DatasetError(f"{where} {index}: question and answer must be texts: {pair}")
+        pairs.append((question.strip(), answer.strip()))
+    return tuple(pairs)
