@@ -11,12 +11,14 @@ from conftest import CONTRACT_PATH
 from scipy.spatial.transform import Rotation
 
 from vla.contract import (
+    STATE_LAYOUTS,
     STATE_NAMES,
     ContractError,
     contract_from_dict,
     load_contract,
     state_vector,
 )
+from vla.control.arm import ArmController, ArmControllerConfig
 from vla.resources import contract_path, given_or_shared, shared_file
 
 
@@ -145,3 +147,27 @@ def test_installed_files_are_found_by_the_ros_environment(tmp_path, monkeypatch)
     (share / "robot.yaml").write_text("")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
     assert shared_file("extra/robot.yaml") == share / "robot.yaml"
+
+
+TURN = Rotation.from_euler("xyz", [0.2, -0.3, 0.4]).as_quat()
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        (STATE_LAYOUTS[1], [0.4, 0.1, 0.3, 0.2, -0.3, 0.4, 0.0, 0.5]),
+        (STATE_LAYOUTS[2], [0.4, 0.1, 0.3, *TURN, 0.5]),
+    ],
+)
+def test_other_layouts_of_the_state(layout, expected):
+    state = state_vector(np.array([0.4, 0.1, 0.3]), TURN, 0.04, layout, 0.08)
+    np.testing.assert_allclose(state, expected, atol=1e-9)
+    values = load_contract(contract_path("sim_panda")).to_dict() | {"state_names": list(layout)}
+    assert contract_from_dict(values).state_names == layout
+
+
+def test_actions_that_cannot_be_executed_are_refused():
+    values = load_contract(contract_path("sim_panda")).to_dict()
+    contract = contract_from_dict(values | {"representation": "delta_euler"})
+    with pytest.raises(ContractError, match="'delta_euler' cannot be executed"):
+        ArmController(ArmControllerConfig(), contract)

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from vla.rotations import (
     difference,
     from_rotation_vector,
+    matrix_to_euler,
     matrix_to_quaternion,
     multiply,
     quaternion_to_matrix,
@@ -54,3 +55,17 @@ def test_no_turn_is_no_turn():
     identity = from_rotation_vector(np.zeros(3))
     np.testing.assert_array_equal(identity, [0, 0, 0, 1])
     np.testing.assert_allclose(difference(identity, -identity), 0.0, atol=1e-12)
+
+
+@MANY
+@given(vectors)
+def test_euler_angles_are_turns_about_fixed_axes(vector):
+    matrix = Rotation.from_rotvec(vector).as_matrix()
+    again = Rotation.from_euler("xyz", matrix_to_euler(matrix))
+    assert (again * Rotation.from_rotvec(vector).inv()).magnitude() < 1e-5
+
+
+def test_a_pitch_of_a_quarter_turn_has_no_roll():
+    for pitch in (np.pi / 2, -np.pi / 2):
+        matrix = Rotation.from_euler("xyz", [0.0, pitch, 0.4]).as_matrix()
+        np.testing.assert_allclose(matrix_to_euler(matrix), [0.0, pitch, 0.4], atol=1e-6)

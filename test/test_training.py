@@ -10,18 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lerobot_files import write_v3
 from tiny_backbones import save_released
 
 from vla.checkpoint import build_model, open_checkpoint, read_weights
+from vla.contract import load_contract
 from vla.data.normalization import read_norm_stats
 from vla.data.sample import Annotation, Conversation, RobotSample
 from vla.models.backbones import build_backbone
 from vla.models.backbones.pretrained import load_pretrained
 from vla.models.config import CheckpointError, LoraConfig
-from vla.models.presets import preset
+from vla.models.presets import PRESETS, preset
 from vla.models.sequence import IGNORE
 from vla.models.tokenizer import load_tokenizer
 from vla.policy import ActionModel, Reasoner
+from vla.resources import contract_path, given_or_shared
 from vla.sim.samples import SimulatedDemonstrations
 from vla.training.batches import BatchMaker, Mixture
 from vla.training.config import (
@@ -36,8 +39,10 @@ from vla.training.config import (
 from vla.training.data import TrainingData, measure_statistics, split
 from vla.training.loop import Trainer, learning_rate, train
 from vla.training.prompts import sample_row
+from vla.training.sources import open_data
 from vla.training.stages import is_trained, start_from
 
+TRAINING_CONFIGS = Path(__file__).parents[1] / "config" / "training"
 LORA = LoraConfig(("action",), rank=4, alpha=8.0)
 BOTH = LoraConfig(("language", "action"), rank=4, alpha=8.0, gate="layer", head_width=8)
 
@@ -521,3 +526,35 @@ def test_a_run_can_start_from_a_released_backbone(config, contract, data, tmp_pa
     torch.testing.assert_close(weights[name].float(), embeddings, atol=1e-3, rtol=1e-3)
     queries = weights["reasoning.query_embedding"].float()
     assert queries.std() / embeddings.std() == pytest.approx(1.0, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "config" / "training").glob("*_*.yaml"))
+)
+def test_shipped_configurations_can_be_read(path):
+    config = read_train_config(path)
+    check_train_config(config)
+    load_contract(contract_path(config.contract))
+    for entry in config.robot:
+        if entry.mapping:
+            assert given_or_shared(entry.mapping).is_file()
+
+
+def test_a_policy_learns_from_lerobot_data(config, tmp_path):
+    """The other robot's contract: 224 px, 8 values of state, differences of Euler angles."""
+    contract = load_contract(contract_path("widowx_bridge"))
+    (tmp_path / "map.yaml").write_text("cameras: {front: camera}")
+    entry = RobotData(str(write_v3(tmp_path / "set")), "lerobot", str(tmp_path / "map.yaml"))
+    config = replace(config, robot=(entry,), augmentation=Augmentation(), steps=2, batch_size=3)
+    config = replace(config, validation_share=0.2, validate_every=2, workers=1)
+    monkey = replace(preset("test"), vlm_cameras=("front",), expert_cameras=("front",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "test", monkey)
+        figures = []
+        data = open_data(config, contract, {}, [])
+        folder = train(config, contract, data, on_step=lambda _, f: figures.append(f))
+    assert "validation/robot/flow" in figures[-1]
+    sample = data.robot.datasets[0].sample(0, np.random.default_rng(0))
+    latent = Reasoner.from_pretrained(folder).latent_action(sample.images, "pick the can")
+    model = ActionModel.from_pretrained(folder)
+    assert model.action_chunk(sample.images, sample.state, latent).shape == (16, 7)

@@ -16,11 +16,18 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vla.rotations import quaternion_to_matrix
+from vla.rotations import matrix_to_euler, quaternion_to_matrix
 
+# The state vectors that there are: the tool's position, its orientation in one form or another, the
+# gripper. The first has no angle that wraps; the others are those of Bridge and of Fractal.
 STATE_NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper_width")
+STATE_LAYOUTS = (
+    STATE_NAMES,
+    ("x", "y", "z", "roll", "pitch", "yaw", "pad", "gripper_open"),
+    ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper_closed"),
+)
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
-REPRESENTATIONS = ("delta",)
+REPRESENTATIONS = ("delta", "delta_euler")
 
 
 class ContractError(ValueError):
@@ -46,11 +53,12 @@ class CameraContract:
 class EmbodimentContract:
     """Topics, names, units and frames of one robot (REP-103: metres, radians, x forward).
 
-    rate: policy steps per second [Hz]. state_names: the state vector; r11..r32 are the first two
-    columns of the tool's rotation matrix, which has no angle that wraps. action_names: one action;
-    the gripper value is absolute, 1 open and 0 closed. representation: "delta" gives metres and a
-    rotation vector from the previous step's target, in the base frame, the first step counted from
-    the observed tool pose.
+    rate: policy steps per second [Hz]. state_names: one of STATE_LAYOUTS; r11..r32 are the first
+    two columns of the tool's rotation matrix; roll, pitch and yaw turns about the base's x, y and z
+    in that order. action_names: one action; the gripper value is absolute, 1 open and 0 closed.
+    representation: "delta" gives metres and a rotation vector from the previous step's target, in
+    the base frame, the first step counted from the observed tool pose; "delta_euler" gives
+    differences of roll, pitch and yaw instead, as Bridge has them, which only models use here.
     """
 
     name: str
@@ -157,8 +165,9 @@ def contract_from_dict(values: dict[str, Any], source: str = "contract") -> Embo
     names = [camera.name for camera in contract.cameras]
     if len(set(names)) < len(names):
         raise ContractError(f"{source}: two cameras have the same name: {', '.join(names)}")
-    if contract.state_names != STATE_NAMES:
-        raise ContractError(f"{source}: state_names must be {list(STATE_NAMES)}")
+    if contract.state_names not in STATE_LAYOUTS:
+        known = " or ".join(str(list(names)) for names in STATE_LAYOUTS)
+        raise ContractError(f"{source}: state_names must be {known}")
     if contract.action_names != ACTION_NAMES:
         raise ContractError(f"{source}: action_names must be {list(ACTION_NAMES)}")
     if contract.representation not in REPRESENTATIONS:
@@ -179,17 +188,27 @@ def load_contract(path: str | Path) -> EmbodimentContract:
 
 
 def state_vector(
-    position: np.ndarray, quaternion_xyzw: np.ndarray, gripper_width: float
+    position: np.ndarray,
+    quaternion_xyzw: np.ndarray,
+    gripper_width: float,
+    names: tuple[str, ...] = STATE_NAMES,
+    open_width: float = 0.08,
 ) -> np.ndarray:
-    """The state vector [10] of STATE_NAMES from a tool pose in the base frame and a finger opening.
+    """The state vector of one of STATE_LAYOUTS, from a tool pose in the base frame and the fingers.
 
-    position [3] in metres, unit quaternion [4] as x y z w, gripper_width in metres. Raises
-    ValueError when a value is not finite or the quaternion is not of unit length.
+    position [3] in metres, unit quaternion [4] as x y z w, gripper_width and open_width, that of an
+    open gripper, in metres. Raises ValueError when a value is not finite or the quaternion is not
+    of unit length.
     """
     values = np.concatenate([position, quaternion_xyzw, [gripper_width]]).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"end-effector pose or gripper width is not finite: {values.tolist()}")
     if abs(np.linalg.norm(values[3:7]) - 1.0) > 1e-2:
         raise ValueError(f"end-effector quaternion is not of unit length: {values[3:7].tolist()}")
+    openness = float(np.clip(gripper_width / open_width, 0.0, 1.0))
+    if "qx" in names:
+        return np.concatenate([values[:7], [1.0 - openness]])
     matrix = quaternion_to_matrix(values[3:7])
+    if "roll" in names:
+        return np.concatenate([values[:3], matrix_to_euler(matrix), [0.0, openness]])
     return np.concatenate([values[:3], matrix[:, 0], matrix[:, 1], values[7:]])

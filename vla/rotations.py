@@ -62,3 +62,15 @@ def difference(target: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """Rotation vector [3], in the base frame, that turns `origin` into `target`."""
     x, y, z, w = origin
     return rotation_vector(multiply(target, np.array([-x, -y, -z, w])))
+
+
+def matrix_to_euler(matrix: np.ndarray) -> np.ndarray:
+    """Roll, pitch and yaw [3] of a rotation matrix [3, 3]: turns about the fixed x, y and z axes.
+
+    Where the pitch is a quarter turn, roll is taken to be 0.
+    """
+    pitch = np.arcsin(np.clip(-matrix[2, 0], -1.0, 1.0))
+    if abs(matrix[2, 0]) > 1.0 - 1e-9:
+        return np.array([0.0, pitch, np.arctan2(-matrix[0, 1], matrix[1, 1])])
+    roll = np.arctan2(matrix[2, 1], matrix[2, 2])
+    return np.array([roll, pitch, np.arctan2(matrix[1, 0], matrix[0, 0])])

@@ -225,7 +225,13 @@ class Perception(ManagedNode):
             )
         try:
             position, quaternion = pose_to_arrays(pose.pose)
-            state = state_vector(position, quaternion, width)
+            state = state_vector(
+                position,
+                quaternion,
+                width,
+                self._contract.state_names,
+                self._contract.gripper_open_width,
+            )
         except ValueError as error:
             raise BadInput("bad_pose", f"'{contract.end_effector_pose_topic}': {error}") from error
         observation.state_stamp = nanoseconds_to_stamp(arm_stamp)

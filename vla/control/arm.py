@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vla.contract import EmbodimentContract
+from vla.contract import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory
 from vla.control.kinematics import DifferentialIK
 from vla.rotations import difference, from_rotation_vector, multiply
@@ -77,6 +77,11 @@ class ArmController:
     """Executes the newest chunk by time, within limits; holds when there is none."""
 
     def __init__(self, config: ArmControllerConfig, contract: EmbodimentContract):
+        if contract.representation != "delta":
+            raise ContractError(
+                f"contract '{contract.name}': actions of representation "
+                f"'{contract.representation}' cannot be executed; the controller takes 'delta'"
+            )
         self.config = config
         self.contract = contract
         self.kinematics = DifferentialIK(

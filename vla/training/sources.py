@@ -5,8 +5,10 @@ from __future__ import annotations
 from vla.contract import EmbodimentContract
 from vla.data.conversations import LlavaConversations
 from vla.data.frames import Shard, read_dataset
+from vla.data.lerobot import LeRobotEpisodes, read_mapping
 from vla.data.sample import ConversationDataset, RobotDataset
 from vla.models.config import CheckpointError
+from vla.resources import given_or_shared
 from vla.sim.samples import SimulatedDemonstrations
 from vla.sim.scene_conversations import SceneConversations
 from vla.training.config import ConversationData, RobotData, TrainConfig
@@ -48,14 +50,9 @@ def open_robot(
         shards = read_dataset(entry.path, contract)
         return SimulatedDemonstrations(shards, contract, views, entry.annotations == TRUTH)
     if entry.kind == "lerobot":
-        from vla.data.lerobot import open_lerobot
-
-        return open_lerobot(entry.path, entry.mapping, contract, entry.annotations)
-    if entry.kind == "bags":
-        from vla.data.episode_bags import open_bags
-
-        return open_bags(entry.path, contract)
-    raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot, bags")
+        mapping = read_mapping(given_or_shared(entry.mapping))
+        return LeRobotEpisodes(entry.path, mapping, contract, entry.annotations)
+    raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot")
 
 
 def open_conversations(
