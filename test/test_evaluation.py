@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from vla.checkpoint import build_model, open_checkpoint
+from vla.cli import evaluate as evaluate_command
 from vla.cli.parser import main
 from vla.evaluation.benchmark import (
+    EvaluationError,
     EvaluationSettings,
     SeedResult,
     evaluate,
@@ -20,9 +22,19 @@ from vla.evaluation.benchmark import (
     summarize,
     table,
     wilson_interval,
+    worded_scenes,
+)
+from vla.evaluation.question_answering import (
+    evaluate_questions,
+    normalized,
+    question_report,
+    question_table,
+    score,
 )
 from vla.models.config import CheckpointError
 from vla.policy import ActionModel, Reasoner
+from vla.sim.questions import QUESTION_KINDS
+from vla.sim.wording import WORDINGS
 from vla.training.config import TrainConfig, write_train_config
 
 SHORT = EvaluationSettings(time_limit=1.0)
@@ -102,6 +114,94 @@ def test_evaluating_nothing_useful_is_refused(tmp_path):
         evaluate(tmp_path, ["pick"], range(1), SHORT)
 
 
+# Wordings and questions
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_scenes_keep_their_task_in_other_words(simulator, wording):
+    direct = dict(worded_scenes(simulator, "place", range(20, 26), "direct"))
+    runs = [dict(worded_scenes(simulator, "place", range(20, 26), wording)) for _ in range(2)]
+    assert runs[0] == runs[1] and len(runs[0]) == 6
+    for seed, task in runs[0].items():
+        plain = direct.get(seed) or simulator.reset(seed, "place")
+        assert task.text() == plain.text() and task.answer() == plain.answer()
+        assert (task.instruction == plain.instruction) == (wording == "direct")
+
+
+def test_scenes_without_the_wording_make_way_for_further_ones(simulator, monkeypatch):
+    def only_even(task, places, wording, generator, split):
+        assert split == "test" and wording == "attribute" and len(places) >= 2
+        return replace(task, instruction="that one") if next(turn) % 2 == 0 else None
+
+    turn = iter(range(100))
+    monkeypatch.setattr("vla.evaluation.benchmark.reworded_task", only_even)
+    found = [seed for seed, _ in worded_scenes(simulator, "pick", range(5, 8), "attribute")]
+    assert found == [5, 7, 9]
+    monkeypatch.setattr("vla.evaluation.benchmark.reworded_task", lambda *_, **__: None)
+    with pytest.raises(EvaluationError, match="only 0 of the scenes up to seed 25 allow"):
+        list(worded_scenes(simulator, "pick", range(5, 6), "attribute"))
+
+
+def test_unknown_wordings_are_refused(checkpoint):
+    with pytest.raises(EvaluationError, match="unknown wording 'poem'; known: direct"):
+        evaluate(checkpoint, ["pick"], range(1), replace(SHORT, wording="poem"))
+    assert evaluate_command.WORDINGS == WORDINGS
+
+
+class Knowing:
+    """Answers from a list of the right ones, and all but some kinds wrongly."""
+
+    def __init__(self, asked, known):
+        self.answers = {
+            (entry.question, entry.truth): entry.truth.upper()
+            for entry in asked
+            if entry.kind in known
+        }
+        self.seen = []
+
+    def ask(self, images, question):
+        self.seen.append((set(images), images["front"].shape))
+        found = [truth for (asked, truth) in self.answers if asked == question]
+        return found[0].replace(" .", ".") if len(found) == 1 else "I do not know"
+
+
+def test_questions_count_per_kind(contract):
+    first = evaluate_questions(Knowing([], ()), contract, 2, first_seed=40)
+    assert not any(entry.right for entry in first)
+    assert [entry.asked for entry in score(first)] == [2] * len(QUESTION_KINDS) + [28]
+    kinds = ("drawer", "extreme")
+    knowing = Knowing(first, ("extreme",))
+    again = evaluate_questions(knowing, contract, 1, first_seed=40, kinds=kinds)
+    assert [(entry.kind, entry.right) for entry in again] == [("drawer", False), ("extreme", True)]
+    assert knowing.seen == [({"front", "wrist"}, (96, 96, 3))] * 2
+    drawer, extreme, whole = score(again)
+    assert (drawer.right, extreme.right, whole.right, whole.asked) == (0, 1, 1, 2)
+    assert (whole.share_low, whole.share_high) == wilson_interval(1, 2)
+    assert "50%" in question_table(score(again)).splitlines()[-1]
+    written = json.loads(json.dumps(question_report("abc", again)))
+    assert written["checkpoint_id"] == "abc" and len(written["questions"]) == 2
+    assert written["kinds"][-1]["kind"] == "all"
+
+
+def test_questions_stay_off_the_scenes_of_training(contract):
+    with pytest.raises(EvaluationError, match="are not all below 1000000"):
+        evaluate_questions(Knowing([], ()), contract, 10, first_seed=999_950)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Yes, the drawer is open.", "yes , the drawer is open .", True),
+        ("  the red   can", "the red can .", True),
+        ("the red can?", "the red can .", True),
+        ("a red can and a blue can .", "a blue can and a red can .", False),
+        ("", "the red can .", False),
+    ],
+)
+def test_spelling_makes_no_answer_wrong(one, other, same):
+    assert (normalized(one) == normalized(other)) == same
+
+
 # Commands
 
 
@@ -147,6 +247,28 @@ def test_eval_errors(arguments, says, capsys):
     joined = [f"{arguments[0]}={arguments[1]}"]
     assert main(["eval", *joined]) == 2
     assert says in one_line(capsys)
+
+
+def test_eval_rewords_and_asks(checkpoint, tmp_path, capsys, monkeypatch):
+    episodes, questions = tmp_path / "episodes.json", tmp_path / "questions.json"
+    common = ["eval", "--checkpoint", str(checkpoint)]
+    status = main(
+        [*common, "--family", "pick", "--seeds", "5:6", "--time-limit", "0", "--think",
+         "--wording", "implied", "--json", str(episodes)]
+    )  # fmt: skip
+    assert status == 0
+    written = json.loads(episodes.read_text())
+    assert written["settings"]["wording"] == "implied"
+    assert len(written["episodes"]) == 1 and written["episodes"][0]["answered_right"] is False
+    monkeypatch.setattr(Reasoner, "ask", lambda *_: "Two.")
+    assert main([*common, "--questions", "1", "--json", str(questions)]) == 0
+    out = capsys.readouterr().out
+    assert "extreme" in out and "asked  right" in out
+    assert len(json.loads(questions.read_text())["questions"]) == len(QUESTION_KINDS)
+    assert main([*common, "--questions", "0"]) == 2
+    assert "--questions takes a number from 1 on, got 0" in one_line(capsys)
+    assert main([*common, "--questions", "1", "--seeds", "999999:1000000"]) == 2
+    assert "are not all below 1000000" in one_line(capsys)
 
 
 def test_info_counts_every_parameter_once(checkpoint, capsys, contract):

@@ -11,13 +11,18 @@ from vla.cli.errors import CommandError
 DESCRIPTION = """\
 Measure a checkpoint in the simulator, in process: success per task family with its 95% interval,
 how often another object than the named one was taken, and with --think how often the answer was
-right.
+right. --wording gives the tasks in sentences that training never has: in other words, by what is
+the object's alone, by what it is not, or as a situation from which the task follows.
+--questions asks about scenes instead, and moves nothing.
 
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
   vla eval --family pick --seeds 0:20 --json output/pick.json
   vla eval --checkpoint runs/nano/checkpoint --think --video output/eval.mp4
+  vla eval --wording implied --think --seeds 0:50
+  vla eval --questions 50 --json output/questions.json
 """
+WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
 DEFAULT_CHECKPOINT = "checkpoints/nano"
 
 
@@ -34,6 +39,9 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--family", action="append", help="task family; repeatable (default: all)")
     parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (0:100)")
+    parser.add_argument(
+        "--wording", choices=WORDINGS, default="direct", help="of the instructions (direct)"
+    )
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
     parser.add_argument("--steps-per-chunk", type=int, default=3, help="steps executed of a chunk")
     parser.add_argument("--delay-steps", type=int, default=2, help="steps until a chunk arrives")
@@ -43,6 +51,9 @@ def add_parser(subparsers) -> None:
         default=20.0,
         metavar="SECONDS",
         help="simulated time per episode (20); 0 with --think judges the answers alone",
+    )
+    parser.add_argument(
+        "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", metavar="FILE", help="write per-seed results and the summary")
@@ -62,11 +73,14 @@ def _seeds(text: str) -> range:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
-    """Runs the episodes, prints the table, writes the files."""
+    """Runs the episodes or asks the questions, prints the table, writes the files."""
+    if arguments.questions is not None:
+        return _ask_questions(arguments)
     from tqdm import tqdm
 
     from vla.checkpoint import open_checkpoint
     from vla.evaluation.benchmark import (
+        EvaluationError,
         EvaluationSettings,
         evaluate,
         report,
@@ -87,6 +101,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         steps_per_chunk=arguments.steps_per_chunk,
         delay_steps=arguments.delay_steps,
         time_limit=arguments.time_limit,
+        wording=arguments.wording,
     )
     recorder = _VideoRecorder(arguments.video) if arguments.video else None
     try:
@@ -101,18 +116,57 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
                 lambda result: progress.update(),
                 recorder.add if recorder else None,
             )
-    except CheckpointError as error:
+    except (CheckpointError, EvaluationError) as error:
         raise CommandError(str(error)) from error
     finally:
         if recorder:
             recorder.close()
     print(table(summarize(results)))
-    if arguments.json:
-        path = Path(arguments.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report(checkpoint_id, settings, results), indent=1) + "\n")
-        print(f"written: {path}")
+    _write(arguments.json, report(checkpoint_id, settings, results))
     return 0
+
+
+def _ask_questions(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from vla.evaluation.benchmark import EvaluationError
+    from vla.evaluation.question_answering import (
+        evaluate_questions,
+        question_report,
+        question_table,
+        score,
+    )
+    from vla.models.config import CheckpointError
+    from vla.policy import Reasoner
+    from vla.resources import given_or_shared
+    from vla.sim.questions import QUESTION_KINDS
+
+    if arguments.questions < 1:
+        raise CommandError(f"--questions takes a number from 1 on, got {arguments.questions}")
+    first = _seeds(arguments.seeds)[0]
+    try:
+        reasoner = Reasoner.from_pretrained(given_or_shared(arguments.checkpoint), arguments.device)
+        with tqdm(total=arguments.questions * len(QUESTION_KINDS), unit="question") as progress:
+            asked = evaluate_questions(
+                reasoner,
+                reasoner.contract,
+                arguments.questions,
+                first,
+                on_answer=lambda entry: progress.update(),
+            )
+    except (CheckpointError, EvaluationError) as error:
+        raise CommandError(str(error)) from error
+    print(question_table(score(asked)))
+    _write(arguments.json, question_report(reasoner.checkpoint_id, asked))
+    return 0
+
+
+def _write(file: str | None, content: dict[str, object]) -> None:
+    if file:
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"written: {path}")
 
 
 class _VideoRecorder:

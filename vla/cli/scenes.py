@@ -56,7 +56,8 @@ def run_scenes(arguments: argparse.Namespace) -> int:
     """Makes what is missing, and exports it where asked to."""
     from vla.contract import load_contract
     from vla.resources import contract_path
-    from vla.sim.scenes import SceneConfig, export_llava, open_scenes
+    from vla.sim.scene_conversations import SceneConversations, export_llava
+    from vla.sim.scenes import SceneConfig
 
     if arguments.count < 1:
         raise CommandError(f"--count takes a number from 1 on, got {arguments.count}")
@@ -66,7 +67,8 @@ def run_scenes(arguments: argparse.Namespace) -> int:
         contract = load_contract(contract_path(arguments.contract))
         config = SceneConfig(scenes=arguments.count)
         make_missing_scenes(contract, config, arguments.out, arguments.workers)
-        scenes = open_scenes(arguments.out, contract)
+        camera = contract.cameras[0].name
+        scenes = SceneConversations(arguments.out, contract, camera)
     except ValueError as error:
         raise CommandError(str(error)) from error
     print(f"{len(scenes)} scenes to ask about in {arguments.out}")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.policy import ActionModel, Reasoner
-from vla.sim.demonstrations import observation_of
+from vla.sim.demonstrations import object_places, observation_of
 from vla.sim.rollout import ChunkPolicy, run_episode
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import Task
+from vla.sim.wording import WORDINGS, reworded_task
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot be run as asked."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class EvaluationSettings:
 
     steps_per_chunk: policy steps executed of each chunk. delay_steps: policy steps between an
     observation and its chunk. latent_every: chunks that share one latent action. think: answer in
-    text first, and act on the answer.
+    text first, and act on the answer. wording: of the instructions, see vla.sim.wording; other ones
+    than "direct" are of the sentences that training never has.
     """
 
     think: bool = False
@@ -59,6 +66,7 @@ class EvaluationSettings:
     delay_steps: int = 2
     latent_every: int = 1
     time_limit: float = 20.0
+    wording: str = "direct"
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -70,6 +78,32 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def worded_scenes(
+    simulator: TableTopSimulator, family: str, seeds: range, wording: str
+) -> Iterator[tuple[int, Task]]:
+    """Lays out one scene after the other and gives each one's seed and task.
+
+    A scene without an instruction of the wording is passed over, and one of a further seed comes in
+    its place, so that there are as many as seeds. Raises EvaluationError where too few scenes have
+    one.
+    """
+    found, last = 0, seeds[-1] + 20 * len(seeds)
+    for seed in chain(seeds, range(seeds[-1] + 1, last + 1)):
+        task: Task | None = simulator.reset(seed, family)
+        if wording != "direct":
+            generator = np.random.default_rng([seed, sum(family.encode()), WORDINGS.index(wording)])
+            places = object_places(simulator)
+            task = reworded_task(task, places, wording, generator, split="test")
+        if task is not None:
+            found += 1
+            yield seed, task
+        if found == len(seeds):
+            return
+    raise EvaluationError(
+        f"only {found} of the scenes up to seed {last} allow the wording '{wording}'"
+    )
 
 
 def learned_policy(
@@ -102,7 +136,12 @@ def evaluate(
     on_result: Callable[[SeedResult], None] | None = None,
     on_step: Callable[[TableTopSimulator], None] | None = None,
 ) -> list[SeedResult]:
-    """Runs a checkpoint on every family and seed. Raises CheckpointError where it can't be used."""
+    """Runs a checkpoint on every family and seed, or further seeds, see worded_scenes.
+
+    Raises CheckpointError where it can't be used, EvaluationError for an unknown wording.
+    """
+    if settings.wording not in WORDINGS:
+        raise EvaluationError(f"unknown wording '{settings.wording}'; known: {', '.join(WORDINGS)}")
     reasoner = Reasoner.from_pretrained(checkpoint, device)
     action_model = ActionModel.from_pretrained(checkpoint, device)
     contract = action_model.contract
@@ -110,8 +149,7 @@ def evaluate(
     controller = ArmController(ArmControllerConfig(), contract)
     results = []
     for family in families:
-        for seed in seeds:
-            task = simulator.reset(seed, family)
+        for seed, task in worded_scenes(simulator, family, seeds, settings.wording):
             answer, right, response = "", None, None
             if settings.think:
                 images, _ = observation_of(simulator, contract)

@@ -121,7 +121,13 @@ def observation_of(
         camera.name: prepare_image(simulator.render(camera.name), camera)
         for camera in contract.cameras
     }
-    return images, state_vector(*simulator.end_effector_pose(), simulator.gripper_width)
+    state = state_vector(
+        *simulator.end_effector_pose(),
+        simulator.gripper_width,
+        contract.state_names,
+        contract.gripper_open_width,
+    )
+    return images, state
 
 
 def record(

@@ -7,8 +7,9 @@ import numpy as np
 from vla.contract import EmbodimentContract
 from vla.data.frames import Shard
 from vla.data.language_motion import motion_words
-from vla.data.sample import RobotSample
+from vla.data.sample import Annotation, RobotSample
 from vla.rotations import from_rotation_vector, multiply, quaternion_to_matrix
+from vla.sim.annotations import annotate
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import phrase, task_of_answer
 from vla.training.grounding import CameraView, place_pixels
@@ -52,10 +53,16 @@ class SimulatedDemonstrations:
             actions=shard.action[row],
             instruction=phrase(task, generator),
             motion=motion_of_chunk(shard.action[row]),
+            annotation=self._annotation(shard, row, generator) if self.annotated else None,
             answer=words.answer,
             places=dict(zip(self.cameras, self._places[number][row], strict=True)),
             source=f"{shard.folder}, episode {shard.episode[row]}, frame {row}",
         )
+
+    def _annotation(self, shard: Shard, row: int, generator: np.random.Generator) -> Annotation:
+        episode = int(shard.episode[row])
+        first = int(np.searchsorted(shard.episode, episode))
+        return annotate(shard.episodes[episode], generator, float(shard.drawer_opening[first]))
 
     def states(self) -> np.ndarray:
         """States [N, S]."""

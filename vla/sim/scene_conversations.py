@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError, EpisodeWords
@@ -70,3 +72,26 @@ class SceneConversations:
         points = np.array([[*place, _HEIGHTS[name.split()[-1]]] for name, place in places.items()])
         pixels = self._view.project(points, np.zeros((len(points), 10)))
         return dict(zip(places, map(tuple, pixels), strict=True))
+
+
+def export_llava(conversations: SceneConversations, folder: str | Path, seed: int = 0) -> Path:
+    """Writes conversations in LLaVA's format and returns the file: JSON beside PNG images.
+
+    folder: must not exist yet; gets `conversations.json` and `images/`. Raises FileExistsError.
+    """
+    folder = Path(folder)
+    (folder / "images").mkdir(parents=True)
+    generator, entries = np.random.default_rng(seed), []
+    for index in range(len(conversations)):
+        talk = conversations.sample(index, generator)
+        name = f"{index:06d}.png"
+        Image.fromarray(talk.image).save(folder / "images" / name)
+        turns: list[dict[str, str]] = []
+        for question, answer in talk.turns:
+            start = "" if turns else "<image>\n"
+            turns.append({"from": "human", "value": start + question})
+            turns.append({"from": "gpt", "value": answer})
+        entries.append({"id": f"{index:06d}", "image": f"images/{name}", "conversations": turns})
+    path = folder / "conversations.json"
+    path.write_text(json.dumps(entries, indent=1))
+    return path

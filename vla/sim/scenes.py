@@ -15,15 +15,12 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from PIL import Image
 
 from vla.contract import EmbodimentContract, contract_from_dict
 from vla.data.frames import DatasetError, EpisodeWords
-from vla.data.sample import Conversation
 from vla.observation import prepare_image
 from vla.sim import panda
 from vla.sim.demonstrations import landmark_places, object_places, run_jobs
-from vla.sim.questions import ask_about
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import FAMILIES
 
@@ -241,85 +238,3 @@ def read_scene_shard(
     if len(images) != len(scenes):
         raise DatasetError(f"shard {folder}: {len(images)} images of {len(scenes)} scenes")
     return images, scenes
-
-
-class SceneConversations:
-    """Scenes as conversations: questions and answers about an image, drawn anew each time.
-
-    images: of one camera, per shard uint8 [N, H, W, 3]. fixed: the camera stands still, so that an
-    image shows where things stand as the robot sees it. turns: at most so many questions to one
-    image. Scenes in which an object can just barely be seen are left out.
-    """
-
-    def __init__(
-        self,
-        images: list[np.ndarray],
-        scenes: list[list[Scene]],
-        camera: str,
-        fixed: bool,
-        turns: int = 4,
-    ):
-        self.images, self.fixed, self.turns, self.camera = images, fixed, turns, camera
-        self._entries = [
-            (shard, row, scene, words)
-            for shard, entries in enumerate(scenes)
-            for row, scene in enumerate(entries)
-            if (words := scene.visible(camera)) is not None
-        ]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def sample(self, index: int, generator: np.random.Generator) -> Conversation:
-        """One image and questions about it, no question twice."""
-        shard, row, scene, words = self._entries[index]
-        opening = scene.drawer_opening if self.fixed else None
-        turns: dict[str, str] = {}
-        for _ in range(int(generator.integers(1, self.turns + 1))):
-            question, answer = ask_about(words, opening, generator, still=self.fixed)
-            turns[question] = answer
-        source = f"scene {scene.seed}, camera {self.camera}"
-        return Conversation(np.array(self.images[shard][row]), tuple(turns.items()), source)
-
-
-def open_scenes(
-    folder: str | Path, contract: EmbodimentContract, camera: str | None = None, turns: int = 4
-) -> SceneConversations:
-    """All finished shards of a folder, seen by a camera, by default the contract's first one.
-
-    That one is taken for a camera that stands still. Raises DatasetError when there are no shards
-    or one is damaged, ContractError for another robot's.
-    """
-    first = contract.cameras[0].name
-    camera = camera or first
-    shards = sorted(
-        path for path in Path(folder).glob("shard-*") if path.is_dir() and path.suffix != ".part"
-    )
-    if not shards:
-        raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
-    opened = [read_scene_shard(path, contract, camera) for path in shards]
-    images, scenes = ([entry[part] for entry in opened] for part in range(2))
-    return SceneConversations(images, scenes, camera, camera == first, turns)
-
-
-def export_llava(conversations: SceneConversations, folder: str | Path, seed: int = 0) -> Path:
-    """Writes conversations in LLaVA's format and returns the file: JSON beside PNG images.
-
-    folder: must not exist yet; gets `conversations.json` and `images/`. Raises FileExistsError.
-    """
-    folder = Path(folder)
-    (folder / "images").mkdir(parents=True)
-    generator, entries = np.random.default_rng(seed), []
-    for index in range(len(conversations)):
-        talk = conversations.sample(index, generator)
-        name = f"{index:06d}.png"
-        Image.fromarray(talk.image).save(folder / "images" / name)
-        turns: list[dict[str, str]] = []
-        for question, answer in talk.turns:
-            start = "" if turns else "<image>\n"
-            turns.append({"from": "human", "value": start + question})
-            turns.append({"from": "gpt", "value": answer})
-        entries.append({"id": f"{index:06d}", "image": f"images/{name}", "conversations": turns})
-    path = folder / "conversations.json"
-    path.write_text(json.dumps(entries, indent=1))
-    return path

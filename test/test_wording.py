@@ -1,0 +1,302 @@
+"""Reworded instructions: each means one task of its scene, and test sentences are new."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from random_scenes import NAMES, possible_tasks, random_scene
+
+from vla.sim import references, sentences
+from vla.sim.references import SPLITS, attribute_references, contrasts, negative_references
+from vla.sim.tasks import Task, phrase
+from vla.sim.wording import NEW_WORDINGS, WORDINGS, reword, reworded_task
+
+BANKS = {name: bank for name, bank in vars(sentences).items() if name.isupper()}
+NOUN, NAME = r"(?P<noun>object|block|can)", r"(?P<other>\w+ (?:block|can))"
+ROBOT = r"(?:the robot|you)"
+AXES = {"left": (0, 1), "right": (0, -1), "near": (-1, 0), "far": (1, 0)}
+
+
+def templates(split: str) -> list[str]:
+    found = list(sentences.DRAWER[split])
+    for name, bank in BANKS.items():
+        if name != "DRAWER":
+            found += [text for family in bank.values() for text in family[split]]
+    return found
+
+
+# What a reference means, derived from its text alone
+
+
+def foremost(places: dict, direction: str) -> set[str]:
+    """Everything that nothing is clearly ahead of."""
+    rank = {name: np.dot(place, AXES[direction]) for name, place in places.items()}
+    return {name for name in rank if rank[name] > max(rank.values()) - 0.0399}
+
+
+def nearest(places: dict, point) -> set[str]:
+    distance = {name: np.hypot(*np.subtract(place, point)) for name, place in places.items()}
+    return {name for name in distance if distance[name] < min(distance.values()) + 0.0399}
+
+
+def meant(text: str, objects: dict) -> set[str]:
+    """The objects that a reference fits, by a reading of its own."""
+
+    def of(noun: str) -> dict:
+        return {n: p for n, p in objects.items() if noun in ("object", n.split()[1])}
+
+    def read(pattern: str) -> re.Match | None:
+        return re.fullmatch(pattern.replace("NOUN", NOUN).replace("NAME", NAME), text)
+
+    if m := read(r"the (?P<side>left|right)most NOUN"):
+        return foremost(of(m["noun"]), m["side"])
+    if m := read(r"the NOUN (?:that is )?farthest to the (?P<side>left|right)"):
+        return foremost(of(m["noun"]), m["side"])
+    if m := read(rf"the NOUN (?:that is )?(?:nearest|closest) to {ROBOT}"):
+        return foremost(of(m["noun"]), "near")
+    if m := read(rf"the NOUN (?:that is )?farthest (?:away )?from {ROBOT}"):
+        return foremost(of(m["noun"]), "far")
+    if m := read(r"the NOUN (?:that is )?(?:nearest|closest) to the NAME"):
+        rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
+        return nearest(rest, objects[m["other"]])
+    if m := read(r"the NOUN (?:that is )?(?:to the )?(?P<side>left|right) of the NAME"):
+        sign = 1 if m["side"] == "left" else -1
+        y = objects[m["other"]][1]
+        rest = {n: sign * (p[1] - y) for n, p in of(m["noun"]).items() if n != m["other"]}
+        assert all(abs(distance) >= 0.0399 for distance in rest.values())
+        return {name for name, distance in rest.items() if distance > 0}
+    if m := read(r"the (?P<side>left|right) NOUN") or read(
+        r"the NOUN (?:that is )?on the (?P<side>left|right)"
+    ):
+        assert len(of(m["noun"])) == 2, "one of two"
+        return foremost(of(m["noun"]), m["side"])
+    if m := read(r"the NOUN (?:that is )?(?P<by>closer to you|farther from you|farther away)"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "near" if m["by"].startswith("closer") else "far")
+    if m := read(r"the nearer NOUN"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "near")
+    if m := read(r"the middle NOUN") or read(r"the NOUN (?:that is )?in the middle"):
+        row = of(m["noun"])
+        assert len(row) == 3
+        return set(row) - foremost(row, "left") - foremost(row, "right")
+    if m := read(r"the only NOUN(?: on the table)?") or read(r"the one NOUN that is on the table"):
+        return set(of(m["noun"]))
+    if m := read(r"the only (?P<look>round|tall|square|low) object"):
+        return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
+    if m := read(r"the object that is (?:the )?(?P<look>round|tallest|square|lowest)"):
+        return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
+    if m := read(r"the (?P<look>tallest|lowest) object"):
+        return set(of("can" if m["look"] == "tallest" else "block"))
+    if m := read(r"the NOUN (?:that|which) is not on the (?P<side>left|right)"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "left" if m["side"] == "right" else "right")
+    if m := read(r"the (?:only )?object (?:that|which) is not a (?P<kind>block|can)"):
+        return {name for name in objects if not name.endswith(m["kind"])}
+    if m := read(
+        r"the (?:only )?NOUN (?:that|which) is (?:not|neither) (?P<one>\w+)"
+        r"(?: (?:nor|and not) (?P<two>\w+))?"
+    ):
+        return {n for n in of(m["noun"]) if n.split()[0] not in (m["one"], m["two"])}
+    m = (
+        read(r"the only (?P<color>\w+) object")
+        or read(r"the (?P<color>\w+) one")
+        or read(r"the object that is (?P<color>\w+)")
+    )
+    assert m, text
+    return {name for name in objects if name.split()[0] == m["color"]}
+
+
+def test_every_reference_fits_exactly_one_object():
+    generator = np.random.default_rng(0)
+    seen = {split: Counter() for split in SPLITS}
+    for _ in range(300):
+        objects = random_scene(generator).objects
+        for split in SPLITS:
+            for find in (attribute_references, negative_references):
+                for reference in find(objects, split):
+                    assert meant(reference.text, objects) == {reference.name}, (
+                        reference, objects,
+                    )  # fmt: skip
+                    seen[split][find.__name__, reference.by] += 1
+    for split in SPLITS:
+        assert set(seen[split]) == {
+            *(("attribute_references", by) for by in ("place", "neighbor", "kind", "shape")),
+            ("attribute_references", "color"),
+            *(("negative_references", by) for by in ("place", "kind", "color")),
+        }
+        assert min(seen[split].values()) > 30
+
+
+def read_sentence(text: str, bank: dict, task: Task, split: str) -> re.Match | None:
+    """How a template of the bank fits an instruction."""
+    where = {"bowl": "in the bowl", "plate": "on the plate", "": "nowhere"}[task.destination]
+    for template in bank[task.family][split]:
+        pattern = re.escape(template).replace(r"\{d\}", where)
+        pattern = pattern.replace(r"\{e\}", "(?:in|on) the (?:bowl|plate)")
+        for slot in ("x", "other"):
+            pattern = pattern.replace(rf"\{{{slot}\}}", f"(?P<{slot}>.+)")
+        if match := re.fullmatch(pattern, text):
+            return match
+    return None
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_attribute_and_negation_single_out_the_target(split):
+    generator = np.random.default_rng(1)
+    kinds = Counter()
+    for _ in range(150):
+        objects = random_scene(generator).objects
+        for name in objects:
+            task = Task("place", name, "bowl") if generator.random() < 0.5 else Task("pick", name)
+            text = reword(task, objects, "attribute", generator, split)
+            if text is not None:
+                match = read_sentence(text, sentences.REFERRING, task, split)
+                assert meant(match["x"], objects) == {name}, (text, objects)
+                kinds["attribute"] += 1
+            text = reword(task, objects, "negation", generator, split)
+            if match := read_sentence(text, sentences.CONTRAST, task, split):
+                noun = match["x"].removeprefix("the other ")
+                group = [n for n in objects if noun in ("object", n.split()[1])]
+                assert [n for n in group if n != match["other"]] == [name], (text, objects)
+                kinds["contrast"] += 1
+            elif match := read_sentence(text, sentences.NOTHING_BUT, task, split):
+                assert match["x"] == f"the {name}"
+                kinds["nothing but"] += 1
+            else:
+                match = read_sentence(text, sentences.REFERRING, task, split)
+                assert meant(match["x"], objects) == {name}, (text, objects)
+                kinds["negation"] += 1
+    assert min(kinds.values()) > 25 and kinds["attribute"] > 400, kinds
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_no_instruction_means_two_tasks_of_a_scene(wording):
+    generator = np.random.default_rng(2)
+    for _ in range(12):
+        words = random_scene(generator)
+        meaning: dict[str, Task] = {}
+        for task in possible_tasks(words):
+            for split in SPLITS:
+                for _ in range(12):
+                    text = reword(task, words.objects, wording, generator, split)
+                    if text is not None:
+                        assert meaning.setdefault(text, task) == task, text
+
+
+def test_words_of_the_task_are_not_in_a_paraphrase():
+    plain = {
+        "pick": {"pick", "grab", "take", "lift", "get", "grasp", "hold", "fetch"},
+        "place": {"put", "place", "drop", "set", "move"},
+        "open_drawer": {"open", "pull", "slide"},
+        "close_drawer": {"close", "shut", "push", "closed"},
+    }
+    generator = np.random.default_rng(3)
+    for _ in range(30):
+        words = random_scene(generator)
+        for task in possible_tasks(words):
+            text = reword(task, words.objects, "paraphrase", generator, "train")
+            said = set(text.split())
+            assert not said & (plain[task.family] | {"block", "can", "cube", "tin"}), text
+
+
+def test_implied_goals_do_not_command():
+    generator = np.random.default_rng(4)
+    one_can = {"red can": [0.5, 0.0], "blue block": [0.5, -0.2]}
+    two_cans = {"red can": [0.5, 0.0], "blue can": [0.5, -0.2]}
+    said = {
+        len(objects): {
+            reword(Task("pick", "red can"), scene, "implied", generator) for _ in range(200)
+        }
+        for objects, scene in (("a", one_can), ("ab", two_cans))
+    }
+    assert "i am thirsty" in said[1] and "i am thirsty" not in said[2]
+    assert "i need something red" in said[1] & said[2]
+    twins = {"red can": [0.5, 0.0], "red block": [0.5, -0.2]}
+    texts = {reword(Task("pick", "red can"), twins, "implied", generator) for _ in range(200)}
+    assert not any("something red" in text for text in texts)
+
+
+def test_test_sentences_are_new_and_their_words_mostly_known():
+    assert not set(templates("train")) & set(templates("test"))
+    forms = {split: set() for split in SPLITS}
+    for bank in vars(references).values():
+        if isinstance(bank, dict):
+            for entry in [bank, *bank.values()]:
+                for split in SPLITS:
+                    if isinstance(entry, dict) and split in entry:
+                        forms[split] |= set(entry[split])
+    assert len(forms["test"]) > 15 and not forms["train"] & forms["test"]
+    generator = np.random.default_rng(5)
+    said = {split: set() for split in SPLITS}
+    for _ in range(60):
+        words = random_scene(generator)
+        for task in possible_tasks(words):
+            said["train"].add(phrase(task, generator))
+            for wording in NEW_WORDINGS:
+                for split in SPLITS:
+                    said[split].add(reword(task, words.objects, wording, generator, split) or "")
+    known = {word for text in said["train"] for word in text.split()}
+    heard = [word for text in said["test"] for word in text.split()]
+    assert len(set(heard) - known) <= 6
+    assert np.mean([word in known for word in heard]) > 0.95
+    assert len(said["test"] & said["train"]) <= 1, "the empty text at most"
+
+
+def test_instructions_vary_and_are_plain_words():
+    generator = np.random.default_rng(6)
+    words = random_scene(generator)
+    for task in possible_tasks(words):
+        for wording in NEW_WORDINGS:
+            texts = {reword(task, words.objects, wording, generator) for _ in range(300)} - {None}
+            assert len(texts) >= 5, (task, wording)
+            for text in texts:
+                assert text == text.lower() and re.fullmatch(r"[a-z]+( ([a-z]+|[,?]))*", text)
+                assert "{" not in text
+
+
+def test_instructions_depend_on_the_generator_alone():
+    words = random_scene(np.random.default_rng(7))
+    task = Task("pick", next(iter(words.objects)))
+    runs = [
+        [reword(task, words.objects, wording, generator) for wording in WORDINGS for _ in range(20)]
+        for generator in (np.random.default_rng(8), np.random.default_rng(8))
+    ]
+    assert runs[0] == runs[1]
+    assert reword(task, words.objects, "direct", np.random.default_rng(9)) == phrase(
+        task, np.random.default_rng(9)
+    )
+
+
+def test_a_scene_without_such_an_instruction_has_none():
+    generator = np.random.default_rng(10)
+    task = Task("pick", "red can", instruction="take the red can")
+    # Four things as like each other as can be: no color, kind, side or neighbour is one's alone.
+    objects = {
+        "red can": [0.500, 0.000], "red block": [0.501, 0.010],
+        "blue can": [0.502, -0.010], "blue block": [0.503, 0.005],
+    }  # fmt: skip
+    assert reword(task, objects, "attribute", generator) is None
+    assert reworded_task(task, objects, "attribute", generator) is None
+    changed = reworded_task(task, objects, "implied", generator)
+    assert changed.instruction != task.instruction and changed.answer() == task.answer()
+
+
+def test_contrasts_name_the_other_of_two():
+    pairs = contrasts({"red can": [0, 0], "blue can": [0, 0], "red block": [0, 0]})
+    assert {(other, r.text, r.name) for other, r in pairs} == {
+        ("blue can", "the other can", "red can"),
+        ("red can", "the other can", "blue can"),
+    }
+
+
+def test_unknown_words_are_refused():
+    generator = np.random.default_rng(0)
+    objects = {name: [0.5, 0.0] for name in NAMES[:2]}
+    with pytest.raises(ValueError, match="unknown wording 'poem'; known: direct, paraphrase"):
+        reword(Task("pick", NAMES[0]), objects, "poem", generator)
+    with pytest.raises(ValueError, match="unknown split 'dev'; known: train, test"):
+        reword(Task("pick", NAMES[0]), objects, "implied", generator, "dev")
