@@ -31,11 +31,11 @@ from vla.evaluation.question_answering import (
     question_table,
     score,
 )
-from vla.models.config import CheckpointError
+from vla.models.config import CheckpointError, LoraConfig
 from vla.policy import ActionModel, Reasoner
 from vla.sim.questions import QUESTION_KINDS
 from vla.sim.wording import WORDINGS
-from vla.training.config import TrainConfig, write_train_config
+from vla.training.config import RobotData, TrainConfig, write_train_config
 
 SHORT = EvaluationSettings(time_limit=1.0)
 
@@ -299,8 +299,8 @@ def train_config(tmp_path, dataset):
     """A configuration file whose demonstrations are all there."""
     path = tmp_path / "train.yaml"
     config = TrainConfig(
-        preset="test", contract="sim_panda", dataset=str(dataset), output=str(tmp_path / "run"),
-        steps=1, batch_size=3, question_rows=1,
+        preset="test", contract="sim_panda", robot=(RobotData(str(dataset)),),
+        lora=LoraConfig(("action",), rank=4), output=str(tmp_path / "run"), steps=1, batch_size=3,
     )  # fmt: skip
     config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
     write_train_config(config, path)
@@ -329,6 +329,8 @@ def test_train_goes_on_from_where_it_was(train_config, tmp_path, capsys, monkeyp
         (["--set", "preset=huge"], "unknown preset 'huge'"),
         (["--set", "contract=fr9"], "there is no contract 'fr9'"),
         (["--set", "initialize_from=nowhere"], "nowhere is not a checkpoint folder"),
+        (["--set", "stage=second"], "unknown stage 'second'; known: pretrain, action, instruct"),
+        (["--set", "robot=[{path: none, kind: csv}]"], "unknown robot data 'csv'"),
         (["--config", "none.yaml"], "cannot read training config none.yaml"),
     ],
 )
