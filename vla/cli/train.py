@@ -17,7 +17,7 @@ it asks for any, in the middle: episodes that the policy drives and the expert l
 and stops; the same command goes on from there. On many GPUs, start it with accelerate.
 
 examples:
-  vla train                                         the shipped policy, all three stages
+  vla train                                         the small policy, both stages
   vla train --config config/training/nano_action.yaml --device cuda --set batch_size=256
   accelerate launch --config_file config/training/fsdp2.yaml scripts/vla train --config mine.yaml
   tensorboard --logdir runs
@@ -28,11 +28,7 @@ Make demonstrations with the scripted expert. What is already there is kept.
 examples:
   vla demonstrate --out datasets/table_top --episodes 2200
 """
-SHIPPED = (
-    "config/training/nano_pretrain.yaml",
-    "config/training/nano_action.yaml",
-    "config/training/nano_instruct.yaml",
-)
+SHIPPED = ("config/training/nano_action.yaml", "config/training/nano_instruct.yaml")
 DEMONSTRATED = "config/training/nano_action.yaml"
 
 
@@ -45,7 +41,7 @@ def add_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument(
-        "--config", nargs="+", default=SHIPPED, help="YAML files (those of the shipped policy)"
+        "--config", nargs="+", default=SHIPPED, help="YAML files (those of the small policy)"
     )
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--threads", type=int, help="CPU threads (default: all)")
