@@ -52,8 +52,9 @@ def plain(name: str) -> Backbone:
 
 def adapted(name: str, config: LoraConfig, random: bool = True) -> Backbone:
     backbone = deepcopy(plain(name))
-    backbone.add_experts(config)
+    # Before the experts and their gate are drawn: the same ones each time.
     torch.manual_seed(1)
+    backbone.add_experts(config)
     if random:
         randomise(backbone)
     return backbone.eval()
