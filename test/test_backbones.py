@@ -269,3 +269,36 @@ def test_sizes_that_do_not_fit_are_named(name):
     absent = replace(lora(), targets=("q", "memory"))
     with pytest.raises(CheckpointError, match="has no memory; it has: q"):
         build_backbone(config, absent)
+
+
+@torch.no_grad()
+def test_experts_are_added_and_dropped_with_their_gate():
+    inputs = scene(CONFIGS["internvl"])
+    backbone = adapted("internvl", lora("sum"))
+    names = backbone.lora.experts
+    before = hidden_states(backbone, *inputs)
+    backbone.change_experts((*names, "tools"))
+    assert backbone.lora.experts == (*names, "tools")
+    close(hidden_states(backbone, *inputs), before)
+    backbone.change_experts(names)
+    close(hidden_states(backbone, *inputs), before)
+
+    gated = adapted("internvl", lora("layer"))
+    weight = gated.scale_head.layers[-1].weight.clone()
+    before = hidden_states(gated, *inputs)
+    gated.change_experts((*names, "tools"))
+    assert torch.equal(gated.scale_head.layers[-1].weight[:2], weight)
+    shares = gated.scale_head(torch.randn(3, gated.config.width))
+    assert shares.shape == (3, 3) and (shares > 0).all()
+    gated.change_experts(names)
+    close(hidden_states(gated, *inputs), before)
+
+
+def test_impossible_changes_of_experts_are_refused():
+    with pytest.raises(CheckpointError, match="has no LoRA experts; add some first"):
+        deepcopy(plain("internvl")).change_experts(("action",))
+    gated = adapted("internvl", lora("two_pass"))
+    with pytest.raises(CheckpointError, match="needs two experts; merge them instead"):
+        gated.change_experts(gated.lora.experts[:1])
+    with pytest.raises(CheckpointError, match="new experts come behind those that stay"):
+        gated.change_experts(("tools", *gated.lora.experts))
