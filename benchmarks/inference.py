@@ -97,7 +97,7 @@ class Subject:
 
     # The same without what makes it fast
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def naive_think(self) -> None:
         """Each token of the text, then the queries, by a pass over everything before."""
         reasoning = self.model.reasoning
@@ -111,7 +111,7 @@ class Subject:
         ids = torch.cat([ids, self.queries], dim=1)
         self.latent = reasoning.act(self.vlm_images, ids, torch.ones_like(ids))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def naive_chunk(self) -> None:
         """All tokens of the action expert in every integration step."""
         expert = self.model.expert

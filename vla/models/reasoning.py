@@ -116,7 +116,7 @@ class ReasoningModel(nn.Module):
         fits, total = labels.sum().clamp(min=1), labels.numel()
         return (losses * torch.where(labels > 0, total / (2 * fits), 0.5)).mean()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(
         self,
         images: torch.Tensor,
@@ -148,7 +148,7 @@ class ReasoningModel(nn.Module):
             embeddings, self.backbone.text_positions(positions), reading.mask, reading.cache
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(self, reading: Reading, stop_ids: set[int], limit: int) -> list[list[int]]:
         """Greedy text of each row, up to its first stop token or action query, on the same cache.
 
@@ -175,14 +175,14 @@ class ReasoningModel(nn.Module):
             reading.hidden = torch.where(valid[:, None], hidden[:, -1], reading.hidden)
         return generated
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def latent_action(self, reading: Reading) -> torch.Tensor:
         """Latent actions [B, Q, D]: all queries in one pass on what the cache holds."""
         rows, queries = len(reading.mask), self.config.num_queries
         embeddings = self.query_embedding.to(reading.hidden.dtype).expand(rows, -1, -1)
         return self._extend(reading, embeddings, reading.mask.new_ones(rows, queries))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def act(
         self,
         images: torch.Tensor,

@@ -104,7 +104,7 @@ class InstructVLA(nn.Module):
         return Losses(text_loss, accuracy, flow_loss, scores, naming)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample_actions(
     expert: ActionExpert,
     images: torch.Tensor,
