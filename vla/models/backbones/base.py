@@ -25,6 +25,17 @@ from vla.models.config import BackboneConfig, ChatFormat, CheckpointError, LoraC
 from vla.models.expert_mixture import gate_each_layer, make_scale_head
 from vla.models.lora import Blend, add_lora, lora_layers
 
+# How Qwen2 and what is built on it read turns; an opening and marks around images are added to it.
+CHATML = ChatFormat(
+    user="<|im_start|>user\n",
+    user_end="<|im_end|>\n",
+    assistant="<|im_start|>assistant\n",
+    end="<|im_end|>",
+    answer_end="\n",
+    plain_words=False,
+)
+QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
 
 @dataclass
 class TokenCache:

@@ -7,6 +7,7 @@ another vision transformer, whose patches are merged in the same order.
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 from transformers import (
     InternVLConfig,
@@ -17,8 +18,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from vla.models.backbones.base import Backbone, tiny_text, tiny_vision
-from vla.models.config import BackboneConfig, ChatFormat
+from vla.models.backbones.base import CHATML, QWEN_OPENING, Backbone, tiny_text, tiny_vision
+from vla.models.config import BackboneConfig
 
 
 class Eagle(Backbone):
@@ -28,17 +29,7 @@ class Eagle(Backbone):
     """
 
     SOURCE = "nvidia/Eagle2-2B"
-    chat = ChatFormat(
-        opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
-        user="<|im_start|>user\n",
-        image_start="<img>",
-        image_end="</img>\n",
-        user_end="<|im_end|>\n",
-        assistant="<|im_start|>assistant\n",
-        end="<|im_end|>",
-        answer_end="\n",
-        plain_words=False,
-    )
+    chat = replace(CHATML, opening=QWEN_OPENING, image_start="<img>", image_end="</img>\n")
 
     @classmethod
     def tiny(cls) -> BackboneConfig:

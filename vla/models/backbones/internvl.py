@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from transformers import PreTrainedConfig
 
-from vla.models.backbones.base import Backbone, tiny_text, tiny_vision
-from vla.models.config import BackboneConfig, ChatFormat
+from vla.models.backbones.base import CHATML, Backbone, tiny_text, tiny_vision
+from vla.models.config import BackboneConfig
 
 
 class InternVL(Backbone):
@@ -13,16 +15,7 @@ class InternVL(Backbone):
 
     SOURCE = "OpenGVLab/InternVL3-1B-hf"
     model_types = ("internvl",)
-    chat = ChatFormat(
-        user="<|im_start|>user\n",
-        image_start="<img>",
-        image_end="</img>\n",
-        user_end="<|im_end|>\n",
-        assistant="<|im_start|>assistant\n",
-        end="<|im_end|>",
-        answer_end="\n",
-        plain_words=False,
-    )
+    chat = replace(CHATML, image_start="<img>", image_end="</img>\n")
     image_mean = (0.485, 0.456, 0.406)
     image_std = (0.229, 0.224, 0.225)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from vla.models.backbones.base import Backbone, tiny_text
-from vla.models.config import BackboneConfig, ChatFormat
+from vla.models.backbones.base import CHATML, QWEN_OPENING, Backbone, tiny_text
+from vla.models.config import BackboneConfig
 
 # It takes images of any size; this one gives 16 x 16 tokens.
 IMAGE_SIZE = 448
@@ -18,16 +20,8 @@ class Qwen25VL(Backbone):
 
     SOURCE = "Qwen/Qwen2.5-VL-3B-Instruct"
     model_types = ("qwen2_5_vl",)
-    chat = ChatFormat(
-        opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
-        user="<|im_start|>user\n",
-        image_start="<|vision_start|>",
-        image_end="<|vision_end|>",
-        user_end="<|im_end|>\n",
-        assistant="<|im_start|>assistant\n",
-        end="<|im_end|>",
-        answer_end="\n",
-        plain_words=False,
+    chat = replace(
+        CHATML, opening=QWEN_OPENING, image_start="<|vision_start|>", image_end="<|vision_end|>"
     )
     image_mean = (0.48145466, 0.4578275, 0.40821073)
     image_std = (0.26862954, 0.26130258, 0.27577711)
