@@ -8,17 +8,19 @@ from geometry_msgs.msg import Pose
 from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from vla.data.messages import (
+    compressed_to_array,
+    image_to_array,
+    joint_positions,
+    pose_to_arrays,
+    stamp_to_nanoseconds,
+)
 from vla_nodes.conversions import (
     array_to_image,
     arrays_to_pose,
     camera_info,
-    compressed_to_array,
-    image_to_array,
-    joint_positions,
     nanoseconds_to_stamp,
-    pose_to_arrays,
     seconds_to_stamp,
-    stamp_to_nanoseconds,
     stamp_to_seconds,
 )
 

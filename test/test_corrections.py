@@ -62,6 +62,7 @@ def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
         preset="test", contract="sim_panda", robot=(RobotData(str(dataset)),), output=str(run),
         lora=LoraConfig(("action",), rank=4), steps=3, batch_size=3,
         corrections=replace(ONE, after_steps=(1, 2)),
+        validation_share=0.2, validate_every=1, validation_batches=1,
     )  # fmt: skip
     config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
     write_train_config(config, tmp_path / "train.yaml")

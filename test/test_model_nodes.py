@@ -20,8 +20,8 @@ from vla_ros.msg import ActionChunk, LatentAction, Response
 from vla_ros.srv import Ask
 
 from vla.control.session import HoldReason, State
+from vla.data.messages import stamp_to_nanoseconds
 from vla_nodes import qos
-from vla_nodes.conversions import stamp_to_nanoseconds
 
 pytestmark = pytest.mark.nodes
 

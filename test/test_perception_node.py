@@ -15,15 +15,10 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
 from vla.contract import load_contract, state_vector
+from vla.data.messages import image_to_array, stamp_to_nanoseconds
 from vla.observation import prepare_image
 from vla_nodes import qos
-from vla_nodes.conversions import (
-    array_to_image,
-    arrays_to_pose,
-    image_to_array,
-    nanoseconds_to_stamp,
-    stamp_to_nanoseconds,
-)
+from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.liveliness import watch_writers
 
 pytestmark = pytest.mark.nodes

@@ -15,8 +15,9 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.srv import CheckTask, ResetScene
 
+from vla.data.messages import image_to_array, stamp_to_nanoseconds
 from vla_nodes import qos
-from vla_nodes.conversions import image_to_array, stamp_to_nanoseconds, stamp_to_seconds
+from vla_nodes.conversions import stamp_to_seconds
 
 pytestmark = pytest.mark.nodes
 

@@ -5,7 +5,8 @@ import pytest
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_nodes.conversions import NANOSECONDS, seconds_to_stamp
+from vla.data.messages import NANOSECONDS
+from vla_nodes.conversions import seconds_to_stamp
 from vla_nodes.trajectory import Follower, read_trajectory
 
 NAMES = ["a", "b"]

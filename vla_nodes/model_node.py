@@ -18,9 +18,10 @@ import numpy as np
 from vla_ros.msg import Instruction, Observation
 
 from vla.contract import EmbodimentContract, load_contract
+from vla.data.messages import image_to_array, stamp_to_nanoseconds
 from vla.resources import contract_path
 from vla_nodes import qos
-from vla_nodes.conversions import image_to_array, stamp_to_nanoseconds, stamp_to_seconds
+from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.latest import Latest, Worker
 from vla_nodes.node import ManagedNode
 from vla_nodes.settings import Setting

@@ -17,20 +17,18 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
 from vla.contract import CameraContract, load_contract, state_vector
-from vla.observation import prepare_image
-from vla.resources import contract_path
-from vla_nodes import qos
-from vla_nodes.conversions import (
+from vla.data.messages import (
     NANOSECONDS,
-    array_to_image,
-    arrays_to_pose,
     compressed_to_array,
     image_to_array,
     joint_positions,
-    nanoseconds_to_stamp,
     pose_to_arrays,
     stamp_to_nanoseconds,
 )
+from vla.observation import prepare_image
+from vla.resources import contract_path
+from vla_nodes import qos
+from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
 from vla_nodes.synchronizer import ApproximateTimeSynchronizer, Subscriber

@@ -22,17 +22,12 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 from vla_ros.srv import CheckTask, ResetScene
 
+from vla.data.messages import NANOSECONDS
 from vla.sim import panda
 from vla.sim.simulator import CAMERAS, TableTopSimulator
 from vla.sim.tasks import FAMILIES
 from vla_nodes import qos
-from vla_nodes.conversions import (
-    NANOSECONDS,
-    array_to_image,
-    arrays_to_pose,
-    camera_info,
-    nanoseconds_to_stamp,
-)
+from vla_nodes.conversions import array_to_image, arrays_to_pose, camera_info, nanoseconds_to_stamp
 from vla_nodes.node import ManagedNode, Setting, run
 from vla_nodes.pacing import PacedLoop
 from vla_nodes.trajectory import Follower, read_trajectory

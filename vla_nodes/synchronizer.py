@@ -15,7 +15,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from vla_nodes.conversions import NANOSECONDS, stamp_to_nanoseconds
+from vla.data.messages import NANOSECONDS, stamp_to_nanoseconds
 
 
 class OwnSubscriber:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_nodes.conversions import NANOSECONDS, stamp_to_nanoseconds
+from vla.data.messages import NANOSECONDS, stamp_to_nanoseconds
 
 # Beyond this past its end [s], a trajectory is refused instead of followed to its end at once.
 STALE = 0.5

@@ -56,9 +56,7 @@ def add_parser(subparsers) -> None:
         description=DEMONSTRATE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demonstrate.add_argument(
-        "--config", default=DEMONSTRATED, help=f"YAML file ({DEMONSTRATED})"
-    )
+    demonstrate.add_argument("--config", default=DEMONSTRATED, help=f"YAML file ({DEMONSTRATED})")
     demonstrate.add_argument("--out", help="folder (default: that of the file's simulated data)")
     demonstrate.add_argument("--episodes", type=int, help="how many (default: the file's)")
     demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
@@ -160,7 +158,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     import torch
 
     from vla.contract import ContractError
+    from vla.data.bag import BagError
     from vla.data.frames import DatasetError
+    from vla.data.message_types import MessageTypeError
     from vla.models.config import CheckpointError
     from vla.training.config import check_train_config
 
@@ -178,7 +178,7 @@ def run_train(arguments: argparse.Namespace) -> int:
             contract = _contract(config)
             _make_simulated_data(config, contract)
             checkpoint = _train_with_corrections(config, contract, arguments.device)
-    except (CheckpointError, ContractError, DatasetError) as error:
+    except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
         raise CommandError(str(error)) from error
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
     return 0

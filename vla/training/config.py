@@ -55,10 +55,11 @@ class Augmentation:
 class RobotData:
     """Robot episodes for training.
 
-    kind: "simulated" (shards of vla demonstrate, made where missing) or "lerobot" (v2.1 or v3.0).
-    path: folder. mapping: with lerobot, YAML file that says how its features become the contract's.
-    annotations: VLA-IT file, empty for none; "truth" with simulated ones. weight: times the number
-    of frames, its share.
+    kind: "simulated" (shards of vla demonstrate, made where missing), "lerobot" (v2.1 or v3.0) or
+    "bags" (rosbag2 folders with the contract's topics, one per episode). path: folder. mapping:
+    with lerobot, YAML file that says how its features become the contract's. annotations: VLA-IT
+    file, empty for none; "truth" with simulated ones. weight: times the number of frames, its
+    share.
     """
 
     path: str

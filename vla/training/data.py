@@ -70,8 +70,9 @@ def split(
     kept = [Part(dataset, 0, end) for dataset, end in zip(datasets, ends, strict=True)]
     held = [Part(d, end, len(d)) for d, end in zip(datasets, ends, strict=True)]
     if not all(map(len, held)):
-        return Mixture(kept, weights), None
-    return Mixture(kept, weights), Mixture(held, weights)
+        return Mixture(kept, list(weights)), None
+    # A mixture each has its own: corrections join the one that is trained on.
+    return Mixture(kept, list(weights)), Mixture(held, list(weights))
 
 
 def measure_statistics(robot: Mixture, contract: EmbodimentContract) -> dict[str, NormStats]:

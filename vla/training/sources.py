@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vla.contract import EmbodimentContract
+from vla.data.bag_episodes import BagEpisodes
 from vla.data.conversations import LlavaConversations
 from vla.data.frames import Shard, read_dataset
 from vla.data.lerobot import LeRobotEpisodes, read_mapping
@@ -26,7 +27,7 @@ def open_data(
 ) -> TrainingData:
     """All data of a run. corrections: shards that the policy drove.
 
-    Raises DatasetError, ContractError or CheckpointError that say what is wrong where.
+    Raises DatasetError, BagError, ContractError or CheckpointError that say what is wrong where.
     """
     robot = [open_robot(entry, contract, views) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
@@ -52,7 +53,9 @@ def open_robot(
     if entry.kind == "lerobot":
         mapping = read_mapping(given_or_shared(entry.mapping))
         return LeRobotEpisodes(entry.path, mapping, contract, entry.annotations)
-    raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot")
+    if entry.kind == "bags":
+        return BagEpisodes(entry.path, contract, entry.annotations)
+    raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot, bags")
 
 
 def open_conversations(
