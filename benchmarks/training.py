@@ -1,0 +1,193 @@
+r"""Speed of training: samples per second of both stages, and the share of the processor's peak.
+
+python benchmarks/training.py --preset nano --batch 8 --json output/training.json
+python benchmarks/training.py --preset base base_generalist --device cuda --precision bf16 \
+    --batch 32 --steps 20 --json output/training_gpu.json
+
+Weights and data are random; making batches is left out. A step of stage "action" is one of the
+robot batch. A step of stage "instruct" has a batch of conversations of the same size as well, with
+an optimiser step of its own. The stages take turns, so that a noisy machine is noisy for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from vla.contract import EmbodimentContract, load_contract
+from vla.models.config import InstructVLAConfig, LoraConfig
+from vla.models.sequence import IGNORE, IMAGE, TextBatch
+from vla.models.vision_language_action import Batch
+from vla.resources import contract_path
+from vla.training.batches import Step
+from vla.training.config import TrainConfig
+from vla.training.loop import Trainer, model_config
+
+STAGES = {"action": ("action",), "instruct": ("language", "action")}
+QUESTION_TOKENS, ANSWER_TOKENS = 40, 20
+# Dense bf16 matrix products of the data sheets [FLOP/s].
+PEAKS = {"A100": 312e12, "H100": 989.4e12, "H200": 989.4e12}
+
+
+def text_batch(model: InstructVLAConfig, rows: int, images: int, acts: bool) -> TextBatch:
+    """Rows of image tokens, a question, an answer that is learned and, where they act, queries."""
+    vocabulary = model.backbone.vocabulary
+    words = torch.randint(5, min(300, vocabulary), (rows, QUESTION_TOKENS + ANSWER_TOKENS))
+    parts = [torch.full((rows, images * model.backbone.image_tokens), IMAGE), words]
+    if acts:
+        parts.append((vocabulary + torch.arange(model.num_queries)).expand(rows, -1))
+    ids = torch.cat(parts, dim=1)
+    learned = ANSWER_TOKENS + model.num_queries * int(acts)
+    labels = ids.clone()
+    labels[:, :-learned] = IGNORE
+    start = ids.shape[1] - model.num_queries if acts else -1
+    return TextBatch(ids, torch.ones_like(ids), labels, torch.full((rows,), start))
+
+
+def random_step(model: InstructVLAConfig, contract: EmbodimentContract, rows: int, talks: bool):
+    """The batches of one step of so many rows each."""
+
+    def images(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+    cameras, size = len(model.vlm_cameras), model.backbone.image_size
+    expert_size = model.expert.image_size
+    robot = Batch(
+        vlm_images=images(rows * cameras, 3, size, size),
+        text=text_batch(model, rows, cameras, acts=True),
+        expert_images=images(rows, len(model.expert_cameras), 3, expert_size, expert_size),
+        state=torch.rand(rows, len(contract.state_names)) * 2 - 1,
+        actions=torch.rand(rows, contract.horizon, len(contract.action_names)) * 2 - 1,
+    )
+    conversations = None
+    if talks:
+        text = text_batch(model, rows, 1, acts=False)
+        conversations = Batch(vlm_images=images(rows, 3, size, size), text=text)
+    return Step(robot, conversations)
+
+
+class Subject:
+    """A stage of training of a preset with random weights, and one step's batches."""
+
+    def __init__(self, name: str, stage: str, arguments: argparse.Namespace):
+        contract = load_contract(contract_path("sim_panda"))
+        config = TrainConfig(
+            stage=stage,
+            preset=name,
+            lora=LoraConfig(
+                experts=STAGES[stage], gate=arguments.gate if stage == "instruct" else "sum"
+            ),
+            precision=arguments.precision,
+            checkpoint_activations=arguments.checkpoint_activations,
+        )
+        self.trainer = Trainer(config, contract, arguments.device)
+        model = model_config(config)
+        self.step = random_step(model, contract, arguments.batch, stage == "instruct")
+        self.samples = arguments.batch * (2 if stage == "instruct" else 1)
+        self.cuda = arguments.device != "cpu"
+        self.seconds: list[float] = []
+        self.run()
+        with FlopCounterMode(display=False) as counter:
+            self.run()
+        self.operations = counter.get_total_flops()
+
+    def run(self) -> float:
+        """One training step; how long it took [s]."""
+        started = time.perf_counter()
+        self.trainer.train_step(self.step)
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def report(self, peak: float) -> dict[str, float]:
+        """Figures of the median step. peak: of the processor [FLOP/s]."""
+        seconds = statistics.median(self.seconds)
+        trained = [p for p in self.trainer.plain_model.parameters() if p.requires_grad]
+        return {
+            "samples_per_second": self.samples / seconds,
+            "p50_ms": 1000 * seconds,
+            "steps": len(self.seconds),
+            "trained_parameters": sum(p.numel() for p in trained),
+            "teraflop_per_step": self.operations / 1e12,
+            "share_of_peak": self.operations / seconds / peak,
+        }
+
+
+def peak_of(device: str) -> tuple[float, str]:
+    """Peak of bf16 matrix products [FLOP/s] and where it is from: a data sheet, or measured."""
+    if device != "cpu":
+        name = torch.cuda.get_device_name()
+        for known, peak in PEAKS.items():
+            if known in name:
+                return peak, f"data sheet of the {known}"
+    size, best = 8192 if device != "cpu" else 1024, float("inf")
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    for _ in range(10):
+        started = time.perf_counter()
+        matrix @ matrix
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best, f"bf16 product of {size} x {size} matrices, measured"
+
+
+def main() -> None:
+    """Measures every preset, prints a table, writes the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", nargs="+", default=["nano"], help="(nano)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--precision", default="no", choices=("no", "bf16"))
+    parser.add_argument("--gate", default="layer", help="of the LoRA experts (layer)")
+    parser.add_argument("--batch", type=int, default=8, help="rows of each batch (8)")
+    parser.add_argument("--steps", type=int, default=10, help="of each stage (10)")
+    parser.add_argument("--checkpoint-activations", action="store_true")
+    parser.add_argument("--json", type=Path, default=Path("output/training.json"), help="results")
+    arguments = parser.parse_args()
+    cuda = arguments.device != "cpu"
+    peak, source = peak_of(arguments.device)
+    report = {
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "precision": arguments.precision,
+        "batch": arguments.batch,
+        "peak_teraflop_per_second": peak / 1e12,
+        "peak_from": source,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "presets": {},
+    }
+    for name in arguments.preset:
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        subjects = {stage: Subject(name, stage, arguments) for stage in STAGES}
+        for _ in range(arguments.steps):
+            for subject in subjects.values():
+                subject.seconds.append(subject.run())
+        figures: dict = {stage: subject.report(peak) for stage, subject in subjects.items()}
+        print(f"\n{name}, {report['device']}, peak {peak / 1e12:.2f} TFLOP/s ({source})")
+        print("stage      samples/s    p50 ms   trained M   share of peak")
+        for stage, row in figures.items():
+            print(
+                f"{stage:<10} {row['samples_per_second']:>9.1f} {row['p50_ms']:>9.0f} "
+                f"{row['trained_parameters'] / 1e6:>11.1f} {row['share_of_peak']:>15.1%}"
+            )
+        if cuda:
+            # Of both stages' models together.
+            figures["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        report["presets"][name] = figures
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The benchmarks run, at a size that says nothing about speed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def figures_of(script: str, *arguments: str, folder: Path) -> dict:
+    output = folder / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / script), "--preset", "test", "--json", str(output)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(output.read_text())["presets"]["test"]
+
+
+def test_inference(tmp_path):
+    sizes = ("--steps", "2", "--rounds", "1", "--tokens", "3")
+    figures = figures_of("inference.py", *sizes, folder=tmp_path)
+    modes = {"act", "naive act", "language", "latent caching", "think", "naive think"}
+    assert set(figures["modes"]) == modes
+    assert all(
+        row["hz"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in figures["modes"].values()
+    )
+
+
+@pytest.mark.parametrize("gate", ["layer", "two_pass"])
+def test_training(tmp_path, gate):
+    sizes = ("--batch", "2", "--steps", "1", "--precision", "bf16", "--gate", gate)
+    figures = figures_of("training.py", *sizes, folder=tmp_path)
+    action, instruct = figures["action"], figures["instruct"]
+    assert action["samples_per_second"] > 0 and 0 < action["share_of_peak"] < 1
+    assert instruct["trained_parameters"] < action["trained_parameters"], "the expert is frozen"
+    assert instruct["teraflop_per_step"] > action["teraflop_per_step"], "and conversations come too"
