@@ -36,3 +36,29 @@ def test_training(tmp_path, gate):
     assert action["samples_per_second"] > 0 and 0 < action["share_of_peak"] < 1
     assert instruct["trained_parameters"] < action["trained_parameters"], "the expert is frozen"
     assert instruct["teraflop_per_step"] > action["teraflop_per_step"], "and conversations come too"
+
+
+def test_wordings(tmp_path, checkpoint):
+    output = tmp_path / "wordings.json"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "wordings.py"),
+        "--checkpoints",
+        f"new={checkpoint}",
+    ]
+    command += ["--wordings", "direct", "implied", "--families", "pick", "--seeds", "0:2"]
+    command += ["--time-limit", "0.5", "--workers", "1", "--json", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| direct | 0% (0% to 66%, n=2) | 0% (0% to 66%, n=2) |" in done.stdout
+    assert "| negation | - | - |" in done.stdout
+    cells = json.loads(output.read_text())["cells"]
+    assert {(cell["column"], cell["wording"]) for cell in cells} == {
+        (column, wording)
+        for column in ("new", "new, thinking")
+        for wording in ("direct", "implied")
+    }
+    for cell in cells:
+        assert len(cell["episodes"]) == 2
+        for episode in cell["episodes"]:
+            assert (episode["answered_right"] is None) == (cell["column"] == "new")
