@@ -52,9 +52,12 @@ def write_demonstration(
     compressed: bool = False,
     custom: dict[str, str] | None = None,
     frame: str = "",
-    instructions: tuple[tuple[float, str], ...] = (),
+    instructions: tuple[tuple[float, str, str], ...] = (),
 ) -> Path:
-    """Images at 20 Hz, joints and poses at 100 Hz. silent: seconds without messages, by topic."""
+    """Images at 20 Hz, joints and poses at 100 Hz. silent: seconds without messages, by topic.
+
+    instructions: second, text and mode of those that are given on the way.
+    """
     custom = {
         "contract": yaml.safe_dump(contract.to_dict()),
         "instruction": "pick up the cup",
@@ -87,8 +90,8 @@ def write_demonstration(
             if compressed:
                 image = _compress(pixels, image.header)
             put(camera.topic + ("/compressed" if compressed else ""), milliseconds, image)
-    for time, text in instructions:
-        put("vla/instruction", round(time * 1000), Instruction(instruction=text, mode="act"))
+    for time, text, mode in instructions:
+        put("vla/instruction", round(time * 1000), Instruction(instruction=text, mode=mode))
     with BagWriter(folder, custom) as writer:
         topics = {}
         for milliseconds, name, message in sorted(messages, key=lambda entry: entry[0]):

@@ -81,7 +81,11 @@ def test_training_draws_on_several_bags_and_leaves_failures_out(tmp_path):
 
 
 def test_an_instruction_holds_from_when_it_was_received(tmp_path):
-    said = ((0.95, "pick up the spoon"), (2.05, "put it down"))
+    said = (
+        (0.95, "pick up the spoon", "act"),
+        (1.5, "what do you see", "ask"),
+        (2.05, "put it down", "think"),
+    )
     bag = write_demonstration(tmp_path / "bag", CONTRACT, instructions=said)
     instructions = read_bag_episode(bag, CONTRACT).instructions
     assert instructions == (

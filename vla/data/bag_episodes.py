@@ -35,6 +35,8 @@ from vla.observation import prepare_image
 from vla.rotations import difference, matrix_to_euler, quaternion_to_matrix
 
 INSTRUCTION = "vla/instruction"
+# Mode of an instruction that is only answered; what the arm does goes on under the one before.
+ASK = "ask"
 COMPRESSED = "/compressed"
 FAILURE = "failure"
 # Fingers whose distance changes faster were told to move [m/s]; slower, a held object gives way.
@@ -217,7 +219,8 @@ def _fill(
     topics = {*by_topic, poses.topic, widths.topic, *spoken}
     for message, value in read_decoded(folder, topics, torn):
         if message.topic in spoken:
-            said.append((message.receive_time, value.instruction))
+            if value.mode != ASK:
+                said.append((message.receive_time, value.instruction))
             continue
         stamp = stamp_to_nanoseconds(value.header.stamp)
         if message.topic in by_topic:
