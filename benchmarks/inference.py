@@ -23,6 +23,7 @@ import platform
 import time
 import unittest.mock
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,15 @@ from vla.checkpoint import build_model
 from vla.contract import load_contract
 from vla.models.action_expert import Context
 from vla.models.compiled import compile_for_inference
+from vla.models.config import InstructVLAConfig, LoraConfig
+from vla.models.expert_mixture import GATES
 from vla.models.flow_matching import integrate
 from vla.models.presets import preset
 from vla.models.sequence import IMAGE
 from vla.models.vision_language_action import InstructVLA, sample_actions
 from vla.resources import contract_path
 
+EXPERTS = ("language", "action")
 LANGUAGE_EVERY, LATENT_EVERY = 20, 2
 PROMPT_TOKENS = 40
 PUBLISHED = {"act": 3.50, "language": 2.07, "latent caching": 4.96}
@@ -47,9 +51,16 @@ PUBLISHED = {"act": 3.50, "language": 2.07, "latent caching": 4.96}
 class Subject:
     """A model with random weights, and one scene."""
 
-    def __init__(self, name: str, device: str, dtype: torch.dtype, tokens: int, compiled: bool):
+    def __init__(
+        self,
+        config: InstructVLAConfig,
+        device: str,
+        dtype: torch.dtype,
+        tokens: int,
+        compiled: bool,
+    ):
         torch.manual_seed(0)
-        self.device, self.tokens, self.config = device, tokens, preset(name)
+        self.device, self.tokens, self.config = device, tokens, config
         contract = load_contract(contract_path("sim_panda"))
         with torch.device(device):
             self.model: InstructVLA = build_model(self.config, contract).to(dtype).eval()
@@ -197,6 +208,7 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", default=["nano", "small"], help="(nano small)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--gate", choices=GATES, help="give presets two LoRA experts and this gate")
     parser.add_argument("--tokens", type=int, default=50, help="of a text (50)")
     parser.add_argument("--steps", type=int, default=20, help="of each mode and round (20)")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
@@ -212,6 +224,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "dtype": arguments.dtype,
         "compiled": arguments.compile,
+        "gate": arguments.gate or "the preset's",
         "text_tokens": arguments.tokens,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -222,7 +235,10 @@ def main() -> None:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         dtype = getattr(torch, arguments.dtype)
-        subject = Subject(name, arguments.device, dtype, arguments.tokens, arguments.compile)
+        config = preset(name)
+        if arguments.gate:
+            config = replace(config, lora=LoraConfig(experts=EXPERTS, gate=arguments.gate))
+        subject = Subject(config, arguments.device, dtype, arguments.tokens, arguments.compile)
         figures = measure(subject, arguments.steps, arguments.rounds)
         parameters = sum(p.numel() for p in subject.model.parameters())
         faster = {

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vla.contract import EmbodimentContract, load_contract
 from vla.models.config import InstructVLAConfig, LoraConfig
+from vla.models.expert_mixture import GATES
 from vla.models.sequence import IGNORE, IMAGE, TextBatch
 from vla.models.vision_language_action import Batch
 from vla.resources import contract_path
@@ -147,7 +148,9 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", default=["nano"], help="(nano)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
-    parser.add_argument("--gate", default="layer", help="of the LoRA experts (layer)")
+    parser.add_argument(
+        "--gate", default="layer", choices=GATES, help="of two LoRA experts (layer)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="rows of each batch (8)")
     parser.add_argument("--steps", type=int, default=10, help="of each stage (10)")
     parser.add_argument("--checkpoint-activations", action="store_true")

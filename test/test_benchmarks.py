@@ -18,9 +18,10 @@ def figures_of(script: str, *arguments: str, folder: Path) -> dict:
     return json.loads(output.read_text())["presets"]["test"]
 
 
-def test_inference(tmp_path):
+@pytest.mark.parametrize("gate", [[], ["--gate", "two_pass"]])
+def test_inference(tmp_path, gate):
     sizes = ("--steps", "2", "--rounds", "1", "--tokens", "3")
-    figures = figures_of("inference.py", *sizes, folder=tmp_path)
+    figures = figures_of("inference.py", *sizes, *gate, folder=tmp_path)
     modes = {"act", "naive act", "language", "latent caching", "think", "naive think"}
     assert set(figures["modes"]) == modes
     assert all(
