@@ -30,7 +30,7 @@ from vla.models.vision_language_action import Batch
 from vla.resources import contract_path
 from vla.training.batches import Step
 from vla.training.config import TrainConfig
-from vla.training.loop import Trainer, model_config
+from vla.training.loop import Trainer
 
 STAGES = {"action": ("action",), "instruct": ("language", "action")}
 QUESTION_TOKENS, ANSWER_TOKENS = 40, 20
@@ -90,7 +90,7 @@ class Subject:
             checkpoint_activations=arguments.checkpoint_activations,
         )
         self.trainer = Trainer(config, contract, arguments.device)
-        model = model_config(config)
+        model = self.trainer.plain_model.config
         self.step = random_step(model, contract, arguments.batch, stage == "instruct")
         self.samples = arguments.batch * (2 if stage == "instruct" else 1)
         self.cuda = arguments.device != "cpu"

@@ -152,7 +152,7 @@ def _read(folder: Path, metadata: BagMetadata, contract: EmbodimentContract) -> 
     widths = Stream(_topic(metadata, contract.joint_states_topic), age)
     said: list[tuple[int, str]] = []
     torn = metadata.custom_data.get(COMPLETE_KEY) == "false"
-    _fill(folder, torn, contract, cameras, poses, widths, said)
+    _fill(folder, metadata, torn, contract, cameras, poses, widths, said)
 
     reference = cameras[contract.reference_camera]
     streams = [poses, widths, *(s for s in cameras.values() if s is not reference)]
@@ -202,6 +202,7 @@ def _topic(metadata: BagMetadata, name: str, image: bool = False) -> str:
 
 def _fill(
     folder: Path,
+    metadata: BagMetadata,
     torn: bool,
     contract: EmbodimentContract,
     cameras: dict[str, Stream],
@@ -215,7 +216,7 @@ def _fill(
     times at which its images were received [ns].
     """
     by_topic = {stream.topic: stream for stream in cameras.values()}
-    spoken = {t for t in read_metadata(folder).topics if t.endswith(f"/{INSTRUCTION}")}
+    spoken = {t for t in metadata.topics if t.endswith(f"/{INSTRUCTION}")}
     topics = {*by_topic, poses.topic, widths.topic, *spoken}
     for message, value in read_decoded(folder, topics, torn):
         if message.topic in spoken:

@@ -17,6 +17,7 @@ import numpy as np
 
 from vla.contract import EmbodimentContract
 from vla.data.bag_reader import read_decoded
+from vla.data.messages import stamp_to_nanoseconds
 
 CLOCK = "/clock"
 OBSERVATION = "/vla/observation"
@@ -110,26 +111,24 @@ def _read_trace(folder: Path, contract: EmbodimentContract, namespace: str) -> _
         name, published = message.topic, message.publish_time
         trace.published.setdefault(name, []).append(published)
         if name == CLOCK:
-            trace.clock.append((_nanoseconds(value.clock), published))
+            trace.clock.append((stamp_to_nanoseconds(value.clock), published))
         elif name == reference:
-            trace.image[_nanoseconds(value.header.stamp)] = published
+            trace.image[stamp_to_nanoseconds(value.header.stamp)] = published
         elif name == namespace + OBSERVATION:
-            trace.observation[_nanoseconds(value.header.stamp)] = published
+            trace.observation[stamp_to_nanoseconds(value.header.stamp)] = published
         elif name == namespace + LATENT:
             inference = int(value.inference_time * 1e9)
-            trace.latents.append((_nanoseconds(value.header.stamp), published, inference))
+            trace.latents.append((stamp_to_nanoseconds(value.header.stamp), published, inference))
         elif name == namespace + CHUNK:
             inference = int(value.inference_time * 1e9)
-            latent = _nanoseconds(value.latent_stamp)
-            trace.chunks.append((_nanoseconds(value.header.stamp), published, inference, latent))
+            latent = stamp_to_nanoseconds(value.latent_stamp)
+            trace.chunks.append(
+                (stamp_to_nanoseconds(value.header.stamp), published, inference, latent)
+            )
         elif name == namespace + RESPONSE:
             trace.responses.append(int(value.inference_time * 1e9))
     trace.chunks.sort(key=lambda chunk: chunk[1])
     return trace
-
-
-def _nanoseconds(stamp: Any) -> int:
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def _wall(trace: _Trace, stamp: int) -> float:
