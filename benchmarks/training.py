@@ -89,7 +89,7 @@ class Subject:
             precision=arguments.precision,
             checkpoint_activations=arguments.checkpoint_activations,
         )
-        self.trainer = Trainer(config, contract, arguments.device)
+        self.trainer = Trainer(config, contract, None, arguments.device)
         model = self.trainer.plain_model.config
         self.step = random_step(model, contract, arguments.batch, stage == "instruct")
         self.samples = arguments.batch * (2 if stage == "instruct" else 1)

@@ -48,9 +48,9 @@ def _png(grey: int) -> dict:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def _table(episode: int, images: bool) -> pa.Table:
+def _table(episode: int, images: bool, scale: float = 1.0) -> pa.Table:
     columns = {
-        "observation.state": STATES[episode].tolist(),
+        "observation.state": (scale * STATES[episode]).tolist(),
         "action": actions_of(episode).tolist(),
         "timestamp": [frame / FPS for frame in range(LENGTHS[episode])],
         "frame_index": list(range(LENGTHS[episode])),
@@ -97,8 +97,8 @@ def write_v2(folder: Path, images: bool = False) -> Path:
     return folder
 
 
-def write_v3(folder: Path, images: bool = False) -> Path:
-    """Two episodes in the first file, one in the second."""
+def write_v3(folder: Path, images: bool = False, scale: float = 1.0) -> Path:
+    """Two episodes in the first file, one in the second; scale: times the states."""
     data = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
     video = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
     _info(folder, "v3.0", images, data_path=data, video_path=video)
@@ -106,7 +106,7 @@ def write_v3(folder: Path, images: bool = False) -> Path:
     for file, members in enumerate(((0, 1), (2,))):
         path = folder / data.format(chunk_index=0, file_index=file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pa.concat_tables([_table(e, images) for e in members]), path)
+        parquet.write_table(pa.concat_tables([_table(e, images, scale) for e in members]), path)
         greys = [grey_of(e, frame) for e in members for frame in range(LENGTHS[e])]
         if not images:
             names = {"video_key": "camera", "chunk_index": 0, "file_index": file}

@@ -39,6 +39,7 @@ from vla.models.film_vision import standardize
 from vla.models.images import zoom_images
 from vla.models.presets import PRESETS, preset, with_language_expert, with_state
 from vla.policy import ActionModel, Reasoner
+from vla.robots import Robot
 
 CONTRACT = load_contract(CONTRACT_PATH)
 STATE = len(CONTRACT.state_names)
@@ -265,6 +266,25 @@ def test_statistics_leave_the_gripper_alone(tmp_path):
         read_statistics(file, None, CONTRACT, uses_state=True)
 
 
+def test_a_run_on_two_data_sets_acts_for_both_robots(tmp_path, tiny, capsys):
+    """As the authors train: a file's statistics are of Bridge and of Fractal."""
+    released = Released(tmp_path / "run", "expert", False)
+    file = tmp_path / "run" / "dataset_statistics.json"
+    bridge = released.statistics["bridge_dataset"]
+    action = bridge["action"] | {"q99": [0.25] * 6 + [1.0]}
+    fractal = bridge | {"action": action}
+    file.write_text(json.dumps({"bridge_dataset": bridge, "fractal20220817_data": fractal}))
+    words = ["convert", "instructvla", str(released.file), str(tmp_path / "new"), "--preset"]
+    words += ["tiny", "--tokenizer", str(released.folder), "--unnorm-key", "bridge_dataset"]
+    assert main(words) == 0
+    other = tmp_path / "new" / "robots" / "google_fractal"
+    assert str(other) in capsys.readouterr().out
+    first, second = open_checkpoint(tmp_path / "new"), open_checkpoint(other)
+    assert first.checkpoint_id == second.checkpoint_id
+    assert (first.contract.name, second.contract.name) == ("widowx_bridge", "google_fractal")
+    assert (first.stats["action"].q99[0], second.stats["action"].q99[0]) == (0.5, 0.25)
+
+
 def test_eagle_becomes_the_reasoning_half(tmp_path, tiny):
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
@@ -324,7 +344,7 @@ def test_weights_keep_their_type_in_several_files(tmp_path, monkeypatch):
     folder = tmp_path / "large"
 
     def save(dtype) -> None:
-        save_checkpoint(folder, config, model.state_dict(), CONTRACT, {}, tokenizer, dtype)
+        save_checkpoint(folder, config, model.state_dict(), [Robot(CONTRACT, {})], tokenizer, dtype)
 
     save(None)
     files = sorted(folder.glob("model-*.safetensors"))

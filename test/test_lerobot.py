@@ -86,7 +86,8 @@ def test_columns_may_be_picked(tmp_path):
 
 def test_annotations_are_those_of_the_episode(tmp_path):
     pairs = [{"question": "lift it", "answer": "Pick up the can."}]
-    entry = {"features": {"move_primitive": ["up", None]}, "alt_instruction": {"CR": pairs}}
+    motions = ["up"] + [None] * (LENGTHS[1] - 2)
+    entry = {"features": {"move_primitive": motions}, "alt_instruction": {"CR": pairs}}
     (tmp_path / "it.json").write_text(json.dumps({"x": {"1": entry}}))
     data = LeRobotEpisodes(write_v2(tmp_path / "set"), MAPPING, CONTRACT, tmp_path / "it.json")
     first = data.sample(LENGTHS[0], GENERATOR)
@@ -95,6 +96,20 @@ def test_annotations_are_those_of_the_episode(tmp_path):
     )
     assert data.sample(LENGTHS[0] + 1, GENERATOR).motion is None
     assert data.sample(0, GENERATOR).annotation is None
+
+
+def test_annotations_of_other_episodes_are_refused(tmp_path):
+    def refuses(message: str, labels: dict) -> None:
+        (tmp_path / "it.json").write_text(json.dumps(labels))
+        with pytest.raises(DatasetError, match=message):
+            LeRobotEpisodes(folder, MAPPING, CONTRACT, tmp_path / "it.json")
+
+    folder = write_v2(tmp_path / "set")
+    entry = {"features": {"move_primitive": ["up"] * LENGTHS[0]}}
+    refuses("episode 1 has 7 motion labels, but 12 frames in .*episode_000001", {"x": {"1": entry}})
+    refuses(
+        "episode 0 stands under y and another file path", {"x": {"0": entry}, "y": {"0": entry}}
+    )
 
 
 def test_grippers_take_the_next_definite_value():

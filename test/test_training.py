@@ -25,6 +25,7 @@ from vla.models.sequence import IGNORE
 from vla.models.tokenizer import load_tokenizer
 from vla.policy import ActionModel, Reasoner
 from vla.resources import contract_path
+from vla.robots import Robot
 from vla.sim.samples import SimulatedDemonstrations
 from vla.training.batches import BatchMaker, Mixture
 from vla.training.config import (
@@ -34,7 +35,7 @@ from vla.training.config import (
     TrainConfig,
 )
 from vla.training.data import TrainingData, measure_statistics, split
-from vla.training.loop import Trainer, learning_rate, train
+from vla.training.loop import Trainer, learning_rate, open_start, train
 from vla.training.sources import open_data
 from vla.training.stages import is_trained, start_from
 
@@ -140,7 +141,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(
         os.kill(os.getpid(), signal.SIGINT)
         return average(*arguments)
 
-    initial = [value.clone() for value in Trainer(config, contract).average]
+    initial = [value.clone() for value in Trainer(config, contract, open_start(config)).average]
     monkeypatch.setattr("torch._foreach_lerp_", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, contract, data)
@@ -195,11 +196,11 @@ def test_each_stage_moves_what_it_trains_and_nothing_else(
         config, stage=stage, lora=lora, initialize_from=str(checkpoint), ema_decay=0.0,
         conversation_batch_size=4, batch_size=0 if stage == "pretrain" else 6,
     )  # fmt: skip
-    trainer = Trainer(config, contract)
+    trainer = Trainer(config, contract, open_start(config))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    stats = measure_statistics(data.robot, contract)
+    robots = [Robot(contract, measure_statistics(data.robot, contract))]
     batches = BatchMaker(
-        data.robot, data.conversations, load_tokenizer(checkpoint), stats, contract,
+        data.robot, data.conversations, load_tokenizer(checkpoint), robots,
         trainer.plain_model.config, config,
     )  # fmt: skip
     for step in range(3):
@@ -223,13 +224,11 @@ def test_gradients_flow_through_the_frozen_expert(config, contract, data, checkp
     config = replace(
         config, stage="instruct", lora=BOTH, initialize_from=str(checkpoint), text_weight=0.0
     )
-    trainer = Trainer(config, contract)
+    trainer = Trainer(config, contract, open_start(config))
     before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
-    stats = measure_statistics(data.robot, contract)
+    robots = [Robot(contract, measure_statistics(data.robot, contract))]
     model = trainer.plain_model.config
-    batches = BatchMaker(
-        data.robot, None, load_tokenizer(checkpoint), stats, contract, model, config
-    )
+    batches = BatchMaker(data.robot, None, load_tokenizer(checkpoint), robots, model, config)
     for step in range(2):
         trainer.train_step(batches[step])
     moved = changed_names(before, dict(trainer.model.named_parameters()))
@@ -354,10 +353,10 @@ def test_learning_rate_rises_then_falls():
 
 @pytest.fixture
 def batches(config, contract, data, checkpoint) -> BatchMaker:
-    stats = measure_statistics(data.robot, contract)
+    robots = [Robot(contract, measure_statistics(data.robot, contract))]
     config = replace(config, conversation_batch_size=5)
     tokenizer, model = load_tokenizer(checkpoint), preset("test")
-    return BatchMaker(data.robot, data.conversations, tokenizer, stats, contract, model, config)
+    return BatchMaker(data.robot, data.conversations, tokenizer, robots, model, config)
 
 
 def test_a_batch_depends_on_its_step_and_process_alone(batches):
@@ -366,9 +365,9 @@ def test_a_batch_depends_on_its_step_and_process_alone(batches):
         assert torch.equal(getattr(first, name), getattr(again, name))
     assert torch.equal(first.text.ids, again.text.ids)
     assert not torch.equal(first.expert_images, other.expert_images)
+    robots = [Robot(batches.robot.datasets[0].contract, next(iter(batches.stats.values())))]
     arguments = (
-        batches.robot, batches.conversations, batches.tokenizer, batches.stats, batches.contract,
-        batches.model,
+        batches.robot, batches.conversations, batches.tokenizer, robots, batches.model,
     )  # fmt: skip
     for maker in (
         BatchMaker(*arguments, replace(batches.config, seed=1)),
@@ -391,7 +390,7 @@ def test_frames_keep_images_state_and_actions_together(batches, shards):
         torch.testing.assert_close(batch.vlm_images, batch.expert_images[:, 0])
         for row in range(6):
             expected = [
-                batches.stats["action"].normalize(np.asarray(shard.action[index]))
+                batches.stats["sim_panda"]["action"].normalize(np.asarray(shard.action[index]))
                 for shard in shards
                 for index in range(len(shard))
                 if np.array_equal(

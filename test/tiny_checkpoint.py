@@ -10,6 +10,7 @@ from vla.contract import EmbodimentContract, load_contract
 from vla.data.normalization import measure
 from vla.models.presets import preset
 from vla.models.tokenizer import train_tokenizer
+from vla.robots import Robot
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 SENTENCES = ("pick the red block", "put the can in the bowl", "what is on the table ?")
@@ -34,5 +35,5 @@ def save_tiny_checkpoint(
         ),
     }
     tokenizer = train_tokenizer(SENTENCES, config.backbone.vocabulary)
-    save_checkpoint(folder, config, model.state_dict(), contract, stats, tokenizer)
+    save_checkpoint(folder, config, model.state_dict(), [Robot(contract, stats)], tokenizer)
     return folder

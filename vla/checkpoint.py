@@ -1,8 +1,9 @@
 """Checkpoints: a folder with everything that a policy needs, and no more.
 
 config.json, model.safetensors, norm_stats.json, contract.yaml, tokenizer.json and a model card,
-README.md. Large weights are in several files, model-00001-of-00003.safetensors and so on, with
-model.safetensors.index.json, as in the Hugging Face hub's folders.
+README.md; with several robots, those of the others in robots (vla/robots.py). Large weights are in
+several files, model-00001-of-00003.safetensors and so on, with model.safetensors.index.json, as in
+the Hugging Face hub's folders.
 """
 
 from __future__ import annotations
@@ -14,22 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from vla.contract import ContractError, EmbodimentContract, load_contract
-from vla.data.normalization import (
-    NormalizationError,
-    NormStats,
-    read_norm_stats,
-    write_norm_stats,
-)
+from vla.contract import EmbodimentContract
+from vla.data.normalization import NormStats
 from vla.models.config import CheckpointError, InstructVLAConfig, read_config, write_config
 from vla.models.tokenizer import load_tokenizer
 from vla.models.vision_language_action import InstructVLA
+from vla.robots import Robot, checkpoint_folder, read_robot, write_robots
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -38,7 +34,10 @@ MOST_PER_FILE = 5_000_000_000  # Bytes; more can't be put on many file systems a
 
 @dataclass
 class Checkpoint:
-    """An opened checkpoint. checkpoint_id: first 12 hexadecimal digits of the weights' SHA-256."""
+    """An opened checkpoint, for one of its robots.
+
+    checkpoint_id: first 12 hexadecimal digits of the weights' SHA-256.
+    """
 
     config: InstructVLAConfig
     contract: EmbodimentContract
@@ -59,23 +58,20 @@ def save_checkpoint(
     folder: str | Path,
     config: InstructVLAConfig,
     weights: dict[str, torch.Tensor],
-    contract: EmbodimentContract,
-    stats: dict[str, NormStats],
+    robots: list[Robot],
     tokenizer: Tokenizer,
     dtype: torch.dtype | None = torch.float16,
 ) -> None:
     """Writes a checkpoint folder; existing files are replaced one by one, each whole.
 
     weights: a model's state, or its reasoning half's alone, with names that begin "reasoning.".
-    stats: empty for a model that has not learned to act. dtype: of the stored weights; None for
-    those that they have.
+    robots: that it acts for, at least one. dtype: of the stored weights; None for those that they
+    have.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder)
-    (folder / "contract.yaml").write_text(yaml.safe_dump(contract.to_dict(), sort_keys=False))
-    if stats:
-        write_norm_stats(stats, folder / "norm_stats.json")
+    write_robots(folder, robots)
     tokenizer.save(str(folder / "tokenizer.json"))
     tied = ties_embeddings(config)
     kept = {
@@ -139,19 +135,15 @@ def ties_embeddings(config: InstructVLAConfig) -> bool:
 
 
 def open_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads everything but the weights. Raises CheckpointError, one sentence."""
-    folder = Path(folder)
+    """Reads everything but the weights. Raises CheckpointError, one sentence.
+
+    folder: of a checkpoint, for its first robot, or of one of its robots.
+    """
+    robot_folder, folder = Path(folder), checkpoint_folder(folder)
     config = read_config(folder)
-    try:
-        contract = load_contract(folder / "contract.yaml")
-        names = {"state": contract.state_names, "action": contract.action_names}
-        # A vision-language model that has not learned to act yet has none.
-        has_stats = (folder / "norm_stats.json").is_file()
-        stats = read_norm_stats(folder / "norm_stats.json", names) if has_stats else {}
-    except (ContractError, NormalizationError) as error:
-        raise CheckpointError(str(error)) from error
+    robot = read_robot(robot_folder)
     digest = _digest(weight_files(folder))
-    return Checkpoint(config, contract, stats, load_tokenizer(folder), digest, folder)
+    return Checkpoint(config, robot.contract, robot.stats, load_tokenizer(folder), digest, folder)
 
 
 def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch.Tensor]:

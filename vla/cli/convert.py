@@ -63,9 +63,15 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
     """Converts a checkpoint of InstructVLA's authors."""
     from dataclasses import replace
 
-    from vla.conversion.instructvla import convert_released, read_released, read_statistics
+    from vla.conversion.instructvla import (
+        convert_released,
+        data_sets,
+        read_released,
+        read_statistics,
+    )
     from vla.models.backbones.eagle import Eagle
     from vla.models.presets import preset
+    from vla.robots import Robot
 
     _check_target(arguments.folder)
     try:
@@ -80,13 +86,12 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
         converted = convert_released(groups, template, contract)
         # As the authors lay a run out: RUN/checkpoints/FILE, RUN/dataset_statistics.json.
         beside = Path(arguments.source).parent.parent / "dataset_statistics.json"
-        stats = read_statistics(
-            arguments.stats or beside,
-            arguments.unnorm_key,
-            contract,
-            converted.config.expert.use_state,
-        )
-        _write(arguments, converted, contract, stats, arguments.tokenizer or Eagle.SOURCE, True)
+        stats, uses_state = arguments.stats or beside, converted.config.expert.use_state
+        acting = {arguments.unnorm_key: contract}
+        if not arguments.contract:
+            acting |= {k: _contract(CONTRACTS[k]) for k in data_sets(stats) if k in CONTRACTS}
+        robots = [Robot(c, read_statistics(stats, k, c, uses_state)) for k, c in acting.items()]
+        _write(arguments, converted, robots, arguments.tokenizer or Eagle.SOURCE, True)
     except ValueError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -96,13 +101,15 @@ def run_eagle(arguments: argparse.Namespace) -> int:
     """Converts a released Eagle 2."""
     from vla.conversion.instructvla import convert_eagle, read_eagle
     from vla.models.presets import preset
+    from vla.robots import Robot
 
     _check_target(arguments.folder)
     try:
         contract = _contract(arguments.contract)
         groups = read_eagle(arguments.source)
         converted = convert_eagle(groups, preset(arguments.preset), contract)
-        _write(arguments, converted, contract, {}, arguments.tokenizer or arguments.source, False)
+        robots = [Robot(contract, {})]
+        _write(arguments, converted, robots, arguments.tokenizer or arguments.source, False)
     except ValueError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -120,13 +127,14 @@ def _contract(name: str):
     return load_contract(contract_path(name))
 
 
-def _write(arguments, converted, contract, stats, tokenizer_source: str, resized: bool) -> None:
+def _write(arguments, converted, robots, tokenizer_source: str, resized: bool) -> None:
     import torch
 
     from vla.checkpoint import save_checkpoint
     from vla.conversion.instructvla import check_tokenizer
     from vla.models.backbones.pretrained import load_tokenizer_of
     from vla.models.tokenizer import load_tokenizer
+    from vla.robots import ROBOTS
 
     # A tokenizer.json needs nothing around it.
     given = Path(tokenizer_source)
@@ -138,11 +146,12 @@ def _write(arguments, converted, contract, stats, tokenizer_source: str, resized
         arguments.folder,
         converted.config,
         converted.weights,
-        contract,
-        stats,
+        robots,
         tokenizer,
         dtype,
     )
     if converted.idle:
         print(f"left out, since nothing uses them: {', '.join(converted.idle)}")
-    print(f"written: {arguments.folder}")
+    print(f"written: {arguments.folder}, for {robots[0].contract.name}")
+    for robot in robots[1:]:
+        print(f"and {Path(arguments.folder) / ROBOTS / robot.contract.name}, its other robot")

@@ -96,6 +96,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     from vla.models.config import CheckpointError
     from vla.models.presets import PRESETS, preset
     from vla.resources import contract_path, given_or_shared
+    from vla.robots import read_robots
 
     if not arguments.preset and not arguments.checkpoint:
         print("presets: " + ", ".join(sorted(PRESETS)))
@@ -105,7 +106,9 @@ def run_info(arguments: argparse.Namespace) -> int:
         if arguments.checkpoint:
             checkpoint = open_checkpoint(given_or_shared(arguments.checkpoint))
             config, contract = checkpoint.config, checkpoint.contract
+            robots = [robot.contract.name for robot in read_robots(checkpoint.folder)]
             facts = {"checkpoint_id": checkpoint.checkpoint_id, "contract": contract.name}
+            facts |= {"robots": ", ".join(robots)} if len(robots) > 1 else {}
         else:
             config = preset(arguments.preset)
             contract = load_contract(contract_path("sim_panda"))
@@ -126,7 +129,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
-    for name in ("checkpoint_id", "contract", "preset", "action_queries", "horizon"):
+    for name in ("checkpoint_id", "contract", "robots", "preset", "action_queries", "horizon"):
         if name in facts:
             print(f"{name:<40} {facts[name]:>13}")
     for name, value in [*parts.items(), ("total", facts["total"])]:

@@ -168,6 +168,18 @@ def _cameras(contract: EmbodimentContract, count: int) -> tuple[str, ...]:
     return tuple(names[:count])
 
 
+def data_sets(path: str | Path) -> list[str]:
+    """Keys of the data sets in a released dataset_statistics.json. Raises CheckpointError."""
+    return sorted(_statistics(path))
+
+
+def _statistics(path: str | Path) -> dict[str, dict]:
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"statistics {path} cannot be read: {error}") from error
+
+
 def read_statistics(
     path: str | Path, key: str | None, contract: EmbodimentContract, uses_state: bool
 ) -> dict[str, NormStats]:
@@ -177,10 +189,7 @@ def read_statistics(
     the gripper where there is no mask, pass through. Raises CheckpointError where the file, the key
     or its dimensions do not fit.
     """
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"statistics {path} cannot be read: {error}") from error
+    content = _statistics(path)
     if key is None and len(content) == 1:
         key = next(iter(content))
     if key not in content:

@@ -20,6 +20,7 @@ from vla.data.vla_it import EpisodeLabels, read_vla_it
 from vla.observation import prepare_image
 
 GRIPPERS = ("open", "closed")
+TRIMMED = 2
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ class LeRobotEpisodes:
                 f"{folder} has no feature {', '.join(missing)}; it has: "
                 f"{', '.join(self.info.features)}"
             )
-        labels = read_vla_it(annotations) if annotations else {}
-        by_episode = {episode: entry for (_, episode), entry in labels.items()}
+        labels = _labels_by_episode(annotations) if annotations else {}
         self._tracks = [
             _read_track(self.info, episode, mapping, contract) for episode in self.info.episodes
         ]
         for track in self._tracks:
-            track.labels = by_episode.get(str(track.episode.index))
+            track.labels = labels.get(str(track.episode.index))
+            _check_labels(track, annotations)
         self._starts = np.cumsum([0, *(len(track.states) for track in self._tracks)])
         self._video = VideoFrames()
 
@@ -146,6 +147,33 @@ class LeRobotEpisodes:
         else:
             image = _stored_image(episode, feature, frame)
         return prepare_image(image, camera)
+
+
+def _labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
+    """Labels by episode index. Raises DatasetError where that does not tell the episodes apart."""
+    by_episode: dict[str, EpisodeLabels] = {}
+    for (file, episode), entry in read_vla_it(path).items():
+        if episode in by_episode:
+            raise DatasetError(
+                f"{path}: episode {episode} stands under {file} and another file path; a LeRobot "
+                "data set knows its episodes by their index alone, so give each one of its own"
+            )
+        by_episode[episode] = entry
+    return by_episode
+
+
+def _check_labels(track: _Track, path: str | Path) -> None:
+    """Raises DatasetError where an episode's labels are of another one.
+
+    Sources differ in whether the first and the last step, which do not move, are labelled.
+    """
+    motions = 0 if track.labels is None else len(track.labels.motions)
+    if motions and abs(motions - track.episode.length) > TRIMMED:
+        raise DatasetError(
+            f"{path}: episode {track.episode.index} has {motions} motion labels, but "
+            f"{track.episode.length} frames in {track.episode.data}: the two count their episodes "
+            "differently"
+        )
 
 
 def chunk_with_padding(actions: np.ndarray, start: int, horizon: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from vla.contract import EmbodimentContract
+
 Pair = tuple[str, str]
 
 
@@ -61,7 +63,9 @@ class Conversation:
 
 
 class RobotDataset(Protocol):
-    """Frames of robot episodes, in the order of episodes and time."""
+    """Frames of episodes of one robot, that of the contract, in the order of episodes and time."""
+
+    contract: EmbodimentContract
 
     def __len__(self) -> int:
         """Frames."""

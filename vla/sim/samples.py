@@ -32,7 +32,7 @@ class SimulatedDemonstrations:
         views: dict[str, CameraView],
         annotated: bool = False,
     ):
-        self.shards, self.annotated = shards, annotated
+        self.shards, self.contract, self.annotated = shards, contract, annotated
         self.cameras = [camera.name for camera in contract.cameras]
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
         calibrated = [views.get(name) for name in self.cameras]

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from vla.contract import EmbodimentContract
-from vla.data.normalization import NormStats
 from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.models.config import InstructVLAConfig
 from vla.models.images import fit_images
 from vla.models.sequence import Row, collate
 from vla.models.vision_language_action import Batch
+from vla.robots import Robot
 from vla.training.augment import change_image, draw_change
 from vla.training.config import TrainConfig
 from vla.training.grounding import EVENTS
@@ -52,7 +51,8 @@ class Step:
 class BatchMaker:
     """Makes the batches of a run; indexed by the step, so that a data loader can share the work.
 
-    process: index of this process among those that train together. validation: takes other draws.
+    robots: with the statistics that normalise each one's frames. process: index of this process
+    among those that train together. validation: takes other draws.
     """
 
     def __init__(
@@ -60,16 +60,15 @@ class BatchMaker:
         robot: Mixture | None,
         conversations: Mixture | None,
         tokenizer: Tokenizer,
-        stats: dict[str, NormStats],
-        contract: EmbodimentContract,
+        robots: list[Robot],
         model: InstructVLAConfig,
         config: TrainConfig,
         process: int = 0,
         validation: bool = False,
     ):
         self.robot, self.conversations = robot, conversations
-        self.tokenizer, self.stats, self.contract = tokenizer, stats, contract
-        self.model, self.config = model, config
+        self.tokenizer, self.model, self.config = tokenizer, model, config
+        self.stats = {robot.contract.name: robot.stats for robot in robots}
         self._seed = [config.seed, process, int(validation)]
 
     def __getitem__(self, step: int) -> Step:
@@ -103,9 +102,11 @@ class BatchMaker:
                     generator,
                 )
             )
-        state = self.stats["state"].normalize(np.stack([sample.state for sample in samples]))
+        stats = [self.stats[self.robot.datasets[d].contract.name] for d, _ in chosen]
+        pairs = list(zip(stats, samples, strict=True))
+        state = np.stack([own["state"].normalize(sample.state) for own, sample in pairs])
         noise = generator.normal(0.0, self.config.augmentation.state_noise, state.shape)
-        actions = self.stats["action"].normalize(np.stack([sample.actions for sample in samples]))
+        actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
         return Batch(
             vlm_images=torch.stack(vlm_images),
             text=collate(self.tokenizer, self.model.backbone, rows, self.model.num_queries),

@@ -58,14 +58,16 @@ class RobotData:
     kind: "simulated" (shards of vla demonstrate, made where missing), "lerobot" (v2.1 or v3.0) or
     "bags" (rosbag2 folders with the contract's topics, one per episode). path: folder. mapping:
     with lerobot, YAML file that says how its features become the contract's. annotations: VLA-IT
-    file, empty for none; "truth" with simulated ones. weight: times the number of frames, its
-    share.
+    file, empty for none; "truth" with simulated ones. contract: of another robot than the run's,
+    which the model learns to act for too, with statistics of its own. weight: times the number of
+    frames, its share.
     """
 
     path: str
     kind: str = "simulated"
     mapping: str = ""
     annotations: str = ""
+    contract: str = ""
     weight: float = 1.0
 
 
@@ -164,6 +166,12 @@ def check_train_config(config: TrainConfig) -> None:
         return
     if not (config.robot and config.batch_size):
         raise CheckpointError(f"stage '{config.stage}' needs robot data and a batch size")
+    for entry in config.robot:
+        if entry.contract and entry.kind == "simulated":
+            raise CheckpointError(
+                f"{entry.path}: simulated data is made for the run's own contract; leave the "
+                "entry's contract out"
+            )
     if not config.lora.experts:
         raise CheckpointError(f"stage '{config.stage}' trains LoRA experts: name them")
     if config.stage == "instruct" and not config.initialize_from:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from vla.checkpoint import open_checkpoint
+from vla.checkpoint import Checkpoint
 from vla.contract import EmbodimentContract
-from vla.data.normalization import NormStats, measure, read_norm_stats, write_norm_stats
+from vla.data.normalization import NormStats, measure, write_norm_stats
 from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.models.backbones.pretrained import load_tokenizer_of
-from vla.models.config import InstructVLAConfig
+from vla.models.config import CheckpointError, InstructVLAConfig
 from vla.models.tokenizer import load_tokenizer, train_tokenizer
+from vla.robots import NORM_STATS, Robot, read_robots, read_stats, robot_folder
 from vla.training.batches import Mixture
 from vla.training.config import PromptSampling, TrainConfig
 from vla.training.prompts import sample_row
@@ -30,6 +31,11 @@ class Part:
     dataset: RobotDataset | ConversationDataset
     start: int
     stop: int
+
+    @property
+    def contract(self) -> EmbodimentContract:
+        """Of the robot whose frames these are."""
+        return self.dataset.contract
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -76,44 +82,64 @@ def split(
 
 
 def measure_statistics(robot: Mixture, contract: EmbodimentContract) -> dict[str, NormStats]:
-    """Normalisation statistics of states and actions over all frames."""
-    states = np.concatenate([dataset.states() for dataset in robot.datasets])
-    actions = np.concatenate([dataset.actions() for dataset in robot.datasets])
+    """Normalisation statistics of states and actions over all frames of the contract's robot."""
+    own = [dataset for dataset in robot.datasets if dataset.contract.name == contract.name]
+    if not own:
+        raise CheckpointError(f"there are no frames of the run's own robot, '{contract.name}'")
+    states = np.concatenate([dataset.states() for dataset in own])
+    actions = np.concatenate([dataset.actions() for dataset in own])
     return {
         "state": measure(states, contract.state_names, smallest_span=0.04),
         "action": measure(actions, contract.action_names, ("gripper",), smallest_span=0.02),
     }
 
 
-def prepare_words_and_statistics(
+def prepare_robots(
+    output: Path, data: TrainingData, contract: EmbodimentContract, start: Checkpoint | None
+) -> list[Robot]:
+    """The robots of a run, its own first, with statistics: made once, then read by each resume.
+
+    A robot that the start acts for has the statistics that it has there. Raises ContractError where
+    its contract has changed since.
+    """
+    known = {} if start is None else {r.contract.name: r for r in read_robots(start.folder)}
+    contracts = {contract.name: contract}
+    for dataset in data.robot.datasets if data.robot is not None else ():
+        first = contracts.setdefault(dataset.contract.name, dataset.contract)
+        first.require_same(dataset.contract, "one data set", "another")
+    robots = []
+    for index, own in enumerate(contracts.values()):
+        before = known[own.name].stats if own.name in known else {}
+        if before:
+            own.require_same(known[own.name].contract, "ours", f"that of {start.folder}")
+        folder = robot_folder(output, index, own)
+        if not read_stats(folder, own) and data.robot is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            stats = before or measure_statistics(data.robot, own)
+            write_norm_stats(stats, folder / NORM_STATS)
+        robots.append(Robot(own, read_stats(folder, own)))
+    return robots
+
+
+def prepare_tokenizer(
     output: Path,
     data: TrainingData,
-    contract: EmbodimentContract,
     config: TrainConfig,
     model: InstructVLAConfig,
-) -> tuple[Tokenizer, dict[str, NormStats]]:
-    """Tokenizer and statistics of a run: made once, then read, so that a resume keeps them.
-
-    A run that starts from a checkpoint has that one's.
-    """
-    names = {"state": contract.state_names, "action": contract.action_names}
-    if config.initialize_from:
-        source = open_checkpoint(config.initialize_from)
-        if source.stats:
-            contract.require_same(source.contract, "ours", f"that of {config.initialize_from}")
-        for name in ("tokenizer.json", "norm_stats.json"):
-            if (source.folder / name).is_file() and not (output / name).is_file():
-                shutil.copy(source.folder / name, output / name)
-    elif config.backbone and not (output / "tokenizer.json").is_file():
-        load_tokenizer_of(config.backbone_source).save(str(output / "tokenizer.json"))
-    if not (output / "tokenizer.json").is_file():
+    start: Checkpoint | None,
+) -> Tokenizer:
+    """The tokenizer of a run: that of its start, or made once, then read by each resume."""
+    path = output / "tokenizer.json"
+    if path.is_file():
+        pass
+    elif start is not None:
+        shutil.copy(start.folder / path.name, path)
+    elif config.backbone:
+        load_tokenizer_of(config.backbone_source).save(str(path))
+    else:
         sentences = corpus(data, model, np.random.default_rng(config.seed))
-        train_tokenizer(sentences, model.backbone.vocabulary).save(str(output / "tokenizer.json"))
-    statistics = output / "norm_stats.json"
-    if not statistics.is_file() and data.robot is not None:
-        write_norm_stats(measure_statistics(data.robot, contract), statistics)
-    stats = read_norm_stats(statistics, names) if statistics.is_file() else {}
-    return load_tokenizer(output), stats
+        train_tokenizer(sentences, model.backbone.vocabulary).save(str(path))
+    return load_tokenizer(output)
 
 
 def corpus(

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vla.checkpoint import build_model, open_checkpoint, save_checkpoint
+from vla.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.contract import EmbodimentContract
 from vla.interrupts import deferred_interrupts
 from vla.models.backbones.pretrained import backbone_config, load_pretrained
@@ -32,7 +32,7 @@ from vla.models.presets import preset
 from vla.models.vision_language_action import Batch, InstructVLA
 from vla.training.batches import BatchMaker, Step
 from vla.training.config import TrainConfig, write_train_config
-from vla.training.data import TrainingData, prepare_words_and_statistics
+from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.grounding import grounding_loss
 from vla.training.saved_state import load_state, save_state
 from vla.training.stages import freeze_for, parameter_groups, start_from, training_mode
@@ -51,13 +51,18 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     )
 
 
-def model_config(config: TrainConfig) -> InstructVLAConfig:
+def open_start(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint that a run starts from. Raises CheckpointError where it can't be read."""
+    return open_checkpoint(config.initialize_from) if config.initialize_from else None
+
+
+def model_config(config: TrainConfig, start: Checkpoint | None) -> InstructVLAConfig:
     """The model that a run trains: that of its start, or of its preset, with the run's experts.
 
-    Raises CheckpointError where the start or the released backbone can't be read.
+    Raises CheckpointError where the released backbone can't be read.
     """
-    if config.initialize_from:
-        base = open_checkpoint(config.initialize_from).config
+    if start is not None:
+        base = start.config
     else:
         base = preset(config.preset)
         if config.backbone:
@@ -68,10 +73,17 @@ def model_config(config: TrainConfig) -> InstructVLAConfig:
 class Trainer:
     """Model, averaged weights and optimiser of a run, and the step that moves them.
 
-    average: the trained parameters' average, in their order; empty without ema_decay.
+    start: what open_start gives. average: the trained parameters' average, in their order; empty
+    without ema_decay.
     """
 
-    def __init__(self, config: TrainConfig, contract: EmbodimentContract, device: str = "cpu"):
+    def __init__(
+        self,
+        config: TrainConfig,
+        contract: EmbodimentContract,
+        start: Checkpoint | None,
+        device: str = "cpu",
+    ):
         set_seed(config.seed)
         self.config, self.step = config, 0
         self.accelerator = Accelerator(
@@ -79,9 +91,9 @@ class Trainer:
             cpu=device == "cpu",
             step_scheduler_with_optimizer=False,
         )
-        model = build_model(model_config(config), contract)
-        if config.initialize_from:
-            start_from(model, open_checkpoint(config.initialize_from))
+        model = build_model(model_config(config, start), contract)
+        if start is not None:
+            start_from(model, start)
         elif config.backbone:
             load_pretrained(model.reasoning.backbone, config.backbone_source)
             model.reasoning.start_queries()
@@ -209,13 +221,15 @@ def train(
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    model = model_config(config)
+    start = open_start(config)
+    model = model_config(config, start)
     write_train_config(config, output / "train.yaml")
-    tokenizer, stats = prepare_words_and_statistics(output, data, contract, config, model)
-    trainer = Trainer(config, contract, device)
+    robots = prepare_robots(output, data, contract, start)
+    tokenizer = prepare_tokenizer(output, data, config, model, start)
+    trainer = Trainer(config, contract, start, device)
     load_state(trainer, output)
     process = trainer.accelerator.process_index
-    arguments = (tokenizer, stats, contract, model, config, process)
+    arguments = (tokenizer, robots, model, config, process)
     batches = BatchMaker(data.robot, data.conversations, *arguments)
     held_out = BatchMaker(data.held_out_robot, data.held_out_conversations, *arguments, True)
     last = config.steps if until is None else min(until, config.steps)
@@ -241,7 +255,7 @@ def train(
         if main:
             folder = output / "checkpoint"
             dtype = torch.float16 if config.precision == "no" else torch.bfloat16
-            save_checkpoint(folder, model, weights, contract, stats, tokenizer, dtype)
+            save_checkpoint(folder, model, weights, robots, tokenizer, dtype)
 
     def log(figures: dict[str, float]) -> None:
         if writer is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from vla.contract import EmbodimentContract
+from vla.contract import ContractError, EmbodimentContract, load_contract
 from vla.data.bag_episodes import BagEpisodes
 from vla.data.conversations import LlavaConversations
 from vla.data.frames import Shard, read_dataset
 from vla.data.lerobot import LeRobotEpisodes, read_mapping
 from vla.data.sample import ConversationDataset, RobotDataset
 from vla.models.config import CheckpointError
-from vla.resources import given_or_shared
+from vla.resources import contract_path, given_or_shared
 from vla.sim.samples import SimulatedDemonstrations
 from vla.sim.scene_conversations import SceneConversations
 from vla.training.config import ConversationData, RobotData, TrainConfig
@@ -29,7 +29,7 @@ def open_data(
 
     Raises DatasetError, BagError, ContractError or CheckpointError that say what is wrong where.
     """
-    robot = [open_robot(entry, contract, views) for entry in config.robot]
+    robot = [open_robot(entry, _contract_of(entry, contract), views) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
     robot_kept, robot_held = split(robot, weights, config.validation_share)
     if corrections and robot_kept is not None:
@@ -41,6 +41,32 @@ def open_data(
     weights = [entry.weight for entry in config.conversations]
     talks_kept, talks_held = split(talks, weights, config.validation_share)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
+
+
+def _contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract:
+    """The contract of a data set; ContractError where one model can't act for both robots."""
+    if not entry.contract:
+        return own
+    other = load_contract(contract_path(entry.contract))
+    if other.name == own.name:
+        own.require_same(other, "that of the run", f"that of {entry.path}")
+    for what, ours, theirs in (
+        ("values of state", len(own.state_names), len(other.state_names)),
+        ("steps in a chunk", own.horizon, other.horizon),
+        ("cameras", _sizes(own), _sizes(other)),
+    ):
+        if ours != theirs:
+            raise ContractError(
+                f"'{other.name}' cannot be trained together with '{own.name}': {what}: {theirs}, "
+                f"not {ours}; change one of the contracts, or train a model for each"
+            )
+    return other
+
+
+def _sizes(contract: EmbodimentContract) -> str:
+    """Names and sizes of a contract's cameras, in the order of names."""
+    cameras = sorted(contract.cameras, key=lambda camera: camera.name)
+    return ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in cameras)
 
 
 def open_robot(

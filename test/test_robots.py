@@ -1,0 +1,172 @@
+"""One model for several robots: statistics and contract of each, from training to acting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from lerobot_files import STATES, write_v3
+from tiny_checkpoint import save_tiny_checkpoint
+
+from vla.checkpoint import open_checkpoint, read_weights
+from vla.cli.parser import main
+from vla.contract import ContractError, load_contract
+from vla.models.config import CheckpointError, LoraConfig
+from vla.models.presets import PRESETS, preset
+from vla.policy import ActionModel
+from vla.resources import contract_path
+from vla.robots import read_robots
+from vla.training.batches import BatchMaker
+from vla.training.config import Augmentation, RobotData, TrainConfig, check_train_config
+from vla.training.data import measure_statistics, prepare_robots
+from vla.training.loop import train
+from vla.training.sources import open_data
+
+BRIDGE = load_contract(contract_path("widowx_bridge"))
+FRACTAL = load_contract(contract_path("google_fractal"))
+STILL = Augmentation(1.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def one_camera(monkeypatch):
+    alone = replace(preset("test"), vlm_cameras=("front",), expert_cameras=("front",))
+    monkeypatch.setitem(PRESETS, "test", alone)
+
+
+@pytest.fixture
+def config(tmp_path) -> TrainConfig:
+    """Two robots with the same numbers, of which the second has ten times as large a state."""
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("cameras: {front: camera}")
+    first, second = write_v3(tmp_path / "first"), write_v3(tmp_path / "second", scale=10.0)
+    return TrainConfig(
+        preset="test",
+        lora=LoraConfig(("action",), rank=4, alpha=8.0),
+        contract="widowx_bridge",
+        robot=(
+            RobotData(str(first), "lerobot", str(mapping)),
+            RobotData(str(second), "lerobot", str(mapping), contract="google_fractal"),
+        ),
+        output=str(tmp_path / "run"),
+        steps=2,
+        batch_size=8,
+        augmentation=STILL,
+    )
+
+
+def opened(config: TrainConfig):
+    return open_data(config, BRIDGE, {}, [])
+
+
+def test_each_robot_has_its_own_statistics(config):
+    data = opened(config)
+    folder = train(config, BRIDGE, data)
+    first, second = read_robots(folder)
+    assert (first.contract, second.contract) == (BRIDGE, FRACTAL)
+    top = np.quantile(np.concatenate(STATES)[:, 0], 0.99)
+    assert first.stats["state"].q99[0] == pytest.approx(top, rel=1e-4)
+    assert second.stats["state"].q99[0] == pytest.approx(10 * top, rel=1e-4)
+    # Normalised, both robots' frames lie in the same range.
+    batches = BatchMaker(data.robot, None, open_checkpoint(folder).tokenizer, [first, second],
+                         open_checkpoint(folder).config, config)  # fmt: skip
+    drawn = np.concatenate([batches[step].robot.state.numpy() for step in range(8)])
+    plain = np.concatenate([first.stats["state"].normalize(state) for state in STATES])
+    same = (np.abs(drawn[:, None] - plain[None]).max(axis=2) < 1e-3).any(axis=1)
+    assert same.all(), "one frame in two robots' units is one normalised frame"
+
+
+def test_a_robot_of_a_checkpoint_is_opened_like_a_checkpoint(config, capsys):
+    folder = train(config, BRIDGE, opened(config))
+    other = folder / "robots" / "google_fractal"
+    first, second = open_checkpoint(folder), open_checkpoint(other)
+    assert (first.contract.name, second.contract.name) == ("widowx_bridge", "google_fractal")
+    assert first.checkpoint_id == second.checkpoint_id
+    assert read_weights(first).keys() == read_weights(second).keys()
+    image = {"front": np.zeros((224, 224, 3), np.uint8)}
+    # The same state in each robot's own units is the same to the model.
+    state = STATES[1][3]
+    model = ActionModel.from_pretrained(folder)
+    latent = np.zeros(model.latent_shape, np.float32)
+    chunk = model.action_chunk(image, state, latent, seed=1)
+    again = ActionModel.from_pretrained(other).action_chunk(image, 10 * state, latent, seed=1)
+    np.testing.assert_allclose(chunk, again, atol=1e-4)
+    assert main(["info", "--checkpoint", str(folder)]) == 0
+    assert "widowx_bridge, google_fractal" in capsys.readouterr().out
+    with pytest.raises(CheckpointError, match=r"cannot read contract .*robots/moon/contract\.yaml"):
+        open_checkpoint(folder / "robots" / "moon")
+
+
+def test_a_later_stage_keeps_the_statistics_of_both(config, tmp_path):
+    folder = train(config, BRIDGE, opened(config))
+    later = replace(
+        config,
+        stage="instruct",
+        lora=LoraConfig(("language", "action"), rank=4, alpha=8.0, gate="layer", head_width=8),
+        initialize_from=str(folder),
+        # Half of the first robot's data: its own statistics would be others.
+        robot=(replace(config.robot[0], mapping=str(tmp_path / "less.yaml")), config.robot[1]),
+        output=str(tmp_path / "later"),
+    )
+    (tmp_path / "less.yaml").write_text("{cameras: {front: camera}, drop_first: 4}")
+    data = opened(later)
+    after = read_robots(train(later, BRIDGE, data))
+    for before, kept in zip(read_robots(folder), after, strict=True):
+        assert before.contract == kept.contract
+        for kind in ("state", "action"):
+            np.testing.assert_array_equal(before.stats[kind].q01, kept.stats[kind].q01)
+    measured = measure_statistics(data.robot, BRIDGE)
+    assert abs(measured["state"].q01[0] - after[0].stats["state"].q01[0]) > 1e-3
+    # The other robot's run starts from its folder in the checkpoint.
+    start = open_checkpoint(folder / "robots" / "google_fractal")
+    alone = open_data(replace(later, robot=config.robot[1:]), FRACTAL, {}, [])
+    (robot,) = prepare_robots(tmp_path, alone, FRACTAL, start)
+    np.testing.assert_array_equal(robot.stats["state"].q99, start.stats["state"].q99)
+
+
+def test_a_changed_contract_is_refused(config, tmp_path):
+    folder = train(config, BRIDGE, opened(config))
+    start = open_checkpoint(folder)
+    values = FRACTAL.to_dict() | {"rate": 4.0}
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    robot = (config.robot[0], replace(config.robot[1], contract=str(changed)))
+    with pytest.raises(ContractError, match=r"rate: ours 4\.0, that of .*checkpoint 3\.0"):
+        prepare_robots(tmp_path, opened(replace(config, robot=robot)), BRIDGE, start)
+    with pytest.raises(ContractError, match=r"rate: one data set 3\.0, another 4\.0"):
+        prepare_robots(
+            tmp_path, opened(replace(config, robot=(*config.robot, robot[1]))), BRIDGE, None
+        )
+
+
+def test_robots_that_do_not_go_together_are_named(config, tmp_path):
+    def refuses(message: str, **change) -> None:
+        path = tmp_path / "other.yaml"
+        path.write_text(yaml.safe_dump(FRACTAL.to_dict() | change))
+        robot = (config.robot[0], replace(config.robot[1], contract=str(path)))
+        with pytest.raises(ContractError, match=message):
+            opened(replace(config, robot=robot))
+
+    camera = FRACTAL.to_dict()["cameras"][0]
+    refuses(
+        "'google_fractal' cannot be trained together .*: steps in a chunk: 8, not 16", horizon=8
+    )
+    refuses("cameras: front 96x224, not front 224x224", cameras=[camera | {"width": 96}])
+    refuses("cameras: front 224x224, side 224x224", cameras=[camera, camera | {"name": "side"}])
+    ten = load_contract(contract_path("sim_panda")).state_names
+    refuses("values of state: 10, not 8", state_names=list(ten))
+    refuses(r"name|rate", name="widowx_bridge")
+    with pytest.raises(CheckpointError, match=r"no frames of the run's own robot, 'widowx_bridge'"):
+        measure_statistics(opened(replace(config, robot=config.robot[1:])).robot, BRIDGE)
+    simulated = replace(config, robot=(RobotData("shards", contract="google_fractal"),))
+    with pytest.raises(CheckpointError, match="simulated data is made for the run's own contract"):
+        check_train_config(simulated)
+
+
+def test_a_checkpoint_for_one_robot_has_no_others(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    folder = save_tiny_checkpoint(tmp_path / "tiny")
+    assert [robot.contract.name for robot in read_robots(folder)] == ["sim_panda"]
+    assert not (Path(folder) / "robots").exists()
