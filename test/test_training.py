@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lerobot_files import write_v3
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_backbones import save_released
 
 from vla.checkpoint import build_model, open_checkpoint, read_weights
@@ -317,6 +318,8 @@ def test_what_is_held_out_is_measured_and_not_trained_on(config, contract, data,
     train(config, contract, data, on_step=lambda step, f: figures.setdefault(step, f))
     assert "validation/robot/flow" in figures[2] and "validation/robot/flow" not in figures[1]
     assert 0 <= figures[4]["validation/conversations/text_accuracy"] <= 1
+    events = EventAccumulator(str(Path(config.output) / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("validation/robot/flow")] == [2, 4]
     assert split([robot], [1.0], 0.0)[1] is None
 
 

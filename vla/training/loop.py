@@ -275,8 +275,7 @@ def train(
             due = config.validate_every and trainer.step % config.validate_every == 0
             if due and (data.held_out_robot or data.held_out_conversations):
                 figures |= trainer.validate(held_out)
-                log(figures)
-            if trainer.step % config.log_every == 0:
+            if due or trainer.step % config.log_every == 0:
                 shown = {name: value for name, value in figures.items() if "/" in name}
                 progress.set_postfix(
                     {k: f"{v:.3g}" for k, v in shown.items() if "norm" not in k}, refresh=False
