@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -224,8 +224,10 @@ def train(
     start = open_start(config)
     model = model_config(config, start)
     write_train_config(config, output / "train.yaml")
-    robots = prepare_robots(output, data, contract, start)
-    tokenizer = prepare_tokenizer(output, data, config, model, start)
+    # Made by one process; the others of its machine then read the whole files.
+    with PartialState(cpu=device == "cpu").main_process_first():
+        robots = prepare_robots(output, data, contract, start)
+        tokenizer = prepare_tokenizer(output, data, config, model, start)
     trainer = Trainer(config, contract, start, device)
     load_state(trainer, output)
     process = trainer.accelerator.process_index
