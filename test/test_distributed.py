@@ -1,4 +1,4 @@
-"""Training on two processes: they move one model together, and go on where they stopped."""
+"""Training on two processes: one model, whole or sharded, that goes on where it stopped."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from vla.checkpoint import open_checkpoint, read_weights
 from vla.models.config import LoraConfig
@@ -17,12 +18,23 @@ from vla.training.config import RobotData, TrainConfig, write_train_config
 ROOT = Path(__file__).parents[1]
 
 
-def run(config: TrainConfig, folder: Path, processes: int, *overrides: str) -> str:
+SHARDING = ROOT / "config" / "training" / "fsdp2.yaml"
+
+
+def run(
+    config: TrainConfig, folder: Path, processes: int, *overrides: str, sharded: bool = False
+) -> str:
     path = folder / "train.yaml"
     write_train_config(config, path)
+    program, environment = ROOT / "scripts" / "vla", {"OMP_NUM_THREADS": "1"}
+    if sharded:
+        program = ROOT / "test" / "sharded_vla.py"
+        options = yaml.safe_load(SHARDING.read_text())["fsdp_config"]
+        environment |= {name.upper(): str(value) for name, value in options.items()}
+        environment |= {"ACCELERATE_USE_FSDP": "true"}
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(processes), str(ROOT / "scripts" / "vla"),
+        "--nproc-per-node", str(processes), str(program),
         "train", "--config", str(path), "--threads", "1",
     ]  # fmt: skip
     if overrides:
@@ -32,20 +44,29 @@ def run(config: TrainConfig, folder: Path, processes: int, *overrides: str) -> s
         capture_output=True,
         text=True,
         timeout=110,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **environment},
     )
     assert result.returncode == 0 or processes == 1, result.stderr[-3000:]
     return result.stderr
 
 
-@pytest.mark.timeout(240)
-def test_two_processes_train_one_model_and_go_on_exactly(tmp_path, dataset):
+def tiny_run(tmp_path: Path, dataset: Path) -> TrainConfig:
     config = TrainConfig(
         preset="test", contract="sim_panda", lora=LoraConfig(("action",), rank=4),
         robot=(RobotData(str(dataset)),), output=str(tmp_path / "whole"), steps=4, batch_size=3,
-        learning_rate=1e-3, save_every=2,
+        learning_rate=1e-3, save_every=2, ema_decay=0.9,
     )  # fmt: skip
-    config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
+    simulated = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
+    return replace(config, demonstrations=simulated)
+
+
+def weights_of(run_folder: Path) -> dict[str, torch.Tensor]:
+    return read_weights(open_checkpoint(run_folder / "checkpoint"))
+
+
+@pytest.mark.timeout(240)
+def test_two_processes_train_one_model_and_go_on_exactly(tmp_path, dataset):
+    config = tiny_run(tmp_path, dataset)
     run(config, tmp_path, 2)
     parts = [f"output={tmp_path / 'parts'}"]
     run(config, tmp_path, 2, *parts, "steps=2")
@@ -53,7 +74,20 @@ def test_two_processes_train_one_model_and_go_on_exactly(tmp_path, dataset):
     assert json.loads((state / "step.json").read_text()) == {"step": 2, "processes": 2}
     assert "was saved by 2 processes, this run has 1" in run(config, tmp_path, 1, *parts)
     run(config, tmp_path, 2, *parts)
-    whole, resumed = (
-        read_weights(open_checkpoint(tmp_path / name / "checkpoint")) for name in ("whole", "parts")
-    )
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.timeout(300)
+def test_a_sharded_model_learns_what_a_whole_one_does_and_goes_on_exactly(tmp_path, dataset):
+    config = tiny_run(tmp_path, dataset)
+    run(config, tmp_path, 2)
+    sharded, parts = (f"output={tmp_path / name}" for name in ("sharded", "parts"))
+    run(config, tmp_path, 2, sharded, sharded=True)
+    run(config, tmp_path, 2, parts, "steps=2", sharded=True)
+    run(config, tmp_path, 2, parts, sharded=True)
+    whole, shards, resumed = (weights_of(tmp_path / n) for n in ("whole", "sharded", "parts"))
+    assert whole.keys() == shards.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in shards.items())
+    for name, value in whole.items():
+        torch.testing.assert_close(value, shards[name], rtol=2e-3, atol=2e-4)

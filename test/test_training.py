@@ -167,6 +167,8 @@ def test_a_run_of_another_model_is_refused(config, contract, data):
     train(replace(config, steps=1), contract, data)
     with pytest.raises(CheckpointError, match="is of another model than this configuration's"):
         train(replace(config, lora=replace(LORA, rank=2)), contract, data)
+    with pytest.raises(CheckpointError, match="was saved with averaged weights; give another"):
+        train(replace(config, ema_decay=0.0), contract, data)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config, contract, data, shards):

@@ -75,7 +75,7 @@ class Keypoints(nn.Module):
     def __init__(self, width: int, count: int):
         super().__init__()
         self.score = nn.Conv2d(width, count, kernel_size=1)
-        self.sharpness = nn.Parameter(torch.tensor(4.0))
+        self.sharpness = nn.Parameter(torch.full((1,), 4.0))
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Expected x of all features, then expected y; and the scores [B, K, H * W] behind them."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
+from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
@@ -35,7 +36,13 @@ from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.grounding import grounding_loss
 from vla.training.saved_state import load_state, save_state
-from vla.training.stages import freeze_for, parameter_groups, start_from, training_mode
+from vla.training.stages import (
+    freeze_for,
+    layer_classes,
+    parameter_groups,
+    start_from,
+    training_mode,
+)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -105,6 +112,7 @@ class Trainer:
             lr=config.learning_rate,
             betas=config.betas,
         )
+        model._no_split_modules = layer_classes(model)  # Where Accelerate asks how to shard.
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average: list[torch.Tensor] = []
         if config.ema_decay:
@@ -195,11 +203,11 @@ class Trainer:
         return {name: sum(values) / len(values) for name, values in rows.items()}
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What is exported: all weights, averaged where averages are kept."""
+        """What is exported: all weights, averaged where averages are kept; all processes gather."""
         state = dict(self.accelerator.get_state_dict(self.model))
         names = [name for name, p in self.plain_model.named_parameters() if p.requires_grad]
         for name, value in zip(names, self.average, strict=False):
-            state[name] = value
+            state[name] = value.full_tensor() if isinstance(value, DTensor) else value
         if self.config.stage == "pretrain":
             state = {name: value for name, value in state.items() if name.startswith("reasoning.")}
         return state

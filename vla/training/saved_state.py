@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from vla.models.config import CheckpointError
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from vla.training.loop import Trainer
 
 FOLDER = "training_state"
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor that may be sharded over many."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def save_state(trainer: Trainer, output: Path) -> None:
@@ -31,7 +37,7 @@ def save_state(trainer: Trainer, output: Path) -> None:
     accelerator.wait_for_everyone()
     accelerator.save_state(str(temporary))
     rank = accelerator.process_index
-    torch.save(trainer.average, temporary / f"average-{rank}.pt")
+    torch.save([local(value) for value in trainer.average], temporary / f"average-{rank}.pt")
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return
@@ -68,6 +74,11 @@ def load_state(trainer: Trainer, output: Path) -> None:
         ) from error
     rank = trainer.accelerator.process_index
     average = torch.load(folder / f"average-{rank}.pt", weights_only=True)
-    device = trainer.accelerator.device
-    trainer.average = [value.to(device) for value in average]
+    if len(average) != len(trainer.average):
+        raise CheckpointError(
+            f"{folder} was saved {'with' if average else 'without'} averaged weights; give another "
+            "output folder, or the ema_decay that it was made with"
+        )
+    for value, saved in zip(trainer.average, average, strict=True):
+        local(value).copy_(saved)
     trainer.step = facts["step"]

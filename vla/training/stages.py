@@ -43,6 +43,16 @@ def training_mode(model: nn.Module, stage: str) -> None:
                 module.eval()
 
 
+def layer_classes(model: nn.Module) -> list[str]:
+    """Class names of the model's transformer layers, which sharded training gathers one at a time.
+
+    They are what lists of modules hold: norms, attention and MLP, not a single operation.
+    """
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    layers = [layer for entries in lists for layer in entries if len(list(layer.children())) > 2]
+    return sorted({type(layer).__name__ for layer in layers})
+
+
 def parameter_groups(model: InstructVLA, weight_decay: float) -> list[dict]:
     """Trained parameters for the optimiser, weight decay on matrices only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
