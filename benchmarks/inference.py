@@ -18,6 +18,7 @@ others, so that a noisy machine is noisy for all of them.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import time
@@ -65,6 +66,9 @@ class Subject:
         with torch.device(device):
             self.model: InstructVLA = build_model(self.config, contract).to(dtype).eval()
         backbone, cameras = self.config.backbone, len(self.config.vlm_cameras)
+        # The same weights, run by the functions as they are.
+        self.plain_reasoning = copy.copy(self.model.reasoning)
+        self.plain_expert = copy.copy(self.model.expert)
         if compiled:
             compile_for_inference(self.model)
         self.vlm_images = self._images(cameras, backbone.image_size)
@@ -108,10 +112,15 @@ class Subject:
 
     # The same without what makes it fast
 
+    def naive_read(self) -> None:
+        """Latent action of the prompt."""
+        ids = torch.cat([self.prompt, self.queries], dim=1)
+        self.latent = self.plain_reasoning.act(self.vlm_images, ids, torch.ones_like(ids))
+
     @torch.no_grad()
     def naive_think(self) -> None:
         """Each token of the text, then the queries, by a pass over everything before."""
-        reasoning = self.model.reasoning
+        reasoning = self.plain_reasoning
         ids = self.prompt
         for _ in range(self.tokens):
             embeddings, mask = reasoning.embed(ids, self.vlm_images), torch.ones_like(ids)
@@ -125,7 +134,7 @@ class Subject:
     @torch.no_grad()
     def naive_chunk(self) -> None:
         """All tokens of the action expert in every integration step."""
-        expert = self.model.expert
+        expert = self.plain_expert
         # Keys and values that nothing would use are not made.
         with unittest.mock.patch.object(expert, "_run_context", return_value=None):
             context = expert.encode_context(self.expert_images, self.latent, self.state)
@@ -156,7 +165,7 @@ def modes(subject: Subject) -> dict[str, Callable[[int], None]]:
         subject.chunk()
 
     def naive_act(step: int) -> None:
-        subject.read_and_act(text=False)
+        subject.naive_read()
         subject.naive_chunk()
 
     def naive_think(step: int) -> None:
@@ -213,7 +222,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of each mode and round (20)")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile with CUDA graphs")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile")
     parser.add_argument("--json", type=Path, default=Path("output/inference.json"), help="results")
     arguments = parser.parse_args()
     if arguments.threads:
