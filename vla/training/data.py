@@ -131,8 +131,8 @@ def prepare_tokenizer(
     """The tokenizer of a run: that of its start, or made once, then read by each resume."""
     path = output / "tokenizer.json"
     if path.is_file():
-        pass
-    elif start is not None:
+        return load_tokenizer(output)
+    if start is not None:
         shutil.copy(start.folder / path.name, path)
     elif config.backbone:
         load_tokenizer_of(config.backbone_source).save(str(path))
