@@ -116,7 +116,7 @@ def weight_files(folder: str | Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _digest(files: list[Path]) -> str:
+def weights_digest(files: list[Path]) -> str:
     """First 12 hexadecimal digits of the SHA-256 of the files one after the other."""
     digest = hashlib.sha256()
     for file in files:
@@ -142,7 +142,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     robot_folder, folder = Path(folder), checkpoint_folder(folder)
     config = read_config(folder)
     robot = read_robot(robot_folder)
-    digest = _digest(weight_files(folder))
+    digest = weights_digest(weight_files(folder))
     return Checkpoint(config, robot.contract, robot.stats, load_tokenizer(folder), digest, folder)
 
 

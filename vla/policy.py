@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vla.adapter import Adapter, adapted_id, open_adapter, swap_adapter
 from vla.checkpoint import Checkpoint, load_weights, open_checkpoint
 from vla.contract import EmbodimentContract
 from vla.models.action_expert import ActionExpert
@@ -49,7 +50,39 @@ def _stack(
     return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)
 
 
-class Reasoner:
+class _Half:
+    """One half of a checkpoint in memory, with or without an adapter.
+
+    checkpoint_id: of the weights as they are, the adapter's included.
+    """
+
+    def _own(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str) -> None:
+        self._base, self._module, self._prefix = checkpoint, module, prefix
+        self.adapter: Adapter | None = None
+        self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str = "cpu", adapter: str | Path = ""):
+        """Loads a checkpoint folder and, where one is given, an adapter's folder into it.
+
+        Raises CheckpointError, one sentence.
+        """
+        half = cls(open_checkpoint(path), device)
+        if adapter:
+            half.set_adapter(open_adapter(adapter))
+        return half
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Puts an adapter in the place of the one before, None for the checkpoint as it is.
+
+        Not while another thread runs the model. Raises CheckpointError, with nothing changed.
+        """
+        swap_adapter(self._module, self._prefix, self._base, self.adapter, adapter)
+        self.adapter = adapter
+        self.checkpoint_id = adapted_id(self._base, adapter)
+
+
+class Reasoner(_Half):
     """The vision-language half: answers in text and gives latent actions.
 
     Each function takes one scene, images uint8 [H, W, 3] by camera name, or, in the plural, a
@@ -58,19 +91,14 @@ class Reasoner:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device = _device(device)
-        self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
         self.config, self._tokenizer = checkpoint.config, checkpoint.tokenizer
         self.num_queries = checkpoint.config.num_queries
         self.hidden_size = checkpoint.config.backbone.width
         self.model = ReasoningModel(checkpoint.config).eval()
         load_weights(checkpoint, self.model, "reasoning.", device)
         self.model.to(self.device)
+        self._own(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "cpu") -> Reasoner:
-        """Loads a checkpoint folder. Raises CheckpointError, one sentence."""
-        return cls(open_checkpoint(path), device)
 
     def _prompts(
         self, questions: Sequence[str], answers: Sequence[str] | None = None, acts: bool = False
@@ -162,12 +190,11 @@ class Reasoner:
         return self.model.act(images, *prompts).float().cpu().numpy()
 
 
-class ActionModel:
+class ActionModel(_Half):
     """The action expert: chunks of un-normalised actions from images, state and latent action."""
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device = _device(device)
-        self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
         self._config, self._stats = checkpoint.config, checkpoint.stats
         if not self._stats:
             raise CheckpointError(
@@ -187,12 +214,8 @@ class ActionModel:
         ).eval()
         load_weights(checkpoint, self._expert, "expert.", device)
         self._expert.to(self.device)
+        self._own(checkpoint, self._expert, "expert.")
         self._generator = torch.Generator()
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "cpu") -> ActionModel:
-        """Loads a checkpoint folder. Raises CheckpointError, one sentence."""
-        return cls(open_checkpoint(path), device)
 
     def action_chunk(
         self, images: Images, state: np.ndarray, latent: np.ndarray, seed: int | None = None

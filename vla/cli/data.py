@@ -1,4 +1,4 @@
-"""`vla data`: what is done with recorded episodes; each of its subcommands has a module of its own."""
+"""`vla data`: what is done with recorded episodes; its subcommands have modules of their own."""
 
 from __future__ import annotations
 

@@ -82,6 +82,15 @@ class LoraConfig:
 
 
 @dataclass
+class AdapterConfig:
+    """A few-shot adapter: one low-rank change of each linear layer, in both halves of a policy."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+
+
+@dataclass
 class ActionExpertConfig:
     """Sizes of the action expert (InstructVLA, section 3.1 and appendix E).
 
