@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vla.rotations import quaternion_to_matrix
 
@@ -105,3 +106,29 @@ def language_motion(
             )
         )
     return labels
+
+
+def poses_of_states(states: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Tool positions [N, 3] in metres and quaternions [N, 4], x y z w, in the base frame.
+
+    states [N, S]: columns by names, one of vla.contract.STATE_LAYOUTS. Raises ValueError where an
+    orientation is none: a quaternion or a column of a rotation matrix without length.
+    """
+    states = np.asarray(states, dtype=np.float64)
+    column = {name: states[:, index] for index, name in enumerate(names)}
+
+    def columns(*chosen: str) -> np.ndarray:
+        return np.column_stack([column[name] for name in chosen])
+
+    if "qx" in column:
+        rotations = Rotation.from_quat(columns("qx", "qy", "qz", "qw"))
+    elif "roll" in column:
+        # Turns about the axes of the base, in this order.
+        rotations = Rotation.from_euler("xyz", columns("roll", "pitch", "yaw"))
+    else:
+        first, second = columns("r11", "r21", "r31"), columns("r12", "r22", "r32")
+        if not np.linalg.norm(np.cross(first, second), axis=1).min() > 0.1:
+            raise ValueError("a state's rotation columns are no orientation")
+        matrices = np.stack([first, second, np.cross(first, second)], axis=2)
+        rotations = Rotation.from_matrix(matrices)
+    return columns("x", "y", "z"), rotations.as_quat()

@@ -8,6 +8,8 @@ One JSON file per data set, as the authors write it: {file path: {episode id: {"
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,35 @@ def read_vla_it(path: str | Path) -> dict[tuple[str, str], EpisodeLabels]:
             where = f"{path}: {file}, episode {episode}"
             labels[file, str(episode)] = _labels(_mapping(entry, where), where)
     return labels
+
+
+def write_vla_it(
+    path: str | Path,
+    labels: Mapping[tuple[str, str], tuple[Sequence[str], Annotation | None]],
+) -> None:
+    """Writes motions and annotations by file path and episode id; the file appears as a whole.
+
+    The motions of an episode are one text per frame, or none at all.
+    """
+    files: dict[str, dict] = {}
+    for (file, episode), (motions, annotation) in labels.items():
+        entry: dict[str, Any] = {"features": {"move_primitive": list(motions)}}
+        if annotation is not None:
+            entry["alt_instruction"] = {
+                "Caption": annotation.caption,
+                "QA": _written(annotation.question_answers),
+                "CR": _written(annotation.command_rewrites),
+                "CC": _written(annotation.contexts),
+            }
+        files.setdefault(file, {})[episode] = entry
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(files, ensure_ascii=False, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _written(pairs: tuple[Pair, ...]) -> list[dict[str, str]]:
+    return [{"question": question, "answer": answer} for question, answer in pairs]
 
 
 def _mapping(value: Any, where: str) -> dict:

@@ -1,0 +1,73 @@
+"""Prompts for annotation, in files.
+
+A file has two parts under the headings "# system" and "# user". In both, {instruction}, {frames},
+{questions}, {rewrites} and {contexts} are filled in; other text in braces, such as JSON with quotes,
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vla.annotation.replies import Wanted
+
+DEFAULT_PROMPT = "config/annotation/vla_it.md"
+PLACEHOLDERS = ("instruction", "frames", "questions", "rewrites", "contexts")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class PromptError(ValueError):
+    """A prompt file that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked of each episode. name: of the file. version: digest of its text."""
+
+    name: str
+    version: str
+    system: str
+    user: str
+
+    def messages(self, instruction: str, frames: int, wanted: Wanted) -> tuple[str, str]:
+        """The system and the user text for an episode with that many images."""
+        values = {
+            "instruction": instruction,
+            "frames": str(frames),
+            "questions": str(wanted.questions),
+            "rewrites": str(wanted.rewrites),
+            "contexts": str(wanted.contexts),
+        }
+
+        def fill(text: str) -> str:
+            return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+
+        return fill(self.system), fill(self.user)
+
+
+def read_prompt(path: str | Path) -> Prompt:
+    """Reads a prompt file. Raises PromptError that says what it lacks or what nobody fills in."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"cannot read prompt {path}: {error}") from error
+    pieces = re.split(r"^# *(system|user) *$", text, flags=re.MULTILINE)
+    parts = dict(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
+    if pieces[0].strip() or set(parts) != {"system", "user"} or len(pieces) != 5:
+        raise PromptError(f"{path} needs just two parts, under the headings '# system', '# user'")
+    if not all(parts.values()):
+        raise PromptError(f"{path}: a part is empty")
+    used = set(_PLACEHOLDER.findall(text))
+    if unknown := sorted(used - set(PLACEHOLDERS)):
+        raise PromptError(
+            f"{path}: nobody fills in {', '.join(f'{{{name}}}' for name in unknown)}; known are "
+            f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
+        )
+    if "instruction" not in _PLACEHOLDER.findall(parts["user"]):
+        raise PromptError(f"{path}: the user's part needs {{instruction}}")
+    version = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Prompt(path.name, version, parts["system"], parts["user"])

@@ -1,0 +1,224 @@
+"""What was said of each episode, by whom, and what a person thinks of it.
+
+DATASET/meta/annotation_records.jsonl keeps it, one line per finished episode, written at once; of
+several lines of an episode the last one counts. DATASET/meta/annotations.json, which training
+reads, is made from it and from the language motion labels: everything that nobody rejected.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from vla.data.frames import DatasetError
+from vla.data.sample import Annotation, Pair
+from vla.data.vla_it import write_vla_it
+
+RECORDS_FILE = Path("meta/annotation_records.jsonl")
+ANNOTATIONS_FILE = Path("meta/annotations.json")
+CAPTION, QUESTION, REWRITE, CONTEXT = KINDS = ("Caption", "QA", "CR", "CC")
+ACCEPTED, REJECTED = "accepted", "rejected"
+_HEADER = {"vla_ros_annotation_records": 1}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that was said of an episode.
+
+    kind: one of KINDS, as VLA-IT names them; a caption is an answer without a question. verdict: of
+    a person, ACCEPTED, REJECTED or "". original: the pair before a person edited it.
+    """
+
+    kind: str
+    question: str
+    answer: str
+    verdict: str = ""
+    original: Pair | None = None
+
+    def digest(self) -> str:
+        """Tells this text from another, in a few characters."""
+        return _digest([self.kind, self.question, self.answer], 10)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The entries of one episode.
+
+    data: digest of the episode that they are of. source: who said it and how: kind, model, prompt,
+    frames. made: digest of all of that which changes what is said; see made_digest. usage: tokens,
+    where a model made it.
+    """
+
+    episode: int
+    instruction: str
+    data: str
+    entries: tuple[Entry, ...]
+    source: dict[str, Any]
+    made: str
+    usage: dict[str, int] = field(default_factory=dict)
+
+    def named_entries(self) -> dict[str, Entry]:
+        """Entries by names such as "Caption" and "QA 1", counted from 1 within their kind."""
+        counts = dict.fromkeys(KINDS, 0)
+        named = {}
+        for entry in self.entries:
+            counts[entry.kind] += 1
+            number = "" if entry.kind == CAPTION else f" {counts[entry.kind]}"
+            named[f"{entry.kind}{number}"] = entry
+        return named
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a person has said something of any entry."""
+        return any(entry.verdict for entry in self.entries)
+
+    def annotation(self) -> Annotation | None:
+        """What training may use; None where a person rejected everything."""
+        kept = [entry for entry in self.entries if entry.verdict != REJECTED]
+        if not kept:
+            return None
+        pairs = {
+            kind: tuple((e.question, e.answer) for e in kept if e.kind == kind) for kind in KINDS
+        }
+        caption = pairs[CAPTION][0][1] if pairs[CAPTION] else ""
+        return Annotation(caption, pairs[QUESTION], pairs[REWRITE], pairs[CONTEXT])
+
+
+def entries_of(annotation: Annotation) -> tuple[Entry, ...]:
+    """The entries of an annotation, in the order of KINDS."""
+    pairs = {
+        CAPTION: (("", annotation.caption),) if annotation.caption else (),
+        QUESTION: annotation.question_answers,
+        REWRITE: annotation.command_rewrites,
+        CONTEXT: annotation.contexts,
+    }
+    return tuple(Entry(kind, *pair) for kind in KINDS for pair in pairs[kind])
+
+
+def made_digest(source: dict[str, Any]) -> str:
+    """Of everything in a source that changes what is said."""
+    return _digest(source, 16)
+
+
+def _digest(value: Any, length: int) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+class Records:
+    """The records of a data set, by episode index; use it as a context, which locks the file.
+
+    Raises DatasetError where the file is damaged, or another process writes it.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.path = self.folder / RECORDS_FILE
+        self.latest: dict[int, Record] = {}
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Records:
+        annotations = self.folder / ANNOTATIONS_FILE
+        if annotations.exists() and not self.path.exists():
+            raise DatasetError(
+                f"{annotations} was not written by 'vla data annotate' and would be lost; move it "
+                "away first"
+            )
+        try:
+            self._file = self.path.open("ab")
+        except OSError as error:
+            raise DatasetError(f"cannot write {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.latest, whole = _read(self.path)
+            # What was cut short by a crash must not become the beginning of the next line.
+            self._file.truncate(whole)
+            if whole == 0:
+                self._append(_HEADER)
+        except BlockingIOError as error:
+            self._file.close()
+            raise DatasetError(f"another process is annotating {self.folder}; wait for it") from (
+                error
+            )
+        except DatasetError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, record: Record) -> None:
+        """Keeps a record, on disk before this returns."""
+        self._append(asdict(record))
+        self.latest[record.episode] = record
+
+    def _append(self, value: dict) -> None:
+        assert self._file is not None, "open the records as a context first"
+        self._file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_records(folder: str | Path) -> dict[int, Record]:
+    """The records of a data set by episode index. Raises DatasetError where there are none."""
+    path = Path(folder) / RECORDS_FILE
+    if not path.exists():
+        raise DatasetError(f"{folder} has no annotations yet; make them with 'vla data annotate'")
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[int, Record], int]:
+    """Records by episode, and how many bytes of the file are whole lines."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    records: dict[int, Record] = {}
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            value = json.loads(line)
+            if number == 1 and value == _HEADER:
+                continue
+            record = _record(value)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DatasetError(
+                f"{path}, line {number}, is damaged ({error}); delete the line, and its episode is "
+                "annotated anew"
+            ) from error
+        records[record.episode] = record
+    return records, whole
+
+
+def _record(value: dict) -> Record:
+    entries = tuple(
+        Entry(**entry | {"original": entry["original"] and tuple(entry["original"])})
+        for entry in value["entries"]
+    )
+    return replace(Record(**value), entries=entries)
+
+
+def write_annotations(
+    folder: str | Path,
+    files: dict[int, str],
+    motions: dict[int, list[str]],
+    records: dict[int, Record],
+) -> Path:
+    """Writes ANNOTATIONS_FILE as a whole and returns its path.
+
+    files: data file of each episode, as the key in the VLA-IT layout. motions: language motion
+    labels, one per frame, by episode. Episodes with neither labels nor a record are left out.
+    """
+    labels = {}
+    for episode, file in files.items():
+        record = records.get(episode)
+        annotation = None if record is None else record.annotation()
+        if episode in motions or annotation is not None:
+            labels[file, str(episode)] = (motions.get(episode, []), annotation)
+    path = Path(folder) / ANNOTATIONS_FILE
+    write_vla_it(path, labels)
+    return path
