@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-
-class NormalizationError(ValueError):
-    """Statistics that are missing, damaged or for other dimensions."""
+from vla.data.statistics import NormalizationError
 
 
 @dataclass(frozen=True)
