@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
@@ -124,6 +125,42 @@ def test_own_interfaces_have_definitions(tmp_path):
         load_message_type("nowhere_msgs/msg/Nothing", (tmp_path,))
 
 
+def count_by_other_readers(bag: Path) -> int:
+    """Messages in a bag as both rosbags and the mcap library find them."""
+    with AnyReader([bag]) as reader:
+        count = sum(1 for _ in reader.messages())
+    with (bag / f"{bag.name}.mcap").open("rb") as stream:
+        assert sum(1 for _ in make_reader(stream).iter_messages()) == count
+    return count
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])
+def test_unfinished_bag_is_whole_for_other_readers_after_every_flush(tmp_path, compression):
+    writer = BagWriter(tmp_path / "bag", compression=compression)
+    topic = writer.add_topic("/sim/state", ARRAY_TYPE, [qos_entry(depth=3)])
+    for index in range(60):
+        writer.write(topic, encode_array([index]), 1000 + index)
+        if index % 20 == 19:
+            writer.flush()
+            assert count_by_other_readers(tmp_path / "bag") == index + 1
+            assert len(list(read_messages(tmp_path / "bag", allow_truncated=True))) == index + 1
+    with pytest.raises(BagError, match=r"truncated.*recover_bag"):
+        validate_bag(tmp_path / "bag")
+    writer.close()
+    assert validate_bag(tmp_path / "bag").message_count == 60
+    assert count_by_other_readers(tmp_path / "bag") == 60
+
+
+def test_full_chunks_go_out_without_a_flush(tmp_path):
+    writer = BagWriter(tmp_path / "bag")
+    topic = writer.add_topic("/sim/state", ARRAY_TYPE)
+    data = encode_array(np.zeros(200_000))
+    for index in range(6):
+        writer.write(topic, data, index)
+    assert len(list(read_messages(tmp_path / "bag", allow_truncated=True))) >= 3
+    writer.abandon()
+
+
 def test_truncated_bag_is_named_and_repaired(tmp_path):
     write_sample(tmp_path / "whole")
     bag = tmp_path / "torn"
@@ -229,6 +266,7 @@ def test_killed_writer_loses_only_what_was_not_flushed(tmp_path):
         process.wait()
         at_least = flushed[-1] if flushed else 50 * (3 + attempt)
         assert read_metadata(bag).message_count >= at_least
+        assert count_by_other_readers(bag) >= at_least
         report = recover_bag(bag)
         assert report.counts["/bytes"] >= at_least
         assert [m.receive_time for m in read_messages(bag)] == list(

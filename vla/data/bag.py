@@ -2,25 +2,25 @@
 
 One folder per bag: `<name>.mcap` and the `metadata.yaml` that `ros2 bag info` reads. The `mcap`
 library is used directly, because a recording must survive the death of its recorder: messages
-leave the process at every flush as whole chunks with a checksum, and metadata.yaml is renewed with
-them, so that what is on disk is always a bag, only without an index. `vla.data.bag_reader` reads
-such a bag and can complete it.
+leave the process as whole chunks with a checksum and a footer behind them, and metadata.yaml is
+renewed at every flush, so that what is on disk is always a bag, only without an index.
+`vla.data.bag_reader` reads such a bag and can complete it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 import yaml
 from mcap.writer import CompressionType, Writer
 
 from vla.data.message_types import MessageType
+from vla.data.sealed_file import SealedFile
 
 METADATA_VERSION = 9
 METADATA_FILE = "metadata.yaml"
@@ -83,7 +83,14 @@ def dump_yaml(values: Any) -> str:
     )
 
 
-def lock_bag(stream: IO[bytes]) -> bool:
+class OpenFile(Protocol):
+    """Anything with a file descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+def lock_bag(stream: OpenFile) -> bool:
     """Marks an open bag file as in use by this process, until it closes the file or dies.
 
     Returns False when another process has it. File systems without locks count as unlocked.
@@ -125,7 +132,7 @@ class BagWriter:
         self._schemas: dict[str, int] = {}
         try:
             self.folder.mkdir(parents=True)
-            self._stream = self.file.open("xb")
+            self._stream = SealedFile(self.file)
         except FileExistsError as error:
             raise BagError(f"{self.folder} exists already; choose another name") from error
         except OSError as error:
@@ -200,6 +207,9 @@ class BagWriter:
             publish_time=receive_time if publish_time is None else publish_time,
             sequence=sequence,
         )
+        if self._stream.waiting_bytes:
+            # A chunk is full: it goes out at once, and nothing of it can be lost any more.
+            self._stream.flush()
         topic.count += 1
         self.message_count += 1
         self._start = min(self._start, receive_time)
@@ -211,7 +221,6 @@ class BagWriter:
         What was flushed outlives this process. Raises OSError when the disk refuses.
         """
         self._open_writer().flush()
-        self._stream.flush()
         self._write_metadata("false")
 
     def close(self, complete: str = "true") -> None:
@@ -229,8 +238,7 @@ class BagWriter:
                 "rosbag2", {"serialized_metadata": dump_yaml(self._metadata()).strip()}
             )
             writer.finish()
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            self._stream.finish()
         finally:
             self._stream.close()
         self._write_metadata(complete)
@@ -238,9 +246,7 @@ class BagWriter:
     def abandon(self) -> None:
         """Closes without an index, for when the disk refuses to take one."""
         self._writer = None
-        # The buffer cannot be flushed to a full disk; closing must still free the descriptor.
-        with contextlib.suppress(OSError):
-            self._stream.close()
+        self._stream.close()
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

@@ -206,12 +206,15 @@ def _read_bag(
     folder: Path, topics: Collection[str] | None, allow_truncated: bool
 ) -> Iterator[tuple[MessageType, BagMessage]]:
     """Messages with their types in the order of receive times."""
-    for file in _bag_files(folder):
+    files = _bag_files(folder)
+    for file in files:
         yield from _in_time_order(
             (entry.type, message)
             for entry, message in _read_file(file, allow_truncated)
             if topics is None or message.topic in topics
         )
+    if not allow_truncated and read_metadata(folder).custom_data.get(COMPLETE_KEY) == "false":
+        raise _truncated(files[-1])
 
 
 @dataclass(frozen=True)
