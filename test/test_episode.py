@@ -40,6 +40,19 @@ def test_written_messages_reach_the_disk_without_being_asked(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_changed_metadata_reaches_the_disk_without_messages(tmp_path):
+    writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {"note": "a"}, flush_period=0.05)
+    writer.update({"subtasks": "[1]"})
+    deadline = time.monotonic() + 10.0
+    while "subtasks" not in read_metadata(tmp_path / "bag").custom_data:
+        assert time.monotonic() < deadline
+    # Also what comes just before the end.
+    writer.update({"subtasks": "[1, 2]", "note": "b"})
+    writer.finish({"note": "c"})
+    custom = read_metadata(tmp_path / "bag").custom_data
+    assert custom == {"note": "c", "subtasks": "[1, 2]", "complete": "true"}
+
+
 def test_messages_beyond_the_queue_are_dropped_and_counted(tmp_path):
     writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {}, queue_bytes=1000)
     assert not writer.put("/bytes", bytes(1001), 1, 1)

@@ -83,6 +83,20 @@ def dump_yaml(values: Any) -> str:
     )
 
 
+def replace_text(path: Path, text: str, durable: bool = False) -> None:
+    """Writes a file such that a reader, or a crash, finds the old text or the new one.
+
+    durable: wait until the disk has it. Raises OSError when the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
 class OpenFile(Protocol):
     """Anything with a file descriptor."""
 
@@ -256,9 +270,7 @@ class BagWriter:
     def _write_metadata(self, complete: str) -> None:
         self.custom_data[COMPLETE_KEY] = complete
         text = dump_yaml({"rosbag2_bagfile_information": self._metadata()})
-        temporary = self.folder / f".{METADATA_FILE}.new"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.folder / METADATA_FILE)
+        replace_text(self.folder / METADATA_FILE, text)
 
     def _metadata(self) -> dict[str, Any]:
         start = {"nanoseconds_since_epoch": self._start}

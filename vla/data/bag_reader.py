@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import shutil
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,16 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Footer, Message, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader
 
-from vla.data.bag import COMPLETE_KEY, METADATA_FILE, BagError, BagTopic, BagWriter, lock_bag
+from vla.data.bag import (
+    COMPLETE_KEY,
+    METADATA_FILE,
+    BagError,
+    BagTopic,
+    BagWriter,
+    dump_yaml,
+    lock_bag,
+    replace_text,
+)
 from vla.data.message_types import MessageDecoder, MessageType
 
 # Messages of different topics reach a recorder slightly out of order, by less than this [ns].
@@ -65,9 +74,7 @@ def read_metadata(folder: str | Path) -> BagMetadata:
     """Reads metadata.yaml. Raises BagError when it is missing or not rosbag2's."""
     path = Path(folder) / METADATA_FILE
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-        info = content["rosbag2_bagfile_information"]
+        info = _load_yaml(path)["rosbag2_bagfile_information"]
         listed = info["topics_with_message_count"]
         return BagMetadata(
             files=tuple(Path(folder) / name for name in info["relative_file_paths"]),
@@ -86,6 +93,28 @@ def read_metadata(folder: str | Path) -> BagMetadata:
         ) from error
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise BagError(f"{path} is not the metadata of a rosbag2 bag: {error!r}") from error
+
+
+def update_custom_data(folder: str | Path, changes: Mapping[str, str]) -> BagMetadata:
+    """Adds to or replaces the custom data of a bag, at once or not at all; returns what is there.
+
+    Only metadata.yaml changes, not the copy of it inside the MCAP file. Raises BagError when there
+    is no bag, it is being written or completed, or metadata.yaml cannot be written.
+    """
+    metadata = read_metadata(folder)
+    path = Path(folder) / METADATA_FILE
+    try:
+        with metadata.files[0].open("rb") as stream:
+            if not lock_bag(stream):
+                raise BagError(f"{folder} is being written or completed just now; try again later")
+            content = _load_yaml(path)
+            info = content["rosbag2_bagfile_information"]
+            info["custom_data"] = dict(info.get("custom_data") or {}) | dict(changes)
+            replace_text(path, dump_yaml(content), durable=True)
+    except (OSError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "it names no file"
+        raise BagError(f"cannot change {path}: {reason}") from error
+    return read_metadata(folder)
 
 
 def read_messages(
@@ -192,6 +221,11 @@ def unfinished_bags(parent: str | Path) -> list[Path]:
         except (BagError, OSError, IndexError):
             continue
     return found
+
+
+def _load_yaml(path: Path) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
 
 
 def _bag_files(folder: Path) -> list[Path]:

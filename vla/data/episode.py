@@ -86,6 +86,7 @@ class EpisodeWriter:
         self._waiting_bytes = 0
         self._accepting = True
         self._error = ""
+        self._changes: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="episode writer", daemon=True)
         self._thread.start()
 
@@ -133,6 +134,14 @@ class EpisodeWriter:
             self._queue.put(entry)
         return True
 
+    def update(self, custom_data: Mapping[str, str]) -> None:
+        """Changes entries of the bag's metadata with the next flush, so that they outlive a crash.
+
+        Nothing is written when all of them are there already.
+        """
+        with self._lock:
+            self._changes.update(custom_data)
+
     def finish(self, custom_data: Mapping[str, str]) -> EpisodeResult:
         """Writes what is queued, adds `custom_data` to the metadata and closes the bag.
 
@@ -141,6 +150,7 @@ class EpisodeWriter:
         self._end_thread()
         drops = self.drops()
         if not self._error:
+            self._apply_changes()
             self._writer.custom_data.update(custom_data)
             try:
                 self._writer.close()
@@ -187,11 +197,22 @@ class EpisodeWriter:
                     self._write(entry)
                     dirty = True
                 if time.monotonic() - flushed >= self._flush_period:
+                    dirty = self._apply_changes() or dirty
                     if dirty and not self._error:
                         self._writer.flush()
                     flushed, dirty = time.monotonic(), False
             except OSError as error:
                 self._fail(error)
+
+    def _apply_changes(self) -> bool:
+        """Takes what `update` left; True when that is anything new."""
+        with self._lock:
+            changes, self._changes = self._changes, {}
+        known = self._writer.custom_data
+        if all(known.get(key) == value for key, value in changes.items()):
+            return False
+        known.update(changes)
+        return True
 
     def _write(self, entry: _Entry) -> None:
         self._writer.write(

@@ -1,8 +1,9 @@
 """A file that is appended to and ends well at every moment, so that a crash needs no repair.
 
-An MCAP file is only whole with a footer behind its data. Here that footer, without an index, goes
-out with every piece of data and is overwritten by the next piece: what a killed recorder leaves is
-a valid file for every reader, unless the kill came in the middle of one write.
+An MCAP file is only whole with a footer at its end. Here one, without an index, follows the data at
+all times. A kill can tear a large write in two, so a new piece of data is written behind the old
+footer, where no reader looks, below a new footer at the new end; its first bytes, which replace the
+old footer, come last. What remains are moments of microseconds, between two small writes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ MCAP_SEAL = (
 class SealedFile:
     """What `mcap.writer.Writer` needs of a stream. Not thread-safe.
 
-    path: created, must not exist (FileExistsError). seal: bytes that follow the data on the disk
-    until `finish`.
+    path: created, must not exist (FileExistsError). MCAP_SEAL follows the data until `finish`.
     """
 
-    def __init__(self, path: Path, seal: bytes = MCAP_SEAL) -> None:
-        self._seal = seal
+    def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._waiting: list[bytes] = []
         self._end = 0
@@ -48,13 +47,13 @@ class SealedFile:
         return len(data)
 
     def flush(self) -> None:
-        """Hands all data to the system, sealed, in one write.
+        """Hands all data to the system, sealed.
 
         Raises OSError when the disk refuses; what waited is then lost, and the file ends, sealed,
         with what was flushed before.
         """
         if self._waiting:
-            self._write_out(self._seal)
+            self._write_out(MCAP_SEAL)
 
     def finish(self) -> None:
         """Hands all data to the system without a seal: the data must end the file itself.
@@ -70,27 +69,31 @@ class SealedFile:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _write_out(self, seal: bytes) -> None:
-        pieces, size = [*self._waiting, seal], self.waiting_bytes
+    def _write_out(self, end: bytes) -> None:
+        """Puts what waits, and `end` behind it, in the place of the present seal."""
+        data = b"".join([*self._waiting, end])
         self._waiting, self.waiting_bytes = [], 0
+        descriptor, start, size = self._descriptor, self._end, len(MCAP_SEAL)
         try:
-            _write_at(self._descriptor, pieces, self._end)
+            if start:
+                os.ftruncate(descriptor, start + len(data))
+                _write_at(descriptor, MCAP_SEAL, start + len(data) - size)
+                _write_at(descriptor, memoryview(data)[size:-size], start + size)
+                _write_at(descriptor, data[:size], start)
+                _write_at(descriptor, data[-size:], start + len(data) - size)
+            else:
+                _write_at(descriptor, data, 0)
         except OSError:
-            # Over the torn piece goes a seal again; there is room where that was.
+            # The old seal, if it is still there, ends the file again.
             with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._end)
-                _write_at(self._descriptor, [self._seal], self._end)
+                os.ftruncate(descriptor, start)
+                _write_at(descriptor, MCAP_SEAL, start)
             raise
-        self._end += size
+        self._end += len(data) - len(end)
 
 
-def _write_at(descriptor: int, pieces: list[bytes], position: int) -> None:
-    # One call for all, so that there is hardly a moment at which a kill tears it.
-    if len(pieces) > os.sysconf("SC_IOV_MAX"):
-        pieces = [b"".join(pieces)]
-    written = os.pwritev(descriptor, pieces, position)
-    total = sum(map(len, pieces))
-    if written < total:
-        rest = memoryview(b"".join(pieces))
-        while written < total:
-            written += os.pwrite(descriptor, rest[written:], position + written)
+def _write_at(descriptor: int, data: bytes | memoryview, position: int) -> None:
+    view = memoryview(data)
+    written = 0
+    while written < len(view):
+        written += os.pwrite(descriptor, view[written:], position + written)
