@@ -22,7 +22,7 @@ from vla.resources import contract_path
 from vla.sim.expert import plan_chunk
 from vla.sim.rollout import run_episode
 from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import FAMILIES
+from vla.sim.tasks import ALL_FAMILIES, FAMILIES
 
 
 @functools.cache
@@ -56,10 +56,19 @@ def main() -> None:
     parser.add_argument("--delay-steps", type=int, default=0, help="steps until a chunk arrives")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--json", type=Path, default=Path("output/expert.json"), help="results")
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        default=FAMILIES,
+        choices=ALL_FAMILIES,
+        help="(those that the shipped policy knows)",
+    )
     arguments = parser.parse_args()
     first, last = (int(part) for part in arguments.seeds.split(":"))
     jobs = [
-        (family, seed, arguments.delay_steps) for family in FAMILIES for seed in range(first, last)
+        (family, seed, arguments.delay_steps)
+        for family in arguments.families
+        for seed in range(first, last)
     ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         results = list(tqdm(pool.imap(run_seed, jobs), total=len(jobs), unit="episode"))

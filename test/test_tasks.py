@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vla.sim.tasks import (
+    ALL_FAMILIES,
     COLORS,
     DESTINATIONS,
-    FAMILIES,
     KINDS,
     Task,
     parse_task,
@@ -23,6 +23,7 @@ TASKS = [
     *(Task("place", name, destination) for name in NAMES for destination in DESTINATIONS),
     Task("open_drawer", "drawer"),
     Task("close_drawer", "drawer"),
+    *(Task("store", name, "cabinet") for name in NAMES),
 ]
 
 
@@ -47,6 +48,9 @@ def test_answers_tell_tasks_apart():
         ("pick/red block/bowl", "cannot read task"),
         ("place/red block", "cannot read task"),
         ("place/red block/table", "cannot read task"),
+        ("place/red block/cabinet", "cannot read task"),
+        ("store/red block", "cannot read task"),
+        ("store/red block/bowl", "cannot read task"),
     ],
 )
 def test_unreadable_tasks_are_refused(text, says):
@@ -70,7 +74,7 @@ def test_phrases_vary_and_name_what_matters():
     assert all("open" in text and text.endswith("drawer") for text in drawer)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_sampled_tasks_are_possible_and_depend_on_the_generator_alone(family):
     objects = ["red block", "green can"]
     tasks = [sample_task(family, objects, np.random.default_rng(seed)) for seed in range(20)]
@@ -78,7 +82,7 @@ def test_sampled_tasks_are_possible_and_depend_on_the_generator_alone(family):
     assert tasks == again
     for task in tasks:
         assert task.family == family and task.instruction
-        assert task.target in ([*objects] if family in ("pick", "place") else ["drawer"])
-        assert bool(task.destination) == (family == "place")
+        assert task.target in ([*objects] if "drawer" not in family else ["drawer"])
+        assert bool(task.destination) == (family in ("place", "store"))
     with pytest.raises(ValueError, match="unknown task family 'throw'"):
         sample_task("throw", objects, np.random.default_rng(0))

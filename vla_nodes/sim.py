@@ -25,7 +25,7 @@ from vla_ros.srv import CheckTask, ResetScene
 from vla.data.messages import NANOSECONDS
 from vla.sim import panda
 from vla.sim.simulator import CAMERAS, TableTopSimulator
-from vla.sim.tasks import FAMILIES
+from vla.sim.tasks import ALL_FAMILIES
 from vla_nodes import qos
 from vla_nodes.conversions import array_to_image, arrays_to_pose, camera_info, nanoseconds_to_stamp
 from vla_nodes.node import ManagedNode, Setting, run
@@ -50,9 +50,7 @@ class Sim(ManagedNode):
             "camera_size", 96, "Side of the square camera images [px].", minimum=16, maximum=960
         ),
         Setting("seed", 0, "Seed of the scene at activation.", minimum=0, maximum=2**32 - 1),
-        Setting(
-            "family", "pick", "Task family of the scene at activation.", choices=tuple(FAMILIES)
-        ),
+        Setting("family", "pick", "Task family of the scene at activation.", choices=ALL_FAMILIES),
     )
 
     def __init__(self) -> None:
@@ -247,8 +245,8 @@ class Sim(ManagedNode):
         return response
 
     def _reset(self, seed: int, family: str):
-        if family not in FAMILIES:
-            raise ValueError(f"unknown task family '{family}'; known: {', '.join(FAMILIES)}")
+        if family not in ALL_FAMILIES:
+            raise ValueError(f"unknown task family '{family}'; known: {', '.join(ALL_FAMILIES)}")
         with self._lock:
             task = self._simulator.reset(seed, family)
             self._follower.reset(self._simulator.joint_positions)

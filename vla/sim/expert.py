@@ -21,6 +21,8 @@ MAX_TURN = 0.14
 FINGER_STEP = 0.02
 LIFTED_HEIGHT = 0.22
 CARRY_HEIGHT = 0.17
+# Above the cabinet, so that what hangs below the fingers clears it and the drawer's handle.
+HIGH_CARRY_HEIGHT = 0.22
 RETREAT_HEIGHT = 0.26
 HOVER = 0.09
 DRAWER_GOAL = 0.11
@@ -34,7 +36,7 @@ class ExpertState:
     yaw: of the tool. width: finger opening. grasp: where to take the target; grasp_yaw: with which
     turn; grasp_width: its thickness. gripped: both fingers are on it. drawer: how far it is open.
     destination: where to put the target; placed: it rests there. release_height: of the tool, where
-    to let go.
+    to let go; carry_height: on the way there.
     """
 
     tool: np.ndarray
@@ -49,6 +51,7 @@ class ExpertState:
     destination: np.ndarray | None = None
     placed: bool = False
     release_height: float = 0.0
+    carry_height: float = CARRY_HEIGHT
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
         grasp_width=2 * item.half_width,
         gripped=bool(gripped),
     )
-    if task.family != "place":
+    if not task.destination:
         return state
     place = simulator.place_position(task.destination)
     drop = 0.02 if task.destination == "bowl" else 0.004
@@ -99,12 +102,13 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
         destination=place,
         placed=simulator.is_placed(task.target, task.destination),
         release_height=float(place[2] + item.half_height + position[2] - centre[2] + drop),
+        carry_height=HIGH_CARRY_HEIGHT if task.family == "store" else CARRY_HEIGHT,
     )
 
 
 def next_goal(state: ExpertState, family: str) -> Goal:
     """What to do next in this state."""
-    if family == "place":
+    if family in ("place", "store"):
         return _next_place_goal(state)
     if family == "pick":
         return _lift(state) if state.gripped else _approach(state)
@@ -128,9 +132,9 @@ def _next_place_goal(state: ExpertState) -> Goal:
     offset = float(np.hypot(*(state.grasp[:2] - state.destination[:2])))
     aim = state.tool[:2] + state.destination[:2] - state.grasp[:2]
     if offset > 0.022:
-        if state.tool[2] < CARRY_HEIGHT - 0.05:
-            return Goal(np.array([*state.tool[:2], CARRY_HEIGHT]), 0.0, 0.0)
-        return Goal(np.array([*aim, CARRY_HEIGHT]), 0.0, 0.0)
+        if state.tool[2] < state.carry_height - 0.05:
+            return Goal(np.array([*state.tool[:2], state.carry_height]), 0.0, 0.0)
+        return Goal(np.array([*aim, state.carry_height]), 0.0, 0.0)
     if state.tool[2] > state.release_height + 0.009:
         return Goal(np.array([*aim, state.release_height]), 0.0, 0.0)
     return Goal(state.tool, 0.0, 1.0)

@@ -15,7 +15,13 @@ DRAWER_TRAVEL = 0.125
 # Of the handle in the drawer's frame [m]; the drawer slides along -y, towards the table's middle.
 HANDLE_OFFSET = np.array([0.0, -0.078, 0.066])
 HANDLE_THICKNESS = 0.014
+# Half extents of the cabinet [m]: along y and x; of its walls along z, on which the top lies.
 CABINET_DEPTH = 0.09
+CABINET_WIDTH = 0.11
+_CABINET_HEIGHT = 0.041
+CABINET_TOP = 2 * _CABINET_HEIGHT + 0.005
+# Where things are put on the cabinet, in its frame [m]: its front part, which the arm reaches.
+CABINET_PLACE = np.array([0.0, -0.04, CABINET_TOP])
 _COLLIDE_STATIC = 'contype="1" conaffinity="1"'
 
 
@@ -48,7 +54,7 @@ def _plate() -> str:
 
 def _cabinet() -> str:
     """A cabinet whose inside is hollow towards -y, and its drawer with an upright handle plate."""
-    depth, width, height = CABINET_DEPTH, 0.11, 0.041
+    depth, width, height = CABINET_DEPTH, CABINET_WIDTH, _CABINET_HEIGHT
     return f"""
     <body name="cabinet" pos="0.5 0.4 0">
       <geom class="cabinet" type="box" size="{width} 0.006 {height}" pos="0 {depth} {height}"/>

@@ -90,6 +90,21 @@ PARAPHRASE: Bank = {
             "tuck the {drawer} back in",
         ),
     },
+    "store": {
+        "train": (
+            "{x} should end up {d}",
+            "transfer {x} so that it is {d}",
+            "let {x} rest {d}",
+            "carry {x} over and leave it {d}",
+            "i would like {x} to be {d}",
+            "raise {x} and let go of it {d}",
+        ),
+        "test": (
+            "i would like {x} to end up {d}",
+            "leave {x} {d}",
+            "carry {x} over and let it rest {d}",
+        ),
+    },
 }
 
 # Around a reference that is new; the verbs are those of the plain phrasing.
@@ -154,6 +169,20 @@ REFERRING: Bank = {
         ),
         "test": ("could you close {x}", "your task is to shut {x}", "now push {x} closed for me"),
     },
+    "store": {
+        "train": (
+            "put {x} {d}",
+            "please place {x} {d}",
+            "move {x} so that it is {d}",
+            "find {x} and put it {d}",
+            "take {x} and place it {d}",
+        ),
+        "test": (
+            "could you set {x} {d}",
+            "your task is to put {x} {d}",
+            "i need {x} to be {d}",
+        ),
+    },
 }
 # The drawer by what it looks like.
 DRAWER = {
@@ -193,6 +222,13 @@ CONTRAST: Bank = {
             "do not put the {other} {d} but {x}",
         ),
     },
+    "store": {
+        "train": (
+            "do not touch the {other} , put {x} {d}",
+            "not the {other} , place {x} {d} instead",
+        ),
+        "test": ("put {x} {d} , not the {other}", "do not put the {other} {d} but {x}"),
+    },
 }
 # Negation around a name, and for the drawer around its state.
 NOTHING_BUT: Bank = {
@@ -203,6 +239,10 @@ NOTHING_BUT: Bank = {
             "take nothing except {x}",
         ),
         "test": ("pick up nothing but {x}", "leave everything except {x} on the table"),
+    },
+    "store": {
+        "train": ("put nothing but {x} {d}", "{x} does not go {e} but {d}"),
+        "test": ("do not put {x} {e} but {d}",),
     },
     "place": {
         "train": (

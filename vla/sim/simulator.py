@@ -10,7 +10,7 @@ import numpy as np
 
 from vla.rotations import matrix_to_quaternion
 from vla.sim import panda, scene
-from vla.sim.tasks import COLORS, Task, parse_task, sample_task
+from vla.sim.tasks import CABINET, COLORS, Task, parse_task, sample_task
 
 CAMERAS = ("front", "wrist")
 GRIPPER_SPEED = 0.2
@@ -299,8 +299,9 @@ class TableTopSimulator:
         return float((yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4)
 
     def place_position(self, destination: str) -> np.ndarray:
-        """Centre of the bowl's or plate's foot [3] in metres."""
-        return self.data.body(destination).xpos.copy()
+        """Centre of the bowl's or plate's foot, or where on the cabinet things go [3] in metres."""
+        foot = self.data.body(destination).xpos.copy()
+        return foot + scene.CABINET_PLACE if destination == CABINET else foot
 
     @property
     def drawer_opening(self) -> float:
@@ -325,11 +326,23 @@ class TableTopSimulator:
     def is_placed(self, name: str, destination: str) -> bool:
         """True when the object rests in or on the destination and no finger touches it."""
         item = self.scene_objects[name]
+        if destination == CABINET:
+            return self._is_on_cabinet(item)
         offset = self.object_position(name) - self.place_position(destination)
         radius = scene.BOWL_RADIUS if destination == "bowl" else scene.PLATE_RADIUS
         return bool(
             np.hypot(*offset[:2]) < radius
             and offset[2] < item.half_height + 0.03
+            and self.touching_fingers(item.body) == 0
+        )
+
+    def _is_on_cabinet(self, item: SceneObject) -> bool:
+        offset = self.data.body(item.body).xpos - self.data.body(CABINET).xpos
+        height = offset[2] - scene.CABINET_TOP
+        return bool(
+            abs(offset[0]) < scene.CABINET_WIDTH
+            and abs(offset[1]) < scene.CABINET_DEPTH
+            and 0.0 < height < item.half_height + 0.01
             and self.touching_fingers(item.body) == 0
         )
 
@@ -350,7 +363,7 @@ class TableTopSimulator:
             item = self.scene_objects[task.target]
             held = self.touching_fingers(item.body) > 0
             return TaskStatus(bool(held and self.lift(task.target) > LIFT_HEIGHT), wrong)
-        if task.family == "place":
+        if task.destination:
             return TaskStatus(self.is_placed(task.target, task.destination), wrong)
         if task.family == "open_drawer":
             return TaskStatus(self.drawer_opening > DRAWER_OPEN, wrong)

@@ -7,22 +7,29 @@ from itertools import pairwise
 
 import numpy as np
 
+# What the shipped policy was trained on. Data, seeds and shares depend on these four alone.
 FAMILIES = ("pick", "place", "open_drawer", "close_drawer")
+# What it was not trained on, to be taught from a few demonstrations.
+NEW_FAMILIES = ("store",)
+ALL_FAMILIES = FAMILIES + NEW_FAMILIES
 COLORS = ("red", "green", "blue", "yellow", "purple")
 KINDS = ("block", "can")
 DESTINATIONS = ("bowl", "plate")
+CABINET = "cabinet"
 
 _VERBS = {
     "pick": ("pick up", "grab", "take", "lift", "get", "grasp", "hold up", "fetch"),
     "place": ("put", "place", "drop", "set", "move"),
     "open_drawer": ("open", "pull open", "slide open"),
     "close_drawer": ("close", "shut", "push closed"),
+    "store": ("put", "place", "set", "move", "lay"),
 }
 _PREFIXES = ("", "", "", "please ", "can you ", "could you ", "now ", "robot , ", "i want you to ")
 _KIND_WORDS = {"block": ("block", "block", "cube"), "can": ("can", "can", "tin")}
 _INTO = {
     "bowl": ("in the bowl", "into the bowl", "inside the bowl"),
     "plate": ("on the plate", "onto the plate", "on top of the plate"),
+    CABINET: ("on top of the cabinet", "onto the cabinet", "on the cabinet"),
 }
 
 
@@ -30,7 +37,7 @@ _INTO = {
 class Task:
     """One thing to do.
 
-    target: such as "red block", or "drawer". destination: "bowl", "plate" or "".
+    target: such as "red block", or "drawer". destination: "bowl", "plate", "cabinet" or "".
     """
 
     family: str
@@ -46,7 +53,7 @@ class Task:
         """What the robot says that it will do, in one sentence."""
         if self.family == "pick":
             return f"pick up the {self.target} ."
-        if self.family == "place":
+        if self.destination:
             return f"put the {self.target} {_INTO[self.destination][0]} ."
         return "open the drawer ." if self.family == "open_drawer" else "close the drawer ."
 
@@ -54,9 +61,12 @@ class Task:
 def parse_task(text: str) -> Task:
     """Reads Task.text(); raises ValueError that says what a task looks like."""
     parts = [part.strip() for part in text.split("/")]
-    expected = "expected such as 'pick/red block', 'place/blue can/bowl' or 'open_drawer/drawer'"
-    if parts[0] not in FAMILIES:
-        raise ValueError(f"unknown task family '{parts[0]}'; known: {', '.join(FAMILIES)}")
+    expected = (
+        "expected such as 'pick/red block', 'place/blue can/bowl', 'store/red can/cabinet' or "
+        "'open_drawer/drawer'"
+    )
+    if parts[0] not in ALL_FAMILIES:
+        raise ValueError(f"unknown task family '{parts[0]}'; known: {', '.join(ALL_FAMILIES)}")
     if parts[0] in ("open_drawer", "close_drawer"):
         return Task(parts[0], "drawer")
     words = parts[1].split() if len(parts) > 1 else []
@@ -64,9 +74,14 @@ def parse_task(text: str) -> Task:
         raise ValueError(f"cannot read task '{text}'; {expected}")
     if parts[0] == "pick" and len(parts) == 2:
         return Task("pick", parts[1])
-    if parts[0] == "place" and len(parts) == 3 and parts[2] in DESTINATIONS:
-        return Task("place", parts[1], parts[2])
+    if len(parts) == 3 and parts[2] in _destinations(parts[0]):
+        return Task(*parts)
     raise ValueError(f"cannot read task '{text}'; {expected}")
+
+
+def _destinations(family: str) -> tuple[str, ...]:
+    """Where a family's objects can go; nowhere for most."""
+    return {"place": DESTINATIONS, "store": (CABINET,)}.get(family, ())
 
 
 def task_of_answer(family: str, answer: str) -> Task:
@@ -74,7 +89,7 @@ def task_of_answer(family: str, answer: str) -> Task:
     words = answer.rstrip(" .").split()
     names = [f"{a} {b}" for a, b in pairwise(words) if b in KINDS]
     target = names[0] if names else "drawer"
-    destination = words[-1] if family == "place" else ""
+    destination = words[-1] if _destinations(family) else ""
     return parse_task("/".join(part for part in (family, target, destination) if part))
 
 
@@ -94,9 +109,10 @@ def phrase(task: Task, generator: np.random.Generator) -> str:
 
 def sample_task(family: str, objects: list[str], generator: np.random.Generator) -> Task:
     """Draws target, destination and wording for a family in a scene with these objects."""
-    if family not in FAMILIES:
-        raise ValueError(f"unknown task family '{family}'; known: {', '.join(FAMILIES)}")
+    if family not in ALL_FAMILIES:
+        raise ValueError(f"unknown task family '{family}'; known: {', '.join(ALL_FAMILIES)}")
     target = "drawer" if family.endswith("drawer") else str(generator.choice(objects))
-    destination = str(generator.choice(DESTINATIONS)) if family == "place" else ""
+    destinations = _destinations(family)
+    destination = str(generator.choice(destinations)) if destinations else ""
     task = Task(family, target, destination)
     return Task(family, target, destination, phrase(task, generator))

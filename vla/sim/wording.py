@@ -24,7 +24,7 @@ from vla.sim.references import (
     negative_references,
 )
 from vla.sim.relations import Places
-from vla.sim.tasks import DESTINATIONS, Task, phrase
+from vla.sim.tasks import CABINET, DESTINATIONS, Task, phrase
 
 NEW_WORDINGS = ("paraphrase", "attribute", "negation", "implied")
 WORDINGS = ("direct", *NEW_WORDINGS)
@@ -43,7 +43,7 @@ _KIND_WORDS = {
 }
 _DESTINATION_WORDS = {"bowl": ("basin", "deep dish"), "plate": ("saucer", "flat dish")}
 _DRAWER_WORDS = ("drawer", "compartment", "sliding compartment")
-_WHERE = {"bowl": "in", "plate": "on"}
+_WHERE = {"bowl": "in", "plate": "on", CABINET: "on top of"}
 
 
 def _choose(generator: np.random.Generator, options):
@@ -69,7 +69,7 @@ def _slots(task: Task) -> dict[str, str]:
     """What templates may name of a task in its own words."""
     slots = {"x": f"the {task.target}", "color": color_of(task.target), "drawer": "drawer"}
     if task.destination:
-        (elsewhere,) = (name for name in DESTINATIONS if name != task.destination)
+        elsewhere = next(name for name in DESTINATIONS if name != task.destination)
         slots |= {"d": _where(task.destination), "e": _where(elsewhere), "dest": task.destination}
     return slots
 
@@ -98,7 +98,7 @@ def _paraphrase(
         if generator.random() < 0.5:
             color = _choose(generator, _COLOR_WORDS[color])
         slots["x"] = f"the {color} {_choose(generator, _KIND_WORDS[kind])}"
-    if task.destination and generator.random() < 0.5:
+    if task.destination in _DESTINATION_WORDS and generator.random() < 0.5:
         noun = _choose(generator, _DESTINATION_WORDS[task.destination])
         slots["d"] = _where(task.destination, noun)
     return [(sentences.PARAPHRASE[task.family][split], slots)]
@@ -137,6 +137,8 @@ def _implied(
     task: Task, objects: Places, split: str, generator: np.random.Generator
 ) -> list[_Sayable]:
     slots = _slots(task)
+    if task.family not in sentences.IMPLIED:
+        return []
     options = [(sentences.IMPLIED[task.family][split], slots)]
     if task.target == "drawer":
         return options
