@@ -37,7 +37,11 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--checkpoint", default=DEFAULT_CHECKPOINT, help=f"folder ({DEFAULT_CHECKPOINT})"
     )
-    parser.add_argument("--family", action="append", help="task family; repeatable (default: all)")
+    parser.add_argument(
+        "--family",
+        action="append",
+        help="task family; repeatable (default: pick, place, open_drawer, close_drawer)",
+    )
     parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (0:100)")
     parser.add_argument(
         "--wording", choices=WORDINGS, default="direct", help="of the instructions (direct)"
@@ -89,11 +93,11 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     )
     from vla.models.config import CheckpointError
     from vla.resources import given_or_shared
-    from vla.sim.tasks import FAMILIES
+    from vla.sim.tasks import ALL_FAMILIES, FAMILIES
 
     families = arguments.family or list(FAMILIES)
-    if unknown := [family for family in families if family not in FAMILIES]:
-        raise CommandError(f"unknown family '{unknown[0]}'; known: {', '.join(FAMILIES)}")
+    if unknown := [family for family in families if family not in ALL_FAMILIES]:
+        raise CommandError(f"unknown family '{unknown[0]}'; known: {', '.join(ALL_FAMILIES)}")
     seeds = _seeds(arguments.seeds)
     folder = given_or_shared(arguments.checkpoint)
     settings = EvaluationSettings(
