@@ -26,7 +26,7 @@ from tiny_checkpoint import CONTRACT_PATH
 
 from vla.checkpoint import INDEX, build_model, load_weights, open_checkpoint, save_checkpoint
 from vla.cli.parser import main
-from vla.contract import load_contract
+from vla.contract import dimension_kinds, load_contract
 from vla.conversion.instructvla import (
     convert_released,
     read_eagle,
@@ -39,6 +39,7 @@ from vla.models.film_vision import standardize
 from vla.models.images import zoom_images
 from vla.models.presets import PRESETS, preset, with_language_expert, with_state
 from vla.policy import ActionModel, Reasoner
+from vla.resources import contract_path
 from vla.robots import Robot
 
 CONTRACT = load_contract(CONTRACT_PATH)
@@ -254,12 +255,27 @@ def test_statistics_leave_the_gripper_alone(tmp_path):
     released = Released(tmp_path / "run", "expert", False)
     file = tmp_path / "run" / "dataset_statistics.json"
     stats = read_statistics(file, "bridge_dataset", CONTRACT, uses_state=True)
-    np.testing.assert_array_equal(stats["action"].scaled, [True] * 6 + [False])
+    assert stats["action"].kinds == ("relative",) * 6 + ("binary",)
     np.testing.assert_allclose(stats["state"].normalize(np.full(STATE, 0.5)), 0.0, atol=1e-6)
     del released.statistics["bridge_dataset"]["action"]["mask"], released.statistics["other"]
     file.write_text(json.dumps(released.statistics))
     stats = read_statistics(file, None, CONTRACT, uses_state=False)
-    np.testing.assert_array_equal(stats["action"].scaled, [True] * 6 + [False])
+    assert stats["action"].kinds == ("relative",) * 6 + ("binary",)
+    # Theirs have angles between quantiles too, whatever new statistics of that robot have.
+    bridge = load_contract(contract_path("widowx_bridge"))
+    eight = {"mean": [0.5] * 8, "q01": [0.0] * 8, "q99": [1.0] * 8}
+    theirs = released.statistics["bridge_dataset"] | {"proprio": eight}
+    file.write_text(json.dumps({"bridge_dataset": theirs}))
+    state = read_statistics(file, None, bridge, uses_state=True)["state"]
+    assert set(state.kinds) == {"absolute"} and "angle" in dimension_kinds(bridge)["state"]
+    np.testing.assert_array_equal(state.normalize(np.full(8, 0.75)), 0.5)
+    assert state.mean.tolist() == eight["mean"] and state.count is None
+    damaged = released.statistics["bridge_dataset"] | {
+        "proprio": {"q01": [0.0] * (STATE - 1) + [float("nan")], "q99": [1.0] * STATE}
+    }
+    file.write_text(json.dumps({"bridge_dataset": damaged}))
+    with pytest.raises(CheckpointError, match="bridge_dataset: proprio has values that are not f"):
+        read_statistics(file, None, CONTRACT, uses_state=True)
     released.statistics["bridge_dataset"]["proprio"]["q01"] = [0.0]
     file.write_text(json.dumps(released.statistics))
     with pytest.raises(CheckpointError, match=r"bridge_dataset: proprio has 1 values"):

@@ -21,7 +21,7 @@ from vla.resources import contract_path
 from vla.robots import read_robots
 from vla.training.batches import BatchMaker
 from vla.training.config import Augmentation, RobotData, TrainConfig, check_train_config
-from vla.training.data import measure_statistics, prepare_robots
+from vla.training.data import clipped_shares, measure_statistics, prepare_robots
 from vla.training.loop import train
 from vla.training.sources import open_data
 
@@ -74,7 +74,9 @@ def test_each_robot_has_its_own_statistics(config):
                          open_checkpoint(folder).config, config)  # fmt: skip
     drawn = np.concatenate([batches[step].robot.state.numpy() for step in range(8)])
     plain = np.concatenate([first.stats["state"].normalize(state) for state in STATES])
-    same = (np.abs(drawn[:, None] - plain[None]).max(axis=2) < 1e-3).any(axis=1)
+    # But for the turns: angles that wrap there, a quaternion here.
+    apart = np.delete(np.abs(drawn[:, None] - plain[None]), [3, 4, 5], axis=2)
+    same = (apart.max(axis=2) < 1e-3).any(axis=1)
     assert same.all(), "one frame in two robots' units is one normalised frame"
 
 
@@ -86,12 +88,14 @@ def test_a_robot_of_a_checkpoint_is_opened_like_a_checkpoint(config, capsys):
     assert first.checkpoint_id == second.checkpoint_id
     assert read_weights(first).keys() == read_weights(second).keys()
     image = {"front": np.zeros((224, 224, 3), np.uint8)}
-    # The same state in each robot's own units is the same to the model.
+    # What is the same state to the model is another in each robot's own units.
     state = STATES[1][3]
+    theirs = second.stats["state"].denormalize(first.stats["state"].normalize(state))
+    assert theirs[0] == pytest.approx(10 * state[0], rel=1e-4)
     model = ActionModel.from_pretrained(folder)
     latent = np.zeros(model.latent_shape, np.float32)
     chunk = model.action_chunk(image, state, latent, seed=1)
-    again = ActionModel.from_pretrained(other).action_chunk(image, 10 * state, latent, seed=1)
+    again = ActionModel.from_pretrained(other).action_chunk(image, theirs, latent, seed=1)
     np.testing.assert_allclose(chunk, again, atol=1e-4)
     assert main(["info", "--checkpoint", str(folder)]) == 0
     assert "widowx_bridge, google_fractal" in capsys.readouterr().out
@@ -124,6 +128,38 @@ def test_a_later_stage_keeps_the_statistics_of_both(config, tmp_path):
     alone = open_data(replace(later, robot=config.robot[1:]), FRACTAL, {}, [])
     (robot,) = prepare_robots(tmp_path, alone, FRACTAL, start)
     np.testing.assert_array_equal(robot.stats["state"].q99, start.stats["state"].q99)
+
+
+def test_data_outside_of_kept_bounds_are_told_and_change_nothing(config, tmp_path, caplog):
+    start = open_checkpoint(train(config, BRIDGE, opened(config)))
+    mapping = config.robot[0].mapping
+    far = RobotData(str(write_v3(tmp_path / "far", scale=5.0)), "lerobot", mapping)
+    data = opened(replace(config, robot=(far,)))
+    caplog.clear()
+    (robot,) = prepare_robots(tmp_path / "later", data, BRIDGE, start)
+    (record,) = (r for r in caplog.records if r.name == "vla.training.data")
+    shares = clipped_shares(data.robot, BRIDGE, start.stats)
+    assert shares["state/x"] > 0.5 and shares["state/roll"] == 0.0
+    told = f"{shares['state/x']:.0%} of state/x"
+    assert told in record.getMessage() and "state/roll" not in record.getMessage()
+    assert f"bounds of {start.folder}, which are kept" in record.getMessage()
+    for vector, stats in robot.stats.items():
+        assert stats.kinds == start.stats[vector].kinds
+        for entry in ("count", "mean", "std", "min", "max", "q01", "q99"):
+            own, kept = getattr(stats, entry), getattr(start.stats[vector], entry)
+            np.testing.assert_array_equal(own, kept)
+    # A run that goes on has its statistics, and says nothing again.
+    caplog.clear()
+    prepare_robots(tmp_path / "later", data, BRIDGE, start)
+    assert not caplog.records
+
+
+def test_kept_statistics_of_another_robot_are_refused(config, tmp_path):
+    data = opened(config)
+    prepare_robots(tmp_path, data, BRIDGE, None)
+    alone = open_data(replace(config, robot=config.robot[1:]), FRACTAL, {}, [])
+    with pytest.raises(CheckpointError, match=r"norm_stats\.json: 'state' is for .*'roll'.*'qx'"):
+        prepare_robots(tmp_path, alone, FRACTAL, None)
 
 
 def test_a_changed_contract_is_refused(config, tmp_path):

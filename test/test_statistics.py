@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -99,6 +101,33 @@ def test_quantiles_of_many_values_are_near_those_of_numpy(name, seed):
     np.testing.assert_array_equal(again.q01, summary.q01)
 
 
+@pytest.mark.parametrize("count", [20, 4 * KEPT_ROWS])
+def test_another_process_may_go_on(count):
+    """Measured in a process of its own, as conversion does, the same numbers come back."""
+    halves = np.split(rows(np.random.default_rng(0).standard_normal, count), 2)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        one, two = pool.map(measured, halves)
+    one.merge(two)
+    here = measured(halves[0])
+    here.merge(measured(halves[1]))
+    here, there = here.summary(), one.summary()
+    for entry in ("count", "mean", "std", "min", "max"):
+        np.testing.assert_array_equal(getattr(here, entry), getattr(there, entry))
+    # A sketch is condensed on its way, which may move an estimate by as much as its error.
+    tolerance = 0.0 if count < KEPT_ROWS else 0.01
+    np.testing.assert_allclose(there.q01, here.q01, atol=tolerance)
+    np.testing.assert_allclose(there.q99, here.q99, atol=tolerance)
+    one.add(halves[0])
+    assert len(one) == 3 * len(halves[0])
+
+
+def measured(values: np.ndarray) -> RunningStatistics:
+    running = RunningStatistics(NAMES)
+    for block in np.array_split(values, 3):
+        running.add(block)
+    return running
+
+
 def test_many_equal_values_stay_constant():
     running = RunningStatistics(NAMES)
     for _ in range(3):
@@ -110,7 +139,7 @@ def test_many_equal_values_stay_constant():
 
 
 def test_memory_stays_bounded():
-    """No more after 200 blocks than after ten, and never a copy of what was added at once."""
+    """No more after 60 blocks than after ten, and never a copy of what was added at once."""
     block = rows(np.random.default_rng(0).standard_normal, KEPT_ROWS).astype(np.float32)
     running = RunningStatistics(NAMES)
 
@@ -121,7 +150,7 @@ def test_memory_stays_bounded():
     for _ in range(10):
         running.add(block)
     before = retained()
-    for _ in range(190):
+    for _ in range(50):
         running.add(block)
     assert retained() < 1.2 * before < 300_000
     long = np.broadcast_to(block[:1], (100 * KEPT_ROWS, 2))
@@ -130,7 +159,7 @@ def test_memory_stays_bounded():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * statistics.BLOCK_ROWS * 2 * 8 < long.nbytes / 4
-    assert len(running) == 300 * KEPT_ROWS
+    assert len(running) == 160 * KEPT_ROWS
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

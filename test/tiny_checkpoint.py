@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vla.checkpoint import build_model, save_checkpoint
-from vla.contract import EmbodimentContract, load_contract
+from vla.contract import EmbodimentContract, dimension_kinds, load_contract
 from vla.data.normalization import measure
 from vla.models.presets import preset
 from vla.models.tokenizer import train_tokenizer
@@ -28,10 +28,11 @@ def save_tiny_checkpoint(
         for weight in model.parameters():
             weight.mul_(scale)
     generator = np.random.default_rng(0)
+    kinds = dimension_kinds(contract)
     stats = {
-        "state": measure(generator.uniform(-1, 1, (100, 10)), contract.state_names),
+        "state": measure(generator.uniform(-1, 1, (100, 10)), contract.state_names, kinds["state"]),
         "action": measure(
-            generator.uniform(-0.01, 0.01, (100, 7)), contract.action_names, binary=("gripper",)
+            generator.uniform(-0.01, 0.01, (100, 7)), contract.action_names, kinds["action"]
         ),
     }
     tokenizer = train_tokenizer(SENTENCES, config.backbone.vocabulary)

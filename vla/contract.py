@@ -116,6 +116,21 @@ class EmbodimentContract:
         return json.loads(json.dumps(asdict(self)))
 
 
+def dimension_kinds(contract: EmbodimentContract) -> dict[str, tuple[str, ...]]:
+    """Kinds of the dimensions of "state" and "action", by which new data are normalised.
+
+    See vla.data.normalization for what each means. A rotation vector from one step to the next
+    never comes near half a turn; a difference of Euler angles does where the angle goes round.
+    """
+    turn = "relative_angle" if contract.representation == "delta_euler" else "relative"
+    kinds = {"rx": turn, "ry": turn, "rz": turn, "gripper": "binary"}
+    angles = {"roll": "angle", "pitch": "angle", "yaw": "angle"}
+    return {
+        "state": tuple(angles.get(name, "absolute") for name in contract.state_names),
+        "action": tuple(kinds.get(name, "relative") for name in contract.action_names),
+    }
+
+
 def _typed(kind: type, values: dict[str, Any], source: str) -> Any:
     """Builds a contract or camera, each entry as its field says.
 

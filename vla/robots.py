@@ -12,8 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from vla.contract import ContractError, EmbodimentContract, load_contract
-from vla.data.normalization import NormalizationError, NormStats, read_norm_stats, write_norm_stats
+from vla.contract import ContractError, EmbodimentContract, dimension_kinds, load_contract
+from vla.data.normalization import (
+    WRAPPING,
+    NormalizationError,
+    NormStats,
+    read_norm_stats,
+    write_norm_stats,
+)
 from vla.models.config import CheckpointError
 
 ROBOTS = "robots"
@@ -75,6 +81,16 @@ def read_stats(folder: str | Path, contract: EmbodimentContract) -> dict[str, No
         return {}
     try:
         names = {"state": contract.state_names, "action": contract.action_names}
-        return read_norm_stats(path, names)
+        stats = read_norm_stats(path, names)
     except NormalizationError as error:
         raise CheckpointError(str(error)) from error
+    for vector, expected in dimension_kinds(contract).items():
+        entry = stats[vector]
+        for name, kind, usual in zip(entry.names, entry.kinds, expected, strict=True):
+            # The authors' models have angles between quantiles; but a length never wraps.
+            if kind in WRAPPING and usual not in WRAPPING:
+                raise CheckpointError(
+                    f"{path}: '{vector}' has '{name}' as {kind}, but in contract "
+                    f"'{contract.name}' it is {usual}; take the statistics of this robot"
+                )
+    return stats

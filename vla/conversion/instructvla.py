@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tokenizers import Tokenizer
 from vla.checkpoint import build_model
 from vla.contract import EmbodimentContract
 from vla.conversion.names import LanguageNames, language_names, split_groups, translate
-from vla.data.normalization import NormStats
+from vla.data.normalization import ABSOLUTE, BINARY, RELATIVE, NormStats
 from vla.models.config import CheckpointError, InstructVLAConfig, LoraConfig
 from vla.models.presets import with_language_expert
 from vla.models.sequence import end_id
@@ -186,8 +185,9 @@ def read_statistics(
     """Normalisation out of a released dataset_statistics.json.
 
     key: of the data set in it; None where it has one only. Actions that its mask leaves out, or
-    the gripper where there is no mask, pass through. Raises CheckpointError where the file, the key
-    or its dimensions do not fit.
+    the gripper where there is no mask, are binary; everything else lies between the quantiles,
+    angles too, as the authors have it. What else the file knows of the values is kept. Raises
+    CheckpointError where the file, the key or its dimensions do not fit.
     """
     content = _statistics(path)
     if key is None and len(content) == 1:
@@ -199,23 +199,31 @@ def read_statistics(
         )
     action = content[key]["action"]
     mask = action.get("mask", [name != "gripper" for name in contract.action_names])
-    stats = {"action": _stats(action, contract.action_names, mask, f"{path}: {key}: action")}
+    kinds = tuple(RELATIVE if scaled else BINARY for scaled in mask)
+    stats = {"action": _stats(action, contract.action_names, kinds, f"{path}: {key}: action")}
     if uses_state:
-        every = [True] * len(contract.state_names)
+        every = (ABSOLUTE,) * len(contract.state_names)
         state = content[key]["proprio"]
         stats["state"] = _stats(state, contract.state_names, every, f"{path}: {key}: proprio")
     else:
         # Never looked at, but a part of every checkpoint that acts.
         one = np.ones(len(contract.state_names))
-        stats["state"] = NormStats(contract.state_names, -one, one, one.astype(bool))
+        stats["state"] = NormStats(contract.state_names, (ABSOLUTE,) * len(one), -one, one)
     return stats
 
 
-def _stats(entry: dict, names: tuple[str, ...], scaled: Sequence[bool], where: str) -> NormStats:
-    q01, q99 = (np.array(entry[bound], dtype=np.float64) for bound in ("q01", "q99"))
-    if not len(q01) == len(q99) == len(names) == len(scaled):
-        raise CheckpointError(f"{where} has {len(q01)} values, the contract {len(names)}")
-    return NormStats(names, q01, q99, np.array(scaled, dtype=bool))
+def _stats(entry: dict, names: tuple[str, ...], kinds: tuple[str, ...], where: str) -> NormStats:
+    arrays = {
+        name: np.array(entry[name], dtype=np.float64)
+        for name in ("q01", "q99", "mean", "std", "min", "max")
+        if name in entry or name.startswith("q")
+    }
+    lengths = {len(kinds), *map(len, arrays.values())} - {len(names)}
+    if lengths:
+        raise CheckpointError(f"{where} has {min(lengths)} values, the contract {len(names)}")
+    if odd := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise CheckpointError(f"{where} has values that are not finite: {', '.join(odd)}")
+    return NormStats(names, kinds, **arrays)
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: InstructVLAConfig, resized: bool) -> None:

@@ -59,6 +59,17 @@ class RunningStatistics:
         """Rows that were added."""
         return self._count
 
+    def __getstate__(self) -> dict:
+        """For another process: sketches as bytes."""
+        sketches = self._sketches and [sketch.serialize() for sketch in self._sketches]
+        return {**self.__dict__, "_sketches": sketches}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._sketches is not None:
+            sketch = datasketches.tdigest_double
+            self._sketches = [sketch.deserialize(content) for content in self._sketches]
+
     def add(self, values: np.ndarray) -> None:
         """Adds rows [N, D]; none is fine.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from vla.checkpoint import Checkpoint
-from vla.contract import EmbodimentContract
-from vla.data.normalization import NormStats, measure, write_norm_stats
+from vla.contract import EmbodimentContract, dimension_kinds
+from vla.data.normalization import NormStats, clipped_share, measure_all, write_norm_stats
 from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.models.backbones.pretrained import load_tokenizer_of
 from vla.models.config import CheckpointError, InstructVLAConfig
@@ -21,7 +22,14 @@ from vla.training.batches import Mixture
 from vla.training.config import PromptSampling, TrainConfig
 from vla.training.prompts import sample_row
 
+logger = logging.getLogger(__name__)
+
 TOKENIZER_SAMPLES = 4000
+# Least distance between the quantiles of a dimension: in metres, radians or parts of a matrix.
+SMALLEST_SPANS = {"state": 0.04, "action": 0.02}
+# Share of new values outside of kept bounds that is worth a word; the data that gave the bounds
+# have 0.02 there.
+NOTABLE_SHARE = 0.04
 
 
 @dataclass
@@ -55,12 +63,16 @@ class Part:
 
 @dataclass
 class TrainingData:
-    """Mixtures to train on and to validate on; None where there is nothing of a kind."""
+    """Mixtures to train on and to validate on; None where there is nothing of a kind.
+
+    held_out_replay: of the data that an adapter must not forget, measured apart.
+    """
 
     robot: Mixture | None = None
     conversations: Mixture | None = None
     held_out_robot: Mixture | None = None
     held_out_conversations: Mixture | None = None
+    held_out_replay: Mixture | None = None
 
 
 def split(
@@ -83,15 +95,63 @@ def split(
 
 def measure_statistics(robot: Mixture, contract: EmbodimentContract) -> dict[str, NormStats]:
     """Normalisation statistics of states and actions over all frames of the contract's robot."""
-    own = [dataset for dataset in robot.datasets if dataset.contract.name == contract.name]
+    own = _data_of(robot, contract)
     if not own:
         raise CheckpointError(f"there are no frames of the run's own robot, '{contract.name}'")
-    states = np.concatenate([dataset.states() for dataset in own])
-    actions = np.concatenate([dataset.actions() for dataset in own])
+    kinds = dimension_kinds(contract)
+    names = {"state": contract.state_names, "action": contract.action_names}
     return {
-        "state": measure(states, contract.state_names, smallest_span=0.04),
-        "action": measure(actions, contract.action_names, ("gripper",), smallest_span=0.02),
+        vector: measure_all(
+            (_values(dataset, vector) for dataset in own),
+            names[vector],
+            kinds[vector],
+            SMALLEST_SPANS[vector],
+        )
+        for vector in names
     }
+
+
+def _data_of(robot: Mixture, contract: EmbodimentContract) -> list[RobotDataset]:
+    return [dataset for dataset in robot.datasets if dataset.contract.name == contract.name]
+
+
+def _values(dataset: RobotDataset, vector: str) -> np.ndarray:
+    return dataset.states() if vector == "state" else dataset.actions()
+
+
+def clipped_shares(
+    robot: Mixture, contract: EmbodimentContract, stats: dict[str, NormStats]
+) -> dict[str, float]:
+    """Shares of the values of the contract's robot that kept statistics cut off.
+
+    By dimension, such as "action/x"; see clipped_share.
+    """
+    own = _data_of(robot, contract)
+    frames = sum(map(len, own))
+    shares = {}
+    for vector, entry in stats.items():
+        total = np.zeros(len(entry.names))
+        for dataset in own:
+            total += len(dataset) * clipped_share(entry, _values(dataset, vector))
+        for name, share in zip(entry.names, total / max(frames, 1), strict=True):
+            shares[f"{vector}/{name}"] = float(share)
+    return shares
+
+
+def warn_of_clipping(
+    robot: Mixture, contract: EmbodimentContract, stats: dict[str, NormStats], source: str | Path
+) -> None:
+    """Logs one sentence where the statistics that a run keeps do not suit its data."""
+    shares = clipped_shares(robot, contract, stats)
+    if notable := {name: share for name, share in shares.items() if share > NOTABLE_SHARE}:
+        told = ", ".join(f"{share:.0%} of {name}" for name, share in notable.items())
+        logger.warning(
+            "new data of '%s' lie outside of the bounds of %s, which are kept, and are cut there: "
+            "%s; a policy that starts anew has bounds of its own",
+            contract.name,
+            source,
+            told,
+        )
 
 
 def prepare_robots(
@@ -116,6 +176,8 @@ def prepare_robots(
         if not read_stats(folder, own) and data.robot is not None:
             folder.mkdir(parents=True, exist_ok=True)
             stats = before or measure_statistics(data.robot, own)
+            if before:
+                warn_of_clipping(data.robot, own, before, start.folder)
             write_norm_stats(stats, folder / NORM_STATS)
         robots.append(Robot(own, read_stats(folder, own)))
     return robots
