@@ -10,12 +10,10 @@ import math
 import time
 
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.msg import ActionChunk, LatentAction, Observation
 
 from vla.contract import ContractError, load_contract
-from vla.control.arm import ArmCommand, ArmController, ArmControllerConfig
+from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ChunkError
 from vla.control.loop import (
     ACTION_CHUNKS,
@@ -27,15 +25,13 @@ from vla.control.loop import (
 from vla.control.session import HoldReason, InstructionSession
 from vla.resources import contract_path
 from vla_nodes import qos
+from vla_nodes.arm_output import ArmOutput
 from vla_nodes.chunk_message import chunk_from_message
 from vla_nodes.diagnostics import WARN
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.liveliness import watch_writers
 from vla_nodes.node import ManagedNode, run
 from vla_nodes.settings import Setting
-
-# A gripper command is repeated although nothing changed, for a gripper that was started late [s].
-GRIPPER_PERIOD = 0.2
 
 _ARM = ArmControllerConfig()
 _LIMITS = LoopLimits()
@@ -197,14 +193,8 @@ class Controller(ManagedNode):
         )
         self._counts = ChunkCounts()
         self._accepted_at: float | None = None
-        self._gripper_sent = (math.nan, -math.inf)
         self._session = InstructionSession(settings["fault_timeout"])
-        self._arm_commands = self.create_publisher(
-            JointTrajectory, "joint_trajectory_controller/joint_trajectory", qos.COMMAND
-        )
-        self._gripper_commands = self.create_publisher(
-            Float64MultiArray, "gripper_position_controller/commands", qos.COMMAND
-        )
+        self._output = ArmOutput(self, self._contract.joint_names, settings["control_rate"])
         self._server = InstructionServer(
             self, self._session, lambda: self.settings["default_timeout"], self._on_change
         )
@@ -238,6 +228,8 @@ class Controller(ManagedNode):
     def activate(self) -> None:
         """Takes instructions and starts the control loop; no instruction is in force yet."""
         self._counts = ChunkCounts()
+        # A person, or another program, may have moved the arm meanwhile.
+        self._loop.release()
         self._server.open()
         self._timer = self.create_steady_timer(
             1.0 / self.settings["control_rate"], lambda: self._cycle(on_time=True)
@@ -313,7 +305,7 @@ class Controller(ManagedNode):
             self._robot_now(), time.monotonic(), self._session.wants_motion and self.is_active
         )
         if cycle.command is not None:
-            self._send(cycle.command)
+            self._output.send(cycle.command)
         counts = self._counts
         counts.chunk_age = cycle.command.chunk_age if cycle.report.executing else math.nan
         if cycle.report.executing:
@@ -334,18 +326,6 @@ class Controller(ManagedNode):
         self.diagnostics.output(time.monotonic() - self._accepted_at)
         self.diagnostics.input_age("observation", chunk_age)
         self._accepted_at = None
-
-    def _send(self, command: ArmCommand) -> None:
-        # A zero stamp means "from now on" to a joint trajectory controller.
-        point = JointTrajectoryPoint(positions=command.joint_positions.tolist())
-        point.time_from_start.nanosec = round(1e9 / self.settings["control_rate"])
-        trajectory = JointTrajectory(joint_names=list(self._contract.joint_names), points=[point])
-        self._arm_commands.publish(trajectory)
-        width, sent_at = self._gripper_sent
-        now = time.monotonic()
-        if command.gripper_width != width or now - sent_at > GRIPPER_PERIOD:
-            self._gripper_commands.publish(Float64MultiArray(data=[command.gripper_width]))
-            self._gripper_sent = (command.gripper_width, now)
 
 
 def _arm_config(settings) -> ArmControllerConfig:

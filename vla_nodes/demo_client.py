@@ -108,29 +108,29 @@ class DemoClient(RobotClient):
         time_limit: longest simulated time to wait for success [s]. tell: gets a line of text
         whenever something is worth showing. Raises UnreachableError when the graph refuses.
         """
-        scene = self._accepted(
+        scene = self.accepted(
             ResetScene, "sim/reset_scene", ResetScene.Request(seed=trial.seed, family=trial.family)
         )
         trial.task, trial.objects = scene.task, list(scene.objects)
         trial.instruction = trial.instruction or scene.instruction
         if trial.question:
             tell(f"question:     {trial.question}")
-            reply = self._accepted(Ask, "vla/ask", Ask.Request(question=trial.question))
+            reply = self.accepted(Ask, "vla/ask", Ask.Request(question=trial.question))
             trial.question_answer = reply.answer
             tell(f"answer:       {reply.answer}")
         tell(f"instruction:  {trial.instruction}" + (" (think)" if trial.mode == "think" else ""))
-        episode = self._start_episode(f"{trial.family}, seed {trial.seed}")
+        episode = self.start_episode(f"{trial.family}, seed {trial.seed}")
         trial.bag = episode.uri
         try:
             self._follow(trial, time_limit, tell)
         finally:
             outcome = "success" if trial.success else "failure"
             self.stop()
-            self._accepted(StopEpisode, "vla/stop_episode", StopEpisode.Request(outcome=outcome))
+            self.accepted(StopEpisode, "vla/stop_episode", StopEpisode.Request(outcome=outcome))
 
     def _follow(self, trial: Trial, time_limit: float, tell: Callable[[str], None]) -> None:
-        started = self._check(trial).elapsed
-        accepted = self._accepted(
+        started = self.check(trial.task).elapsed
+        accepted = self.accepted(
             SetInstruction,
             "vla/set_instruction",
             SetInstruction.Request(instruction=trial.instruction, mode=trial.mode),
@@ -138,7 +138,7 @@ class DemoClient(RobotClient):
         # A dead simulator stops simulated time, so the wall clock limits the wait as well.
         deadline = time.monotonic() + 3.0 * time_limit + 10.0
         while True:
-            check = self._check(trial)
+            check = self.check(trial.task)
             answer = self._responses.get(accepted.instruction_id, "")
             if answer and answer != trial.answer:
                 trial.answer = answer
@@ -153,24 +153,31 @@ class DemoClient(RobotClient):
                 return
             self.spin(POLL_PERIOD)
 
-    def _check(self, trial: Trial) -> CheckTask.Response:
-        check = self.call(CheckTask, "sim/check_task", CheckTask.Request(task=trial.task))
+    def check(self, task: str) -> CheckTask.Response:
+        """Whether a task is done now. Raises UnreachableError when the simulator refuses it."""
+        check = self.call(CheckTask, "sim/check_task", CheckTask.Request(task=task))
         if not check.valid:
-            raise UnreachableError(f"sim/check_task refused {trial.task!r}: {check.message}")
+            raise UnreachableError(f"sim/check_task refused {task!r}: {check.message}")
         return check
 
-    def _start_episode(self, note: str) -> StartEpisode.Response:
+    def start_episode(self, note: str, instruction: str = "") -> StartEpisode.Response:
+        """Has an episode recorded. Raises UnreachableError when it is refused for 10 s.
+
+        instruction: what is demonstrated; empty where a policy follows the one in force.
+        """
+        request = StartEpisode.Request(note=note, instruction=instruction)
         # The scene has just changed: give the cameras a moment before the recorder judges them.
         deadline = time.monotonic() + 10.0
         while True:
-            episode = self.call(StartEpisode, "vla/start_episode", StartEpisode.Request(note=note))
+            episode = self.call(StartEpisode, "vla/start_episode", request)
             if episode.success:
                 return episode
             if time.monotonic() > deadline:
                 raise UnreachableError(f"vla/start_episode was refused: {episode.message}")
             self.spin(POLL_PERIOD)
 
-    def _accepted(self, service_type, name: str, request):
+    def accepted(self, service_type, name: str, request):
+        """The answer of a service. Raises UnreachableError when there is none, or a refusal."""
         response = self.call(service_type, name, request, timeout=60.0)
         if not response.success:
             raise UnreachableError(f"{name} was refused: {response.message}")

@@ -169,6 +169,11 @@ class ControlLoop:
         self.watchdog.forget(LATENT_ACTIONS)
         self.watchdog.forget(ACTION_CHUNKS)
 
+    def release(self) -> None:
+        """Forgets what was commanded: the next motion starts from where the arm is then."""
+        self.flush()
+        self._start_anew()
+
     def cycle(self, robot_now: float, steady_now: float, wants_motion: bool) -> Cycle:
         """The command for now, and how the arm is.
 
