@@ -247,8 +247,9 @@ def test_auto_record_makes_one_episode_per_instruction(tmp_path):
             graph.wait(
                 lambda count=events: robot.send() or len(episodes) >= count, f"{events} events"
             )
-        assert [event.event for event in episodes] == [0, 1, 0, 1]
-        assert [event.instruction for event in episodes] == ["task 1"] * 2 + ["task 2"] * 2
+        # One episode may begin while the one before it is still being closed.
+        for task in ("task 1", "task 2"):
+            assert [e.event for e in episodes if e.instruction == task] == [0, 1]
     bags = sorted(tmp_path.iterdir())
     assert [read_metadata(bag).custom_data["instruction"] for bag in bags] == ["task 1", "task 2"]
 

@@ -1,70 +1,64 @@
 """The node `recorder`: one rosbag2 MCAP bag per episode, with everything needed to train from it.
 
 Messages are kept as the bytes that arrived. Writing happens in vla.data.episode on a thread of its
-own; what is listened to is in recorded_topics.py.
+own; what is listened to is in recorded_topics.py, what the metadata says in recorder_episode.py.
+Nothing in this node's one thread waits for the disk, since messages go on coming in.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.serialization import deserialize_message
+from rclpy.task import Future
 from vla_ros.msg import Episode, Instruction
-from vla_ros.srv import StartEpisode, StopEpisode
+from vla_ros.srv import LabelEpisode, MarkSubtask, SaveRecent, StartEpisode, StopEpisode
 
-import vla
 from vla.contract import EmbodimentContract, load_contract
-from vla.data.bag import BagError, dump_yaml
+from vla.data.bag import BagError
 from vla.data.bag_reader import recover_bag, unfinished_bags
-from vla.data.episode import EpisodeResult, EpisodeWriter, RecordedTopic
+from vla.data.episode import EpisodeResult, EpisodeWriter, write_recent
+from vla.data.labels import check_outcome, find_episode, label_episode
 from vla.data.message_types import load_message_type
+from vla.data.ring_buffer import Recent
 from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.diagnostics import ERROR, WARN
 from vla_nodes.node import ManagedNode, run
 from vla_nodes.recorded_topics import (
     OBSERVATION,
-    PolledGroup,
     ReceivedMessage,
+    TopicPlan,
     TopicReader,
-    bag_qos,
     plan_topics,
     type_name,
 )
+from vla_nodes.recorder_episode import (
+    NANOSECONDS,
+    RunningEpisode,
+    drops_in_words,
+    gaps_in_words,
+    start_metadata,
+)
+from vla_nodes.recorder_intake import Intake
 from vla_nodes.recorder_settings import SETTINGS
 
 POLL_PERIOD = 0.04
 MEBIBYTE = 1024 * 1024
-OUTCOMES = (
-    StopEpisode.Request.OUTCOME_SUCCESS,
-    StopEpisode.Request.OUTCOME_FAILURE,
-    StopEpisode.Request.OUTCOME_UNLABELLED,
-    StopEpisode.Request.OUTCOME_DISCARD,
-)
+INSTRUCTION = "vla/instruction"
 
 
 class RefusedError(ValueError):
-    """An episode that cannot start; the message says why."""
-
-
-@dataclass
-class RunningEpisode:
-    """The episode that is being recorded. automatic: started by auto_record."""
-
-    name: str
-    writer: EpisodeWriter
-    note: str
-    instruction: str
-    automatic: bool
-    instructions: list[dict] = field(default_factory=list)
-    derived_from: dict[str, bytes] = field(default_factory=dict)
+    """An episode that cannot be recorded, or a request that makes no sense; the text says why."""
 
 
 class Recorder(ManagedNode):
@@ -75,10 +69,13 @@ class Recorder(ManagedNode):
     def __init__(self) -> None:
         super().__init__("recorder")
         self._contract: EmbodimentContract | None = None
-        self._readers: list[TopicReader] = []
+        self._intake: Intake | None = None
         self._episode: RunningEpisode | None = None
+        self._last = ""
         self._instruction = Instruction()
-        self._on_message: dict[str, Callable[[ReceivedMessage], None]] = {}
+        self._writing: set[threading.Thread] = set()
+        # A request that waits for the disk must not keep the others, or the polling, waiting.
+        self._service_group = ReentrantCallbackGroup()
         self.diagnostics.checks.append(self._check)
 
     def configure(self) -> None:
@@ -94,32 +91,42 @@ class Recorder(ManagedNode):
         for plan in self._plans:
             load_message_type(type_name(plan.message_class))
         self._events = self.create_lifecycle_publisher(Episode, "vla/episode", qos.EVENT)
-        self.create_service(StartEpisode, "vla/start_episode", self._on_start)
-        self.create_service(StopEpisode, "vla/stop_episode", self._on_stop)
+        for kind, name, callback in (
+            (StartEpisode, "vla/start_episode", self._on_start),
+            (StopEpisode, "vla/stop_episode", self._on_stop),
+            (LabelEpisode, "vla/label_episode", self._on_label),
+            (MarkSubtask, "vla/mark_subtask", self._on_mark),
+            (SaveRecent, "vla/save_recent", self._on_save_recent),
+        ):
+            self.create_service(kind, name, callback, callback_group=self._service_group)
 
     def activate(self) -> None:
         """Starts listening, and completes bags that a crash left behind."""
         directory = self._directory()
         _check_writable(directory)
-        group = PolledGroup()
-        self._readers = [TopicReader(self, plan, group) for plan in self._plans]
-        self._on_message = {
-            reader.name: self._take_instruction
-            for reader in self._readers
-            if reader.plan.name == "vla/instruction"
-        }
+        self._intake = Intake(
+            self,
+            self._plans,
+            self._is_wanted,
+            self.settings["ring_buffer"],
+            int(self.settings["ring_buffer_size"] * MEBIBYTE),
+        )
         self.create_steady_timer(POLL_PERIOD, self._poll)
         unfinished = unfinished_bags(directory)
         if unfinished:
             threading.Thread(target=self._recover, args=(unfinished,), daemon=True).start()
 
     def deactivate(self) -> None:
-        """Closes the running episode, unlabelled."""
+        """Closes the running episode, with the label that it has, and waits for all writing."""
         if self._episode is not None:
-            self._finish("", "the recorder was deactivated while recording")
-        for reader in self._readers:
-            reader.close()
-        self._readers = []
+            episode, self._episode = self._episode, None
+            episode.add_note("the recorder was deactivated while recording")
+            self._report(episode, episode.writer.finish(self._end(episode)))
+        for thread in list(self._writing):
+            thread.join()
+        if self._intake is not None:
+            self._intake.close()
+            self._intake = None
 
     def cleanup(self) -> None:
         """Forgets what was heard."""
@@ -128,17 +135,16 @@ class Recorder(ManagedNode):
     # Messages
 
     def _poll(self) -> None:
-        for reader in self._readers:
-            for message in reader.take():
-                self._record(reader, message)
-                if reader.name in self._on_message:
-                    self._on_message[reader.name](message)
+        for reader, message in self._intake.take():
+            self._record(reader, message)
+            if reader.plan.name == INSTRUCTION:
+                self._take_instruction(message)
 
     def _record(self, reader: TopicReader, message: ReceivedMessage) -> None:
         episode = self._episode
         if message.lost:
             self.diagnostics.drop(f"lost_{reader.plan.name}", message.lost)
-        if episode is None or not self._wanted(reader):
+        if episode is None:
             return
         if message.lost:
             episode.writer.count_lost(reader.name, message.lost)
@@ -152,11 +158,14 @@ class Recorder(ManagedNode):
             self.diagnostics.output((message.receive_time - message.publish_time) * 1e-9)
         else:
             self.diagnostics.drop(f"queue_{reader.plan.name}")
+        if reader.plan.required:
+            limit = self.settings["freshness"]
+            episode.note_arrival(reader.name, message.receive_time, limit)
         if hasattr(reader.plan.message_class, "checkpoint_id"):
             episode.derived_from[reader.name] = message.data
 
-    def _wanted(self, reader: TopicReader) -> bool:
-        return reader.plan.name != OBSERVATION or self.settings["record_observation"]
+    def _is_wanted(self, plan: TopicPlan) -> bool:
+        return plan.name != OBSERVATION or self.settings["record_observation"]
 
     def _take_instruction(self, message: ReceivedMessage) -> None:
         instruction = deserialize_message(message.data, Instruction)
@@ -165,13 +174,13 @@ class Recorder(ManagedNode):
         self._instruction = instruction
         if self.settings["auto_record"]:
             self._follow_instruction(instruction)
-        if self._episode is not None and instruction.instruction_id:
-            self._episode.instruction = self._episode.instruction or instruction.instruction
-            self._episode.instructions.append(_instruction_entry(instruction))
+        if self._episode is not None:
+            self._episode.take_instruction(instruction)
 
     def _follow_instruction(self, instruction: Instruction) -> None:
         if self._episode is not None and self._episode.automatic:
-            self._finish("", "")
+            episode, self._episode = self._episode, None
+            self.executor.create_task(self._finish, episode)
         wanted = instruction.instruction_id and instruction.mode != Instruction.MODE_ASK
         if wanted and self._episode is None:
             try:
@@ -183,9 +192,10 @@ class Recorder(ManagedNode):
 
     def _on_start(self, request, response):
         try:
-            if not self.is_active:
-                raise RefusedError("the recorder is not active: activate it first")
-            episode = self._begin(request.note)
+            self._require_active()
+            # Messages from before the start are not part of the episode, but tell what is fresh.
+            self._poll()
+            episode = self._begin(request.note, request.instruction.strip())
         except (RefusedError, BagError, OSError) as error:
             response.message = str(error)
             self.get_logger().warning(f"episode not started: {error}")
@@ -195,33 +205,34 @@ class Recorder(ManagedNode):
         response.uri = str(episode.writer.folder)
         return response
 
-    def _on_stop(self, request, response):
-        if request.outcome not in OUTCOMES:
-            known = ", ".join(f"'{outcome}'" for outcome in OUTCOMES)
-            response.message = f"unknown outcome '{request.outcome}': use one of {known}"
+    async def _on_stop(self, request, response):
+        discard = request.outcome == StopEpisode.Request.OUTCOME_DISCARD
+        try:
+            if not discard:
+                check_outcome(request.outcome)
+            if self._episode is None:
+                raise RefusedError("no episode is being recorded")
+            # What was published before the request belongs to the episode.
+            self._poll()
+            if self._episode is None:
+                raise RefusedError("the episode has just ended by itself")
+        except BagError as error:
+            response.message = f"{error}, or 'discard'"
             return response
-        if self._episode is None:
-            response.message = "no episode is being recorded"
+        except RefusedError as error:
+            response.message = str(error)
             return response
-        # What was published before the request belongs to the episode.
-        self._poll()
-        if self._episode is None:
-            response.message = "the episode has just ended by itself"
-            return response
-        if request.outcome == StopEpisode.Request.OUTCOME_DISCARD:
-            return self._discard(response)
-        result = self._finish(request.outcome, request.note)
-        response.success = not result.error
-        response.message = result.error
-        response.uri = str(result.folder)
-        response.message_count = result.message_count
-        response.duration = result.duration
+        episode, self._episode = self._episode, None
+        if discard:
+            return await self._discard(episode, response)
+        episode.outcome = request.outcome or episode.outcome
+        episode.add_note(request.note)
+        _describe(response, episode, await self._finish(episode))
         return response
 
-    def _discard(self, response):
-        episode, self._episode = self._episode, None
+    async def _discard(self, episode: RunningEpisode, response):
         try:
-            episode.writer.discard()
+            await self._in_background(episode.writer.discard)
         except BagError as error:
             response.message = str(error)
             self._announce(Episode.FAILED, episode, str(error))
@@ -231,129 +242,215 @@ class Recorder(ManagedNode):
         response.success = True
         return response
 
+    def _on_label(self, request, response):
+        try:
+            check_outcome(request.outcome)
+            episode = self._episode
+            names = ("", episode.name, str(episode.writer.folder)) if episode else ()
+            if request.episode_id in names:
+                episode.outcome = request.outcome
+                episode.add_note(request.note)
+                self._renew_metadata(episode)
+                self._announce(Episode.LABELLED, episode, request.outcome)
+                response.episode_id, response.uri = episode.name, str(episode.writer.folder)
+            else:
+                folder = find_episode(self._directory(), request.episode_id or self._last)
+                metadata = label_episode(folder, request.outcome, request.note)
+                self._publish_event(
+                    event=Episode.LABELLED,
+                    episode_id=folder.name,
+                    uri=str(folder),
+                    instruction=metadata.custom_data.get("instruction", ""),
+                    message_count=metadata.message_count,
+                    message=request.outcome,
+                )
+                response.episode_id, response.uri = folder.name, str(folder)
+        except BagError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        return response
+
+    def _on_mark(self, request, response):
+        episode, name = self._episode, request.name.strip()
+        if episode is None:
+            response.message = "no episode is being recorded"
+        elif not name:
+            response.message = "a sub-task needs a name: say what is done from here on"
+        else:
+            now = time.time_ns()
+            stamp = self.get_clock().now().nanoseconds
+            episode.subtasks.append({"name": name, "receive_time": now, "stamp": stamp})
+            self._renew_metadata(episode)
+            self._announce(Episode.SUBTASK, episode, name)
+            response.success = True
+            response.elapsed = (now - episode.started) / NANOSECONDS
+        return response
+
+    async def _on_save_recent(self, request, response):
+        try:
+            self._require_active()
+            check_outcome(request.outcome)
+            recent = self._take_recent(request.duration)
+            episode = self._begin_recent(recent, request)
+        except (RefusedError, BagError, OSError) as error:
+            response.message = str(error)
+            self.get_logger().warning(f"nothing saved: {error}")
+            return response
+        metadata = episode.metadata(self._intake.classes)
+        result = await self._in_background(
+            lambda: write_recent(episode.writer, recent, metadata, episode.started)
+        )
+        self._report(episode, result)
+        _describe(response, episode, result)
+        response.episode_id = episode.name
+        if recent.limited and response.success:
+            limited = "the buffer is full and reaches less far back: raise 'ring_buffer_size'"
+            response.message = "; ".join(filter(None, (limited, response.message)))
+        return response
+
     # Episodes
 
-    def _begin(self, note: str, automatic: bool = False) -> RunningEpisode:
-        """Starts an episode. Raises RefusedError or BagError when it cannot be recorded."""
+    def _begin(self, note: str, instruction: str = "", automatic: bool = False) -> RunningEpisode:
+        """Starts an episode. Raises RefusedError or BagError when it cannot be recorded.
+
+        instruction: what a person demonstrates; empty for the one in force.
+        """
         if self._episode is not None:
             raise RefusedError(f"{self._episode.name} is being recorded: stop it first")
-        # Messages from before the start are not part of the episode, but tell what is fresh.
-        self._poll_unrecorded()
-        if silent := self._silent_topics():
+        if silent := self._intake.silent(self.settings["freshness"]):
             raise RefusedError(f"cannot record, silent: {'; '.join(silent)}")
+        now = time.time_ns()
+        episode = self._open(note, instruction, self._instruction.instruction, now)
+        episode.automatic = automatic
+        # What is in force at the start stands at the start of the bag.
+        for topic, message in self._intake.latched():
+            episode.writer.put(topic, message.data, now, message.publish_time)
+        if not automatic:
+            episode.take_instruction(self._instruction)
+        self._episode = episode
+        self.get_logger().info(f"recording {episode.writer.folder}")
+        self._announce(Episode.STARTED, episode)
+        return episode
+
+    def _open(
+        self, note: str, given: str, in_force: str, started: int, size: int = 0
+    ) -> RunningEpisode:
+        """Opens a bag. size: bytes that are known to come, which the queue must hold at once."""
         directory = self._directory()
         _check_writable(directory)
-        if (free := _free_mebibytes(directory)) < self.settings["minimum_free_space"]:
+        free = _free_mebibytes(directory) - size / MEBIBYTE
+        if free < self.settings["minimum_free_space"]:
             raise RefusedError(
-                f"only {free:.0f} MiB left on the disk of {directory}: free some, or lower "
-                "'minimum_free_space'"
+                f"only {free:.0f} MiB would be left on the disk of {directory}: free some, or "
+                "lower 'minimum_free_space'"
             )
-        readers = [reader for reader in self._readers if self._wanted(reader)]
         name = datetime.datetime.now().strftime("episode_%Y%m%d_%H%M%S_%f")[:-3]
+        instruction = given or in_force
         writer = EpisodeWriter(
             directory / name,
-            [
-                RecordedTopic(
-                    reader.name,
-                    load_message_type(type_name(reader.plan.message_class)),
-                    (bag_qos(reader.profile),),
-                )
-                for reader in readers
-            ],
-            self._start_metadata(name, note),
+            self._intake.topics(),
+            start_metadata(self._contract, name, note, instruction, bool(given)),
             compression=self.settings["compression"],
-            queue_bytes=int(self.settings["queue_size"] * MEBIBYTE),
+            queue_bytes=max(size, int(self.settings["queue_size"] * MEBIBYTE)),
             flush_period=self.settings["flush_period"],
         )
-        self._repeat_latched(writer, readers)
-        instruction = self._instruction
-        self._episode = RunningEpisode(name, writer, note, instruction.instruction, automatic)
-        if instruction.instruction_id and not automatic:
-            self._episode.instructions.append(_instruction_entry(instruction))
-        self.get_logger().info(f"recording {writer.folder}")
-        self._announce(Episode.STARTED, self._episode)
-        return self._episode
+        return RunningEpisode(name, writer, note, instruction, started)
 
-    def _poll_unrecorded(self) -> None:
-        for reader in self._readers:
-            for message in reader.take():
-                if reader.name in self._on_message and self._episode is None:
-                    self._instruction = deserialize_message(message.data, Instruction)
+    def _take_recent(self, duration: float) -> Recent:
+        """The newest messages of the ring buffer. Raises RefusedError where there are none."""
+        ring = self._intake.ring
+        if ring is None:
+            raise RefusedError(
+                "the ring buffer is off: set the parameter 'ring_buffer' to the seconds to keep"
+            )
+        if not 0.0 <= duration < math.inf:
+            raise RefusedError(f"cannot save {duration} s: give a number of seconds, or 0 for all")
+        self._poll()
+        recent = ring.last(time.time_ns(), duration or math.inf)
+        if not recent.messages:
+            raise RefusedError("the ring buffer holds nothing: is anything being published?")
+        return recent
 
-    def _repeat_latched(self, writer: EpisodeWriter, readers: list[TopicReader]) -> None:
-        """What is in force at the start stands at the start of the bag."""
-        now = time.time_ns()
-        for reader in readers:
-            if reader.plan.latched and reader.last is not None:
-                last = reader.last
-                writer.put(reader.name, last.data, now, last.publish_time)
+    def _begin_recent(self, recent: Recent, request) -> RunningEpisode:
+        """Opens the bag for messages of the ring buffer, and says in it what they are."""
+        messages = [*recent.latched, *recent.messages]
+        topic = self._intake.names.get(INSTRUCTION)
+        instructions = [
+            deserialize_message(message.data, Instruction)
+            for message in messages
+            if message.topic == topic
+        ]
+        in_force = next((i.instruction for i in instructions if i.instruction_id), "")
+        started = recent.messages[0].receive_time
+        given = request.instruction.strip()
+        episode = self._open(request.note, given, in_force, started, recent.size)
+        self._last = episode.name
+        episode.outcome = request.outcome
+        for instruction in instructions:
+            episode.take_instruction(instruction)
+        for message in recent.messages:
+            if message.lost:
+                episode.writer.count_lost(message.topic, message.lost)
+            if message.topic in self._intake.required:
+                limit = self.settings["freshness"]
+                episode.note_arrival(message.topic, message.receive_time, limit)
+            if hasattr(self._intake.classes[message.topic], "checkpoint_id"):
+                episode.derived_from[message.topic] = message.data
+        episode.end(time.time_ns(), self._intake.required, self.settings["freshness"])
+        return episode
 
-    def _silent_topics(self) -> list[str]:
-        silent = []
-        for reader in self._readers:
-            publishers = reader.count_publishers()
-            age = reader.age()
-            if not reader.plan.required or age <= self.settings["freshness"]:
-                continue
-            if not publishers:
-                reason = "nobody publishes it"
-            elif reader.last is None:
-                reason = "nothing was received yet"
-            else:
-                reason = f"last message {age:.1f} s ago"
-            silent.append(f"{reader.name} ({reason})")
-        return silent
+    def _end(self, episode: RunningEpisode) -> dict[str, str]:
+        """What the metadata of an episode that is over says."""
+        self._last = episode.name
+        episode.end(time.time_ns(), self._intake.required, self.settings["freshness"])
+        return episode.metadata(self._intake.classes)
 
-    def _finish(self, outcome: str, note: str) -> EpisodeResult:
-        """Closes the running episode, announces it, and says how it went."""
-        episode, self._episode = self._episode, None
-        notes = [text for text in (episode.note, note) if text]
-        result = episode.writer.finish(
-            {
-                "outcome": outcome,
-                "note": "\n".join(notes),
-                "instruction": episode.instruction,
-                "instructions": json.dumps(episode.instructions),
-                "checkpoint_id": self._checkpoint_ids(episode),
-                "drops": json.dumps(episode.writer.drops()),
-            }
-        )
+    async def _finish(self, episode: RunningEpisode, failure: str = "") -> EpisodeResult:
+        """Closes an episode that is no longer recorded, and says how it went.
+
+        failure: why it ended before its time, where it is none of the disk's errors.
+        """
+        metadata = self._end(episode)
+        result = await self._in_background(lambda: episode.writer.finish(metadata))
+        self._report(episode, result, failure)
+        return result
+
+    async def _in_background(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns or raises, done in a thread while messages go on coming in."""
+        future = Future(executor=self.executor)
+
+        def run_work() -> None:
+            try:
+                future.set_result(work())
+            except Exception as error:
+                future.set_exception(error)
+            self._writing.discard(thread)
+
+        thread = threading.Thread(target=run_work, name="closing an episode", daemon=True)
+        self._writing.add(thread)
+        thread.start()
+        return await future
+
+    def _report(self, episode: RunningEpisode, result: EpisodeResult, failure: str = "") -> None:
         if result.error:
             self.diagnostics.report("write", result.error, ERROR)
             self._announce(Episode.FAILED, episode, result.error)
-            return result
-        lost = f", {sum(result.drops.values())} lost" if result.drops else ""
-        self.get_logger().info(
-            f"{episode.name}: {result.message_count} messages in {result.duration:.1f} s{lost}"
-        )
+            return
+        words = (gaps_in_words(episode.gaps), drops_in_words(result.drops))
+        text = f"{episode.name}: {result.message_count} messages in {result.duration:.1f} s"
+        self.get_logger().info("; ".join(filter(None, (text, *words))))
         self._announce(Episode.STOPPED, episode)
-        return result
+        if failure:
+            self._announce(Episode.FAILED, episode, failure)
 
-    def _checkpoint_ids(self, episode: RunningEpisode) -> str:
-        """Of the models whose results were recorded: one, unless they don't belong together."""
-        classes = {reader.name: reader.plan.message_class for reader in self._readers}
-        found = {
-            deserialize_message(data, classes[name]).checkpoint_id
-            for name, data in episode.derived_from.items()
-        }
-        return ",".join(sorted(filter(None, found)))
-
-    def _start_metadata(self, name: str, note: str) -> dict[str, str]:
-        contract = self._contract
-        return {
-            "episode_id": name,
-            "contract_id": contract.contract_id,
-            "contract": dump_yaml(contract.to_dict()),
-            "robot": contract.name,
-            "instruction": self._instruction.instruction,
-            "package_version": vla.__version__,
-            "note": note,
-            "outcome": "",
-        }
+    def _renew_metadata(self, episode: RunningEpisode) -> None:
+        """Has the metadata written with the next flush, so that a crash does not lose it."""
+        episode.writer.update(episode.metadata(self._intake.classes))
 
     def _announce(self, event: int, episode: RunningEpisode, message: str = "") -> None:
         discarded = event == Episode.DISCARDED
-        note = Episode(
+        self._publish_event(
             event=event,
             episode_id=episode.name,
             uri="" if discarded else str(episode.writer.folder),
@@ -361,24 +458,30 @@ class Recorder(ManagedNode):
             message_count=episode.writer.message_count,
             message=message,
         )
-        note.header.stamp = self.get_clock().now().to_msg()
-        self._events.publish(note)
+
+    def _publish_event(self, **fields) -> None:
+        event = Episode(**fields)
+        event.header.stamp = self.get_clock().now().to_msg()
+        self._events.publish(event)
 
     # Supervision
 
     def _check(self) -> None:
         """Looks after publishers, disk and writer once a second."""
         values = self.diagnostics.values
-        if not self.is_active:
+        if not self.is_active or self._intake is None:
             values["episode"] = ""
             return
-        silent = self._silent_topics()
+        intake, episode = self._intake, self._episode
+        intake.expire()
+        if intake.ring is not None:
+            values["ring_s"] = f"{intake.ring.duration:.1f}"
+            values["ring_mib"] = f"{intake.ring.size / MEBIBYTE:.1f}"
+        silent = intake.silent(self.settings["freshness"])
         values["silent_topics"] = ", ".join(silent)
-        episode = self._episode
         values["episode"] = episode.name if episode else ""
         if episode is None:
-            for reader in self._readers:
-                reader.match_publishers()
+            intake.match_publishers()
             return
         values["messages"] = str(episode.writer.message_count)
         values["queue_mib"] = f"{episode.writer.waiting_bytes / MEBIBYTE:.1f}"
@@ -386,13 +489,15 @@ class Recorder(ManagedNode):
             self.diagnostics.report("silent", f"silent while recording: {'; '.join(silent)}", WARN)
         if drops := episode.writer.drops():
             values["lost"] = json.dumps(drops)
-        if episode.writer.error:
-            self._finish("", "")
-        elif _free_mebibytes(episode.writer.folder) < self.settings["minimum_free_space"]:
-            text = f"the disk of {episode.writer.folder} is nearly full: recording ended"
-            self._finish("", text)
-            self._announce(Episode.FAILED, episode, text)
-            self.diagnostics.report("disk", text, ERROR)
+        self._renew_metadata(episode)
+        failure = ""
+        if _free_mebibytes(episode.writer.folder) < self.settings["minimum_free_space"]:
+            failure = f"the disk of {episode.writer.folder} is nearly full: recording ended"
+            episode.add_note(failure)
+            self.diagnostics.report("disk", failure, ERROR)
+        if failure or episode.writer.error:
+            self._episode = None
+            self.executor.create_task(self._finish, episode, failure)
 
     def _recover(self, bags: list[Path]) -> None:
         for bag in bags:
@@ -403,16 +508,22 @@ class Recorder(ManagedNode):
             except (BagError, OSError) as error:
                 self.diagnostics.report("recover", f"cannot complete {bag}: {error}", WARN)
 
+    def _require_active(self) -> None:
+        if not self.is_active or self._intake is None:
+            raise RefusedError("the recorder is not active: activate it first")
+
     def _directory(self) -> Path:
         return Path(self.settings["directory"]).expanduser().resolve()
 
 
-def _instruction_entry(instruction: Instruction) -> dict:
-    return {
-        "instruction_id": instruction.instruction_id,
-        "instruction": instruction.instruction,
-        "mode": instruction.mode,
-    }
+def _describe(response, episode: RunningEpisode, result: EpisodeResult) -> None:
+    """Fills in the answer to a request that ended in a bag."""
+    response.success = not result.error
+    words = (result.error, gaps_in_words(episode.gaps), drops_in_words(result.drops))
+    response.message = "; ".join(filter(None, words))
+    response.uri = str(result.folder)
+    response.message_count = result.message_count
+    response.duration = result.duration
 
 
 def _check_writable(directory: Path) -> None:

@@ -64,6 +64,20 @@ SETTINGS = (
         live=True,
     ),
     Setting(
+        "ring_buffer",
+        0.0,
+        "Keep what came within this time in memory, for vla/save_recent; 0: off [s].",
+        minimum=0.0,
+        maximum=3600.0,
+    ),
+    Setting(
+        "ring_buffer_size",
+        1024.0,
+        "Memory that the ring buffer may take; while it is saved, up to twice that [MiB].",
+        minimum=1.0,
+        maximum=65536.0,
+    ),
+    Setting(
         "auto_record",
         False,
         "Record one episode for each instruction to act or think, without being asked to.",

@@ -7,6 +7,7 @@ import contextlib
 import json
 from pathlib import Path
 
+from vla.cli.connection import add_robot_parser, connected, positive_seconds
 from vla.cli.errors import CommandError
 from vla.control.session import InstructionError, check_instruction
 
@@ -45,7 +46,9 @@ examples:
 
 def add_parser(subparsers) -> None:
     """Adds the five subcommands."""
-    instruct = _add(subparsers, "instruct", "tell the robot what to do", INSTRUCT, run_instruct)
+    instruct = add_robot_parser(
+        subparsers, "instruct", "tell the robot what to do", INSTRUCT, run_instruct
+    )
     instruct.add_argument("text", help="what to do, in natural language")
     instruct.add_argument(
         "--mode",
@@ -55,68 +58,22 @@ def add_parser(subparsers) -> None:
     )
     instruct.add_argument(
         "--timeout",
-        type=_positive,
+        type=positive_seconds,
         default=0.0,
         metavar="SECONDS",
         help="longest time to try (default: the controller's)",
     )
     instruct.add_argument("--no-wait", action="store_true", help="return once it is accepted")
     instruct.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
-    ask = _add(subparsers, "ask", "ask about what the robot sees", ASK, run_ask)
+    ask = add_robot_parser(subparsers, "ask", "ask about what the robot sees", ASK, run_ask)
     ask.add_argument("text", help="the question, in natural language")
     ask.add_argument("--json", type=Path, metavar="FILE", help="write the answer to FILE")
-    _add(subparsers, "stop", "make the arm hold", STOP, run_stop)
-    _add(subparsers, "resume", "go on after a stop", RESUME, run_resume)
-    status = _add(subparsers, "status", "show what the robot is doing", STATUS, run_status)
+    add_robot_parser(subparsers, "stop", "make the arm hold", STOP, run_stop)
+    add_robot_parser(subparsers, "resume", "go on after a stop", RESUME, run_resume)
+    status = add_robot_parser(
+        subparsers, "status", "show what the robot is doing", STATUS, run_status
+    )
     status.add_argument("--watch", action="store_true", help="show every change until Ctrl-C")
-
-
-def _add(subparsers, name: str, summary: str, description: str, run) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--namespace", default="", metavar="NAME", help="namespace of the robot's nodes"
-    )
-    parser.add_argument(
-        "--wait",
-        type=_positive,
-        default=5.0,
-        metavar="SECONDS",
-        help="longest time for the robot's nodes to be found (default: 5)",
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return value
-
-
-def _connected(call):
-    """Runs `call(client_module, client)` against the graph, with its failures as one line."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        try:
-            from vla_nodes import client as ros_client
-        except ImportError as error:
-            raise CommandError(
-                f"ROS 2 is not on this shell's path ({error}): run 'make setup', then "
-                "'source ./env.sh'"
-            ) from error
-        try:
-            with ros_client.RobotClient(arguments.namespace, arguments.wait) as client:
-                return call(ros_client, client, arguments)
-        except ros_client.UnreachableError as error:
-            raise CommandError(str(error)) from error
-
-    return run
 
 
 def _check(text: str) -> str:
@@ -139,7 +96,7 @@ def _write_json(path: Path | None, values: dict) -> None:
 def run_instruct(arguments: argparse.Namespace) -> int:
     """Sends the instruction; 0 when it settled (or was accepted, with --no-wait)."""
     arguments.text = _check(arguments.text)
-    return _connected(_send if arguments.no_wait else _follow)(arguments)
+    return connected(_send if arguments.no_wait else _follow)(arguments)
 
 
 def _send(ros_client, client, arguments: argparse.Namespace) -> int:
@@ -195,7 +152,7 @@ def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
 def run_ask(arguments: argparse.Namespace) -> int:
     """Prints the answer; 1 when the robot could not give one."""
     arguments.text = _check(arguments.text)
-    return _connected(_ask)(arguments)
+    return connected(_ask)(arguments)
 
 
 def _ask(ros_client, client, arguments: argparse.Namespace) -> int:
@@ -210,12 +167,12 @@ def _ask(ros_client, client, arguments: argparse.Namespace) -> int:
 
 def run_stop(arguments: argparse.Namespace) -> int:
     """Stops the arm."""
-    return _connected(lambda _, client, __: _print_trigger(client.stop()))(arguments)
+    return connected(lambda _, client, __: _print_trigger(client.stop()))(arguments)
 
 
 def run_resume(arguments: argparse.Namespace) -> int:
     """Goes on after a stop."""
-    return _connected(lambda _, client, __: _print_trigger(client.resume()))(arguments)
+    return connected(lambda _, client, __: _print_trigger(client.resume()))(arguments)
 
 
 def _print_trigger(answer) -> int:
@@ -227,7 +184,7 @@ def _print_trigger(answer) -> int:
 
 def run_status(arguments: argparse.Namespace) -> int:
     """Shows the status once, or every change."""
-    return _connected(_watch if arguments.watch else _show_status)(arguments)
+    return connected(_watch if arguments.watch else _show_status)(arguments)
 
 
 def _show_status(ros_client, client, arguments: argparse.Namespace) -> int:

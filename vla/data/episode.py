@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vla.data.bag import BagError, BagTopic, BagWriter
 from vla.data.message_types import MessageType
+from vla.data.ring_buffer import Recent
 
 logger = logging.getLogger(__name__)
 
@@ -225,3 +226,25 @@ class EpisodeWriter:
         self._error = f"cannot write {self.folder}: {error.strerror or error}"
         logger.error("%s", self._error)
         self._writer.abandon()
+
+
+def write_recent(
+    writer: EpisodeWriter, recent: Recent, custom_data: Mapping[str, str], started: int
+) -> EpisodeResult:
+    """Writes an episode out of the ring buffer, and closes it.
+
+    What was latched stands at the start, received at `started` [ns]. custom_data: for the bag's
+    metadata, which has it before the first message, too.
+    """
+    writer.update(custom_data)
+    for message in recent.latched:
+        writer.put(message.topic, message.data, started, message.publish_time, message.sequence)
+    for message in recent.messages:
+        writer.put(
+            message.topic,
+            message.data,
+            message.receive_time,
+            message.publish_time,
+            message.sequence,
+        )
+    return writer.finish(custom_data)

@@ -1,0 +1,117 @@
+"""Everything that reaches the recorder: all topics, how fresh they are, and the ring buffer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from rclpy.node import Node
+
+from vla.data.episode import RecordedTopic
+from vla.data.message_types import load_message_type
+from vla.data.ring_buffer import RingBuffer, RingMessage
+from vla_nodes.recorded_topics import (
+    PolledGroup,
+    ReceivedMessage,
+    TopicPlan,
+    TopicReader,
+    bag_qos,
+    type_name,
+)
+
+
+class Intake:
+    """Listens to all planned topics and passes on every message that is wanted."""
+
+    def __init__(
+        self,
+        node: Node,
+        plans: Sequence[TopicPlan],
+        is_wanted: Callable[[TopicPlan], bool],
+        ring_seconds: float = 0.0,
+        ring_bytes: int = 0,
+    ) -> None:
+        """ring_seconds: 0 for no ring buffer."""
+        group = PolledGroup()
+        self.readers = [TopicReader(node, plan, group) for plan in plans]
+        self._is_wanted = is_wanted
+        self.classes = {reader.name: reader.plan.message_class for reader in self.readers}
+        self.names = {reader.plan.name: reader.name for reader in self.readers}
+        self.required = [reader.name for reader in self.readers if reader.plan.required]
+        self.ring: RingBuffer | None = None
+        if ring_seconds > 0.0:
+            latched = [reader.name for reader in self.readers if reader.plan.latched]
+            self.ring = RingBuffer(ring_seconds, ring_bytes, latched)
+
+    def close(self) -> None:
+        """Ends all subscriptions."""
+        for reader in self.readers:
+            reader.close()
+
+    def take(self) -> Iterator[tuple[TopicReader, ReceivedMessage]]:
+        """What has arrived since the last time, topic by topic, of the wanted topics."""
+        for reader in self.readers:
+            wanted = self._is_wanted(reader.plan)
+            for message in reader.take():
+                if not wanted:
+                    continue
+                if self.ring is not None:
+                    self.ring.append(
+                        RingMessage(
+                            reader.name,
+                            message.data,
+                            message.receive_time,
+                            message.publish_time,
+                            message.sequence & 0xFFFFFFFF,
+                            message.lost,
+                        )
+                    )
+                yield reader, message
+
+    def match_publishers(self) -> None:
+        """Adapts every subscription to what the topic's publishers offer."""
+        for reader in self.readers:
+            reader.match_publishers()
+
+    def topics(self) -> list[RecordedTopic]:
+        """The wanted topics as a bag declares them."""
+        return [
+            RecordedTopic(
+                reader.name,
+                load_message_type(type_name(reader.plan.message_class)),
+                (bag_qos(reader.profile),),
+            )
+            for reader in self.readers
+            if self._is_wanted(reader.plan)
+        ]
+
+    def latched(self) -> list[tuple[str, ReceivedMessage]]:
+        """What is in force now, with the topic's name."""
+        return [
+            (reader.name, reader.last)
+            for reader in self.readers
+            if reader.plan.latched and reader.last is not None
+        ]
+
+    def silent(self, limit: float) -> list[str]:
+        """Topics of the contract that were not heard within `limit` [s], each with the reason."""
+        silent = []
+        for reader in self.readers:
+            publishers = reader.count_publishers()
+            age = reader.age()
+            if not reader.plan.required or age <= limit:
+                continue
+            if not publishers:
+                reason = "nobody publishes it"
+            elif math.isinf(age):
+                reason = "nothing was received yet"
+            else:
+                reason = f"last message {age:.1f} s ago"
+            silent.append(f"{reader.name} ({reason})")
+        return silent
+
+    def expire(self) -> None:
+        """Lets go of what has become too old for the ring buffer."""
+        if self.ring is not None:
+            self.ring.expire(time.time_ns())
