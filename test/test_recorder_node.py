@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from geometry_msgs.msg import PoseStamped
-from node_harness import ROOT, Graph
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from node_harness import Graph
+from recorded_robot import CONTRACT, Robot, begin, end, started
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Float64MultiArray
 from vla_ros.msg import ActionChunk, Episode, Instruction, LatentAction
-from vla_ros.srv import StartEpisode, StopEpisode
+from vla_ros.srv import StartEpisode
 
 from vla.contract import contract_from_dict, load_contract
 from vla.data.bag_reader import (
@@ -27,66 +27,6 @@ from vla.data.bag_reader import (
 from vla_nodes import qos
 
 pytestmark = pytest.mark.nodes
-CONTRACT = ROOT / "config/contracts/sim_panda.yaml"
-SENSOR_TOPICS = (
-    ("camera/front/image_raw", Image),
-    ("camera/wrist/image_raw", Image),
-    ("joint_states", JointState),
-    ("end_effector_pose", PoseStamped),
-)
-
-
-class Robot:
-    """Publishes what a robot's drivers do, and counts it."""
-
-    def __init__(self, graph: Graph, without: str = ""):
-        self.graph = graph
-        self.sent: dict[str, int] = {}
-        self.publishers = {
-            topic: (graph.publisher(kind, topic, qos.SENSOR_OUTPUT), kind)
-            for topic, kind in SENSOR_TOPICS
-            if topic != without
-        }
-
-    def send(self, times: int = 1) -> None:
-        for _ in range(times):
-            for topic, (publisher, kind) in self.publishers.items():
-                message = kind()
-                now = time.time_ns()
-                message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 10**9)
-                if kind is Image:
-                    message.height = message.width = 16
-                    message.encoding, message.step = "rgb8", 48
-                    message.data = bytes(16 * 48)
-                publisher.publish(message)
-                self.sent[topic] = self.sent.get(topic, 0) + 1
-            self.graph.spin(0.005)
-
-
-def started(graph: Graph, directory: Path, **parameters):
-    process = graph.start(
-        "recorder", contract=str(CONTRACT), directory=str(directory), **parameters
-    )
-    graph.wait_state("recorder", "active")
-    return process
-
-
-def begin(graph: Graph, robot: Robot, note: str = "") -> StartEpisode.Response:
-    """Publishes until the recorder has heard every topic, and starts."""
-
-    def accepted():
-        robot.send()
-        response = graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request(note=note))
-        return response if response.success else None
-
-    response = graph.wait(accepted, "episode that starts")
-    robot.sent.clear()
-    return response
-
-
-def end(graph: Graph, outcome: str, note: str = "") -> StopEpisode.Response:
-    request = StopEpisode.Request(outcome=outcome, note=note)
-    return graph.call(StopEpisode, "vla/stop_episode", request)
 
 
 def test_episode_holds_everything_that_was_published(tmp_path):

@@ -1,0 +1,195 @@
+"""What a SIGKILL of the recorder costs, at random moments while messages flow.
+
+source ./env.sh
+python benchmarks/recorder_kills.py --kills 200 --json output/recorder_kills.json
+
+Two 640x480 cameras at 30 Hz, joint states at 1 kHz and the policy's topics are published all the
+time (see recording_load.py). Each round starts the recorder and an episode, kills the recorder at a
+random moment, in some rounds while it closes the bag, and reads what is on the disk: with our
+reader, with rosbags and with the mcap library, before anything repairs it. lost_ms is the time from
+the newest message in the bag, or the start where there is none, to the kill. The next recorder
+begins to complete the bag, and may be killed while it does; the bag must then be whole, with the
+same messages, and is deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from recording import START_TIMEOUT, start_episode, start_recorder
+from recording_load import Load
+
+from vla.cli.demo import free_domain_id
+
+LONGEST_LOSS = 1000.0  # ms
+STOPPED_SHARE = 0.2
+RECOVERY_TIMEOUT = 60.0
+
+
+def readable_by(bag: Path) -> dict[str, int | str]:
+    """Messages that each reader finds in an unfinished bag, or why it finds none."""
+    from mcap.reader import make_reader
+    from rosbags.highlevel import AnyReader
+
+    from vla.data.bag_reader import read_messages
+
+    def ours() -> int:
+        return sum(1 for _ in read_messages(bag, allow_truncated=True))
+
+    def rosbags() -> int:
+        with AnyReader([bag]) as reader:
+            return sum(1 for _ in reader.messages())
+
+    def mcap() -> int:
+        with (bag / f"{bag.name}.mcap").open("rb") as stream:
+            return sum(1 for _ in make_reader(stream).iter_messages())
+
+    counts: dict[str, int | str] = {}
+    for name, count in (("ours", ours), ("rosbags", rosbags), ("mcap", mcap)):
+        try:
+            counts[name] = count()
+        except Exception as error:
+            counts[name] = f"{type(error).__name__}: {error}"
+    return counts
+
+
+def kill_once(client, directory: Path, log, longest: float) -> tuple[dict, Path]:
+    """One episode and its end; what was found, and the bag."""
+    from vla.data.bag_reader import read_messages, read_metadata
+    from vla_nodes.recorder_client import stop_episode
+
+    recorder = start_recorder(directory, log)
+    try:
+        bag = start_episode(client, recorder)
+        started = time.time_ns()
+        time.sleep(random.uniform(0.0, longest))
+        stopped = random.random() < STOPPED_SHARE
+        if stopped:
+            closer = threading.Thread(target=_stop, args=(client, stop_episode), daemon=True)
+            closer.start()
+            time.sleep(random.uniform(0.0, 0.3))
+    finally:
+        killed = time.time_ns()
+        recorder.kill()
+        recorder.wait()
+    if stopped:
+        closer.join()
+    counts = readable_by(bag)
+    newest = max((m.receive_time for m in read_messages(bag, allow_truncated=True)), default=0)
+    complete = read_metadata(bag).custom_data["complete"] == "true"
+    lost = (killed - (newest or started)) * 1e-6
+    round_ = {
+        "seconds": round((killed - started) * 1e-9, 3),
+        "lost_ms": None if stopped else round(lost, 1),
+        "while_closing": stopped,
+        "complete": complete,
+        "messages": counts["ours"],
+        "opened_by": [name for name, count in counts.items() if count == counts["ours"]],
+        "failures": {name: c for name, c in counts.items() if c != counts["ours"]},
+    }
+    return round_, bag
+
+
+def _stop(client, stop_episode) -> None:
+    from vla_ros.srv import StopEpisode
+
+    from vla_nodes.client import UnreachableError
+
+    # The answer may never come: the recorder is killed meanwhile.
+    try:
+        request = StopEpisode.Request(outcome="success")
+        client.call(StopEpisode, "vla/stop_episode", request, timeout=0.5)
+    except UnreachableError:
+        pass
+
+
+def main() -> int:
+    """Kills the recorder again and again; exit status 0 when nothing more than 1 s was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--longest", type=float, default=2.5, help="longest episode [s] (2.5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
+    parser.add_argument("--directory", type=Path, default=Path("output/recorder_kills"))
+    parser.add_argument("--json", type=Path, default=Path("output/recorder_kills.json"))
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    os.environ |= {
+        "ROS_DOMAIN_ID": str(free_domain_id()),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    from vla_nodes.client import RobotClient
+
+    directory = arguments.directory.resolve()
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    rounds: list[dict] = []
+    before, loads = None, []
+    with (directory / "recorder.log").open("w") as log, Load():
+        for _ in range(arguments.kills):
+            # A client of its own, as one that knew the killed recorder would still ask that.
+            with RobotClient(wait=START_TIMEOUT) as client:
+                result, bag = kill_once(client, directory, log, arguments.longest)
+            if before is not None:
+                complete(rounds[-1], before)
+            rounds.append(result)
+            loads.append(os.getloadavg()[0])
+            print(json.dumps(result), flush=True)
+            before = bag
+    complete(rounds[-1], before)
+    shutil.rmtree(directory)
+    figures = figures_of(rounds) | {
+        "load_average": {"mean": round(float(np.mean(loads)), 2), "max": round(max(loads), 2)},
+        "cores": os.cpu_count(),
+        "rounds": rounds,
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps({name: value for name, value in figures.items() if name != "rounds"}))
+    worst = figures["lost_ms"]["max"] if figures["lost_ms"] else 0.0
+    return 0 if worst <= LONGEST_LOSS and not figures["failures"] else 1
+
+
+def complete(result: dict, bag: Path) -> None:
+    """Completes a bag, if the next recorder has not got to that, checks all of it, deletes it."""
+    from vla.data.bag import BagError
+    from vla.data.bag_reader import recover_bag
+
+    try:
+        count = recover_bag(bag).message_count
+        if count != result["messages"]:
+            result["failures"]["completed"] = f"{count} messages instead of {result['messages']}"
+    except BagError as error:
+        result["failures"]["completed"] = str(error)
+    shutil.rmtree(bag)
+
+
+def figures_of(rounds: list[dict]) -> dict:
+    """The distribution of losses, and how often each reader opened the bag before any repair."""
+    lost = [result["lost_ms"] for result in rounds if result["lost_ms"] is not None]
+    percentiles = {f"p{p}": round(float(np.percentile(lost, p)), 1) for p in (5, 50, 95, 99)}
+    return {
+        "kills": len(rounds),
+        "while_closing": sum(result["while_closing"] for result in rounds),
+        "opened_by": {
+            name: sum(name in result["opened_by"] for result in rounds)
+            for name in ("ours", "rosbags", "mcap")
+        },
+        "lost_ms": (percentiles | {"max": max(lost)}) if lost else {},
+        "more_than_1_s": sum(value > LONGEST_LOSS for value in lost),
+        "failures": [result["failures"] for result in rounds if result["failures"]],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
