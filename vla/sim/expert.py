@@ -23,6 +23,9 @@ LIFTED_HEIGHT = 0.22
 CARRY_HEIGHT = 0.17
 # Above the cabinet, so that what hangs below the fingers clears it and the drawer's handle.
 HIGH_CARRY_HEIGHT = 0.22
+RELEASE_RADIUS = 0.022
+# A cabinet has more room than a bowl: less often up again to correct.
+WIDE_RELEASE_RADIUS = 0.035
 RETREAT_HEIGHT = 0.26
 HOVER = 0.09
 DRAWER_GOAL = 0.11
@@ -36,7 +39,8 @@ class ExpertState:
     yaw: of the tool. width: finger opening. grasp: where to take the target; grasp_yaw: with which
     turn; grasp_width: its thickness. gripped: both fingers are on it. drawer: how far it is open.
     destination: where to put the target; placed: it rests there. release_height: of the tool, where
-    to let go; carry_height: on the way there.
+    to let go; carry_height: on the way there. release_radius: how near the middle of its place the
+    target is let go.
     """
 
     tool: np.ndarray
@@ -52,6 +56,7 @@ class ExpertState:
     placed: bool = False
     release_height: float = 0.0
     carry_height: float = CARRY_HEIGHT
+    release_radius: float = RELEASE_RADIUS
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
         placed=simulator.is_placed(task.target, task.destination),
         release_height=float(place[2] + item.half_height + position[2] - centre[2] + drop),
         carry_height=HIGH_CARRY_HEIGHT if task.family == "store" else CARRY_HEIGHT,
+        release_radius=WIDE_RELEASE_RADIUS if task.family == "store" else RELEASE_RADIUS,
     )
 
 
@@ -131,7 +137,7 @@ def _next_place_goal(state: ExpertState) -> Goal:
         return _approach(state)
     offset = float(np.hypot(*(state.grasp[:2] - state.destination[:2])))
     aim = state.tool[:2] + state.destination[:2] - state.grasp[:2]
-    if offset > 0.022:
+    if offset > state.release_radius:
         if state.tool[2] < state.carry_height - 0.05:
             return Goal(np.array([*state.tool[:2], state.carry_height]), 0.0, 0.0)
         return Goal(np.array([*aim, state.carry_height]), 0.0, 0.0)

@@ -21,7 +21,7 @@ CABINET_WIDTH = 0.11
 _CABINET_HEIGHT = 0.041
 CABINET_TOP = 2 * _CABINET_HEIGHT + 0.005
 # Where things are put on the cabinet, in its frame [m]: its front part, which the arm reaches.
-CABINET_PLACE = np.array([0.0, -0.04, CABINET_TOP])
+CABINET_PLACE = np.array([0.0, -0.035, CABINET_TOP])
 _COLLIDE_STATIC = 'contype="1" conaffinity="1"'
 
 
