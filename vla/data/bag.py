@@ -281,7 +281,7 @@ class BagWriter:
             "duration": span,
             "starting_time": start,
             "message_count": self.message_count,
-            "topics_with_message_count": [_topic_metadata(topic) for topic in self.topics],
+            "topics_with_message_count": [topic_metadata(topic) for topic in self.topics],
             "compression_format": "",
             "compression_mode": "",
             "relative_file_paths": [self.file.name],
@@ -298,7 +298,8 @@ class BagWriter:
         }
 
 
-def _topic_metadata(topic: BagTopic) -> dict[str, Any]:
+def topic_metadata(topic: BagTopic) -> dict[str, Any]:
+    """A topic as metadata.yaml lists it."""
     return {
         "topic_metadata": {
             "name": topic.name,

@@ -7,7 +7,6 @@ was killed: everything up to the last whole chunk is there.
 from __future__ import annotations
 
 import heapq
-import shutil
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,13 +21,15 @@ from mcap.stream_reader import CRCValidationError, StreamReader
 from vla.data.bag import (
     COMPLETE_KEY,
     METADATA_FILE,
+    NO_START_TIME,
     BagError,
     BagTopic,
-    BagWriter,
     dump_yaml,
     lock_bag,
     replace_text,
+    topic_metadata,
 )
+from vla.data.bag_index import FileContent, append_index, scan
 from vla.data.message_types import MessageDecoder, MessageType
 
 # Messages of different topics reach a recorder slightly out of order, by less than this [ns].
@@ -159,11 +160,11 @@ def validate_bag(folder: str | Path) -> BagReport:
 
 
 def recover_bag(folder: str | Path) -> BagReport:
-    """Completes a bag whose recorder was killed: drops the torn end, writes index and metadata.
+    """Completes a bag whose recorder was killed: drops a torn end, writes index and metadata.
 
-    The repaired file replaces the torn one only once it is complete. Custom metadata is kept, with
-    "complete: recovered". A bag that is already whole is left as it is. Raises BagError when
-    nothing can be read.
+    Works in place and needs hardly any room on the disk. Custom metadata is kept, with "complete:
+    recovered". A bag that is already whole is left as it is. Raises BagError when nothing can be
+    read, or the disk refuses.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -171,40 +172,41 @@ def recover_bag(folder: str | Path) -> BagReport:
         return validate_bag(folder)
     if len(metadata.files) != 1:
         raise BagError(f"{folder} consists of {len(metadata.files)} files; only one is supported")
-    with metadata.files[0].open("rb") as torn:
-        if not lock_bag(torn):
-            raise BagError(
-                f"{folder} is being written by a recorder that is alive; stop that first"
-            )
-        _complete(folder, metadata)
-    return validate_bag(folder)
+    try:
+        with metadata.files[0].open("rb") as torn:
+            if not lock_bag(torn):
+                raise BagError(
+                    f"{folder} is being written by a recorder that is alive; stop that first"
+                )
+            return _complete(folder, metadata.files[0])
+    except OSError as error:
+        raise BagError(f"cannot complete {folder}: {error.strerror}") from error
 
 
-def _complete(folder: Path, metadata: BagMetadata) -> None:
-    repaired = folder.with_name(f".{folder.name}.repaired") / folder.name
-    shutil.rmtree(repaired.parent, ignore_errors=True)
-    writer = BagWriter(repaired, metadata.custom_data)
-    topics: dict[str, BagTopic] = {}
-    for entry, message in _read_file(metadata.files[0], allow_truncated=True):
-        if message.topic not in topics:
-            qos = yaml.safe_load(entry.qos) if entry.qos else []
-            topics[message.topic] = writer.add_topic(message.topic, entry.type, qos)
-        writer.write(
-            topics[message.topic],
-            message.data,
-            message.receive_time,
-            message.publish_time,
-            message.sequence,
-        )
-    writer.close(complete="recovered")
+def _complete(folder: Path, file: Path) -> BagReport:
+    found = scan(file)
+    content = _load_yaml(folder / METADATA_FILE)
+    info = content["rosbag2_bagfile_information"]
+    topics = [_listed_topic(found, key) for key in found.channels]
+    span = found.end_time - found.start_time if found.chunks else 0
+    for entry in (info, info["files"][0]):
+        entry["message_count"] = found.message_count
+        entry["duration"] = {"nanoseconds": span}
+        start = found.start_time if found.chunks else NO_START_TIME
+        entry["starting_time"] = {"nanoseconds_since_epoch": start}
+    info["topics_with_message_count"] = [topic_metadata(topic) for topic in topics]
+    info["custom_data"][COMPLETE_KEY] = "recovered"
+    append_index(file, found, {"serialized_metadata": dump_yaml(info).strip()})
     # The file first: until metadata.yaml follows, the bag still counts as unfinished.
-    writer.file.replace(metadata.files[0])
-    text = (repaired / METADATA_FILE).read_text(encoding="utf-8")
-    (repaired / METADATA_FILE).write_text(
-        text.replace(writer.file.name, metadata.files[0].name), encoding="utf-8"
-    )
-    (repaired / METADATA_FILE).replace(folder / METADATA_FILE)
-    shutil.rmtree(repaired.parent, ignore_errors=True)
+    replace_text(folder / METADATA_FILE, dump_yaml(content), durable=True)
+    return BagReport(folder, found.message_count, span * 1e-9, found.topic_counts)
+
+
+def _listed_topic(found: FileContent, key: int) -> BagTopic:
+    channel = found.channels[key]
+    entry = _file_topic(channel, found.schemas[channel.schema_id])
+    qos = yaml.safe_load(entry.qos) if entry.qos else []
+    return BagTopic(entry.name, entry.type, qos, found.counts[key])
 
 
 def unfinished_bags(parent: str | Path) -> list[Path]:

@@ -1,9 +1,10 @@
 """A file that is appended to and ends well at every moment, so that a crash needs no repair.
 
 An MCAP file is only whole with a footer at its end. Here one, without an index, follows the data at
-all times. A kill can tear a large write in two, so a new piece of data is written behind the old
-footer, where no reader looks, below a new footer at the new end; its first bytes, which replace the
-old footer, come last. What remains are moments of microseconds, between two small writes.
+all times. A kill can tear a large write in two, so the file first grows by a record of a kind that
+readers skip, with a footer at the new end; the data is written into that record, and its first
+bytes, which turn it into what it is to be, come last. What remains are moments of microseconds,
+between two small writes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import os
 import struct
 from pathlib import Path
 
-# The records DataEnd and Footer, without checksums and with no summary, and MCAP's magic.
-MCAP_SEAL = (
-    struct.pack("<BQI", 0x0F, 4, 0) + struct.pack("<BQQQI", 0x02, 20, 0, 0, 0) + b"\x89MCAP0\r\n"
-)
+MAGIC = b"\x89MCAP0\r\n"
+# The records DataEnd and Footer, without checksums and with no summary, and the magic.
+MCAP_SEAL = struct.pack("<BQI", 0x0F, 4, 0) + struct.pack("<BQQQI", 0x02, 20, 0, 0, 0) + MAGIC
+# A record of the range that MCAP leaves to applications; its head, and any record's head.
+PRIVATE = 0x80
+HEAD = struct.Struct("<BQ")
 
 
 class SealedFile:
@@ -26,9 +29,20 @@ class SealedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        created = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._begin(os.open(path, created, 0o644), 0)
+
+    @classmethod
+    def reopen(cls, path: Path, end: int) -> SealedFile:
+        """A file that is there, to go on behind its first `end` bytes; the rest is replaced."""
+        file = cls.__new__(cls)
+        file._begin(os.open(path, os.O_WRONLY | os.O_CLOEXEC), end)
+        return file
+
+    def _begin(self, descriptor: int, end: int) -> None:
+        self._descriptor = descriptor
         self._waiting: list[bytes] = []
-        self._end = 0
+        self._end = end
         self.waiting_bytes = 0
 
     def fileno(self) -> int:
@@ -73,16 +87,17 @@ class SealedFile:
         """Puts what waits, and `end` behind it, in the place of the present seal."""
         data = b"".join([*self._waiting, end])
         self._waiting, self.waiting_bytes = [], 0
-        descriptor, start, size = self._descriptor, self._end, len(MCAP_SEAL)
+        descriptor, start, seal = self._descriptor, self._end, len(data) - len(MCAP_SEAL)
         try:
-            if start:
+            if start and seal > HEAD.size:
                 os.ftruncate(descriptor, start + len(data))
-                _write_at(descriptor, MCAP_SEAL, start + len(data) - size)
-                _write_at(descriptor, memoryview(data)[size:-size], start + size)
-                _write_at(descriptor, data[:size], start)
-                _write_at(descriptor, data[-size:], start + len(data) - size)
+                _write_at(descriptor, MCAP_SEAL, start + seal)
+                _write_at(descriptor, HEAD.pack(PRIVATE, seal - HEAD.size), start)
+                _write_at(descriptor, memoryview(data)[HEAD.size : seal], start + HEAD.size)
+                _write_at(descriptor, data[: HEAD.size], start)
+                _write_at(descriptor, data[seal:], start + seal)
             else:
-                _write_at(descriptor, data, 0)
+                _write_at(descriptor, data, start)
         except OSError:
             # The old seal, if it is still there, ends the file again.
             with contextlib.suppress(OSError):
