@@ -1,0 +1,129 @@
+"""Completing a bag in place: the same file that closing it would have made, whatever was torn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+from rosbags.highlevel import AnyReader
+
+from vla.data.bag import BagError, BagWriter
+from vla.data.bag_index import scan
+from vla.data.bag_reader import read_messages, read_metadata, recover_bag, validate_bag
+from vla.data.message_types import load_message_type
+from vla.data.sealed_file import MCAP_SEAL, SealedFile
+
+TYPE = load_message_type("std_msgs/msg/UInt8MultiArray", ())
+
+
+def encoded(size: int) -> bytes:
+    return bytes([0, 1, 0, 0]) + bytes(8) + size.to_bytes(4, "little") + os.urandom(size)
+
+
+def write_unfinished(folder: Path, count: int = 60, compression: str = "none") -> Path:
+    """Two topics, flushed every 20 messages, then left."""
+    writer = BagWriter(folder, {"note": "killed"}, compression)
+    topics = [writer.add_topic(name, TYPE) for name in ("/a", "/b")]
+    for index in range(count):
+        writer.write(topics[index % 2], encoded(100), 1000 + index, sequence=index)
+        if index % 20 == 19:
+            writer.flush()
+    writer.abandon()
+    return folder / f"{folder.name}.mcap"
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])
+def test_completed_bag_has_index_and_metadata(tmp_path, compression):
+    bag = tmp_path / "bag"
+    file = write_unfinished(bag, compression=compression)
+    before = file.read_bytes()[: -len(MCAP_SEAL)]
+    messages = list(read_messages(bag, allow_truncated=True))
+    report = recover_bag(bag)
+    assert report.counts == {"/a": 30, "/b": 30} and report.message_count == 60
+    assert report.duration == pytest.approx(59e-9)
+    assert file.read_bytes().startswith(before)
+    assert list(read_messages(bag)) == messages
+    assert validate_bag(bag).counts == report.counts
+    metadata = read_metadata(bag)
+    assert (metadata.message_count, metadata.start_time, metadata.duration) == (60, 1000, 59)
+    with file.open("rb") as stream:
+        reader = make_reader(stream, validate_crcs=True)
+        summary = reader.get_summary()
+        assert summary.statistics.message_count == 60 and len(summary.chunk_indexes) == 3
+        assert all(len(index.message_index_offsets) == 2 for index in summary.chunk_indexes)
+        assert [m.log_time for _, _, m in reader.iter_messages()] == list(range(1000, 1060))
+        assert [m.name for m in reader.iter_metadata()] == ["rosbag2"]
+    with AnyReader([bag]) as reader:
+        assert len(list(reader.messages())) == 60
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10_000))
+def test_any_torn_end_is_dropped(tmp_path_factory, cut):
+    bag = tmp_path_factory.mktemp("torn") / "bag"
+    file = write_unfinished(bag)
+    ends = [index.chunk_start_offset + index.chunk_length for index in scan(file).chunks]
+    content = file.read_bytes()
+    cut = max(ends[0] - 1000, len(content) - cut)
+    file.write_bytes(content[:cut])
+    whole = sum(end <= cut for end in ends)
+    report = recover_bag(bag)
+    assert report.message_count == 20 * whole
+    assert validate_bag(bag).message_count == 20 * whole
+    with AnyReader([bag]) as reader:
+        assert len(list(reader.messages())) == 20 * whole
+    if whole:
+        with file.open("rb") as stream:
+            indices = make_reader(stream).get_summary().chunk_indexes
+        assert all(len(index.message_index_offsets) == 2 for index in indices)
+
+
+def test_a_completion_that_was_interrupted_is_done_again(tmp_path):
+    bag = tmp_path / "bag"
+    write_unfinished(bag)
+    metadata = (bag / "metadata.yaml").read_text()
+    recover_bag(bag)
+    # As if the recorder had died between the file and its metadata.
+    (bag / "metadata.yaml").write_text(metadata)
+    assert recover_bag(bag).message_count == 60
+    assert validate_bag(bag).message_count == 60
+    assert read_metadata(bag).custom_data == {"note": "killed", "complete": "recovered"}
+
+
+def test_damaged_chunk_ends_what_is_kept(tmp_path):
+    bag = tmp_path / "bag"
+    file = write_unfinished(bag)
+    content = bytearray(file.read_bytes())
+    last = scan(file).chunks[-1]
+    content[last.chunk_start_offset + last.chunk_length - 20] ^= 0xFF
+    file.write_bytes(content)
+    assert recover_bag(bag).message_count == 40
+
+
+def test_bag_in_use_is_left_alone(tmp_path):
+    writer = BagWriter(tmp_path / "bag")
+    with pytest.raises(BagError, match="alive"):
+        recover_bag(tmp_path / "bag")
+    writer.close()
+    assert validate_bag(tmp_path / "bag").message_count == 0
+
+
+def test_sealed_file_ends_with_its_seal_whatever_is_written(tmp_path):
+    file = SealedFile(tmp_path / "file")
+    data = b""
+    for size in (30, 1, 5, 70, 0, 3000):
+        piece = os.urandom(size)
+        file.write(piece)
+        data += piece
+        assert file.tell() == len(data)
+        file.flush()
+        assert (tmp_path / "file").read_bytes() == data + MCAP_SEAL
+    file.write(b"end" * 30)
+    file.finish()
+    file.close()
+    file.close()
+    assert (tmp_path / "file").read_bytes() == data + b"end" * 30
