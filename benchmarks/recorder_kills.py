@@ -35,36 +35,37 @@ STOPPED_SHARE = 0.2
 RECOVERY_TIMEOUT = 60.0
 
 
-def readable_by(bag: Path) -> dict[str, int | str]:
-    """Messages that each reader finds in an unfinished bag, or why it finds none."""
+def newest_by(bag: Path) -> dict[str, tuple[int, int] | str]:
+    """Messages and newest receive time [ns] that each reader finds, or why it finds none."""
     from mcap.reader import make_reader
     from rosbags.highlevel import AnyReader
 
     from vla.data.bag_reader import read_messages
 
-    def ours() -> int:
-        return sum(1 for _ in read_messages(bag, allow_truncated=True))
+    def ours() -> list[int]:
+        return [message.receive_time for message in read_messages(bag, allow_truncated=True)]
 
-    def rosbags() -> int:
+    def rosbags() -> list[int]:
         with AnyReader([bag]) as reader:
-            return sum(1 for _ in reader.messages())
+            return [time_ for _, time_, _ in reader.messages()]
 
-    def mcap() -> int:
+    def mcap() -> list[int]:
         with (bag / f"{bag.name}.mcap").open("rb") as stream:
-            return sum(1 for _ in make_reader(stream).iter_messages())
+            return [message.log_time for _, _, message in make_reader(stream).iter_messages()]
 
-    counts: dict[str, int | str] = {}
-    for name, count in (("ours", ours), ("rosbags", rosbags), ("mcap", mcap)):
+    found: dict[str, tuple[int, int] | str] = {}
+    for name, read in (("ours", ours), ("rosbags", rosbags), ("mcap", mcap)):
         try:
-            counts[name] = count()
+            times = read()
+            found[name] = (len(times), max(times, default=0))
         except Exception as error:
-            counts[name] = f"{type(error).__name__}: {error}"
-    return counts
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
 
 
 def kill_once(client, directory: Path, log, longest: float) -> tuple[dict, Path]:
     """One episode and its end; what was found, and the bag."""
-    from vla.data.bag_reader import read_messages, read_metadata
+    from vla.data.bag_reader import read_metadata
     from vla_nodes.recorder_client import stop_episode
 
     recorder = start_recorder(directory, log)
@@ -83,18 +84,22 @@ def kill_once(client, directory: Path, log, longest: float) -> tuple[dict, Path]
         recorder.wait()
     if stopped:
         closer.join()
-    counts = readable_by(bag)
-    newest = max((m.receive_time for m in read_messages(bag, allow_truncated=True)), default=0)
-    complete = read_metadata(bag).custom_data["complete"] == "true"
-    lost = (killed - (newest or started)) * 1e-6
+    found = newest_by(bag)
+    failures = {name: entry for name, entry in found.items() if isinstance(entry, str)}
+    lost = {
+        name: round((killed - (entry[1] or started)) * 1e-6, 1)
+        for name, entry in found.items()
+        if not isinstance(entry, str)
+    }
     round_ = {
         "seconds": round((killed - started) * 1e-9, 3),
-        "lost_ms": None if stopped else round(lost, 1),
+        # What an episode that was stopped before the kill lacks, it has not lost.
+        "lost_ms": {} if stopped else lost,
         "while_closing": stopped,
-        "complete": complete,
-        "messages": counts["ours"],
-        "opened_by": [name for name, count in counts.items() if count == counts["ours"]],
-        "failures": {name: c for name, c in counts.items() if c != counts["ours"]},
+        "complete": read_metadata(bag).custom_data["complete"] == "true",
+        "messages": found["ours"][0],
+        "opened_by": list(lost),
+        "failures": failures,
     }
     return round_, bag
 
@@ -156,7 +161,7 @@ def main() -> int:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps({name: value for name, value in figures.items() if name != "rounds"}))
-    worst = figures["lost_ms"]["max"] if figures["lost_ms"] else 0.0
+    worst = max((entry["max"] for entry in figures["lost_ms"].values()), default=0.0)
     return 0 if worst <= LONGEST_LOSS and not figures["failures"] else 1
 
 
@@ -176,17 +181,22 @@ def complete(result: dict, bag: Path) -> None:
 
 def figures_of(rounds: list[dict]) -> dict:
     """The distribution of losses, and how often each reader opened the bag before any repair."""
-    lost = [result["lost_ms"] for result in rounds if result["lost_ms"] is not None]
-    percentiles = {f"p{p}": round(float(np.percentile(lost, p)), 1) for p in (5, 50, 95, 99)}
+    readers = ("ours", "rosbags", "mcap")
+    distribution = {}
+    for name in readers:
+        lost = [result["lost_ms"][name] for result in rounds if name in result["lost_ms"]]
+        if lost:
+            percentiles = {
+                f"p{p}": round(float(np.percentile(lost, p)), 1) for p in (5, 50, 95, 99)
+            }
+            distribution[name] = percentiles | {"max": max(lost)}
     return {
         "kills": len(rounds),
         "while_closing": sum(result["while_closing"] for result in rounds),
         "opened_by": {
-            name: sum(name in result["opened_by"] for result in rounds)
-            for name in ("ours", "rosbags", "mcap")
+            name: sum(name in result["opened_by"] for result in rounds) for name in readers
         },
-        "lost_ms": (percentiles | {"max": max(lost)}) if lost else {},
-        "more_than_1_s": sum(value > LONGEST_LOSS for value in lost),
+        "lost_ms": distribution,
         "failures": [result["failures"] for result in rounds if result["failures"]],
     }
 

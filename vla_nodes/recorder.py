@@ -134,8 +134,8 @@ class Recorder(ManagedNode):
 
     # Messages
 
-    def _poll(self) -> None:
-        for reader, message in self._intake.take():
+    def _poll(self, everything: bool = False) -> None:
+        for reader, message in self._intake.take(everything):
             self._record(reader, message)
             if reader.plan.name == INSTRUCTION:
                 self._take_instruction(message)
@@ -194,7 +194,7 @@ class Recorder(ManagedNode):
         try:
             self._require_active()
             # Messages from before the start are not part of the episode, but tell what is fresh.
-            self._poll()
+            self._poll(everything=True)
             episode = self._begin(request.note, request.instruction.strip())
         except (RefusedError, BagError, OSError) as error:
             response.message = str(error)
@@ -213,7 +213,7 @@ class Recorder(ManagedNode):
             if self._episode is None:
                 raise RefusedError("no episode is being recorded")
             # What was published before the request belongs to the episode.
-            self._poll()
+            self._poll(everything=True)
             if self._episode is None:
                 raise RefusedError("the episode has just ended by itself")
         except BagError as error:
@@ -320,7 +320,7 @@ class Recorder(ManagedNode):
             raise RefusedError(f"{self._episode.name} is being recorded: stop it first")
         if silent := self._intake.silent(self.settings["freshness"]):
             raise RefusedError(f"cannot record, silent: {'; '.join(silent)}")
-        now = time.time_ns()
+        now = self._intake.now()
         episode = self._open(note, instruction, self._instruction.instruction, now)
         episode.automatic = automatic
         # What is in force at the start stands at the start of the bag.
@@ -366,7 +366,7 @@ class Recorder(ManagedNode):
             )
         if not 0.0 <= duration < math.inf:
             raise RefusedError(f"cannot save {duration} s: give a number of seconds, or 0 for all")
-        self._poll()
+        self._poll(everything=True)
         recent = ring.last(time.time_ns(), duration or math.inf)
         if not recent.messages:
             raise RefusedError("the ring buffer holds nothing: is anything being published?")

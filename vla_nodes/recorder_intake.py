@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from rclpy.node import Node
 
@@ -19,6 +20,13 @@ from vla_nodes.recorded_topics import (
     bag_qos,
     type_name,
 )
+
+# Messages of different topics may be read so much later than they arrived [ns].
+ORDERING_TIME = 10_000_000
+
+
+def _receive_time(entry: tuple[TopicReader, ReceivedMessage]) -> int:
+    return entry[1].receive_time
 
 
 class Intake:
@@ -39,6 +47,8 @@ class Intake:
         self.classes = {reader.name: reader.plan.message_class for reader in self.readers}
         self.names = {reader.plan.name: reader.name for reader in self.readers}
         self.required = [reader.name for reader in self.readers if reader.plan.required]
+        self._held: list[tuple[TopicReader, ReceivedMessage]] = []
+        self._newest = 0
         self.ring: RingBuffer | None = None
         if ring_seconds > 0.0:
             latched = [reader.name for reader in self.readers if reader.plan.latched]
@@ -49,25 +59,43 @@ class Intake:
         for reader in self.readers:
             reader.close()
 
-    def take(self) -> Iterator[tuple[TopicReader, ReceivedMessage]]:
-        """What has arrived since the last time, topic by topic, of the wanted topics."""
+    def take(self, everything: bool = False) -> Iterator[tuple[TopicReader, ReceivedMessage]]:
+        """What has arrived since the last time, of the wanted topics, in the order of arrival.
+
+        The order holds across calls, too, since some readers refuse an unfinished bag without it:
+        messages of the last moment wait for others that are still on their way, unless `everything`
+        is asked for, and whatever is late nevertheless counts as received with the one before it.
+        """
+        limit = time.time_ns() - ORDERING_TIME
+        arrived, self._held = self._held, []
         for reader in self.readers:
             wanted = self._is_wanted(reader.plan)
-            for message in reader.take():
-                if not wanted:
-                    continue
-                if self.ring is not None:
-                    self.ring.append(
-                        RingMessage(
-                            reader.name,
-                            message.data,
-                            message.receive_time,
-                            message.publish_time,
-                            message.sequence & 0xFFFFFFFF,
-                            message.lost,
-                        )
+            arrived += [(reader, message) for message in reader.take() if wanted]
+        arrived.sort(key=_receive_time)
+        for reader, message in arrived:
+            if message.receive_time > limit and not everything:
+                self._held.append((reader, message))
+                continue
+            if message.receive_time < self._newest:
+                message = replace(message, receive_time=self._newest)
+            self._newest = message.receive_time
+            if self.ring is not None:
+                self.ring.append(
+                    RingMessage(
+                        reader.name,
+                        message.data,
+                        message.receive_time,
+                        message.publish_time,
+                        message.sequence & 0xFFFFFFFF,
+                        message.lost,
                     )
-                yield reader, message
+                )
+            yield reader, message
+
+    def now(self) -> int:
+        """The time [ns], behind which no message that is yet to be taken falls."""
+        self._newest = max(self._newest, time.time_ns())
+        return self._newest
 
     def match_publishers(self) -> None:
         """Adapts every subscription to what the topic's publishers offer."""
