@@ -24,6 +24,9 @@ BINARY = "binary"
 KINDS = (ABSOLUTE, RELATIVE, RELATIVE_ANGLE, ANGLE, BINARY)
 WRAPPING = (RELATIVE_ANGLE, ANGLE)
 
+# Least distance between the quantiles of a dimension, by vector: in metres, radians or parts of a
+# matrix.
+SMALLEST_SPANS = {"state": 0.04, "action": 0.02}
 # A dimension that spans less than this is one that never changes.
 SMALLEST_SPAN = 1e-6
 KNOWN = ("count", "mean", "std", "min", "max")

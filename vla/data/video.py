@@ -1,8 +1,9 @@
-"""Frames of video files at given times, read at random."""
+"""Video files: frames at given times, read at random, and files written for that."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,6 +12,16 @@ import numpy as np
 from vla.data.frames import DatasetError
 
 OPEN_FILES = 16
+KEY_FRAME_EVERY = 4
+# Nearly lossless apart from the halved resolution of colour, and fast.
+ENCODING = {
+    "preset": "veryfast",
+    "crf": "14",
+    "g": str(KEY_FRAME_EVERY),
+    "keyint_min": str(KEY_FRAME_EVERY),
+    "sc_threshold": "0",
+    "bf": "0",
+}
 
 
 class VideoFrames:
@@ -57,3 +68,75 @@ class VideoFrames:
     def __getstate__(self) -> dict:
         # Open files stay behind when a data loader copies the data set into another process.
         return {"_limit": self._limit, "_open": OrderedDict()}
+
+
+class VideoWriter:
+    """Writes an H.264 file that any player shows and whose frames are found quickly.
+
+    A key frame comes every KEY_FRAME_EVERY frames and every frame only needs earlier ones, so that
+    reading one at random decodes few others. Sizes must be even (4:2:0 chroma).
+    """
+
+    def __init__(self, path: str | Path, width: int, height: int, rate: float):
+        if width % 2 or height % 2:
+            raise DatasetError(
+                f"a video of {width} x {height} px cannot be written, sizes must be even: change "
+                "the contract, or store images instead"
+            )
+        self._rate = frame_rate(rate)
+        self._container = av.open(str(path), "w")
+        self._stream = self._container.add_stream("libx264", rate=self._rate)
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = ENCODING
+        # One file is one task of a process pool: threads would only get into each other's way.
+        self._stream.codec_context.thread_count = 1
+        self._frames = 0
+
+    def add(self, image: np.ndarray) -> None:
+        """Appends a frame uint8 [H, W, 3]."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = self._frames, 1 / self._rate
+        self._frames += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Writes what is left and closes the file."""
+        try:
+            self._container.mux(self._stream.encode())
+        finally:
+            self._container.close()
+
+
+class VideoJoiner:
+    """Appends files of VideoWriter to one another without encoding anew."""
+
+    def __init__(self, path: str | Path):
+        self._container = av.open(str(path), "w")
+        self._stream: av.video.stream.VideoStream | None = None
+        self._frames = 0
+
+    def append(self, path: str | Path) -> None:
+        """Adds all frames of a file, which must have the size and rate of those before."""
+        with av.open(str(path)) as source:
+            stream = source.streams.video[0]
+            if self._stream is None:
+                self._stream = self._container.add_stream_from_template(stream)
+            step = 1 / (stream.average_rate * stream.time_base)
+            begins = round(self._frames * step)
+            for packet in source.demux(stream):
+                if packet.dts is None:
+                    continue
+                packet.pts, packet.dts = packet.pts + begins, packet.dts + begins
+                packet.stream = self._stream
+                self._container.mux(packet)
+            self._frames += stream.frames
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._container.close()
+
+
+def frame_rate(rate: float) -> Fraction:
+    """A rate [Hz] as a fraction that video files can hold."""
+    return Fraction(rate).limit_denominator(1001)

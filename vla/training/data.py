@@ -12,7 +12,13 @@ from tokenizers import Tokenizer
 
 from vla.checkpoint import Checkpoint
 from vla.contract import EmbodimentContract, dimension_kinds
-from vla.data.normalization import NormStats, clipped_share, measure_all, write_norm_stats
+from vla.data.normalization import (
+    SMALLEST_SPANS,
+    NormStats,
+    clipped_share,
+    measure_all,
+    write_norm_stats,
+)
 from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.models.backbones.pretrained import load_tokenizer_of
 from vla.models.config import CheckpointError, InstructVLAConfig
@@ -25,8 +31,6 @@ from vla.training.prompts import sample_row
 logger = logging.getLogger(__name__)
 
 TOKENIZER_SAMPLES = 4000
-# Least distance between the quantiles of a dimension: in metres, radians or parts of a matrix.
-SMALLEST_SPANS = {"state": 0.04, "action": 0.02}
 # Share of new values outside of kept bounds that is worth a word; the data that gave the bounds
 # have 0.02 there.
 NOTABLE_SHARE = 0.04
