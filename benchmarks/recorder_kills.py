@@ -15,6 +15,7 @@ same messages, and is deleted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -25,14 +26,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from recording import START_TIMEOUT, start_episode, start_recorder
+from recording import start_episode, start_recorder
 from recording_load import Load
 
 from vla.cli.demo import free_domain_id
 
 LONGEST_LOSS = 1000.0  # ms
 STOPPED_SHARE = 0.2
-RECOVERY_TIMEOUT = 60.0
 
 
 def newest_by(bag: Path) -> dict[str, tuple[int, int] | str]:
@@ -63,21 +63,20 @@ def newest_by(bag: Path) -> dict[str, tuple[int, int] | str]:
     return found
 
 
-def kill_once(client, directory: Path, log, longest: float) -> tuple[dict, Path]:
+def kill_once(directory: Path, log, longest: float) -> tuple[dict, Path]:
     """One episode and its end; what was found, and the bag."""
     from vla.data.bag_reader import read_metadata
-    from vla_nodes.recorder_client import stop_episode
 
     recorder = start_recorder(directory, log)
     try:
-        bag = start_episode(client, recorder)
+        bag = start_episode(recorder, directory)
         started = time.time_ns()
         time.sleep(random.uniform(0.0, longest))
         stopped = random.random() < STOPPED_SHARE
         if stopped:
-            closer = threading.Thread(target=_stop, args=(client, stop_episode), daemon=True)
+            closer = threading.Thread(target=_stop, daemon=True)
             closer.start()
-            time.sleep(random.uniform(0.0, 0.3))
+            time.sleep(random.uniform(0.2, 0.8))
     finally:
         killed = time.time_ns()
         recorder.kill()
@@ -104,17 +103,15 @@ def kill_once(client, directory: Path, log, longest: float) -> tuple[dict, Path]
     return round_, bag
 
 
-def _stop(client, stop_episode) -> None:
+def _stop() -> None:
     from vla_ros.srv import StopEpisode
 
-    from vla_nodes.client import UnreachableError
+    from vla_nodes.client import RobotClient, UnreachableError
 
     # The answer may never come: the recorder is killed meanwhile.
-    try:
+    with contextlib.suppress(UnreachableError), RobotClient() as client:
         request = StopEpisode.Request(outcome="success")
         client.call(StopEpisode, "vla/stop_episode", request, timeout=0.5)
-    except UnreachableError:
-        pass
 
 
 def main() -> int:
@@ -133,8 +130,6 @@ def main() -> int:
         "ROS_DOMAIN_ID": str(free_domain_id()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
-    from vla_nodes.client import RobotClient
-
     directory = arguments.directory.resolve()
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -142,9 +137,7 @@ def main() -> int:
     before, loads = None, []
     with (directory / "recorder.log").open("w") as log, Load():
         for _ in range(arguments.kills):
-            # A client of its own, as one that knew the killed recorder would still ask that.
-            with RobotClient(wait=START_TIMEOUT) as client:
-                result, bag = kill_once(client, directory, log, arguments.longest)
+            result, bag = kill_once(directory, log, arguments.longest)
             if before is not None:
                 complete(rounds[-1], before)
             rounds.append(result)

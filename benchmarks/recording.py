@@ -43,23 +43,30 @@ def start_recorder(directory: Path, log, **parameters: object) -> subprocess.Pop
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
 
-def start_episode(client, process: subprocess.Popen) -> Path:
+def start_episode(process: subprocess.Popen, directory: Path) -> Path:
     """Tries until the recorder has heard every topic; folder of the bag. Raises RuntimeError."""
-    from vla_nodes.client import UnreachableError
-    from vla_nodes.recorder_client import start_episode as start
+    from vla_ros.srv import StartEpisode
 
+    from vla_nodes.client import RobotClient, UnreachableError
+
+    request = StartEpisode.Request(instruction="measure", note="benchmark")
     deadline = time.monotonic() + START_TIMEOUT
     said = "nothing"
     while time.monotonic() < deadline and process.poll() is None:
+        # A client of its own for each try: one that knew a killed recorder may ask that for long.
         try:
-            answer = start(client, instruction="measure", note="benchmark")
+            with RobotClient(wait=START_TIMEOUT) as client:
+                while time.monotonic() < deadline:
+                    answer = client.call(StartEpisode, "vla/start_episode", request, timeout=2.0)
+                    said = answer.message
+                    if answer.success:
+                        return Path(answer.uri)
+                    if "is being recorded" in said:
+                        # An earlier request came through, only its answer did not.
+                        return max(directory.glob("episode_*"))
+                    client.spin(0.1)
         except UnreachableError as error:
             said = str(error)
-            continue
-        if answer.success:
-            return Path(answer.uri)
-        said = answer.message
-        client.spin(0.2)
     raise RuntimeError(f"the recorder did not start an episode, it said: {said}")
 
 
@@ -127,7 +134,6 @@ def main() -> int:
     with (
         (directory / "recorder.log").open("w") as log,
         Load(arguments.reliability) as load,
-        RobotClient(wait=START_TIMEOUT) as client,
     ):
         recorder = start_recorder(
             directory,
@@ -136,7 +142,7 @@ def main() -> int:
             ring_buffer=arguments.ring_buffer,
         )
         try:
-            bag = start_episode(client, recorder)
+            bag = start_episode(recorder, directory)
             first, began = load.counts(), time.monotonic()
             used = usage_of(recorder)[0]
             loads = []
@@ -148,7 +154,8 @@ def main() -> int:
             end = load.pause()
             time.sleep(SETTLE)
             stopping = time.monotonic()
-            stopped = stop_episode(client, "success")
+            with RobotClient(wait=START_TIMEOUT) as client:
+                stopped = stop_episode(client, "success")
             closing = time.monotonic() - stopping
         finally:
             recorder.send_signal(signal.SIGINT)
