@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,21 @@ def read_decoded(
     folder: str | Path, topics: Collection[str] | None = None, allow_truncated: bool = False
 ) -> Iterator[tuple[BagMessage, Any]]:
     """As read_messages, with each message decoded: attributes as in the `.msg`, arrays as numpy."""
+    for message, decode in read_undecoded(folder, topics, allow_truncated):
+        yield message, decode()
+
+
+def read_undecoded(
+    folder: str | Path, topics: Collection[str] | None = None, allow_truncated: bool = False
+) -> Iterator[tuple[BagMessage, Callable[[], Any]]]:
+    """As read_decoded, with a function that decodes the message, for when it is needed."""
     decoder = MessageDecoder()
     known: set[str] = set()
     for message_type, message in _read_bag(Path(folder), topics, allow_truncated):
         if message_type.name not in known:
             decoder.add(message_type.name, message_type.definition)
             known.add(message_type.name)
-        yield message, decoder.decode(message.type_name, message.data)
+        yield message, partial(decoder.decode, message.type_name, message.data)
 
 
 def validate_bag(folder: str | Path) -> BagReport:
