@@ -7,6 +7,7 @@ from a bag are read by the same code.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,3 +100,15 @@ def pose_to_arrays(pose: Any) -> tuple[np.ndarray, np.ndarray]:
 def stamp_to_nanoseconds(stamp: Any) -> int:
     """A stamp as whole nanoseconds, exact."""
     return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def serialized_stamp(data: bytes) -> int:
+    """The stamp [ns] of a serialised message that begins with a header, which is not decoded.
+
+    Raises ValueError where the bytes are too few.
+    """
+    # CDR: four bytes, of which the second says little endian or not; then seconds, nanoseconds.
+    if len(data) < 12:
+        raise ValueError(f"a message of {len(data)} bytes has no header")
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds * NANOSECONDS + nanoseconds
