@@ -120,12 +120,20 @@ def main() -> int:
         default="reliable",
         help="what the drivers offer (reliable)",
     )
+    parser.add_argument(
+        "--transport",
+        choices=("shipped", "default"),
+        default="shipped",
+        help="Fast DDS with config/fastdds.xml, or as it comes (shipped)",
+    )
     parser.add_argument("--directory", type=Path, default=Path("output/recording"))
     parser.add_argument("--keep", action="store_true", help="keep the bag")
     parser.add_argument("--json", type=Path, default=Path("output/recording.json"))
     arguments = parser.parse_args()
     domain = free_domain_id()
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    if arguments.transport == "shipped":
+        os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
     from vla_nodes.client import RobotClient
     from vla_nodes.recorder_client import stop_episode
 
@@ -175,6 +183,7 @@ def main() -> int:
         "closing_seconds": round(closing, 2),
         "compression": arguments.compression,
         "reliability": arguments.reliability,
+        "transport": arguments.transport,
         "ring_buffer": arguments.ring_buffer,
         "load_average": {"mean": round(sum(loads) / len(loads), 2), "max": round(max(loads), 2)},
         "cores": os.cpu_count(),

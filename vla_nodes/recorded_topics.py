@@ -144,6 +144,8 @@ class TopicReader:
         self._node.destroy_subscription(self._subscription)
         self._subscription = self._subscribe(_with(planned, planned.depth, wanted))
         self._sequence = 0
+        # Fresh is only what the new subscription has heard: it may not be connected yet.
+        self.last = None
 
     def close(self) -> None:
         """Ends the subscription."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.serialization import deserialize_message
-from rclpy.task import Future
 from vla_ros.msg import Episode, Instruction
 from vla_ros.srv import LabelEpisode, MarkSubtask, SaveRecent, StartEpisode, StopEpisode
 
@@ -42,23 +40,27 @@ from vla_nodes.recorded_topics import (
     plan_topics,
     type_name,
 )
+from vla_nodes.recorder_disk import (
+    MEBIBYTE,
+    DiskWork,
+    RefusedError,
+    check_room,
+    check_writable,
+    free_mebibytes,
+)
 from vla_nodes.recorder_episode import (
     NANOSECONDS,
     RunningEpisode,
     drops_in_words,
     gaps_in_words,
+    instructions_in,
     start_metadata,
 )
 from vla_nodes.recorder_intake import Intake
 from vla_nodes.recorder_settings import SETTINGS
 
 POLL_PERIOD = 0.04
-MEBIBYTE = 1024 * 1024
 INSTRUCTION = "vla/instruction"
-
-
-class RefusedError(ValueError):
-    """An episode that cannot be recorded, or a request that makes no sense; the text says why."""
 
 
 class Recorder(ManagedNode):
@@ -73,7 +75,7 @@ class Recorder(ManagedNode):
         self._episode: RunningEpisode | None = None
         self._last = ""
         self._instruction = Instruction()
-        self._writing: set[threading.Thread] = set()
+        self._disk = DiskWork()
         # A request that waits for the disk must not keep the others, or the polling, waiting.
         self._service_group = ReentrantCallbackGroup()
         self.diagnostics.checks.append(self._check)
@@ -103,7 +105,7 @@ class Recorder(ManagedNode):
     def activate(self) -> None:
         """Starts listening, and completes bags that a crash left behind."""
         directory = self._directory()
-        _check_writable(directory)
+        check_writable(directory)
         self._intake = Intake(
             self,
             self._plans,
@@ -122,8 +124,7 @@ class Recorder(ManagedNode):
             episode, self._episode = self._episode, None
             episode.add_note("the recorder was deactivated while recording")
             self._report(episode, episode.writer.finish(self._end(episode)))
-        for thread in list(self._writing):
-            thread.join()
+        self._disk.join()
         if self._intake is not None:
             self._intake.close()
             self._intake = None
@@ -135,12 +136,13 @@ class Recorder(ManagedNode):
     # Messages
 
     def _poll(self, everything: bool = False) -> None:
+        silence = self.settings["freshness"]
         for reader, message in self._intake.take(everything):
-            self._record(reader, message)
+            self._record(reader, message, silence)
             if reader.plan.name == INSTRUCTION:
                 self._take_instruction(message)
 
-    def _record(self, reader: TopicReader, message: ReceivedMessage) -> None:
+    def _record(self, reader: TopicReader, message: ReceivedMessage, silence: float) -> None:
         episode = self._episode
         if message.lost:
             self.diagnostics.drop(f"lost_{reader.plan.name}", message.lost)
@@ -159,8 +161,7 @@ class Recorder(ManagedNode):
         else:
             self.diagnostics.drop(f"queue_{reader.plan.name}")
         if reader.plan.required:
-            limit = self.settings["freshness"]
-            episode.note_arrival(reader.name, message.receive_time, limit)
+            episode.note_arrival(reader.name, message.receive_time, silence)
         if hasattr(reader.plan.message_class, "checkpoint_id"):
             episode.derived_from[reader.name] = message.data
 
@@ -318,6 +319,8 @@ class Recorder(ManagedNode):
         """
         if self._episode is not None:
             raise RefusedError(f"{self._episode.name} is being recorded: stop it first")
+        # Or a camera that appeared just now would be recorded with best effort only.
+        self._intake.match_publishers()
         if silent := self._intake.silent(self.settings["freshness"]):
             raise RefusedError(f"cannot record, silent: {'; '.join(silent)}")
         now = self._intake.now()
@@ -338,13 +341,8 @@ class Recorder(ManagedNode):
     ) -> RunningEpisode:
         """Opens a bag. size: bytes that are known to come, which the queue must hold at once."""
         directory = self._directory()
-        _check_writable(directory)
-        free = _free_mebibytes(directory) - size / MEBIBYTE
-        if free < self.settings["minimum_free_space"]:
-            raise RefusedError(
-                f"only {free:.0f} MiB would be left on the disk of {directory}: free some, or "
-                "lower 'minimum_free_space'"
-            )
+        check_writable(directory)
+        check_room(directory, self.settings["minimum_free_space"], size)
         name = datetime.datetime.now().strftime("episode_%Y%m%d_%H%M%S_%f")[:-3]
         instruction = given or in_force
         writer = EpisodeWriter(
@@ -374,30 +372,19 @@ class Recorder(ManagedNode):
 
     def _begin_recent(self, recent: Recent, request) -> RunningEpisode:
         """Opens the bag for messages of the ring buffer, and says in it what they are."""
-        messages = [*recent.latched, *recent.messages]
-        topic = self._intake.names.get(INSTRUCTION)
-        instructions = [
-            deserialize_message(message.data, Instruction)
-            for message in messages
-            if message.topic == topic
-        ]
+        intake, given = self._intake, request.instruction.strip()
+        topic = intake.names.get(INSTRUCTION, "")
+        instructions = instructions_in(recent, topic)
         in_force = next((i.instruction for i in instructions if i.instruction_id), "")
         started = recent.messages[0].receive_time
-        given = request.instruction.strip()
         episode = self._open(request.note, given, in_force, started, recent.size)
         self._last = episode.name
         episode.outcome = request.outcome
         for instruction in instructions:
             episode.take_instruction(instruction)
-        for message in recent.messages:
-            if message.lost:
-                episode.writer.count_lost(message.topic, message.lost)
-            if message.topic in self._intake.required:
-                limit = self.settings["freshness"]
-                episode.note_arrival(message.topic, message.receive_time, limit)
-            if hasattr(self._intake.classes[message.topic], "checkpoint_id"):
-                episode.derived_from[message.topic] = message.data
-        episode.end(time.time_ns(), self._intake.required, self.settings["freshness"])
+        limit = self.settings["freshness"]
+        episode.take_recent(recent, intake.required, intake.classes, limit)
+        episode.end(time.time_ns(), intake.required, limit)
         return episode
 
     def _end(self, episode: RunningEpisode) -> dict[str, str]:
@@ -417,20 +404,8 @@ class Recorder(ManagedNode):
         return result
 
     async def _in_background(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns or raises, done in a thread while messages go on coming in."""
-        future = Future(executor=self.executor)
-
-        def run_work() -> None:
-            try:
-                future.set_result(work())
-            except Exception as error:
-                future.set_exception(error)
-            self._writing.discard(thread)
-
-        thread = threading.Thread(target=run_work, name="closing an episode", daemon=True)
-        self._writing.add(thread)
-        thread.start()
-        return await future
+        """What `work` returns or raises, while messages go on coming in."""
+        return await self._disk.done(self.executor, work)
 
     def _report(self, episode: RunningEpisode, result: EpisodeResult, failure: str = "") -> None:
         if result.error:
@@ -491,7 +466,7 @@ class Recorder(ManagedNode):
             values["lost"] = json.dumps(drops)
         self._renew_metadata(episode)
         failure = ""
-        if _free_mebibytes(episode.writer.folder) < self.settings["minimum_free_space"]:
+        if free_mebibytes(episode.writer.folder) < self.settings["minimum_free_space"]:
             failure = f"the disk of {episode.writer.folder} is nearly full: recording ended"
             episode.add_note(failure)
             self.diagnostics.report("disk", failure, ERROR)
@@ -524,19 +499,6 @@ def _describe(response, episode: RunningEpisode, result: EpisodeResult) -> None:
     response.uri = str(result.folder)
     response.message_count = result.message_count
     response.duration = result.duration
-
-
-def _check_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RefusedError(
-            f"cannot create the folder {directory}: {error.strerror}; set 'directory'"
-        ) from error
-
-
-def _free_mebibytes(directory: Path) -> float:
-    return shutil.disk_usage(directory).free / MEBIBYTE
 
 
 def main() -> int:

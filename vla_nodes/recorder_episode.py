@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rclpy.serialization import deserialize_message
@@ -14,6 +14,7 @@ from vla.contract import EmbodimentContract
 from vla.data.bag import dump_yaml
 from vla.data.episode import EpisodeWriter
 from vla.data.labels import joined_notes
+from vla.data.ring_buffer import Recent
 
 NANOSECONDS = 1_000_000_000
 
@@ -54,6 +55,18 @@ class RunningEpisode:
         if time - before > limit * NANOSECONDS:
             self.gaps.setdefault(topic, []).append([before, time])
         self.heard_at[topic] = time
+
+    def take_recent(
+        self, recent: Recent, required: Collection[str], classes: Mapping[str, type], limit: float
+    ) -> None:
+        """Notes what the messages of the ring buffer tell: losses, gaps, models."""
+        for message in recent.messages:
+            if message.lost:
+                self.writer.count_lost(message.topic, message.lost)
+            if message.topic in required:
+                self.note_arrival(message.topic, message.receive_time, limit)
+            if hasattr(classes[message.topic], "checkpoint_id"):
+                self.derived_from[message.topic] = message.data
 
     def end(self, now: int, required: Iterable[str], limit: float) -> None:
         """Notes the gaps that last until `now` [ns], when nothing more is recorded."""
@@ -98,6 +111,15 @@ def start_metadata(
         "outcome": "",
         "subtasks": "[]",
     }
+
+
+def instructions_in(recent: Recent, topic: str) -> list[Instruction]:
+    """Instructions of the ring buffer's messages, with the one in force before them first."""
+    return [
+        deserialize_message(message.data, Instruction)
+        for message in (*recent.latched, *recent.messages)
+        if message.topic == topic
+    ]
 
 
 def instruction_entry(instruction: Instruction) -> dict:
