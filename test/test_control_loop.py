@@ -53,7 +53,7 @@ class Bench:
     def take(self, chunk):
         self.loop.take_chunk(chunk, self.now, self.now)
 
-    def run(self, duration, wants_motion=True):
+    def run(self, duration, wants_motion=True, loading=""):
         for _ in range(round(duration / PERIOD)):
             self.now += PERIOD
             if "joint states" not in self.cut:
@@ -61,7 +61,7 @@ class Bench:
             for name in (OBSERVATIONS, LATENT_ACTIONS):
                 if name not in self.cut:
                     self.loop.watchdog.heard(name, self.now)
-            cycle = self.loop.cycle(self.now, self.now, wants_motion)
+            cycle = self.loop.cycle(self.now, self.now, wants_motion, loading)
             if cycle.command is not None:
                 self.joints = cycle.command.joint_positions
                 self.commands.append(cycle.command)
@@ -249,3 +249,15 @@ def test_a_robot_that_was_put_elsewhere_is_not_dragged_back(bench):
     bench.take(bench.chunk())
     assert bench.run(PERIOD).report.executing
     assert np.abs(bench.joints - moved).max() < 0.06
+
+
+def test_holds_while_an_adapter_is_loaded_and_keeps_the_command(bench):
+    held = bench.joints.copy()
+    for _ in range(3):
+        cycle = bench.run(RELEASE_TIME, loading="loading an adapter")
+        assert cycle.report.hold_reason == HoldReason.LOADING
+        assert cycle.report.message == "loading an adapter"
+        assert np.array_equal(cycle.command.joint_positions, held) and not cycle.command.executing
+    assert not bench.run(0.1).report.executing, "the chunk from before is gone"
+    bench.take(bench.chunk())
+    assert bench.run(0.1).report.executing

@@ -201,3 +201,73 @@ def test_abort_tells_the_caller_and_keeps_the_reason():
     assert (session.state, session.hold_reason) == (State.HOLDING, HoldReason.INACTIVE)
     session.clear()
     assert session.state == State.IDLE
+
+
+LOADING = ArmReport(executing=False, hold_reason=HoldReason.LOADING, message="loading an adapter")
+
+
+def test_loading_holds_the_instruction_and_lets_it_go_on():
+    session = InstructionSession()
+    session.start("pick", "act", 0.0, 10)
+    session.update(MOVING, 0.1)
+    session.begin_loading("loading an adapter")
+    assert (session.state, session.hold_reason) == (State.HOLDING, HoldReason.LOADING)
+    assert session.message == "loading an adapter" and session.wants_motion
+    session.update(LOADING, 0.2)
+    assert (session.state, session.hold_reason) == (State.HOLDING, HoldReason.LOADING)
+    session.end_loading(1.0)
+    assert (session.state, session.hold_reason, session.message) == (
+        State.WAITING,
+        HoldReason.NONE,
+        "",
+    )
+    session.update(MOVING, 1.1)
+    assert session.state == State.EXECUTING and session.instruction.instruction_id == 10
+
+
+def test_a_stop_during_loading_stays_a_stop():
+    session = InstructionSession()
+    session.start("pick", "act", 0.0, 10)
+    session.begin_loading("loading an adapter")
+    session.stop(0.5)
+    session.begin_loading("still loading it")
+    assert session.state == State.STOPPED
+    session.end_loading(1.0)
+    assert session.state == State.STOPPED and not session.wants_motion
+    session.resume(2.0)
+    assert session.state == State.WAITING
+
+
+def test_what_is_said_during_loading_waits_for_its_end():
+    session = InstructionSession()
+    session.begin_loading("loading an adapter")
+    assert (session.state, session.message) == (State.IDLE, "loading an adapter")
+    session.start("pick", "act", 0.0, 10)
+    assert (session.state, session.hold_reason) == (State.HOLDING, HoldReason.LOADING)
+    session.stop(0.5)
+    assert "after this" in session.resume(0.6)
+    assert session.state == State.HOLDING
+    session.end_loading(1.0)
+    assert session.state == State.WAITING
+
+
+def test_loading_is_no_fault_of_the_instruction_but_takes_of_its_time():
+    session = InstructionSession(fault_timeout=15.0)
+    session.start("pick", "act", 0.0, 10, timeout=60.0)
+    session.begin_loading("loading an adapter")
+    session.update(LOADING, 30.0)
+    assert not session.take_endings()
+    session.end_loading(31.0)
+    session.update(NO_CHUNK, 40.0)
+    assert not session.take_endings()
+    session.update(NO_CHUNK, 61.0)
+    assert session.take_endings()[0].outcome == Outcome.TIMEOUT
+
+
+def test_an_inactive_controller_stays_so_when_loading_ends():
+    session = InstructionSession()
+    session.start("pick", "act", 0.0, 10)
+    session.begin_loading("loading an adapter")
+    session.abort(HoldReason.INACTIVE, "deactivated", 1.0)
+    session.end_loading(2.0)
+    assert (session.state, session.message) == (State.HOLDING, "deactivated")

@@ -56,11 +56,11 @@ class ActionExpert(ModelNode):
         self._latent: Latest[LatentAction] = Latest()
         self._done = (0, 0)
 
-    def load(self, checkpoint: Path, device: str):
+    def load(self, checkpoint: Path, device: str, adapter: str):
         """The action half of the checkpoint."""
         from vla.policy import ActionModel
 
-        return ActionModel.from_pretrained(checkpoint, device=device)
+        return ActionModel.from_pretrained(checkpoint, device=device, adapter=adapter)
 
     def configure(self) -> None:
         """Loads the model, subscribes to latent actions, opens the output."""

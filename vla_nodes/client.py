@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
-from vla_ros.srv import Ask, SetInstruction
+from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.interrupts import deferred_interrupts
 from vla_nodes import qos
@@ -83,6 +83,14 @@ class RobotClient:
         """Asks about what the robot sees; `success` and `message` say whether it could answer."""
         request = Ask.Request(question=question)
         return self.call(Ask, "vla/ask", request, timeout, repeat_after=timeout / 4)
+
+    def load_adapter(self, path: str, timeout: float = 180.0) -> LoadAdapter.Response:
+        """Loads an adapter into the running policy, "" drops it; the arm holds meanwhile.
+
+        path: of its folder, on the machine of the model nodes. `success` and `message` say whether.
+        """
+        request = LoadAdapter.Request(path=path)
+        return self.call(LoadAdapter, "vla/load_adapter", request, timeout)
 
     def call(
         self,

@@ -25,6 +25,7 @@ from vla.control.loop import (
 from vla.control.session import HoldReason, InstructionSession
 from vla.resources import contract_path
 from vla_nodes import qos
+from vla_nodes.adapter_server import AdapterServer
 from vla_nodes.arm_output import ArmOutput
 from vla_nodes.chunk_message import chunk_from_message
 from vla_nodes.diagnostics import WARN
@@ -102,6 +103,14 @@ _SETTINGS = (
         "How long the arm may hold before an ExecuteInstruction goal ends with FAULT [s].",
         minimum=0.1,
         maximum=86400.0,
+    ),
+    Setting(
+        "load_timeout",
+        60.0,
+        "Longest time for each model node to put an adapter in or out [s].",
+        minimum=0.1,
+        maximum=3600.0,
+        live=True,
     ),
     Setting(
         "workspace_min",
@@ -198,6 +207,9 @@ class Controller(ManagedNode):
         self._server = InstructionServer(
             self, self._session, lambda: self.settings["default_timeout"], self._on_change
         )
+        self._adapters = AdapterServer(
+            self, self._server, self._robot_now, lambda: self.settings["load_timeout"]
+        )
         self._subscribe()
         self.diagnostics.values["contract"] = self._contract.contract_id
 
@@ -212,18 +224,18 @@ class Controller(ManagedNode):
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
         self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
         watchdog = self._loop.watchdog
-        for message_type, topic, profile, name in (
-            (Observation, "vla/observation", qos.LATEST, OBSERVATIONS),
-            (LatentAction, "vla/latent_action", qos.RESULT, LATENT_ACTIONS),
-            (ActionChunk, "vla/action_chunk", qos.RESULT, ACTION_CHUNKS),
+        for message_type, topic, profile, name, model_node in (
+            (Observation, "vla/observation", qos.LATEST, OBSERVATIONS, ""),
+            (LatentAction, "vla/latent_action", qos.RESULT, LATENT_ACTIONS, "reasoning"),
+            (ActionChunk, "vla/action_chunk", qos.RESULT, ACTION_CHUNKS, "action_expert"),
         ):
-            watch_writers(
-                self,
-                message_type,
-                topic,
-                profile,
-                lambda alive, name=name: watchdog.set_alive(name, alive),
-            )
+
+            def note(alive: bool, name: str = name, model_node: str = model_node) -> None:
+                watchdog.set_alive(name, alive)
+                if model_node:
+                    self._adapters.note_alive(model_node, alive)
+
+            watch_writers(self, message_type, topic, profile, note)
 
     def activate(self) -> None:
         """Takes instructions and starts the control loop; no instruction is in force yet."""
@@ -231,18 +243,21 @@ class Controller(ManagedNode):
         # A person, or another program, may have moved the arm meanwhile.
         self._loop.release()
         self._server.open()
+        self._adapters.open()
         self._timer = self.create_steady_timer(
             1.0 / self.settings["control_rate"], lambda: self._cycle(on_time=True)
         )
 
     def deactivate(self) -> None:
         """Makes the arm hold, then refuses instructions."""
+        self._adapters.close()
         self._server.close()
         self._cycle()
 
     def cleanup(self) -> None:
         """Leaves the graph."""
         if self._server is not None:
+            self._adapters.destroy()
             self._server.destroy()
             self._server = None
 
@@ -264,7 +279,9 @@ class Controller(ManagedNode):
 
     def _on_latent(self, message: LatentAction) -> None:
         instruction = self._session.instruction
-        if instruction and message.instruction_id == instruction.instruction_id:
+        if not instruction or message.instruction_id != instruction.instruction_id:
+            return
+        if self._adapters.why_not(message.checkpoint_id) is None:
             self._loop.watchdog.heard(LATENT_ACTIONS, time.monotonic())
 
     def _on_chunk(self, message: ActionChunk) -> None:
@@ -274,6 +291,17 @@ class Controller(ManagedNode):
         if message.instruction_id != self._session.instruction.instruction_id:
             self._counts.rejected += 1
             self.diagnostics.drop("other_instruction")
+            return
+        if self._session.loading:
+            self.diagnostics.drop("loading")
+            return
+        if other := self._adapters.why_not(message.checkpoint_id):
+            self._counts.rejected += 1
+            if self._adapters.is_older(message.header.stamp):
+                self.diagnostics.drop("other_checkpoint")
+                return
+            self._loop.fail(HoldReason.CONTRACT_MISMATCH, other)
+            self.diagnostics.report("other_checkpoint", other)
             return
         now = time.monotonic()
         try:
@@ -301,8 +329,12 @@ class Controller(ManagedNode):
             self._cycle()
 
     def _cycle(self, on_time: bool = False) -> None:
+        session = self._session
         cycle = self._loop.cycle(
-            self._robot_now(), time.monotonic(), self._session.wants_motion and self.is_active
+            self._robot_now(),
+            time.monotonic(),
+            session.wants_motion and self.is_active,
+            session.loading,
         )
         if cycle.command is not None:
             self._output.send(cycle.command)
@@ -316,6 +348,7 @@ class Controller(ManagedNode):
             self.diagnostics.report("hold", cycle.report.message)
         if self.is_active:
             self._server.update(cycle.report, counts)
+            self._adapters.tick()
         self.diagnostics.values["limited_steps"] = str(counts.limited_steps)
 
     def _note_delays(self, chunk_age: float) -> None:

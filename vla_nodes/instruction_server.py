@@ -105,6 +105,17 @@ class InstructionServer:
         """Takes the action off the graph; the node destroys the rest itself."""
         self._action.destroy()
 
+    def begin_loading(self, message: str) -> None:
+        """Makes the arm hold at once, and the models rest, until end_loading()."""
+        self._session.begin_loading(message)
+        self._on_change()
+        self._tell()
+
+    def end_loading(self) -> None:
+        """Lets the instruction in force go on."""
+        self._session.end_loading(time.monotonic())
+        self._tell()
+
     def update(self, report: ArmReport, counts: ChunkCounts) -> None:
         """Takes in one control cycle and tells whoever has to know."""
         self._session.update(report, time.monotonic())
@@ -127,8 +138,8 @@ class InstructionServer:
 
     def _announce(self) -> None:
         instruction = self._session.instruction
-        if self._session.state == State.STOPPED:
-            # Nothing is to be computed during a stop; resume announces the same instruction anew.
+        if self._session.state == State.STOPPED or self._session.loading:
+            # Nothing is to be computed now; the same instruction is announced anew afterwards.
             instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
         if instruction_id == self._announced_id:

@@ -2,7 +2,8 @@
 
 A subclass gives `load`, `warm_up` and `work`. `work` runs in the worker's thread whenever there is
 something new; callbacks only store values. What is computed for an instruction is published only
-if that instruction is still in force at the end, which `publish` sees to.
+if that instruction is still in force at the end, which `publish` sees to. The worker also puts
+adapters into the model, between two computations, and does so while the node is inactive, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vla.contract import EmbodimentContract, load_contract
 from vla.data.messages import image_to_array, stamp_to_nanoseconds
 from vla.resources import contract_path
 from vla_nodes import qos
+from vla_nodes.adapter_loader import AdapterLoader
 from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.latest import Latest, Worker
 from vla_nodes.node import ManagedNode
@@ -36,6 +38,11 @@ MODEL_SETTINGS = (
         "Embodiment contract: path of a YAML file, or name of one in config/contracts.",
     ),
     Setting("checkpoint", "", "Folder of the policy's checkpoint."),
+    Setting(
+        "adapter",
+        "",
+        "Folder of an adapter that is loaded with the checkpoint; empty for none.",
+    ),
     Setting("device", "cpu", "Where the model runs: cpu, cuda or cuda:N."),
     Setting(
         "threads",
@@ -93,11 +100,16 @@ class ModelNode(ManagedNode):
         self._observation: Latest[tuple[Observation, float]] = Latest()
         self._instruction = Instruction()
         self._lock = threading.Lock()
+        self._working = False
+        self._adapters = AdapterLoader(self)
         self._next_turn = -math.inf
         self.diagnostics.checks.append(self._check_inputs)
 
-    def load(self, checkpoint: Path, device: str):
-        """The model of a checkpoint; raises ValueError with one sentence when it cannot be used."""
+    def load(self, checkpoint: Path, device: str, adapter: str):
+        """The model of a checkpoint, with the adapter of a folder in it unless that is "".
+
+        Raises ValueError with one sentence when it cannot be used.
+        """
         raise NotImplementedError
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
@@ -118,10 +130,11 @@ class ModelNode(ManagedNode):
         self.contract.require_same(
             self.model.contract, own="of this node", theirs="of the checkpoint"
         )
-        self.worker = Worker(self.get_name(), lambda _: self.work(), self._on_work_error)
+        self.worker = Worker(self.get_name(), lambda _: self._turn(), self._on_work_error)
+        self.worker.start()
         self.create_subscription(Observation, "vla/observation", self._on_observation, qos.LATEST)
         self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
-        self.diagnostics.values["checkpoint"] = self.model.checkpoint_id
+        self.show_checkpoint()
         self.diagnostics.values["device"] = self.settings["device"]
 
     def _load_model(self):
@@ -143,7 +156,7 @@ class ModelNode(ManagedNode):
                 "use cpu, or a GPU that this installation of torch finds"
             ) from error
         started = time.monotonic()
-        model = self.load(Path(checkpoint), device)
+        model = self.load(Path(checkpoint), device, self.settings["adapter"])
         self.get_logger().info(
             f"loaded checkpoint {model.checkpoint_id} in {time.monotonic() - started:.1f} s"
         )
@@ -151,6 +164,8 @@ class ModelNode(ManagedNode):
 
     def activate(self) -> None:
         """Warms up, then starts to work."""
+        # Whoever warms up runs the model in this thread, so the worker must not change it.
+        self.worker.stop()
         started = time.monotonic()
         cameras = self.contract.cameras
         images = {c.name: np.zeros((c.height, c.width, 3), dtype=np.uint8) for c in cameras}
@@ -158,15 +173,23 @@ class ModelNode(ManagedNode):
         self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
         self._observation.clear()
         self._next_turn = -math.inf
+        self._working = True
         self.worker.start()
+        self.wake()
 
     def deactivate(self) -> None:
         """Ends the work; what is being computed is not published any more."""
+        self._working = False
         if self.worker is not None:
             self.worker.stop()
+            self.worker.start()
+            self.wake()
 
     def cleanup(self) -> None:
         """Frees the model."""
+        if self.worker is not None:
+            self.worker.stop()
+        self._adapters.close()
         self.worker = None
         self.model = None
 
@@ -235,6 +258,15 @@ class ModelNode(ManagedNode):
         """Lets the worker look for something to do."""
         if self.worker is not None:
             self.worker.put(True)
+
+    def show_checkpoint(self) -> None:
+        """Tells the diagnostics which weights are in the model now."""
+        self.diagnostics.values["checkpoint"] = self.model.checkpoint_id
+
+    def _turn(self) -> None:
+        self._adapters.serve()
+        if self._working:
+            self.work()
 
     def _on_observation(self, message: Observation) -> None:
         self._observation.put((message, time.monotonic()))

@@ -55,12 +55,12 @@ class Reasoning(ModelNode):
         self._answered_id = 0
         self._done = (0, 0)
 
-    def load(self, checkpoint: Path, device: str):
+    def load(self, checkpoint: Path, device: str, adapter: str):
         """The reasoning half of the checkpoint."""
         from vla.inference import ReasoningSession
         from vla.policy import Reasoner
 
-        reasoner = Reasoner.from_pretrained(checkpoint, device=device)
+        reasoner = Reasoner.from_pretrained(checkpoint, device=device, adapter=adapter)
         self._session = ReasoningSession(reasoner)
         return reasoner
 

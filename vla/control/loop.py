@@ -174,9 +174,12 @@ class ControlLoop:
         self.flush()
         self._start_anew()
 
-    def cycle(self, robot_now: float, steady_now: float, wants_motion: bool) -> Cycle:
+    def cycle(
+        self, robot_now: float, steady_now: float, wants_motion: bool, loading: str = ""
+    ) -> Cycle:
         """The command for now, and how the arm is.
 
+        loading: why the arm holds meanwhile, although motion is wanted; "" to follow the chunks.
         To be called at the arm's control rate, and in between when a chunk has come: the limits on
         speed then count for the time since the last call.
         """
@@ -187,11 +190,13 @@ class ControlLoop:
         if wants_motion:
             self._quiet_since = steady_now
         silent = self.watchdog.first_silent(steady_now)
-        if self._fault or silent or not wants_motion:
+        if self._fault or silent or loading or not wants_motion:
             self.arm.hold()
         has_state = self.watchdog.fresh(JOINT_STATES, steady_now)
         command = self._step(robot_now, steady_now) if has_state else self._held()
-        if self._fault:
+        if loading:
+            reason, message = HoldReason.LOADING, loading
+        elif self._fault:
             reason, message = self._fault
         elif silent:
             reason, message = silent.hold_reason, silent.message

@@ -34,6 +34,7 @@ class HoldReason(IntEnum):
     NON_FINITE = 3
     CONTRACT_MISMATCH = 4
     INACTIVE = 5
+    LOADING = 6
 
 
 class Outcome(IntEnum):
@@ -113,7 +114,10 @@ class InstructionSession:
     """The instruction in force and its state. Not thread safe: one thread calls all methods."""
 
     def __init__(self, fault_timeout: float = 15.0):
-        """fault_timeout: how long the arm may hold before a waiting caller gets a fault [s]."""
+        """fault_timeout: how long the arm may hold before a waiting caller gets a fault [s].
+
+        loading, the attribute, tells between begin_loading() and end_loading() why the arm holds.
+        """
         self.fault_timeout = fault_timeout
         self.instruction: Instruction | None = None
         self.state = State.IDLE
@@ -121,6 +125,7 @@ class InstructionSession:
         self.message = ""
         self.settled = False
         self.response = ""
+        self.loading = ""
         self._last_id = 0
         self._has_executed = False
         self._still_since = 0.0
@@ -155,9 +160,7 @@ class InstructionSession:
         self.instruction = Instruction(
             self._last_id, text, mode, now, deadline, awaited=timeout is not None
         )
-        self.state = State.IDLE if mode == "ask" else State.WAITING
-        self.hold_reason = HoldReason.NONE
-        self.message = ""
+        self._begin()
         self.settled = False
         self.response = ""
         self._has_executed = False
@@ -182,14 +185,37 @@ class InstructionSession:
         """Ends a stop. Returns what to say; raises InstructionError when nothing was stopped."""
         if self.state != State.STOPPED:
             raise InstructionError("nothing is stopped: send an instruction to move the arm")
-        self.message = ""
         self._has_executed = False
         self._still_since = now
+        self._begin()
         if self.instruction is None:
-            self.state = State.IDLE
             return "ready; no instruction is in force, send one to move the arm"
-        self.state = State.WAITING
+        if self.loading:
+            return f"going on with '{self.instruction.text}' after this: {self.loading}"
         return f"going on with '{self.instruction.text}'"
+
+    def begin_loading(self, message: str) -> None:
+        """Makes the arm hold, whatever is in force, until end_loading(). message: why it does.
+
+        The instruction stays, and so does a stop. Called again, it only changes the message.
+        """
+        self.loading = message
+        if self._shows_loading:
+            self._begin()
+            self.settled = False
+
+    def end_loading(self, now: float) -> None:
+        """Lets the instruction in force go on, if there is one and nobody has stopped it."""
+        self.loading = ""
+        self._has_executed = False
+        self._still_since = now
+        if self._shows_loading:
+            self._begin()
+
+    @property
+    def _shows_loading(self) -> bool:
+        """False while the state tells something else: a stop, or a node that is inactive."""
+        return self.state != State.STOPPED and self.hold_reason != HoldReason.INACTIVE
 
     def cancel(self, instruction_id: int, now: float) -> None:
         """The waiting caller gives up; nothing happens when its instruction is over already."""
@@ -217,6 +243,9 @@ class InstructionSession:
         if not self.wants_motion:
             return
         self.settled = report.executing and report.settled
+        if self.loading:
+            # That somebody loads an adapter is no fault of the instruction's.
+            self._still_since = now
         if report.executing:
             self._has_executed = True
             self._still_since = now
@@ -269,9 +298,17 @@ class InstructionSession:
         )
         self.instruction = None
 
+    def _begin(self) -> None:
+        """The state of what is in force before the next control cycle has told more."""
+        loading = bool(self.loading)
+        if self.instruction is None or self.instruction.mode == "ask":
+            self.state = State.IDLE
+        else:
+            self.state = State.HOLDING if loading else State.WAITING
+        self.hold_reason = HoldReason.LOADING if loading else HoldReason.NONE
+        self.message = self.loading
+
     def _clear(self) -> None:
         self.instruction = None
-        self.state = State.IDLE
-        self.hold_reason = HoldReason.NONE
-        self.message = ""
+        self._begin()
         self.settled = False

@@ -1,0 +1,35 @@
+"""Adapters with random weights for the checkpoint of tiny_checkpoint.py."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from vla.adapter import save_adapter
+from vla.checkpoint import build_model, open_checkpoint
+from vla.models.adapter import adapter_layers, insert_adapter, is_adapter_weight
+from vla.models.config import AdapterConfig
+
+
+def save_tiny_adapter(checkpoint: Path, folder: Path, seed: int = 0) -> Path:
+    """Writes an adapter of a checkpoint into `folder` and returns it."""
+    base = open_checkpoint(checkpoint)
+    config = AdapterConfig(rank=2, alpha=4.0)
+    torch.manual_seed(seed)
+    model = build_model(base.config, base.contract)
+    insert_adapter(model, config)
+    layers = adapter_layers(model)
+    for layer in layers.values():
+        torch.nn.init.normal_(layer.lora_b, std=0.1)
+    weights = {n: p for n, p in model.named_parameters() if is_adapter_weight(n, layers)}
+    save_adapter(folder, weights, base, config, {}, "A test's adapter.\n")
+    return folder
+
+
+def with_description(adapter: Path, folder: Path, **entries: object) -> Path:
+    """A copy of an adapter with other entries in adapter.json."""
+    shutil.copytree(adapter, folder)
+    description = json.loads((folder / "adapter.json").read_text())
+    (folder / "adapter.json").write_text(json.dumps(description | entries))
+    return folder
