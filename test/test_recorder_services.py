@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from node_harness import Graph
 from recorded_robot import Robot, begin, end, started
 from rosbags.highlevel import AnyReader
@@ -199,16 +200,20 @@ def test_compressed_cameras_and_zstd_are_kept_as_they_came(tmp_path):
 
 def test_episode_goes_on_without_a_topic_that_vanishes_and_reports_it(tmp_path):
     with Graph() as graph:
-        started(graph, tmp_path, freshness=0.3)
+        started(graph, tmp_path)
         robot = Robot(graph)
         episode = begin(graph, robot)
         robot.send(10)
         publisher, _ = robot.publishers.pop("camera/wrist/image_raw")
         graph.node.destroy_publisher(publisher)
-        status = graph.wait_diagnostic(
-            "recorder", lambda s: robot.send(20) or "silent while recording" in s.message
-        )
-        assert "camera/wrist/image_raw" in status.message and "camera/front" not in status.message
+        said: list = graph.collect(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+
+        def only_the_wrist_is_silent():
+            robot.send(5)
+            texts = [status.message for message in said for status in message.status]
+            return any("camera/wrist" in text and "camera/front" not in text for text in texts)
+
+        graph.wait(only_the_wrist_is_silent, "report of the silent topic")
         robot.send(10)
         stopped = end(graph, "failure")
         assert stopped.success
@@ -217,9 +222,9 @@ def test_episode_goes_on_without_a_topic_that_vanishes_and_reports_it(tmp_path):
         gaps = json.loads(custom(episode.uri)["gaps"])
         assert list(gaps) == ["/camera/wrist/image_raw"]
         ((begins, ends),) = gaps["/camera/wrist/image_raw"]
-        assert ends - begins > 300_000_000
+        assert ends - begins > 1_000_000_000
         counts = validate_bag(episode.uri).counts
-        assert counts["/camera/wrist/image_raw"] == 10 < counts["/camera/front/image_raw"]
+        assert 0 < counts["/camera/wrist/image_raw"] <= 10 < counts["/camera/front/image_raw"]
         refused = graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request())
         assert not refused.success and "nobody publishes it" in refused.message
 
