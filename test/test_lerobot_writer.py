@@ -9,16 +9,17 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from vla.contract import load_contract
+from vla.contract import ContractError, load_contract
 from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping
+from vla.data.lerobot import LeRobotEpisodes
 from vla.data.lerobot_writer import LeRobotWriter
 from vla.data.normalization import read_norm_stats
+from vla.data.sample import Annotation
+from vla.data.vla_it import write_vla_it
 from vla.resources import contract_path
 
 CONTRACT = load_contract(contract_path("sim_panda"))
 CAMERAS = [camera.name for camera in CONTRACT.cameras]
-MAPPING = LeRobotMapping({name: f"observation.images.{name}" for name in CAMERAS})
 LENGTHS = (9, 14, 6, 11)
 ALL = tuple(range(len(LENGTHS)))
 GENERATOR = np.random.default_rng(0)
@@ -59,8 +60,9 @@ def assert_same(data: LeRobotEpisodes, exact: bool) -> None:
     known = [episode(number) for number in range(len(LENGTHS))]
     for index in np.random.default_rng(1).permutation(len(places)):
         number, row = places[index]
-        images, states, actions, _ = known[number]
+        images, states, actions, instructions = known[number]
         sample = data.sample(int(index), GENERATOR)
+        assert sample.instruction == instructions[row]
         np.testing.assert_array_equal(sample.state, states[row])
         np.testing.assert_array_equal(sample.actions[0], actions[row])
         for name in CAMERAS:
@@ -71,7 +73,7 @@ def assert_same(data: LeRobotEpisodes, exact: bool) -> None:
 @pytest.mark.parametrize("storage", ["video", "image"])
 def test_every_frame_is_read_back(tmp_path, storage):
     write(tmp_path / "set", storage=storage)
-    assert_same(LeRobotEpisodes(tmp_path / "set", MAPPING, CONTRACT), storage == "image")
+    assert_same(LeRobotEpisodes(tmp_path / "set", None, CONTRACT), storage == "image")
     assert not list(tmp_path.glob(".*")), "nothing is left of the temporary folder"
 
 
@@ -81,7 +83,24 @@ def test_files_end_at_their_size_and_episodes_are_not_split(tmp_path, storage):
     files = {path.suffix: path for path in (tmp_path / "set").glob("*/**/file-003.*")}
     assert set(files) == ({".parquet", ".mp4"} if storage == "video" else {".parquet"})
     assert len(list((tmp_path / "set/data").glob("*/*"))) == len(LENGTHS)
-    assert_same(LeRobotEpisodes(tmp_path / "set", MAPPING, CONTRACT), storage == "image")
+    assert_same(LeRobotEpisodes(tmp_path / "set", None, CONTRACT), storage == "image")
+
+
+def test_the_data_set_s_own_contract_and_annotations_are_used(tmp_path):
+    write(tmp_path / "set", [0, 1])
+    with pytest.raises(ContractError, match=r"rate: ours 5.0, that of .*set 10.0"):
+        LeRobotEpisodes(tmp_path / "set", None, replace(CONTRACT, rate=5.0))
+    annotation = Annotation(caption="a table")
+    labels = {("set", "1"): (["move up"] * LENGTHS[1], annotation)}
+    write_vla_it(tmp_path / "set/meta/annotations.json", labels)
+    data = LeRobotEpisodes(tmp_path / "set", None, CONTRACT)
+    assert data.episode_ends.tolist() == [LENGTHS[0], LENGTHS[0] + LENGTHS[1]]
+    assert data.sample(LENGTHS[0] - 1, GENERATOR).annotation is None
+    assert data.sample(LENGTHS[0], GENERATOR).annotation == annotation
+    assert data.sample(LENGTHS[0], GENERATOR).motion == "move up"
+    (tmp_path / "set/meta/contract.yaml").unlink()
+    with pytest.raises(DatasetError, match="say by a mapping"):
+        LeRobotEpisodes(tmp_path / "set", None, CONTRACT)
 
 
 def test_what_is_said_of_the_data_is_so(tmp_path):

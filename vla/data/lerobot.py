@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from vla.contract import EmbodimentContract
+from vla.contract import EmbodimentContract, load_contract
+from vla.data.episode_files import IMAGES
 from vla.data.frames import DatasetError
-from vla.data.lerobot_meta import DatasetInfo, Episode, read_info, read_table
+from vla.data.lerobot_meta import DatasetInfo, Episode, read_info, read_table, read_tasks
 from vla.data.sample import RobotSample
 from vla.data.video import VideoFrames
 from vla.data.vla_it import EpisodeLabels, read_vla_it
 from vla.observation import prepare_image
 
 GRIPPERS = ("open", "closed")
+# What `vla data convert` and `vla data annotate` put beside LeRobot's own files in meta/.
+CONTRACT_FILE, ANNOTATIONS_FILE = "contract.yaml", "annotations.json"
 TRIMMED = 2
 
 
@@ -48,11 +53,15 @@ class LeRobotMapping:
 
 @dataclass
 class _Track:
-    """States [N, S] and actions [N, A] of an episode, as the contract has them."""
+    """States [N, S] and actions [N, A] of an episode, as the contract has them, and instructions.
+
+    frames: which of the episode's they are.
+    """
 
     episode: Episode
     states: np.ndarray
     actions: np.ndarray
+    instructions: list[str]
     labels: EpisodeLabels | None = None
     frames: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
@@ -73,21 +82,40 @@ def read_mapping(path: str | Path) -> LeRobotMapping:
     return mapping
 
 
+def own_mapping(folder: str | Path, contract: EmbodimentContract) -> LeRobotMapping:
+    """The mapping of a data set that carries its contract, as `vla data convert` writes it.
+
+    Raises DatasetError where it carries none, ContractError where that is another one.
+    """
+    path = Path(folder) / "meta" / CONTRACT_FILE
+    if not path.is_file():
+        raise DatasetError(
+            f"{folder} was not written by 'vla data convert' ({path} is missing): say by a mapping "
+            "how its features become the contract's"
+        )
+    contract.require_same(load_contract(path), "ours", f"that of {folder}")
+    return LeRobotMapping({camera.name: IMAGES + camera.name for camera in contract.cameras})
+
+
 class LeRobotEpisodes:
     """Frames of a LeRobot data set; states and actions in memory, images read when asked for.
 
-    annotations: VLA-IT file whose episodes are found by their index, under any file path. Raises
-    DatasetError that names the file or episode that does not fit.
+    mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
+    are found by their index, under any file path; by default the data set's own where it has one.
+    Raises DatasetError or ContractError that names the file or episode that does not fit.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        mapping: LeRobotMapping,
+        mapping: LeRobotMapping | None,
         contract: EmbodimentContract,
         annotations: str | Path = "",
     ):
+        mapping = own_mapping(folder, contract) if mapping is None else mapping
         self.info, self.mapping, self.contract = read_info(folder), mapping, contract
+        kept = Path(folder) / "meta" / ANNOTATIONS_FILE
+        annotations = annotations or (kept if kept.is_file() else "")
         if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
             raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
         wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
@@ -97,8 +125,10 @@ class LeRobotEpisodes:
                 f"{', '.join(self.info.features)}"
             )
         labels = _labels_by_episode(annotations) if annotations else {}
+        read = functools.lru_cache(maxsize=1)(read_table)
         self._tracks = [
-            _read_track(self.info, episode, mapping, contract) for episode in self.info.episodes
+            _read_track(self.info, episode, mapping, contract, read)
+            for episode in self.info.episodes
         ]
         for track in self._tracks:
             track.labels = labels.get(str(track.episode.index))
@@ -108,6 +138,11 @@ class LeRobotEpisodes:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """For each episode, the index of the first frame after it."""
+        return self._starts[1:].copy()
 
     def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
         """One frame. Raises DatasetError where an image can't be read."""
@@ -121,7 +156,7 @@ class LeRobotEpisodes:
             },
             state=track.states[row],
             actions=chunk_with_padding(track.actions, row, self.contract.horizon),
-            instruction=track.episode.instruction,
+            instruction=track.instructions[row],
             motion=None if labels is None else labels.motion(frame),
             annotation=None if labels is None else labels.annotation,
             source=f"{self.info.folder}, episode {track.episode.index}, frame {frame}",
@@ -189,10 +224,15 @@ def chunk_with_padding(actions: np.ndarray, start: int, horizon: int) -> np.ndar
 
 
 def _read_track(
-    info: DatasetInfo, episode: Episode, mapping: LeRobotMapping, contract: EmbodimentContract
+    info: DatasetInfo,
+    episode: Episode,
+    mapping: LeRobotMapping,
+    contract: EmbodimentContract,
+    read: Callable[[Path, tuple[str, ...]], Any],
 ) -> _Track:
+    """One episode. read: gives columns of a file, and keeps them for the next of its episodes."""
     where = f"{episode.data}, episode {episode.index}"
-    table = read_table(episode.data, [mapping.state, mapping.action])
+    table = read(episode.data, (mapping.state, mapping.action))
     rows = table.slice(episode.first_row, episode.length)
     if len(rows) != episode.length:
         raise DatasetError(f"{where}: {len(rows)} of {episode.length} rows; fetch the file again")
@@ -209,7 +249,23 @@ def _read_track(
     frames = np.arange(episode.length)[kept]
     if not len(frames):
         raise DatasetError(f"{where} is too short: {episode.length} frames")
-    return _Track(episode, states[kept], actions[kept], frames=frames)
+    instructions = _instructions(info, episode)[kept]
+    return _Track(episode, states[kept], actions[kept], instructions, frames=frames)
+
+
+def _instructions(info: DatasetInfo, episode: Episode) -> list[str]:
+    """The instruction of each frame."""
+    if len(episode.tasks) < 2 or "task_index" not in info.features:
+        return [episode.instruction] * episode.length
+    tasks = read_tasks(info.folder)
+    rows = read_table(episode.data, ["task_index"]).slice(episode.first_row, episode.length)
+    indices = rows.column("task_index").to_pylist()
+    if unknown := set(indices) - tasks.keys():
+        raise DatasetError(
+            f"{episode.data}, episode {episode.index}: task {min(unknown)} is not in {info.folder}"
+            "/meta"
+        )
+    return [tasks[index] for index in indices]
 
 
 def _columns(

@@ -6,6 +6,7 @@ Versions 2.1 (a parquet and a video file per episode) and 3.0 (many episodes to 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from vla.data.frames import DatasetError
 class Episode:
     """One episode.
 
-    data, first_row: its rows are these of a parquet file. videos: by feature, the file and the time
-    in it at which the episode begins [s].
+    instruction: the first of its tasks. data, first_row: its rows are these of a parquet file.
+    videos: by feature, the file and the time in it at which the episode begins [s]. tasks: all that
+    it is made of.
     """
 
     index: int
@@ -29,6 +31,7 @@ class Episode:
     data: Path
     first_row: int
     videos: dict[str, tuple[Path, float]]
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ def read_info(folder: str | Path) -> DatasetInfo:
     return DatasetInfo(folder, fps, features, episodes)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> Any:
+def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
     """A parquet file, or some of its columns. Raises DatasetError that names file and column."""
     try:
-        return parquet.read_table(path, columns=columns)
+        return parquet.read_table(path, columns=None if columns is None else list(columns))
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{path} cannot be read ({error}); fetch it again") from error
 
@@ -85,8 +88,8 @@ def _episodes_v2(folder: Path, info: dict) -> list[Episode]:
             key: (folder / info["video_path"].format(video_key=key, **names), 0.0) for key in keys
         }
         data = folder / info["data_path"].format(**names)
-        instruction = str((entry.get("tasks") or [""])[0])
-        episodes.append(Episode(index, int(entry["length"]), instruction, data, 0, videos))
+        tasks = _tasks_of(entry)
+        episodes.append(Episode(index, int(entry["length"]), tasks[0], data, 0, videos, tasks))
     return episodes
 
 
@@ -111,17 +114,43 @@ def _episodes_v3(folder: Path, info: dict) -> list[Episode]:
                 }
                 begins = float(entry[f"videos/{key}/from_timestamp"])
                 videos[key] = folder / info["video_path"].format(**names), begins
+            tasks = _tasks_of(entry)
             episodes.append(
                 Episode(
                     int(entry["episode_index"]),
                     int(entry["length"]),
-                    str((entry.get("tasks") or [""])[0]),
+                    tasks[0],
                     data,
                     start - first_rows[data],
                     videos,
+                    tasks,
                 )
             )
     return episodes
+
+
+def _tasks_of(entry: dict) -> tuple[str, ...]:
+    return tuple(str(task) for task in entry.get("tasks") or [""])
+
+
+def read_tasks(folder: str | Path) -> dict[int, str]:
+    """The instructions of a data set by their index. Raises DatasetError where they can't be read."""
+    meta = Path(folder) / "meta"
+    try:
+        if (meta / "tasks.parquet").is_file():
+            columns = read_table(meta / "tasks.parquet").to_pydict()
+            indices = columns.pop("task_index")
+            # The texts are the index of a pandas table, which has a name or has none.
+            (texts,) = columns.values()
+            return {int(i): str(text) for i, text in zip(indices, texts, strict=True)}
+        lines = _read_json_lines(meta / "tasks.jsonl")
+        return {int(line["task_index"]): str(line["task"]) for line in lines}
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"the tasks in {meta} are not as LeRobot writes them: {error!r}") from (
+            error
+        )
 
 
 def _read_json(path: Path) -> dict:

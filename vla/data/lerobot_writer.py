@@ -38,6 +38,7 @@ from vla.data.episode_files import (
     EpisodeImages,
 )
 from vla.data.frames import DatasetError
+from vla.data.lerobot import CONTRACT_FILE
 from vla.data.lerobot_statistics import FeatureStatistics, PixelStatistics
 from vla.data.normalization import SMALLEST_SPANS, from_summary, wrap_angles, write_norm_stats
 from vla.data.statistics import RunningStatistics
@@ -45,7 +46,7 @@ from vla.data.video import VideoJoiner
 
 STATE, ACTION = "observation.state", "action"
 STORAGES = (VIDEO, STORED)
-CONTRACT_FILE, NORM_STATS_FILE = "contract.yaml", "norm_stats.json"
+NORM_STATS_FILE = "norm_stats.json"
 CHUNK_FILES = 1000
 MEGABYTE = 1_000_000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -77,7 +77,7 @@ def open_robot(
         shards = read_dataset(entry.path, contract)
         return SimulatedDemonstrations(shards, contract, views, entry.annotations == TRUTH)
     if entry.kind == "lerobot":
-        mapping = read_mapping(given_or_shared(entry.mapping))
+        mapping = read_mapping(given_or_shared(entry.mapping)) if entry.mapping else None
         return LeRobotEpisodes(entry.path, mapping, contract, entry.annotations)
     if entry.kind == "bags":
         return BagEpisodes(entry.path, contract, entry.annotations)
