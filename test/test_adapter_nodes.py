@@ -212,6 +212,8 @@ def test_a_node_takes_it_when_inactive_or_with_its_checkpoint(bench, policy):
     # The controller had it dropped, and gives that to the node which is back.
     bench.wait(lambda: load(bench, "", "reasoning/revert_adapter").success, "the model")
     assert graph.transition("reasoning", "activate")
+    back = {"state": "active", "checkpoint": policy.base_id}.items()
+    graph.wait_diagnostic("reasoning", lambda s: back <= {v.key: v.value for v in s.values}.items())
     wait_results(bench, bench.robot.status.instruction_id, policy.base_id)
 
 
@@ -249,7 +251,8 @@ def test_a_node_that_dies_meanwhile_leaves_all_as_it_was_and_is_given_it_again(b
     graph.processes.remove(expert)
     assert not answer.success and "action_expert: it died" in answer.message
     assert answer.checkpoint_id == policy.first_id in answer.message
-    assert "action_expert" in robot.wait_hold(HoldReason.STALE_CHUNK).message
+    status = robot.wait_state(State.WAITING)
+    assert "action_expert" in status.message and "gone" in status.message
     assert graph.diagnostic("reasoning")["checkpoint"] == policy.first_id
     answer = load(bench, policy.second)
     assert not answer.success and "action_expert is not there" in answer.message

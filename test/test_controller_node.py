@@ -20,7 +20,7 @@ from played_robot import (
 )
 from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
-from vla_ros.srv import SetInstruction
+from vla_ros.srv import LoadAdapter, SetInstruction
 
 from vla.control.session import HoldReason, Outcome, State
 from vla.sim import panda
@@ -311,3 +311,12 @@ def test_shipped_parameters_are_the_defaults_that_evaluation_in_process_uses():
     defaults = {setting.name: setting.default for setting in Controller.SETTINGS}
     assert set(parameters) == set(defaults) - {"contract"}
     assert parameters == {name: defaults[name] for name in parameters}
+
+
+def test_no_adapter_is_loaded_without_model_nodes(moving):
+    request = LoadAdapter.Request(path="/nowhere")
+    answer = moving.graph.call(LoadAdapter, "vla/load_adapter", request)
+    assert not answer.success
+    assert "reasoning and action_expert are not there: start the model nodes" in answer.message
+    moving.assert_moving()
+    assert moving.wait_state(State.EXECUTING).instruction == "pick the red block"
