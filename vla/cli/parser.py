@@ -11,10 +11,34 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vla.cli import convert, data, demo, evaluate, info, launch, record, scenes, talk, train
+from vla.cli import (
+    adapter,
+    convert,
+    data,
+    demo,
+    evaluate,
+    info,
+    launch,
+    record,
+    scenes,
+    talk,
+    train,
+)
 from vla.cli.errors import CommandError
 
-COMMAND_MODULES = (demo, launch, talk, record, scenes, data, train, evaluate, convert, info)
+COMMAND_MODULES = (
+    demo,
+    launch,
+    talk,
+    record,
+    scenes,
+    data,
+    train,
+    adapter,
+    evaluate,
+    convert,
+    info,
+)
 
 DESCRIPTION = """\
 Vision-language-action policies on ROS 2 robots.
