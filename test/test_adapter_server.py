@@ -1,0 +1,120 @@
+"""The controller loads adapters; the test plays the model nodes and what goes wrong in them."""
+
+import pytest
+from node_harness import Graph
+from played_robot import CONTRACT_PATH, PlayedRobot
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
+from vla_ros.srv import LoadAdapter
+
+from vla.control.session import HoldReason, State
+
+pytestmark = pytest.mark.nodes
+
+BASE, NEW = "0123456789ab", "0123456789ab+cdef01234567"
+
+
+class Halves:
+    """Both model nodes' services. Each answers with (success, checkpoint_id), or never for None."""
+
+    def __init__(self, node):
+        self.answers = {}
+        self.asked = []
+        group = ReentrantCallbackGroup()
+        for half in ("reasoning", "action_expert"):
+            for action in ("load", "revert"):
+                name = f"{half}/{action}_adapter"
+
+                async def answer(request, response, name=name):
+                    self.asked.append((name, request.path))
+                    if self.answers[name] is None:
+                        await Future()
+                    response.success, response.checkpoint_id = self.answers[name]
+                    response.message = "done" if response.success else "the disk is broken"
+                    return response
+
+                node.create_service(LoadAdapter, name, answer, callback_group=group)
+
+    def play(self, reasoning, action_expert, reasoning_back=None, action_expert_back=None):
+        self.asked.clear()
+        self.answers = {
+            "reasoning/load_adapter": reasoning,
+            "action_expert/load_adapter": action_expert,
+            "reasoning/revert_adapter": reasoning_back,
+            "action_expert/revert_adapter": action_expert_back,
+        }
+
+
+@pytest.fixture(scope="module")
+def robot():
+    with Graph() as graph:
+        graph.start("controller", contract=str(CONTRACT_PATH), load_timeout=0.5)
+        graph.wait_state("controller", "active")
+        robot = PlayedRobot(graph)
+        robot.halves = Halves(graph.node)
+        yield robot
+
+
+@pytest.fixture
+def moving(robot):
+    """Moving, with the base checkpoint in both halves."""
+    robot.restore()
+    robot.halves.play((True, BASE), (True, BASE))
+    answer = load(robot, "")
+    assert answer.success and answer.checkpoint_id == BASE, answer.message
+    robot.chunk_changes = {"checkpoint_id": BASE}
+    robot.instruct()
+    robot.wait_state(State.EXECUTING)
+    return robot
+
+
+def load(robot, path):
+    return robot.graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request(path=path))
+
+
+def test_one_half_goes_back_when_the_other_one_fails(moving):
+    moving.halves.play((True, NEW), (False, BASE), reasoning_back=(True, BASE))
+    answer = load(moving, "/new")
+    assert not answer.success and answer.checkpoint_id == BASE
+    assert "action_expert: the disk is broken; what was loaded before stays" in answer.message
+    assert sorted(moving.halves.asked) == [
+        ("action_expert/load_adapter", "/new"),
+        ("reasoning/load_adapter", "/new"),
+        ("reasoning/revert_adapter", ""),
+    ]
+    moving.wait_state(State.EXECUTING)
+
+
+def test_halves_that_loaded_different_files_go_back(moving):
+    moving.halves.play((True, NEW), (True, BASE + "+9"), (True, BASE), (True, BASE))
+    answer = load(moving, "/new")
+    assert not answer.success and answer.checkpoint_id == BASE
+    assert f"reasoning has {NEW} and action_expert has {BASE}+9" in answer.message
+    moving.wait_state(State.EXECUTING)
+
+
+@pytest.mark.parametrize(
+    ("expert", "reasoning_back", "says"),
+    [
+        ((False, BASE), (False, NEW), f"reasoning has {NEW} and action_expert has {BASE}"),
+        ((False, BASE), None, "nobody knows which weights reasoning has"),
+        (None, (True, BASE), "nobody knows which weights action_expert has"),
+    ],
+)
+def test_the_arm_holds_until_both_halves_agree_again(moving, expert, reasoning_back, says):
+    moving.halves.play((True, NEW), expert, reasoning_back)
+    answer = load(moving, "/new")
+    assert not answer.success and says in answer.message and "vla adapter drop" in answer.message
+    assert moving.wait_hold(HoldReason.LOADING).message == answer.message
+    moving.assert_still()
+    # Neither a stop nor another instruction ends it.
+    moving.trigger("vla/stop")
+    moving.wait_state(State.STOPPED)
+    moving.trigger("vla/resume")
+    moving.wait_hold(HoldReason.LOADING)
+    moving.halves.play((True, NEW), (True, NEW))
+    assert load(moving, "/new").checkpoint_id == NEW
+    # Chunks of the weights before are still refused.
+    assert moving.wait_hold(HoldReason.CONTRACT_MISMATCH).chunks_rejected > 0
+    moving.chunk_changes = {"checkpoint_id": NEW}
+    moving.wait_state(State.EXECUTING)
