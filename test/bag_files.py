@@ -53,10 +53,13 @@ def write_demonstration(
     custom: dict[str, str] | None = None,
     frame: str = "",
     instructions: tuple[tuple[float, str, str], ...] = (),
+    delays: dict[str, int] | None = None,
+    bad_pose_at: float = -1.0,
 ) -> Path:
     """Images at 20 Hz, joints and poses at 100 Hz. silent: seconds without messages, by topic.
 
-    instructions: second, text and mode of those that are given on the way.
+    instructions: second, text and mode of those that are given on the way. delays: of a topic's
+    measurements [ms]. bad_pose_at: second at which the pose is not finite.
     """
     custom = {
         "contract": yaml.safe_dump(contract.to_dict()),
@@ -68,6 +71,10 @@ def write_demonstration(
     def put(topic: str, milliseconds: int, message) -> None:
         begin, end = (silent or {}).get(topic, (0, 0))
         if not begin <= milliseconds / 1000 < end:
+            milliseconds += (delays or {}).get(topic.removesuffix("/compressed"), 0)
+            if topic != "vla/instruction":
+                stamp = BEGIN + milliseconds * MILLISECOND
+                message.header.stamp = nanoseconds_to_stamp(stamp)
             messages.append((milliseconds, topic, message))
 
     fingers = contract.finger_joint_names
@@ -82,6 +89,8 @@ def write_demonstration(
         joints.header.stamp = stamp
         put(contract.joint_states_topic, milliseconds, joints)
         pose = PoseStamped(pose=arrays_to_pose(position(time), from_rotation_vector(TURN * time)))
+        if time == bad_pose_at:
+            pose.pose.position.z = float("nan")
         pose.header.stamp, pose.header.frame_id = stamp, frame or contract.base_frame
         put(contract.end_effector_pose_topic, milliseconds, pose)
         for camera in contract.cameras if milliseconds % 50 == 0 else ():

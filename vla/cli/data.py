@@ -12,6 +12,7 @@ Turn recorded episodes into data sets, annotate them, and play data sets back.
 examples:
   vla data convert output/bags datasets/mine      rosbag2 episodes to a LeRobot data set
   vla data annotate datasets/mine --truth         what the robot could be asked, in words
+  vla data export datasets/mine output/replay     back to bags, for RViz or Foxglove
 """
 COMMAND_MODULES = (data_convert, data_annotate)
 

@@ -134,7 +134,7 @@ def _tasks_of(entry: dict) -> tuple[str, ...]:
 
 
 def read_tasks(folder: str | Path) -> dict[int, str]:
-    """The instructions of a data set by their index. Raises DatasetError where they can't be read."""
+    """The instructions by their index. Raises DatasetError where they can't be read."""
     meta = Path(folder) / "meta"
     try:
         if (meta / "tasks.parquet").is_file():

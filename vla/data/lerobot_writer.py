@@ -16,9 +16,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -175,10 +176,11 @@ class LeRobotWriter:
         shutil.rmtree(episode.folder)
         return index
 
-    def finish(self) -> None:
+    def finish(self, texts: Mapping[str, str] = MappingProxyType({})) -> None:
         """Writes what describes the data set, and puts it in its place.
 
-        Raises DatasetError where no episode was added; then there is no data set.
+        texts: further files in meta/, by name. Raises DatasetError where no episode was added; then
+        there is no data set.
         """
         if not self.episodes:
             self.abandon()
@@ -205,6 +207,8 @@ class LeRobotWriter:
             for vector, running in self._norm.items()
         }
         write_norm_stats(stats, meta / NORM_STATS_FILE)
+        for name, text in texts.items():
+            (meta / name).write_text(text)
         (self.temporary / "lock").unlink()
         os.rename(self.temporary, self.folder)
         self._lock.close()

@@ -1,12 +1,13 @@
 """ROS message definitions without ROS: find them, hash them, and decode CDR bytes with them.
 
 A bag must describe its own messages, so that it can be read years later on a machine without ROS.
-The definitions come from the `.msg` files that every ROS package installs, and from the ones that
-come with `rosbags` where a package is not installed.
+The definitions come from the `.msg` files that every ROS package installs, and where a package is
+not installed from the ones that come with `rosbags`, or with this package.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from vla.resources import PACKAGE, shared_file
 
 SEPARATOR = "=" * 80
 
@@ -85,6 +88,9 @@ def _find_text(name: str, folders: tuple[Path, ...]) -> str:
         path = folder / package / "msg" / f"{short}.msg"
         if path.is_file():
             return path.read_text()
+    if package == PACKAGE:
+        with contextlib.suppress(FileNotFoundError):
+            return shared_file(f"msg/{short}.msg").read_text()
     store = get_typestore(Stores.ROS2_JAZZY)
     if name in store.fielddefs:
         return store.generate_msgdef(name, ros_version=2)[0].split(SEPARATOR)[0]

@@ -103,7 +103,8 @@ class VideoWriter:
     def close(self) -> None:
         """Writes what is left and closes the file."""
         try:
-            self._container.mux(self._stream.encode())
+            if self._frames:
+                self._container.mux(self._stream.encode())
         finally:
             self._container.close()
 
