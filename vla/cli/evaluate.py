@@ -37,6 +37,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--checkpoint", default=DEFAULT_CHECKPOINT, help=f"folder ({DEFAULT_CHECKPOINT})"
     )
+    parser.add_argument("--adapter", default="", help="folder of an adapter to load into it")
     parser.add_argument(
         "--family",
         action="append",
@@ -82,6 +83,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         return _ask_questions(arguments)
     from tqdm import tqdm
 
+    from vla.adapter import adapted_id, open_adapter
     from vla.checkpoint import open_checkpoint
     from vla.evaluation.benchmark import (
         EvaluationError,
@@ -109,7 +111,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     )
     recorder = _VideoRecorder(arguments.video) if arguments.video else None
     try:
-        checkpoint_id = open_checkpoint(folder).checkpoint_id
+        adapter = open_adapter(arguments.adapter) if arguments.adapter else None
+        checkpoint_id = adapted_id(open_checkpoint(folder), adapter)
         with tqdm(total=len(families) * len(seeds), unit="episode") as progress:
             results = evaluate(
                 folder,
@@ -119,6 +122,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
                 arguments.device,
                 lambda result: progress.update(),
                 recorder.add if recorder else None,
+                arguments.adapter,
             )
     except (CheckpointError, EvaluationError) as error:
         raise CommandError(str(error)) from error
@@ -149,7 +153,8 @@ def _ask_questions(arguments: argparse.Namespace) -> int:
         raise CommandError(f"--questions takes a number from 1 on, got {arguments.questions}")
     first = _seeds(arguments.seeds)[0]
     try:
-        reasoner = Reasoner.from_pretrained(given_or_shared(arguments.checkpoint), arguments.device)
+        folder = given_or_shared(arguments.checkpoint)
+        reasoner = Reasoner.from_pretrained(folder, arguments.device, arguments.adapter)
         with tqdm(total=arguments.questions * len(QUESTION_KINDS), unit="question") as progress:
             asked = evaluate_questions(
                 reasoner,

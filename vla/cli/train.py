@@ -63,11 +63,29 @@ def add_parser(subparsers) -> None:
     demonstrate.set_defaults(run=run_demonstrate)
 
 
-def _read(path: str, overrides: list[str] = ()):
-    """The configuration with NAME=VALUE overrides, read as YAML."""
-    from dataclasses import asdict
+def overridden(values: dict, overrides: list[str]) -> dict:
+    """A configuration's entries with NAME=VALUE overrides, read as YAML; mappings are merged.
 
+    Raises CheckpointError where one is not of that form.
+    """
     import yaml
+
+    from vla.models.config import CheckpointError
+
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator:
+            raise CheckpointError(f"--set takes NAME=VALUE, got '{override}'")
+        value = yaml.safe_load(text)
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            value = values[name] | value
+        values[name] = value
+    return values
+
+
+def _read(path: str, overrides: list[str] = ()):
+    """The configuration of a file, with overrides."""
+    from dataclasses import asdict
 
     from vla.models.config import CheckpointError, from_dict
     from vla.resources import given_or_shared
@@ -75,15 +93,7 @@ def _read(path: str, overrides: list[str] = ()):
 
     try:
         values = asdict(read_train_config(given_or_shared(path)))
-        for override in overrides:
-            name, separator, text = override.partition("=")
-            if not separator:
-                raise CheckpointError(f"--set takes NAME=VALUE, got '{override}'")
-            value = yaml.safe_load(text)
-            if isinstance(value, dict) and isinstance(values.get(name), dict):
-                value = values[name] | value
-            values[name] = value
-        return from_dict(TrainConfig, values, "--set")
+        return from_dict(TrainConfig, overridden(values, overrides), "--set")
     except CheckpointError as error:
         raise CommandError(str(error)) from error
 
@@ -173,10 +183,12 @@ def run_train(arguments: argparse.Namespace) -> int:
     try:
         for config in configs:
             check_train_config(config)
+            if config.stage == "adapt":
+                raise CommandError("stage 'adapt' is trained by 'vla finetune'")
         for path, config in zip(arguments.config, configs, strict=True):
             print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
             contract = _contract(config)
-            _make_simulated_data(config, contract)
+            make_simulated_data(config, contract)
             checkpoint = _train_with_corrections(config, contract, arguments.device)
     except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
         raise CommandError(str(error)) from error
@@ -184,7 +196,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _make_simulated_data(config, contract) -> None:
+def make_simulated_data(config, contract) -> None:
+    """Makes what a configuration asks for in simulation and is not there yet."""
     for entry in config.robot:
         if entry.kind == "simulated":
             _demonstrate(contract, config.demonstrations, entry.path, None)

@@ -135,6 +135,7 @@ def evaluate(
     device: str = "cpu",
     on_result: Callable[[SeedResult], None] | None = None,
     on_step: Callable[[TableTopSimulator], None] | None = None,
+    adapter: str | Path = "",
 ) -> list[SeedResult]:
     """Runs a checkpoint on every family and seed, or further seeds, see worded_scenes.
 
@@ -142,8 +143,8 @@ def evaluate(
     """
     if settings.wording not in WORDINGS:
         raise EvaluationError(f"unknown wording '{settings.wording}'; known: {', '.join(WORDINGS)}")
-    reasoner = Reasoner.from_pretrained(checkpoint, device)
-    action_model = ActionModel.from_pretrained(checkpoint, device)
+    reasoner = Reasoner.from_pretrained(checkpoint, device, adapter)
+    action_model = ActionModel.from_pretrained(checkpoint, device, adapter)
     contract = action_model.contract
     simulator = TableTopSimulator(contract.cameras[0].width)
     controller = ArmController(ArmControllerConfig(), contract)

@@ -64,6 +64,13 @@ class SimulatedDemonstrations:
         first = int(np.searchsorted(shard.episode, episode))
         return annotate(shard.episodes[episode], generator, float(shard.drawer_opening[first]))
 
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Frames [E] up to and with each episode, in order."""
+        ends = [start + np.flatnonzero(np.diff(shard.episode, append=-1)) + 1
+                for start, shard in zip(self._starts, self.shards, strict=False)]  # fmt: skip
+        return np.concatenate(ends)
+
     def states(self) -> np.ndarray:
         """States [N, S]."""
         return np.concatenate([shard.state for shard in self.shards])

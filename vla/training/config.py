@@ -7,12 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from vla.models.config import CheckpointError, LoraConfig, from_dict
+from vla.models.config import AdapterConfig, CheckpointError, LoraConfig, from_dict
 from vla.sim.demonstrations import DemonstrationConfig
 from vla.sim.scenes import SceneConfig
 from vla.training.corrections import CorrectionConfig
 
-STAGES = ("pretrain", "action", "instruct")
+STAGES = ("pretrain", "action", "instruct", "adapt")
 
 
 @dataclass
@@ -92,13 +92,14 @@ class TrainConfig:
     stage: "pretrain" trains the vision-language model on conversations; "action" the action expert,
     one LoRA expert and the action queries, on robot data; "instruct" two LoRA experts, their gate
     and the queries, on annotated robot data and conversations in turn, through the action expert,
-    which is frozen. preset: of the model. lora: of its language model. contract: embodiment
-    contract, the path of a file or the name of a shipped one. backbone, backbone_source: kind and
-    Hugging Face id or folder of a released vision-language model that takes the place of the
-    preset's. initialize_from: checkpoint folder that a new run starts from, whose LoRA experts go
-    to the experts of those names; without either the weights are random. robot, conversations:
-    data. scenes, demonstrations, corrections: what is made in simulation. output: folder of the
-    run.
+    which is frozen; "adapt" an adapter beside both halves, which are frozen (vla finetune). preset:
+    of the model. lora: of its language model; with "adapt" that of the start. adapter: with
+    "adapt". contract: embodiment contract, the path of a file or the name of a shipped one.
+    backbone, backbone_source: kind and Hugging Face id or folder of a released vision-language
+    model that takes the place of the preset's. initialize_from: checkpoint folder that a new run
+    starts from, whose LoRA experts go to the experts of those names; without either the weights are
+    random. robot, conversations: data. scenes, demonstrations, corrections: what is made in
+    simulation. output: folder of the run.
 
     steps: of the optimiser. batch_size: frames, conversation_batch_size: conversations, of a step
     on one process. flow_samples: noise draws per chunk. learning_rate: peak, reached after
@@ -114,6 +115,7 @@ class TrainConfig:
     stage: str = "action"
     preset: str = "nano"
     lora: LoraConfig = field(default_factory=LoraConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     contract: str = "config/contracts/sim_panda.yaml"
     backbone: str = ""
     backbone_source: str = ""
@@ -163,6 +165,10 @@ def check_train_config(config: TrainConfig) -> None:
             raise CheckpointError("stage 'pretrain' needs conversations and their batch size")
         if config.lora.experts:
             raise CheckpointError("stage 'pretrain' trains no LoRA experts: leave lora.experts out")
+        return
+    if config.stage == "adapt":
+        if not config.initialize_from:
+            raise CheckpointError("stage 'adapt' needs initialize_from, the checkpoint to adapt")
         return
     if not (config.robot and config.batch_size):
         raise CheckpointError(f"stage '{config.stage}' needs robot data and a batch size")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vla.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.contract import EmbodimentContract
 from vla.interrupts import deferred_interrupts
+from vla.models.adapter import insert_adapter
 from vla.models.backbones.pretrained import backbone_config, load_pretrained
 from vla.models.config import CheckpointError, InstructVLAConfig
 from vla.models.presets import preset
@@ -74,7 +75,8 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> InstructVLACo
         base = preset(config.preset)
         if config.backbone:
             base = replace(base, backbone=backbone_config(config.backbone, config.backbone_source))
-    return replace(copy.deepcopy(base), lora=config.lora)
+    lora = base.lora if config.stage == "adapt" else config.lora
+    return replace(copy.deepcopy(base), lora=lora)
 
 
 class Trainer:
@@ -104,6 +106,8 @@ class Trainer:
         elif config.backbone:
             load_pretrained(model.reasoning.backbone, config.backbone_source)
             model.reasoning.start_queries()
+        if config.stage == "adapt":
+            insert_adapter(model, config.adapter)
         freeze_for(model, config.stage)
         if config.checkpoint_activations:
             model.reasoning.backbone.checkpoint_activations()
@@ -182,8 +186,11 @@ class Trainer:
         return total, figures
 
     @torch.no_grad()
-    def validate(self, batches: BatchMaker) -> dict[str, float]:
-        """Mean figures of the weights that would be exported, on the same batches each time."""
+    def validate(self, batches: BatchMaker, title: str = "validation") -> dict[str, float]:
+        """Mean figures of the weights that would be exported, on the same batches each time.
+
+        title: what the figures' names begin with.
+        """
         trained = self._trained()
         current = [parameter.detach().clone() for parameter in trained] if self.average else []
         if self.average:
@@ -197,7 +204,7 @@ class Trainer:
                 batch = getattr(step, name)
                 figures = self._losses(batch)[1] if batch is not None else {}
                 for key, value in figures.items():
-                    rows.setdefault(f"validation/{name}/{key}", []).append(value)
+                    rows.setdefault(f"{title}/{name}/{key}", []).append(value)
         if self.average:
             torch._foreach_copy_(trained, current)
         return {name: sum(values) / len(values) for name, values in rows.items()}
@@ -210,6 +217,8 @@ class Trainer:
             state[name] = value.full_tensor() if isinstance(value, DTensor) else value
         if self.config.stage == "pretrain":
             state = {name: value for name, value in state.items() if name.startswith("reasoning.")}
+        if self.config.stage == "adapt":
+            state = {name: state[name] for name in names}
         return state
 
 
@@ -220,12 +229,15 @@ def train(
     device: str = "cpu",
     until: int | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_validation: Callable[[Trainer, dict[str, float]], bool] | None = None,
 ) -> Path:
     """Trains, or continues, a run and returns the folder of its exported checkpoint.
 
     until: step to end at, where another part of the run follows; by default the configuration's
-    last. on_step(step, figures) is called after each step. Ctrl-C saves and ends it, with
-    KeyboardInterrupt, once the step under way is done.
+    last. on_step(step, figures) is called after each step; on_validation(trainer, figures) before
+    the first step and after each validation, and what it returns true ends the run. Ctrl-C saves
+    and ends it, with KeyboardInterrupt, once the step under way is done. Stage "adapt" exports
+    nothing: vla.training.finetune keeps the best of its adapters.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -242,6 +254,9 @@ def train(
     arguments = (tokenizer, robots, model, config, process)
     batches = BatchMaker(data.robot, data.conversations, *arguments)
     held_out = BatchMaker(data.held_out_robot, data.held_out_conversations, *arguments, True)
+    replay = None
+    if data.held_out_replay is not None:
+        replay = BatchMaker(data.held_out_replay, None, *arguments, True)
     last = config.steps if until is None else min(until, config.steps)
     loader = DataLoader(
         batches,
@@ -261,6 +276,8 @@ def train(
         if main:
             _note_time(output, trainer.step, time.monotonic() - started)
         save_state(trainer, output)
+        if config.stage == "adapt":
+            return
         weights = trainer.weights()
         if main:
             folder = output / "checkpoint"
@@ -272,8 +289,15 @@ def train(
             for name, value in figures.items():
                 writer.add_scalar(name, value, trainer.step)
 
+    def validate() -> dict[str, float]:
+        figures = trainer.validate(held_out)
+        return figures | (trainer.validate(replay, "replay") if replay is not None else {})
+
+    if on_validation is not None and trainer.step == 0:
+        on_validation(trainer, validate())
     # A step that is cut in two leaves weights and averages that do not belong together.
     with deferred_interrupts() as interrupts:
+        ended = False
         for batch in loader:
             figures = trainer.train_step(batch)
             progress.update()
@@ -284,20 +308,23 @@ def train(
                 )
             due = config.validate_every and trainer.step % config.validate_every == 0
             if due and (data.held_out_robot or data.held_out_conversations):
-                figures |= trainer.validate(held_out)
+                figures |= validate()
+                ended = on_validation is not None and on_validation(trainer, figures)
             if due or trainer.step % config.log_every == 0:
                 shown = {name: value for name, value in figures.items() if "/" in name}
                 progress.set_postfix(
                     {k: f"{v:.3g}" for k, v in shown.items() if "norm" not in k}, refresh=False
                 )
                 log(figures)
-            if trainer.step % config.save_every == 0 or trainer.step == last:
+            if trainer.step % config.save_every == 0 or trainer.step == last or ended:
                 save()
             if on_step is not None:
                 on_step(trainer.step, figures)
             if interrupts:
                 save()
                 raise KeyboardInterrupt
+            if ended:
+                break
     progress.close()
     if writer is not None:
         writer.close()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vla.checkpoint import Checkpoint, read_weights
+from vla.models.adapter import adapter_layers, is_adapter_weight
 from vla.models.config import CheckpointError, LoraConfig
 from vla.models.vision_language_action import InstructVLA
 
@@ -30,12 +31,19 @@ def is_trained(name: str, stage: str) -> bool:
 
 def freeze_for(model: InstructVLA, stage: str) -> None:
     """Leaves gradients to what the stage trains; what is frozen already for good stays so."""
+    layers = adapter_layers(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and is_trained(name, stage))
+        trained = is_adapter_weight(name, layers) if layers else is_trained(name, stage)
+        parameter.requires_grad_(parameter.requires_grad and trained)
 
 
 def training_mode(model: nn.Module, stage: str) -> None:
     """Dropout in what is trained; the frozen action expert of stage "instruct" stays as it acts."""
+    if stage == "adapt":
+        model.eval()
+        for layer in adapter_layers(model).values():
+            layer.dropout.train()
+        return
     model.train()
     if stage == "instruct":
         for name, module in model.named_modules():

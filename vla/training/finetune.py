@@ -1,0 +1,281 @@
+"""Few-shot fine-tuning: an adapter from ten to fifty demonstrations, and what it cost the rest.
+
+New frames and frames of the base's own data are trained on in turn (replay), so that old skills and
+language stay. Whole episodes of the new data are held out; the adapter that does best on them is
+kept, and the run ends when it has not improved for a while.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from vla.adapter import CARD, DESCRIPTION, save_adapter
+from vla.checkpoint import Checkpoint, open_checkpoint
+from vla.contract import EmbodimentContract
+from vla.data.frames import DatasetError
+from vla.data.sample import RobotDataset
+from vla.models.config import CheckpointError, from_dict
+from vla.training.batches import Mixture
+from vla.training.config import TrainConfig
+from vla.training.data import Part, TrainingData, split
+from vla.training.loop import Trainer, train
+
+HISTORY = "validations.json"
+CANDIDATES = "candidates"
+ADAPTER = "adapter"
+# What decides which adapter is kept: the flow loss on held-out episodes of the new data.
+JUDGED_BY = "validation/robot/flow"
+REPLAY_HELD_OUT = 0.03
+
+
+@dataclass
+class FinetuneConfig:
+    """How an adapter is trained.
+
+    replay_share: of frames that are the base's own data. held_out_share: of the new episodes that
+    are validated on, at least one. patience: validations without improvement after which the run
+    ends. train: the run; its robot and conversations are the replay, its steps are chosen by the
+    number of episodes where they are 0.
+    """
+
+    replay_share: float = 0.5
+    held_out_share: float = 0.1
+    patience: int = 5
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(stage="adapt", steps=0))
+
+
+def read_finetune_config(path: str | Path) -> FinetuneConfig:
+    """Reads a YAML file. Raises CheckpointError that names an unknown or unreadable entry."""
+    try:
+        values = yaml.safe_load(Path(path).read_text()) or {}
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{path} is not valid YAML: {error}") from error
+    if isinstance(values, dict) and isinstance(values.get("train"), dict):
+        values["train"].setdefault("steps", 0)
+        values["train"].setdefault("stage", "adapt")
+    return from_dict(FinetuneConfig, values, str(path))
+
+
+def steps_for(episodes: int) -> int:
+    """Optimiser steps for so many demonstrations: 900 for ten, 1200 for twenty, 2100 for fifty.
+
+    The most that pays; early stopping ends a run that needs fewer.
+    """
+    return int(np.clip(600 + 30 * episodes, 700, 3000))
+
+
+def few_shot_data(
+    new: list[RobotDataset], replay: TrainingData, config: FinetuneConfig
+) -> tuple[TrainingData, dict[str, int]]:
+    """The new episodes with the replay beside them, and the counts that a report names.
+
+    new: data sets with `episode_ends`, the last episodes of each are held out. replay: kept and
+    held-out parts of the base's data, either may be missing. Raises DatasetError where there are
+    fewer than two episodes.
+    """
+    kept, held, episodes, held_episodes = [], [], 0, 0
+    for dataset in new:
+        ends = dataset.episode_ends
+        out = max(1, round(config.held_out_share * len(ends)))
+        if len(ends) < 2:
+            raise DatasetError(
+                f"{len(ends)} episode in the data: give two or more, one is held out to validate on"
+            )
+        border = int(ends[-1 - out])
+        kept.append(Part(dataset, 0, border))
+        held.append(Part(dataset, border, len(dataset)))
+        episodes += len(ends) - out
+        held_episodes += out
+    frames, weights = sum(map(len, kept)), [1.0] * len(kept)
+    counts = {"episodes": episodes, "held_out_episodes": held_episodes, "frames": frames}
+    robot, share = Mixture(kept, weights), config.replay_share
+    if replay.robot is not None and share > 0:
+        own = sum(
+            len(d) * w for d, w in zip(replay.robot.datasets, replay.robot.weights, strict=True)
+        )
+        factor = share / (1 - share) * frames / own
+        robot = Mixture(
+            [*kept, *replay.robot.datasets],
+            [*weights, *(factor * weight for weight in replay.robot.weights)],
+        )
+    data = TrainingData(
+        robot=robot,
+        conversations=replay.conversations,
+        held_out_robot=Mixture(held, [1.0] * len(held)),
+        held_out_conversations=replay.held_out_conversations,
+        held_out_replay=replay.held_out_robot,
+    )
+    return data, counts
+
+
+def replay_data(
+    robot: list[RobotDataset], robot_weights: list[float], talks: list, talk_weights: list[float]
+) -> TrainingData:
+    """The base's own data; a few per cent of its end are held out to see what is forgotten."""
+    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT)
+    talks_kept, talks_held = split(talks, talk_weights, REPLAY_HELD_OUT)
+    return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
+
+
+class _Best:
+    """Keeps the best adapter so far, and says when the run should end.
+
+    Each validation leaves a candidate and a line in the history before the state is saved, so that
+    a run that is killed between the two finds the same again.
+    """
+
+    def __init__(self, output: Path, config: FinetuneConfig, base: Checkpoint, about: dict):
+        self.output, self.config, self.base, self.about = output, config, base, about
+
+    def history(self, up_to: int | None = None) -> list[dict]:
+        path = self.output / HISTORY
+        entries = json.loads(path.read_text()) if path.is_file() else []
+        return [entry for entry in entries if up_to is None or entry["step"] <= up_to]
+
+    def best(self, entries: list[dict]) -> dict:
+        return min(entries, key=lambda entry: entry[JUDGED_BY])
+
+    def __call__(self, trainer: Trainer, figures: dict[str, float]) -> bool:
+        weights = trainer.weights()
+        if not trainer.accelerator.is_main_process:
+            return self._is_over(self.history(trainer.step))
+        entries = self.history(trainer.step - 1)
+        if entries:
+            for folder in (self.output / CANDIDATES).glob("step-*"):
+                if folder.name != _name(self.best(entries)["step"]):
+                    shutil.rmtree(folder)
+        figures = {k: v for k, v in figures.items() if k.startswith(("validation/", "replay/"))}
+        entries.append({"step": trainer.step, **figures})
+        about = self.about | {"step": trainer.step, "figures": figures}
+        folder = self.output / CANDIDATES / _name(trainer.step)
+        save_adapter(folder, weights, self.base, self.config.train.adapter, about, "")
+        _write(self.output / HISTORY, json.dumps(entries, indent=1) + "\n")
+        return self._is_over(entries)
+
+    def _is_over(self, entries: list[dict]) -> bool:
+        best = self.best(entries)["step"]
+        return sum(entry["step"] > best for entry in entries) >= self.config.patience
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def finetune(
+    config: FinetuneConfig,
+    contract: EmbodimentContract,
+    new: list[RobotDataset],
+    replay: TrainingData,
+    device: str = "cpu",
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict:
+    """Trains an adapter, or continues, and returns the report; the adapter is in OUTPUT/adapter.
+
+    config.train.initialize_from: the base, whose statistics are kept. Raises DatasetError,
+    ContractError or CheckpointError; KeyboardInterrupt after saving.
+    """
+    data, counts = few_shot_data(new, replay, config)
+    run = config.train
+    steps = run.steps or steps_for(counts["episodes"])
+    run = replace(run, steps=steps, save_every=run.validate_every)
+    base, output = open_checkpoint(run.initialize_from), Path(run.output)
+    if not base.stats:
+        raise CheckpointError(f"{base.folder} has not learned to act; train stage 'action' first")
+    output.mkdir(parents=True, exist_ok=True)
+    keeper = _Best(output, replace(config, train=run), base, {"data": counts})
+    train(run, contract, data, device, on_step=on_step, on_validation=keeper)
+    entries = keeper.history()
+    before, best = entries[0], keeper.best(entries)
+    report = {
+        "base": base.checkpoint_id,
+        "contract": base.contract.contract_id,
+        "data": counts,
+        "replay_share": config.replay_share if replay.robot is not None else 0.0,
+        "adapter": asdict(run.adapter),
+        "steps": entries[-1]["step"],
+        "best_step": best["step"],
+        "seconds": json.loads((output / "time.json").read_text())["seconds"],
+        "clipped": clipped(data, base),
+        "before": {name: value for name, value in before.items() if name != "step"},
+        "after": {name: value for name, value in best.items() if name != "step"},
+    }
+    if best["step"] == 0:
+        raise CheckpointError(
+            "no adapter was better on the held-out episodes than none at all: give more "
+            "demonstrations, or look whether the held-out ones show the same task"
+        )
+    _keep(output, best["step"], card(report, base))
+    _write(output / "finetune.json", json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _keep(output: Path, step: int, text: str) -> None:
+    """Copies the best candidate to where it is looked for, its description last."""
+    source, target = output / CANDIDATES / _name(step), output / ADAPTER
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == DESCRIPTION):
+        shutil.copy(path, target / f"{path.name}.part")
+        os.replace(target / f"{path.name}.part", target / path.name)
+    _write(target / CARD, text)
+
+
+def clipped(data: TrainingData, base: Checkpoint) -> dict[str, float]:
+    """Shares of the new frames' values outside of the base's bounds, which it can't act out."""
+    own = [part for part in data.robot.datasets if part.contract.name == base.contract.name]
+    shares = {}
+    for kind in ("state", "action"):
+        stats = base.stats[kind]
+        values = np.concatenate([getattr(part, f"{kind}s")() for part in own[:1]])
+        outside = (values < stats.q01) | (values > stats.q99)
+        shares |= {
+            f"{kind}/{name}": round(float(share), 4)
+            for name, share, scaled in zip(
+                stats.names, outside.mean(axis=0), stats.scaled, strict=True
+            )
+            if scaled and share > 0.02
+        }
+    return shares
+
+
+def card(report: dict, base: Checkpoint) -> str:
+    """The adapter's README.md."""
+    data, rows = report["data"], []
+    for name, value in report["after"].items():
+        rows.append(f"| {name} | {report['before'].get(name, float('nan')):.4f} | {value:.4f} |")
+    return "\n".join(
+        [
+            "# An adapter of a vla_ros policy",
+            "",
+            f"It changes the checkpoint `{report['base']}` and means nothing without it. Robot: "
+            f"{base.contract.name}, contract `{report['contract']}`.",
+            "",
+            f"Trained on {data['episodes']} demonstrations ({data['frames']} frames), "
+            f"{report['replay_share']:.0%} replay; the best of {report['steps']} steps on "
+            f"{data['held_out_episodes']} held-out demonstrations is that of step "
+            f"{report['best_step']}. {report['seconds']} s.",
+            "",
+            "| figure | before | after |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "`vla adapter load FOLDER` loads it into a running robot, `vla eval --adapter FOLDER` "
+            "measures it.",
+            "",
+        ]
+    )
