@@ -1,1 +1,1 @@
-"""Describes the episodes of a data set in words: by a model behind an endpoint, or from the truth."""
+"""Describes the episodes of a data set in words: by a model behind an endpoint, or by the truth."""

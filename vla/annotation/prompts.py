@@ -1,8 +1,8 @@
 """Prompts for annotation, in files.
 
 A file has two parts under the headings "# system" and "# user". In both, {instruction}, {frames},
-{questions}, {rewrites} and {contexts} are filled in; other text in braces, such as JSON with quotes,
-stays as it is.
+{questions}, {rewrites} and {contexts} are filled in; other text in braces, such as JSON with
+quotes, stays as it is.
 """
 
 from __future__ import annotations

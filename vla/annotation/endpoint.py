@@ -1,0 +1,204 @@
+"""Asks a model behind an OpenAI-compatible endpoint, with patience.
+
+Busy or failing servers (429, 5xx), timeouts and broken connections are tried again after a pause
+that doubles and varies, and that is at least what Retry-After asks for; a server that asks one
+request to wait makes all of them wait. Anything else that a server refuses is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email.utils
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from vla.annotation.replies import REPLY_SCHEMA
+
+RESPONSE_FORMATS = ("json_schema", "json_object", "none")
+# Answers that no other episode would change: the key, the address or the model is wrong.
+_HOPELESS = (401, 403, 404)
+_BUSY = (408, 409, 425, 429)
+_LONGEST_REASON = 300
+
+
+class EndpointError(RuntimeError):
+    """A request that brought no reply. hopeless: no other request would bring one either."""
+
+    def __init__(self, message: str, hopeless: bool = False):
+        super().__init__(message)
+        self.hopeless = hopeless
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Where the model is, and how it is asked.
+
+    base_url: such as "http://localhost:8000/v1". api_key: "" sends none. timeout: for a whole reply
+    [s]. attempts: for an episode, unusable replies included. first_pause, longest_pause: between
+    attempts [s]; a server that asks for a longer one is given up. response_format: one of
+    RESPONSE_FORMATS, for servers that know no schema.
+    """
+
+    base_url: str
+    model: str
+    api_key: str = field(default="", repr=False)
+    timeout: float = 120.0
+    attempts: int = 5
+    first_pause: float = 1.0
+    longest_pause: float = 120.0
+    temperature: float = 0.4
+    max_tokens: int = 2000
+    response_format: str = "json_schema"
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A reply. input_tokens, output_tokens: as the server counts them, 0 where it does not."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    cut_off: bool
+
+
+class Endpoint:
+    """One endpoint, used by many tasks of an event loop; to be closed."""
+
+    def __init__(self, config: EndpointConfig, connections: int):
+        self.config = config
+        headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+        self._client = httpx2.AsyncClient(
+            headers=headers,
+            timeout=httpx2.Timeout(config.timeout),
+            limits=httpx2.Limits(max_connections=connections),
+        )
+        self._url = config.base_url.rstrip("/") + "/chat/completions"
+        self._busy_until = 0.0
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._client.aclose()
+
+    async def complete(self, messages: Sequence[dict[str, Any]], attempts: int) -> Completion:
+        """The reply to a conversation. Raises EndpointError after so many attempts in vain."""
+        for attempt in range(1, attempts + 1):
+            await asyncio.sleep(max(0.0, self._busy_until - time.monotonic()))
+            try:
+                return await self._request(messages)
+            except _TryAgainError as problem:
+                if attempt == attempts:
+                    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+                    raise EndpointError(f"{problem}, after {tries}") from problem
+                if problem.wait > self.config.longest_pause:
+                    raise EndpointError(
+                        f"{problem}, and asks to wait for {problem.wait:.0f} s; at most "
+                        f"{self.config.longest_pause:.0f} s are waited"
+                    ) from problem
+                if problem.wait:
+                    self._busy_until = max(self._busy_until, time.monotonic() + problem.wait)
+                await asyncio.sleep(max(problem.wait, self._pause(attempt)))
+        raise AssertionError("complete needs at least one attempt")
+
+    def _pause(self, attempt: int) -> float:
+        doubled = self.config.first_pause * 2 ** (attempt - 1)
+        # Varied, so that requests which failed together do not come back together.
+        return min(doubled, self.config.longest_pause) * random.uniform(0.5, 1.0)
+
+    async def _request(self, messages: Sequence[dict[str, Any]]) -> Completion:
+        body = request_body(self.config, messages)
+        timeout = self.config.timeout
+        try:
+            # The client's own timeout is for each read; a reply that trickles in would never end.
+            response = await asyncio.wait_for(self._client.post(self._url, json=body), timeout)
+        except (asyncio.TimeoutError, httpx2.TimeoutException) as error:
+            raise _TryAgainError(f"no reply within {timeout:g} s") from error
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            raise EndpointError(f"{self.config.base_url}: {error}", hopeless=True) from error
+        except httpx2.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise _TryAgainError(f"no connection to {self.config.base_url} ({reason})") from error
+        except httpx2.HTTPError as error:
+            raise _TryAgainError(f"no reply that can be read ({error})") from error
+        if response.status_code != 200:
+            raise self._refusal(response)
+        return _completion(response)
+
+    def _refusal(self, response: httpx2.Response) -> Exception:
+        """What to raise for a status other than 200."""
+        status = response.status_code
+        said = " ".join(response.text.split())[:_LONGEST_REASON]
+        if self.config.api_key:
+            # Servers repeat a wrong key in their answer; it must not get into a log that way.
+            said = said.replace(self.config.api_key, "***")
+        message = f"the server answered {status}" + (f": {said}" if said else "")
+        if status in _BUSY or status >= 500:
+            return _TryAgainError(message, retry_after(response.headers.get("retry-after", "")))
+        return EndpointError(message, hopeless=status in _HOPELESS)
+
+
+class _TryAgainError(Exception):
+    """A failure that another attempt may mend. wait: what the server asks for [s]."""
+
+    def __init__(self, message: str, wait: float = 0.0):
+        super().__init__(message)
+        self.wait = wait
+
+
+def request_body(config: EndpointConfig, messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The JSON of a request."""
+    body = {
+        "model": config.model,
+        "messages": list(messages),
+        "temperature": config.temperature,
+        "max_tokens": config.max_tokens,
+    }
+    if config.response_format == "json_schema":
+        schema = {"name": "annotation", "strict": True, "schema": REPLY_SCHEMA}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif config.response_format == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    return body
+
+
+def user_message(text: str, jpegs: Sequence[bytes] = ()) -> dict[str, Any]:
+    """A message with images, which stand before the text."""
+    parts: list[dict[str, Any]] = []
+    for jpeg in jpegs:
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for, as a number or as a date; 0 where it is none."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def _completion(response: httpx2.Response) -> Completion:
+    """Raises _TryAgainError where an answer is not as the interface has it."""
+    try:
+        value = response.json()
+        choice = value["choices"][0]
+        text = choice["message"].get("content")
+        usage = value.get("usage") or {}
+        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        refusal = choice["message"].get("refusal")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _TryAgainError(f"the server's answer is no chat completion ({error!r})") from error
+    if not isinstance(text, str):
+        raise _TryAgainError(f"the model did not answer ({refusal or 'no text'})")
+    return Completion(text, *tokens, cut_off=choice.get("finish_reason") == "length")

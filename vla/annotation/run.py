@@ -1,0 +1,235 @@
+"""Annotates the episodes of a data set one after the other, some at once, and keeps each one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vla.annotation.endpoint import (
+    Completion,
+    Endpoint,
+    EndpointConfig,
+    EndpointError,
+    user_message,
+)
+from vla.annotation.prompts import Prompt
+from vla.annotation.records import Record, Records, entries_of, made_digest
+from vla.annotation.replies import ReplyError, Wanted, read_reply
+from vla.annotation.source import AnnotationSource
+from vla.data.frames import DatasetError
+from vla.data.lerobot_meta import Episode
+from vla.data.sample import Annotation
+
+# A server that is gone must not be asked for every episode of a large data set.
+GIVE_UP_AFTER = 10
+_QUOTED_REPLY = 4000
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """How a model is asked about an episode.
+
+    image_size: longest side of the images that it gets [px].
+    """
+
+    prompt: Prompt
+    endpoint: EndpointConfig
+    wanted: Wanted = field(default_factory=Wanted)
+    image_size: int = 512
+    frames: int = 3
+
+    def source(self, camera: str) -> dict[str, Any]:
+        """Everything that changes what is said, but for the episode."""
+        return {
+            "kind": "model",
+            "model": self.endpoint.model,
+            "prompt": self.prompt.name,
+            "prompt_version": self.prompt.version,
+            "camera": camera,
+            "frames": self.frames,
+            "image_size": self.image_size,
+            "wanted": [self.wanted.questions, self.wanted.rewrites, self.wanted.contexts],
+            "temperature": self.endpoint.temperature,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a data set is to be done.
+
+    missing: never annotated, or of another episode that had the same number. changed: annotated in
+    another way, with what is different. untold: without an instruction, which is never guessed.
+    """
+
+    missing: list[Episode] = field(default_factory=list)
+    changed: dict[int, list[str]] = field(default_factory=dict)
+    finished: int = 0
+    untold: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """What a run did. failed: why, by episode. interrupted: it was stopped before its end."""
+
+    finished: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    stopped: str = ""
+
+
+def plan(
+    episodes: Iterable[Episode],
+    digest: Callable[[Episode], str],
+    source_of: Callable[[Episode], dict[str, Any]],
+    records: dict[int, Record],
+) -> Plan:
+    """Compares episodes with what is already there."""
+    result = Plan()
+    finished = 0
+    for episode in episodes:
+        record = records.get(episode.index)
+        if not episode.instruction.strip():
+            result.untold.append(episode.index)
+        elif record is None or record.data != digest(episode):
+            result.missing.append(episode)
+        elif record.made != made_digest(source := source_of(episode)):
+            known = {**record.source, **source}
+            result.changed[episode.index] = [
+                name for name in known if record.source.get(name) != source.get(name)
+            ]
+        else:
+            finished += 1
+    return Plan(result.missing, result.changed, finished, result.untold)
+
+
+def annotate_episodes(
+    episodes: list[Episode],
+    source: AnnotationSource,
+    annotator: Annotator,
+    records: Records,
+    concurrency: int = 4,
+    on_episode: Callable[[int, str], None] | None = None,
+) -> Outcome:
+    """Asks about each episode; a record is on disk before the next episode is begun.
+
+    concurrency: requests at once. on_episode(index, error) is called after each, error "" where it
+    went well. An interrupt ends the requests under way and is raised again.
+    """
+    outcome = Outcome()
+    work = _Work(source, annotator, records, outcome, on_episode)
+    asyncio.run(work.all(episodes, max(1, concurrency)))
+    return outcome
+
+
+class _Work:
+    """One run."""
+
+    def __init__(
+        self,
+        source: AnnotationSource,
+        annotator: Annotator,
+        records: Records,
+        outcome: Outcome,
+        on_episode: Callable[[int, str], None] | None,
+    ):
+        self.source, self.annotator, self.records = source, annotator, records
+        self.outcome, self.on_episode = outcome, on_episode
+        self._failures_in_a_row = 0
+
+    async def all(self, episodes: list[Episode], concurrency: int) -> None:
+        waiting = iter(episodes)
+        endpoint = Endpoint(self.annotator.endpoint, concurrency)
+        try:
+            # Every worker reads the frames of one episode at a time, so memory stays bounded too.
+            await asyncio.gather(
+                *(self._worker(endpoint, waiting) for _ in range(min(concurrency, len(episodes))))
+            )
+        finally:
+            await endpoint.close()
+
+    async def _worker(self, endpoint: Endpoint, waiting: Iterable[Episode]) -> None:
+        for episode in waiting:
+            if self.outcome.stopped:
+                return
+            error = ""
+            try:
+                annotation, usage = await self._ask(endpoint, episode)
+                self._keep(episode, annotation, usage)
+                self._failures_in_a_row = 0
+            except (EndpointError, ReplyError, DatasetError) as problem:
+                error = str(problem)
+                self.outcome.failed[episode.index] = error
+                self._failures_in_a_row += 1
+                if isinstance(problem, EndpointError) and problem.hopeless:
+                    self.outcome.stopped = error
+                elif self._failures_in_a_row >= GIVE_UP_AFTER:
+                    self.outcome.stopped = f"{GIVE_UP_AFTER} episodes in a row failed"
+            if self.on_episode is not None:
+                self.on_episode(episode.index, error)
+
+    def _keep(self, episode: Episode, annotation: Annotation, usage: dict[str, int]) -> None:
+        source = self.annotator.source(self.source.camera)
+        self.records.add(
+            Record(
+                episode.index,
+                episode.instruction,
+                self.source.digest(episode),
+                entries_of(annotation),
+                source,
+                made_digest(source),
+                usage,
+            )
+        )
+        self.outcome.finished.append(episode.index)
+
+    async def _ask(self, endpoint: Endpoint, episode: Episode) -> tuple[Annotation, dict[str, int]]:
+        """The annotation of an episode and the tokens that it took, unusable replies included."""
+        messages = episode_messages(self.source, self.annotator, episode)
+        attempts = self.annotator.endpoint.attempts
+        usage = {"input_tokens": 0, "output_tokens": 0, "requests": 0}
+        for attempt in range(1, attempts + 1):
+            completion = await endpoint.complete(messages, attempts)
+            usage["requests"] += 1
+            usage["input_tokens"] += completion.input_tokens
+            usage["output_tokens"] += completion.output_tokens
+            self.outcome.input_tokens += completion.input_tokens
+            self.outcome.output_tokens += completion.output_tokens
+            try:
+                return _read(completion, episode, self.annotator.wanted), usage
+            except ReplyError as problem:
+                if attempt == attempts:
+                    raise ReplyError(
+                        f"{attempts} replies were unusable, the last: {problem}"
+                    ) from (problem)
+                # Only the last reply is shown again: all of them would cost more with each one.
+                messages = [
+                    *messages[:2],
+                    {"role": "assistant", "content": completion.text[:_QUOTED_REPLY]},
+                    user_message(
+                        f"Your reply cannot be used: {problem}. Reply again with the whole JSON "
+                        "object, corrected."
+                    ),
+                ]
+        raise AssertionError("at least one attempt is needed")
+
+
+def _read(completion: Completion, episode: Episode, wanted: Wanted) -> Annotation:
+    if completion.cut_off:
+        raise ReplyError("it was cut off at the largest number of tokens: be brief")
+    return read_reply(completion.text, episode.instruction, wanted)
+
+
+def episode_messages(
+    source: AnnotationSource, annotator: Annotator, episode: Episode
+) -> list[dict[str, Any]]:
+    """What a model is asked about an episode: the prompt, and its frames."""
+    indices = source.shown_frames(episode, annotator.frames)
+    frames = source.frames(episode, indices, annotator.image_size)
+    system, user = annotator.prompt.messages(episode.instruction, len(frames), annotator.wanted)
+    return [
+        {"role": "system", "content": system},
+        user_message(user, [frame.jpeg for frame in frames]),
+    ]
