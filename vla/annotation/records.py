@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from vla.data.frames import DatasetError
+from vla.data.lerobot import ANNOTATIONS_FILE
 from vla.data.sample import Annotation, Pair
-from vla.data.vla_it import write_vla_it
+from vla.data.vla_it import read_vla_it, write_vla_it
 
-RECORDS_FILE = Path("meta/annotation_records.jsonl")
-ANNOTATIONS_FILE = Path("meta/annotations.json")
+RECORDS_FILE = "annotation_records.jsonl"
 CAPTION, QUESTION, REWRITE, CONTEXT = KINDS = ("Caption", "QA", "CR", "CC")
 ACCEPTED, REJECTED = "accepted", "rejected"
 _HEADER = {"vla_ros_annotation_records": 1}
@@ -118,12 +118,12 @@ class Records:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.path = self.folder / RECORDS_FILE
+        self.path = self.folder / "meta" / RECORDS_FILE
         self.latest: dict[int, Record] = {}
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Records:
-        annotations = self.folder / ANNOTATIONS_FILE
+        annotations = self.folder / "meta" / ANNOTATIONS_FILE
         if annotations.exists() and not self.path.exists():
             raise DatasetError(
                 f"{annotations} was not written by 'vla data annotate' and would be lost; move it "
@@ -168,7 +168,7 @@ class Records:
 
 def read_records(folder: str | Path) -> dict[int, Record]:
     """The records of a data set by episode index. Raises DatasetError where there are none."""
-    path = Path(folder) / RECORDS_FILE
+    path = Path(folder) / "meta" / RECORDS_FILE
     if not path.exists():
         raise DatasetError(f"{folder} has no annotations yet; make them with 'vla data annotate'")
     return _read(path)[0]
@@ -205,20 +205,24 @@ def _record(value: dict) -> Record:
 def write_annotations(
     folder: str | Path,
     files: dict[int, str],
-    motions: dict[int, list[str]],
     records: dict[int, Record],
+    motions: dict[int, list[str]] | None = None,
 ) -> Path:
-    """Writes ANNOTATIONS_FILE as a whole and returns its path.
+    """Writes annotations.json as a whole and returns its path.
 
     files: data file of each episode, as the key in the VLA-IT layout. motions: language motion
-    labels, one per frame, by episode. Episodes with neither labels nor a record are left out.
+    labels, one per frame, by episode; None keeps those that are there. Episodes with neither labels
+    nor a record are left out.
     """
+    path = Path(folder) / "meta" / ANNOTATIONS_FILE
+    if motions is None:
+        there = read_vla_it(path) if path.exists() else {}
+        motions = {int(episode): list(entry.motions) for (_, episode), entry in there.items()}
     labels = {}
     for episode, file in files.items():
         record = records.get(episode)
         annotation = None if record is None else record.annotation()
-        if episode in motions or annotation is not None:
+        if motions.get(episode) or annotation is not None:
             labels[file, str(episode)] = (motions.get(episode, []), annotation)
-    path = Path(folder) / ANNOTATIONS_FILE
     write_vla_it(path, labels)
     return path

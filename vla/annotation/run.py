@@ -55,23 +55,24 @@ class Annotator:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """What of a data set is to be done.
 
     missing: never annotated, or of another episode that had the same number. changed: annotated in
-    another way, with what is different. untold: without an instruction, which is never guessed.
+    another way, with what is different. finished: episodes that are as they should be. left_out:
+    why an episode cannot be annotated; what it was told is never guessed.
     """
 
     missing: list[Episode] = field(default_factory=list)
     changed: dict[int, list[str]] = field(default_factory=dict)
     finished: int = 0
-    untold: list[int] = field(default_factory=list)
+    left_out: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
 class Outcome:
-    """What a run did. failed: why, by episode. interrupted: it was stopped before its end."""
+    """What a run did. failed: why, by episode. stopped: why it ended early, "" where it did not."""
 
     finished: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
@@ -88,11 +89,12 @@ def plan(
 ) -> Plan:
     """Compares episodes with what is already there."""
     result = Plan()
-    finished = 0
     for episode in episodes:
         record = records.get(episode.index)
-        if not episode.instruction.strip():
-            result.untold.append(episode.index)
+        if len(episode.tasks) > 1:
+            result.left_out[episode.index] = f"it has {len(episode.tasks)} instructions, not one"
+        elif not episode.instruction.strip():
+            result.left_out[episode.index] = "it has no instruction"
         elif record is None or record.data != digest(episode):
             result.missing.append(episode)
         elif record.made != made_digest(source := source_of(episode)):
@@ -101,8 +103,8 @@ def plan(
                 name for name in known if record.source.get(name) != source.get(name)
             ]
         else:
-            finished += 1
-    return Plan(result.missing, result.changed, finished, result.untold)
+            result.finished += 1
+    return result
 
 
 def annotate_episodes(

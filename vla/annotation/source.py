@@ -13,16 +13,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vla.contract import EmbodimentContract, load_contract
-from vla.data.bag_episodes import MOTION_SPAN
+from vla.data.bag_frames import MOTION_SPAN
 from vla.data.frames import DatasetError
 from vla.data.language_motion import MotionThresholds, language_motion, poses_of_states
-from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping
+from vla.data.lerobot import CONTRACT_FILE, LeRobotEpisodes, LeRobotMapping, own_mapping
 from vla.data.lerobot_meta import Episode, read_info, read_table
 from vla.data.video import VideoFrames
 
-CONTRACT_FILE = Path("meta/contract.yaml")
-# What `vla data convert` calls a contract's camera.
-CAMERA_PREFIX = "observation.images."
 _CAMERA_TYPES = ("video", "image")
 
 
@@ -53,10 +50,11 @@ class AnnotationSource:
         camera: str = "",
     ):
         self.folder, self.info = Path(folder), read_info(folder)
-        if contract is None and (self.folder / CONTRACT_FILE).exists():
-            contract = load_contract(self.folder / CONTRACT_FILE)
+        kept = self.folder / "meta" / CONTRACT_FILE
+        if contract is None and kept.exists():
+            contract = load_contract(kept)
         if contract is not None and mapping is None:
-            mapping = LeRobotMapping({c.name: CAMERA_PREFIX + c.name for c in contract.cameras})
+            mapping = own_mapping(folder, contract)
         self.contract, self.mapping = contract, mapping
         self.camera = self._camera_feature(camera)
         self._video = VideoFrames()
@@ -128,15 +126,15 @@ class AnnotationSource:
         image.save(buffer, "JPEG", quality=90)
         return Frame(index, buffer.getvalue(), image.width, image.height)
 
-    def motions(self) -> dict[int, list[str]]:
+    def motions(self) -> dict[int, list[str]] | None:
         """Language motion labels by episode, one for each frame that is stored.
 
         They are counted as the frames are stored, whatever a mapping leaves out at the start, so
-        that a label is found by the number of its frame. Empty without a contract. Raises
+        that a label is found by the number of its frame. None without a contract. Raises
         DatasetError where the states are not what the contract says.
         """
         if self.contract is None or self.mapping is None:
-            return {}
+            return None
         whole = replace(self.mapping, drop_first=0, relabel=False, cameras={})
         data = LeRobotEpisodes(self.folder, whole, self.contract)
         ends = np.cumsum([episode.length for episode in self.episodes])[:-1]
@@ -157,7 +155,7 @@ class AnnotationSource:
         return labels
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=3)
 def _column(path: Path, feature: str):
     """A column of a data file; neighbouring episodes often share it."""
     return read_table(path, [feature]).column(feature)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vla.data.frames import EpisodeWords
 from vla.data.sample import Annotation, Pair
-from vla.sim import relations
+from vla.sim import relations, sentences
 from vla.sim.questions import CONTENT_KINDS, drawer_state, listing, question_of
 from vla.sim.tasks import task_of_answer
 from vla.sim.wording import reword
@@ -50,7 +50,8 @@ def annotate(
     Everything stays true throughout the episode, whatever the robot has moved: questions about
     places leave out the target, those about the drawer the tasks that move it. drawer_opening: at
     the episode's start [m], None where it is not known. entries: at most so many of each. split: of
-    the sentences, see vla.sim.wording. Replies to rewrites and contexts name the next action.
+    the sentences, see vla.sim.wording. Replies to rewrites and contexts name the next action; a
+    task family that has no such sentences gets none.
     """
     task = task_of_answer(words.family, words.answer)
     moves_drawer = task.target == "drawer"
@@ -89,6 +90,8 @@ def _instructions(
     generator: np.random.Generator,
     split: str,
 ) -> tuple[Pair, ...]:
+    if words.family not in sentences.PARAPHRASE:
+        return ()
     task = task_of_answer(words.family, words.answer)
     found = {}
     for entry in range(entries):

@@ -1,0 +1,180 @@
+"""A person's review of annotations: a page to look at, a table to fill in, and taking it over.
+
+The page needs no network: frames and texts are in it. It saves the same table as the one that lies
+beside it, which any spreadsheet or editor opens as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vla.annotation.records import ACCEPTED, CAPTION, REJECTED, Entry, Record, Records
+from vla.annotation.replies import caption_problems, pair_problems
+from vla.annotation.source import AnnotationSource
+from vla.data.frames import DatasetError
+from vla.resources import shared_file
+
+PAGE_FILE, TABLE_FILE = "review.html", "review.csv"
+COLUMNS = ("episode", "entry", "digest", "verdict", "question", "answer", "instruction")
+_SHOWN_SIZE = 320
+_MOST_PROBLEMS = 20
+_VERDICTS = {"accept": ACCEPTED, "reject": REJECTED, "edit": ACCEPTED, "": ""}
+_WORDS = {ACCEPTED: "accept", REJECTED: "reject", "": ""}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a review changed. unmarked: entries that it says nothing of."""
+
+    accepted: int
+    rejected: int
+    edited: int
+    unmarked: int
+
+
+def write_review(
+    source: AnnotationSource, records: Iterable[Record], folder: str | Path
+) -> tuple[Path, Path]:
+    """Writes the page and the table for some records; returns their paths.
+
+    Raises DatasetError where frames cannot be read, or where a table is there already, which may
+    hold a person's work.
+    """
+    folder = Path(folder)
+    table = folder / TABLE_FILE
+    if table.exists():
+        raise DatasetError(f"{table} is there already; take it over or move it away first")
+    episodes = {episode.index: episode for episode in source.episodes}
+    shown, rows = [], []
+    for record in sorted(records, key=lambda record: record.episode):
+        episode = episodes.get(record.episode)
+        if episode is None or source.digest(episode) != record.data:
+            raise DatasetError(
+                f"episode {record.episode} is not the one that was annotated; run 'vla data "
+                "annotate' again"
+            )
+        frames = source.frames(episode, source.shown_frames(episode), _SHOWN_SIZE)
+        shown.append(
+            {
+                "episode": record.episode,
+                "instruction": record.instruction,
+                "source": " ".join(f"{name}: {value}" for name, value in record.source.items()),
+                "frames": [base64.b64encode(frame.jpeg).decode() for frame in frames],
+                "entries": _rows(record),
+            }
+        )
+        rows += [row | {"instruction": record.instruction} for row in _rows(record)]
+    review = {"title": source.folder.resolve().name, "columns": COLUMNS, "episodes": shown}
+    # Within a script element nothing but its end tag and comments has a meaning.
+    text = json.dumps(review, ensure_ascii=False).replace("<", "\\u003c")
+    template = shared_file("config/annotation/review.html").read_text(encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / PAGE_FILE
+    page.write_text(template.replace("{review}", text), encoding="utf-8")
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return page, table
+
+
+def _rows(record: Record) -> list[dict[str, Any]]:
+    return [
+        {
+            "episode": record.episode,
+            "entry": name,
+            "digest": entry.digest(),
+            "verdict": _WORDS[entry.verdict],
+            "question": entry.question,
+            "answer": entry.answer,
+        }
+        for name, entry in record.named_entries().items()
+    ]
+
+
+def apply_review(path: str | Path, records: Records) -> Applied:
+    """Takes a filled-in table over, whole or not at all, and counts what it says.
+
+    A row whose text was changed counts as edited, unless it is rejected. A row without a verdict
+    and with its text unchanged leaves its entry as it is. Raises DatasetError that lists the rows
+    which name no entry, an unknown verdict, an entry that was annotated anew since, or an unusable
+    text.
+    """
+    named = {index: record.named_entries() for index, record in records.latest.items()}
+    problems: list[str] = []
+    counts: Counter[str] = Counter()
+    for number, row in enumerate(_read_table(path), start=2):
+        try:
+            index, name = _place(row, named)
+            said, entry = _reviewed(row, named[index][name])
+        except DatasetError as problem:
+            problems.append(f"line {number}: {problem}")
+            continue
+        counts[said] += 1
+        named[index][name] = entry
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+        raise DatasetError(f"{path} was not taken over:\n  " + "\n  ".join(lines))
+    for index, entries in named.items():
+        record = records.latest[index]
+        if (changed := tuple(entries.values())) != record.entries:
+            records.add(replace(record, entries=changed))
+    return Applied(counts["accept"], counts["reject"], counts["edit"], counts[""])
+
+
+def _read_table(path: str | Path) -> list[dict[str, str]]:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read review {path}: {error}") from error
+    header = text.partition("\n")[0]
+    # Spreadsheets write what their country separates by.
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    if missing := set(COLUMNS[:-1]) - set(reader.fieldnames or ()):
+        raise DatasetError(f"{path} is no review: it has no column {', '.join(sorted(missing))}")
+    return [{name: value or "" for name, value in row.items() if name} for row in reader]
+
+
+def _place(row: dict[str, str], named: dict[int, dict[str, Entry]]) -> tuple[int, str]:
+    episode, name = row["episode"].strip(), row["entry"].strip()
+    index = int(episode) if episode.isdigit() else -1
+    if name not in named.get(index, {}):
+        raise DatasetError(f"there is no '{name}' of episode '{episode}'")
+    return index, name
+
+
+def _reviewed(row: dict[str, str], entry: Entry) -> tuple[str, Entry]:
+    """What a row says, a word of _VERDICTS, and the entry afterwards."""
+    verdict = row["verdict"].strip().lower()
+    verdict = _WORDS.get(verdict, verdict)
+    if verdict not in _VERDICTS:
+        raise DatasetError(f"verdict '{verdict}' is none of accept, reject, edit")
+    before = (entry.question, entry.answer)
+    pair = (" ".join(row["question"].split()), " ".join(row["answer"].split()))
+    if row["digest"].strip() != entry.digest():
+        first = entry.original and replace(entry, question=entry.original[0],
+                                           answer=entry.original[1])  # fmt: skip
+        if not first or first.digest() != row["digest"].strip() or pair != before:
+            raise DatasetError("it was annotated or edited anew since this review was written")
+    if verdict == "reject":
+        return verdict, replace(entry, verdict=REJECTED)
+    if pair != before:
+        problems = caption_problems(pair[1]) if entry.kind == CAPTION else pair_problems(pair)
+        if problems:
+            raise DatasetError("; ".join(problems))
+        question, answer = pair
+        original = entry.original or before
+        return "edit", Entry(entry.kind, question, answer, ACCEPTED, original)
+    if not verdict:
+        return verdict, entry
+    return "accept", replace(entry, verdict=ACCEPTED)

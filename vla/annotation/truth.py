@@ -1,0 +1,199 @@
+"""Annotates episodes of the simulator from the truth of their scenes, without a model.
+
+A scene is laid out again from its seed and task family. They are told by a file of scenes, or by
+the note of the episode's bag, which the demonstrations write as "FAMILY, seed N".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vla.annotation.records import Record, Records, entries_of, made_digest
+from vla.annotation.run import Outcome
+from vla.data.frames import DatasetError, EpisodeWords
+from vla.data.lerobot_meta import Episode
+from vla.data.sample import Annotation
+from vla.sim.annotations import annotate
+from vla.sim.demonstrations import landmark_places, object_places
+from vla.sim.simulator import TableTopSimulator
+from vla.sim.tasks import ALL_FAMILIES, COLORS, Task, phrase
+
+CONVERSION_FILE = "conversion.json"
+# To be raised where the same scene is described otherwise, so that it is done again.
+TRUTH_VERSION = 1
+_NOTE = re.compile(r"\b(\w+), seed (\d+)\b")
+
+
+@dataclass(frozen=True)
+class SceneOrigin:
+    """How a scene was laid out. task: as Task.text(), "" for the one that the seed draws."""
+
+    family: str
+    seed: int
+    task: str = ""
+
+
+def scene_of_note(note: str) -> SceneOrigin | None:
+    """The scene of a note such as "place, seed 12"; None where it tells none."""
+    found = _NOTE.search(note)
+    return None if found is None else SceneOrigin(found[1], int(found[2]))
+
+
+def read_scenes(path: str | Path) -> dict[int, SceneOrigin]:
+    """Scenes by episode index: YAML or JSON, {episode: {family, seed, task}}, task optional.
+
+    Raises DatasetError that names the faulty entry.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise DatasetError(f"cannot read scenes {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise DatasetError(f"{path}: expected a mapping from episodes to scenes")
+    scenes = {}
+    for episode, value in values.items():
+        scene = _origin(value) if isinstance(value, dict) else None
+        if scene is None or not str(episode).isdigit():
+            raise DatasetError(
+                f"{path}: episode {episode} needs a family and a seed, such as "
+                "{family: pick, seed: 7}"
+            )
+        scenes[int(episode)] = scene
+    return scenes
+
+
+def scenes_of_conversion(folder: str | Path) -> dict[int, SceneOrigin]:
+    """The scenes that the bags of a converted data set tell, by episode index.
+
+    Episodes of whose scene nothing is said are left out. Raises DatasetError where the data set
+    keeps no report of its conversion.
+    """
+    path = Path(folder) / "meta" / CONVERSION_FILE
+    try:
+        kept = json.loads(path.read_text())["kept"]
+        entries = {int(entry["episode_index"]): entry for entry in kept}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path} does not tell the scenes of the episodes ({error}); name a file of them by "
+            "--scenes"
+        ) from error
+    scenes = {}
+    for index, entry in entries.items():
+        scene = _origin(entry) or scene_of_note(str(entry.get("note", "")))
+        if scene is not None:
+            scenes[index] = scene
+    return scenes
+
+
+def _origin(value: dict[str, Any]) -> SceneOrigin | None:
+    family, seed = value.get("family"), value.get("seed")
+    if isinstance(family, str) and isinstance(seed, int) and seed >= 0:
+        return SceneOrigin(family, seed, str(value.get("task") or ""))
+    return None
+
+
+class TruthAnnotator:
+    """Lays scenes out and says what is in them. entries: at most so many of each kind."""
+
+    def __init__(self, entries: int = 6):
+        self.entries = entries
+        self._simulator = TableTopSimulator()
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        self._simulator.close()
+
+    def source(self, origin: SceneOrigin) -> dict[str, Any]:
+        """Everything that changes what is said, but for the episode."""
+        return {
+            "kind": "truth",
+            "version": TRUTH_VERSION,
+            "family": origin.family,
+            "seed": origin.seed,
+            "task": origin.task,
+            "entries": self.entries,
+        }
+
+    def record(self, episode: Episode, data: str, origin: SceneOrigin) -> Record:
+        """The record of an episode. data: its digest. Raises DatasetError; see annotation."""
+        source = self.source(origin)
+        entries = entries_of(self.annotation(episode, origin))
+        return Record(
+            episode.index, episode.instruction, data, entries, source, made_digest(source)
+        )
+
+    def annotation(self, episode: Episode, origin: SceneOrigin) -> Annotation:
+        """What is true of an episode's scene, the same each time.
+
+        The instruction as it was given is the first of the rewrites. Raises DatasetError where the
+        scene cannot be laid out, or is not the one that the instruction speaks of.
+        """
+        task = self._lay_out(episode, origin)
+        simulator = self._simulator
+        words = EpisodeWords(
+            task.family,
+            episode.instruction,
+            task.answer(),
+            object_places(simulator),
+            landmark_places(simulator),
+        )
+        generator = np.random.default_rng([origin.seed, episode.index])
+        made = annotate(words, generator, simulator.drawer_opening, self.entries)
+        rewrites = {episode.instruction: task.answer(), **dict(made.command_rewrites)}
+        if len(rewrites) == 1:
+            # Nobody has written other sentences for this family; it can still be phrased anew.
+            for _ in range(3 * self.entries):
+                if len(rewrites) < self.entries:
+                    rewrites[phrase(task, generator)] = task.answer()
+        return replace(made, command_rewrites=tuple(rewrites.items())[: self.entries])
+
+    def _lay_out(self, episode: Episode, origin: SceneOrigin) -> Task:
+        where = f"episode {episode.index}: the scene '{origin.family}, seed {origin.seed}'"
+        try:
+            if origin.family not in ALL_FAMILIES:
+                raise ValueError(f"known families: {', '.join(ALL_FAMILIES)}")
+            task = self._simulator.reset(origin.seed, origin.family)
+            if origin.task:
+                task = self._simulator.parse_task(origin.task)
+        except ValueError as error:
+            raise DatasetError(f"{where} cannot be laid out: {error}") from error
+        named = {color for color in COLORS if re.search(rf"\b{color}\b", episode.instruction)}
+        there = {name.split()[0] for name in self._simulator.objects()}
+        if odd := named - there:
+            raise DatasetError(
+                f"{where} has nothing {' or '.join(sorted(odd))}, but the instruction is "
+                f"'{episode.instruction}': its bag belongs to another scene"
+            )
+        return task
+
+
+def annotate_from_truth(
+    episodes: list[Episode],
+    digest: Callable[[Episode], str],
+    scenes: dict[int, SceneOrigin],
+    annotator: TruthAnnotator,
+    records: Records,
+    on_episode: Callable[[int, str], None] | None = None,
+) -> Outcome:
+    """Annotates episodes whose scenes are known; others are failures of the outcome."""
+    outcome = Outcome()
+    for episode in episodes:
+        error = ""
+        try:
+            records.add(annotator.record(episode, digest(episode), scenes[episode.index]))
+            outcome.finished.append(episode.index)
+        except DatasetError as problem:
+            error = outcome.failed[episode.index] = str(problem)
+        if on_episode is not None:
+            on_episode(episode.index, error)
+    return outcome
