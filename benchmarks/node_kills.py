@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.cli.demo import free_domain_id
+from vla.cli.graph import free_domain_id
 
 MOVING = 0.10  # rad/s: the arm is on its way
 RESTING = 0.02  # rad/s: servo compliance stays below it

@@ -29,7 +29,7 @@ import numpy as np
 from recording import start_episode, start_recorder
 from recording_load import Load
 
-from vla.cli.demo import free_domain_id
+from vla.cli.graph import free_domain_id
 
 LONGEST_LOSS = 1000.0  # ms
 STOPPED_SHARE = 0.2

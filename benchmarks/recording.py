@@ -25,7 +25,7 @@ from pathlib import Path
 
 from recording_load import RATES, Load, index_of
 
-from vla.cli.demo import free_domain_id
+from vla.cli.graph import free_domain_id
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "config" / "contracts" / "sim_panda.yaml"

@@ -11,8 +11,9 @@ import pytest
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
 
-from vla.cli.demo import free_domain_id, load_demo_config, versions
+from vla.cli.demo import load_demo_config, versions
 from vla.cli.errors import CommandError
+from vla.cli.graph import free_domain_id
 from vla.cli.parser import main
 from vla.data.bag import BagWriter
 from vla.data.message_types import load_message_type

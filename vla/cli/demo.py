@@ -8,12 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import random
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +17,7 @@ from typing import Any
 import yaml
 
 from vla.cli.errors import CommandError
+from vla.cli.graph import enter_domain, last_words, running_graph, short
 from vla.resources import contract_path, given_or_shared
 
 DESCRIPTION = """\
@@ -37,7 +33,6 @@ examples:
   vla demo --config my_instructions.yaml --no-video
 """
 ACTIVE_TIMEOUT = 180.0
-SHUTDOWN_TIMEOUT = 10.0
 PACKAGES = ("ros-rclpy", "torch", "transformers", "mujoco", "numpy", "rosbags", "mcap", "mink")
 
 
@@ -92,16 +87,9 @@ def run_demo(arguments: argparse.Namespace) -> int:
         )
     output = arguments.output.resolve()
     _clear(output)
-    # Before the first import of ROS: it reads the environment once.
-    domain = arguments.domain_id if arguments.domain_id is not None else free_domain_id()
-    os.environ["ROS_DOMAIN_ID"] = str(domain)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    try:
-        from vla_nodes.demo_client import Trial
-    except ImportError as error:
-        raise CommandError(
-            f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
-        ) from error
+    domain = enter_domain(arguments.domain_id)
+    from vla_nodes.demo_client import Trial
+
     trials = [Trial(**entry) for entry in config["instructions"]]
     _run_graph(trials, config, arguments, output)
     report = _write_report(trials, config, arguments, output, domain)
@@ -109,7 +97,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _write_video(trials, config["video"], output)
     report["wall_time_s"] = round(time.monotonic() - started, 1)
     _write_json(output / "demo.json", report)
-    print(f"\nResults in {_short(output)}: {', '.join(sorted(p.name for p in output.iterdir()))}")
+    print(f"\nResults in {short(output)}: {', '.join(sorted(p.name for p in output.iterdir()))}")
     required = config["required_successes"] if arguments.required is None else arguments.required
     print(f"{report['successes']} of {len(trials)} instructions succeeded ({required} required)")
     return 0 if report["successes"] >= required else 1
@@ -139,47 +127,14 @@ def load_demo_config(path: Path) -> dict[str, Any]:
     return {**config, **limits, "video": video, "required_successes": required}
 
 
-def free_domain_id() -> int:
-    """A ROS domain in which no participant of this machine has its first port."""
-    candidates = list(range(1, 100))
-    random.shuffle(candidates)
-    for domain in candidates:
-        # DDS-RTPS: 7400 + 250 per domain, 10 is the first participant's unicast discovery port.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7400 + 250 * domain + 10))
-            except OSError:
-                continue
-        return domain
-    raise CommandError("all ROS domains from 1 to 99 are in use on this machine; give --domain-id")
-
-
 def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> None:
     from vla_nodes.client import UnreachableError
     from vla_nodes.demo_client import DemoClient
 
-    command = [
-        sys.executable,
-        "-m",
-        "vla.cli",
-        "launch",
-        arguments.launch_file,
-        f"checkpoint:={arguments.checkpoint.resolve()}",
-    ]
     log = output / "demo.log"
-    # Ended from outside, it must still take the nodes along.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print("Starting the simulator and the nodes ...", flush=True)
-    with log.open("wb") as stream:
-        # Its own group: a Ctrl-C reaches the launcher once, through us, when the bags are closed.
-        launcher = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-        def still_running() -> None:
-            if launcher.poll() is not None:
-                raise CommandError(f"the nodes ended early; {_last_words(log)}", 1)
-
+    launch_arguments = [f"checkpoint:={arguments.checkpoint.resolve()}"]
+    with running_graph(arguments.launch_file, launch_arguments, log) as still_running:
         try:
             with DemoClient() as client:
                 client.wait_until_active(ACTIVE_TIMEOUT, still_running)
@@ -192,30 +147,11 @@ def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> N
                     reason = f" ({trial.message})" if trial.message else ""
                     _tell(f"result:       {verdict} after {trial.seconds:.1f} s{reason}")
         except UnreachableError as error:
-            raise CommandError(f"{error}; {_last_words(log)}", 1) from error
-        finally:
-            _end(launcher)
+            raise CommandError(f"{error}; {last_words(log)}", 1) from error
 
 
 def _tell(line: str) -> None:
     print(f"  {line}", flush=True)
-
-
-def _end(launcher: subprocess.Popen) -> None:
-    if launcher.poll() is None:
-        launcher.send_signal(signal.SIGINT)
-    try:
-        launcher.wait(SHUTDOWN_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        os.killpg(launcher.pid, signal.SIGKILL)
-        launcher.wait()
-
-
-def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
-    said = (errors or lines or ["nothing"])[-1].strip()
-    return f"see {_short(log)}, which says: {said}"
 
 
 def _write_report(
@@ -325,8 +261,3 @@ def _clear(output: Path) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _short(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

@@ -66,7 +66,8 @@ def add_parser(subparsers) -> None:
     parser.set_defaults(run=run_evaluate)
 
 
-def _seeds(text: str) -> range:
+def seed_range(text: str) -> range:
+    """Seeds A to B-1 of "A:B", or the one named. Raises CommandError."""
     first, separator, last = text.partition(":")
     try:
         seeds = range(int(first), int(last)) if separator else range(int(text), int(text) + 1)
@@ -100,7 +101,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     families = arguments.family or list(FAMILIES)
     if unknown := [family for family in families if family not in ALL_FAMILIES]:
         raise CommandError(f"unknown family '{unknown[0]}'; known: {', '.join(ALL_FAMILIES)}")
-    seeds = _seeds(arguments.seeds)
+    seeds = seed_range(arguments.seeds)
     folder = given_or_shared(arguments.checkpoint)
     settings = EvaluationSettings(
         think=arguments.think,
@@ -151,7 +152,7 @@ def _ask_questions(arguments: argparse.Namespace) -> int:
 
     if arguments.questions < 1:
         raise CommandError(f"--questions takes a number from 1 on, got {arguments.questions}")
-    first = _seeds(arguments.seeds)[0]
+    first = seed_range(arguments.seeds)[0]
     try:
         folder = given_or_shared(arguments.checkpoint)
         reasoner = Reasoner.from_pretrained(folder, arguments.device, arguments.adapter)

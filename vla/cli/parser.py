@@ -23,12 +23,14 @@ from vla.cli import (
     record,
     scenes,
     talk,
+    teach_demo,
     train,
 )
 from vla.cli.errors import CommandError
 
 COMMAND_MODULES = (
     demo,
+    teach_demo,
     launch,
     talk,
     record,
