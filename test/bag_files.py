@@ -55,11 +55,13 @@ def write_demonstration(
     instructions: tuple[tuple[float, str, str], ...] = (),
     delays: dict[str, int] | None = None,
     bad_pose_at: float = -1.0,
+    textured: bool = False,
 ) -> Path:
     """Images at 20 Hz, joints and poses at 100 Hz. silent: seconds without messages, by topic.
 
     instructions: second, text and mode of those that are given on the way. delays: of a topic's
-    measurements [ms]. bad_pose_at: second at which the pose is not finite.
+    measurements [ms]. bad_pose_at: second at which the pose is not finite. textured: noisy images
+    instead of grey ones.
     """
     custom = {
         "contract": yaml.safe_dump(contract.to_dict()),
@@ -95,6 +97,9 @@ def write_demonstration(
         put(contract.end_effector_pose_topic, milliseconds, pose)
         for camera in contract.cameras if milliseconds % 50 == 0 else ():
             pixels = np.full((120, 160, 3), grey(milliseconds), np.uint8)
+            if textured:
+                generator = np.random.default_rng([milliseconds, *camera.name.encode()])
+                pixels = generator.integers(0, 256, pixels.shape, np.uint8)
             image = array_to_image(pixels, stamp, camera.name)
             if compressed:
                 image = _compress(pixels, image.header)

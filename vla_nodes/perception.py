@@ -1,22 +1,22 @@
-"""Node `perception`: makes one Observation of the newest synchronised images and robot state.
+"""Node `perception`: makes one Observation of each image of the reference camera.
 
-Reads the topics that the embodiment contract names, checks everything, crops and resizes images
-once for every consumer, and publishes vla/observation at camera rate. From bad or missing input
-nothing is published; a diagnostic says what is wrong and the node goes on.
+Reads the topics that the embodiment contract names and takes of each the newest message until the
+image's stamp, by the code that makes training data of bags. Checks everything, crops and resizes
+images once for every consumer, and publishes vla/observation at camera rate. From bad or missing
+input nothing is published; a diagnostic says what is wrong and the node goes on.
 """
 
 from __future__ import annotations
 
 import array
 import time
-from collections import deque
 from functools import partial
 
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
-from vla.contract import CameraContract, load_contract, state_vector
+from vla.contract import CameraContract, load_contract
 from vla.data.messages import (
     NANOSECONDS,
     compressed_to_array,
@@ -25,16 +25,21 @@ from vla.data.messages import (
     pose_to_arrays,
     stamp_to_nanoseconds,
 )
+from vla.data.observation_streams import (
+    ARM,
+    FINGERS,
+    POSE,
+    camera_stream,
+    observation_streams,
+    observed_state,
+)
+from vla.data.resampling import Resampler, Sample
 from vla.observation import prepare_image
 from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
-from vla_nodes.synchronizer import ApproximateTimeSynchronizer, Subscriber
-
-# Two seconds at 100 Hz: more than images are ever behind the joint states.
-HISTORY = 200
 
 
 class BadInput(ValueError):
@@ -45,38 +50,8 @@ class BadInput(ValueError):
         self.reason = reason
 
 
-class History:
-    """The last messages of one topic with their stamps, to pick the one nearest to an image."""
-
-    def __init__(self) -> None:
-        self._entries: deque[tuple[int, JointState | PoseStamped]] = deque(maxlen=HISTORY)
-
-    def add(self, message: JointState | PoseStamped) -> None:
-        """Keeps a message."""
-        self._entries.append((stamp_to_nanoseconds(message.header.stamp), message))
-
-    def nearest(self, stamp: int, topic: str, reach: float) -> tuple[int, JointState | PoseStamped]:
-        """Stamp [ns] and message nearest to `stamp` [ns].
-
-        Raises BadInput when none lies within `reach` [s].
-        """
-        if not self._entries:
-            raise BadInput(
-                "no_state", f"nothing has come on '{topic}' yet: is the robot driver up?"
-            )
-        entry = min(reversed(self._entries), key=lambda entry: abs(entry[0] - stamp))
-        distance = (entry[0] - stamp) / NANOSECONDS
-        if abs(distance) > reach:
-            raise BadInput(
-                "stale_state",
-                f"the nearest message on '{topic}' is {distance:+.3f} s from the image, more than "
-                f"{reach:g} s: check that the driver runs and that the clocks agree",
-            )
-        return entry
-
-
 class Perception(ManagedNode):
-    """Synchronises, checks and shapes what the robot sees and feels."""
+    """Resamples, checks and shapes what the robot sees and feels."""
 
     SETTINGS = (
         Setting(
@@ -90,18 +65,11 @@ class Perception(ManagedNode):
             "Read sensor_msgs/CompressedImage from TOPIC/compressed instead of raw images.",
         ),
         Setting(
-            "slop",
-            0.03,
-            "Largest difference between the stamps of the cameras' images in one observation [s].",
-            minimum=0.0001,
+            "longest_wait",
+            0.02,
+            "Longest time that an image waits for what else was measured until its stamp [s].",
+            minimum=0.0,
             maximum=1.0,
-        ),
-        Setting(
-            "queue_size",
-            10,
-            "Images kept per camera while they wait for those of the other cameras.",
-            minimum=1,
-            maximum=100,
         ),
         Setting(
             "silence_timeout",
@@ -129,72 +97,106 @@ class Perception(ManagedNode):
     def activate(self) -> None:
         """Subscribes to the robot."""
         contract = self._contract
-        self._arm, self._fingers, self._poses = History(), History(), History()
-        now = time.monotonic()
+        self._reference = camera_stream(contract.reference_camera)
+        self._resampler = Resampler(
+            observation_streams(contract),
+            self._reference,
+            self.settings["longest_wait"],
+            restart=True,
+        )
+        self._sampled = now = time.monotonic()
         self._heard = {camera.name: now for camera in contract.cameras}
-        self._matched = now
+        self._waits_run_out = 0
+        # Fires only while an image waits, and then at its deadline.
+        self._deadline: float | None = None
+        self._timer = self.create_steady_timer(1.0, self._on_deadline)
+        self._timer.cancel()
         kind, suffix = (
             (CompressedImage, "/compressed") if self.settings["compressed"] else (Image, "")
         )
-        filters = []
         for camera in contract.cameras:
-            source = Subscriber(self, kind, camera.topic + suffix, qos_profile=qos.SENSOR)
-            source.registerCallback(partial(self._note_camera, camera.name))
-            filters.append(source)
-        synchronizer = ApproximateTimeSynchronizer(
-            filters, self.settings["queue_size"], self.settings["slop"]
-        )
-        synchronizer.registerCallback(self._on_images)
-        self._synchronizer = synchronizer
+            callback = partial(self._on_image, camera.name)
+            self.create_subscription(kind, camera.topic + suffix, callback, qos.SENSOR)
         self.create_subscription(
-            JointState, contract.joint_states_topic, self._on_joint_states, qos.SENSOR
+            JointState, contract.joint_states_topic, self._on_joint_states, qos.RESAMPLED
         )
         self.create_subscription(
-            PoseStamped, contract.end_effector_pose_topic, self._poses.add, qos.SENSOR
+            PoseStamped, contract.end_effector_pose_topic, partial(self._take, POSE), qos.RESAMPLED
         )
 
-    def _note_camera(self, name: str, _: Image | CompressedImage) -> None:
-        self._heard[name] = self._arrival = time.monotonic()
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        self._heard[camera] = time.monotonic()
+        self._take(camera_stream(camera), message)
 
     def _on_joint_states(self, message: JointState) -> None:
         # Some drivers send arm and gripper in separate messages on the same topic.
         if self._contract.joint_names[0] in message.name:
-            self._arm.add(message)
+            self._take(ARM, message)
         if self._contract.finger_joint_names[0] in message.name:
-            self._fingers.add(message)
+            self._take(FINGERS, message)
 
-    def _on_images(self, *messages: Image | CompressedImage) -> None:
+    def _take(
+        self, stream: str, message: Image | CompressedImage | JointState | PoseStamped
+    ) -> None:
+        now, stamp = time.monotonic(), stamp_to_nanoseconds(message.header.stamp)
+        self._publish(self._resampler.add(stream, stamp, (now, message), now))
+
+    def _on_deadline(self) -> None:
+        self._publish(self._resampler.due(time.monotonic()))
+
+    def _publish(self, samples: list[Sample]) -> None:
+        for sample in samples:
+            self._on_sample(sample)
+        if (deadline := self._resampler.deadline) == self._deadline:
+            return
+        self._deadline = deadline
+        if deadline is None:
+            self._timer.cancel()
+        else:
+            wait = max(deadline - time.monotonic(), 0.0)
+            # Not zero, which a timer does not take, and not a moment too early.
+            self._timer.timer_period_ns = round(wait * NANOSECONDS) + 100_000
+            self._timer.reset()
+
+    def _on_sample(self, sample: Sample) -> None:
         if not self.is_active:
             return
-        self._matched = time.monotonic()
+        self._sampled = time.monotonic()
+        self._waits_run_out += bool(sample.unreached)
+        self.diagnostics.values["waits_run_out"] = str(self._waits_run_out)
         try:
-            observation = self._observe(messages)
+            observation = self._observe(sample)
         except BadInput as error:
             self.diagnostics.report(error.reason, str(error))
             return
-        self._output.publish(observation)
-        self.diagnostics.output(time.monotonic() - self._arrival)
+        if observation is not None:
+            self._output.publish(observation)
+            arrival, _ = sample.values[self._reference]
+            self.diagnostics.output(time.monotonic() - arrival)
 
-    def _observe(self, messages: tuple[Image | CompressedImage, ...]) -> Observation:
+    def _observe(self, sample: Sample) -> Observation | None:
+        """The message; None where an image is missing that `_check_silence` speaks about."""
         contract = self._contract
         now = self.get_clock().now().nanoseconds
+        self._check_age(contract.camera(contract.reference_camera), sample, now)
+        if not self._has_images(sample):
+            self.diagnostics.drop("no_image")
+            return None
         observation = Observation(contract_id=self._contract_id)
-        for camera, message in zip(contract.cameras, messages, strict=True):
-            self._check_age(camera, message, now)
+        observation.header.stamp = nanoseconds_to_stamp(sample.stamp)
+        observation.header.frame_id = contract.base_frame
+        for camera in contract.cameras:
+            self._check_age(camera, sample, now)
+            _, message = sample.values[camera_stream(camera.name)]
             observation.images.append(_shape_image(camera, message))
             observation.camera_names.append(camera.name)
-            if camera.name == contract.reference_camera:
-                observation.header.stamp = message.header.stamp
-        observation.header.frame_id = contract.base_frame
-        stamp = stamp_to_nanoseconds(observation.header.stamp)
-        self._add_state(observation, stamp, now)
+        self._add_state(observation, sample, now)
         return observation
 
-    def _check_age(
-        self, camera: CameraContract, message: Image | CompressedImage, now: int
-    ) -> None:
-        age = (now - stamp_to_nanoseconds(message.header.stamp)) / NANOSECONDS
-        self.diagnostics.input_age(f"camera_{camera.name}", age)
+    def _check_age(self, camera: CameraContract, sample: Sample, now: int) -> None:
+        stream = camera_stream(camera.name)
+        age = (now - sample.stamp + sample.ages[stream]) / NANOSECONDS
+        self.diagnostics.input_age(stream, age)
         if abs(age) > camera.max_age:
             words = f"{age:.3f} s old" if age > 0 else f"{-age:.3f} s in the future"
             raise BadInput(
@@ -203,18 +205,40 @@ class Perception(ManagedNode):
                 "of the contract: check that the clocks agree (use_sim_time, NTP) and the load",
             )
 
-    def _add_state(self, observation: Observation, stamp: int, now: int) -> None:
+    def _has_images(self, sample: Sample) -> bool:
+        """Whether each camera has an image. Raises BadInput where one sends, but of other times."""
+        present = True
+        for camera in self._contract.cameras:
+            name = camera_stream(camera.name)
+            if name not in sample.missing + sample.stale:
+                continue
+            present = False
+            newest = self._resampler.streams[name].newest
+            ahead = 0.0 if newest is None else (newest - sample.stamp) / NANOSECONDS
+            sends = time.monotonic() - self._heard[camera.name] < camera.max_age
+            # One that has just begun to send is a little ahead.
+            if newest is not None and sends and (name in sample.stale or ahead > camera.max_age):
+                raise BadInput(
+                    "not_synchronized",
+                    f"camera '{camera.name}' has no image of the last {camera.max_age:g} s before "
+                    f"that of '{self._contract.reference_camera}'; its newest is {ahead:+.3f} s "
+                    "from it: check that the clocks agree",
+                )
+        return present
+
+    def _add_state(self, observation: Observation, sample: Sample, now: int) -> None:
         contract = self._contract
-        joints_topic, reach = contract.joint_states_topic, contract.state_max_age
-        arm_stamp, arm = self._arm.nearest(stamp, joints_topic, reach)
-        _, fingers = self._fingers.nearest(stamp, joints_topic, reach)
-        _, pose = self._poses.nearest(stamp, contract.end_effector_pose_topic, reach)
+        for name in (ARM, FINGERS, POSE):
+            self._require(name, sample)
+        (_, arm), (_, fingers), (_, pose) = (sample.values[n] for n in (ARM, FINGERS, POSE))
+        arm_stamp = sample.stamp - sample.ages[ARM]
         self.diagnostics.input_age("joint_states", (now - arm_stamp) / NANOSECONDS)
         try:
             joint_positions(arm, contract.joint_names)
             width = float(joint_positions(fingers, contract.finger_joint_names).sum())
         except ValueError as error:
-            raise BadInput("bad_joint_states", f"'{joints_topic}': {error}") from error
+            topic = contract.joint_states_topic
+            raise BadInput("bad_joint_states", f"'{topic}': {error}") from error
         if pose.header.frame_id != contract.base_frame:
             raise BadInput(
                 "wrong_frame",
@@ -223,13 +247,7 @@ class Perception(ManagedNode):
             )
         try:
             position, quaternion = pose_to_arrays(pose.pose)
-            state = state_vector(
-                position,
-                quaternion,
-                width,
-                self._contract.state_names,
-                self._contract.gripper_open_width,
-            )
+            state = observed_state((position, quaternion), width, contract)
         except ValueError as error:
             raise BadInput("bad_pose", f"'{contract.end_effector_pose_topic}': {error}") from error
         observation.state_stamp = nanoseconds_to_stamp(arm_stamp)
@@ -237,6 +255,23 @@ class Perception(ManagedNode):
         observation.state = array.array("d", state)
         observation.end_effector_pose = arrays_to_pose(position, quaternion)
         observation.gripper_width = width
+
+    def _require(self, name: str, sample: Sample) -> None:
+        """Raises BadInput where a stream of the state has nothing of the time of the image."""
+        stream = self._resampler.streams[name]
+        if stream.newest is None:
+            of = f" with '{self._contract.finger_joint_names[0]}'" if name == FINGERS else ""
+            raise BadInput(
+                "no_state", f"nothing{of} has come on '{stream.topic}' yet: is the robot driver up?"
+            )
+        if name in sample.missing + sample.stale:
+            distance = (stream.newest - sample.stamp) / NANOSECONDS
+            raise BadInput(
+                "stale_state",
+                f"no message on '{stream.topic}' is from the last {stream.max_age:g} s before the "
+                f"image; the newest is {distance:+.3f} s from it: check that the driver runs and "
+                "that the clocks agree",
+            )
 
     def _check_silence(self) -> None:
         if not self.is_active:
@@ -250,11 +285,12 @@ class Perception(ManagedNode):
                 f"no image of camera '{name}' on '{topic}' for {seconds:.1f} s: check its driver "
                 "and the topic in the contract",
             )
-        if not silent and now - self._matched > patience:
+        if not silent and now - self._sampled > patience:
             self.diagnostics.report(
                 "not_synchronized",
-                f"all cameras send, but for {now - self._matched:.1f} s no images had stamps "
-                f"within {self.settings['slop']:g} s (parameter 'slop') of each other",
+                f"all cameras send, but for {now - self._sampled:.1f} s no image of "
+                f"'{self._contract.reference_camera}' had a later stamp than the one before it: "
+                "check the clock of its driver",
             )
 
 

@@ -28,6 +28,10 @@ def _profile(
 # several cameras that arrive while a callback runs are still there to be synchronised.
 SENSOR = _profile(5, ReliabilityPolicy.BEST_EFFORT)
 
+# Joint states and poses of which the newest until an image's stamp counts: deep enough that none is
+# lost at 1 kHz while images are worked on, since an older one would make another observation.
+RESAMPLED = _profile(100, ReliabilityPolicy.BEST_EFFORT)
+
 # Writing simulated sensors: reliable, so that it also reaches tools that ask for reliable delivery;
 # shallow, so that a slow reader loses samples instead of delaying the others.
 SENSOR_OUTPUT = _profile(5)
