@@ -224,6 +224,20 @@ def _read(completion: Completion, episode: Episode, wanted: Wanted) -> Annotatio
     return read_reply(completion.text, episode.instruction, wanted)
 
 
+def sample_request(
+    source: AnnotationSource, annotator: Annotator, episode: Episode
+) -> tuple[tuple[str, str], list[tuple[int, int]]]:
+    """The texts of a request and the sizes of its images (width, height) [px], to estimate from."""
+    indices = source.shown_frames(episode, annotator.frames)
+    texts = annotator.prompt.messages(episode.instruction, len(indices), annotator.wanted)
+    try:
+        frames = source.frames(episode, indices, annotator.image_size)
+    except DatasetError:
+        # It will be told as the failure of this episode.
+        return texts, [(annotator.image_size, annotator.image_size)] * len(indices)
+    return texts, [(frame.width, frame.height) for frame in frames]
+
+
 def episode_messages(
     source: AnnotationSource, annotator: Annotator, episode: Episode
 ) -> list[dict[str, Any]]:
