@@ -27,7 +27,7 @@ from vla.data.messages import NANOSECONDS
 # The time of a first frame, since a data set does not keep it: 2020-01-01, UTC.
 EPOCH = 1_577_836_800 * NANOSECONDS
 JPEG_QUALITY = 95
-RAW, JPEG = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+IMAGE, JPEG = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINT_STATE, POSE_STAMPED = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
 SPOKEN = "vla_ros/msg/Instruction"
 PROVENANCE = ("episode_id", "outcome", "note", "checkpoint_id")
@@ -101,7 +101,7 @@ class _Episode:
         self._store.register(get_types_from_msg(spoken.definition, SPOKEN))
         sensor, latched = [qos_entry(depth=5)], [qos_entry(durability="transient_local", depth=1)]
         kinds = {
-            c.topic + ("" if raw else COMPRESSED): RAW if raw else JPEG for c in contract.cameras
+            c.topic + ("" if raw else COMPRESSED): IMAGE if raw else JPEG for c in contract.cameras
         }
         kinds |= {
             contract.joint_states_topic: JOINT_STATE,
@@ -156,7 +156,7 @@ class _Episode:
         if self._raw:
             height, width = image.shape[:2]
             pixels = np.ascontiguousarray(image).ravel()
-            self._put(topic, RAW, time, name, height, width, "rgb8", 0, 3 * width, pixels)
+            self._put(topic, IMAGE, time, name, height, width, "rgb8", 0, 3 * width, pixels)
             return
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "jpeg", quality=JPEG_QUALITY, subsampling=0)
