@@ -3,7 +3,7 @@
 Writes bags of two 640x480 cameras at 30 Hz, joint states at 1 kHz and tool poses at 100 Hz into a
 temporary folder, converts them, and prints JSON:
 
-    python benchmarks/conversion.py
+    python benchmarks/conversion.py --json output/conversion.json
     python benchmarks/conversion.py --episodes 8 --seconds 30 --size 224x224 --rate 10
 """
 
@@ -150,6 +150,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=30.0, help="of the contract [Hz] (30)")
     parser.add_argument("--workers", type=int, default=0, help="processes (all cores)")
     parser.add_argument("--folder", help="where the temporary folder is made")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     results = []
     for size in [arguments.size] if arguments.size else ["224x224", "640x480"]:
@@ -157,7 +158,11 @@ def main() -> int:
         results.append(measure(arguments, width, height, arguments.rate))
         print(f"{size}: {results[-1]['gigabytes_per_minute']} GB a minute", file=sys.stderr)
     machine = {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
-    print(json.dumps({"machine": machine, "results": results}, indent=2))
+    text = json.dumps({"machine": machine, "results": results}, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(text + "\n")
     return 0
 
 

@@ -63,3 +63,19 @@ def test_wordings(tmp_path, checkpoint):
         assert len(cell["episodes"]) == 2
         for episode in cell["episodes"]:
             assert (episode["answered_right"] is None) == (cell["column"] == "new")
+
+
+def test_conversion(tmp_path):
+    output = tmp_path / "conversion.json"
+    command = [sys.executable, str(BENCHMARKS / "conversion.py"), "--json", str(output)]
+    command += ["--episodes", "1", "--seconds", "0.5", "--size", "96x96", "--rate", "10"]
+    done = subprocess.run(
+        [*command, "--folder", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (figures,) = json.loads(output.read_text())["results"]
+    assert figures["episodes"] == 1 and figures["frames"] == 4
+    images = 2 * 15 * 640 * 480 * 3
+    assert figures["bag_gigabytes"] == pytest.approx(images / 1e9, rel=0.05)
+    assert figures["gigabytes_per_minute"] > 0 and figures["frames_per_second"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["conversion.json"]
