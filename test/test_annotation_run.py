@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bag_files import write_demonstration
 from chat_server import GOOD, ChatServer, Reply, chat_server, instruction_in
 from lerobot_files import FPS, LENGTHS, STATES, TASKS, actions_of, grey_of, write_v2, write_v3
 from PIL import Image
@@ -27,6 +28,8 @@ from vla.annotation.run import GIVE_UP_AFTER, Annotator, Outcome, annotate_episo
 from vla.annotation.source import AnnotationSource
 from vla.cli.parser import main
 from vla.contract import load_contract
+from vla.data.bag_conversion import convert_bags, find_bags
+from vla.data.bag_episodes import BagEpisodes
 from vla.data.bag_frames import MOTION_SPAN
 from vla.data.language_motion import MotionThresholds, language_motion, poses_of_states
 from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping
@@ -390,6 +393,19 @@ def test_motion_labels_are_found_by_the_number_of_the_frame(tmp_path):
             labels.add(sample.motion)
             row += 1
     assert row == len(data) and len(labels) > 2
+
+
+def test_converted_bags_get_the_motions_that_their_bags_have(tmp_path):
+    contract = load_contract(contract_path("sim_panda"))
+    write_demonstration(tmp_path / "bags" / "a", contract)
+    expected = BagEpisodes(tmp_path / "bags", contract)
+    folder = tmp_path / "set"
+    convert_bags(find_bags([tmp_path / "bags"]), folder, contract, workers=1)
+    assert main(["data", "annotate", str(folder)]) == 0
+    data, generator = LeRobotEpisodes(folder, None, contract), np.random.default_rng(0)
+    motions = [data.sample(index, generator).motion for index in range(len(data))]
+    assert motions == [expected.sample(index, generator).motion for index in range(len(data))]
+    assert len(set(motions)) > 2
 
 
 def test_a_data_set_without_a_contract_has_no_motions(tmp_path, capsys):
