@@ -2,13 +2,16 @@
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo train test lint clean
+.PHONY: setup demo teach-demo train test lint clean
 
 setup:
 	@tools/setup.sh
 
 demo: setup
 	@$(IN_ENVIRONMENT) vla demo
+
+teach-demo: setup
+	@$(IN_ENVIRONMENT) vla teach-demo
 
 train: setup
 	@$(IN_ENVIRONMENT) vla train
