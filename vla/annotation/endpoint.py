@@ -133,10 +133,11 @@ class Endpoint:
     def _refusal(self, response: httpx2.Response) -> Exception:
         """What to raise for a status other than 200."""
         status = response.status_code
-        said = " ".join(response.text.split())[:_LONGEST_REASON]
+        said = " ".join(response.text.split())
         if self.config.api_key:
             # Servers repeat a wrong key in their answer; it must not get into a log that way.
             said = said.replace(self.config.api_key, "***")
+        said = said[:_LONGEST_REASON]
         message = f"the server answered {status}" + (f": {said}" if said else "")
         if status in _BUSY or status >= 500:
             return _TryAgainError(message, retry_after(response.headers.get("retry-after", "")))
