@@ -57,10 +57,10 @@ class RobotData:
 
     kind: "simulated" (shards of vla demonstrate, made where missing), "lerobot" (v2.1 or v3.0) or
     "bags" (rosbag2 folders with the contract's topics, one per episode). path: folder. mapping:
-    with lerobot, YAML file that says how its features become the contract's. annotations: VLA-IT
-    file, empty for none; "truth" with simulated ones. contract: of another robot than the run's,
-    which the model learns to act for too, with statistics of its own. weight: times the number of
-    frames, its share.
+    with lerobot, YAML file that says how its features become the contract's; empty for a data set
+    that carries its contract. annotations: VLA-IT file, empty for the data set's own or none;
+    "truth" with simulated ones. contract: of another robot than the run's, which the model learns
+    to act for too, with statistics of its own. weight: times the number of frames, its share.
     """
 
     path: str
