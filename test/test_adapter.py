@@ -118,6 +118,23 @@ def test_it_comes_out_again_to_the_last_bit_and_gives_way_to_another(folder, ada
         assert np.array_equal(now, then)
 
 
+def test_states_beyond_the_base_s_bounds_are_told_apart_with_an_adapter_only(folder, adapter):
+    action_model = ActionModel.from_pretrained(folder)
+    images, state = _scene(action_model.contract)
+    latent = np.zeros(action_model.latent_shape, np.float32)
+
+    def chunk(y):
+        moved = state.copy()
+        moved[1] = y
+        return action_model.action_chunk(images, moved, latent, seed=0)
+
+    assert np.array_equal(chunk(1.3), chunk(1.6))
+    action_model.set_adapter(open_adapter(adapter))
+    assert not np.array_equal(chunk(1.3), chunk(1.6))
+    action_model.set_adapter(None)
+    assert np.array_equal(chunk(1.3), chunk(1.6))
+
+
 def _edited(adapter, target, **entries):
     shutil.copytree(adapter, target)
     description = json.loads((target / "adapter.json").read_text())

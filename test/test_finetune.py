@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from vla.adapter import open_adapter
+from vla.checkpoint import open_checkpoint
 from vla.cli.parser import main
 from vla.data.frames import DatasetError
 from vla.models.config import AdapterConfig, CheckpointError
 from vla.policy import ActionModel, Reasoner
-from vla.robots import NORM_STATS
+from vla.robots import NORM_STATS, Robot
 from vla.sim.samples import SimulatedDemonstrations
 from vla.training import finetune as module
+from vla.training.batches import BatchMaker, Mixture
 from vla.training.config import Augmentation, TrainConfig
 from vla.training.finetune import (
     JUDGED_BY,
@@ -128,6 +130,24 @@ def test_an_adapter_learns_and_the_base_stays_as_it_is(
     for half in (Reasoner, ActionModel):
         loaded = half.from_pretrained(checkpoint, adapter=output / "adapter")
         assert loaded.checkpoint_id == f"{adapter.base_id}+{adapter.adapter_id}"
+
+
+def test_training_lets_states_through_as_the_loaded_adapter_does(config, contract, new, checkpoint):
+    base = open_checkpoint(checkpoint)
+    largest = {}
+    for limit in (1.0, 2.0):
+        run = replace(config.train, adapter=AdapterConfig(rank=2, state_limit=limit))
+        data = Mixture(new, [1.0])
+        robots = [Robot(base.contract, {**base.stats, "state": narrow(base.stats["state"])})]
+        batches = BatchMaker(data, None, base.tokenizer, robots, base.config, run)
+        largest[limit] = float(batches[0].robot.state.abs().max())
+    assert largest[1.0] < 1.1
+    assert 1.5 < largest[2.0] < 2.1
+
+
+def narrow(stats):
+    """The same statistics with bounds a fifth as wide, which the data leaves."""
+    return replace(stats, q01=stats.q01 / 5, q99=stats.q99 / 5)
 
 
 def test_only_the_best_candidate_is_kept(config, contract, new, replay):

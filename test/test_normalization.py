@@ -111,6 +111,8 @@ def test_quantiles_become_plus_and_minus_one_and_the_rest_is_cut():
     np.testing.assert_allclose(stats.q01, [1.0, 2.0, 0.01])
     np.testing.assert_allclose(stats.normalize(np.array([1.0, 198.0, 0.5])), [-1, 1, 0], atol=1e-6)
     np.testing.assert_allclose(stats.normalize(np.array([-9.0, 999.0, 0.5])), [-1, 1, 0], atol=1e-6)
+    wider = stats.normalize(np.array([120.0, 999.0, 0.5]), limit=2.0)
+    np.testing.assert_allclose(wider, [2 * 119 / 98 - 1, 2, 0], atol=1e-6)
 
 
 def test_smallest_span_keeps_noise_small():

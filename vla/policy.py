@@ -245,7 +245,8 @@ class ActionModel(_Half):
             )
         if seed is not None:
             self._generator.manual_seed(seed)
-        normalized = self._stats["state"].normalize(states)
+        limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
+        normalized = self._stats["state"].normalize(states, limit)
         actions = sample_actions(
             self._expert,
             _stack(scenes, self._config.expert_cameras, self.contract, self.device),

@@ -145,6 +145,6 @@ def _summary(report: dict, adapter: Path) -> str:
     for name, after in report["after"].items():
         lines.append(f"{name:<44} {report['before'][name]:>9.4f} {after:>9.4f}")
     for name, share in report["clipped"].items():
-        lines.append(f"{share:.0%} of {name} lie outside of the base's bounds and are clipped")
+        lines.append(f"{share:.0%} of {name} lie outside of the base's bounds")
     lines.append(f"adapter: {adapter}\nload it with: vla adapter load {adapter}")
     return "\n".join(lines)

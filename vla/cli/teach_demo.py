@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vla.cli.errors import CommandError
+from vla.cli.finetune import CONFIG
 from vla.cli.graph import enter_domain, last_words, running_graph, short
 
 DESCRIPTION = """\
@@ -27,6 +28,7 @@ examples:
 # Operators demonstrate on seeds that neither training nor evaluation uses.
 FIRST_SEED = 4_000_000
 ACTIVE_TIMEOUT = 180.0
+# Of a demonstration [s].
 TIME_LIMIT = 20.0
 
 
@@ -46,6 +48,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--trials", type=int, default=5, help="through the graph afterwards (5)")
     parser.add_argument("--output", type=Path, default=Path("output/teach"), help="folder")
     parser.add_argument("--domain-id", type=int, help="ROS domain to use (default: a free one)")
+    parser.add_argument(
+        "--time-limit", type=float, default=20.0, help="of the policy's episodes [s] (20)"
+    )
+    parser.add_argument("--config", default=CONFIG, help=f"recipe of fine-tuning ({CONFIG})")
     parser.add_argument("--steps", type=int, help="of fine-tuning (default: by the episodes)")
     parser.set_defaults(run=run_teach_demo)
 
@@ -70,7 +76,8 @@ def run_teach_demo(arguments: argparse.Namespace) -> int:
         _command("data", "annotate", dataset, "--truth", unless=dataset / "meta/annotations.json")
     run = output / "run"
     with steps.timed("finetune"):
-        more = ["--steps", arguments.steps] if arguments.steps else []
+        more = ["--config", arguments.config]
+        more += ["--steps", arguments.steps] if arguments.steps else []
         _command(
             "finetune", "--checkpoint", checkpoint, "--data", dataset, "--output", run, *more,
             unless=run / "finetune.json",
@@ -185,7 +192,9 @@ def _try_in_graph(arguments: argparse.Namespace, checkpoint: Path, output: Path)
         def trial(seed: int) -> dict:
             still_running()
             entry = Trial(seed=seed, family=arguments.family)
-            client.run_trial(entry, TIME_LIMIT, lambda line: print(f"  {line}", flush=True))
+            client.run_trial(
+                entry, arguments.time_limit, lambda line: print(f"  {line}", flush=True)
+            )
             print(f"  result:       {'done' if entry.success else 'not done'}")
             return asdict(entry) | {"bag": str(Path(entry.bag).relative_to(output))}
 
@@ -226,23 +235,18 @@ def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Pat
     if path.is_file():
         print(f"kept: {short(path)}")
         return
-    jobs = [
-        (str(checkpoint), arguments.family, seeds, str(adapter or ""))
-        for seeds in _halves(_range(arguments.seeds))
-    ]
-    jobs += [
-        (str(checkpoint), family, _range(arguments.old_seeds), str(adapter or ""))
-        for family in FAMILIES
-    ]
+    settings = EvaluationSettings(time_limit=arguments.time_limit)
+    parts = [(arguments.family, seeds) for seeds in _halves(_range(arguments.seeds))]
+    parts += [(family, _range(arguments.old_seeds)) for family in FAMILIES]
+    jobs = [(str(checkpoint), *part, str(adapter or ""), settings) for part in parts]
     with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
-        parts = pool.map(_evaluate_family, jobs, chunksize=1)
-    results = [result for part in parts for result in part]
+        results = [r for part in pool.map(_evaluate_family, jobs, chunksize=1) for r in part]
     print(table(summarize(results)))
     from vla.adapter import adapted_id, open_adapter
     from vla.checkpoint import open_checkpoint
 
     acting = adapted_id(open_checkpoint(checkpoint), open_adapter(adapter) if adapter else None)
-    content = report(acting, EvaluationSettings(), results)
+    content = report(acting, settings, results)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -251,14 +255,14 @@ def _halves(seeds: range) -> list[range]:
     return [half for half in (seeds[:middle], seeds[middle:]) if len(half)]
 
 
-def _evaluate_family(job: tuple[str, str, range, str]) -> list:
+def _evaluate_family(job: tuple) -> list:
     import torch
 
-    from vla.evaluation.benchmark import EvaluationSettings, evaluate
+    from vla.evaluation.benchmark import evaluate
 
     torch.set_num_threads(1)
-    checkpoint, family, seeds, adapter = job
-    return evaluate(checkpoint, [family], seeds, EvaluationSettings(), adapter=adapter)
+    checkpoint, family, seeds, adapter, settings = job
+    return evaluate(checkpoint, [family], seeds, settings, adapter=adapter)
 
 
 def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:

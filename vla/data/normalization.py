@@ -58,13 +58,16 @@ class NormStats:
         """Which dimensions [D] the quantiles bound: all but full angles and binary ones."""
         return ~(self._are(ANGLE) | self._are(BINARY))
 
-    def normalize(self, values: np.ndarray) -> np.ndarray:
-        """Values [..., D] in SI units to about -1..1, float32."""
+    def normalize(self, values: np.ndarray, limit: float = 1.0) -> np.ndarray:
+        """Values [..., D] in SI units to about -1..1, float32.
+
+        limit: where they are cut; more than 1 shows a model what lies beyond the bounds.
+        """
         values = wrap_angles(values, self.kinds)
         span = self.q99 - self.q01
         moving = span > SMALLEST_SPAN
         scaled = 2 * (values - self.q01) / np.where(moving, span, 1) - 1
-        result = np.clip(np.where(moving, scaled, 0.0), -1.0, 1.0)
+        result = np.clip(np.where(moving, scaled, 0.0), -limit, limit)
         if ANGLE in self.kinds:
             result = np.where(self._are(ANGLE), values / np.pi, result)
         return np.where(self._are(BINARY), values, result).astype(np.float32)

@@ -46,6 +46,8 @@ def insert_adapter(model: InstructVLA, config: AdapterConfig) -> None:
     """
     if config.rank < 1:
         raise CheckpointError(f"adapter.rank is {config.rank}; give a positive number")
+    if config.state_limit < 1.0:
+        raise CheckpointError(f"adapter.state_limit is {config.state_limit}; give 1 or more")
     backbone = model.reasoning.backbone
     wanted = {backbone.linear_names[target] for target in model.config.lora.targets}
     for _, parent in [*backbone.language_model.named_modules()]:

@@ -83,11 +83,16 @@ class LoraConfig:
 
 @dataclass
 class AdapterConfig:
-    """A few-shot adapter: one low-rank change of each linear layer, in both halves of a policy."""
+    """A few-shot adapter: one low-rank change of each linear layer, in both halves of a policy.
+
+    state_limit: where normalised states are cut. The base is given -1 to 1; a new task may lead to
+    where it has never been, and a policy that can't tell how far it has gone lets go anywhere.
+    """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
+    state_limit: float = 2.0
 
 
 @dataclass

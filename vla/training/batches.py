@@ -104,7 +104,9 @@ class BatchMaker:
             )
         stats = [self.stats[self.robot.datasets[d].contract.name] for d, _ in chosen]
         pairs = list(zip(stats, samples, strict=True))
-        state = np.stack([own["state"].normalize(sample.state) for own, sample in pairs])
+        adapts = self.config.stage == "adapt"
+        limit = self.config.adapter.state_limit if adapts else 1.0
+        state = np.stack([own["state"].normalize(sample.state, limit) for own, sample in pairs])
         noise = generator.normal(0.0, self.config.augmentation.state_noise, state.shape)
         actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
         return Batch(

@@ -67,11 +67,11 @@ def read_finetune_config(path: str | Path) -> FinetuneConfig:
 
 
 def steps_for(episodes: int) -> int:
-    """Optimiser steps for so many demonstrations: 360 for ten, 660 for twenty, 1560 for fifty.
+    """Optimiser steps for so many demonstrations to train on: 540 for 18, 1350 for 45.
 
     The most that pays; early stopping ends a run that needs fewer.
     """
-    return int(np.clip(60 + 30 * episodes, 200, 3000))
+    return int(np.clip(30 * episodes, 200, 3000))
 
 
 def few_shot_data(
@@ -236,7 +236,9 @@ def _keep(output: Path, step: int, text: str) -> None:
 
 
 def clipped(data: TrainingData, base: Checkpoint, new: int) -> dict[str, float]:
-    """Shares of the new frames' values outside of the base's bounds, which it can't act out.
+    """Shares of the new frames' values outside of the base's bounds.
+
+    Such actions are cut, and can't be acted out; states are cut at adapter.state_limit.
 
     new: how many data sets of the mixture are new. Only shares that statistics of these frames
     themselves would not have are named.
