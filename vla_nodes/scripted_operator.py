@@ -41,9 +41,10 @@ class OperatorStation:
     It works while the client waits or spins, in the client's thread.
     """
 
-    def __init__(self, client: RobotClient, contract: EmbodimentContract):
+    def __init__(self, client: RobotClient, contract: EmbodimentContract, pushes: float = 0.0):
+        """pushes: see ScriptedOperator."""
         self._client, self._contract = client, contract
-        self._operator = ScriptedOperator(contract)
+        self._operator = ScriptedOperator(contract, pushes=pushes)
         self._had_controller = False
         node = client.node
         self._output = ArmOutput(node, contract.joint_names, self._operator.arm.config.control_rate)

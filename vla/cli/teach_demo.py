@@ -28,6 +28,8 @@ examples:
 # Operators demonstrate on seeds that neither training nor evaluation uses.
 FIRST_SEED = 4_000_000
 ACTIVE_TIMEOUT = 180.0
+# Chance, with each plan, that the operator goes astray, and shows the way back.
+PUSHES = 0.1
 # Of a demonstration [s].
 TIME_LIMIT = 20.0
 
@@ -154,7 +156,7 @@ def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) 
     contract = load_contract(contract_path("sim_panda"))
     with _graph(checkpoint, output) as (client, still_running):
         client.configure_recorder(str(output / "bags"))
-        with OperatorStation(client, contract) as operator:
+        with OperatorStation(client, contract, PUSHES) as operator:
             while len(done) < wanted:
                 still_running()
                 episode = demonstrate_episode(client, operator, seed, arguments.family, TIME_LIMIT)
