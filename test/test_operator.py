@@ -46,26 +46,6 @@ def test_it_solves_a_task_whatever_the_order_of_the_messages(operator, simulator
     assert sum(command.executing for command in commands) > 390
 
 
-def test_a_hand_that_goes_astray_shows_the_way_back(contract, simulator):
-    def path(pushes):
-        operator = ScriptedOperator(contract, pushes=pushes)
-        task = simulator.reset(4, "store")
-        operator.begin(4, "store")
-        places = []
-        drive(
-            operator, simulator, 9.0,
-            on_command=lambda _: places.append(simulator.end_effector_pose()[0]),
-        )  # fmt: skip
-        assert simulator.check(task).success
-        return np.array(places)
-
-    plain, astray = path(0.0), path(0.15)
-    np.testing.assert_array_equal(astray, path(0.15), "the same seed goes the same way")
-    gap = min(len(plain), len(astray))
-    aside = np.abs(plain[:gap, :2] - astray[:gap, :2]).max()
-    assert 0.02 < aside < 0.4
-
-
 def test_it_does_nothing_before_it_begins_and_after_it_ended(operator, simulator):
     simulator.reset(4, "pick")
     operator.end()

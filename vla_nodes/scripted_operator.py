@@ -41,10 +41,9 @@ class OperatorStation:
     It works while the client waits or spins, in the client's thread.
     """
 
-    def __init__(self, client: RobotClient, contract: EmbodimentContract, pushes: float = 0.0):
-        """pushes: see ScriptedOperator."""
+    def __init__(self, client: RobotClient, contract: EmbodimentContract):
         self._client, self._contract = client, contract
-        self._operator = ScriptedOperator(contract, pushes=pushes)
+        self._operator = ScriptedOperator(contract)
         self._had_controller = False
         node = client.node
         self._output = ArmOutput(node, contract.joint_names, self._operator.arm.config.control_rate)

@@ -28,8 +28,6 @@ examples:
 # Operators demonstrate on seeds that neither training nor evaluation uses.
 FIRST_SEED = 4_000_000
 ACTIVE_TIMEOUT = 180.0
-# Chance, with each plan, that the operator goes astray, and shows the way back.
-PUSHES = 0.1
 # Of a demonstration [s].
 TIME_LIMIT = 20.0
 
@@ -156,7 +154,7 @@ def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) 
     contract = load_contract(contract_path("sim_panda"))
     with _graph(checkpoint, output) as (client, still_running):
         client.configure_recorder(str(output / "bags"))
-        with OperatorStation(client, contract, PUSHES) as operator:
+        with OperatorStation(client, contract) as operator:
             while len(done) < wanted:
                 still_running()
                 episode = demonstrate_episode(client, operator, seed, arguments.family, TIME_LIMIT)

@@ -18,10 +18,6 @@ from vla.sim.expert import plan_chunk
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import Task
 
-# A push: how far the hand goes astray in each of so many plans [m], and above which height [m]:
-# there it can neither miss what it is about to grasp nor drop what it holds beside its place.
-PUSH_STEP, PUSH_PLANS, PUSH_HEIGHT = 0.03, 2, 0.14
-
 # Joint states that are kept to find the moment of a configuration, which has no stamp of its own.
 KEPT_JOINT_STATES = 50
 
@@ -29,21 +25,12 @@ KEPT_JOINT_STATES = 50
 class ScriptedOperator:
     """Joints and configurations in, commands out; plans anew with every configuration.
 
-    config: limits and rate of the commands, by default the controller's. pushes: chance, with each
-    plan in the air, that the hand goes astray for a moment. The way back is then shown, too,
-    without which a policy that has erred knows no help. Times are seconds of the robot's clock. One
-    thread calls all methods.
+    config: limits and rate of the commands, by default the controller's. Times are seconds of the
+    robot's clock. One thread calls all methods.
     """
 
-    def __init__(
-        self,
-        contract: EmbodimentContract,
-        config: ArmControllerConfig | None = None,
-        pushes: float = 0.0,
-    ):
+    def __init__(self, contract: EmbodimentContract, config: ArmControllerConfig | None = None):
         self.arm = ArmController(config or ArmControllerConfig(), contract)
-        self._pushes, self._generator = pushes, np.random.default_rng(0)
-        self._push, self._push_plans = np.zeros(2), 0
         # Nothing is rendered.
         self.mirror = TableTopSimulator(camera_size=16)
         self.task: Task | None = None
@@ -57,8 +44,6 @@ class ScriptedOperator:
         Raises ValueError when the family is unknown.
         """
         self.task = self.mirror.reset(seed, family)
-        self._generator = np.random.default_rng([seed, len(family)])
-        self._push_plans = 0
         self.arm.reset()
         self._measured.clear()
         self._configuration = None
@@ -111,19 +96,10 @@ class ScriptedOperator:
         self._configuration = None
         self.mirror.set_qpos(qpos)
         contract = self.arm.contract
-        position, quaternion = self.mirror.end_effector_pose()
-        actions = plan_chunk(self.mirror, self.task, contract.horizon)
-        actions[:PUSH_PLANS, :2] += self._astray(position[2])
-        chunk = ActionChunk(stamps[-1], contract.time_step, actions, position, quaternion)
+        chunk = ActionChunk(
+            stamps[-1],
+            contract.time_step,
+            plan_chunk(self.mirror, self.task, contract.horizon),
+            *self.mirror.end_effector_pose(),
+        )
         self.arm.accept(chunk, self._measured[-1][0])
-
-    def _astray(self, height: float) -> np.ndarray:
-        """How far [2] the hand goes aside in the next policy step [m]."""
-        if self._push_plans == 0:
-            if height < PUSH_HEIGHT or self._generator.random() >= self._pushes:
-                return np.zeros(2)
-            angle = self._generator.uniform(0.0, 2 * np.pi)
-            self._push = PUSH_STEP * np.array([np.cos(angle), np.sin(angle)])
-            self._push_plans = PUSH_PLANS
-        self._push_plans -= 1
-        return self._push
