@@ -8,7 +8,6 @@ so that nothing is left of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -104,7 +103,7 @@ def open_adapter(folder: str | Path) -> Adapter:
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        digest = weights_digest([path])
     except Exception as error:  # safetensors raises its own, undocumented kind
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     pairs: dict[str, set[str]] = {}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vla.cli.errors import CommandError
+from vla.cli.evaluate import seed_range
 from vla.cli.finetune import CONFIG
 from vla.cli.graph import enter_domain, last_words, running_graph, short
 
@@ -185,7 +186,7 @@ def _try_in_graph(arguments: argparse.Namespace, checkpoint: Path, output: Path)
     if path.is_file():
         print(f"kept: {short(path)}")
         return
-    first = _range(arguments.seeds).start
+    first = seed_range(arguments.seeds).start
     with _graph(checkpoint, output) as (client, still_running):
         client.configure_recorder(str(output / "trials"))
 
@@ -217,12 +218,6 @@ def _try_in_graph(arguments: argparse.Namespace, checkpoint: Path, output: Path)
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _range(text: str) -> range:
-    from vla.cli.evaluate import seed_range
-
-    return seed_range(text)
-
-
 def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Path | None) -> None:
     """The new task and the old ones, each family in a process of its own."""
     import multiprocessing
@@ -236,8 +231,8 @@ def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Pat
         print(f"kept: {short(path)}")
         return
     settings = EvaluationSettings(time_limit=arguments.time_limit)
-    parts = [(arguments.family, seeds) for seeds in _halves(_range(arguments.seeds))]
-    parts += [(family, _range(arguments.old_seeds)) for family in FAMILIES]
+    parts = [(arguments.family, seeds) for seeds in _halves(seed_range(arguments.seeds))]
+    parts += [(family, seed_range(arguments.old_seeds)) for family in FAMILIES]
     jobs = [(str(checkpoint), *part, str(adapter or ""), settings) for part in parts]
     with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
         results = [r for part in pool.map(_evaluate_family, jobs, chunksize=1) for r in part]
