@@ -64,7 +64,7 @@ class Backend(ABC):
     def release(self) -> None:
         """The arm is left alone from now on, so that others may move it; called once."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to do for most
         """Destroys what the node does not destroy itself, such as action clients."""
 
 
@@ -79,7 +79,7 @@ class Gripper(ABC):
     def send(self, width: float) -> None:
         """The wanted opening [m], called in each cycle; what is under way is never sent again."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to do for most
         """Destroys what the node does not destroy itself, such as action clients."""
 
 
@@ -97,7 +97,7 @@ class Monitor(ABC):
         Raises ValueError with one sentence when nothing can be started.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to do for most
         """Destroys what the node does not destroy itself, such as action clients."""
 
 
