@@ -76,4 +76,5 @@ def chunk_from_message(message: ActionChunkMessage, contract: EmbodimentContract
             [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
         ),
         instruction_id=message.instruction_id,
+        latent_stamp=stamp_to_seconds(message.latent_stamp),
     )

@@ -1,7 +1,8 @@
 """The arm controller: action chunks in, safe joint commands out. No ROS, no threads, no clock.
 
-The controller node and the in-process evaluation run this same class; times are seconds of one
-clock that the caller chooses.
+Chunks become a tool target (execution), the target becomes joints (kinematics), the joints a smooth
+motion (tracking), and the motion a command (safety). The controller node and the in-process
+evaluation run this same class; times are seconds of one clock that the caller chooses.
 """
 
 from __future__ import annotations
@@ -9,60 +10,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from mink import MinkError
 
 from vla.contract import ContractError, EmbodimentContract
-from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory
+from vla.control.chunk import ActionChunk, ChunkError, ToolTarget
+from vla.control.command import ArmCommand
+from vla.control.execution import ChunkExecutor, ExecutionConfig
 from vla.control.kinematics import DifferentialIK
+from vla.control.robot_model import RobotModel, arm_limits, panda_model
+from vla.control.safety import SafetyLimits, SafetyStage
+from vla.control.tracking import JointTracker
 from vla.rotations import difference, from_rotation_vector, multiply
-from vla.sim import panda
 
-# How far the tool may pass the workspace's walls [m]: without it, the smallest error of inverse
-# kinematics would stop a tool that slides along one.
-WORKSPACE_TOLERANCE = 0.004
+# Share of a limit that targets are shaped to, so that the safety stage seldom has to step in.
+SHAPED_SHARE = 0.9
+# A following error below this share of its limit ends the giving way to it.
+FOLLOWS_AGAIN = 0.5
 
 
-@dataclass
+@dataclass(frozen=True)
 class ArmControllerConfig:
-    """Limits and timing of the arm controller.
+    """How chunks become motion.
 
-    control_rate: calls of step() per second [Hz]. max_chunk_age: oldest observation that a chunk
-    may still act on [s]. lookahead: how far ahead of now the chunk is read [s], which makes up for
-    the lag of inverse kinematics and servos. workspace_min, workspace_max: box of the tool in the
-    base frame [m]. max_linear_speed [m/s], max_angular_speed [rad/s]: of the tool.
-    max_joint_velocity: [rad/s] each. max_following_error: between commanded and measured joints
-    before the command is drawn back to the measured state [rad]. settle_time, settle_distance,
-    settle_angle: the motion has settled when the targets of the last settle_time seconds stay
-    within the other two.
+    control_rate: calls of step() per second [Hz]. execution: how chunks are followed. safety:
+    limits of the motion. bandwidth: of the tracking [rad/s]; lower is smoother. lookahead: how far
+    ahead of now the arm's target is read, beyond what the tracking lags [s], which makes up for the
+    lag of the robot's own controllers. close_below, open_above: a gripper value between the two
+    leaves the gripper as it is. settle_time, settle_distance, settle_angle: the motion has settled
+    when the targets of the last settle_time seconds stay within the other two.
     """
 
     control_rate: float = 50.0
-    max_chunk_age: float = 1.2
-    lookahead: float = 0.08
-    workspace_min: tuple[float, ...] = (0.25, -0.45, 0.012)
-    workspace_max: tuple[float, ...] = (0.75, 0.45, 0.65)
-    max_linear_speed: float = 0.5
-    max_angular_speed: float = 1.5
-    max_joint_velocity: tuple[float, ...] = tuple(float(v) for v in panda.JOINT_MAX_VELOCITY)
-    max_following_error: float = 0.25
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    safety: SafetyLimits = field(
+        default_factory=lambda: SafetyLimits((0.25, -0.45, 0.012), (0.75, 0.45, 0.65))
+    )
+    bandwidth: float = 40.0
+    lookahead: float = 0.04
+    close_below: float = 0.4
+    open_above: float = 0.6
     settle_time: float = 1.5
     settle_distance: float = 0.012
     settle_angle: float = 0.15
-
-
-@dataclass
-class ArmCommand:
-    """What to send to the robot.
-
-    joint_positions [7] in radians, gripper_width in metres. executing: a chunk is being followed
-    (False: the arm holds). limited: a limit cut the target. chunk_age: of its observation [s], NaN
-    without one.
-    """
-
-    joint_positions: np.ndarray
-    gripper_width: float
-    executing: bool
-    limited: bool
-    chunk_age: float
 
 
 @dataclass
@@ -74,9 +63,19 @@ class _Settling:
 
 
 class ArmController:
-    """Executes the newest chunk by time, within limits; holds when there is none."""
+    """Follows chunks by time, within limits; comes to rest smoothly when there is none."""
 
-    def __init__(self, config: ArmControllerConfig, contract: EmbodimentContract):
+    def __init__(
+        self,
+        config: ArmControllerConfig,
+        contract: EmbodimentContract,
+        model: RobotModel | None = None,
+    ):
+        """model: of the arm; None for the simulated Panda.
+
+        Raises ContractError for a contract whose actions cannot be executed, LimitsError for limits
+        that are missing or impossible.
+        """
         if contract.representation != "delta":
             raise ContractError(
                 f"contract '{contract.name}': actions of representation "
@@ -84,16 +83,35 @@ class ArmController:
             )
         self.config = config
         self.contract = contract
+        model = model or panda_model(contract.joint_names)
+        joints = arm_limits(contract, model)
         self.kinematics = DifferentialIK(
-            panda.arm_model_xml(),
-            panda.TOOL_SITE,
-            np.array(config.max_joint_velocity),
-            panda.HOME,
+            model.model_xml, model.tool_site, joints.velocity, model.posture
         )
-        self._trajectory: ChunkTrajectory | None = None
-        self._commanded: np.ndarray | None = None
+        self.safety = SafetyStage(config.safety, joints, self.kinematics)
+        self.executor = ChunkExecutor(config.execution, contract.time_step)
+        self._tracker = JointTracker(joints, config.bandwidth)
+        self._joints = joints
+        self._reference: tuple[np.ndarray, np.ndarray] | None = None
+        self._wanted: np.ndarray | None = None
+        self._gives_way = False
         self._gripper_width = contract.gripper_open_width
         self._settling = _Settling()
+
+    @property
+    def period(self) -> float:
+        """Time between two calls of step() [s]."""
+        return 1.0 / self.config.control_rate
+
+    @property
+    def gives_way(self) -> bool:
+        """True while the arm does not follow, and the command goes back to where the arm is."""
+        return self._gives_way
+
+    @property
+    def moving(self) -> bool:
+        """True while the commanded motion is not at rest."""
+        return self.safety.motion is not None and not self.safety.motion.at_rest
 
     def accept(self, chunk: ActionChunk, now: float) -> None:
         """Takes a chunk over from the next step on; steps whose time has passed are skipped.
@@ -102,127 +120,179 @@ class ArmController:
         finite, or from an observation older than max_chunk_age or than the chunk in execution; what
         was being executed then goes on.
         """
-        trajectory = ChunkTrajectory(chunk)
-        if abs(chunk.time_step - self.contract.time_step) > 1e-6:
-            raise ChunkError(
-                "shape", f"time_step is {chunk.time_step}, the contract's {self.contract.time_step}"
-            )
-        age = now - chunk.stamp
-        if age > self.config.max_chunk_age:
-            raise ChunkError(
-                "stale", f"observation is {age:.2f} s old, limit {self.config.max_chunk_age}"
-            )
-        if self._trajectory is not None and chunk.stamp < self._trajectory.chunk.stamp:
-            raise ChunkError("stale", "an older observation's chunk came after a newer one's")
-        self._trajectory = trajectory
+        try:
+            self.executor.accept(chunk, now)
+        except ChunkError as error:
+            self.safety.note(f"{error.reason}_chunk")
+            raise
 
     def hold(self) -> None:
-        """Drops the chunk: the arm keeps its last command until the next chunk."""
-        self._trajectory = None
+        """Drops the chunks: the arm comes to rest and stays there until the next chunk."""
+        self.executor.clear()
         self._settling = _Settling()
 
     def reset(self) -> None:
         """Forgets the last command, too: the next step starts from the measured joints."""
         self.hold()
-        self._commanded = None
+        self.safety.forget()
+        self._let_go()
+        self._gives_way = False
         self._gripper_width = self.contract.gripper_open_width
 
-    def step(self, now: float, joint_positions: np.ndarray) -> ArmCommand:
-        """The command for now. joint_positions: measured [7] in radians.
+    def step(
+        self, now: float, joint_positions: np.ndarray | None, duration: float | None = None
+    ) -> ArmCommand:
+        """The command for now.
 
-        Raises ValueError when they are not 7 finite values.
+        joint_positions: measured [n] in radians; None when they are not known, which brings the
+        arm to rest. duration: time since the last call [s], by default the control period. Raises
+        ValueError when the joints are not n finite values, or not known at the first step.
         """
+        duration = duration or self.period
+        measured = self._checked(joint_positions)
+        if self.safety.motion is None:
+            if measured is None:
+                raise ValueError("where the arm is must be known before it is first moved")
+            self.safety.anchor(measured)
+        self._note_following(measured)
+        target = None
+        if measured is not None and not self.safety.emergency_stopped:
+            lag = self._tracker.lag + self.config.lookahead
+            target = self.executor.target(now + lag, now)
+        age = self.executor.age(now)
+        before = self.kinematics.tool_pose(self.safety.motion.positions)
+        limited = False
+        if self._gives_way and target is not None:
+            self._let_go()
+            wanted, why = self._tracker.step(self.safety.motion, measured, duration)
+            limited = bool(self.safety.advance(wanted, duration, {*why, "following_error"}))
+        elif target is None:
+            self._let_go()
+            self.safety.advance(None, duration)
+        else:
+            limited = self._follow(target, measured, duration)
+            self._grip(target.gripper)
+            self._note_motion(now, target)
+        executing = target is not None and not self._gives_way
+        return self._command(before, duration, executing, limited, age)
+
+    def _checked(self, joint_positions: np.ndarray | None) -> np.ndarray | None:
+        if joint_positions is None:
+            return None
         measured = np.asarray(joint_positions, dtype=np.float64)
-        if measured.shape != (7,) or not np.isfinite(measured).all():
-            raise ValueError(f"expected 7 finite joint positions, got {measured}")
-        if self._commanded is None:
-            self._commanded = measured.copy()
-        trajectory = self._trajectory
-        if trajectory is None:
-            return self._command(executing=False, limited=False, age=np.nan)
-        age = now - trajectory.chunk.stamp
-        if age > self.config.max_chunk_age:
-            self.hold()
-            return self._command(executing=False, limited=False, age=age)
+        count = len(self._joints.names)
+        if measured.shape != (count,) or not np.isfinite(measured).all():
+            raise ValueError(f"expected {count} finite joint positions, got {measured}")
+        return measured
 
-        target = trajectory.target(now + self.config.lookahead)
-        position, quaternion, limited = self._limit(target.position, target.quaternion)
-        lag = self._commanded - measured
-        error = self.config.max_following_error
-        if np.abs(lag).max() > error:
-            self._commanded = measured + np.clip(lag, -error, error)
-            limited = True
-        wanted = self.kinematics.step(
-            self._commanded, position, quaternion, 1.0 / self.config.control_rate
-        )
-        share = self._allowed_share(wanted)
-        self._commanded = self._commanded + share * (wanted - self._commanded)
-        limited = limited or share < 1.0
-        self._gripper_width = self.contract.gripper_open_width * float(target.gripper > 0.5)
-        self._note_motion(now, target.position, target.quaternion)
-        return self._command(executing=True, limited=limited, age=age)
+    def _note_following(self, measured: np.ndarray | None) -> None:
+        """Whether the arm follows; where it does not, the command goes back to where it is."""
+        if measured is None:
+            return
+        error = np.abs(self.safety.motion.positions - measured).max()
+        limit = self.config.safety.max_following_error
+        self._gives_way = error > limit * (FOLLOWS_AGAIN if self._gives_way else 1.0)
 
-    def _limit(self, position: np.ndarray, quaternion: np.ndarray) -> tuple:
-        """Cuts the target to the workspace box and to the tool's speed limits."""
-        boxed = np.clip(position, self.config.workspace_min, self.config.workspace_max)
-        limited = bool(np.any(boxed != position))
-        here, orientation = self.kinematics.tool_pose(self._commanded)
-        # Beyond what one step may cover, as inverse kinematics leaves part of it for later; what
-        # it does cover is limited afterwards.
-        reach = self.config.max_linear_speed * 4 / self.config.control_rate
-        offset = boxed - here
+    def _follow(self, target: ToolTarget, measured: np.ndarray, duration: float) -> bool:
+        """Moves on towards a target; returns whether a limit changed the motion."""
+        motion = self.safety.motion
+        if self._reference is None:
+            self._reference = self.kinematics.tool_pose(motion.positions)
+            self._wanted = motion.positions.copy()
+        position, quaternion, why = self._shape(target, duration)
+        self._reference = (position, quaternion)
+        try:
+            self._wanted = self.kinematics.step(self._wanted, position, quaternion, duration)
+        except MinkError:
+            why.add("inverse_kinematics")
+        # A target that stays near the arm presses no harder than that on whatever is in its way.
+        reach = SHAPED_SHARE * self.config.safety.max_following_error
+        near = np.clip(self._wanted, measured - reach, measured + reach)
+        if (near != self._wanted).any():
+            why.add("step_from_measured")
+            self._wanted = near
+        wanted, held_back = self._tracker.step(motion, self._wanted, duration)
+        return bool(self.safety.advance(wanted, duration, why | held_back))
+
+    def _shape(self, target: ToolTarget, duration: float) -> tuple[np.ndarray, np.ndarray, set]:
+        """The next reference pose: towards the target, inside the boxes, no faster than allowed."""
+        limits, why = self.config.safety, set()
+        position = np.clip(target.position, limits.workspace_min, limits.workspace_max)
+        if (position != target.position).any():
+            why.add("workspace")
+        for box in limits.keep_out:
+            outside = _outside(position, np.array(box[:3]), np.array(box[3:]))
+            if outside is not position:
+                why.add("keep_out")
+                position = outside
+        here, orientation = self._reference
+        reach = SHAPED_SHARE * limits.max_linear_speed * duration
+        offset = position - here
         distance = float(np.linalg.norm(offset))
         if distance > reach:
-            boxed, limited = here + offset * (reach / distance), True
+            position = here + offset * (reach / distance)
+            why.add("tool_speed")
+        quaternion = target.quaternion
+        reach = SHAPED_SHARE * limits.max_angular_speed * duration
         turn = difference(quaternion, orientation)
         angle = float(np.linalg.norm(turn))
-        reach = self.config.max_angular_speed * 4 / self.config.control_rate
         if angle > reach:
-            turn = from_rotation_vector(turn * (reach / angle))
-            quaternion, limited = multiply(turn, orientation), True
-        return boxed, quaternion, limited
+            quaternion = multiply(from_rotation_vector(turn * (reach / angle)), orientation)
+            why.add("tool_turning_speed")
+        return position, quaternion, why
 
-    def _allowed_share(self, wanted: np.ndarray) -> float:
-        """How much of the step to joint positions `wanted` keeps the tool within its limits, 0..1.
+    def _let_go(self) -> None:
+        """The next chunk is followed from where the arm is then."""
+        self._reference = self._wanted = None
 
-        Inverse kinematics trades position for orientation and for joint limits, so that the tool
-        may go elsewhere than its target, and faster.
-        """
-        here, orientation = self.kinematics.tool_pose(self._commanded)
-        there, turned = self.kinematics.tool_pose(wanted)
-        config = self.config
-        offset = there - here
-        share = min(
-            1.0,
-            config.max_linear_speed / config.control_rate / max(np.linalg.norm(offset), 1e-9),
-            config.max_angular_speed
-            / config.control_rate
-            / max(np.linalg.norm(difference(turned, orientation)), 1e-9),
+    def _grip(self, value: float) -> None:
+        if value < self.config.close_below:
+            self._gripper_width = 0.0
+        elif value > self.config.open_above:
+            self._gripper_width = self.contract.gripper_open_width
+
+    def _command(
+        self, before: tuple, duration: float, executing: bool, limited: bool, age: float
+    ) -> ArmCommand:
+        motion = self.safety.motion
+        position, quaternion = self.kinematics.tool_pose(motion.positions)
+        velocity = np.concatenate([position - before[0], difference(quaternion, before[1])])
+        return ArmCommand(
+            motion.positions.copy(),
+            motion.velocities.copy(),
+            motion.accelerations.copy(),
+            position,
+            quaternion,
+            velocity / duration,
+            self._gripper_width,
+            self.safety.stop,
+            executing,
+            limited,
+            age if executing else np.nan,
         )
-        # A tool that is outside already may always come back.
-        for wall, sign in (
-            (np.array(config.workspace_max), 1),
-            (np.array(config.workspace_min), -1),
-        ):
-            left = sign * (wall - here) + WORKSPACE_TOLERANCE
-            leaving = (sign * offset > 0) & (sign * offset * share > left)
-            if leaving.any():
-                share = min(share, float((left[leaving] / (sign * offset[leaving])).min()))
-        return max(0.0, share)
 
-    def _command(self, executing: bool, limited: bool, age: float) -> ArmCommand:
-        return ArmCommand(self._commanded.copy(), self._gripper_width, executing, limited, age)
-
-    def _note_motion(self, now: float, position: np.ndarray, quaternion: np.ndarray) -> None:
+    def _note_motion(self, now: float, target: ToolTarget) -> None:
         settling, config = self._settling, self.config
+        turned = np.linalg.norm(difference(target.quaternion, settling.quaternion))
         still = (
-            np.linalg.norm(position - settling.position) < config.settle_distance
-            and np.linalg.norm(difference(quaternion, settling.quaternion)) < config.settle_angle
+            np.linalg.norm(target.position - settling.position) < config.settle_distance
+            and turned < config.settle_angle
             and settling.gripper == self._gripper_width
         )
         if not still:
-            self._settling = _Settling(now, position, quaternion, self._gripper_width)
+            self._settling = _Settling(now, target.position, target.quaternion, self._gripper_width)
 
     def settled(self, now: float) -> bool:
         """True when the executed targets have stayed in place for settle_time seconds."""
-        return self._trajectory is not None and now - self._settling.since > self.config.settle_time
+        return now - self._settling.since > self.config.settle_time
+
+
+def _outside(position: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The nearest place on a box's surface for a place inside it; the place itself outside."""
+    if (position <= low).any() or (position >= high).any():
+        return position
+    depths = np.concatenate([position - low, high - position])
+    nearest = int(np.argmin(depths))
+    moved = position.copy()
+    moved[nearest % 3] = low[nearest] if nearest < 3 else high[nearest - 3]
+    return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ class ActionChunk:
     stamp: of the observation [s]. time_step: between actions [s]. actions: [H, 7], metres and
     rotation vector (base frame) from the previous step's target, gripper 1 open 0 closed.
     reference_position [3] and reference_quaternion [4] (x y z w): the observed tool pose, from
-    which the first action counts.
+    which the first action counts. latent_stamp: of the observation behind the latent action [s],
+    NaN where it is not known.
     """
 
     stamp: float
@@ -36,6 +38,7 @@ class ActionChunk:
     reference_position: np.ndarray
     reference_quaternion: np.ndarray
     instruction_id: int = 0
+    latent_stamp: float = math.nan
 
 
 @dataclass(frozen=True)

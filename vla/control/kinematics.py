@@ -28,7 +28,7 @@ class DifferentialIK:
         self.arm_joints = len(max_joint_velocity)
         self.configuration = mink.Configuration(self.model)
         self._task = mink.FrameTask(
-            tool_site, "site", position_cost=1.0, orientation_cost=0.3, gain=0.6, lm_damping=1e-3
+            tool_site, "site", position_cost=1.0, orientation_cost=0.3, gain=0.9, lm_damping=1e-3
         )
         self._posture = mink.PostureTask(self.model, cost=1e-3)
         self._posture.set_target(self._full(posture))

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from mink import MinkError
 
-from vla.control.arm import ArmCommand, ArmController
+from vla.control.arm import ArmController
 from vla.control.chunk import ActionChunk, ChunkError
+from vla.control.command import ArmCommand
 from vla.control.session import ArmReport, HoldReason
-from vla.control.watchdog import InputWatchdog, WatchedInput
+from vla.control.watchdog import InputWatchdog, SilentInput, WatchedInput
 
 JOINT_STATES = "joint states"
 OBSERVATIONS = "observations"
@@ -29,8 +29,8 @@ RELEASE_TIME = 0.5
 # A joint that moves by more than this, and faster than any arm, was put there: the scene was reset.
 JUMP = 0.1
 JUMP_SPEED = 3.0
-# Shortest motion of one cycle [s]: cycles come early when a chunk does.
-SHORTEST_STEP = 1e-3
+# A cycle that comes late makes up for at most this many [periods]: the motion then stays in time.
+LONGEST_CATCH_UP = 5
 # A step back of robot time by more than this means that the robot or simulator started anew [s].
 CLOCK_STEP = 0.5
 
@@ -40,12 +40,14 @@ class LoopLimits:
     """Longest silence of each input before the arm holds [s].
 
     The middleware reports a dead model process much sooner than max_latent_gap and max_chunk_gap.
+    max_latent_age: oldest observation whose latent action may be behind a chunk that is accepted.
     """
 
     max_state_age: float = 0.15
     max_observation_gap: float = 0.25
     max_latent_gap: float = 5.0
     max_chunk_gap: float = 1.0
+    max_latent_age: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ class ControlLoop:
                 ),
             ]
         )
+        self._max_latent_age = limits.max_latent_age
         self._joint_positions: np.ndarray | None = None
         self._fault: tuple[HoldReason, str] | None = None
-        self._command: ArmCommand | None = None
-        self._config = arm.config
+        self._commands = False
         self._stepped_at = -math.inf
         self._jumped_at = -math.inf
         self._robot_time = -math.inf
@@ -143,6 +145,13 @@ class ControlLoop:
             )
         if chunk.stamp <= self._jumped_at:
             raise ChunkError("stale", "it was computed before the robot was put elsewhere")
+        if robot_now - chunk.latent_stamp > self._max_latent_age:
+            self.arm.safety.note("stale_latent")
+            raise ChunkError(
+                "stale",
+                f"the latent action behind it is {robot_now - chunk.latent_stamp:.2f} s old, limit "
+                f"{self._max_latent_age:g}",
+            )
         try:
             self.arm.accept(chunk, robot_now)
         except ChunkError as error:
@@ -175,77 +184,97 @@ class ControlLoop:
         self._start_anew()
 
     def cycle(
-        self, robot_now: float, steady_now: float, wants_motion: bool, loading: str = ""
+        self,
+        robot_now: float,
+        steady_now: float,
+        wants_motion: bool,
+        blocked: tuple[HoldReason, str] | None = None,
     ) -> Cycle:
         """The command for now, and how the arm is.
 
-        loading: why the arm holds meanwhile, although motion is wanted; "" to follow the chunks.
-        To be called at the arm's control rate, and in between when a chunk has come: the limits on
-        speed then count for the time since the last call.
+        blocked: why the arm holds meanwhile, although motion is wanted; None to follow the chunks.
+        To be called at the arm's control rate.
         """
         if robot_now < self._robot_time - CLOCK_STEP:
             self.arm.hold()
             self._jumped_at = -math.inf
+        elif robot_now < self._robot_time:
+            # A clock that is set back a little must not have the arm go back on its way.
+            robot_now = self._robot_time
         self._robot_time = robot_now
         if wants_motion:
             self._quiet_since = steady_now
         silent = self.watchdog.first_silent(steady_now)
-        if self._fault or silent or loading or not wants_motion:
+        hold = self._why_hold(silent, blocked)
+        if hold or not wants_motion:
             self.arm.hold()
         has_state = self.watchdog.fresh(JOINT_STATES, steady_now)
-        command = self._step(robot_now, steady_now) if has_state else self._held()
-        if loading:
-            reason, message = HoldReason.LOADING, loading
-        elif self._fault:
-            reason, message = self._fault
-        elif silent:
-            reason, message = silent.hold_reason, silent.message
-        else:
-            reason, message = HoldReason.STALE_CHUNK, "the newest action chunk is too old to follow"
+        command = self._step(robot_now, steady_now, has_state)
+        if hold is None and self.arm.gives_way:
+            hold = (
+                HoldReason.LIMIT,
+                "the arm does not follow its commands: is something in its way, are its brakes on, "
+                "does its driver run?",
+            )
         if command and command.executing:
             report = ArmReport(executing=True, settled=self.arm.settled(robot_now))
         else:
+            reason, message = hold or (
+                HoldReason.STALE_CHUNK,
+                "the newest action chunk is too old to follow",
+            )
             report = ArmReport(executing=False, hold_reason=reason, message=message)
-        if steady_now - self._quiet_since > RELEASE_TIME:
+        if steady_now - self._quiet_since > RELEASE_TIME and not self.arm.moving:
             command = None
         return Cycle(command, report)
 
-    def _step(self, robot_now: float, steady_now: float) -> ArmCommand | None:
+    def _why_hold(
+        self, silent: SilentInput | None, blocked: tuple[HoldReason, str] | None
+    ) -> tuple[HoldReason, str] | None:
+        """The first cause for which the arm must not move."""
+        if stopped := self.arm.safety.emergency_stopped:
+            return HoldReason.NONE, stopped
+        if blocked:
+            return blocked
+        if self._fault:
+            return self._fault
+        if silent:
+            return silent.hold_reason, silent.message
+        return None
+
+    def _step(self, robot_now: float, steady_now: float, has_state: bool) -> ArmCommand | None:
         """Steps the arm; None as long as it has not been moved by us."""
-        measured = self._joint_positions
-        since, self._stepped_at = steady_now - self._stepped_at, steady_now
-        rate = max(self._config.control_rate, 1.0 / max(since, SHORTEST_STEP))
-        self.arm.config = replace(self._config, control_rate=rate)
-        try:
-            command = self.arm.step(robot_now, measured)
-        except MinkError as error:
-            self.fail(HoldReason.STALE_CHUNK, f"no joint motion within the limits: {error}")
-            return self._held()
-        if command.executing:
-            self._command = command
+        measured = self._joint_positions if has_state else None
+        period = self.arm.period
+        periods = round((steady_now - self._stepped_at) / period) if self._commands else 1
+        duration = period * min(max(periods, 1), LONGEST_CATCH_UP)
+        self._stepped_at = steady_now
+        if measured is None and not self._commands:
+            return None
+        command = self.arm.step(robot_now, measured, duration)
+        if command.executing or self.arm.moving:
+            self._commands = True
             return command
-        if self._command is not None:
-            lag = np.abs(self._command.joint_positions - measured).max()
-            if lag <= self.arm.config.max_following_error:
-                return self._held()
+        if self._commands and (measured is None or self._stays(command, measured)):
+            return command
         self._start_anew()
         return None
+
+    def _stays(self, command: ArmCommand, measured: np.ndarray) -> bool:
+        """False when other hands have moved an arm that we held."""
+        lag = np.abs(command.joint_positions - measured).max()
+        return bool(lag <= self.arm.config.safety.max_following_error)
 
     def _start_anew(self) -> None:
         """Never moved by us, or moved since by other hands: the next motion starts where it is."""
         self.arm.reset()
-        self._command = None
+        self._commands = False
 
     def _hold_anew(self, joint_positions: np.ndarray) -> None:
         """The robot was put elsewhere: a command that was on its way must not drag it back."""
-        is_ours = self._command is not None
+        is_ours = self._commands
         self._start_anew()
         self._jumped_at = self._robot_time
         if is_ours:
-            self._command = self.arm.step(self._robot_time, joint_positions)
-
-    def _held(self) -> ArmCommand | None:
-        """The last command, to be kept."""
-        if self._command is None:
-            return None
-        return replace(self._command, executing=False, limited=False, chunk_age=math.nan)
+            self.arm.safety.anchor(joint_positions)
+            self._commands = True

@@ -23,6 +23,7 @@ class State(IntEnum):
     EXECUTING = 2
     HOLDING = 3
     STOPPED = 4
+    EMERGENCY_STOPPED = 5
 
 
 class HoldReason(IntEnum):
@@ -35,6 +36,8 @@ class HoldReason(IntEnum):
     CONTRACT_MISMATCH = 4
     INACTIVE = 5
     LOADING = 6
+    BACKEND = 7
+    LIMIT = 8
 
 
 class Outcome(IntEnum):

@@ -1,0 +1,279 @@
+"""The safety stage: the one place that every command to every robot passes.
+
+A command is let through only if the arm could still come to rest from it without leaving any limit:
+joint positions, velocities, accelerations and jerks, the workspace box, the keep-out boxes, the
+tool's speed, the distance from the measured joints. If it could not, the stop that was found in the
+cycle before is followed instead, one cycle of it; since each command has such a stop, there always
+is a safe one. Stops are time-optimal under the limits on jerk and acceleration (ruckig).
+
+The stage keeps the commanded motion, so nothing else can move the arm. An emergency stop latches
+here, too. No ROS, no clock, no threads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import ruckig
+
+from vla.control.command import StoppingMotion
+from vla.control.kinematics import DifferentialIK
+from vla.control.limits import JointLimits, LimitsError
+from vla.control.tracking import JointMotion, at_rest
+from vla.rotations import difference
+
+# How far the tool may pass a wall [m]: the smallest error of inverse kinematics would otherwise
+# stop a tool that slides along one.
+WALL_TOLERANCE = 0.004
+# Rounding of the tracker and of ruckig, relative to a limit.
+ROUNDING = 1e-6
+# Points at which the tool is looked at on its way to rest.
+STOP_SAMPLES = 4
+# Motion below this counts as rest [rad/s, rad/s^2].
+REST_VELOCITY = 1e-5
+REST_ACCELERATION = 1e-3
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """What the safety stage holds the motion to; the tool in the base frame.
+
+    workspace_min, workspace_max: corners of the box that the tool stays in [m]. keep_out: boxes
+    that it stays out of, x, y, z of the lower and of the upper corner each [m]. max_linear_speed
+    [m/s], max_angular_speed [rad/s]: of the tool. max_following_error: between commanded and
+    measured joints [rad].
+    """
+
+    workspace_min: tuple[float, float, float]
+    workspace_max: tuple[float, float, float]
+    keep_out: tuple[tuple[float, ...], ...] = ()
+    max_linear_speed: float = 0.5
+    max_angular_speed: float = 1.5
+    max_following_error: float = 0.25
+
+    def require_sound(self) -> None:
+        """Raises LimitsError when boxes are turned inside out or a limit is not positive."""
+        low, high = self.workspace_min, self.workspace_max
+        if len(low) != 3 or len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
+            raise LimitsError(
+                f"workspace_min {list(low)} and workspace_max {list(high)} must be x, y, z with "
+                "min below max"
+            )
+        for box in self.keep_out:
+            if len(box) != 6 or any(a >= b for a, b in zip(box[:3], box[3:], strict=True)):
+                raise LimitsError(
+                    f"keep-out box {list(box)} must be x, y, z of its lower and of its upper corner"
+                )
+        for name in ("max_linear_speed", "max_angular_speed", "max_following_error"):
+            if not getattr(self, name) > 0:
+                raise LimitsError(f"{name} must be positive, not {getattr(self, name)}")
+
+
+class SafetyStage:
+    """Holds the commanded motion and lets only safe steps of it through."""
+
+    def __init__(self, limits: SafetyLimits, joints: JointLimits, kinematics: DifferentialIK):
+        """Raises LimitsError when a joint lacks a limit or limits contradict each other."""
+        limits.require_sound()
+        joints.require_complete()
+        self.limits, self.joints = limits, joints
+        self.counts: Counter[str] = Counter()
+        self.emergency_stopped = ""
+        self.motion: JointMotion | None = None
+        self.stop = StoppingMotion(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
+        self._kinematics = kinematics
+        self._active: set[str] = set()
+        self._low, self._high = np.array(limits.workspace_min), np.array(limits.workspace_max)
+        self._boxes = [(np.array(box[:3]), np.array(box[3:])) for box in limits.keep_out]
+        count = len(joints.names)
+        self._planner = ruckig.Ruckig(count)
+        self._query = ruckig.InputParameter(count)
+        self._query.control_interface = ruckig.ControlInterface.Velocity
+        self._query.synchronization = ruckig.Synchronization.No
+        self._query.max_velocity = list(2.0 * joints.velocity)
+        self._query.max_acceleration = list(joints.acceleration * (1 + ROUNDING))
+        self._query.max_jerk = list(joints.jerk)
+        self._query.target_velocity = [0.0] * count
+        self._query.target_acceleration = [0.0] * count
+        self._way_to_rest: ruckig.Trajectory | None = None
+        self._along_stop = 0.0
+
+    def anchor(self, positions: np.ndarray) -> None:
+        """Starts from an arm that stands still at `positions` [n], whatever was commanded before.
+
+        Raises ValueError when they are not finite.
+        """
+        if not np.isfinite(positions).all():
+            raise ValueError(f"joint positions are not finite: {np.asarray(positions).tolist()}")
+        self.motion = at_rest(positions)
+        self._take(self.motion, None, [])
+        self._active.clear()
+
+    def forget(self) -> None:
+        """No motion is commanded any more: the next one starts with anchor()."""
+        self.motion = None
+        self._active.clear()
+
+    def emergency_stop(self, why: str) -> None:
+        """Latches: from now on the arm only comes to rest, until reset_emergency_stop()."""
+        if not self.emergency_stopped:
+            self.counts["emergency_stop"] += 1
+        self.emergency_stopped = why
+
+    def reset_emergency_stop(self) -> None:
+        """Ends an emergency stop; nothing moves by that alone."""
+        self.emergency_stopped = ""
+
+    def note(self, reason: str) -> None:
+        """Counts an intervention that was decided elsewhere, such as a refused chunk."""
+        self.counts[reason] += 1
+
+    def advance(
+        self, wanted: JointMotion | None, duration: float, why: Iterable[str] = ()
+    ) -> frozenset[str]:
+        """Moves on by `duration` [s]: to `wanted` if that is safe, else along the stop.
+
+        wanted: None to come to rest. why: limits that have held `wanted` back already. Returns the
+        reasons for which the motion is not what was wanted; each is counted when it begins.
+        """
+        reasons = set(why)
+        plan = None
+        if wanted is not None and self.emergency_stopped:
+            wanted = None
+        if wanted is not None:
+            found, plan, samples = self._judge(wanted, duration)
+            reasons |= found
+            if found:
+                plan = None
+        if plan is not None:
+            self._take(wanted, plan, samples)
+        else:
+            self._come_to_rest(duration)
+        for reason in reasons - self._active:
+            self.counts[reason] += 1
+        self._active = reasons
+        return frozenset(reasons)
+
+    def _judge(self, wanted: JointMotion, duration: float):
+        """Reasons against a step, the way to rest after it, and samples of that way."""
+        parts = (wanted.positions, wanted.velocities, wanted.accelerations)
+        if not all(np.isfinite(part).all() for part in parts):
+            return {"non_finite"}, None, []
+        joints, found = self.joints, set()
+        above = 1 + ROUNDING
+        if (np.abs(wanted.accelerations) > joints.acceleration * above).any():
+            found.add("joint_acceleration")
+        jerk = np.abs(wanted.accelerations - self.motion.accelerations) / duration
+        # A step is made of shorter ones, each within the limit; their mean is, too.
+        if (jerk > joints.jerk * above + 1e-6).any():
+            found.add("joint_jerk")
+        # Also what the velocity still grows by while the acceleration is brought to zero.
+        rise = wanted.accelerations * np.abs(wanted.accelerations) / (2.0 * joints.jerk)
+        peak = np.maximum(np.abs(wanted.velocities), np.abs(wanted.velocities + rise))
+        if (peak > joints.velocity * above).any():
+            found.add("joint_velocity")
+        if found:
+            return found, None, []
+        plan = self._plan_stop(wanted)
+        if plan is None:
+            return {"joint_acceleration"}, None, []
+        here = self.motion.positions
+        for index, extremes in enumerate(plan.position_extrema):
+            # Outside already (put there by hand), it may only come back.
+            over = extremes.max > joints.upper[index] and extremes.max > here[index]
+            under = extremes.min < joints.lower[index] and extremes.min < here[index]
+            if over or under:
+                found.add("joint_position")
+        samples = _samples(plan)
+        found |= self._judge_tool(wanted, samples, duration)
+        return found, plan, samples
+
+    def _judge_tool(self, wanted: JointMotion, samples: list, duration: float) -> set[str]:
+        """What is wrong with the tool's way: this step's, then to rest."""
+        found = set()
+        limits = self.limits
+        place, turn = self._kinematics.tool_pose(self.motion.positions)
+        steps = [(duration, wanted.positions)]
+        past = 0.0
+        for time, positions, _ in samples:
+            steps.append((time - past, positions))
+            past = time
+        for time, positions in steps:
+            there, turned = self._kinematics.tool_pose(positions)
+            offset = there - place
+            if np.linalg.norm(offset) > limits.max_linear_speed * time * (1 + 1e-3) + 1e-9:
+                found.add("tool_speed")
+            angle = np.linalg.norm(difference(turned, turn))
+            if angle > limits.max_angular_speed * time * (1 + 1e-3) + 1e-9:
+                found.add("tool_turning_speed")
+            outside = (there > self._high + WALL_TOLERANCE) & (offset > 1e-9)
+            outside |= (there < self._low - WALL_TOLERANCE) & (offset < -1e-9)
+            if outside.any():
+                found.add("workspace")
+            for low, high in self._boxes:
+                depth = _depth(there, low, high)
+                if depth > 0 and depth > _depth(place, low, high):
+                    found.add("keep_out")
+            place, turn = there, turned
+        return found
+
+    def _plan_stop(self, motion: JointMotion) -> ruckig.Trajectory | None:
+        query = self._query
+        query.current_position = motion.positions
+        query.current_velocity = motion.velocities
+        query.current_acceleration = motion.accelerations
+        plan = ruckig.Trajectory(len(motion.positions))
+        result = self._planner.calculate(query, plan)
+        return plan if result in (ruckig.Result.Working, ruckig.Result.Finished) else None
+
+    def _come_to_rest(self, duration: float) -> None:
+        """One cycle of the stop that is known to be safe."""
+        plan = self._way_to_rest
+        if plan is None:
+            return
+        self._along_stop += duration
+        if self._along_stop >= plan.duration:
+            positions, _, _ = plan.at_time(plan.duration)
+            self._take(at_rest(np.array(positions)), None, [])
+            return
+        state = plan.at_time(self._along_stop)
+        self.motion = JointMotion(*(np.array(part) for part in state))
+        self.stop = _stopping_motion(_samples(plan, self._along_stop))
+
+    def _take(self, motion: JointMotion, plan: ruckig.Trajectory | None, samples: list) -> None:
+        """Makes `motion` the commanded one, with its way to rest; None when it is at rest."""
+        resting = plan is None or (
+            np.abs(motion.velocities).max() < REST_VELOCITY
+            and np.abs(motion.accelerations).max() < REST_ACCELERATION
+        )
+        self.motion = motion
+        self._way_to_rest, self._along_stop = plan, 0.0
+        self.stop = _stopping_motion([] if resting else samples)
+
+
+def _depth(place: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
+    """How far inside of a box a place lies [m]; negative outside."""
+    return float(np.minimum(place - low, high - place).min())
+
+
+def _samples(plan: ruckig.Trajectory, start: float = 0.0) -> list[tuple]:
+    """Times after `start` [s], positions and velocities at STOP_SAMPLES points up to the end."""
+    left = plan.duration - start
+    if left <= 1e-9:
+        return []
+    samples = []
+    for number in range(1, STOP_SAMPLES + 1):
+        time = left * number / STOP_SAMPLES
+        positions, velocities, _ = plan.at_time(start + time)
+        samples.append((time, np.array(positions), np.array(velocities)))
+    return samples
+
+
+def _stopping_motion(samples: list) -> StoppingMotion:
+    if not samples:
+        return StoppingMotion(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
+    times, positions, velocities = zip(*samples, strict=True)
+    return StoppingMotion(np.array(times), np.array(positions), np.array(velocities))
