@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import Instruction, PolicyStatus, Response
@@ -37,11 +38,15 @@ INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the n
 
 @dataclass
 class ChunkCounts:
-    """Counts since activation, and the age of the observation behind the chunk in execution [s]."""
+    """Counts since activation, and the age of the observation behind the chunk in execution [s].
+
+    interventions: of the safety stage, by reason.
+    """
 
     accepted: int = 0
     rejected: int = 0
     limited_steps: int = 0
+    interventions: dict[str, int] = field(default_factory=dict)
     chunk_age: float = float("nan")
 
 
@@ -54,16 +59,22 @@ class InstructionServer:
         session: InstructionSession,
         default_timeout: Callable[[], float],
         on_change: Callable[[], None],
+        on_emergency: Callable[[str], None],
+        execution_mode: str,
     ):
         """Creates the interfaces on `node`; requests are refused until open() is called.
 
         default_timeout: gives the longest time for goals that name none [s]. on_change: called
-        at once when another instruction, or none, is in force, or the arm is to stop.
+        at once when another instruction, or none, is in force, or the arm is to stop. on_emergency:
+        called at once with the reason of an emergency stop, and with "" when it is reset.
+        execution_mode: what the status names.
         """
         self._node = node
         self._session = session
         self._default_timeout = default_timeout
         self._on_change = on_change
+        self._on_emergency = on_emergency
+        self._execution_mode = execution_mode
         self._open = False
         self._goals: dict[int, tuple[object, Future]] = {}
         self._announced_id: int | None = None
@@ -77,6 +88,9 @@ class InstructionServer:
         node.create_service(SetInstruction, "vla/set_instruction", self._set_instruction)
         node.create_service(Trigger, "vla/stop", self._stop)
         node.create_service(Trigger, "vla/resume", self._resume)
+        node.create_service(Trigger, "vla/emergency_stop", self._emergency_stop)
+        node.create_service(Trigger, "vla/reset_emergency_stop", self._reset_emergency_stop)
+        node.create_subscription(Bool, "vla/emergency_stop_button", self._on_button, qos.COMMAND)
         self._action = ActionServer(
             node,
             ExecuteInstruction,
@@ -91,14 +105,16 @@ class InstructionServer:
         """Starts to take requests, with no instruction in force."""
         self._open = True
         self._counts = ChunkCounts()
-        self._session.clear()
+        if self._session.state != State.EMERGENCY_STOPPED:
+            self._session.clear()
         self._announced_id = None
         self._tell()
 
     def close(self) -> None:
         """Drops the instruction, tells its caller, and refuses requests from now on."""
         self._open = False
-        self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
+        if self._session.state != State.EMERGENCY_STOPPED:
+            self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
         self._tell()
 
     def destroy(self) -> None:
@@ -138,7 +154,8 @@ class InstructionServer:
 
     def _announce(self) -> None:
         instruction = self._session.instruction
-        if self._session.state == State.STOPPED or self._session.loading:
+        stopped = self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED)
+        if stopped or self._session.loading:
             # Nothing is to be computed now; the same instruction is announced anew afterwards.
             instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
@@ -163,6 +180,9 @@ class InstructionServer:
             chunks_accepted=counts.accepted,
             chunks_rejected=counts.rejected,
             limited_steps=counts.limited_steps,
+            intervention_reasons=list(counts.interventions),
+            intervention_counts=list(counts.interventions.values()),
+            execution_mode=self._execution_mode,
             chunk_age=counts.chunk_age,
         )
         message.header.stamp = self._node.get_clock().now().to_msg()
@@ -204,6 +224,48 @@ class InstructionServer:
         response.success, response.message = True, self._session.stop(time.monotonic())
         self._node.get_logger().info(response.message)
         self._on_change()
+        self._tell()
+        return response
+
+    def stop(self, why: str) -> None:
+        """Stops the policy for a reason that only a person can judge: as the stop service does."""
+        if self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED):
+            return
+        self._session.stop(time.monotonic())
+        self._session.message = f"stopped: {why}; then call resume, or send a new instruction"
+        self._node.get_logger().error(self._session.message)
+        self._on_change()
+        self._tell()
+
+    def _emergency_stop(self, request, response):
+        response.success = True
+        response.message = self._enter_emergency("the service was called")
+        return response
+
+    def _on_button(self, message: Bool) -> None:
+        if message.data and self._session.state != State.EMERGENCY_STOPPED:
+            self._enter_emergency("the button was pressed")
+
+    def _enter_emergency(self, why: str) -> str:
+        # Also while inactive: an emergency stop is never refused.
+        message = self._session.emergency_stop(why, time.monotonic())
+        self._on_emergency(why)
+        self._node.get_logger().error(message)
+        self._on_change()
+        self._tell()
+        return message
+
+    def _reset_emergency_stop(self, request, response):
+        try:
+            response.message = self._session.reset_emergency_stop()
+            response.success = True
+        except InstructionError as error:
+            response.success, response.message = False, str(error)
+            return response
+        self._on_emergency("")
+        if not self._open:
+            self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
+        self._node.get_logger().warning(response.message)
         self._tell()
         return response
 

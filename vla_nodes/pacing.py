@@ -7,6 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
 # Behind by more than this [s], the loop gives the lost time up instead of catching up in a burst.
 LARGEST_BACKLOG = 0.1
 WINDOW = 5.0
@@ -89,3 +91,29 @@ class PacedLoop:
                 due = now
             if due > now:
                 self._stop.wait(due - now)
+
+
+class PeriodMeter:
+    """Measures how evenly something is called: periods of the last WINDOW seconds."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def note(self, now: float) -> None:
+        """It was called at `now` [s]."""
+        self._times.append(now)
+        while now - self._times[0] > WINDOW:
+            self._times.popleft()
+
+    def summary(self, period: float) -> dict[str, str]:
+        """How far periods lie from `period` [s], as diagnostics give it; nothing before two."""
+        times = np.array(self._times)
+        if len(times) < 2:
+            return {}
+        jitter = 1e3 * np.abs(np.diff(times) - period)
+        middle, high = np.percentile(jitter, [50, 99])
+        return {
+            "period_jitter_p50_ms": f"{middle:.2f}",
+            "period_jitter_p99_ms": f"{high:.2f}",
+            "period_jitter_max_ms": f"{jitter.max():.2f}",
+        }

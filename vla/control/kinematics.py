@@ -41,6 +41,8 @@ class DifferentialIK:
             mink.VelocityLimit(self.model, velocities),
         ]
         self._tool_site = tool_site
+        self._tool_id = self.model.site(tool_site).id
+        self._jacobian = np.zeros((6, self.model.nv))
 
     def _full(self, joint_positions: np.ndarray) -> np.ndarray:
         full = np.zeros(self.model.nq)
@@ -52,6 +54,18 @@ class DifferentialIK:
         self.configuration.update(self._full(joint_positions))
         site = self.configuration.data.site(self._tool_site)
         return site.xpos.copy(), matrix_to_quaternion(site.xmat)
+
+    def tool_velocity(
+        self, joint_positions: np.ndarray, joint_velocities: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Position [3] and velocity [6] of the tool: metres, m/s and rad/s in the base frame."""
+        model, data = self.model, self.configuration.data
+        data.qpos[: self.arm_joints] = joint_positions
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_jacSite(model, data, self._jacobian[:3], self._jacobian[3:], self._tool_id)
+        velocity = self._jacobian[:, : self.arm_joints] @ joint_velocities
+        return data.site_xpos[self._tool_id].copy(), velocity
 
     def step(
         self,

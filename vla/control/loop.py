@@ -95,6 +95,7 @@ class ControlLoop:
         self._joint_positions: np.ndarray | None = None
         self._fault: tuple[HoldReason, str] | None = None
         self._commands = False
+        self._noted_hold = HoldReason.NONE
         self._stepped_at = -math.inf
         self._jumped_at = -math.inf
         self._robot_time = -math.inf
@@ -216,6 +217,7 @@ class ControlLoop:
                 "the arm does not follow its commands: is something in its way, are its brakes on, "
                 "does its driver run?",
             )
+        self._note_hold(hold, wants_motion)
         if command and command.executing:
             report = ArmReport(executing=True, settled=self.arm.settled(robot_now))
         else:
@@ -241,6 +243,13 @@ class ControlLoop:
         if silent:
             return silent.hold_reason, silent.message
         return None
+
+    def _note_hold(self, hold: tuple[HoldReason, str] | None, wants_motion: bool) -> None:
+        """Counts a hold when it begins, as the safety stage counts its own interventions."""
+        reason = hold[0] if hold and wants_motion else HoldReason.NONE
+        if reason not in (self._noted_hold, HoldReason.NONE):
+            self.arm.safety.note(reason.name.lower())
+        self._noted_hold = reason
 
     def _step(self, robot_now: float, steady_now: float, has_state: bool) -> ArmCommand | None:
         """Steps the arm; None as long as it has not been moved by us."""

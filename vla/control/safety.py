@@ -23,15 +23,18 @@ from vla.control.command import StoppingMotion
 from vla.control.kinematics import DifferentialIK
 from vla.control.limits import JointLimits, LimitsError
 from vla.control.tracking import JointMotion, at_rest
-from vla.rotations import difference
 
 # How far the tool may pass a wall [m]: the smallest error of inverse kinematics would otherwise
 # stop a tool that slides along one.
 WALL_TOLERANCE = 0.004
 # Rounding of the tracker and of ruckig, relative to a limit.
 ROUNDING = 1e-6
-# Points at which the tool is looked at on its way to rest.
-STOP_SAMPLES = 4
+# Points at which the way to rest is looked at, and how far joints may stray between two of them
+# [rad]: an eighth of the acceleration times the square of the time between.
+STOP_SAMPLES = 6
+JOINT_MARGIN = 1e-3
+# Share of the tool's limits that these points are held to: between them it may be a little faster.
+JUDGED_SHARE = 0.97
 # Motion below this counts as rest [rad/s, rad/s^2].
 REST_VELOCITY = 1e-5
 REST_ACCELERATION = 1e-3
@@ -180,44 +183,40 @@ class SafetyStage:
         plan = self._plan_stop(wanted)
         if plan is None:
             return {"joint_acceleration"}, None, []
-        here = self.motion.positions
-        for index, extremes in enumerate(plan.position_extrema):
-            # Outside already (put there by hand), it may only come back.
-            over = extremes.max > joints.upper[index] and extremes.max > here[index]
-            under = extremes.min < joints.lower[index] and extremes.min < here[index]
-            if over or under:
-                found.add("joint_position")
         samples = _samples(plan)
-        found |= self._judge_tool(wanted, samples, duration)
+        here = self.motion.positions
+        way = np.array([wanted.positions, *(positions for _, positions, _ in samples)])
+        # Outside already (put there by hand), it may only come back.
+        over = (way > joints.upper - JOINT_MARGIN) & (way > here)
+        under = (way < joints.lower + JOINT_MARGIN) & (way < here)
+        if over.any() or under.any():
+            found.add("joint_position")
+        found |= self._judge_tool(wanted, samples)
         return found, plan, samples
 
-    def _judge_tool(self, wanted: JointMotion, samples: list, duration: float) -> set[str]:
+    def _judge_tool(self, wanted: JointMotion, samples: list) -> set[str]:
         """What is wrong with the tool's way: this step's, then to rest."""
         found = set()
         limits = self.limits
-        place, turn = self._kinematics.tool_pose(self.motion.positions)
-        steps = [(duration, wanted.positions)]
-        past = 0.0
-        for time, positions, _ in samples:
-            steps.append((time - past, positions))
-            past = time
-        for time, positions in steps:
-            there, turned = self._kinematics.tool_pose(positions)
-            offset = there - place
-            if np.linalg.norm(offset) > limits.max_linear_speed * time * (1 + 1e-3) + 1e-9:
+        place, _ = self._kinematics.tool_velocity(self.motion.positions, self.motion.velocities)
+        for _, positions, velocities in (
+            (0.0, wanted.positions, wanted.velocities),
+            *samples,
+        ):
+            there, velocity = self._kinematics.tool_velocity(positions, velocities)
+            if velocity[:3] @ velocity[:3] > (JUDGED_SHARE * limits.max_linear_speed) ** 2:
                 found.add("tool_speed")
-            angle = np.linalg.norm(difference(turned, turn))
-            if angle > limits.max_angular_speed * time * (1 + 1e-3) + 1e-9:
+            if velocity[3:] @ velocity[3:] > (JUDGED_SHARE * limits.max_angular_speed) ** 2:
                 found.add("tool_turning_speed")
-            outside = (there > self._high + WALL_TOLERANCE) & (offset > 1e-9)
-            outside |= (there < self._low - WALL_TOLERANCE) & (offset < -1e-9)
+            outside = (there > self._high + WALL_TOLERANCE) & (there > place)
+            outside |= (there < self._low - WALL_TOLERANCE) & (there < place)
             if outside.any():
                 found.add("workspace")
             for low, high in self._boxes:
                 depth = _depth(there, low, high)
                 if depth > 0 and depth > _depth(place, low, high):
                     found.add("keep_out")
-            place, turn = there, turned
+            place = there
         return found
 
     def _plan_stop(self, motion: JointMotion) -> ruckig.Trajectory | None:
@@ -266,7 +265,8 @@ def _samples(plan: ruckig.Trajectory, start: float = 0.0) -> list[tuple]:
         return []
     samples = []
     for number in range(1, STOP_SAMPLES + 1):
-        time = left * number / STOP_SAMPLES
+        # Closer at the start, where the speed may still grow for a moment.
+        time = left * (number / STOP_SAMPLES) ** 1.5
         positions, velocities, _ = plan.at_time(start + time)
         samples.append((time, np.array(positions), np.array(velocities)))
     return samples

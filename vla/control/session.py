@@ -140,7 +140,7 @@ class InstructionSession:
         return (
             self.instruction is not None
             and self.instruction.mode != "ask"
-            and self.state != State.STOPPED
+            and self.state not in (State.STOPPED, State.EMERGENCY_STOPPED)
         )
 
     def start(
@@ -153,6 +153,7 @@ class InstructionSession:
         InstructionError when it is refused: the one before then stays in force.
         """
         text, mode = check_instruction(text, mode)
+        self._require_no_emergency()
         if timeout is not None and mode == "ask":
             raise InstructionError("mode 'ask' moves nothing: use the ask service for questions")
         if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
@@ -170,8 +171,39 @@ class InstructionSession:
         self._still_since = now
         return self.instruction
 
+    def emergency_stop(self, why: str, now: float) -> str:
+        """Makes the arm hold until reset_emergency_stop(), whatever else is asked for meanwhile.
+
+        The instruction is dropped. Returns what to say.
+        """
+        self._end(Outcome.STOPPED, f"emergency stop: {why}", now)
+        self.instruction = None
+        self.state = State.EMERGENCY_STOPPED
+        self.hold_reason = HoldReason.NONE
+        self.settled = False
+        self.message = (
+            f"emergency stop ({why}): see that all is safe, then call reset_emergency_stop"
+        )
+        return self.message
+
+    def reset_emergency_stop(self) -> str:
+        """Ends an emergency stop, without an instruction. Returns what to say.
+
+        Raises InstructionError when there is none.
+        """
+        if self.state != State.EMERGENCY_STOPPED:
+            raise InstructionError("there is no emergency stop to reset")
+        self._clear()
+        return "ready; the instruction was dropped, send one to move the arm"
+
+    def _require_no_emergency(self) -> None:
+        if self.state == State.EMERGENCY_STOPPED:
+            raise InstructionError(self.message)
+
     def stop(self, now: float) -> str:
         """Makes the arm hold until resume() or a new instruction. Returns what to say."""
+        if self.state == State.EMERGENCY_STOPPED:
+            return self.message
         if self.instruction is not None and self.instruction.awaited:
             self._end(Outcome.STOPPED, "stopped by the stop service", now)
         if self.instruction is not None and self.instruction.mode == "ask":
@@ -186,6 +218,7 @@ class InstructionSession:
 
     def resume(self, now: float) -> str:
         """Ends a stop. Returns what to say; raises InstructionError when nothing was stopped."""
+        self._require_no_emergency()
         if self.state != State.STOPPED:
             raise InstructionError("nothing is stopped: send an instruction to move the arm")
         self._has_executed = False
@@ -218,7 +251,8 @@ class InstructionSession:
     @property
     def _shows_loading(self) -> bool:
         """False while the state tells something else: a stop, or a node that is inactive."""
-        return self.state != State.STOPPED and self.hold_reason != HoldReason.INACTIVE
+        stopped = self.state in (State.STOPPED, State.EMERGENCY_STOPPED)
+        return not stopped and self.hold_reason != HoldReason.INACTIVE
 
     def cancel(self, instruction_id: int, now: float) -> None:
         """The waiting caller gives up; nothing happens when its instruction is over already."""
