@@ -25,13 +25,13 @@ from vla.control.limits import JointLimits, LimitsError
 from vla.control.tracking import JointMotion, at_rest
 
 # How far the tool may pass a wall [m]: the smallest error of inverse kinematics would otherwise
-# stop a tool that slides along one.
-WALL_TOLERANCE = 0.004
+# stop a tool that slides along one. Half of it is for the way between the points looked at.
+WALL_TOLERANCE = 0.005
 # Rounding of the tracker and of ruckig, relative to a limit.
-ROUNDING = 1e-6
+ROUNDING = 1e-9
 # Points at which the way to rest is looked at, and how far joints may stray between two of them
 # [rad]: an eighth of the acceleration times the square of the time between.
-STOP_SAMPLES = 6
+STOP_SAMPLES = 8
 JOINT_MARGIN = 1e-3
 # Share of the tool's limits that these points are held to: between them it may be a little faster.
 JUDGED_SHARE = 0.97
@@ -97,7 +97,7 @@ class SafetyStage:
         self._query.control_interface = ruckig.ControlInterface.Velocity
         self._query.synchronization = ruckig.Synchronization.No
         self._query.max_velocity = list(2.0 * joints.velocity)
-        self._query.max_acceleration = list(joints.acceleration * (1 + ROUNDING))
+        self._query.max_acceleration = list(joints.acceleration)
         self._query.max_jerk = list(joints.jerk)
         self._query.target_velocity = [0.0] * count
         self._query.target_acceleration = [0.0] * count
@@ -167,8 +167,16 @@ class SafetyStage:
             return {"non_finite"}, None, []
         joints, found = self.joints, set()
         above = 1 + ROUNDING
-        if (np.abs(wanted.accelerations) > joints.acceleration * above).any():
-            found.add("joint_acceleration")
+        # Positions and velocities must be those that velocities and accelerations lead to: a jump
+        # is a speed, too.
+        change = np.abs(wanted.velocities - self.motion.velocities) / duration
+        mean = (wanted.positions - self.motion.positions) / duration
+        ahead = np.abs(mean - self.motion.velocities) / duration
+        if (np.abs(mean) > joints.velocity * above).any():
+            found.add("joint_velocity")
+        for rate in (np.abs(wanted.accelerations), change, ahead):
+            if (rate > joints.acceleration * above).any():
+                found.add("joint_acceleration")
         jerk = np.abs(wanted.accelerations - self.motion.accelerations) / duration
         # A step is made of shorter ones, each within the limit; their mean is, too.
         if (jerk > joints.jerk * above + 1e-6).any():
@@ -208,13 +216,13 @@ class SafetyStage:
                 found.add("tool_speed")
             if velocity[3:] @ velocity[3:] > (JUDGED_SHARE * limits.max_angular_speed) ** 2:
                 found.add("tool_turning_speed")
-            outside = (there > self._high + WALL_TOLERANCE) & (there > place)
-            outside |= (there < self._low - WALL_TOLERANCE) & (there < place)
+            outside = (there > self._high + WALL_TOLERANCE / 2) & (there > place)
+            outside |= (there < self._low - WALL_TOLERANCE / 2) & (there < place)
             if outside.any():
                 found.add("workspace")
             for low, high in self._boxes:
                 depth = _depth(there, low, high)
-                if depth > 0 and depth > _depth(place, low, high):
+                if depth > -WALL_TOLERANCE / 2 and depth > _depth(place, low, high):
                     found.add("keep_out")
             place = there
         return found

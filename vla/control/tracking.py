@@ -74,10 +74,17 @@ class JointTracker:
         rate = self.bandwidth
         held_back: set[str] = set()
         for _ in range(count):
-            wanted_velocity = (target - position) * (rate / 3.0)
-            limited_velocity = np.clip(wanted_velocity, -self._velocity, self._velocity)
-            wanted = (limited_velocity - velocity) * rate
-            limited = np.clip(wanted, -self._acceleration, self._acceleration)
+            error = target - position
+            wanted_velocity = error * (rate / 3.0)
+            # No faster than what can still be slowed down on the way that is left.
+            fastest = np.sqrt(self._acceleration * np.abs(error))
+            fastest = np.minimum(fastest, self._velocity)
+            limited_velocity = np.clip(wanted_velocity, -fastest, fastest)
+            error = limited_velocity - velocity
+            wanted = error * rate
+            strongest = np.sqrt(self._jerk * np.abs(error))
+            strongest = np.minimum(strongest, self._acceleration)
+            limited = np.clip(wanted, -strongest, strongest)
             # Room for bringing the acceleration to zero before the velocity reaches its limit.
             room = np.sqrt(2.0 * self._jerk * np.maximum(self._velocity - np.abs(velocity), 0.0))
             limited = np.where(velocity * limited > 0, np.clip(limited, -room, room), limited)
