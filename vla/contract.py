@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from vla.control.limits import JointLimits
 from vla.rotations import matrix_to_euler, quaternion_to_matrix
 
 # The state vectors that there are: the tool's position, its orientation in one form or another, the
@@ -28,6 +29,7 @@ STATE_LAYOUTS = (
 )
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 REPRESENTATIONS = ("delta", "delta_euler")
+LIMIT_KINDS = ("lower", "upper", "velocity", "acceleration", "jerk")
 
 
 class ContractError(ValueError):
@@ -59,6 +61,8 @@ class EmbodimentContract:
     representation: "delta" gives metres and a rotation vector from the previous step's target, in
     the base frame, the first step counted from the observed tool pose; "delta_euler" gives
     differences of roll, pitch and yaw instead, as Bridge has them, which only models use here.
+    joint_limits: of the joints' motion, None where only the robot's description has them; it is no
+    part of what data and checkpoints agree on, so that an arm can be slowed down at any time.
     """
 
     name: str
@@ -77,6 +81,7 @@ class EmbodimentContract:
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     representation: str
+    joint_limits: JointLimits | None = field(default=None, compare=False)
 
     @property
     def time_step(self) -> float:
@@ -85,8 +90,8 @@ class EmbodimentContract:
 
     @property
     def contract_id(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of everything in the contract."""
-        canonical = json.dumps(asdict(self), sort_keys=True)
+        """First 12 hexadecimal digits of the SHA-256 of everything but the joint limits."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def camera(self, name: str) -> CameraContract:
@@ -103,7 +108,7 @@ class EmbodimentContract:
             f"{field.name}: {own} {getattr(self, field.name)!r}, "
             f"{theirs} {getattr(other, field.name)!r}"
             for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
+            if field.compare and getattr(self, field.name) != getattr(other, field.name)
         ]
         if differences:
             raise ContractError(
@@ -112,8 +117,10 @@ class EmbodimentContract:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract as plain lists and dictionaries, as in the YAML file."""
-        return json.loads(json.dumps(asdict(self)))
+        """The contract as plain lists and dictionaries, as in the YAML file, less the limits."""
+        values = asdict(self)
+        del values["joint_limits"]
+        return json.loads(json.dumps(values))
 
 
 def dimension_kinds(contract: EmbodimentContract) -> dict[str, tuple[str, ...]]:
@@ -157,6 +164,32 @@ def _typed(kind: type, values: dict[str, Any], source: str) -> Any:
     return kind(**typed)
 
 
+def _joint_limits(values: Any, names: tuple[str, ...], source: str) -> JointLimits:
+    """Limits from the contract file: for each kind a number for all joints or one for each."""
+    if not isinstance(values, dict):
+        raise ContractError(f"{source} must be a mapping of {', '.join(LIMIT_KINDS)}")
+    if unknown := sorted(values.keys() - set(LIMIT_KINDS)):
+        raise ContractError(
+            f"{source}: unknown entries: {', '.join(unknown)}; known: {', '.join(LIMIT_KINDS)}"
+        )
+    limits = {}
+    for kind in LIMIT_KINDS:
+        value = values.get(kind, float("nan"))
+        entries = value if isinstance(value, list) else [value] * len(names)
+        try:
+            limits[kind] = np.array(entries, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ContractError(f"{source}: {kind} must be numbers, got {value!r}") from error
+        if limits[kind].shape != (len(names),):
+            raise ContractError(
+                f"{source}: {kind} has {len(entries)} values for {len(names)} joints; give one "
+                "number for all, or one for each"
+            )
+        if kind not in ("lower", "upper") and (limits[kind] <= 0).any():
+            raise ContractError(f"{source}: {kind} must be positive, got {value!r}")
+    return JointLimits(names, **limits)
+
+
 def contract_from_dict(values: dict[str, Any], source: str = "contract") -> EmbodimentContract:
     """Builds and checks a contract from what the YAML file holds.
 
@@ -165,7 +198,8 @@ def contract_from_dict(values: dict[str, Any], source: str = "contract") -> Embo
     if not isinstance(values, dict):
         raise ContractError(f"{source}: expected a mapping, got {type(values).__name__}")
     values = dict(values)
-    known = {field.name for field in fields(EmbodimentContract)}
+    limits = values.pop("joint_limits", None)
+    known = {field.name for field in fields(EmbodimentContract)} - {"joint_limits"}
     if missing := sorted(known - values.keys()):
         raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
     if unknown := sorted(values.keys() - known):
@@ -177,6 +211,9 @@ def contract_from_dict(values: dict[str, Any], source: str = "contract") -> Embo
     except TypeError as error:
         raise ContractError(f"{source}: bad camera entry: {error}") from error
     contract = _typed(EmbodimentContract, values, source)
+    if limits is not None:
+        limits = _joint_limits(limits, contract.joint_names, f"{source}: joint_limits")
+        contract = replace(contract, joint_limits=limits)
     names = [camera.name for camera in contract.cameras]
     if len(set(names)) < len(names):
         raise ContractError(f"{source}: two cameras have the same name: {', '.join(names)}")

@@ -45,7 +45,7 @@ class ArmControllerConfig:
     safety: SafetyLimits = field(
         default_factory=lambda: SafetyLimits((0.25, -0.45, 0.012), (0.75, 0.45, 0.65))
     )
-    bandwidth: float = 40.0
+    bandwidth: float = 25.0
     lookahead: float = 0.04
     close_below: float = 0.4
     open_above: float = 0.6
@@ -83,7 +83,7 @@ class ArmController:
             )
         self.config = config
         self.contract = contract
-        model = model or panda_model(contract.joint_names)
+        model = model or panda_model()
         joints = arm_limits(contract, model)
         self.kinematics = DifferentialIK(
             model.model_xml, model.tool_site, joints.velocity, model.posture

@@ -97,3 +97,8 @@ class ChunkTrajectory:
             multiply(turn, self._quaternions[index]),
             float(self.chunk.actions[index, 6]),
         )
+
+    def action(self, time: float) -> np.ndarray:
+        """The action [7] of the step under way at `time` [s]; outside the chunk the nearest."""
+        index = int((time - self.chunk.stamp) // self.chunk.time_step)
+        return self.chunk.actions[min(max(index, 0), len(self.chunk.actions) - 1)]

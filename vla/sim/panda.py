@@ -20,6 +20,10 @@ HOME = np.array([0.0, -0.785398, 0.0, -2.356194, 0.0, 1.570796, 0.785398])
 JOINT_LOWER = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
 JOINT_UPPER = np.array([2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
 JOINT_MAX_VELOCITY = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
+# Gentler than the arm could: 10 rad/s^2 and 400 rad/s^3 already stop it from its top speed within
+# a quarter of a second.
+JOINT_MAX_ACCELERATION = np.full(7, 10.0)
+JOINT_MAX_JERK = np.full(7, 400.0)
 OPEN_WIDTH = 0.08
 
 # Per link: offset and orientation (w x y z) from its parent, mass, actuator stiffness and damping.

@@ -1,0 +1,219 @@
+"""Kinematics and limits of an arm, from its URDF or for the simulated Panda. No ROS."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vla.contract import EmbodimentContract
+from vla.control.limits import JointLimits, stricter
+from vla.sim import panda
+
+MOVABLE = ("revolute", "continuous", "prismatic")
+
+
+class RobotModelError(ValueError):
+    """A robot description that cannot be used; the text says what is missing and what there is."""
+
+
+@dataclass(frozen=True)
+class RobotModel:
+    """An arm as inverse kinematics and the safety stage need it.
+
+    model_xml: MJCF of the arm alone, its world the contract's base frame, its joints in the
+    contract's order. tool_site: name of the site at the tool frame. limits: what the description
+    says, NaN where it says nothing. posture [n]: joint positions that redundancy is drawn to [rad].
+    """
+
+    model_xml: str
+    joint_names: tuple[str, ...]
+    tool_site: str
+    limits: JointLimits
+    posture: np.ndarray
+
+
+def panda_model() -> RobotModel:
+    """The simulated Panda."""
+    limits = JointLimits(
+        panda.ARM_JOINTS,
+        panda.JOINT_LOWER,
+        panda.JOINT_UPPER,
+        panda.JOINT_MAX_VELOCITY,
+        panda.JOINT_MAX_ACCELERATION,
+        panda.JOINT_MAX_JERK,
+    )
+    return RobotModel(panda.arm_model_xml(), panda.ARM_JOINTS, panda.TOOL_SITE, limits, panda.HOME)
+
+
+def arm_limits(contract: EmbodimentContract, model: RobotModel) -> JointLimits:
+    """The stricter of the contract's and the model's limits for each joint.
+
+    Raises LimitsError for a joint that lacks one: it must not be moved.
+    """
+    limits = model.limits
+    if contract.joint_limits is not None:
+        limits = stricter(limits, contract.joint_limits)
+    limits.require_complete()
+    return limits
+
+
+def model_from_urdf(
+    urdf: str,
+    joint_names: Sequence[str],
+    base_frame: str,
+    tool_frame: str,
+    posture: np.ndarray | None = None,
+) -> RobotModel:
+    """The arm between two frames of a URDF; meshes and everything beside the way are not looked at.
+
+    joint_names: the arm's joints, as in the contract. Other movable joints on the way stand at
+    zero. posture [n]: by default the middle of each joint's range. Raises RobotModelError when the
+    text is no URDF, or a frame or joint is missing or not on the way between the two.
+    """
+    joints = _read_joints(urdf)
+    by_child = {joint.child: joint for joint in joints}
+    frames = {joint.child for joint in joints} | {joint.parent for joint in joints}
+    for what, frame in (("base_frame", base_frame), ("tool_frame", tool_frame)):
+        if frame not in frames:
+            raise RobotModelError(
+                f"the URDF has no frame '{frame}', which the contract names as {what}; it has: "
+                f"{', '.join(sorted(frames))}"
+            )
+    down, up = _way(by_child, tool_frame), _way(by_child, base_frame)
+    shared = 0
+    while shared < min(len(down), len(up)) and down[shared].name == up[shared].name:
+        shared += 1
+    down, up = down[shared:], up[shared:]
+    moving = [joint.name for joint in up if joint.kind in MOVABLE]
+    if moving:
+        raise RobotModelError(
+            f"base_frame '{base_frame}' moves with joint {', '.join(moving)}: choose a frame that "
+            "is fixed to the arm's foot"
+        )
+    on_way = [joint.name for joint in down if joint.kind in MOVABLE and joint.name in joint_names]
+    if on_way != list(joint_names):
+        known = ", ".join(joint.name for joint in joints if joint.kind in MOVABLE)
+        raise RobotModelError(
+            f"the joints from '{base_frame}' to '{tool_frame}' are {', '.join(on_way) or 'none'}, "
+            f"the contract has {', '.join(joint_names)}; movable joints of the URDF: {known}"
+        )
+    arm = [joint for joint in down if joint.name in on_way]
+    limits = JointLimits(
+        tuple(joint_names),
+        *(np.array([getattr(joint, kind) for joint in arm]) for kind in ("lower", "upper")),
+        *(np.array([getattr(joint, kind) for joint in arm]) for kind in ("velocity",)),
+        np.full(len(arm), np.nan),
+        np.full(len(arm), np.nan),
+    )
+    if posture is None:
+        middle = (limits.lower + limits.upper) / 2
+        posture = np.where(np.isfinite(middle), middle, 0.0)
+    xml = _mjcf(up, down, set(joint_names), limits)
+    return RobotModel(xml, tuple(joint_names), "tool", limits, np.asarray(posture, dtype=float))
+
+
+@dataclass(frozen=True)
+class _Joint:
+    name: str
+    kind: str
+    parent: str
+    child: str
+    position: np.ndarray
+    rotation: Rotation
+    axis: np.ndarray
+    lower: float
+    upper: float
+    velocity: float
+
+
+def _numbers(element, name: str, default: str) -> np.ndarray:
+    text = default if element is None else element.get(name, default)
+    return np.array([float(part) for part in text.split()])
+
+
+def _read_joints(urdf: str) -> list[_Joint]:
+    try:
+        root = ElementTree.fromstring(urdf)
+        if root.tag != "robot":
+            raise RobotModelError(f"the robot description is <{root.tag}>, not a URDF's <robot>")
+        return [_read_joint(element) for element in root.findall("joint")]
+    except ElementTree.ParseError as error:
+        raise RobotModelError(f"the robot description is not valid XML: {error}") from error
+
+
+def _read_joint(element) -> _Joint:
+    """One joint. Position limits are the stricter of the hard and the safety controller's ones."""
+    name, kind = element.get("name", "?"), element.get("type", "?")
+    parent, child = element.find("parent"), element.find("child")
+    if parent is None or child is None:
+        raise RobotModelError(f"joint {name} of the URDF lacks its parent or child")
+    origin, axis, limit = element.find("origin"), element.find("axis"), element.find("limit")
+    soft = element.find("safety_controller")
+    try:
+        bounds = {
+            key: float("nan") if limit is None else float(limit.get(key, "nan"))
+            for key in ("lower", "upper", "velocity")
+        }
+        if kind == "continuous":
+            # A joint that goes round and round is kept to two turns, for the sake of its cables.
+            bounds |= {"lower": -2 * np.pi, "upper": 2 * np.pi}
+        if soft is not None:
+            low, high = soft.get("soft_lower_limit"), soft.get("soft_upper_limit")
+            if low is not None and high is not None and float(low) < float(high):
+                bounds["lower"] = max(bounds["lower"], float(low))
+                bounds["upper"] = min(bounds["upper"], float(high))
+        return _Joint(
+            name,
+            kind,
+            parent.get("link"),
+            child.get("link"),
+            _numbers(origin, "xyz", "0 0 0"),
+            Rotation.from_euler("xyz", _numbers(origin, "rpy", "0 0 0")),
+            _numbers(axis, "xyz", "1 0 0"),
+            **bounds,
+        )
+    except ValueError as error:
+        raise RobotModelError(f"joint {name} of the URDF has a bad number: {error}") from error
+
+
+def _way(by_child: dict[str, _Joint], frame: str) -> list[_Joint]:
+    """The joints from the root to a frame."""
+    way: list[_Joint] = []
+    while frame in by_child:
+        joint = by_child[frame]
+        if joint in way:
+            raise RobotModelError(f"the URDF goes round in a circle at '{frame}'")
+        way.append(joint)
+        frame = joint.parent
+    return way[::-1]
+
+
+def _mjcf(up: list[_Joint], down: list[_Joint], moved: set[str], limits: JointLimits) -> str:
+    """Nested bodies along the way: first back from the base to where the ways part, then out."""
+    steps = []
+    for joint in reversed(up):
+        back = joint.rotation.inv()
+        steps.append((back.apply(-joint.position), back, None))
+    for joint in down:
+        steps.append((joint.position, joint.rotation, joint if joint.name in moved else None))
+    body = '<site name="tool" size="0.005"/>'
+    for number, (position, rotation, joint) in reversed(list(enumerate(steps))):
+        x, y, z, w = rotation.as_quat()
+        hinge = ""
+        if joint is not None:
+            index = limits.names.index(joint.name)
+            low, high = limits.lower[index], limits.upper[index]
+            bounds = f'range="{low} {high}"' if np.isfinite([low, high]).all() else ""
+            kind = "slide" if joint.kind == "prismatic" else "hinge"
+            axis = " ".join(f"{value:.17g}" for value in joint.axis)
+            hinge = f'<joint name="{joint.name}" type="{kind}" axis="{axis}" {bounds}/>'
+        place = " ".join(f"{value:.17g}" for value in position)
+        body = (
+            f'<body name="frame{number}" pos="{place}" quat="{w:.17g} {x:.17g} {y:.17g} {z:.17g}">'
+            f'<inertial pos="0 0 0" mass="1" diaginertia="0.01 0.01 0.01"/>{hinge}{body}</body>'
+        )
+    return f'<mujoco><compiler angle="radian"/><worldbody>{body}</worldbody></mujoco>'
