@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla.control.arm import WORKSPACE_TOLERANCE, ArmController, ArmControllerConfig
+from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
+from vla.control.safety import WALL_TOLERANCE
 from vla.rotations import difference
 from vla.sim import panda
 
@@ -57,7 +58,7 @@ def run(arm, joints, now, seconds):
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000))
 def test_no_limit_is_exceeded_whatever_the_chunks_say(shared_arm, seed):
-    arm, config = shared_arm, shared_arm.config
+    arm, config = shared_arm, shared_arm.config.safety
     arm.reset()
     generator = np.random.default_rng(seed)
     joints, now = panda.HOME + generator.uniform(-0.1, 0.1, 7), NOW
@@ -75,18 +76,17 @@ def test_no_limit_is_exceeded_whatever_the_chunks_say(shared_arm, seed):
             assert (joints >= panda.JOINT_LOWER - 1e-6).all()
             assert (joints <= panda.JOINT_UPPER + 1e-6).all()
             position, quaternion = arm.kinematics.tool_pose(joints)
-            # Limits are kept to first order of a step, which leaves a few percent.
             speed = np.linalg.norm(position - before[1]) * RATE
-            assert speed <= 1.05 * config.max_linear_speed
+            assert speed <= config.max_linear_speed
             turning = np.linalg.norm(difference(quaternion, before[2])) * RATE
-            assert turning <= 1.05 * config.max_angular_speed
-            reach = WORKSPACE_TOLERANCE + 0.001
+            assert turning <= config.max_angular_speed
+            reach = WALL_TOLERANCE
             assert (position >= np.array(config.workspace_min) - reach).all()
             assert (position <= np.array(config.workspace_max) + reach).all()
             assert command.gripper_width in (0.0, arm.contract.gripper_open_width)
 
 
-def test_a_moderate_chunk_is_followed_and_not_limited(arm):
+def test_a_moderate_chunk_is_followed_and_hardly_limited(arm):
     joints = panda.HOME
     start, _ = arm.kinematics.tool_pose(joints)
     arm.accept(chunk_at(arm, joints, straight([0.1, 0.0, -0.05])), NOW)
@@ -98,7 +98,7 @@ def test_a_moderate_chunk_is_followed_and_not_limited(arm):
         now += 1 / RATE
     moved = arm.kinematics.tool_pose(joints)[0] - start
     np.testing.assert_allclose(moved, [0.1, 0.0, -0.05], atol=0.012)
-    assert limited == 0
+    assert limited <= 3, "only while it starts from rest"
 
 
 def test_a_target_beyond_the_wall_is_reported_and_the_way_back_is_free(arm):
@@ -106,7 +106,7 @@ def test_a_target_beyond_the_wall_is_reported_and_the_way_back_is_free(arm):
     arm.accept(chunk_at(arm, joints, straight([0.0, 0.0, 0.4])), NOW)
     joints, now = run(arm, joints, NOW, 1.0)
     command = arm.step(now, joints)
-    top = arm.config.workspace_max[2]
+    top = arm.config.safety.workspace_max[2]
     assert command.limited
     assert arm.kinematics.tool_pose(joints)[0][2] == pytest.approx(top, abs=0.006)
     arm.accept(chunk_at(arm, joints, straight([0.0, 0.0, -0.2]), now), now)
@@ -121,7 +121,7 @@ def test_joints_that_do_not_follow_draw_the_command_back(arm):
         command = arm.step(NOW + tick / RATE, blocked)
     lag = np.abs(command.joint_positions - blocked).max()
     step = panda.JOINT_MAX_VELOCITY.max() / RATE
-    assert command.limited and lag <= arm.config.max_following_error + step
+    assert command.limited and lag <= arm.config.safety.max_following_error + step
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_refused_chunk_leaves_the_one_in_execution_alone(arm, changes, reason)
 def test_an_older_observations_chunk_does_not_replace_a_newer_one(arm):
     joints = panda.HOME
     arm.accept(chunk_at(arm, joints, straight([0.1, 0, 0]), NOW), NOW)
-    with pytest.raises(ChunkError, match="older observation"):
+    with pytest.raises(ChunkError, match="newer observation"):
         arm.accept(chunk_at(arm, joints, straight([0, 0.1, 0]), NOW - 0.2), NOW)
     arm.accept(chunk_at(arm, joints, straight([0, 0.1, 0]), NOW + 0.01), NOW + 0.02)
 
@@ -176,8 +176,10 @@ def test_without_a_chunk_or_with_one_grown_stale_the_arm_holds(arm):
     assert arm.step(now, joints).executing
     command = arm.step(NOW + 1.25, joints)
     assert not command.executing and command.gripper_width == 0.0
+    joints, now = run(arm, command.joint_positions, NOW + 1.25, 0.5)
     again = arm.step(NOW + 5.0, joints)
-    np.testing.assert_array_equal(again.joint_positions, command.joint_positions)
+    np.testing.assert_array_equal(again.joint_positions, joints)
+    assert not again.joint_velocities.any()
 
 
 def test_hold_drops_the_chunk_and_reset_forgets_the_command(arm):
@@ -185,9 +187,10 @@ def test_hold_drops_the_chunk_and_reset_forgets_the_command(arm):
     arm.accept(chunk_at(arm, joints, straight([0.2, 0, 0], gripper=0.0)), NOW)
     moved, now = run(arm, joints, NOW, 0.5)
     arm.hold()
-    held = arm.step(now, joints)
-    assert not held.executing
-    np.testing.assert_array_equal(held.joint_positions, moved)
+    assert not arm.step(now, moved).executing
+    held, now = run(arm, moved, now, 0.5)
+    assert 0.0 < np.abs(held - moved).max() < 0.05, "it comes to rest, not to a sudden stop"
+    np.testing.assert_array_equal(arm.step(now, held).joint_positions, held)
     arm.reset()
     fresh = arm.step(now, joints)
     np.testing.assert_array_equal(fresh.joint_positions, joints)

@@ -17,6 +17,7 @@ from vla.control.loop import (
     ControlLoop,
     LoopLimits,
 )
+from vla.control.safety import WALL_TOLERANCE
 from vla.control.session import HoldReason
 from vla.sim import panda
 
@@ -53,7 +54,7 @@ class Bench:
     def take(self, chunk):
         self.loop.take_chunk(chunk, self.now, self.now)
 
-    def run(self, duration, wants_motion=True, loading=""):
+    def run(self, duration, wants_motion=True, blocked=None):
         for _ in range(round(duration / PERIOD)):
             self.now += PERIOD
             if "joint states" not in self.cut:
@@ -61,7 +62,7 @@ class Bench:
             for name in (OBSERVATIONS, LATENT_ACTIONS):
                 if name not in self.cut:
                     self.loop.watchdog.heard(name, self.now)
-            cycle = self.loop.cycle(self.now, self.now, wants_motion, loading)
+            cycle = self.loop.cycle(self.now, self.now, wants_motion, blocked)
             if cycle.command is not None:
                 self.joints = cycle.command.joint_positions
                 self.commands.append(cycle.command)
@@ -134,9 +135,10 @@ def test_holds_at_once_when_a_model_process_is_gone(bench, name):
 def test_an_unsound_chunk_makes_the_arm_hold_until_a_sound_one(bench, changes, reason):
     with pytest.raises(ChunkError):
         bench.take(bench.chunk(**changes))
-    held = bench.joints.copy()
     report = bench.run(0.2).report
     assert report.hold_reason == reason and report.message
+    held = bench.joints.copy()
+    bench.run(0.2)
     assert np.array_equal(bench.joints, held)
     bench.take(bench.chunk())
     assert bench.run(0.1).report.executing
@@ -214,27 +216,78 @@ def test_commands_stay_within_limits_for_wild_chunks(bench):
     joints = np.array([command.joint_positions for command in bench.commands])
     assert np.isfinite(joints).all() and any(command.limited for command in bench.commands)
     speed = np.abs(np.diff(joints, axis=0)).max(axis=0) / PERIOD
-    assert (speed <= np.array(config.max_joint_velocity) * 1.001).all()
-    limits = bench.arm.kinematics.model.jnt_range[:7]
-    assert (joints >= limits[:, 0] - 1e-6).all() and (joints <= limits[:, 1] + 1e-6).all()
+    assert (speed <= panda.JOINT_MAX_VELOCITY * 1.001).all()
+    assert (joints >= panda.JOINT_LOWER).all() and (joints <= panda.JOINT_UPPER).all()
+    limits = bench.arm.config.safety
     for command in bench.commands[::7]:
         position, _ = bench.arm.kinematics.tool_pose(command.joint_positions)
-        assert (position >= np.array(config.workspace_min) - 0.02).all()
-        assert (position <= np.array(config.workspace_max) + 0.02).all()
+        assert (position >= np.array(limits.workspace_min) - WALL_TOLERANCE).all()
+        assert (position <= np.array(limits.workspace_max) + WALL_TOLERANCE).all()
+    assert bench.arm.safety.counts["tool_speed"] > 0
 
 
-def test_an_early_cycle_moves_no_faster_than_the_limits():
+def test_a_cycle_that_comes_late_moves_on_by_the_time_that_has_passed():
     bench = Bench()
     bench.run(0.1)
-    bench.take(bench.chunk(speed=20.0))
-    for elapsed in (0.02, 0.004, 0.02, 0.001, 0.015):
-        bench.now += elapsed
+    bench.take(bench.chunk(speed=0.2))
+    bench.run(0.4)
+    before = bench.commands[-1]
+    bench.now += 2 * PERIOD
+    bench.run(PERIOD)
+    after = bench.commands[-1]
+    moved = np.abs(after.joint_positions - before.joint_positions).max()
+    assert moved == pytest.approx(3 * PERIOD * np.abs(before.joint_velocities).max(), rel=0.1)
+
+
+def test_a_clock_that_is_set_back_a_little_does_not_lead_the_arm_back(bench):
+    places = []
+    for number in range(20):
+        bench.now += PERIOD
         bench.loop.take_joint_state(CONTRACT.joint_names, bench.joints, bench.now)
-        command = bench.loop.cycle(bench.now, bench.now, True).command
-        step = np.abs(command.joint_positions - bench.joints)
-        assert (step <= np.array(bench.arm.config.max_joint_velocity) * elapsed * 1.001).all()
-        assert step.max() > 0.0
-        bench.joints = command.joint_positions
+        bench.loop.watchdog.heard(OBSERVATIONS, bench.now)
+        robot_now = bench.now - (0.3 if number > 5 else 0.0)
+        bench.joints = bench.loop.cycle(robot_now, bench.now, True).command.joint_positions
+        places.append(tool_x(bench))
+    assert np.diff(places).min() > -1e-6
+
+
+def test_a_chunk_from_too_old_a_latent_action_is_refused(bench):
+    with pytest.raises(ChunkError, match="latent action behind it is 3.50 s old"):
+        bench.take(bench.chunk(latent_stamp=bench.now - 3.5))
+    assert bench.arm.safety.counts["stale_latent"] == 1
+
+
+def test_the_arm_stops_where_it_does_not_follow_and_goes_on_when_it_does(bench):
+    stuck = bench.joints.copy()
+    bench.take(bench.chunk(speed=0.4))
+    for _ in range(100):
+        bench.now += PERIOD
+        bench.loop.take_joint_state(CONTRACT.joint_names, stuck, bench.now)
+        bench.loop.watchdog.heard(OBSERVATIONS, bench.now)
+        cycle = bench.loop.cycle(bench.now, bench.now, True)
+        away = np.abs(cycle.command.joint_positions - stuck).max()
+        assert away <= bench.arm.config.safety.max_following_error + 0.05
+    assert bench.arm.safety.counts["step_from_measured"] >= 1
+
+
+def test_a_hold_is_counted_when_it_begins(bench):
+    for _ in range(5):
+        bench.run(0.1, blocked=(HoldReason.BACKEND, "the driver is away"))
+    assert bench.arm.safety.counts["backend"] == 1
+
+
+def test_an_emergency_stop_brings_the_arm_to_rest_within_its_limits(bench):
+    bench.take(bench.chunk(speed=0.4))
+    bench.run(0.4)
+    bench.arm.safety.emergency_stop("the button was pressed")
+    bench.commands.clear()
+    report = bench.run(0.3).report
+    assert not report.executing and report.message == "the button was pressed"
+    places = np.array([command.joint_positions for command in bench.commands])
+    speeds = np.abs(np.diff(places, axis=0)).max(axis=1)
+    assert speeds[0] > 0 and (np.diff(speeds[2:]) <= 1e-9).all() and speeds[-1] == 0.0
+    bench.take(bench.chunk(speed=0.4))
+    assert not bench.run(0.2).report.executing
 
 
 def test_a_robot_that_was_put_elsewhere_is_not_dragged_back(bench):
@@ -252,9 +305,11 @@ def test_a_robot_that_was_put_elsewhere_is_not_dragged_back(bench):
 
 
 def test_holds_while_an_adapter_is_loaded_and_keeps_the_command(bench):
+    blocked = (HoldReason.LOADING, "loading an adapter")
+    bench.run(0.3, blocked=blocked)
     held = bench.joints.copy()
     for _ in range(3):
-        cycle = bench.run(RELEASE_TIME, loading="loading an adapter")
+        cycle = bench.run(RELEASE_TIME, blocked=blocked)
         assert cycle.report.hold_reason == HoldReason.LOADING
         assert cycle.report.message == "loading an adapter"
         assert np.array_equal(cycle.command.joint_positions, held) and not cycle.command.executing

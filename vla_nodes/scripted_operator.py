@@ -24,7 +24,8 @@ from vla.data.messages import joint_positions
 from vla.sim.operator import ScriptedOperator
 from vla.sim.tasks import Task
 from vla_nodes import qos
-from vla_nodes.arm_output import ArmOutput
+from vla_nodes.backends import all_settings, make_backend, make_gripper
+from vla_nodes.backends.base import BackendContext
 from vla_nodes.client import RobotClient, UnreachableError
 from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.demo_client import DemoClient
@@ -46,7 +47,10 @@ class OperatorStation:
         self._operator = ScriptedOperator(contract)
         self._had_controller = False
         node = client.node
-        self._output = ArmOutput(node, contract.joint_names, self._operator.arm.config.control_rate)
+        settings = {setting.name: setting.default for setting in all_settings()}
+        context = BackendContext(node, contract, settings, self._operator.arm.period)
+        self._arm = make_backend("joint_trajectory", context)
+        self._gripper = make_gripper("position", context)
         node.create_subscription(
             JointState, contract.joint_states_topic, self._take_joints, qos.SENSOR
         )
@@ -78,7 +82,8 @@ class OperatorStation:
         positions = joint_positions(message, self._contract.joint_names)
         command = self._operator.take_joints(stamp_to_seconds(message.header.stamp), positions)
         if command is not None:
-            self._output.send(command)
+            self._arm.send(command)
+            self._gripper.send(command.gripper_width)
 
     def _take_configuration(self, message: Float64MultiArray) -> None:
         self._operator.take_configuration(np.array(message.data))

@@ -12,8 +12,9 @@ from collections import deque
 import numpy as np
 
 from vla.contract import EmbodimentContract
-from vla.control.arm import ArmCommand, ArmController, ArmControllerConfig
+from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk
+from vla.control.command import ArmCommand
 from vla.sim.expert import plan_chunk
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import Task

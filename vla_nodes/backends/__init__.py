@@ -29,8 +29,8 @@ def _module(name: str):
 
 def all_settings() -> tuple:
     """The parameters of all backends, each once."""
-    modules = dict.fromkeys(_MODULES.values())
-    found = (importlib.import_module(f"vla_nodes.backends.{name}") for name in modules)
+    names = dict.fromkeys(_MODULES.values())
+    found = (importlib.import_module(f"vla_nodes.backends.{name}") for name in names)
     return tuple(setting for module in found for setting in module.SETTINGS)
 
 
