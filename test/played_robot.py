@@ -128,7 +128,7 @@ class PlayedRobot:
             actions=actions.ravel(),
             contract_id=CONTRACT.contract_id,
         )
-        message.header.stamp = self.now()
+        message.header.stamp = message.latent_stamp = self.now()
         message.header.frame_id = CONTRACT.base_frame
         message.reference_pose = arrays_to_pose(*KINEMATICS.tool_pose(self.joints))
         for name, value in changes.items():

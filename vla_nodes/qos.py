@@ -28,6 +28,9 @@ def _profile(
 # several cameras that arrive while a callback runs are still there to be synchronised.
 SENSOR = _profile(5, ReliabilityPolicy.BEST_EFFORT)
 
+# A robot's state at 1 kHz, of which only the newest is ever looked at.
+NEWEST_SENSOR = _profile(1, ReliabilityPolicy.BEST_EFFORT)
+
 # Joint states and poses of which the newest until an image's stamp counts: deep enough that none is
 # lost at 1 kHz while images are worked on, since an older one would make another observation.
 RESAMPLED = _profile(100, ReliabilityPolicy.BEST_EFFORT)
