@@ -164,7 +164,11 @@ class PlayedRobot:
         )
 
     def assert_still(self, cycles=10):
-        """The commands of the next cycles all ask for one place."""
+        """The arm comes to rest at once, and the commands of the next cycles ask for one place."""
+        self.commands.clear()
+        self.graph.wait(
+            lambda: self.commands and not any(self.commands[-1].points[0].velocities), "rest", 0.5
+        )
         self.commands.clear()
         self.graph.wait(lambda: len(self.commands) > cycles, "hold commands")
         places = np.array([command.points[0].positions for command in self.commands])

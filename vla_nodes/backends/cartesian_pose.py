@@ -1,9 +1,9 @@
 """A stream of tool poses for Cartesian impedance controllers, such as those of crisp_controllers.
 
 Such a controller goes to the newest pose whatever its age and holds it for ever; it gives no answer
-and knows no time-out. A controller process that dies in mid-motion therefore leaves a target at most one
-cycle ahead of the arm, which the impedance turns into a soft stop. The arm is watched by its own
-joint states, as with every backend: where it does not follow, the command gives way.
+and knows no time-out. A controller process that dies in mid-motion therefore leaves a target at
+most one cycle ahead of the arm, which the impedance turns into a soft stop. The arm is watched by
+its own joint states, as with every backend: where it does not follow, the command gives way.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ class FrankaMonitor(Monitor):
         """Starts the robot's error recovery."""
         if not self._client.server_is_ready():
             raise ValueError(
-                f"no action {self._client._action_name}: is the robot's driver running? Else recover "
-                "in Desk"
+                f"no action {self._client._action_name}: is the robot's driver running? Else "
+                "recover in Desk"
             )
         self._recovery = " (recovery is under way)"
         self._client.send_goal_async(self._action.Goal()).add_done_callback(self._on_answer)
