@@ -17,7 +17,8 @@ train: setup
 	@$(IN_ENVIRONMENT) vla train
 
 # Node tests start several processes each, so they run one at a time.
-test: setup
+test:
+	@tools/setup.sh --tests
 	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n 2 -m "not nodes"
 	$(IN_ENVIRONMENT) pytest -m nodes
 
@@ -26,4 +27,4 @@ lint: setup
 	xmllint --noout package.xml launch/*.xml
 
 clean:
-	rm -rf .venv build install log
+	rm -rf .venv build install build_test install_test log

@@ -11,6 +11,9 @@
         answer = graph.call(Trigger, "vla/stop", Trigger.Request())
         assert node.stop(signal.SIGINT) == 0                # exit status
 
+    robot = graph.start_robot("servo", halt_x=0.6)          # a process of test/robots, which plays a
+                                                            # robot; use_test_interfaces() first
+
 Every wait has a deadline and fails with what it waited for and what the nodes printed. Nothing here
 sleeps a fixed time.
 """
@@ -30,6 +33,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -39,6 +43,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 ROOT = Path(__file__).resolve().parent.parent
+ROBOTS = ROOT / "test" / "robots"
+# control_msgs, moveit_msgs and franka_msgs, where no ROS here has them (tools/setup_environment.py).
+INTERFACES = ROOT / "install_test"
 DEADLINE = 30.0
 # 0 to 101 are the domains whose ports are free on every Linux; the low ones are people's.
 DOMAINS = range(40, 100)
@@ -55,6 +62,28 @@ def _take_domain() -> tuple[int, IO]:
         except BlockingIOError:
             lock.close()
     raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by tests")
+
+
+def use_test_interfaces() -> None:
+    """Lets this process and those that it starts import the interface packages of the tests.
+
+    Skips the test that calls it where they were not built: `make test` builds them.
+    """
+    if not INTERFACES.exists():
+        pytest.skip("no install_test: run 'tools/setup.sh --tests' first")
+    packages = next(iter(INTERFACES.glob("lib/python3.*/site-packages")), None)
+    if packages is None:
+        return
+    for variable, folder in (
+        ("AMENT_PREFIX_PATH", INTERFACES),
+        ("LD_LIBRARY_PATH", INTERFACES / "lib"),
+        ("PYTHONPATH", packages),
+    ):
+        parts = os.environ.get(variable, "").split(os.pathsep)
+        if str(folder) not in parts:
+            os.environ[variable] = os.pathsep.join([str(folder), *filter(None, parts)])
+    if str(packages) not in sys.path:
+        sys.path.append(str(packages))
 
 
 class NodeProcess:
@@ -142,14 +171,31 @@ class Graph:
         **more: Any,
     ) -> NodeProcess:
         """Starts scripts/`executable` with ROS parameters; does not wait for it."""
-        command = [sys.executable, str(ROOT / "scripts" / executable), "--ros-args"]
+        script = ROOT / "scripts" / executable
+        return self._start(script, parameters, parameters_file, arguments, more)
+
+    def start_robot(
+        self, name: str, parameters: dict[str, Any] | None = None, **more: Any
+    ) -> NodeProcess:
+        """Starts test/robots/`name`.py, which plays a robot's part; does not wait for it."""
+        return self._start(ROBOTS / f"{name}.py", parameters, None, (), more)
+
+    def _start(
+        self,
+        script: Path,
+        parameters: dict[str, Any] | None,
+        parameters_file: Path | None,
+        arguments: tuple[str, ...],
+        more: dict[str, Any],
+    ) -> NodeProcess:
+        command = [sys.executable, str(script), "--ros-args"]
         if parameters_file is not None:
             command += ["--params-file", str(parameters_file)]
         for name, value in ((parameters or {}) | more).items():
             text = value if isinstance(value, str) else json.dumps(value)
             command += ["-p", f"{name}:={text}"]
         command += list(arguments)
-        log = Path(self._folder.name) / f"{executable}_{len(self.processes)}.log"
+        log = Path(self._folder.name) / f"{script.stem}_{len(self.processes)}.log"
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
@@ -158,7 +204,7 @@ class Graph:
                 env=self.environment,
                 start_new_session=True,
             )
-        self.processes.append(NodeProcess(executable, process, log))
+        self.processes.append(NodeProcess(script.stem, process, log))
         return self.processes[-1]
 
     def spin(self, seconds: float = 0.02) -> None:

@@ -34,6 +34,7 @@ from machine import (
 )
 
 STAMPS = ENVIRONMENT / "setup"
+TEST_INTERFACES = ROOT / "test" / "interfaces"
 LOG = STAMPS / "setup.log"
 # The public index of torch builds without CUDA; a wheel that pip finds elsewhere is preferred.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -287,8 +288,37 @@ def build_interfaces(ros: Ros, variables: dict[str, str]) -> None:
     run_logged(command, variables, progress)
 
 
-def set_up() -> bool:
+def build_test_interfaces(ros: Ros, variables: dict[str, str]) -> None:
+    """Builds the interface packages that tests need and no ROS here has, into install_test/."""
+    prefixes = [Path(folder) for folder in variables["AMENT_PREFIX_PATH"].split(os.pathsep)]
+    missing = [
+        path.name
+        for path in sorted(TEST_INTERFACES.iterdir())
+        if (path / "package.xml").exists()
+        and not any((prefix / "share" / path.name / "package.xml").exists() for prefix in prefixes)
+    ]
+    install = ROOT / "install_test"
+    shutil.rmtree(install, ignore_errors=True)
+    install.mkdir()
+    if not missing:
+        return
+    command = [
+        "colcon", "--log-base", "log", "build",
+        "--base-paths", *(str(TEST_INTERFACES / name) for name in missing),
+        "--build-base", "build_test", "--install-base", str(install), "--merge-install",
+        "--cmake-args", "-DCMAKE_BUILD_TYPE=Release",
+        "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={PYTHON}",
+        # A test that is running cannot change where its libraries are looked for.
+        f"-DCMAKE_INSTALL_RPATH={install / 'lib'}",
+    ]  # fmt: skip
+    run_logged(command, variables, str.strip)
+
+
+def set_up(for_tests: bool) -> bool:
     """Does every step that is not done yet.
+
+    Args:
+        for_tests: Also what only the tests need.
 
     Returns:
         True when something was done.
@@ -339,8 +369,8 @@ def set_up() -> bool:
 
     def build_here() -> None:
         if not same_place:
-            shutil.rmtree(ROOT / "build", ignore_errors=True)
-            shutil.rmtree(ROOT / "install", ignore_errors=True)
+            for folder in ("build", "install", "build_test", "install_test"):
+                shutil.rmtree(ROOT / folder, ignore_errors=True)
             (STAMPS / "place").write_text(place)
         build_interfaces(ros, variables)
 
@@ -348,6 +378,14 @@ def set_up() -> bool:
         (STAMPS / "interfaces").unlink(missing_ok=True)
     changed |= step("interfaces", interfaces, "3 of 3: interfaces, built with colcon",
                     build_here)  # fmt: skip
+    if not for_tests:
+        return changed
+    if not (ROOT / "install_test").exists():
+        (STAMPS / "test_interfaces").unlink(missing_ok=True)
+    declared = sorted(path for path in TEST_INTERFACES.rglob("*") if path.is_file())
+    tests = digest(place, *(path.relative_to(ROOT) for path in declared), *declared)
+    changed |= step("test_interfaces", tests, "for the tests: interfaces of other packages (two minutes)",
+                    lambda: build_test_interfaces(ros, variables))  # fmt: skip
     return changed
 
 
@@ -357,7 +395,7 @@ def main() -> int:
     with (ROOT / "Makefile").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            if set_up():
+            if set_up(for_tests="--tests" in sys.argv[1:]):
                 tell(f"ready after {time.monotonic() - started:.0f} s. Next: 'make demo', or "
                      "'source ./env.sh' for a shell with everything in it.")  # fmt: skip
         except SetupError as error:
