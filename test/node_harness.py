@@ -11,8 +11,8 @@
         answer = graph.call(Trigger, "vla/stop", Trigger.Request())
         assert node.stop(signal.SIGINT) == 0                # exit status
 
-    robot = graph.start_robot("servo", halt_x=0.6)          # a process of test/robots, which plays a
-                                                            # robot; use_test_interfaces() first
+    use_test_interfaces()                                   # control_msgs and others, see there
+    robot = graph.start_robot("servo", halt_x=0.6)          # a process of test/robots
 
 Every wait has a deadline and fails with what it waited for and what the nodes printed. Nothing here
 sleeps a fixed time.
@@ -20,6 +20,7 @@ sleeps a fixed time.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import math
@@ -44,7 +45,7 @@ from rclpy.qos import QoSProfile
 
 ROOT = Path(__file__).resolve().parent.parent
 ROBOTS = ROOT / "test" / "robots"
-# control_msgs, moveit_msgs and franka_msgs, where no ROS here has them (tools/setup_environment.py).
+# control_msgs, moveit_msgs and franka_msgs, where no ROS here has them: see test/interfaces.
 INTERFACES = ROOT / "install_test"
 DEADLINE = 30.0
 # 0 to 101 are the domains whose ports are free on every Linux; the low ones are people's.
@@ -84,6 +85,9 @@ def use_test_interfaces() -> None:
             os.environ[variable] = os.pathsep.join([str(folder), *filter(None, parts)])
     if str(packages) not in sys.path:
         sys.path.append(str(packages))
+        # This process looks libraries up where it did at its start; loaded ones it finds by name.
+        for library in sorted((INTERFACES / "lib").glob("*typesupport_fastrtps_c.so")):
+            ctypes.CDLL(str(library))
 
 
 class NodeProcess:

@@ -208,7 +208,6 @@ def test_a_robot_clock_that_starts_anew_drops_the_chunk(bench):
 
 def test_commands_stay_within_limits_for_wild_chunks(bench):
     generator = np.random.default_rng(0)
-    config = bench.arm.config
     for _ in range(20):
         actions = generator.normal(0.0, 2.0, (CONTRACT.horizon, 7))
         bench.take(bench.chunk(actions=actions))
@@ -252,7 +251,7 @@ def test_a_clock_that_is_set_back_a_little_does_not_lead_the_arm_back(bench):
 
 
 def test_a_chunk_from_too_old_a_latent_action_is_refused(bench):
-    with pytest.raises(ChunkError, match="latent action behind it is 3.50 s old"):
+    with pytest.raises(ChunkError, match=r"latent action behind it is 3\.50 s old"):
         bench.take(bench.chunk(latent_stamp=bench.now - 3.5))
     assert bench.arm.safety.counts["stale_latent"] == 1
 

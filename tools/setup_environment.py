@@ -384,7 +384,7 @@ def set_up(for_tests: bool) -> bool:
         (STAMPS / "test_interfaces").unlink(missing_ok=True)
     declared = sorted(path for path in TEST_INTERFACES.rglob("*") if path.is_file())
     tests = digest(place, *(path.relative_to(ROOT) for path in declared), *declared)
-    changed |= step("test_interfaces", tests, "for the tests: interfaces of other packages (two minutes)",
+    changed |= step("test_interfaces", tests, "for the tests: other packages' interfaces",
                     lambda: build_test_interfaces(ros, variables))  # fmt: skip
     return changed
 
