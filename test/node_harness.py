@@ -86,7 +86,7 @@ def use_test_interfaces() -> None:
     if str(packages) not in sys.path:
         sys.path.append(str(packages))
         # This process looks libraries up where it did at its start; loaded ones it finds by name.
-        for library in sorted((INTERFACES / "lib").glob("*typesupport_fastrtps_c.so")):
+        for library in sorted((INTERFACES / "lib").glob("*typesupport_*_c.so")):
             ctypes.CDLL(str(library))
 
 

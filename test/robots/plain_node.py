@@ -1,0 +1,35 @@
+"""What the played robots share: a plain node that runs until it is told to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.node import Node
+
+
+def run(make: Callable[[], Node]) -> None:
+    """Spins the node; actions may wait in threads of their own."""
+    rclpy.init()
+    node = make()
+    executor = MultiThreadedExecutor(6)
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+
+
+class PlayedNode(Node):
+    """A node whose faults are parameters: `self.fault("refuse")` is the present value."""
+
+    def __init__(self, name: str, **defaults):
+        super().__init__(name)
+        for parameter, value in defaults.items():
+            self.declare_parameter(parameter, value)
+
+    def fault(self, name: str):
+        return self.get_parameter(name).value
