@@ -39,6 +39,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -279,6 +280,15 @@ class Graph:
         finally:
             for future in futures:
                 client.remove_pending_request(future)
+
+    def set_parameters(self, node: str, **values: Any) -> None:
+        """Sets parameters of a running node; fails when it refuses."""
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()
+                        for name, value in values.items()]
+        )  # fmt: skip
+        results = self.call(SetParameters, f"{node}/set_parameters", request).results
+        assert all(result.successful for result in results), results
 
     def state(self, node: str) -> str:
         """Label of the lifecycle state that the node is in."""

@@ -194,3 +194,31 @@ def start_goal(robot, text="pick the red block", mode="act", timeout=0.0):
 def outcome(robot, result, timeout=10.0):
     robot.graph.wait(result.done, "the goal's result", timeout)
     return result.result().result
+
+
+class PlayedPolicy(PlayedRobot):
+    """Plays perception and models alone: the arm is a process of its own (test/robots)."""
+
+    def __init__(self, graph):
+        super().__init__(graph)
+        self.places = []
+        graph.node.create_subscription(
+            JointState, "joint_states", self.on_joint_states, qos.SENSOR
+        )
+
+    def restore(self):
+        super().restore()
+        self.cut.add("joint_states")
+
+    def on_command(self, message):
+        self.commands.append(message)
+
+    def on_joint_states(self, message):
+        if set(CONTRACT.joint_names) <= set(message.name):
+            by_name = dict(zip(message.name, message.position, strict=True))
+            self.joints = np.array([by_name[name] for name in CONTRACT.joint_names])
+            self.places.append(self.joints)
+
+    @property
+    def tool_x(self):
+        return KINEMATICS.tool_pose(self.joints)[0][0]

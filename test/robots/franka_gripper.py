@@ -105,4 +105,4 @@ class FrankaGripper(PlayedNode):
 
 
 if __name__ == "__main__":
-    run(FrankaGripper)
+    run(FrankaGripper, threads=6)

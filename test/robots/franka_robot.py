@@ -51,4 +51,4 @@ class FrankaRobot(PlayedNode):
 
 
 if __name__ == "__main__":
-    run(FrankaRobot)
+    run(FrankaRobot, threads=6)

@@ -171,4 +171,4 @@ class Controller(PlayedNode):
 
 
 if __name__ == "__main__":
-    run(Controller)
+    run(Controller, threads=6)

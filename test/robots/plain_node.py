@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 
 
-def run(make: Callable[[], Node]) -> None:
-    """Spins the node; actions may wait in threads of their own."""
+def run(make: Callable[[], Node], threads: int = 1) -> None:
+    """Spins the node; one with actions, which wait, needs several threads."""
     rclpy.init()
     node = make()
-    executor = MultiThreadedExecutor(6)
+    executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     executor.add_node(node)
     try:
         executor.spin()
