@@ -14,8 +14,10 @@ import torch
 from vla.adapter import Adapter, adapted_id, open_adapter, swap_adapter
 from vla.checkpoint import Checkpoint, load_weights, open_checkpoint
 from vla.contract import EmbodimentContract
+from vla.control.committed import CommittedActions
 from vla.models.action_expert import ActionExpert
 from vla.models.config import CheckpointError
+from vla.models.real_time_chunking import Inpainting, soft_mask
 from vla.models.reasoning import Reading, ReasoningModel
 from vla.models.sequence import Row, action_prompt, end_id, prompt_ids, tidy
 from vla.models.vision_language_action import sample_actions
@@ -213,19 +215,48 @@ class ActionModel(_Half):
             len(checkpoint.contract.action_names),
         ).eval()
         load_weights(checkpoint, self._expert, "expert.", device)
-        self._expert.to(self.device)
+        # Guidance needs gradients of actions, never of weights.
+        self._expert.to(self.device).requires_grad_(False)
         self._own(checkpoint, self._expert, "expert.")
         self._generator = torch.Generator()
 
     def action_chunk(
-        self, images: Images, state: np.ndarray, latent: np.ndarray, seed: int | None = None
+        self,
+        images: Images,
+        state: np.ndarray,
+        latent: np.ndarray,
+        seed: int | None = None,
+        before: CommittedActions | None = None,
+        max_guidance: float = 5.0,
     ) -> np.ndarray:
         """Actions float32 [H, D], in the contract's units.
 
         images: uint8 [H, W, 3] by camera name. state [S], not normalised. latent [Q, L]. seed: of
-        the flow's noise; None goes on with the generator. Raises ValueError on other shapes.
+        the flow's noise; None goes on with the generator. before: what the chunk goes on from, see
+        vla.models.real_time_chunking; its committed steps are taken over as they are. Raises
+        ValueError on other shapes.
         """
-        return self.action_chunks([images], np.asarray(state)[None], latent[None], seed)[0]
+        inpainting = None
+        if before is not None:
+            inpainting = self._inpainting(before, max_guidance)
+        states, latents = np.asarray(state)[None], latent[None]
+        actions = self.action_chunks([images], states, latents, seed, inpainting)[0]
+        if before is not None:
+            # The guidance only comes near them, and where the arm is must not depend on that.
+            actions[: before.committed] = before.actions[: before.committed]
+        return actions
+
+    def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
+        covered, size = before.actions.shape
+        if covered > self.horizon or size != len(self.contract.action_names):
+            raise ValueError(
+                f"the chunk before has {covered} steps of {size} values; this model has "
+                f"{self.horizon} of {len(self.contract.action_names)}"
+            )
+        wanted = np.zeros((1, self.horizon, size), dtype=np.float32)
+        wanted[0, :covered] = self._stats["action"].normalize(before.actions)
+        weights = soft_mask(self.horizon, before.committed, covered)
+        return Inpainting(torch.from_numpy(wanted), weights[None], max_guidance)
 
     def action_chunks(
         self,
@@ -233,6 +264,7 @@ class ActionModel(_Half):
         states: np.ndarray,
         latents: np.ndarray,
         seed: int | None = None,
+        inpainting: Inpainting | None = None,
     ) -> np.ndarray:
         """The same for B scenes: states [B, S] and latent actions [B, Q, L] to [B, H, D]."""
         states = np.asarray(states, dtype=np.float64)
@@ -254,5 +286,6 @@ class ActionModel(_Half):
             torch.from_numpy(normalized).to(self.device),
             self._config.flow.steps,
             self._generator,
+            inpainting,
         )
         return self._stats["action"].denormalize(actions.cpu().numpy()).astype(np.float32)

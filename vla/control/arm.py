@@ -104,6 +104,11 @@ class ArmController:
         return 1.0 / self.config.control_rate
 
     @property
+    def lookahead(self) -> float:
+        """How far ahead of now chunks are read: what the tracking and the robot lag [s]."""
+        return self._tracker.lag + self.config.lookahead
+
+    @property
     def gives_way(self) -> bool:
         """True while the arm does not follow, and the command goes back to where the arm is."""
         return self._gives_way
@@ -157,8 +162,7 @@ class ArmController:
         self._note_following(measured)
         target = None
         if measured is not None and not self.safety.emergency_stopped:
-            lag = self._tracker.lag + self.config.lookahead
-            target = self.executor.target(now + lag, now)
+            target = self.executor.target(now + self.lookahead, now)
         age = self.executor.age(now)
         before = self.kinematics.tool_pose(self.safety.motion.positions)
         limited = False

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vla.models.action_expert import ActionExpert, repeat_context
 from vla.models.config import InstructVLAConfig
 from vla.models.flow_matching import integrate, interpolate, sample_times
+from vla.models.real_time_chunking import Inpainting, guided_integrate
 from vla.models.reasoning import ReasoningModel
 from vla.models.sequence import TextBatch
 
@@ -112,9 +113,19 @@ def sample_actions(
     state: torch.Tensor,
     steps: int,
     generator: torch.Generator | None = None,
+    inpainting: Inpainting | None = None,
 ) -> torch.Tensor:
-    """Normalised action chunks [B, H, A]: Euler integration on one context per chunk."""
+    """Normalised action chunks [B, H, A]: Euler integration on one context per chunk.
+
+    inpainting: what the chunks are drawn to, for real-time chunking.
+    """
     context = expert.encode_context(images, latent, state)
     shape = (len(images), expert.horizon, expert.action_size)
     noise = torch.randn(shape, generator=generator).to(images.device)
-    return integrate(lambda x, times: expert.velocity(context, x, times), noise, steps)
+
+    def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        return expert.velocity(context, x, times)
+
+    if inpainting is None:
+        return integrate(velocity, noise, steps)
+    return guided_integrate(velocity, noise, steps, inpainting)

@@ -1,0 +1,55 @@
+"""What the arm will do while the next chunk is computed: the old one, seen from a new observation.
+
+Chunks are relative: deltas from the tool pose of their own observation. For real-time chunking the
+targets of the chunk in execution are expressed in the terms that the model uses for the new one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla.control.chunk import ActionChunk, ChunkTrajectory
+from vla.rotations import difference
+
+
+@dataclass(frozen=True)
+class CommittedActions:
+    """The old chunk from a new observation on.
+
+    actions [K, 7]: deltas as of a chunk of that observation, for the K steps that the old chunk
+    still reaches. committed: how many of them will have been read before the new chunk arrives.
+    """
+
+    actions: np.ndarray
+    committed: int
+
+
+def committed_actions(
+    chunk: ActionChunk,
+    stamp: float,
+    position: np.ndarray,
+    quaternion: np.ndarray,
+    delay: float,
+) -> CommittedActions | None:
+    """The chunk in execution as seen from an observation; None where nothing of it is left.
+
+    stamp [s], position [3] in metres, quaternion [4] x y z w: the new observation's tool pose, base
+    frame. delay: from the observation until the arm no longer reads the old chunk [s].
+    """
+    trajectory = ChunkTrajectory(chunk)
+    horizon, step = len(chunk.actions), chunk.time_step
+    covered = min(horizon, math.floor((trajectory.end - stamp) / step + 1e-6))
+    if covered < 1 or stamp < chunk.stamp:
+        return None
+    actions = np.zeros((covered, chunk.actions.shape[1]))
+    for index in range(covered):
+        target = trajectory.target(stamp + (index + 1) * step)
+        actions[index, :3] = target.position - position
+        actions[index, 3:6] = difference(target.quaternion, quaternion)
+        # Of the step that is under way in the middle of this one.
+        actions[index, 6] = trajectory.action(stamp + (index + 0.5) * step)[6]
+        position, quaternion = target.position, target.quaternion
+    return CommittedActions(actions, min(covered, math.ceil(delay / step - 1e-6)))

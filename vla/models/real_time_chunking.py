@@ -1,0 +1,79 @@
+"""Real-time chunking: a new chunk that goes on from the one in execution (arXiv 2506.07339).
+
+While the model computes, the arm follows the chunk before. The first `committed` steps of the new
+chunk are over, or decided, by the time it arrives: they are frozen to what the arm does then. The
+steps after them are drawn to the old chunk, ever more weakly (a soft mask), so that the new chunk
+keeps the old one's strategy, and its last steps are free. This is inpainting: in each integration
+step the flow is turned by the gradient of the masked difference (the paper's equations 2 to 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """What a new chunk is drawn to.
+
+    actions [B, H, A]: normalised; what is beyond the old chunk's end does not count. weights
+    [B, H]: from soft_mask(). max_guidance: bound of the guidance's weight, the paper's beta.
+    """
+
+    actions: torch.Tensor
+    weights: torch.Tensor
+    max_guidance: float = 5.0
+
+
+def soft_mask(horizon: int, committed: int, covered: int) -> torch.Tensor:
+    """How much each step of a new chunk is held to the old one, [H], the paper's equation 5.
+
+    committed: steps that are decided, weight 1. covered: steps that the old chunk reaches, after
+    which the weight is 0; in between it falls exponentially. committed beyond covered is cut.
+    """
+    committed = min(committed, covered)
+    steps = torch.arange(horizon, dtype=torch.float32)
+    left = (covered - steps) / (covered - committed + 1)
+    decaying = left * (torch.exp(left) - 1) / (torch.e - 1)
+    weights = torch.where(steps < committed, torch.ones(horizon), decaying)
+    return torch.where(steps < covered, weights, torch.zeros(horizon))
+
+
+def guided_integrate(
+    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    noise: torch.Tensor,
+    steps: int,
+    inpainting: Inpainting,
+) -> torch.Tensor:
+    """Euler integration from noise [B, H, A], time 0, to actions, time 1, drawn to an old chunk.
+
+    velocity: differentiable, see flow_matching.integrate(), which this is without the guidance.
+    """
+    x = noise
+    weights = inpainting.weights[:, :, None].to(x)
+    wanted = inpainting.actions.to(x)
+    for step in range(steps):
+        now = step / steps
+        times = torch.full((len(x),), now, device=x.device, dtype=x.dtype)
+        with torch.enable_grad():
+            start = x.detach().requires_grad_()
+            speed = velocity(start, times)
+            # Where the flow would end if it went on straight from here.
+            final = start + (1.0 - now) * speed
+            difference = (wanted - final.detach()) * weights
+            (gradient,) = torch.autograd.grad(final, start, difference)
+        x = x + (speed.detach() + guidance_weight(now, inpainting.max_guidance) * gradient) / steps
+    return x
+
+
+def guidance_weight(now: float, largest: float) -> float:
+    """The weight of the guidance at a time in 0..1 of the flow, cut to `largest`.
+
+    (1 - t) / (t r^2) with r^2 = (1 - t)^2 / (t^2 + (1 - t)^2), the variance of the final actions.
+    """
+    if now <= 0.0:
+        return largest
+    return min(largest, (now**2 + (1.0 - now) ** 2) / (now * (1.0 - now)))
