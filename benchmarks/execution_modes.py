@@ -67,8 +67,16 @@ class Episode:
 class SlowPolicy:
     """The checkpoint as a policy whose chunks come `latency` after their observations."""
 
-    def __init__(self, reasoner: Reasoner, model: ActionModel, arm: ArmController, latency: float):
-        self.reasoner, self.model, self.arm, self.latency = reasoner, model, arm, latency
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        model: ActionModel,
+        arm: ArmController,
+        latency: float,
+        soft_steps: int,
+    ):
+        self.reasoner, self.model, self.arm = reasoner, model, arm
+        self.latency, self.soft_steps = latency, soft_steps
         self.waiting: ActionChunk | None = None
         self.newest: ActionChunk | None = None
 
@@ -80,7 +88,12 @@ class SlowPolicy:
         before = None
         if self.arm.config.execution.mode == "real_time" and self.newest is not None:
             before = committed_actions(
-                self.newest, simulator.time, position, quaternion, self.latency + self.arm.lookahead
+                self.newest,
+                simulator.time,
+                position,
+                quaternion,
+                self.latency + self.arm.lookahead,
+                self.soft_steps,
             )
         actions = self.model.action_chunk(images, state, latent, seed, before)
         step = self.model.contract.time_step
@@ -185,6 +198,7 @@ def main() -> None:
     parser.add_argument("--latencies", type=float, nargs="+", default=[0.1, 0.3, 0.8])
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--episodes", type=int, default=25, help="for each cell of the table")
+    parser.add_argument("--soft-steps", type=int, default=4, help="of real-time chunking")
     parser.add_argument("--time-limit", type=float, default=25.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("output/execution_modes.jsonl"))
@@ -208,7 +222,8 @@ def main() -> None:
             # A chunk may be followed to its end: with 800 ms, half of it is over when it comes.
             execution = ExecutionConfig(max_chunk_age=horizon, **MODES[name])
             config = replace(ArmControllerConfig(), control_rate=CONTROL_RATE, execution=execution)
-            policy = SlowPolicy(reasoner, model, ArmController(config, model.contract), latency)
+            arm = ArmController(config, model.contract)
+            policy = SlowPolicy(reasoner, model, arm, latency, arguments.soft_steps)
             episode = run_episode(simulator, policy, name, family, seed, arguments.time_limit)
             episodes.append(episode)
             stream.write(json.dumps(asdict(episode)) + "\n")

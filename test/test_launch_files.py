@@ -125,3 +125,12 @@ def test_no_path_is_tied_to_a_machine(name):
 def test_a_wrong_log_level_is_refused(processes):
     with pytest.raises(LaunchError, match="'log_level' is 'loud'; it must be one of: debug, info"):
         processes("sim", log_level="loud")
+
+
+def test_the_execution_mode_reaches_both_who_take_part_in_it(processes):
+    for mode in ("first", "real_time"):
+        started = processes("bringup", execution=mode, backend="moveit_servo")
+        controller = parameters_of(started["controller"].command)
+        assert (controller["execution"], controller["backend"]) == (mode, "moveit_servo")
+        expert = parameters_of(started["action_expert"].command)
+        assert expert["real_time_chunking"] is (mode == "real_time")

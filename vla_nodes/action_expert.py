@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from vla_ros.msg import ActionChunk, Instruction, LatentAction
 
+from vla.control.committed import CommittedActions, committed_actions
+from vla.control.delay import DelayEstimate
 from vla_nodes import qos
-from vla_nodes.chunk_message import message_from_actions
+from vla_nodes.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.diagnostics import WARN
 from vla_nodes.latest import Latest
 from vla_nodes.liveliness import promising
@@ -18,6 +20,8 @@ from vla_nodes.node import run
 from vla_nodes.settings import Setting
 
 WARM_UP_RUNS = 3
+# Delay of a chunk before any was measured [s].
+INITIAL_DELAY = 0.2
 
 
 class UnusableLatent(ValueError):
@@ -49,12 +53,48 @@ class ActionExpert(ModelNode):
             maximum=2**31 - 1,
             live=True,
         ),
+        Setting(
+            "real_time_chunking",
+            False,
+            "Have each chunk go on from the one in execution; for the controller's execution mode "
+            "'real_time'. Costs the gradient of the expert in each integration step.",
+            live=True,
+        ),
+        Setting(
+            "execution_lookahead",
+            0.2,
+            "How far ahead of now the controller reads a chunk, the time on the wire included [s]: "
+            "3 / tracking_bandwidth + lookahead of the controller, and a little.",
+            minimum=0.0,
+            maximum=2.0,
+            live=True,
+        ),
+        Setting(
+            "soft_steps",
+            4,
+            "Steps after the committed ones that a chunk is still drawn to the one before: more "
+            "make a steadier arm that reacts later.",
+            minimum=0,
+            maximum=1000,
+            live=True,
+        ),
+        Setting(
+            "max_guidance",
+            5.0,
+            "Bound of the weight by which a chunk is drawn to the one before.",
+            minimum=0.0,
+            maximum=100.0,
+            live=True,
+        ),
     )
 
     def __init__(self) -> None:
         super().__init__("action_expert")
         self._latent: Latest[LatentAction] = Latest()
         self._done = (0, 0)
+        # The chunk that went out last, for real-time chunking, and how long chunks take.
+        self._before: ActionChunk | None = None
+        self._delay = DelayEstimate(INITIAL_DELAY)
 
     def load(self, checkpoint: Path, device: str, adapter: str):
         """The action half of the checkpoint."""
@@ -75,11 +115,16 @@ class ActionExpert(ModelNode):
         latent = np.zeros(self.model.latent_shape, dtype=np.float32)
         for _ in range(WARM_UP_RUNS):
             self.model.action_chunk(images, state, latent, seed=0)
+        if self.settings["real_time_chunking"]:
+            shape = (self.model.horizon, len(self.contract.action_names))
+            before = CommittedActions(np.zeros(shape), 1)
+            self.model.action_chunk(images, state, latent, 0, before)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""
         self._latent.clear()
         self._done = (0, 0)
+        self._before, self._delay = None, DelayEstimate(INITIAL_DELAY)
         super().activate()
 
     def work(self) -> None:
@@ -104,15 +149,22 @@ class ActionExpert(ModelNode):
             self._act(scene, message, latent)
 
     def flush(self) -> None:
-        """Drops the latent action."""
+        """Drops the latent action, and the chunk to go on from."""
         self._latent.clear()
+        self._before = None
 
     def _act(self, scene: Scene, latent_message: LatentAction, latent: np.ndarray) -> None:
         seed = self.settings["seed"]
         latent_age = self.age_of(latent_message.header.stamp)
+        before = self._what_goes_on(scene)
         started = time.perf_counter()
         actions = self.model.action_chunk(
-            scene.images, scene.state, latent, seed=None if seed < 0 else seed
+            scene.images,
+            scene.state,
+            latent,
+            None if seed < 0 else seed,
+            before,
+            self.settings["max_guidance"],
         )
         seconds = time.perf_counter() - started
         self._done = (latent_message.instruction_id, scene.stamp)
@@ -125,9 +177,37 @@ class ActionExpert(ModelNode):
             actions, self.contract, self.model.checkpoint_id, scene.message, latent_message
         )
         message.inference_time = seconds
+        message.committed_steps = before.committed if before is not None else 0
         if self.publish(self._chunks, message):
+            self._before = message
+            self._delay.note(scene.stamp * 1e-9, self.get_clock().now().nanoseconds * 1e-9)
+            self.diagnostics.values["delay_ms"] = f"{1e3 * self._delay.seconds:.0f}"
             self.note_output(scene, seconds)
             self.diagnostics.input_age("latent", latent_age)
+
+    def _what_goes_on(self, scene: Scene) -> CommittedActions | None:
+        """What the arm does until this scene's chunk is there; None to plan from nothing."""
+        # Another thread may drop it meanwhile.
+        before = self._before
+        if before is None or not self.settings["real_time_chunking"]:
+            return None
+        if (before.instruction_id, before.checkpoint_id) != (
+            self.instruction.instruction_id,
+            self.model.checkpoint_id,
+        ):
+            return None
+        chunk = chunk_from_message(before, self.contract)
+        pose = scene.message.end_effector_pose
+        return committed_actions(
+            chunk,
+            scene.stamp * 1e-9,
+            np.array([pose.position.x, pose.position.y, pose.position.z]),
+            np.array(
+                [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
+            ),
+            self._delay.seconds + self.settings["execution_lookahead"],
+            self.settings["soft_steps"],
+        )
 
     def _check_latent(self, message: LatentAction) -> np.ndarray:
         """The latent action [queries, width]; raises UnusableLatent."""

@@ -19,8 +19,8 @@ from vla.rotations import difference
 class CommittedActions:
     """The old chunk from a new observation on.
 
-    actions [K, 7]: deltas as of a chunk of that observation, for the K steps that the old chunk
-    still reaches. committed: how many of them will have been read before the new chunk arrives.
+    actions [K, 7]: deltas as of a chunk of that observation, for the K steps that the new chunk is
+    held or drawn to. committed: how many of them will have been read before it arrives.
     """
 
     actions: np.ndarray
@@ -33,17 +33,22 @@ def committed_actions(
     position: np.ndarray,
     quaternion: np.ndarray,
     delay: float,
+    soft_steps: int = 4,
 ) -> CommittedActions | None:
     """The chunk in execution as seen from an observation; None where nothing of it is left.
 
     stamp [s], position [3] in metres, quaternion [4] x y z w: the new observation's tool pose, base
-    frame. delay: from the observation until the arm no longer reads the old chunk [s].
+    frame. delay: from the observation until the arm no longer reads the old chunk [s]. soft_steps:
+    steps after the committed ones that the new chunk is still drawn to; more make a steadier arm
+    that reacts later to what it sees.
     """
     trajectory = ChunkTrajectory(chunk)
     horizon, step = len(chunk.actions), chunk.time_step
     covered = min(horizon, math.floor((trajectory.end - stamp) / step + 1e-6))
     if covered < 1 or stamp < chunk.stamp:
         return None
+    committed = min(covered, math.ceil(delay / step - 1e-6))
+    covered = min(covered, committed + soft_steps)
     actions = np.zeros((covered, chunk.actions.shape[1]))
     for index in range(covered):
         target = trajectory.target(stamp + (index + 1) * step)
@@ -52,4 +57,4 @@ def committed_actions(
         # Of the step that is under way in the middle of this one.
         actions[index, 6] = trajectory.action(stamp + (index + 0.5) * step)[6]
         position, quaternion = target.position, target.quaternion
-    return CommittedActions(actions, min(covered, math.ceil(delay / step - 1e-6)))
+    return CommittedActions(actions, committed)
