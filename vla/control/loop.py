@@ -44,7 +44,7 @@ class LoopLimits:
     """
 
     max_state_age: float = 0.15
-    max_observation_gap: float = 0.25
+    max_observation_gap: float = 0.2
     max_latent_gap: float = 5.0
     max_chunk_gap: float = 1.0
     max_latent_age: float = 3.0
