@@ -17,6 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
 from vla.contract import CameraContract, load_contract
+from vla.data.frozen_images import FrozenImages
 from vla.data.messages import (
     NANOSECONDS,
     compressed_to_array,
@@ -79,6 +80,14 @@ class Perception(ManagedNode):
             maximum=60.0,
             live=True,
         ),
+        Setting(
+            "frozen_motion",
+            0.1,
+            "A camera whose image has not changed at all while a joint went this far is frozen, "
+            "and nothing is observed until it changes [rad].",
+            minimum=0.001,
+            maximum=10.0,
+        ),
     )
 
     def __init__(self) -> None:
@@ -107,6 +116,8 @@ class Perception(ManagedNode):
         self._sampled = now = time.monotonic()
         self._heard = {camera.name: now for camera in contract.cameras}
         self._waits_run_out = 0
+        motion = self.settings["frozen_motion"]
+        self._frozen = {camera.name: FrozenImages(motion) for camera in contract.cameras}
         # Fires only while an image waits, and then at its deadline.
         self._deadline: float | None = None
         self._timer = self.create_steady_timer(1.0, self._on_deadline)
@@ -188,10 +199,27 @@ class Perception(ManagedNode):
         for camera in contract.cameras:
             self._check_age(camera, sample, now)
             _, message = sample.values[camera_stream(camera.name)]
+            self._check_frozen(camera, message, sample)
             observation.images.append(_shape_image(camera, message))
             observation.camera_names.append(camera.name)
         self._add_state(observation, sample, now)
         return observation
+
+    def _check_frozen(
+        self, camera: CameraContract, message: Image | CompressedImage, sample: Sample
+    ) -> None:
+        if ARM in sample.missing + sample.stale:
+            return
+        try:
+            joints = joint_positions(sample.values[ARM][1], self._contract.joint_names)
+        except ValueError:
+            return
+        if self._frozen[camera.name].is_frozen(message.data, joints):
+            raise BadInput(
+                "frozen_image",
+                f"camera '{camera.name}' sends one image again and again while the arm moves: "
+                "restart its driver",
+            )
 
     def _check_age(self, camera: CameraContract, sample: Sample, now: int) -> None:
         stream = camera_stream(camera.name)
