@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo teach-demo train test lint clean
+.PHONY: setup demo teach-demo train test faults lint clean
 
 setup:
 	@tools/setup.sh
@@ -21,6 +21,10 @@ test:
 	@tools/setup.sh --tests
 	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n 2 -m "not nodes"
 	$(IN_ENVIRONMENT) pytest -m nodes
+
+faults:
+	@tools/setup.sh --tests
+	@$(IN_ENVIRONMENT) tools/run_faults.py
 
 lint: setup
 	$(IN_ENVIRONMENT) ruff check .

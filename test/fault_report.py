@@ -18,8 +18,8 @@ from vla.control.safety import WALL_TOLERANCE, SafetyLimits
 LONGEST_HOLD = 0.3
 # Speeds below this count as standing still [rad/s].
 STILL = 1e-4
-# Steps between two commands that are made up for at most, see vla/control/loop.py.
-LONGEST_STEP = 5
+# Most commands that a reader may miss one after the other and still tell the motion.
+LONGEST_STEP = 100
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ class Controller(PlayedNode):
 
     def step(self):
         with self.lock:
+            stamp = self.get_clock().now().to_msg()
             if self.path is not None:
                 before = self.wanted
                 self.wanted = self.at(time.monotonic())
@@ -145,7 +146,7 @@ class Controller(PlayedNode):
             return
         message = JointState(name=self.joints, position=self.measured.tolist())
         message.velocity = self.speed.tolist()
-        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.stamp = stamp
         self.states.publish(message)
 
     def at(self, now):

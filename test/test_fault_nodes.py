@@ -1,0 +1,402 @@
+"""Faults of nodes, robots and people, on the real processes over DDS.
+
+The arm is a played joint_trajectory_controller, Servo or the simulator, each a process of its own.
+Time to hold counts to the last command that moves, or, where the controller itself is gone or
+speaks another interface, to the last joint state that does.
+"""
+
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_report import FaultReport, Motion, excess_of, judge, time_to_hold
+from node_harness import ROOT, Graph, use_test_interfaces
+from played_robot import CONTRACT, CONTRACT_PATH, KINEMATICS, LIMITS, PlayedPolicy
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from vla_ros.msg import Instruction, PolicyStatus
+from vla_ros.srv import SetInstruction
+
+from vla.control.robot_model import arm_limits, panda_model
+from vla.control.session import HoldReason, State
+from vla.sim import panda
+from vla_nodes import qos
+from vla_nodes.conversions import array_to_image, stamp_to_seconds
+
+pytestmark = [pytest.mark.nodes, pytest.mark.faults]
+
+PERIOD = 0.01
+JOINTS = arm_limits(CONTRACT, panda_model())
+CHECKPOINT = ROOT / "checkpoints" / "nano"
+
+
+class Watch:
+    """Commands and measured joints with the times at which they came."""
+
+    def __init__(self, graph):
+        self.commands, self.states, self.stamps = [], [], []
+        node = graph.node
+        node.create_subscription(
+            JointTrajectory,
+            "joint_trajectory_controller/joint_trajectory",
+            lambda message: self.commands.append((time.monotonic(), message.points[0])),
+            100,
+        )
+        node.create_subscription(JointState, "joint_states", self.on_state, qos.RESAMPLED)
+
+    def on_state(self, message):
+        if set(CONTRACT.joint_names) <= set(message.name):
+            by_name = dict(zip(message.name, message.position, strict=True))
+            place = [by_name[name] for name in CONTRACT.joint_names]
+            self.states.append((time.monotonic(), np.array(place)))
+            self.stamps.append(stamp_to_seconds(message.header.stamp))
+
+    def motion(self):
+        times, points = zip(*self.commands, strict=True)
+        return Motion(
+            np.array(times),
+            np.array([point.positions for point in points]),
+            np.array([point.velocities for point in points]),
+            PERIOD,
+        )
+
+    def measured_hold(self, since):
+        """Until the measured joints stand still [s]."""
+        times = np.array([at for at, _ in self.states])
+        places = np.array([place for _, place in self.states])
+        way = np.abs(np.diff(places, axis=0)).max(axis=1)
+        last = np.flatnonzero((way > 2e-5) & (times[1:] > since))
+        return float(times[last[-1] + 1] - since) if len(last) else 0.0
+
+
+class Case:
+    """A graph with a controller at 100 Hz, a played robot, and a policy that moves the arm."""
+
+    def __init__(self, graph, robot="joint_trajectory_controller", faults=None, robots=(), **more):
+        self.graph, self.robot = graph, robot
+        arm = {"joints": list(panda.ARM_JOINTS), "start": panda.HOME.tolist()}
+        faults = faults or (arm if robot == "joint_trajectory_controller" else {})
+        self.process = graph.start_robot(robot, parameters=faults)
+        self.others = {name: graph.start_robot(name) for name in robots}
+        self.controller = graph.start(
+            "controller",
+            contract=str(CONTRACT_PATH),
+            control_rate=1.0 / PERIOD,
+            parameters=more,
+        )
+        graph.wait_state("controller", "active")
+        self.policy = PlayedPolicy(graph)
+        self.watch = Watch(graph)
+
+    def start_moving(self):
+        self.policy.speed = 0.1
+        self.policy.instruct()
+        start = self.policy.tool_x
+        self.graph.wait(lambda: self.policy.tool_x > start + 0.03, "motion along +x")
+
+    def settle(self, seconds=0.8):
+        end = time.monotonic() + seconds
+        self.graph.wait(lambda: time.monotonic() > end, "time", alive=False)
+
+    def finish(self, case, since, at, commands=True, holds=True):
+        """Judges the motion; at [s]: when the fault was."""
+        motion = self.watch.motion() if self.watch.commands else None
+        over = excess_of(motion, JOINTS, LIMITS.safety, KINEMATICS) if motion else {}
+        hold = time_to_hold(motion, at) if commands else self.watch.measured_hold(at)
+        status = self.policy.status
+        state = State(status.state).name.lower()
+        if status.hold_reason:
+            state += f", {HoldReason(status.hold_reason).name.lower()}"
+        judge(FaultReport(case, over, hold if holds else None, since, state))
+
+
+@pytest.fixture
+def make():
+    use_test_interfaces()
+    with Graph() as graph:
+        yield partial(Case, graph)
+
+
+def test_an_answer_to_the_instruction_before_arrives(make):
+    case = make()
+    case.start_moving()
+    old = case.policy.instruction_id
+    case.policy.cut.add("chunks")
+    at = time.monotonic()
+    case.policy.instruct("open the drawer")
+    for _ in range(5):
+        case.policy.chunks.publish(case.policy.chunk(instruction_id=old))
+        case.settle(0.05)
+    case.settle()
+    assert case.policy.status.state == State.WAITING
+    assert case.policy.status.chunks_rejected >= 5
+    case.finish("chunks of the instruction before", "the new instruction", at)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        ("backend refuses goals", {"refuse": True}, "rejected a trajectory"),
+        ("backend aborts a goal", {"abort": True}, "path tolerance violated"),
+    ],
+)
+def test_a_backend_that_refuses(make, name, fault, words):
+    case = make(**{"joint_trajectory.interface": "action"})
+    case.start_moving()
+    case.graph.set_parameters("joint_trajectory_controller", **fault)
+    # The answer to the last goal that was sent before may still be on its way.
+    at = time.monotonic()
+    status = case.policy.wait_status(lambda s: words in s.message, words)
+    assert status.hold_reason == HoldReason.BACKEND
+    case.settle()
+    case.finish(name, "the fault in the robot", at, commands=False)
+
+
+def test_a_backend_that_vanishes(make):
+    case = make()
+    case.start_moving()
+    at = time.monotonic()
+    case.process.process.kill()
+    case.settle(1.2)
+    assert case.policy.status.state == State.HOLDING
+    case.finish("backend vanishes", "the death of its process", at)
+
+
+def test_somebody_else_commands_the_arm(make):
+    case = make()
+    case.start_moving()
+    topic = "joint_trajectory_controller/joint_trajectory"
+    case.graph.node.create_publisher(JointTrajectory, topic, 1)
+    at = time.monotonic()
+    case.settle(1.2)
+    assert "another program publishes" in case.policy.status.message
+    case.finish("two who command one arm", "the second one's coming", at)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        ("Servo halts before a collision", "halt_x", "before a collision"),
+        ("Servo halts near a singularity", "singular_z", "near a singularity"),
+    ],
+)
+def test_servo_halts(make, name, fault, words):
+    case = make("servo", backend="moveit_servo")
+    case.start_moving()
+    case.graph.set_parameters("servo_node", **{fault: -1.0})
+    at = time.monotonic()
+    status = case.policy.wait_state(State.STOPPED)
+    assert words in status.message
+    case.settle()
+    case.finish(name, "the halt", at, commands=False)
+
+
+def test_the_gripper_is_stuck(make):
+    case = make(robots=["franka_gripper"], gripper="franka", **{"franka_gripper.timeout": 0.5})
+    case.policy.speed = 0.1
+    case.graph.set_parameters("franka_gripper", stuck=True)
+    case.policy.instruct()
+    case.graph.wait(
+        lambda: "gripper has not finished" in case.policy.status.message, "the stuck gripper"
+    )
+    at = time.monotonic()
+    case.settle()
+    assert case.policy.status.hold_reason == HoldReason.BACKEND
+    case.finish("gripper stuck", "the end of its time", at)
+
+
+def test_the_gripper_vanishes(make):
+    case = make(robots=["franka_gripper"], gripper="franka")
+    case.start_moving()
+    at = time.monotonic()
+    case.others["franka_gripper"].process.kill()
+    case.graph.wait(
+        lambda: "no gripper behind" in case.policy.status.message, "the lost gripper", alive=False
+    )
+    # Action servers that died are noticed when the middleware's lease ends.
+    noticed = time.monotonic()
+    case.settle()
+    assert noticed - at < 25.0
+    case.finish("gripper's driver vanishes", "the middleware's word", noticed)
+
+
+def test_a_franka_stops_itself_in_a_reflex_and_recovers(make):
+    case = make(robots=["franka_robot"], monitor="franka")
+    case.start_moving()
+    case.graph.set_parameters("franka_robot", mode=4)
+    at = time.monotonic()
+    status = case.policy.wait_state(State.STOPPED)
+    assert "reflex" in status.message
+    case.settle()
+    case.finish("the robot stops itself in a reflex", "the reflex", at)
+    assert case.policy.trigger("vla/recover").success
+    end = time.monotonic() + 10.0
+    while not case.policy.trigger("vla/resume").success or case.policy.status.hold_reason:
+        case.settle(0.2)
+        assert time.monotonic() < end
+    case.policy.wait_state(State.EXECUTING)
+
+
+def test_an_emergency_stop_before_during_and_after_motion(make):
+    case = make()
+    policy = case.policy
+    assert policy.trigger("vla/emergency_stop").success
+    at = time.monotonic()
+    request = SetInstruction.Request(instruction="pick the red block")
+    answer = case.graph.call(SetInstruction, "vla/set_instruction", request)
+    assert not answer.success and "reset_emergency_stop" in answer.message
+    assert not policy.trigger("vla/resume").success
+    case.settle(0.5)
+    assert policy.status.state == State.EMERGENCY_STOPPED and not case.watch.commands
+    judge(FaultReport("emergency stop before motion", {}, 0.0, "the stop", "emergency_stopped"))
+    assert policy.trigger("vla/reset_emergency_stop").success
+    assert policy.wait_state(State.IDLE)
+
+    case.start_moving()
+    button = case.graph.publisher(Bool, "vla/emergency_stop_button", qos.COMMAND)
+    at = time.monotonic()
+    button.publish(Bool(data=True))
+    policy.wait_state(State.EMERGENCY_STOPPED)
+    case.settle()
+    case.finish("emergency stop by the button during motion", "the button", at)
+    # Chunks go on coming, the button is let go: nothing moves until somebody resets.
+    button.publish(Bool(data=False))
+    place = policy.joints
+    case.settle(0.5)
+    assert np.array_equal(policy.joints, place)
+    judge(FaultReport("emergency stop stays", {}, 0.0, "the stop", "emergency_stopped"))
+    assert policy.trigger("vla/reset_emergency_stop").success
+    case.settle(0.3)
+    assert np.array_equal(policy.joints, place), "a reset alone moves nothing"
+    policy.instruct()
+    policy.wait_state(State.EXECUTING)
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        ("controller killed", lambda case: case.controller.process.kill()),
+        ("controller told to end", lambda case: case.controller.stop(signal.SIGINT)),
+        ("controller deactivated", lambda case: case.graph.transition("controller", "deactivate")),
+    ],
+)
+def test_the_controller_ends_in_mid_motion(make, name, action):
+    case = make()
+    case.start_moving()
+    at = time.monotonic()
+    action(case)
+    case.settle(1.0)
+    case.finish(name, "its end", at, commands=False)
+    # The arm itself comes to rest within its limits, led by the last command alone.
+    times, places = np.array(case.watch.stamps), np.array([p for _, p in case.watch.states])
+    speed = np.abs(np.diff(places, axis=0)) / np.maximum(np.diff(times), 0.005)[:, None]
+    assert (speed <= JOINTS.velocity).all()
+    last = places[times > times[-1] - 0.3]
+    assert np.ptp(last, axis=0).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """Simulator, perception, both halves of the shipped policy and the controller."""
+    use_test_interfaces()
+    with Graph() as graph:
+        start = {
+            "sim": {},
+            "perception": {"use_sim_time": True},
+            "reasoning": {"use_sim_time": True, "checkpoint": str(CHECKPOINT)},
+            "action_expert": {"use_sim_time": True, "checkpoint": str(CHECKPOINT)},
+            "controller": {"use_sim_time": True, "control_rate": 1.0 / PERIOD},
+        }
+        graph.parameters = start
+        graph.running = {
+            name: graph.start(name, parameters=parameters) for name, parameters in start.items()
+        }
+        for name in start:
+            graph.wait_state(name, "active", 60.0)
+        graph.watch = Watch(graph)
+        graph.statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+        graph.collect(Instruction, "vla/instruction", qos.LATCHED)
+        yield graph
+
+
+@pytest.mark.parametrize("name", ["perception", "reasoning", "action_expert", "sim"])
+def test_nodes_killed_one_by_one(graph, name):
+    request = SetInstruction.Request(instruction="pick up the red block")
+    watch = graph.watch
+
+    def moves():
+        recent = watch.commands[-10:]
+        return len(recent) == 10 and all(
+            np.abs(point.velocities).max() > 0.05 for _, point in recent
+        )
+
+    assert graph.call(SetInstruction, "vla/set_instruction", request).success
+    graph.wait(moves, "motion", 30.0)
+    process = graph.running[name]
+    at = time.monotonic()
+    process.process.kill()
+    end = at + 1.5
+    graph.wait(lambda: time.monotonic() > end, "time", alive=False)
+    status = graph.statuses[-1]
+    assert status.state == State.HOLDING
+    over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
+    hold = time_to_hold(watch.motion(), at)
+    judge(FaultReport(f"{name} killed", over, hold, "its death", status.message))
+    graph.processes.remove(process)
+    graph.call(Trigger, "vla/stop", Trigger.Request())
+    watch.commands.clear()
+    graph.running[name] = graph.start(name, parameters=graph.parameters[name])
+    graph.wait_state(name, "active", 60.0)
+
+
+def test_a_camera_is_frozen_with_fresh_stamps():
+    """The images of one camera pass through here, and stop to change in mid-motion."""
+    with Graph() as graph:
+        contract = ROOT / "config" / "contracts" / "sim_panda.yaml"
+        text = contract.read_text().replace("camera/front/image_raw", "played/front")
+        file = graph_file(graph, text)
+        graph.start("sim")
+        for name in ("perception", "controller"):
+            graph.start(name, contract=str(file), use_sim_time=True)
+        kept = {}
+
+        def relay(message):
+            if "frozen" in kept:
+                pixels = kept["frozen"]
+                message = array_to_image(pixels, message.header.stamp, message.header.frame_id)
+            else:
+                kept["last"] = np.array(message.data, np.uint8).reshape(96, 96, 3)
+            output.publish(message)
+
+        output = graph.publisher(Image, "played/front", qos.SENSOR_OUTPUT)
+        graph.node.create_subscription(Image, "camera/front/image_raw", relay, qos.SENSOR)
+        graph.wait_state("controller", "active")
+        graph.wait_state("perception", "active")
+        graph.wait(lambda: "last" in kept, "an image")
+        kept["frozen"] = kept["last"]
+        # The arm is moved by hand, so to speak: the trajectory does not come from the policy.
+        arm = graph.publisher(
+            JointTrajectory, "joint_trajectory_controller/joint_trajectory", qos.COMMAND, 1
+        )
+        message = JointTrajectory(joint_names=list(panda.ARM_JOINTS))
+        point = JointTrajectoryPoint(positions=(panda.HOME + 0.15).tolist())
+        point.time_from_start.sec = 1
+        message.points = [point]
+        arm.publish(message)
+        status = graph.wait_diagnostic("perception", lambda s: "image again and again" in s.message)
+        assert "camera 'front'" in status.message and "restart its driver" in status.message
+        judge(FaultReport(
+            "camera frozen with fresh stamps", {}, 0.0,
+            "the motion that does not show", "observations stop, see there",
+        ))  # fmt: skip
+
+
+def graph_file(graph, text):
+    path = Path(graph._folder.name) / "contract.yaml"
+    path.write_text(text)
+    return path
