@@ -268,11 +268,11 @@ def test_an_emergency_stop_before_during_and_after_motion(make):
     button.publish(Bool(data=False))
     place = policy.joints
     case.settle(0.5)
-    assert np.array_equal(policy.joints, place)
+    assert np.abs(policy.joints - place).max() < 1e-6
     judge(FaultReport("emergency stop stays", {}, 0.0, "the stop", "emergency_stopped"))
     assert policy.trigger("vla/reset_emergency_stop").success
     case.settle(0.3)
-    assert np.array_equal(policy.joints, place), "a reset alone moves nothing"
+    assert np.abs(policy.joints - place).max() < 1e-6, "a reset alone moves nothing"
     policy.instruct()
     policy.wait_state(State.EXECUTING)
 

@@ -18,6 +18,7 @@ from control_msgs.action import FollowJointTrajectory
 from plain_node import PlayedNode, run
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.time import Time
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -45,6 +46,7 @@ class Controller(PlayedNode):
         self.goal = None
         self.failure = None
         self.lock = threading.Lock()
+        self.offset = self.get_clock().now().nanoseconds * 1e-9 - time.monotonic()
         self.states = self.create_publisher(JointState, "joint_states", 10)
         self.create_subscription(JointTrajectory, "~/joint_trajectory", self.on_topic, 1)
         group = ReentrantCallbackGroup()
@@ -135,10 +137,10 @@ class Controller(PlayedNode):
 
     def step(self):
         with self.lock:
-            stamp = self.get_clock().now().to_msg()
+            now = time.monotonic()
             if self.path is not None:
                 before = self.wanted
-                self.wanted = self.at(time.monotonic())
+                self.wanted = self.at(now)
                 self.speed = (self.wanted - before) * self.fault("rate")
             if not self.fault("stuck"):
                 self.measured = self.wanted.copy()
@@ -146,7 +148,8 @@ class Controller(PlayedNode):
             return
         message = JointState(name=self.joints, position=self.measured.tolist())
         message.velocity = self.speed.tolist()
-        message.header.stamp = stamp
+        # Of the very moment that the positions are of, however long this thread had to wait.
+        message.header.stamp = Time(nanoseconds=int((now + self.offset) * 1e9)).to_msg()
         self.states.publish(message)
 
     def at(self, now):
