@@ -86,10 +86,15 @@ class Controller(PlayedNode):
     def follow(self, times, places, speeds):
         with self.lock:
             now = time.monotonic()
+            place, speed = self.wanted, np.zeros_like(self.wanted)
+            if self.path is not None:
+                # Where the motion is now, and not where the last cycle left it.
+                place = self.at(now)
+                speed = (place - self.at(now - 0.002)) / 0.002
             self.path = (
                 np.concatenate([[now], times]),
-                np.vstack([self.wanted, places]),
-                np.vstack([self.speed, speeds]),
+                np.vstack([place, places]),
+                np.vstack([speed, speeds]),
             )
 
     def on_topic(self, message):

@@ -1,9 +1,11 @@
 """When to send which gripper action, and what to make of its outcome. No ROS.
 
 A policy says "open" or "closed" in each step; a gripper takes actions that last. At most one action
-is under way, none is sent again while it runs or after it has succeeded, and a change of mind first
-stops the one under way, since drivers such as Franka's accept a second goal without ending the
-first. All times are seconds of one steady clock.
+is under way: none is sent again while it runs or after it has succeeded, and a change of mind first
+stops the one under way and waits for its end, since drivers such as Franka's accept a second goal
+without ending the first. An action that fails is tried again a few times; then a person has to
+look, and the tries begin anew after a pause without commands (the policy stopped and resumed). All
+times are seconds of one steady clock.
 """
 
 from __future__ import annotations
@@ -17,64 +19,162 @@ class Order(Enum):
     """What the driver of a gripper is to do now."""
 
     NOTHING = "nothing"
+    HOME = "home"
     OPEN = "open"
     CLOSE = "close"
     STOP = "stop"
 
 
+DOING = {Order.HOME: "homing", Order.OPEN: "opening", Order.CLOSE: "closing"}
+
+
 @dataclass(frozen=True)
 class GripperConfig:
-    """How a gripper is driven.
+    """How a gripper is driven; raises ValueError for values that contradict each other.
 
     open_width: between the fingers when open [m]. close_below, open_above: shares of open_width
     below which it is to close and above which it is to open; between them it stays as it is.
-    timeout: longest time for one action [s]. stop_timeout: for the end of one that was stopped [s].
-    least_interval: between the starts of two actions [s]. retries: of an action that failed, before
-    a person has to look; they begin anew with the next change of mind.
+    timeout, homing_timeout: longest time for one action [s]. stuck_time, least_progress: fingers
+    that went less than this share of their stroke for this long [s] are stuck. stop_timeout: for
+    the end of an action that was stopped [s]. least_interval: between the starts of two actions,
+    and before a failed one is tried again [s]. retries: of what failed, before a person has to
+    look. pause: without commands, after which what was done and tried is forgotten [s]. homing:
+    whether the fingers find their range once, before all else.
     """
 
     open_width: float
     close_below: float = 0.4
     open_above: float = 0.6
     timeout: float = 5.0
+    homing_timeout: float = 20.0
+    stuck_time: float = 2.0
+    least_progress: float = 0.01
     stop_timeout: float = 1.0
     least_interval: float = 0.3
     retries: int = 2
+    pause: float = 0.5
+    homing: bool = False
+
+    def __post_init__(self):
+        if not self.open_width > 0.0:
+            raise ValueError(
+                f"the gripper's open width is {self.open_width:g} m: it must be above zero "
+                "(gripper_open_width in the contract)"
+            )
+        if not 0.0 <= self.close_below <= self.open_above <= 1.0:
+            raise ValueError(
+                f"the gripper closes below {self.close_below:g} and opens above "
+                f"{self.open_above:g}: the first must not be above the second, both from 0 to 1"
+            )
 
 
 class GripperState:
-    """Wanted openings and outcomes in, orders and problems out. One thread calls all methods."""
+    """Wanted openings and outcomes in, orders and problems out. One thread calls all methods.
+
+    The caller carries orders out at once. HOME, OPEN and CLOSE start an action, whose end is told
+    by ended(); STOP ends the one under way, which is told by ended() too, or by stop_confirmed()
+    where the driver says that there is nothing to end.
+    """
 
     def __init__(self, config: GripperConfig):
         self.config = config
-        self.problem = ""
         self._wanted: Order | None = None
         self._done: Order | None = None
         self._running: Order | None = None
-        self._stopping = False
-        self._started_at = -math.inf
-        self._stopped_at = -math.inf
-        self._failures = 0
+        self._homed = not config.homing
+        self._stopping = self._stop_confirmed = False
+        self._stopped_at = self._started_at = self._moved_at = -math.inf
+        self._not_before = self._commanded_at = -math.inf
+        self._place: float | None = None
+        self._failures = self._stops = 0
+        self._fault = self._lost = ""
 
     @property
     def running(self) -> Order | None:
-        """The action under way; None without one."""
+        """The action under way, also while it is being stopped; None without one."""
         return self._running
 
-    def want(self, width: float, now: float) -> Order:
-        """The wanted opening [m], in each cycle; what to do about it.
+    @property
+    def stopping(self) -> bool:
+        """Whether the action under way has been told to end."""
+        return self._stopping
 
-        OPEN, CLOSE and STOP count as done by the caller: their outcome is told by ended().
-        """
-        self._decide(width)
+    @property
+    def problem(self) -> str:
+        """Why the gripper does not do what was asked, and what to do; "" when all is well."""
+        if self._lost:
+            return self._lost
+        if self._fault:
+            tries = f" ({self._failures} tries)" if self._failures > 1 else ""
+            return f"{self._fault}{tries}"
+        return "" if self._homed else "the gripper is homing: wait, and leave the hand empty"
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it failed so often that a person has to look."""
+        return max(self._failures, self._stops) > self.config.retries
+
+    def tick(self, now: float) -> Order:
+        """What is due whatever is wanted, in each cycle: STOP, HOME or nothing."""
+        if now - self._commanded_at > self.config.pause:
+            self._forget()
+        if self._lost:
+            return Order.NOTHING
         if self._running is not None:
             return self._watch(now)
-        due = self._wanted not in (None, self._done)
-        waited = now - self._started_at >= self.config.least_interval
-        if not due or not waited or self._failures > self.config.retries:
+        return Order.NOTHING if self._homed else self._start(Order.HOME, now)
+
+    def want(self, width: float, now: float) -> Order:
+        """The wanted opening [m], in each cycle with commands; what to do about it."""
+        self._commanded_at = now
+        self._decide(width)
+        if self._lost or not self._homed or self._wanted is None:
             return Order.NOTHING
-        self._running, self._started_at, self._stopping = self._wanted, now, False
-        return self._running
+        if self._running is None:
+            due = self._wanted is not self._done
+            return self._start(self._wanted, now) if due else Order.NOTHING
+        if self._stopping or self._wanted is self._running:
+            return Order.NOTHING
+        return self._stop(now)
+
+    def progress(self, place: float, now: float) -> None:
+        """Where the fingers are during an action, as a share of their stroke."""
+        if not math.isfinite(place):
+            return
+        moved = self._place is None or abs(place - self._place) >= self.config.least_progress
+        if moved:
+            self._place, self._moved_at = place, now
+
+    def ended(self, success: bool, now: float, message: str = "") -> None:
+        """The action under way is over. message: why, where it failed."""
+        if self._running is None:
+            return
+        ended, stopped = self._running, self._stopping
+        self._over()
+        if success and (not stopped or ended is Order.HOME):
+            # Homing is done once it has succeeded, however late.
+            self._homed = True
+            self._done = ended if ended is not Order.HOME else None
+            self._failures, self._fault = 0, ""
+        elif not stopped:
+            self._failures += 1
+            self._fault = f"{DOING[ended]} of the gripper failed: {message}"
+            self._not_before = now + self.config.least_interval
+
+    def stop_confirmed(self) -> None:
+        """The driver says that nothing is left to stop; the action's own end may still be told."""
+        self._stop_confirmed = self._stopping
+
+    def lost(self, message: str) -> None:
+        """The driver is gone; what was under way is stopped first when it is there again."""
+        self._lost, self._done = message, None
+        if self._running is not None:
+            self._stopping, self._stop_confirmed, self._stopped_at = True, False, -math.inf
+
+    def found(self) -> None:
+        """The driver is there, for the first time or again."""
+        self._lost = ""
+        self._forget()
 
     def _decide(self, width: float) -> None:
         if not math.isfinite(width):
@@ -85,50 +185,71 @@ class GripperState:
             decided = Order.CLOSE
         elif share > self.config.open_above:
             decided = Order.OPEN
-        if decided != self._wanted:
-            self._wanted, self._failures, self.problem = decided, 0, ""
+        if decided is not self._wanted:
+            self._wanted = decided
+            if self._homed and not self._stops:
+                self._failures, self._fault = 0, ""
+
+    def _start(self, order: Order, now: float) -> Order:
+        if now < self._not_before or self.exhausted:
+            return Order.NOTHING
+        self._running, self._done = order, None
+        self._started_at = self._moved_at = now
+        self._not_before = now + self.config.least_interval
+        self._place = None
+        return order
+
+    def _stop(self, now: float) -> Order:
+        self._stopping, self._stopped_at = True, now
+        return Order.STOP
 
     def _watch(self, now: float) -> Order:
-        """Stops an action that is not wanted any more, and gives up one that does not end."""
+        """Gives up an action that does not end, and insists on the end of one that was stopped."""
         if self._stopping:
-            if now - self._stopped_at > self.config.stop_timeout:
-                self._fail("the gripper does not stop: is its driver running?")
-            return Order.NOTHING
-        late = now - self._started_at > self.config.timeout
-        if late:
-            self._failures += 1
-            self.problem = (
-                f"the gripper has not finished to {self._running.value} within "
-                f"{self.config.timeout:g} s: is it stuck, or its driver gone?"
+            return self._watch_stop(now)
+        config = self.config
+        limit = config.homing_timeout if self._running is Order.HOME else config.timeout
+        if now - self._started_at > limit:
+            self._fault = (
+                f"the gripper has not finished {DOING[self._running]} within {limit:g} s: look "
+                "whether it is stuck, or its driver hangs"
             )
-        if late or self._wanted != self._running:
-            self._stopping, self._stopped_at = True, now
-            return Order.STOP
-        return Order.NOTHING
-
-    def ended(self, success: bool, message: str = "") -> None:
-        """The action under way is over. message: why, where it failed."""
-        if self._running is None:
-            return
-        if success and not self._stopping:
-            self._done, self._running = self._running, None
-            self._failures, self.problem = 0, ""
-        elif self._stopping:
-            # Somewhere on the way: whatever is wanted next has to be sent.
-            self._running = self._done = None
+        elif self._place is not None and now - self._moved_at > config.stuck_time:
+            self._fault = (
+                f"the fingers do not move while {DOING[self._running]}, for {config.stuck_time:g} "
+                "s: look what is in their way"
+            )
         else:
-            self._fail(f"the gripper did not {self._running.value}: {message}")
-
-    def lost(self, message: str) -> None:
-        """The driver is gone, and with it whatever was under way."""
-        self._running = self._done = None
-        self.problem = message
-
-    def found(self) -> None:
-        """The driver is there again."""
-        self.problem, self._failures = "", 0
-
-    def _fail(self, problem: str) -> None:
+            return Order.NOTHING
         self._failures += 1
+        return self._stop(now)
+
+    def _watch_stop(self, now: float) -> Order:
+        if now - self._stopped_at <= self.config.stop_timeout:
+            return Order.NOTHING
+        if self._stop_confirmed:
+            self._over()
+            return Order.NOTHING
+        if not math.isinf(self._stopped_at):
+            self._stops += 1
+            self._fault = (
+                f"the gripper's driver does not end {DOING[self._running]} when told to stop: look "
+                "at its log, and start it again"
+            )
+        if self.exhausted:
+            self._stopped_at = now
+            return Order.NOTHING
+        return self._stop(now)
+
+    def _over(self) -> None:
+        """Nothing is under way any more, and the fingers may be anywhere."""
         self._running = self._done = None
-        self.problem = problem
+        if self._stops:
+            self._fault = ""
+        self._stopping, self._stop_confirmed, self._stops = False, False, 0
+
+    def _forget(self) -> None:
+        """Somebody else may have moved the gripper, or repaired it."""
+        self._wanted = self._done = None
+        self._failures = self._stops = 0
+        self._fault = ""
