@@ -14,7 +14,7 @@ import torch
 from vla.adapter import Adapter, adapted_id, open_adapter, swap_adapter
 from vla.checkpoint import Checkpoint, load_weights, open_checkpoint
 from vla.contract import EmbodimentContract
-from vla.control.committed import CommittedActions
+from vla.control.committed import CommittedActions, join
 from vla.models.action_expert import ActionExpert
 from vla.models.config import CheckpointError
 from vla.models.real_time_chunking import Inpainting, soft_mask
@@ -243,7 +243,7 @@ class ActionModel(_Half):
         actions = self.action_chunks([images], states, latents, seed, inpainting)[0]
         if before is not None:
             # The guidance only comes near them, and where the arm is must not depend on that.
-            actions[: before.committed] = before.actions[: before.committed]
+            actions = join(before, actions).astype(np.float32)
         return actions
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.control.chunk import ActionChunk, ChunkTrajectory
-from vla.rotations import difference
+from vla.rotations import difference, from_rotation_vector, multiply
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,33 @@ def committed_actions(
         actions[index, 6] = trajectory.action(stamp + (index + 0.5) * step)[6]
         position, quaternion = target.position, target.quaternion
     return CommittedActions(actions, committed)
+
+
+def join(before: CommittedActions, actions: np.ndarray, fade_steps: int = 4) -> np.ndarray:
+    """A new chunk [H, 7] that begins with the committed steps and comes back to its own path.
+
+    Deltas add up, so a chunk whose first steps are replaced would end elsewhere, by what the new
+    observation has corrected. That difference is made up for over `fade_steps` steps after the
+    committed ones. Position and orientation; the gripper's decisions are the old chunk's, then the
+    new one's.
+    """
+    count = before.committed
+    if count == 0:
+        return actions
+    joined = np.array(actions, dtype=np.float64)
+    joined[:count] = before.actions[:count]
+    missing = actions[:count, :3].sum(axis=0) - before.actions[:count, :3].sum(axis=0)
+    turned = difference(_total_turn(actions[:count]), _total_turn(before.actions[:count]))
+    left = min(fade_steps, len(actions) - count)
+    if left > 0:
+        joined[count : count + left, :3] += missing / left
+        joined[count : count + left, 3:6] += turned / left
+    return joined
+
+
+def _total_turn(actions: np.ndarray) -> np.ndarray:
+    """The orientation [4] x y z w that the rotation vectors of actions [K, 7] lead to."""
+    total = np.array([0.0, 0.0, 0.0, 1.0])
+    for action in actions:
+        total = multiply(from_rotation_vector(action[3:6]), total)
+    return total
