@@ -7,15 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from launcher_prefix import install_vla_ros, make_prefix, parameters_of
 
+from vla_nodes.controller_settings import CONTROLLER_SETTINGS
 from vla_nodes.launcher.arguments import declared_arguments
 from vla_nodes.launcher.document import LaunchError
 from vla_nodes.launcher.expansion import expand
 from vla_nodes.launcher.process import ProcessDescription
+from vla_nodes.settings import _allowed
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("sim", "bringup", "record")
+FILES = ("sim", "bringup", "record", "fr3", "ur5e")
 NODES = ["perception", "reasoning", "action_expert", "controller", "recorder"]
 
 
@@ -134,3 +137,36 @@ def test_the_execution_mode_reaches_both_who_take_part_in_it(processes):
         assert (controller["execution"], controller["backend"]) == (mode, "moveit_servo")
         expert = parameters_of(started["action_expert"].command)
         assert expert["real_time_chunking"] is (mode == "real_time")
+
+
+@pytest.mark.parametrize("robot", ["fr3", "ur5e"])
+def test_a_robot_is_its_contract_its_parameters_and_its_drivers(processes, robot):
+    started = processes(robot, drivers="false", cameras="false", checkpoint="c", device="cpu")
+    assert list(started) == NODES
+    parameters = parameters_of(started["controller"].command)
+    assert parameters["contract"].endswith(f"config/contracts/{robot}.yaml")
+    assert parameters["execution"] == "real_time"
+    files = [b for a, b in pairwise(started["controller"].command) if a == "--params-file"]
+    own = [path for path in files if path.endswith(f"config/robots/{robot}.yaml")]
+    values = yaml.safe_load(Path(own[0]).read_text())["/**/controller"]["ros__parameters"]
+    known = {setting.name: setting for setting in CONTROLLER_SETTINGS}
+    for name, value in flat(values).items():
+        assert _allowed(known[name], value), name
+
+
+@pytest.mark.parametrize("robot", ["fr3", "ur5e"])
+def test_missing_drivers_are_named(processes, robot):
+    package = {"fr3": "franka_fr3_moveit_config", "ur5e": "ur_robot_driver"}[robot]
+    with pytest.raises(LaunchError, match=package):
+        processes(robot)
+
+
+def flat(values, prefix=""):
+    """Nested parameters by their names with dots."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
