@@ -35,6 +35,8 @@ STOP_SAMPLES = 8
 JOINT_MARGIN = 1e-3
 # Share of the tool's limits that these points are held to: between them it may be a little faster.
 JUDGED_SHARE = 0.97
+# No tool is further from a joint than this [m]: of an arm that a person can stand beside.
+REACH = 1.6
 # Motion below this counts as rest [rad/s, rad/s^2].
 REST_VELOCITY = 1e-5
 REST_ACCELERATION = 1e-3
@@ -204,17 +206,16 @@ class SafetyStage:
 
     def _judge_tool(self, wanted: JointMotion, samples: list) -> set[str]:
         """What is wrong with the tool's way: this step's, then to rest."""
+        there, velocity = self._kinematics.tool_velocity(wanted.positions, wanted.velocities)
+        if self._is_far_from_limits(there, velocity, wanted, samples):
+            return set()
         found = set()
-        limits = self.limits
         place, _ = self._kinematics.tool_velocity(self.motion.positions, self.motion.velocities)
-        for _, positions, velocities in (
-            (0.0, wanted.positions, wanted.velocities),
-            *samples,
-        ):
+        for _, positions, velocities in ((0.0, wanted.positions, wanted.velocities), *samples):
             there, velocity = self._kinematics.tool_velocity(positions, velocities)
-            if velocity[:3] @ velocity[:3] > (JUDGED_SHARE * limits.max_linear_speed) ** 2:
+            if velocity[:3] @ velocity[:3] > (JUDGED_SHARE * self.limits.max_linear_speed) ** 2:
                 found.add("tool_speed")
-            if velocity[3:] @ velocity[3:] > (JUDGED_SHARE * limits.max_angular_speed) ** 2:
+            if velocity[3:] @ velocity[3:] > (JUDGED_SHARE * self.limits.max_angular_speed) ** 2:
                 found.add("tool_turning_speed")
             outside = (there > self._high + WALL_TOLERANCE / 2) & (there > place)
             outside |= (there < self._low - WALL_TOLERANCE / 2) & (there < place)
@@ -226,6 +227,32 @@ class SafetyStage:
                     found.add("keep_out")
             place = there
         return found
+
+    def _is_far_from_limits(
+        self, there: np.ndarray, velocity: np.ndarray, wanted: JointMotion, samples: list
+    ) -> bool:
+        """True when the way to rest cannot come near a limit of the tool, which is most often.
+
+        A bound without further kinematics: a joint moves the tool by no more than its angle times
+        the arm's reach, and its speed grows only while its acceleration is brought to zero.
+        """
+        way = REACH * float(
+            np.abs(np.array([positions for _, positions, _ in samples]) - wanted.positions)
+            .max(axis=0)
+            .sum()
+        )
+        rise = float((wanted.accelerations**2 / (2.0 * self.joints.jerk)).sum())
+        speed, turning = np.sqrt(velocity[:3] @ velocity[:3]), np.sqrt(velocity[3:] @ velocity[3:])
+        # The same joint speeds move the tool faster or slower elsewhere on the way.
+        speed += way * float(np.abs(wanted.velocities).sum()) + REACH * rise
+        return bool(
+            speed < JUDGED_SHARE * self.limits.max_linear_speed
+            and turning + rise + way / REACH * float(np.abs(wanted.velocities).sum())
+            < JUDGED_SHARE * self.limits.max_angular_speed
+            and (there + way < self._high).all()
+            and (there - way > self._low).all()
+            and all(_depth(there, low, high) < -way for low, high in self._boxes)
+        )
 
     def _plan_stop(self, motion: JointMotion) -> ruckig.Trajectory | None:
         query = self._query

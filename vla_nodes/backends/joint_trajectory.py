@@ -66,16 +66,18 @@ class TrajectoryMessages:
     def of(self, command: ArmCommand) -> JointTrajectory:
         """The command's point and its way to rest."""
         stop = command.stop
-        count = 1 + len(stop.times)
+        # Every second point is enough for a cubic through them; the last one is where it ends.
+        chosen = range(len(stop.times) - 1, -1, -2)[::-1]
+        count = 1 + len(chosen)
         while len(self._points) < count:
             self._points.append(JointTrajectoryPoint())
         self._set(0, self._period, command.joint_positions, command.joint_velocities)
-        for index, moment in enumerate(stop.times):
+        for index, source in enumerate(chosen):
             self._set(
                 1 + index,
-                self._period + float(moment),
-                stop.positions[index],
-                stop.velocities[index],
+                self._period + float(stop.times[source]),
+                stop.positions[source],
+                stop.velocities[source],
             )
         self._message.points = self._points[:count]
         return self._message
