@@ -180,10 +180,14 @@ class Graph:
         return self._start(script, parameters, parameters_file, arguments, more)
 
     def start_robot(
-        self, name: str, parameters: dict[str, Any] | None = None, **more: Any
+        self,
+        name: str,
+        parameters: dict[str, Any] | None = None,
+        arguments: tuple[str, ...] = (),
+        **more: Any,
     ) -> NodeProcess:
         """Starts test/robots/`name`.py, which plays a robot's part; does not wait for it."""
-        return self._start(ROBOTS / f"{name}.py", parameters, None, (), more)
+        return self._start(ROBOTS / f"{name}.py", parameters, None, arguments, more)
 
     def _start(
         self,
