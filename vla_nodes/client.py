@@ -31,7 +31,7 @@ SILENCE_LIMIT = 5.0
 DISCOVERY_TIME = 0.2
 STATE_NAMES = {
     getattr(PolicyStatus, name): name.lower()
-    for name in ("IDLE", "WAITING", "EXECUTING", "HOLDING", "STOPPED")
+    for name in ("IDLE", "WAITING", "EXECUTING", "HOLDING", "STOPPED", "EMERGENCY_STOPPED")
 }
 OUTCOME_NAMES = {
     getattr(ExecuteInstruction.Result, name): name.lower()

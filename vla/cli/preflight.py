@@ -1,0 +1,72 @@
+"""`vla preflight`: looks at a robot before anything moves, and says what to mend."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from vla.cli.connection import positive_seconds
+from vla.cli.errors import CommandError
+
+DESCRIPTION = """\
+Check a running robot before anything moves: topics, types, rates, QoS, time offsets, frames,
+joints, the commands' receivers, contract and checkpoint. Nothing is commanded.
+
+examples:
+  vla preflight --robot fr3 --checkpoint runs/fr3 --device cuda
+  vla preflight --robot sim_panda --use-sim-time --checkpoint checkpoints/nano
+
+exit status: 0 nothing is wrong, 1 problems were found, 2 it could not look
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Adds the subcommand."""
+    parser = subparsers.add_parser(
+        "preflight",
+        help="check a robot before anything moves",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--robot",
+        default="sim_panda",
+        help="names contract and parameters (%(default)s)",
+    )
+    parser.add_argument("--contract", default="", help="embodiment contract (default: the robot's)")
+    parser.add_argument(
+        "--params-file", type=Path, help="the controller's parameters (default: the robot's)"
+    )
+    parser.add_argument("--checkpoint", default="", help="policy: its folder")
+    parser.add_argument("--adapter", default="", help="adapter: its folder")
+    parser.add_argument("--device", default="cpu", help="where the models will run (%(default)s)")
+    parser.add_argument("--compressed", action="store_true", help="cameras send compressed images")
+    parser.add_argument("--use-sim-time", action="store_true", help="take the time from /clock")
+    parser.add_argument("--namespace", default="", help="of the graph's nodes")
+    parser.add_argument(
+        "--seconds", type=positive_seconds, default=5.0, help="how long to look (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Looks, judges, prints."""
+    try:
+        from vla_nodes.preflight_run import preflight
+    except ImportError as error:
+        raise CommandError(
+            f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
+        ) from error
+    from vla.preflight import PROBLEM, report
+
+    try:
+        findings = preflight(arguments)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    print(report(findings))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(f) for f in findings], indent=1) + "\n")
+    return int(any(finding.level == PROBLEM for finding in findings))
