@@ -74,9 +74,10 @@ class SlowPolicy:
         arm: ArmController,
         latency: float,
         soft_steps: int,
+        max_guidance: float,
     ):
         self.reasoner, self.model, self.arm = reasoner, model, arm
-        self.latency, self.soft_steps = latency, soft_steps
+        self.latency, self.soft_steps, self.max_guidance = latency, soft_steps, max_guidance
         self.waiting: ActionChunk | None = None
         self.newest: ActionChunk | None = None
 
@@ -95,7 +96,7 @@ class SlowPolicy:
                 self.latency + self.arm.lookahead,
                 self.soft_steps,
             )
-        actions = self.model.action_chunk(images, state, latent, seed, before)
+        actions = self.model.action_chunk(images, state, latent, seed, before, self.max_guidance)
         step = self.model.contract.time_step
         self.waiting = ActionChunk(simulator.time, step, actions, position, quaternion)
 
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--episodes", type=int, default=25, help="for each cell of the table")
     parser.add_argument("--soft-steps", type=int, default=4, help="of real-time chunking")
+    parser.add_argument("--max-guidance", type=float, default=5.0, help="of real-time chunking")
     parser.add_argument("--time-limit", type=float, default=25.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("output/execution_modes.jsonl"))
@@ -223,7 +225,9 @@ def main() -> None:
             execution = ExecutionConfig(max_chunk_age=horizon, **MODES[name])
             config = replace(ArmControllerConfig(), control_rate=CONTROL_RATE, execution=execution)
             arm = ArmController(config, model.contract)
-            policy = SlowPolicy(reasoner, model, arm, latency, arguments.soft_steps)
+            policy = SlowPolicy(
+                reasoner, model, arm, latency, arguments.soft_steps, arguments.max_guidance
+            )
             episode = run_episode(simulator, policy, name, family, seed, arguments.time_limit)
             episodes.append(episode)
             stream.write(json.dumps(asdict(episode)) + "\n")

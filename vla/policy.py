@@ -236,15 +236,19 @@ class ActionModel(_Half):
         vla.models.real_time_chunking; its committed steps are taken over as they are. Raises
         ValueError on other shapes.
         """
-        inpainting = None
-        if before is not None:
+        scenes, states, latents = [images], np.asarray(state)[None], latent[None]
+        if before is None:
+            return self.action_chunks(scenes, states, latents, seed)[0]
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        noise = self._generator.get_state()
+        free = self.action_chunks(scenes, states, latents)[0]
+        actions = free
+        if max_guidance > 0:
+            self._generator.set_state(noise)
             inpainting = self._inpainting(before, max_guidance)
-        states, latents = np.asarray(state)[None], latent[None]
-        actions = self.action_chunks([images], states, latents, seed, inpainting)[0]
-        if before is not None:
-            # The guidance only comes near them, and where the arm is must not depend on that.
-            actions = join(before, actions).astype(np.float32)
-        return actions
+            actions = self.action_chunks(scenes, states, latents, None, inpainting)[0]
+        return join(before, actions, free).astype(np.float32)
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape

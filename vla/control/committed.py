@@ -60,25 +60,27 @@ def committed_actions(
     return CommittedActions(actions, committed)
 
 
-def join(before: CommittedActions, actions: np.ndarray, fade_steps: int = 4) -> np.ndarray:
-    """A new chunk [H, 7] that begins with the committed steps and comes back to its own path.
+def join(
+    before: CommittedActions, actions: np.ndarray, free: np.ndarray, fade_steps: int = 4
+) -> np.ndarray:
+    """A new chunk [H, 7] that begins with the committed steps and comes to where it should be.
 
-    Deltas add up, so a chunk whose first steps are replaced would end elsewhere, by what the new
-    observation has corrected. That difference is made up for over `fade_steps` steps after the
-    committed ones. Position and orientation; the gripper's decisions are the old chunk's, then the
-    new one's.
+    actions: the chunk that was drawn to the old one. free: what the model says to the same
+    observation when it is not. Deltas add up, so that a chunk whose first steps are replaced would
+    end elsewhere, by all that the new observation has corrected. What the free chunk's first steps
+    lead to and the committed ones do not is made up for over `fade_steps` steps after them. The
+    gripper's decisions are the old chunk's, then the new one's.
     """
     count = before.committed
-    if count == 0:
-        return actions
     joined = np.array(actions, dtype=np.float64)
     joined[:count] = before.actions[:count]
-    missing = actions[:count, :3].sum(axis=0) - before.actions[:count, :3].sum(axis=0)
-    turned = difference(_total_turn(actions[:count]), _total_turn(before.actions[:count]))
     left = min(fade_steps, len(actions) - count)
-    if left > 0:
-        joined[count : count + left, :3] += missing / left
-        joined[count : count + left, 3:6] += turned / left
+    if count == 0 or left <= 0:
+        return joined
+    missing = free[:count, :3].sum(axis=0) - before.actions[:count, :3].sum(axis=0)
+    turned = difference(_total_turn(free[:count]), _total_turn(before.actions[:count]))
+    joined[count : count + left, :3] += missing / left
+    joined[count : count + left, 3:6] += turned / left
     return joined
 
 
