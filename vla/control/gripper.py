@@ -88,6 +88,7 @@ class GripperState:
         self._place: float | None = None
         self._failures = self._stops = 0
         self._fault = self._lost = ""
+        self._forgotten = True
 
     @property
     def running(self) -> Order | None:
@@ -95,9 +96,9 @@ class GripperState:
         return self._running
 
     @property
-    def stopping(self) -> bool:
-        """Whether the action under way has been told to end."""
-        return self._stopping
+    def insisting(self) -> bool:
+        """Whether it has been told to end before, without an effect."""
+        return self._stops > 0
 
     @property
     def problem(self) -> str:
@@ -111,12 +112,15 @@ class GripperState:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it failed so often that a person has to look."""
-        return max(self._failures, self._stops) > self.config.retries
+        """Whether actions failed so often that a person has to look.
+
+        A driver that does not answer is none of that: when it is there again, all goes on.
+        """
+        return self._failures > self.config.retries
 
     def tick(self, now: float) -> Order:
         """What is due whatever is wanted, in each cycle: STOP, HOME or nothing."""
-        if now - self._commanded_at > self.config.pause:
+        if not self._forgotten and now - self._commanded_at > self.config.pause:
             self._forget()
         if self._lost:
             return Order.NOTHING
@@ -126,7 +130,7 @@ class GripperState:
 
     def want(self, width: float, now: float) -> Order:
         """The wanted opening [m], in each cycle with commands; what to do about it."""
-        self._commanded_at = now
+        self._commanded_at, self._forgotten = now, False
         self._decide(width)
         if self._lost or not self._homed or self._wanted is None:
             return Order.NOTHING
@@ -161,6 +165,11 @@ class GripperState:
             self._fault = f"{DOING[ended]} of the gripper failed: {message}"
             self._not_before = now + self.config.least_interval
 
+    def accepted(self, now: float) -> Order:
+        """The driver has taken the action over; STOP when it was told to end before it began."""
+        self._stop_confirmed = False
+        return self._stop(now) if self._stopping else Order.NOTHING
+
     def stop_confirmed(self) -> None:
         """The driver says that nothing is left to stop; the action's own end may still be told."""
         self._stop_confirmed = self._stopping
@@ -180,15 +189,10 @@ class GripperState:
         if not math.isfinite(width):
             return
         share = width / self.config.open_width
-        decided = self._wanted
         if share < self.config.close_below:
-            decided = Order.CLOSE
+            self._wanted = Order.CLOSE
         elif share > self.config.open_above:
-            decided = Order.OPEN
-        if decided is not self._wanted:
-            self._wanted = decided
-            if self._homed and not self._stops:
-                self._failures, self._fault = 0, ""
+            self._wanted = Order.OPEN
 
     def _start(self, order: Order, now: float) -> Order:
         if now < self._not_before or self.exhausted:
@@ -236,7 +240,7 @@ class GripperState:
                 f"the gripper's driver does not end {DOING[self._running]} when told to stop: look "
                 "at its log, and start it again"
             )
-        if self.exhausted:
+        if self._stops > self.config.retries:
             self._stopped_at = now
             return Order.NOTHING
         return self._stop(now)
@@ -244,12 +248,10 @@ class GripperState:
     def _over(self) -> None:
         """Nothing is under way any more, and the fingers may be anywhere."""
         self._running = self._done = None
-        if self._stops:
-            self._fault = ""
         self._stopping, self._stop_confirmed, self._stops = False, False, 0
 
     def _forget(self) -> None:
         """Somebody else may have moved the gripper, or repaired it."""
         self._wanted = self._done = None
         self._failures = self._stops = 0
-        self._fault = ""
+        self._fault, self._forgotten = "", True

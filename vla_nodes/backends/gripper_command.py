@@ -1,10 +1,14 @@
 """Grippers behind GripperCommand or ParallelGripperCommand, such as ros2_control's controllers.
 
-An opening that stalls on an object is what a grasp is, so `stalled` counts as success when closing.
+Fingers that stall on an object have grasped it, so `stalled` counts as success when closing, also
+where the controller aborts the goal for it, as ros2_control's do unless allow_stalling is set.
 """
 
 from __future__ import annotations
 
+import math
+
+from action_msgs.msg import GoalStatus
 from sensor_msgs.msg import JointState
 
 from vla.control.gripper import Order
@@ -52,8 +56,19 @@ SETTINGS = (
 class CommandGripper(ActionGripper):
     """Both kinds of action; the parameter `gripper` says which."""
 
+    MISSING = "is the gripper's controller loaded and active, and gripper_command.action its name?"
+
     def __init__(self, context: BackendContext):
         super().__init__(context, "gripper_command")
+        self._ends = {
+            Order.OPEN: self.settings["gripper_command.open_position"],
+            Order.CLOSE: self.settings["gripper_command.closed_position"],
+        }
+        if self._ends[Order.OPEN] == self._ends[Order.CLOSE]:
+            raise ValueError(
+                f"gripper_command.open_position and closed_position are both "
+                f"{self._ends[Order.OPEN]:g}: give the two ends of the stroke in the driver's units"
+            )
         (action,) = import_interfaces("control_msgs", ("action",), "ros-jazzy-control-msgs")
         self._parallel = self.settings["gripper"] == "parallel_gripper_command"
         self._kind = action.ParallelGripperCommand if self._parallel else action.GripperCommand
@@ -61,9 +76,7 @@ class CommandGripper(ActionGripper):
 
     def goal(self, order: Order) -> tuple:
         """Go to the open or the closed position."""
-        end = "open" if order is Order.OPEN else "closed"
-        position = self.settings[f"gripper_command.{end}_position"]
-        effort = self.settings["gripper_command.max_effort"]
+        position, effort = self._ends[order], self.settings["gripper_command.max_effort"]
         goal = self._kind.Goal()
         if self._parallel:
             goal.command = JointState(
@@ -73,11 +86,25 @@ class CommandGripper(ActionGripper):
             goal.command.position, goal.command.max_effort = position, effort
         return self._client, goal
 
-    def judge(self, order: Order, result) -> str:
+    def place(self, feedback) -> float:
+        """The position, as a share of the way from closed to open; NaN where there is none."""
+        if self._parallel:
+            position = feedback.state.position[0] if feedback.state.position else math.nan
+        else:
+            position = feedback.position
+        closed = self._ends[Order.CLOSE]
+        return (position - closed) / (self._ends[Order.OPEN] - closed)
+
+    def judge(self, order: Order, status: int, result) -> str:
         """Fingers that stop on an object have grasped it; on the way open they are stuck."""
-        if result.reached_goal or (result.stalled and order is Order.CLOSE):
+        if result.stalled and not result.reached_goal:
+            if order is Order.OPEN:
+                return "the fingers are stuck: look what holds them"
+            self.tell("closed on an object")
             return ""
-        return "the fingers are stuck" if result.stalled else "it ended away from its goal"
+        if status == GoalStatus.STATUS_SUCCEEDED:
+            return ""
+        return "the driver aborted it: see its log"
 
 
 GRIPPER = CommandGripper

@@ -1,11 +1,13 @@
 """The Franka Hand by franka_gripper's actions: move opens, grasp closes.
 
-A grasp that finds nothing ends without success, although the fingers have closed. That is no fault
-of the gripper's: the policy sees the empty hand and may try again, so it is only told.
+A grasp that finds nothing of the expected width is aborted without an error, although the fingers
+have closed. That is no fault of the hand's: the policy sees the empty hand and may try again, so it
+is only told. An exception of the driver's library comes with an error, and is a fault.
 """
 
 from __future__ import annotations
 
+from action_msgs.msg import GoalStatus
 from std_srvs.srv import Trigger
 
 from vla.control.gripper import Order
@@ -54,7 +56,8 @@ SETTINGS = (
     Setting(
         "franka_gripper.homing",
         False,
-        "Find the fingers' range anew at configuration; the hand must be empty, and it moves.",
+        "Find the fingers' range first of all when the controller is active; the hand moves, and "
+        "must be empty.",
     ),
     *action_settings("franka_gripper"),
 )
@@ -63,8 +66,12 @@ SETTINGS = (
 class FrankaGripper(ActionGripper):
     """Franka's actions."""
 
+    MISSING = (
+        "is franka_gripper running? (with fake hardware it has no actions: use gripper 'position')"
+    )
+
     def __init__(self, context: BackendContext):
-        super().__init__(context, "franka_gripper")
+        super().__init__(context, "franka_gripper", context.settings["franka_gripper.homing"])
         action, messages = import_interfaces(
             "franka_msgs", ("action", "msg"), "ros-jazzy-franka-msgs (franka_ros2)"
         )
@@ -73,23 +80,14 @@ class FrankaGripper(ActionGripper):
         self._move = self.client(action.Move, f"{node}/move")
         self._grasp = self.client(action.Grasp, f"{node}/grasp")
         self._homing = self.client(action.Homing, f"{node}/homing")
-        # Its goals are accepted without a look at the one under way, which only this stops.
         self._stop = self.node.create_client(Trigger, f"{node}/stop")
-        self._homed = not self.settings["franka_gripper.homing"]
-
-    def send(self, width: float) -> None:
-        """Follows the wanted opening, after homing where that is asked for."""
-        if not self._homed:
-            if self._homing.server_is_ready():
-                self._homed = True
-                self._homing.send_goal_async(self._action.Homing.Goal())
-            return
-        super().send(width)
 
     def goal(self, order: Order) -> tuple:
-        """Move to the open width, or grasp."""
+        """Home, move to the open width, or grasp."""
         settings = self.settings
         speed = settings["franka_gripper.speed"]
+        if order is Order.HOME:
+            return self._homing, self._action.Homing.Goal()
         if order is Order.OPEN:
             width = self.state.config.open_width
             return self._move, self._action.Move.Goal(width=width, speed=speed)
@@ -104,22 +102,39 @@ class FrankaGripper(ActionGripper):
         )
         return self._grasp, goal
 
-    def stop(self) -> None:
-        """Stops the fingers by the driver's own service, and cancels the goal."""
-        if self._stop.service_is_ready():
-            self._stop.call_async(Trigger.Request())
-        super().stop()
+    def place(self, feedback) -> float:
+        """The width, as a share of the open width."""
+        return feedback.current_width / self.state.config.open_width
 
-    def judge(self, order: Order, result) -> str:
-        """An empty grasp is told in the log; a move that failed is a fault."""
-        if result.success:
+    def stop(self) -> None:
+        """Cancels the goal, upon which the driver stops the fingers.
+
+        Told again, because that did not help, it also calls the driver's stop service. That ends
+        whatever runs, so it must not come late and meet the next action.
+        """
+        super().stop()
+        if self.state.insisting and self._stop.service_is_ready():
+            number = self._number
+            self._stop.call_async(Trigger.Request()).add_done_callback(
+                lambda future: self._on_stopped(number, future)
+            )
+
+    def _on_stopped(self, number: int, future) -> None:
+        answer = future.result()
+        if number == self._number and answer is not None and answer.success:
+            self.state.stop_confirmed()
+
+    def judge(self, order: Order, status: int, result) -> str:
+        """An empty grasp is told in the log; whatever else failed is a fault."""
+        if status == GoalStatus.STATUS_SUCCEEDED and result.success:
             return ""
-        if order is Order.CLOSE:
+        if order is Order.CLOSE and not result.error:
+            self.tell("closed, nothing of the expected width grasped")
             self.node.get_logger().info(
-                f"the hand closed without grasping anything of the expected width: {result.error}"
+                "the hand closed without grasping anything of the expected width"
             )
             return ""
-        return result.error or "the driver says that it failed"
+        return result.error or "the driver gives no reason: see its log"
 
 
 GRIPPER = FrankaGripper
