@@ -83,10 +83,12 @@ def _flatten(values: dict, prefix: str, into: dict) -> None:
 def check_inputs(contract: EmbodimentContract, seen: RobotSeen, compressed: bool) -> list[Finding]:
     """Cameras, joint states and pose as topics, and the cameras' images."""
     findings = []
+    # What the contract names already is no better name for anything else in it.
+    known = {name: kinds for name, kinds in seen.known.items() if name[1:] not in seen.topics}
     suffix, kind = ("/compressed", IMAGE_KINDS[1:]) if compressed else ("", IMAGE_KINDS[:1])
     for camera in contract.cameras:
         topic = seen.topics[camera.topic + suffix]
-        findings += check_topic("cameras", topic, kind, contract.rate, seen.known)
+        findings += check_topic("cameras", topic, kind, contract.rate, known)
         if topic.count:
             findings += check_camera(camera, seen.cameras[camera.name])
     findings += check_topic(
@@ -94,7 +96,7 @@ def check_inputs(contract: EmbodimentContract, seen: RobotSeen, compressed: bool
         seen.topics[contract.joint_states_topic],
         JOINT_KINDS,
         SLOWEST_STATES,
-        seen.known,
+        known,
         several_publishers=True,
     )
     findings += check_topic(
@@ -102,7 +104,7 @@ def check_inputs(contract: EmbodimentContract, seen: RobotSeen, compressed: bool
         seen.topics[contract.end_effector_pose_topic],
         POSE_KINDS,
         SLOWEST_STATES,
-        seen.known,
+        known,
     )
     return findings
 
