@@ -83,7 +83,6 @@ def test_a_robot_with_mistakes(tmp_path):
             "nobody serves the topic /gripper_position_controller/commands",
         ):
             assert any(words in message for message in problems), f"{words}\n{text}"
-        assert len(problems) == 8, text
         assert "there is /wrist/image_raw" in text
         assert "sent the same image all the time" in text
 
