@@ -11,11 +11,13 @@ import math
 import os
 import time
 
+from mink import MinkError
 from sensor_msgs.msg import JointState
 from vla_ros.msg import ActionChunk, LatentAction, Observation
 
 from vla.contract import ContractError, load_contract
 from vla.control.arm import ArmController
+from vla.control.chunk import ActionChunk as Chunk
 from vla.control.chunk import ChunkError
 from vla.control.loop import ACTION_CHUNKS, LATENT_ACTIONS, OBSERVATIONS, ControlLoop
 from vla.control.session import HoldReason, InstructionSession
@@ -34,6 +36,7 @@ from vla_nodes.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.liveliness import watch_writers
 from vla_nodes.node import ManagedNode, run
 from vla_nodes.pacing import PeriodMeter
+from vla_nodes.planning_scene import WAYPOINTS, PlanningSceneCheck
 from vla_nodes.robot_side import RobotSide
 
 # Longest time that deactivation waits for the arm to come to rest [s].
@@ -61,6 +64,9 @@ class Controller(ManagedNode):
         arm = ArmController(arm_config(settings), self._contract, model)
         self._loop = ControlLoop(arm, loop_limits(settings))
         self._robot = RobotSide(self, self._contract)
+        self._scene = None
+        if settings["planning_scene.check"]:
+            self._scene = PlanningSceneCheck(self, self._contract.joint_names)
         self._counts = ChunkCounts()
         self._accepted_at: float | None = None
         self._session = InstructionSession(settings["fault_timeout"])
@@ -155,6 +161,8 @@ class Controller(ManagedNode):
 
     def _on_change(self) -> None:
         self._loop.flush()
+        if self._scene is not None:
+            self._scene.drop()
         self._counts.chunk_age = math.nan
 
     def _on_emergency(self, why: str) -> None:
@@ -198,14 +206,37 @@ class Controller(ManagedNode):
             self._loop.fail(HoldReason.CONTRACT_MISMATCH, other)
             self.diagnostics.report("other_checkpoint", other)
             return
-        now = time.monotonic()
         try:
             chunk = chunk_from_message(message, self._contract)
-            self._loop.take_chunk(chunk, self._robot_now(), now)
         except ContractError as error:
             self._counts.rejected += 1
             self._loop.fail(HoldReason.CONTRACT_MISMATCH, str(error))
             self.diagnostics.report("contract", str(error))
+            return
+        if self._scene is None or self._loop.arm.safety.motion is None:
+            self._take(chunk)
+            return
+        try:
+            way = self._loop.arm.preview(chunk, self._robot_now(), WAYPOINTS)
+        except (ChunkError, MinkError):
+            # What is wrong with it is said where it is taken.
+            self._take(chunk)
+            return
+        self._scene.ask(way, lambda why: self._on_scene(chunk, why))
+
+    def _on_scene(self, chunk: Chunk, why: str) -> None:
+        """Takes a chunk whose way is free; refuses any other, and goes on with the one before."""
+        if not why:
+            self._take(chunk)
+            return
+        self._counts.rejected += 1
+        self._loop.arm.safety.note("planning_scene")
+        self.diagnostics.report("planning_scene", f"refused a chunk: {why}", WARN)
+
+    def _take(self, chunk: Chunk) -> None:
+        now = time.monotonic()
+        try:
+            self._loop.take_chunk(chunk, self._robot_now(), now)
         except ChunkError as error:
             self._counts.rejected += 1
             if error.reason == "stale":
@@ -223,6 +254,8 @@ class Controller(ManagedNode):
         session, loop, counts = self._session, self._loop, self._counts
         now = time.monotonic()
         self._periods.note(now)
+        if self._scene is not None:
+            self._scene.tick()
         blocked = self._why_blocked()
         wants_motion = session.wants_motion and self.is_active
         cycle = loop.cycle(self._robot_now(), now, wants_motion, blocked)

@@ -17,6 +17,7 @@ from vla.control.robot_model import RobotModel, model_from_urdf, panda_model
 from vla.control.safety import SafetyLimits
 from vla_nodes import qos
 from vla_nodes.backends import BACKENDS, GRIPPERS, MONITORS, all_settings
+from vla_nodes.planning_scene import SETTINGS as PLANNING_SCENE_SETTINGS
 from vla_nodes.settings import Setting, Settings
 
 SIMULATED = "sim_panda"
@@ -243,6 +244,7 @@ CONTROLLER_SETTINGS = (
         minimum=0.0,
         maximum=3.0,
     ),
+    *PLANNING_SCENE_SETTINGS,
     *all_settings(),
 )
 

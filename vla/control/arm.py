@@ -13,7 +13,7 @@ import numpy as np
 from mink import MinkError
 
 from vla.contract import ContractError, EmbodimentContract
-from vla.control.chunk import ActionChunk, ChunkError, ToolTarget
+from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory, ToolTarget
 from vla.control.command import ArmCommand
 from vla.control.execution import ChunkExecutor, ExecutionConfig
 from vla.control.kinematics import DifferentialIK
@@ -24,6 +24,8 @@ from vla.rotations import difference, from_rotation_vector, multiply
 
 # Share of a limit that targets are shaped to, so that the safety stage seldom has to step in.
 SHAPED_SHARE = 0.9
+# Steps of inverse kinematics from one position of a preview to the next.
+PREVIEW_STEPS = 4
 # A following error below this share of its limit ends the giving way to it.
 FOLLOWS_AGAIN = 0.5
 
@@ -130,6 +132,22 @@ class ArmController:
         except ChunkError as error:
             self.safety.note(f"{error.reason}_chunk")
             raise
+
+    def preview(self, chunk: ActionChunk, now: float, count: int) -> np.ndarray:
+        """Arm positions [count, n] along what is left of a chunk, by inverse kinematics [rad].
+
+        From where the commanded motion is, which must be known. Raises ChunkError for a chunk of
+        another shape.
+        """
+        trajectory = ChunkTrajectory(chunk)
+        joints = self.safety.motion.positions
+        places = []
+        for time in np.linspace(now + self.lookahead, trajectory.end, count + 1)[1:]:
+            target = trajectory.target(float(time))
+            for _ in range(PREVIEW_STEPS):
+                joints = self.kinematics.step(joints, target.position, target.quaternion, 0.2)
+            places.append(joints)
+        return np.array(places)
 
     def hold(self) -> None:
         """Drops the chunks: the arm comes to rest and stays there until the next chunk."""

@@ -1,0 +1,42 @@
+"""Plays move_group's check_state_validity in front of a Panda: a wall at `wall_x`.
+
+Faults: silent (no answer).
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from moveit_msgs.msg import ContactInformation
+from moveit_msgs.srv import GetStateValidity
+from plain_node import PlayedNode, run
+
+from vla.control.kinematics import DifferentialIK
+from vla.sim import panda
+
+
+class MoveGroup(PlayedNode):
+    def __init__(self):
+        super().__init__("move_group", wall_x=10.0, silent=False)
+        self.arm = DifferentialIK(
+            panda.arm_model_xml(), panda.TOOL_SITE, panda.JOINT_MAX_VELOCITY, panda.HOME
+        )
+        self.create_service(GetStateValidity, "check_state_validity", self.check)
+
+    def check(self, request, response):
+        if self.fault("silent"):
+            time.sleep(0.5)
+        state = request.robot_state.joint_state
+        by_name = dict(zip(state.name, state.position, strict=True))
+        place, _ = self.arm.tool_pose(np.array([by_name[name] for name in panda.ARM_JOINTS]))
+        response.valid = bool(place[0] < self.fault("wall_x"))
+        if not response.valid:
+            response.contacts = [
+                ContactInformation(contact_body_1="panda_hand", contact_body_2="wall")
+            ]
+        return response
+
+
+if __name__ == "__main__":
+    run(MoveGroup)
