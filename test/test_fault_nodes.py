@@ -235,10 +235,8 @@ def test_a_franka_stops_itself_in_a_reflex_and_recovers(make):
     case.settle()
     case.finish("the robot stops itself in a reflex", "the reflex", at)
     assert case.policy.trigger("vla/recover").success
-    end = time.monotonic() + 10.0
-    while not case.policy.trigger("vla/resume").success or case.policy.status.hold_reason:
-        case.settle(0.2)
-        assert time.monotonic() < end
+    # The arm holds until the recovery is over, and goes on then.
+    assert case.policy.trigger("vla/resume").success
     case.policy.wait_state(State.EXECUTING)
 
 
