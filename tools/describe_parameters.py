@@ -16,7 +16,7 @@ from vla_nodes.node import ManagedNode
 from vla_nodes.settings import Setting
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "nodes.md"
-NODES = ("perception", "reasoning", "action_expert", "controller", "recorder", "sim")
+NODES = ("perception", "reasoning", "action_expert", "controller", "mover", "recorder", "sim")
 TABLE = re.compile(r"(<!-- parameters (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
