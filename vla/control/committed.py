@@ -47,8 +47,9 @@ def committed_actions(
     covered = min(horizon, math.floor((trajectory.end - stamp) / step + 1e-6))
     if covered < 1 or stamp < chunk.stamp:
         return None
-    committed = min(covered, math.ceil(delay / step - 1e-6))
-    covered = min(covered, committed + soft_steps)
+    # Past its end the arm waits at the old chunk's last target, and the new one starts from there.
+    committed = min(horizon - 1, math.ceil(delay / step - 1e-6))
+    covered = max(committed, min(covered, committed + soft_steps))
     actions = np.zeros((covered, chunk.actions.shape[1]))
     for index in range(covered):
         target = trajectory.target(stamp + (index + 1) * step)
