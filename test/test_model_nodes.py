@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from tiny_checkpoint import save_tiny_checkpoint
 from vla_ros.msg import ActionChunk, LatentAction, Response
 from vla_ros.srv import Ask
 
+from vla.control.chunk import ChunkTrajectory
 from vla.control.session import HoldReason, State
 from vla.data.messages import stamp_to_nanoseconds
+from vla.rotations import difference
 from vla_nodes import qos
+from vla_nodes.chunk_message import chunk_from_message
 
 pytestmark = pytest.mark.nodes
 
@@ -205,6 +209,35 @@ def test_a_question_that_cannot_be_answered_says_why(bench):
     bench.graph.wait_diagnostic("reasoning", lambda s: "no observation" in s.message)
     answer = ask(bench, "what is there?")
     assert not answer.success and "perception" in answer.message
+
+
+def test_in_real_time_chunking_each_chunk_begins_with_what_the_arm_does_meanwhile(bench):
+    """For the first of an instruction there is nothing to go on from."""
+    try:
+        set_parameters(bench.graph, "action_expert", real_time_chunking=True)
+        for _ in range(2):
+            instruction_id = bench.robot.instruct()
+            bench.wait(lambda i=instruction_id: len(bench.chunks_for(i)) > 4, "chunks")
+            first, *later = bench.chunks_for(instruction_id)
+            assert first.committed_steps == 0
+            assert all(chunk.committed_steps > 0 for chunk in later)
+            for before, after in pairwise([first, *later]):
+                assert_goes_on(before, after)
+    finally:
+        set_parameters(bench.graph, "action_expert", real_time_chunking=False)
+    instruction_id = bench.robot.instruct()
+    bench.wait(lambda: len(bench.chunks_for(instruction_id)) > 2, "chunks")
+    assert all(chunk.committed_steps == 0 for chunk in bench.chunks_for(instruction_id))
+
+
+def assert_goes_on(before, after):
+    """The committed steps lead to where the chunk before leads at the same times."""
+    old, new = (ChunkTrajectory(chunk_from_message(c, CONTRACT)) for c in (before, after))
+    for step in range(1, after.committed_steps + 1):
+        due = new.chunk.stamp + step * new.chunk.time_step
+        there, here = old.target(due), new.target(due)
+        np.testing.assert_allclose(here.position, there.position, atol=1e-5)
+        assert np.abs(difference(here.quaternion, there.quaternion)).max() < 1e-4
 
 
 def test_a_new_instruction_drops_what_was_computed_for_the_old_one(bench):
