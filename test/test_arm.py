@@ -124,6 +124,28 @@ def test_joints_that_do_not_follow_draw_the_command_back(arm):
     assert command.limited and lag <= arm.config.safety.max_following_error + step
 
 
+def test_an_arm_that_chooses_its_joints_itself_is_judged_by_its_tool(contract):
+    config = ArmControllerConfig(control_rate=RATE, tool_commanded=True)
+    arm = ArmController(config, contract)
+    arm.accept(chunk_at(arm, panda.HOME, straight([0.05, 0.0, 0.0])), NOW)
+    # Its elbow drifts by half a radian while the tool does as it is told.
+    joints, drift = panda.HOME, np.zeros(7)
+    command = arm.step(NOW, joints)
+    for tick in range(1, 40):
+        drift[2] += 0.5 / 40
+        joints = command.joint_positions + drift
+        for _ in range(5):
+            joints = arm.kinematics.step(
+                joints, command.tool_position, command.tool_quaternion, 0.1
+            )
+        command = arm.step(NOW + tick / RATE, joints)
+        assert command.executing and not arm.gives_way
+    # A tool that stays behind is noticed all the same.
+    for tick in range(40, 120):
+        command = arm.step(NOW + tick / RATE, panda.HOME - 0.3)
+    assert arm.gives_way
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -16,7 +16,13 @@ from vla.control.loop import LoopLimits
 from vla.control.robot_model import RobotModel, model_from_urdf, panda_model
 from vla.control.safety import SafetyLimits
 from vla_nodes import qos
-from vla_nodes.backends import BACKENDS, GRIPPERS, MONITORS, all_settings
+from vla_nodes.backends import (
+    BACKENDS,
+    GRIPPERS,
+    MONITORS,
+    TOOL_BACKENDS,
+    all_settings,
+)
 from vla_nodes.planning_scene import SETTINGS as PLANNING_SCENE_SETTINGS
 from vla_nodes.settings import Setting, Settings
 
@@ -210,6 +216,14 @@ CONTROLLER_SETTINGS = (
         maximum=3.0,
     ),
     Setting(
+        "max_tool_error",
+        _SAFETY.max_tool_error,
+        "The same for the tool, with backends that command the tool and leave the joints to the "
+        "robot [m].",
+        minimum=0.001,
+        maximum=1.0,
+    ),
+    Setting(
         "gripper_close_below",
         _ARM.close_below,
         "Gripper values of the policy, 0 closed to 1 open, below which it closes.",
@@ -281,9 +295,11 @@ def arm_config(settings: Settings) -> ArmControllerConfig:
             max_linear_speed=settings["max_linear_speed"],
             max_angular_speed=settings["max_angular_speed"],
             max_following_error=settings["max_following_error"],
+            max_tool_error=settings["max_tool_error"],
         ),
         bandwidth=settings["tracking_bandwidth"],
         lookahead=settings["lookahead"],
+        tool_commanded=settings["backend"] in TOOL_BACKENDS,
         close_below=close_below,
         open_above=open_above,
         settle_time=settings["settle_time"],

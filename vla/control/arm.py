@@ -37,8 +37,9 @@ class ArmControllerConfig:
     control_rate: calls of step() per second [Hz]. execution: how chunks are followed. safety:
     limits of the motion. bandwidth: of the tracking [rad/s]; lower is smoother. lookahead: how far
     ahead of now the arm's target is read, beyond what the tracking lags [s], which makes up for the
-    lag of the robot's own controllers. close_below, open_above: a gripper value between the two
-    leaves the gripper as it is. settle_time, settle_distance, settle_angle: the motion has settled
+    lag of the robot's own controllers. tool_commanded: the robot takes tool poses and chooses its
+    joints itself, so that only the tool is compared with the command. close_below, open_above: a
+    gripper value between the two leaves the gripper as it is. settle_time, settle_distance, settle_angle: the motion has settled
     when the targets of the last settle_time seconds stay within the other two.
     """
 
@@ -49,6 +50,7 @@ class ArmControllerConfig:
     )
     bandwidth: float = 25.0
     lookahead: float = 0.04
+    tool_commanded: bool = False
     close_below: float = 0.4
     open_above: float = 0.6
     settle_time: float = 1.5
@@ -207,13 +209,21 @@ class ArmController:
             raise ValueError(f"expected {count} finite joint positions, got {measured}")
         return measured
 
+    def following_error(self, measured: np.ndarray) -> float:
+        """How far the measured arm is from the command, as a share of the limit."""
+        limits = self.config.safety
+        if not self.config.tool_commanded:
+            lag = np.abs(self.safety.motion.positions - measured).max()
+            return float(lag / limits.max_following_error)
+        wanted, _ = self.kinematics.tool_pose(self.safety.motion.positions)
+        here, _ = self.kinematics.tool_pose(measured)
+        return float(np.linalg.norm(wanted - here) / limits.max_tool_error)
+
     def _note_following(self, measured: np.ndarray | None) -> None:
         """Whether the arm follows; where it does not, the command goes back to where it is."""
-        if measured is None:
-            return
-        error = np.abs(self.safety.motion.positions - measured).max()
-        limit = self.config.safety.max_following_error
-        self._gives_way = error > limit * (FOLLOWS_AGAIN if self._gives_way else 1.0)
+        if measured is not None:
+            most = FOLLOWS_AGAIN if self._gives_way else 1.0
+            self._gives_way = self.following_error(measured) > most
 
     def _follow(self, target: ToolTarget, measured: np.ndarray, duration: float) -> bool:
         """Moves on towards a target; returns whether a limit changed the motion."""
@@ -227,12 +237,13 @@ class ArmController:
             self._wanted = self.kinematics.step(self._wanted, position, quaternion, duration)
         except MinkError:
             why.add("inverse_kinematics")
-        # A target that stays near the arm presses no harder than that on whatever is in its way.
-        reach = SHAPED_SHARE * self.config.safety.max_following_error
-        near = np.clip(self._wanted, measured - reach, measured + reach)
-        if (near != self._wanted).any():
-            why.add("step_from_measured")
-            self._wanted = near
+        if not self.config.tool_commanded:
+            # A target near the arm presses no harder than that on whatever is in its way.
+            reach = SHAPED_SHARE * self.config.safety.max_following_error
+            near = np.clip(self._wanted, measured - reach, measured + reach)
+            if (near != self._wanted).any():
+                why.add("step_from_measured")
+                self._wanted = near
         wanted, held_back = self._tracker.step(motion, self._wanted, duration)
         return bool(self.safety.advance(wanted, duration, why | held_back))
 

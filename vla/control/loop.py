@@ -264,15 +264,14 @@ class ControlLoop:
         if command.executing or self.arm.moving:
             self._commands = True
             return command
-        if self._commands and (measured is None or self._stays(command, measured)):
+        if self._commands and (measured is None or self._stays(measured)):
             return command
         self._start_anew()
         return None
 
-    def _stays(self, command: ArmCommand, measured: np.ndarray) -> bool:
+    def _stays(self, measured: np.ndarray) -> bool:
         """False when other hands have moved an arm that we held."""
-        lag = np.abs(command.joint_positions - measured).max()
-        return bool(lag <= self.arm.config.safety.max_following_error)
+        return self.arm.following_error(measured) <= 1.0
 
     def _start_anew(self) -> None:
         """Never moved by us, or moved since by other hands: the next motion starts where it is."""

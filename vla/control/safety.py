@@ -49,7 +49,8 @@ class SafetyLimits:
     workspace_min, workspace_max: corners of the box that the tool stays in [m]. keep_out: boxes
     that it stays out of, x, y, z of the lower and of the upper corner each [m]. max_linear_speed
     [m/s], max_angular_speed [rad/s]: of the tool. max_following_error: between commanded and
-    measured joints [rad].
+    measured joints [rad]. max_tool_error: between commanded and measured tool [m], for robots that
+    take tool poses and choose their joints themselves.
     """
 
     workspace_min: tuple[float, float, float]
@@ -58,6 +59,7 @@ class SafetyLimits:
     max_linear_speed: float = 0.5
     max_angular_speed: float = 1.5
     max_following_error: float = 0.25
+    max_tool_error: float = 0.1
 
     def require_sound(self) -> None:
         """Raises LimitsError when boxes are turned inside out or a limit is not positive."""
@@ -72,7 +74,12 @@ class SafetyLimits:
                 raise LimitsError(
                     f"keep-out box {list(box)} must be x, y, z of its lower and of its upper corner"
                 )
-        for name in ("max_linear_speed", "max_angular_speed", "max_following_error"):
+        for name in (
+            "max_linear_speed",
+            "max_angular_speed",
+            "max_following_error",
+            "max_tool_error",
+        ):
             if not getattr(self, name) > 0:
                 raise LimitsError(f"{name} must be positive, not {getattr(self, name)}")
 

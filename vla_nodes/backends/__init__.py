@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 
 BACKENDS = ("joint_trajectory", "moveit_servo", "cartesian_pose")
+# Those that command the tool and leave the joints to the robot.
+TOOL_BACKENDS = ("moveit_servo", "cartesian_pose")
 GRIPPERS = ("position", "gripper_command", "parallel_gripper_command", "franka")
 MONITORS = ("none", "franka")
 
