@@ -39,8 +39,9 @@ class ArmControllerConfig:
     ahead of now the arm's target is read, beyond what the tracking lags [s], which makes up for the
     lag of the robot's own controllers. tool_commanded: the robot takes tool poses and chooses its
     joints itself, so that only the tool is compared with the command. close_below, open_above: a
-    gripper value between the two leaves the gripper as it is. settle_time, settle_distance, settle_angle: the motion has settled
-    when the targets of the last settle_time seconds stay within the other two.
+    gripper value between the two leaves the gripper as it is. settle_time, settle_distance,
+    settle_angle: the motion has settled when the targets of the last settle_time seconds stay
+    within the other two.
     """
 
     control_rate: float = 50.0
