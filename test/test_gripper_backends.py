@@ -181,7 +181,7 @@ def test_each_change_is_sent_once_and_its_end_awaited(make, gripper):
         # Noise around the middle, and the same again, in the cycles after.
         for noise in (width, 0.035, 0.045, width):
             rig.width = noise
-            rig.spin(5)
+            rig.spin(3)
     assert rig.orders == ORDERS.get(gripper, [OPEN, SHUT, OPEN]) and rig.problems == []
     rig.assert_never_two()
 
@@ -283,14 +283,14 @@ def test_homing_comes_first_and_the_arm_waits_for_it(make):
     ],
 )
 def test_a_failure_is_told_tried_again_and_in_the_end_stops_the_policy(make, gripper, fault, words):
-    rig = make(gripper)
+    rig = make(gripper, **{"franka_gripper.retries": 1, "gripper_command.retries": 1})
     rig.faults(**fault)
     rig.width = SHUT
     rig.wait_problem(words)
-    rig.wait_problem("(3 tries)", stops=True)
+    rig.wait_problem("(2 tries)", stops=True)
     sent = len(rig.orders)
-    rig.spin(15)
-    assert len(rig.orders) == sent in (0, 3)
+    rig.spin(20)
+    assert len(rig.orders) == sent in (0, 2)
     # The policy is stopped, so commands cease; a person repairs it, and resumes.
     rig.width = None
     rig.wait_sound()
@@ -316,19 +316,13 @@ def test_a_failure_that_passes_is_got_over_alone(make, gripper):
 @pytest.mark.parametrize(
     ("gripper", "fault", "settings", "words"),
     [
-        ("franka", {"stuck": True}, {"franka_gripper.timeout": 0.5}, "has not finished closing"),
+        ("franka", {"stuck": True}, {"franka_gripper.timeout": 1.0}, "has not finished closing"),
         ("franka", {"stuck": True}, {"franka_gripper.stuck_time": 0.5}, "fingers do not move"),
         (
             "gripper_command",
             {"stuck": True, "hang": True},
             {"gripper_command.stuck_time": 0.5},
             "fingers do not move",
-        ),
-        (
-            "parallel_gripper_command",
-            {"hang": True, "stuck": True},
-            {"gripper_command.timeout": 0.5},
-            "has not finished closing",
         ),
     ],
 )
@@ -341,8 +335,6 @@ def test_fingers_that_are_stuck_are_told_and_go_on_when_they_are_free(
     rig.width = SHUT
     rig.wait_problem(words)
     rig.faults(**dict.fromkeys(fault, False))
-    # A played hand closes in 0.8 s, longer than the time that one of the cases allows.
-    rig.gripper.state.config.__dict__["timeout"] = 5.0
     rig.wait_told("closed")
     rig.wait_sound()
     rig.assert_never_two()
@@ -355,20 +347,14 @@ def test_fingers_stuck_on_the_way_open_are_a_fault(make):
     rig.wait_problem("opening of the gripper failed: the fingers are stuck")
 
 
-@pytest.mark.parametrize("gripper", ["franka", "gripper_command"])
-def test_a_driver_that_does_not_stop_gets_nothing_else(make, gripper):
-    rig = make(gripper)
-    rig.faults(deaf=True, **({"stuck": True} if gripper == "franka" else {"hang": True}))
+def test_a_driver_that_does_not_stop_gets_nothing_else(make):
+    rig = make("gripper_command", **{"gripper_command.retries": 1})
+    rig.faults(deaf=True, hang=True)
     rig.width = SHUT
     rig.wait_orders(1)
     rig.width = OPEN
-    if gripper == "franka":
-        # Its stop service says that it has stopped, which is all that can be known.
-        rig.wait_orders(2)
-        assert any("does not end closing when told" in words for words in rig.problems)
-        return
     rig.wait_problem("does not end closing when told to stop")
-    rig.spin(100)
+    rig.spin(75)
     assert len(rig.orders) == 1
     rig.assert_never_two()
     rig.faults(deaf=False, hang=False)
@@ -382,6 +368,7 @@ def test_a_hand_that_does_not_heed_the_cancel_is_stopped_by_its_service(make):
     rig.wait_orders(1)
     rig.width = OPEN
     rig.graph.wait(lambda: 0 in rig.running, "the stop")
+    assert any("does not end closing when told" in words for words in rig.problems)
     rig.faults(no_stop=False, stuck=False)
     rig.wait_told("open")
     rig.wait_sound()
