@@ -23,6 +23,9 @@ from vla.models.sequence import Row, action_prompt, end_id, prompt_ids, tidy
 from vla.models.vision_language_action import sample_actions
 
 MAX_ANSWER_TOKENS = 60
+# Bound of the guidance's weight. The paper's 5 holds a chunk so near to the one before that little
+# of what the new observation corrects is left, where the committed steps are half of a chunk.
+MAX_GUIDANCE = 2.0
 
 Images = dict[str, np.ndarray]
 
@@ -227,7 +230,7 @@ class ActionModel(_Half):
         latent: np.ndarray,
         seed: int | None = None,
         before: CommittedActions | None = None,
-        max_guidance: float = 5.0,
+        max_guidance: float = MAX_GUIDANCE,
     ) -> np.ndarray:
         """Actions float32 [H, D], in the contract's units.
 
@@ -236,19 +239,10 @@ class ActionModel(_Half):
         vla.models.real_time_chunking; its committed steps are taken over as they are. Raises
         ValueError on other shapes.
         """
-        scenes, states, latents = [images], np.asarray(state)[None], latent[None]
-        if before is None:
-            return self.action_chunks(scenes, states, latents, seed)[0]
-        if seed is not None:
-            self._generator.manual_seed(seed)
-        noise = self._generator.get_state()
-        free = self.action_chunks(scenes, states, latents)[0]
-        actions = free
-        if max_guidance > 0:
-            self._generator.set_state(noise)
-            inpainting = self._inpainting(before, max_guidance)
-            actions = self.action_chunks(scenes, states, latents, None, inpainting)[0]
-        return join(before, actions, free).astype(np.float32)
+        inpainting = None if before is None else self._inpainting(before, max_guidance)
+        states = np.asarray(state)[None]
+        actions = self.action_chunks([images], states, latent[None], seed, inpainting)[0]
+        return actions if before is None else join(before, actions).astype(np.float32)
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape

@@ -50,7 +50,7 @@ class ArmControllerConfig:
         default_factory=lambda: SafetyLimits((0.25, -0.45, 0.012), (0.75, 0.45, 0.65))
     )
     bandwidth: float = 25.0
-    lookahead: float = 0.04
+    lookahead: float = 0.01
     tool_commanded: bool = False
     close_below: float = 0.4
     open_above: float = 0.6

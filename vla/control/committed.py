@@ -14,13 +14,23 @@ import numpy as np
 from vla.control.chunk import ActionChunk, ChunkTrajectory
 from vla.rotations import difference, from_rotation_vector, multiply
 
+# Steps over which a joined chunk comes back from where the old one ended to its own path.
+FADE_STEPS = 4
+# What makes a place of a chunk's own path a bad one to go on from, in metres: each radian of
+# turn, another state of the gripper, each step from the one that is due.
+TURN_COST, GRIPPER_COST, STEP_COST = 0.1, 0.03, 0.002
+# Steps ahead of the one that is due that a joined chunk may go on from.
+MOST_AHEAD = 2
+
+Pose = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class CommittedActions:
     """The old chunk from a new observation on.
 
     actions [K, 7]: deltas as of a chunk of that observation, for the K steps that the new chunk is
-    held or drawn to. committed: how many of them will have been read before it arrives.
+    held or drawn to. committed: how many of the steps will have been read before it arrives.
     """
 
     actions: np.ndarray
@@ -44,50 +54,69 @@ def committed_actions(
     """
     trajectory = ChunkTrajectory(chunk)
     horizon, step = len(chunk.actions), chunk.time_step
-    covered = min(horizon, math.floor((trajectory.end - stamp) / step + 1e-6))
-    if covered < 1 or stamp < chunk.stamp:
+    left = math.floor((trajectory.end - stamp) / step + 1e-6)
+    if left < 1 or stamp < chunk.stamp:
         return None
     # Past its end the arm waits at the old chunk's last target, and the new one starts from there.
     committed = min(horizon - 1, math.ceil(delay / step - 1e-6))
-    covered = max(committed, min(covered, committed + soft_steps))
+    covered = max(committed, min(left, committed + soft_steps))
     actions = np.zeros((covered, chunk.actions.shape[1]))
     for index in range(covered):
         target = trajectory.target(stamp + (index + 1) * step)
         actions[index, :3] = target.position - position
         actions[index, 3:6] = difference(target.quaternion, quaternion)
-        # Of the step that is under way in the middle of this one.
+        # Of the step that is under way in the middle of this one: a decision is not interpolated.
         actions[index, 6] = trajectory.action(stamp + (index + 0.5) * step)[6]
         position, quaternion = target.position, target.quaternion
     return CommittedActions(actions, committed)
 
 
-def join(
-    before: CommittedActions, actions: np.ndarray, free: np.ndarray, fade_steps: int = 4
-) -> np.ndarray:
-    """A new chunk [H, 7] that begins with the committed steps and comes to where it should be.
+def join(before: CommittedActions, actions: np.ndarray) -> np.ndarray:
+    """A new chunk [H, 7] that begins with the committed steps and goes on with its own.
 
-    actions: the chunk that was drawn to the old one. free: what the model says to the same
-    observation when it is not. Deltas add up, so that a chunk whose first steps are replaced would
-    end elsewhere, by all that the new observation has corrected. What the free chunk's first steps
-    lead to and the committed ones do not is made up for over `fade_steps` steps after them. The
-    gripper's decisions are the old chunk's, then the new one's.
+    The guidance only comes near the committed steps; what the arm does must not depend on how near.
+    After them the chunk goes on from the place of its own path that is nearest to where they end,
+    with the gripper in the same state: where they keep the arm from being where the chunk's plan
+    has it by then, its later steps would come too early, and close the gripper beside the object.
+    What is still missing to that place is made up for over FADE_STEPS steps.
     """
-    count = before.committed
-    joined = np.array(actions, dtype=np.float64)
+    count, own = before.committed, np.asarray(actions, dtype=np.float64)
+    if count == 0:
+        return own
+    reached = _path(before.actions[:count])[-1]
+    path = _path(own)
+    place = _place(path, own[:, 6], reached, before.actions[count - 1, 6], count)
+    joined = np.zeros_like(own)
     joined[:count] = before.actions[:count]
-    left = min(fade_steps, len(actions) - count)
-    if count == 0 or left <= 0:
-        return joined
-    missing = free[:count, :3].sum(axis=0) - before.actions[:count, :3].sum(axis=0)
-    turned = difference(_total_turn(free[:count]), _total_turn(before.actions[:count]))
-    joined[count : count + left, :3] += missing / left
-    joined[count : count + left, 3:6] += turned / left
+    rest = own[place : place + len(own) - count]
+    joined[count : count + len(rest)] = rest
+    joined[count + len(rest) :, 6] = own[-1, 6]
+    fade = min(FADE_STEPS, len(own) - count)
+    missing, turned = path[place][0] - reached[0], difference(path[place][1], reached[1])
+    joined[count : count + fade, :3] += missing / fade
+    joined[count : count + fade, 3:6] += turned / fade
     return joined
 
 
-def _total_turn(actions: np.ndarray) -> np.ndarray:
-    """The orientation [4] x y z w that the rotation vectors of actions [K, 7] lead to."""
-    total = np.array([0.0, 0.0, 0.0, 1.0])
+def _place(path: list[Pose], grippers: np.ndarray, reached: Pose, gripper: float, due: int) -> int:
+    """The step of a chunk's own path that goes on best from a pose and a state of the gripper."""
+    costs = []
+    for step in range(min(due + MOST_AHEAD, len(grippers) - 1) + 1):
+        position, quaternion = path[step]
+        costs.append(
+            np.linalg.norm(position - reached[0])
+            + TURN_COST * np.linalg.norm(difference(quaternion, reached[1]))
+            + GRIPPER_COST * abs(grippers[max(step - 1, 0)] - gripper)
+            + STEP_COST * abs(step - due)
+        )
+    return int(np.argmin(costs))
+
+
+def _path(actions: np.ndarray) -> list[Pose]:
+    """The poses that actions [K, 7] lead through from the origin, K + 1 of them."""
+    poses = [(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))]
     for action in actions:
-        total = multiply(from_rotation_vector(action[3:6]), total)
-    return total
+        position, quaternion = poses[-1]
+        turn = from_rotation_vector(action[3:6])
+        poses.append((position + action[:3], multiply(turn, quaternion)))
+    return poses
