@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--episodes", type=int, default=25, help="for each cell of the table")
     parser.add_argument("--soft-steps", type=int, default=4, help="of real-time chunking")
-    parser.add_argument("--max-guidance", type=float, default=5.0, help="of real-time chunking")
+    parser.add_argument("--max-guidance", type=float, default=2.0, help="of real-time chunking")
     parser.add_argument("--time-limit", type=float, default=25.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("output/execution_modes.jsonl"))

@@ -80,8 +80,8 @@ class ActionExpert(ModelNode):
         ),
         Setting(
             "max_guidance",
-            5.0,
-            "Bound of the weight by which a chunk is drawn to the one before.",
+            2.0,
+            "Bound of the weight by which a chunk is drawn to the one before; the paper has 5.",
             minimum=0.0,
             maximum=100.0,
             live=True,
