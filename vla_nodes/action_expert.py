@@ -62,7 +62,7 @@ class ActionExpert(ModelNode):
         ),
         Setting(
             "execution_lookahead",
-            0.2,
+            0.15,
             "How far ahead of now the controller reads a chunk, the time on the wire included [s]: "
             "3 / tracking_bandwidth + lookahead of the controller, and a little.",
             minimum=0.0,
