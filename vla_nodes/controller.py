@@ -49,6 +49,7 @@ class Controller(ManagedNode):
     """Chunks and robot state in, joint commands and the policy's status out."""
 
     SETTINGS = CONTROLLER_SETTINGS
+    QOS_WARNINGS = False
 
     def __init__(self):
         super().__init__("controller")

@@ -48,6 +48,7 @@ from collections.abc import Callable
 import rclpy
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
@@ -73,6 +74,9 @@ class ManagedNode(LifecycleNode):
 
     SETTINGS: tuple[Setting, ...] = ()
     THREADS = 1
+    # False for a node with a fast timer: the handlers that warn of incompatible QoS, two for each
+    # topic, are looked at on each of its wake-ups, and the other side warns as well.
+    QOS_WARNINGS = True
 
     def __init__(self, name: str, **options):
         super().__init__(name, **options)
@@ -100,6 +104,20 @@ class ManagedNode(LifecycleNode):
     def is_active(self) -> bool:
         """True from the start of `activate` to the start of `deactivate`."""
         return self.state == ACTIVE
+
+    def create_publisher(self, *arguments, **options):
+        """As rclpy's, with or without the handlers of QOS_WARNINGS."""
+        if not self.QOS_WARNINGS:
+            quiet = PublisherEventCallbacks(use_default_callbacks=False)
+            options.setdefault("event_callbacks", quiet)
+        return super().create_publisher(*arguments, **options)
+
+    def create_subscription(self, *arguments, **options):
+        """As rclpy's, with or without the handlers of QOS_WARNINGS."""
+        if not self.QOS_WARNINGS:
+            quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+            options.setdefault("event_callbacks", quiet)
+        return super().create_subscription(*arguments, **options)
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         """A timer of the steady clock, which runs on when simulated time stands still."""
