@@ -37,6 +37,7 @@ from vla_nodes.liveliness import watch_writers
 from vla_nodes.node import ManagedNode, run
 from vla_nodes.pacing import PeriodMeter
 from vla_nodes.planning_scene import WAYPOINTS, PlanningSceneCheck
+from vla_nodes.polled import PolledSubscription
 from vla_nodes.robot_side import RobotSide
 
 # Longest time that deactivation waits for the arm to come to rest [s].
@@ -86,12 +87,12 @@ class Controller(ManagedNode):
         self.diagnostics.values["contract"] = self._contract.contract_id
 
     def _subscribe(self) -> None:
-        self.create_subscription(
-            JointState, self._contract.joint_states_topic, self._on_joint_state, qos.SENSOR
+        self._joint_states = PolledSubscription(
+            self, JointState, self._contract.joint_states_topic, qos.SENSOR
         )
         # Only that it comes is of interest here, so its images are not even unpacked.
-        self.create_subscription(
-            Observation, "vla/observation", self._on_observation, qos.LATEST, raw=True
+        self._observations = PolledSubscription(
+            self, Observation, "vla/observation", qos.LATEST, raw=True
         )
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
         self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
@@ -172,14 +173,19 @@ class Controller(ManagedNode):
         else:
             self._loop.arm.safety.reset_emergency_stop()
 
-    def _on_joint_state(self, message: JointState) -> None:
-        try:
-            self._loop.take_joint_state(message.name, message.position, time.monotonic())
-        except ValueError as error:
-            self.diagnostics.report("joint_states", str(error))
-
-    def _on_observation(self, message: bytes) -> None:
-        self._loop.watchdog.heard(OBSERVATIONS, time.monotonic())
+    def _take_inputs(self) -> None:
+        """Takes the joint states and observations that came since the last cycle."""
+        # Some robots send arm and gripper apart on one topic; more than a few have no time to come.
+        for _ in range(qos.SENSOR.depth):
+            message = self._joint_states.take()
+            if message is None:
+                break
+            try:
+                self._loop.take_joint_state(message.name, message.position, time.monotonic())
+            except ValueError as error:
+                self.diagnostics.report("joint_states", str(error))
+        if self._observations.take() is not None:
+            self._loop.watchdog.heard(OBSERVATIONS, time.monotonic())
 
     def _on_latent(self, message: LatentAction) -> None:
         instruction = self._session.instruction
@@ -253,6 +259,7 @@ class Controller(ManagedNode):
 
     def _cycle(self) -> None:
         session, loop, counts = self._session, self._loop, self._counts
+        self._take_inputs()
         now = time.monotonic()
         self._periods.note(now)
         if self._scene is not None:

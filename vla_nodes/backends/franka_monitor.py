@@ -12,11 +12,11 @@ import time
 
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
-from rclpy.callback_groups import CallbackGroup
 from rclpy.serialization import deserialize_message
 
 from vla_nodes import qos
 from vla_nodes.backends.base import BackendContext, Monitor, Problem, import_interfaces
+from vla_nodes.polled import PolledSubscription
 from vla_nodes.settings import Setting
 
 SETTINGS = (
@@ -72,21 +72,6 @@ PROBLEMS = {
 }
 
 
-class _Unattended(CallbackGroup):
-    """What is in it is never executed: its messages wait until somebody takes them."""
-
-    def can_execute(self, entity) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity) -> None:
-        """Nothing was begun."""
-
-
 class FrankaMonitor(Monitor):
     """Follows robot_mode and starts error recovery."""
 
@@ -98,13 +83,8 @@ class FrankaMonitor(Monitor):
         self._topic = settings["franka.state_topic"]
         self._timeout = settings["franka.state_timeout"]
         self._type = messages.FrankaRobotState
-        self._states = context.node.create_subscription(
-            self._type,
-            self._topic,
-            lambda message: None,
-            qos.NEWEST_SENSOR,
-            callback_group=_Unattended(),
-            raw=True,
+        self._states = PolledSubscription(
+            context.node, self._type, self._topic, qos.NEWEST_SENSOR, raw=True
         )
         self._stamp = b""
         self._mode: int | None = None
@@ -117,11 +97,10 @@ class FrankaMonitor(Monitor):
 
     def _look(self, now: float) -> None:
         """Takes the newest state, if one came."""
-        with self._states.handle:
-            taken = self._states.handle.take_message(self._type, True)
-        if taken is None:
+        packed = self._states.take()
+        if packed is None:
             return
-        packed, self._came_at = taken[0], now
+        self._came_at = now
         # A driver that lost its robot may repeat the last state for ever.
         if packed[STAMP] != self._stamp:
             self._stamp, self._changed_at = packed[STAMP], now

@@ -1,0 +1,43 @@
+"""Subscriptions that are looked at when it suits, instead of waking the node for each message.
+
+At each wake-up rclpy's executor looks at everything on a node, which in Python costs more than most
+messages do. What is needed once in a cycle, or in several, is better taken there.
+"""
+
+from __future__ import annotations
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+
+class _Unattended(CallbackGroup):
+    """What is in it is never executed: its messages wait until somebody takes them."""
+
+    def can_execute(self, entity) -> bool:
+        """Never."""
+        return False
+
+    def beginning_execution(self, entity) -> bool:
+        """Never."""
+        return False
+
+    def ending_execution(self, entity) -> None:
+        """Nothing was begun."""
+
+
+class PolledSubscription:
+    """A subscription without a callback, which is destroyed with the node's others."""
+
+    def __init__(self, node: Node, kind: type, topic: str, profile: QoSProfile, raw: bool = False):
+        """raw: messages are taken as bytes, not unpacked."""
+        self._kind, self._raw = kind, raw
+        self._subscription = node.create_subscription(
+            kind, topic, lambda _: None, profile, callback_group=_Unattended(), raw=raw
+        )
+
+    def take(self):
+        """The oldest message that waits; None when none does."""
+        with self._subscription.handle:
+            taken = self._subscription.handle.take_message(self._kind, self._raw)
+        return None if taken is None else taken[0]
