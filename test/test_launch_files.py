@@ -156,7 +156,7 @@ def test_a_robot_is_its_contract_its_parameters_and_its_drivers(processes, robot
 
 @pytest.mark.parametrize("robot", ["fr3", "ur5e"])
 def test_missing_drivers_are_named(processes, robot):
-    package = {"fr3": "franka_fr3_moveit_config", "ur5e": "ur_robot_driver"}[robot]
+    package = {"fr3": "franka_bringup", "ur5e": "ur_robot_driver"}[robot]
     with pytest.raises(LaunchError, match=package):
         processes(robot)
 

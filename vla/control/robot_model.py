@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -14,6 +16,7 @@ from vla.control.limits import JointLimits, stricter
 from vla.sim import panda
 
 MOVABLE = ("revolute", "continuous", "prismatic")
+LIMITED = ("lower", "upper", "velocity", "acceleration")
 
 
 class RobotModelError(ValueError):
@@ -70,9 +73,9 @@ def model_from_urdf(
 ) -> RobotModel:
     """The arm between two frames of a URDF; meshes and everything beside the way are not looked at.
 
-    joint_names: the arm's joints, as in the contract. Other movable joints on the way stand at
-    zero. posture [n]: by default the middle of each joint's range. Raises RobotModelError when the
-    text is no URDF, or a frame or joint is missing or not on the way between the two.
+    joint_names: the arm's joints, as in the contract: all that move between the two frames, in
+    order. posture [n]: by default the middle of each joint's range. Raises RobotModelError when the
+    text is no URDF, a frame is missing, or other joints lie between the two.
     """
     joints = _read_joints(urdf)
     by_child = {joint.child: joint for joint in joints}
@@ -88,31 +91,35 @@ def model_from_urdf(
     while shared < min(len(down), len(up)) and down[shared].name == up[shared].name:
         shared += 1
     down, up = down[shared:], up[shared:]
-    moving = [joint.name for joint in up if joint.kind in MOVABLE]
+    moving = [joint.name for joint in up if joint.kind != "fixed"]
     if moving:
         raise RobotModelError(
             f"base_frame '{base_frame}' moves with joint {', '.join(moving)}: choose a frame that "
             "is fixed to the arm's foot"
         )
-    on_way = [joint.name for joint in down if joint.kind in MOVABLE and joint.name in joint_names]
-    if on_way != list(joint_names):
-        known = ", ".join(joint.name for joint in joints if joint.kind in MOVABLE)
+    arm = [joint for joint in down if joint.kind != "fixed"]
+    on_way = [joint.name for joint in arm]
+    if on_way != list(joint_names) or not arm:
+        known = ", ".join(joint.name for joint in joints if joint.kind != "fixed")
         raise RobotModelError(
             f"the joints from '{base_frame}' to '{tool_frame}' are {', '.join(on_way) or 'none'}, "
             f"the contract has {', '.join(joint_names)}; movable joints of the URDF: {known}"
         )
-    arm = [joint for joint in down if joint.name in on_way]
+    for joint in arm:
+        if joint.kind not in MOVABLE:
+            raise RobotModelError(
+                f"joint {joint.name} of the URDF is {joint.kind}: only {', '.join(MOVABLE)} ones "
+                "can be driven"
+            )
     limits = JointLimits(
         tuple(joint_names),
-        *(np.array([getattr(joint, kind) for joint in arm]) for kind in ("lower", "upper")),
-        *(np.array([getattr(joint, kind) for joint in arm]) for kind in ("velocity",)),
-        np.full(len(arm), np.nan),
-        np.full(len(arm), np.nan),
+        *(np.array([getattr(joint, kind) for joint in arm]) for kind in LIMITED),
+        jerk=np.full(len(arm), np.nan),
     )
     if posture is None:
         middle = (limits.lower + limits.upper) / 2
         posture = np.where(np.isfinite(middle), middle, 0.0)
-    xml = _mjcf(up, down, set(joint_names), limits)
+    xml = _mjcf(up, down, limits)
     return RobotModel(xml, tuple(joint_names), "tool", limits, np.asarray(posture, dtype=float))
 
 
@@ -128,11 +135,15 @@ class _Joint:
     lower: float
     upper: float
     velocity: float
+    acceleration: float
 
 
-def _numbers(element, name: str, default: str) -> np.ndarray:
+def _vector(element, name: str, default: str) -> np.ndarray:
     text = default if element is None else element.get(name, default)
-    return np.array([float(part) for part in text.split()])
+    values = np.array([float(part) for part in text.split()])
+    if values.shape != (3,) or not np.isfinite(values).all():
+        raise ValueError(f"{name} '{text}' is not three finite numbers")
+    return values
 
 
 def _read_joints(urdf: str) -> list[_Joint]:
@@ -140,23 +151,33 @@ def _read_joints(urdf: str) -> list[_Joint]:
         root = ElementTree.fromstring(urdf)
         if root.tag != "robot":
             raise RobotModelError(f"the robot description is <{root.tag}>, not a URDF's <robot>")
-        return [_read_joint(element) for element in root.findall("joint")]
+        joints = [_read_joint(element) for element in root.findall("joint")]
     except ElementTree.ParseError as error:
         raise RobotModelError(f"the robot description is not valid XML: {error}") from error
+    for what, names in (
+        ("joints named", [joint.name for joint in joints]),
+        ("joints that hold link", [joint.child for joint in joints]),
+    ):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise RobotModelError(f"the URDF has several {what} '{twice[0]}'")
+    return joints
 
 
 def _read_joint(element) -> _Joint:
     """One joint. Position limits are the stricter of the hard and the safety controller's ones."""
     name, kind = element.get("name", "?"), element.get("type", "?")
-    parent, child = element.find("parent"), element.find("child")
-    if parent is None or child is None:
+    parent, child = (
+        link.get("link") if (link := element.find(which)) is not None else None
+        for which in ("parent", "child")
+    )
+    if not parent or not child:
         raise RobotModelError(f"joint {name} of the URDF lacks its parent or child")
     origin, axis, limit = element.find("origin"), element.find("axis"), element.find("limit")
     soft = element.find("safety_controller")
     try:
         bounds = {
-            key: float("nan") if limit is None else float(limit.get(key, "nan"))
-            for key in ("lower", "upper", "velocity")
+            key: float("nan") if limit is None else float(limit.get(key, "nan")) for key in LIMITED
         }
         if kind == "continuous":
             # A joint that goes round and round is kept to two turns, for the sake of its cables.
@@ -166,14 +187,17 @@ def _read_joint(element) -> _Joint:
             if low is not None and high is not None and float(low) < float(high):
                 bounds["lower"] = max(bounds["lower"], float(low))
                 bounds["upper"] = min(bounds["upper"], float(high))
+        direction = _vector(axis, "xyz", "1 0 0")
+        if kind in MOVABLE and np.linalg.norm(direction) < 1e-6:
+            raise ValueError("its axis has no direction")
         return _Joint(
             name,
             kind,
-            parent.get("link"),
-            child.get("link"),
-            _numbers(origin, "xyz", "0 0 0"),
-            Rotation.from_euler("xyz", _numbers(origin, "rpy", "0 0 0")),
-            _numbers(axis, "xyz", "1 0 0"),
+            parent,
+            child,
+            _vector(origin, "xyz", "0 0 0"),
+            Rotation.from_euler("xyz", _vector(origin, "rpy", "0 0 0")),
+            direction,
             **bounds,
         )
     except ValueError as error:
@@ -192,14 +216,14 @@ def _way(by_child: dict[str, _Joint], frame: str) -> list[_Joint]:
     return way[::-1]
 
 
-def _mjcf(up: list[_Joint], down: list[_Joint], moved: set[str], limits: JointLimits) -> str:
+def _mjcf(up: list[_Joint], down: list[_Joint], limits: JointLimits) -> str:
     """Nested bodies along the way: first back from the base to where the ways part, then out."""
     steps = []
     for joint in reversed(up):
         back = joint.rotation.inv()
         steps.append((back.apply(-joint.position), back, None))
     for joint in down:
-        steps.append((joint.position, joint.rotation, joint if joint.name in moved else None))
+        steps.append((joint.position, joint.rotation, None if joint.kind == "fixed" else joint))
     body = '<site name="tool" size="0.005"/>'
     for number, (position, rotation, joint) in reversed(list(enumerate(steps))):
         x, y, z, w = rotation.as_quat()
@@ -210,7 +234,7 @@ def _mjcf(up: list[_Joint], down: list[_Joint], moved: set[str], limits: JointLi
             bounds = f'range="{low} {high}"' if np.isfinite([low, high]).all() else ""
             kind = "slide" if joint.kind == "prismatic" else "hinge"
             axis = " ".join(f"{value:.17g}" for value in joint.axis)
-            hinge = f'<joint name="{joint.name}" type="{kind}" axis="{axis}" {bounds}/>'
+            hinge = f'<joint name={quoteattr(joint.name)} type="{kind}" axis="{axis}" {bounds}/>'
         place = " ".join(f"{value:.17g}" for value in position)
         body = (
             f'<body name="frame{number}" pos="{place}" quat="{w:.17g} {x:.17g} {y:.17g} {z:.17g}">'
