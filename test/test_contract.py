@@ -171,3 +171,51 @@ def test_actions_that_cannot_be_executed_are_refused():
     contract = contract_from_dict(values | {"representation": "delta_euler"})
     with pytest.raises(ContractError, match="'delta_euler' cannot be executed"):
         ArmController(ArmControllerConfig(), contract)
+
+
+def limited(**limits):
+    values = load_contract(contract_path("sim_panda")).to_dict()
+    return contract_from_dict(values | {"joint_limits": limits}, source="lab.yaml")
+
+
+def test_joint_limits_are_for_all_or_for_each():
+    limits = limited(velocity=1, acceleration=[1, 2, 3, 4, 5, 6, 7.5], upper=None).joint_limits
+    assert limits.names == load_contract(contract_path("sim_panda")).joint_names
+    np.testing.assert_array_equal(limits.velocity, np.ones(7))
+    np.testing.assert_array_equal(limits.acceleration, [1, 2, 3, 4, 5, 6, 7.5])
+    for kind in ("lower", "upper", "jerk"):
+        assert np.isnan(getattr(limits, kind)).all(), "what is not said is left to the robot"
+
+
+def test_an_arm_is_slowed_down_without_training_anew():
+    plain = contract_from_dict(load_contract(contract_path("sim_panda")).to_dict())
+    slow = limited(velocity=0.2, jerk=50)
+    assert slow.joint_limits is not None and plain.joint_limits is None
+    assert slow.contract_id == plain.contract_id and slow == plain
+    slow.require_same(plain)
+    assert "joint_limits" not in slow.to_dict()
+    for name in ("sim_panda", "fr3", "ur5e"):
+        shipped = load_contract(contract_path(name))
+        assert shipped.joint_limits is not None
+        assert contract_from_dict(shipped.to_dict()).contract_id == shipped.contract_id
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"velocity": 0}, "velocity must be positive, got 0"),
+        ({"jerk": [1, 1, 1, -1, 1, 1, 1]}, "jerk must be positive"),
+        ({"velocity": [1, 2]}, "velocity has 2 values for 7 joints; give one number for all"),
+        ({"velocity": "fast"}, "velocity must be numbers, got 'fast'"),
+        ({"acceleration": True}, "acceleration must be numbers, got True"),
+        ({"velocity": [[1]] * 7}, "velocity"),
+        ({"speed": 1}, "unknown entries: speed; known: lower, upper, velocity"),
+        ({"lower": 1, "upper": -1}, r"panda_joint1: lower 1 is not below upper -1"),
+    ],
+)
+def test_impossible_joint_limits_are_refused(limits, says):
+    with pytest.raises(ContractError, match=rf"lab\.yaml: joint_limits: .*{says}"):
+        limited(**limits)
+    values = load_contract(contract_path("sim_panda")).to_dict()
+    with pytest.raises(ContractError, match=r"joint_limits must be a mapping of lower, upper"):
+        contract_from_dict(values | {"joint_limits": [1.0]})

@@ -177,6 +177,8 @@ def _joint_limits(values: Any, names: tuple[str, ...], source: str) -> JointLimi
         value = values.get(kind, float("nan"))
         entries = value if isinstance(value, list) else [value] * len(names)
         try:
+            if any(isinstance(entry, bool) for entry in entries):
+                raise TypeError
             limits[kind] = np.array(entries, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ContractError(f"{source}: {kind} must be numbers, got {value!r}") from error
@@ -187,6 +189,9 @@ def _joint_limits(values: Any, names: tuple[str, ...], source: str) -> JointLimi
             )
         if kind not in ("lower", "upper") and (limits[kind] <= 0).any():
             raise ContractError(f"{source}: {kind} must be positive, got {value!r}")
+    for name, low, high in zip(names, limits["lower"], limits["upper"], strict=True):
+        if low >= high:
+            raise ContractError(f"{source}: {name}: lower {low:g} is not below upper {high:g}")
     return JointLimits(names, **limits)
 
 
