@@ -6,10 +6,15 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from launcher_prefix import install_vla_ros, make_prefix, parameters_of
 
+from vla.contract import load_contract
+from vla.control.kinematics import DifferentialIK
+from vla.control.robot_model import arm_limits, model_from_urdf
+from vla.sim import panda
 from vla_nodes.controller_settings import CONTROLLER_SETTINGS
 from vla_nodes.launcher.arguments import declared_arguments
 from vla_nodes.launcher.document import LaunchError
@@ -37,9 +42,14 @@ def processes(tmp_path, environment):
 
     def expand_file(name: str, **arguments: str) -> dict[str, ProcessDescription]:
         expansion = expand(ROOT / "launch" / f"{name}.launch.xml", arguments, environment, scratch)
-        return {process.label.rpartition("-")[0]: process for process in expansion.processes}
+        return {node_name(process): process for process in expansion.processes}
 
     return expand_file
+
+
+def node_name(process: ProcessDescription) -> str:
+    (name,) = {word[8:] for word in process.command if word.startswith("__node:=")}
+    return name
 
 
 def test_each_file_starts_its_nodes(processes):
@@ -147,11 +157,73 @@ def test_a_robot_is_its_contract_its_parameters_and_its_drivers(processes, robot
     assert parameters["contract"].endswith(f"config/contracts/{robot}.yaml")
     assert parameters["execution"] == "real_time"
     files = [b for a, b in pairwise(started["controller"].command) if a == "--params-file"]
-    own = [path for path in files if path.endswith(f"config/robots/{robot}.yaml")]
-    values = yaml.safe_load(Path(own[0]).read_text())["/**/controller"]["ros__parameters"]
+    assert any(path.endswith(f"config/robots/{robot}.yaml") for path in files)
     known = {setting.name: setting for setting in CONTROLLER_SETTINGS}
-    for name, value in flat(values).items():
+    for name, value in flat(robot_parameters(robot)).items():
         assert _allowed(known[name], value), name
+
+
+@pytest.mark.parametrize("robot", ["fr3", "ur5e"])
+def test_cameras_and_arm_are_where_contract_and_parameters_look_for_them(
+    processes, tmp_path, robot
+):
+    prefix = tmp_path / "prefix"
+    (prefix / "share/ament_index/resource_index/packages/realsense2_camera").touch()
+    (prefix / "lib/realsense2_camera").mkdir()
+    node = prefix / "lib/realsense2_camera/realsense2_camera_node"
+    node.symlink_to(prefix / "lib/demo_package/show")
+    started = processes(
+        robot, drivers="false", checkpoint="c", front_serial="_1", wrist_serial="_2"
+    )
+    contract = load_contract(ROOT / "config" / "contracts" / f"{robot}.yaml")
+    for camera in contract.cameras:
+        command = started[camera.name].command
+        namespace = next(word for word in command if word.startswith("__ns:="))
+        # The driver's topics lie below its node's name.
+        assert f"{namespace[6:]}/{camera.name}/color/image_raw" == f"/{camera.topic}"
+        parameters = parameters_of(command)
+        assert parameters["camera_name"] == camera.name
+        assert parameters["serial_no"] == {"front": "_1", "wrist": "_2"}[camera.name]
+        width, height, rate = map(int, parameters["rgb_camera.color_profile"].split("x"))
+        assert width >= camera.width and height >= camera.height and rate >= contract.rate
+    values = robot_parameters(robot)
+    text = (ROOT / "launch" / f"{robot}.launch.xml").read_text()
+    if robot == "fr3":
+        (spawned,) = re.findall(r'args="(\w+) --controller-manager', text)
+        assert spawned == values["joint_trajectory"]["controller"]
+        # Room for both fingers of the hand, each of which goes half of the way.
+        assert len(contract.finger_joint_names) == 2 and contract.gripper_open_width == 0.08
+    else:
+        fingers = values["gripper_command"]
+        assert fingers["joint"] in contract.finger_joint_names
+        assert 2 * fingers["open_position"] == contract.gripper_open_width
+
+
+@pytest.mark.parametrize("robot", ["fr3", "ur5e"])
+def test_a_workspace_box_is_in_reach_of_the_tool(robot):
+    contract = load_contract(ROOT / "config" / "contracts" / f"{robot}.yaml")
+    urdf = (ROOT / "config" / "robots" / f"{robot}.urdf").read_text()
+    frames = contract.base_frame, contract.tool_frame
+    model = model_from_urdf(urdf, contract.joint_names, *frames)
+    limits = arm_limits(contract, model)
+    solver = DifferentialIK(model.model_xml, model.tool_site, limits.velocity, model.posture)
+    values = robot_parameters(robot)
+    low, high = np.array(values["workspace_min"]), np.array(values["workspace_max"])
+    assert (low < high).all() and low[2] > 0
+    # To the corners of the box's middle half, one after the other, fingers down.
+    down = np.array([1.0, 0.0, 0.0, 0.0])
+    joints = {"fr3": panda.HOME, "ur5e": np.array([0.3, -1.4, 1.6, -1.77, -1.57, 0.3])}[robot]
+    for corner in np.ndindex(2, 2, 2):
+        place = low + (high - low) * (0.25 + 0.5 * np.array(corner))
+        for _ in range(150):
+            joints = np.clip(solver.step(joints, place, down, 0.1), limits.lower, limits.upper)
+        assert np.linalg.norm(solver.tool_pose(joints)[0] - place) < 0.01, place
+
+
+def robot_parameters(robot):
+    """What config/robots/ROBOT.yaml says of the controller."""
+    text = (ROOT / "config" / "robots" / f"{robot}.yaml").read_text()
+    return yaml.safe_load(text)["/**/controller"]["ros__parameters"]
 
 
 @pytest.mark.parametrize("robot", ["fr3", "ur5e"])
