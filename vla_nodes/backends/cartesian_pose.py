@@ -3,7 +3,10 @@
 Such a controller goes to the newest pose whatever its age and holds it for ever; it gives no answer
 and knows no time-out. A controller process that dies in mid-motion therefore leaves a target at
 most one cycle ahead of the arm, which the impedance turns into a soft stop. The arm is watched by
-its own joint states, as with every backend: where it does not follow, the command gives way.
+its own joint states, as with every backend: where it does not follow, the command gives way. What
+the robot's controller takes for the tool's pose can be watched, too. It ignores the frame of a
+target, so that another frame of base or tool would show only by where the arm goes: with the pose
+at hand, a first target that is elsewhere is not sent.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 
 from vla.control.command import ArmCommand
+from vla.rotations import difference
 from vla_nodes import qos
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.conversions import arrays_to_pose
@@ -23,30 +27,82 @@ SETTINGS = (
     Setting(
         "cartesian_pose.topic",
         "target_pose",
-        "Topic of the tool's target pose, geometry_msgs/PoseStamped, in the contract's base frame.",
+        "Topic of the tool's target pose, geometry_msgs/PoseStamped.",
+    ),
+    Setting(
+        "cartesian_pose.frame",
+        "",
+        "Frame that the targets name, empty for the contract's base frame; many controllers do not "
+        "look at it, and take targets in the root frame of their URDF.",
+    ),
+    Setting(
+        "cartesian_pose.current_pose_topic",
+        "",
+        "Topic of the tool's pose as the robot's controller knows it, geometry_msgs/PoseStamped, "
+        "such as current_pose; empty not to watch it.",
+    ),
+    Setting(
+        "cartesian_pose.max_error",
+        0.05,
+        "Largest distance of that pose from the target before the arm holds [m].",
+        minimum=0.001,
+        maximum=1.0,
+    ),
+    Setting(
+        "cartesian_pose.max_angle_error",
+        0.3,
+        "Largest angle between that pose and the target before the arm holds [rad].",
+        minimum=0.01,
+        maximum=3.2,
     ),
 )
 
+# The graph, and the watched pose, are looked at this often [s].
 LOOK_PERIOD = 0.1
+COMPARE_PERIOD = 0.02
+# The watched pose is missing after this [s].
+POSE_TIMEOUT = 0.3
+# An error below this share of its limit ends the hold that it led to.
+FOLLOWS_AGAIN = 0.5
+# A first target that was not sent is tried again after this [s].
+TRY_AGAIN = 1.0
 
 
 class CartesianPoseBackend(Backend):
-    """Publishes target poses."""
+    """Publishes target poses, and compares them with the controller's own pose where it is told."""
 
     def __init__(self, context: BackendContext):
-        self._node, self._frame = context.node, context.contract.base_frame
-        self._topic = context.settings["cartesian_pose.topic"]
-        self._output = context.node.create_publisher(PoseStamped, self._topic, qos.COMMAND)
+        node, settings = context.node, context.settings
+        self._node = node
+        self._frame = settings["cartesian_pose.frame"] or context.contract.base_frame
+        self._output = node.create_publisher(
+            PoseStamped, settings["cartesian_pose.topic"], qos.COMMAND
+        )
+        self._topic = self._output.topic_name
+        self._pose_topic = settings["cartesian_pose.current_pose_topic"]
+        self._limits = np.array(
+            [settings["cartesian_pose.max_error"], settings["cartesian_pose.max_angle_error"]]
+        )
+        if self._pose_topic:
+            node.create_subscription(
+                PoseStamped, self._pose_topic, self._on_pose, qos.NEWEST_SENSOR
+            )
         self._looked_at = -np.inf
         self._seen: Problem | None = None
+        self._pose: PoseStamped | None = None
+        self._heard_at = -np.inf
+        self._target: tuple[np.ndarray, np.ndarray] | None = None
+        self._away: Problem | None = None
+        self._compared_at = -np.inf
+        self._refused: tuple[Problem, float] | None = None
 
     def problem(self) -> Problem | None:
-        """Whether a controller listens, and to us alone."""
+        """Whether a controller listens, to us alone, and has the tool where we sent it."""
         now = time.monotonic()
         if now - self._looked_at > LOOK_PERIOD:
             self._looked_at = now
             self._seen = self._look()
-        return self._seen
+        return self._seen or (self._compare(now) if self._pose_topic else None)
 
     def _look(self) -> Problem | None:
         if self._output.get_subscription_count() == 0:
@@ -61,15 +117,57 @@ class CartesianPoseBackend(Backend):
             )
         return None
 
+    def _compare(self, now: float) -> Problem | None:
+        """How far the controller's pose is from the target, as far as there are both."""
+        if now - self._heard_at > POSE_TIMEOUT:
+            return Problem(
+                f"no pose on {self._pose_topic} for {POSE_TIMEOUT:g} s: is the controller's pose "
+                "broadcaster active?"
+            )
+        if self._target is not None:
+            if now - self._compared_at > COMPARE_PERIOD:
+                self._compared_at = now
+                self._away = self._away_from(self._target)
+            return self._away
+        if self._refused is not None and now - self._refused[1] < TRY_AGAIN:
+            return self._refused[0]
+        return None
+
+    def _away_from(self, target: tuple[np.ndarray, np.ndarray]) -> Problem | None:
+        """A problem while the controller's pose is not where it was sent."""
+        place, turn = self._pose.pose.position, self._pose.pose.orientation
+        offset = target[0] - np.array([place.x, place.y, place.z])
+        angle = difference(target[1], np.array([turn.x, turn.y, turn.z, turn.w]))
+        error = np.sqrt([offset @ offset, angle @ angle])
+        self._node.diagnostics.values["tool_error_mm"] = f"{1e3 * error[0]:.1f}"
+        if (error / self._limits).max() <= (FOLLOWS_AGAIN if self._away else 1.0):
+            return None
+        return Problem(
+            f"the tool on {self._pose_topic} is {1e3 * error[0]:.0f} mm, {error[1]:.2f} rad from "
+            "the target: is the controller active, is the arm free, and are its root and tool "
+            "frames the contract's?"
+        )
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._pose, self._heard_at = message, time.monotonic()
+
     def send(self, command: ArmCommand) -> None:
-        """Sends one cycle's pose."""
-        message = PoseStamped(pose=arrays_to_pose(command.tool_position, command.tool_quaternion))
+        """Sends one cycle's pose; a first one that is not where the tool is, is not sent."""
+        target = command.tool_position, command.tool_quaternion
+        if self._target is None and self._pose is not None:
+            self._away = None
+            if problem := self._away_from(target):
+                self._refused = problem, time.monotonic()
+                return
+        self._refused, self._target = None, target
+        message = PoseStamped(pose=arrays_to_pose(*target))
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = self._frame
         self._output.publish(message)
 
     def release(self) -> None:
-        """Nothing to do: the controller holds the last pose."""
+        """Nothing more is sent: the controller holds the last pose."""
+        self._target = None
 
 
 BACKEND = CartesianPoseBackend

@@ -3,7 +3,9 @@
 Servo takes commands of one type at a time and starts with none, so the type is set through its
 service before the first command, and again whenever Servo comes back. A command is stale after
 0.1 s by its stamp, which makes every command carry the present time; Servo then stops by itself
-when the controller dies.
+when the controller dies. It finds its status anew with each command and repeats the last one in
+between, so that a halt is believed only while commands of ours go in: a policy that was stopped by
+a halt could otherwise never be resumed.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from vla.rotations import difference
 from vla_nodes import qos
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.conversions import arrays_to_pose
+from vla_nodes.diagnostics import WARN
 from vla_nodes.settings import Setting
 
 SETTINGS = (
@@ -30,9 +33,21 @@ SETTINGS = (
         choices=("pose", "twist"),
     ),
     Setting(
+        "moveit_servo.frame",
+        "",
+        "Frame of the commands, which must be that of Servo's planning group; empty for the "
+        "contract's base frame.",
+    ),
+    Setting(
+        "moveit_servo.unpause",
+        False,
+        "Un-pause Servo once, when the controller is configured; a pause after that is a person's.",
+    ),
+    Setting(
         "moveit_servo.pose_gain",
         2.0,
-        "How strongly a twist draws the tool back to its path [1/s]; 0 lets it drift.",
+        "How strongly a twist draws the tool back to its path [1/s], by at most 0.1 m and 0.1 rad "
+        "of distance; 0 lets it drift.",
         minimum=0.0,
         maximum=20.0,
     ),
@@ -58,13 +73,23 @@ SETTINGS = (
 STATUS_TIMEOUT = 0.3
 # A question to Servo that got no answer is asked again after this [s].
 ASK_PERIOD = 1.0
+# Servo's incoming_command_timeout: without a command for this long it repeats an old status [s].
+COMMAND_TIMEOUT = 0.1
+# A pose older than this draws no twist back: the tool has moved on since [s].
+POSE_TIMEOUT = 0.2
+# Largest error that a twist draws back from [m] and [rad].
+LARGEST_ERROR = 0.1
+# A warning that lasts is told again after this [s].
+WARNING_PERIOD = 1.0
 
 # moveit_msgs/ServoStatus: what a status means, and whether a person has to judge it.
 STATUSES = {
-    -1: ("Servo reports an invalid state: see its log", False),
+    -1: ("Servo takes a command for invalid: see its log, and whether moveit_servo.frame is the "
+         "frame of its planning group", False),
     2: ("Servo halted near a singularity: move the arm away from it, for example by vla/move_to "
-        "'home'", True),
-    5: ("Servo halted before a collision: clear the way, or move the arm away from it", True),
+        "'home', then resume", True),
+    5: ("Servo halted before a collision: clear the way, or move the arm away from it, then resume",
+        True),
 }  # fmt: skip
 WARNINGS = {
     1: "slowed down near a singularity",
@@ -82,12 +107,15 @@ class MoveItServoBackend(Backend):
             "moveit_msgs", ("msg", "srv"), "ros-jazzy-moveit-servo"
         )
         node, settings = context.node, context.settings
-        self._node, self._frame = node, context.contract.base_frame
+        self._node = node
+        self._frame = settings["moveit_servo.frame"] or context.contract.base_frame
         self._name = settings["moveit_servo.node"]
         self._twist = settings["moveit_servo.command"] == "twist"
         self._gain = settings["moveit_servo.pose_gain"]
         linear, angular = (settings[f"moveit_servo.{kind}_scale"] for kind in ("linear", "angular"))
         self._scale = np.array([linear] * 3 + [angular] * 3)
+        # The correction comes after the safety stage, so the tool's limits are kept here, too.
+        self._limits = settings["max_linear_speed"], settings["max_angular_speed"]
         self._request = services.ServoCommandType.Request(
             command_type=services.ServoCommandType.Request.TWIST
             if self._twist
@@ -104,15 +132,20 @@ class MoveItServoBackend(Backend):
         node.create_subscription(
             messages.ServoStatus, f"{self._name}/status", self._on_status, qos.SENSOR
         )
-        node.create_subscription(
-            PoseStamped, context.contract.end_effector_pose_topic, self._on_pose, qos.SENSOR
-        )
+        if self._twist and self._gain > 0.0:
+            node.create_subscription(
+                PoseStamped, context.contract.end_effector_pose_topic, self._on_pose, qos.SENSOR
+            )
         self._status: tuple[int, str] = (0, "")
-        self._heard_at = -np.inf
+        self._heard_at = self._warned_at = -np.inf
+        # The commands that go in without a pause: when the first and the last one were sent.
+        self._sent_since = self._sent_at = -np.inf
         self._ready = False
+        self._unpause = settings["moveit_servo.unpause"]
         self._asked_at = -np.inf
         self._refused = ""
         self._measured: tuple[np.ndarray, np.ndarray] | None = None
+        self._measured_at = -np.inf
 
     def problem(self) -> Problem | None:
         """Whether Servo runs, takes our kind of command, and has not halted."""
@@ -120,8 +153,10 @@ class MoveItServoBackend(Backend):
         if now - self._heard_at > STATUS_TIMEOUT:
             # A Servo that starts again has forgotten the command type.
             self._ready = False
+            self._wake(now)
             return Problem(
-                f"no status from {self._name} for {STATUS_TIMEOUT:g} s: is MoveIt Servo running?"
+                f"no status from {self._name} for {STATUS_TIMEOUT:g} s: is MoveIt Servo running, "
+                "and not paused (its service pause_servo)?"
             )
         if not self._ready:
             self._ask(now)
@@ -129,23 +164,32 @@ class MoveItServoBackend(Backend):
                 self._refused or f"waiting for {self._name} to switch to the command type"
             )
         code, text = self._status
-        if code in STATUSES:
+        if code in STATUSES and self._answers_us(now):
             words, stops = STATUSES[code]
             return Problem(f"{words} ({text})" if text else words, stops)
         return None
+
+    def _answers_us(self, now: float) -> bool:
+        """Whether the status is of commands of ours, and not of an old one that Servo repeats."""
+        settled = self._heard_at - self._sent_since > COMMAND_TIMEOUT
+        return settled and now - self._sent_at < COMMAND_TIMEOUT
+
+    def _wake(self, now: float) -> None:
+        """Un-pauses Servo where that is wanted; a paused one gives no status."""
+        if not self._unpause or now - self._asked_at < ASK_PERIOD:
+            return
+        if self._pause.service_is_ready():
+            self._asked_at = now
+            self._pause.call_async(SetBool.Request(data=False))
 
     def _ask(self, now: float) -> None:
         if now - self._asked_at < ASK_PERIOD:
             return
         if not self._switch.service_is_ready():
-            self._refused = (
-                f"{self._name}/switch_command_type is not there: is it MoveIt Servo 2.8+?"
-            )
+            self._refused = f"no service {self._name}/switch_command_type: is it Servo of Jazzy?"
             return
         self._asked_at, self._refused = now, ""
         self._switch.call_async(self._request).add_done_callback(self._on_switched)
-        if self._pause.service_is_ready():
-            self._pause.call_async(SetBool.Request(data=False))
 
     def _on_switched(self, future) -> None:
         answer = future.result()
@@ -154,11 +198,22 @@ class MoveItServoBackend(Backend):
             self._refused = f"{self._name} refused the command type: see its log"
 
     def _on_status(self, message) -> None:
-        self._heard_at = time.monotonic()
+        now = self._heard_at = time.monotonic()
+        # What was heard of is awake: a pause from now on is a person's.
+        self._unpause = False
         code = int(message.code)
+        changed = code != self._status[0]
         self._status = code, message.message
-        values = self._node.diagnostics.values if hasattr(self._node, "diagnostics") else {}
-        values["servo"] = WARNINGS.get(code, "ok" if code == 0 else f"status {code}")
+        if changed or code in WARNINGS:
+            self._tell(code, changed, now)
+
+    def _tell(self, code: int, changed: bool, now: float) -> None:
+        words = WARNINGS.get(code) or ("ok" if code == 0 else STATUSES.get(code, (f"{code}",))[0])
+        self._node.diagnostics.values["servo"] = words
+        told_lately = now - self._warned_at < WARNING_PERIOD and not changed
+        if code in WARNINGS and self._answers_us(now) and not told_lately:
+            self._warned_at = now
+            self._node.diagnostics.report("servo", f"Servo: {words}", WARN)
 
     def _on_pose(self, message: PoseStamped) -> None:
         place, turn = message.pose.position, message.pose.orientation
@@ -166,12 +221,19 @@ class MoveItServoBackend(Backend):
             np.array([place.x, place.y, place.z]),
             np.array([turn.x, turn.y, turn.z, turn.w]),
         )
+        self._measured_at = time.monotonic()
 
     def send(self, command: ArmCommand) -> None:
         """Sends one cycle's pose or twist, stamped now."""
+        now = time.monotonic()
+        if now - self._sent_at > COMMAND_TIMEOUT:
+            self._sent_since = now
+            # Somebody else may have steered the arm through Servo meanwhile.
+            self._ask(now)
+        self._sent_at = now
         if self._twist:
             message = TwistStamped()
-            twist = self._twist_of(command) / self._scale
+            twist = self._twist_of(command, now) / self._scale
             linear, angular = message.twist.linear, message.twist.angular
             linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = twist.tolist()
         else:
@@ -182,23 +244,41 @@ class MoveItServoBackend(Backend):
         message.header.frame_id = self._frame
         self._output.publish(message)
 
-    def _twist_of(self, command: ArmCommand) -> np.ndarray:
+    def _twist_of(self, command: ArmCommand, now: float) -> np.ndarray:
         """The tool's velocity [6], and what draws it back to its path while it moves.
 
-        The correction is cut to a tenth of a metre and of a radian of error, and left out at rest:
-        an arm that holds must hold still.
+        The correction is the gain times the distance, which is cut in length to a tenth of a metre
+        and of a radian, and the sum of both is cut to the tool's limits. It is left out at rest,
+        for an arm that holds must hold still, and without a recent pose.
         """
-        twist = command.tool_velocity.copy()
-        if self._measured is None or not twist.any():
+        twist = command.tool_velocity
+        if not twist.any() or self._gain == 0.0:
             return twist
-        error = np.concatenate([
-            command.tool_position - self._measured[0],
-            difference(command.tool_quaternion, self._measured[1]),
-        ])  # fmt: skip
-        return twist + self._gain * np.clip(error, -0.1, 0.1)
+        if now - self._measured_at > POSE_TIMEOUT:
+            if now - self._warned_at > WARNING_PERIOD:
+                self._warned_at = now
+                self._node.diagnostics.report(
+                    "servo", "the tool's pose is missing, so that twists may drift", WARN
+                )
+            return twist
+        place, turn = self._measured
+        errors = command.tool_position - place, difference(command.tool_quaternion, turn)
+        speeds = (
+            _cut(speed + self._gain * _cut(error, LARGEST_ERROR), limit)
+            for speed, error, limit in zip(
+                (twist[:3], twist[3:]), errors, self._limits, strict=True
+            )
+        )
+        return np.concatenate(list(speeds))
 
     def release(self) -> None:
-        """Nothing more is sent: Servo comes to rest by itself."""
+        """Nothing more is sent: the arm is at rest, and Servo lets others move it."""
+
+
+def _cut(vector: np.ndarray, limit: float) -> np.ndarray:
+    """A vector [3], made shorter where it is longer than the limit."""
+    length = float(np.sqrt(vector @ vector))
+    return vector if length <= limit else vector * (limit / length)
 
 
 BACKEND = MoveItServoBackend
