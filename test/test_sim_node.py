@@ -5,9 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import PoseStamped
-from node_harness import ROOT, Graph
+from node_harness import ROOT, Graph, use_test_interfaces
+from rclpy.action import ActionClient
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -80,6 +82,51 @@ class Simulated:
 def simulated():
     with Graph() as graph:
         yield Simulated(graph)
+
+
+class Goals:
+    """Sends goals of FollowJointTrajectory and keeps what comes back."""
+
+    def __init__(self, simulated: Simulated):
+        from control_msgs.action import FollowJointTrajectory
+
+        self.action = FollowJointTrajectory
+        self.simulated, self.graph = simulated, simulated.graph
+        self.feedback = []
+        self.client = ActionClient(
+            self.graph.node, self.action, "joint_trajectory_controller/follow_joint_trajectory"
+        )
+        self.graph.wait(self.client.server_is_ready, "the action server")
+
+    def send(self, seconds: float, change: float, names=ARM, **more):
+        """A goal that turns the first joint by `change` [rad]; its handle."""
+        place = self.simulated.positions()
+        place[0] += change
+        goal = self.action.Goal(trajectory=JointTrajectory(joint_names=names), **more)
+        goal.trajectory.points.append(
+            JointTrajectoryPoint(
+                positions=place[: len(names)].tolist(),
+                time_from_start=Duration(nanosec=round(seconds * 1e9)),
+            )
+        )
+        sent = self.client.send_goal_async(goal, feedback_callback=self.feedback.append)
+        self.graph.wait(sent.done, "an answer to the goal")
+        return sent.result()
+
+    def result(self, handle):
+        """Status and result of a goal."""
+        future = handle.get_result_async()
+        self.graph.wait(future.done, "the goal's result")
+        return future.result().status, future.result().result
+
+
+@pytest.fixture(scope="module")
+def goals():
+    use_test_interfaces()
+    with Graph() as graph:
+        goals = Goals(Simulated(graph))
+        yield goals
+        goals.client.destroy()
 
 
 def test_rates_stamps_and_contents(simulated):
@@ -187,6 +234,56 @@ def test_bad_commands_are_refused_and_the_arm_holds(simulated, change, words):
         assert np.abs(np.array(message.position[:7]) - start).max() < 0.01
     assert sum(simulated.joints[-1].position[7:]) > 0.07
     assert simulated.node.running
+
+
+def test_a_goal_is_followed_and_ends_where_it_should(goals):
+    start = goals.simulated.positions()
+    status, result = goals.result(goals.send(0.6, 0.2))
+    assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, result.SUCCESSFUL)
+    goals.graph.wait(
+        lambda: abs(goals.simulated.positions()[0] - start[0] - 0.2) < 0.02, "arm at its goal"
+    )
+    shown = [message.feedback for message in goals.feedback]
+    assert shown and list(shown[-1].joint_names) == ARM
+    assert shown[0].desired.positions[0] < shown[-1].desired.positions[0]
+
+
+def test_a_new_goal_and_a_message_on_the_topic_replace_a_goal(goals):
+    first = goals.send(0.9, 0.3)
+    second = goals.send(0.9, -0.3)
+    status, result = goals.result(first)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, result.INVALID_GOAL)
+    assert "replaced by a new goal" in result.error_string
+    goals.simulated.send((0.2, goals.simulated.positions()))
+    status, result = goals.result(second)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, result.INVALID_GOAL)
+    assert "on the topic" in result.error_string
+
+
+def test_a_canceled_goal_leaves_the_arm_where_it_is(goals):
+    handle = goals.send(0.9, 0.8)
+    goals.simulated.wait_news(20)
+    canceled = handle.cancel_goal_async()
+    goals.graph.wait(canceled.done, "the cancellation")
+    status, _ = goals.result(handle)
+    assert status == GoalStatus.STATUS_CANCELED
+    goals.simulated.wait_news(30)
+    begin = goals.simulated.positions()
+    goals.simulated.wait_news(30)
+    assert np.abs(goals.simulated.positions() - begin).max() < 0.01
+
+
+def test_goals_that_cannot_be_followed_are_refused_or_aborted(goals):
+    from control_msgs.msg import JointTolerance
+
+    assert not goals.send(0.5, 0.1, names=ARM[:6]).accepted
+    assert not goals.send(0.5, 9.0).accepted
+    # The simulated servos lag by more than this.
+    tolerance = JointTolerance(name=ARM[0], position=1e-4)
+    status, result = goals.result(goals.send(0.9, 0.8, path_tolerance=[tolerance]))
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.error_code == result.PATH_TOLERANCE_VIOLATED
+    assert ARM[0] in result.error_string
 
 
 def test_the_same_seed_gives_the_same_scene(simulated):

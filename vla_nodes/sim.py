@@ -30,9 +30,11 @@ from vla_nodes import qos
 from vla_nodes.conversions import array_to_image, arrays_to_pose, camera_info, nanoseconds_to_stamp
 from vla_nodes.node import ManagedNode, Setting, run
 from vla_nodes.pacing import PacedLoop
-from vla_nodes.trajectory import Follower, read_trajectory
+from vla_nodes.trajectory import Follower, Trajectory, read_trajectory
+from vla_nodes.trajectory_server import MONITOR_PERIOD, TrajectoryServer
 
 BASE_FRAME = "panda_link0"
+CONTROLLER = "joint_trajectory_controller"
 SLICE = 0.01
 STATE_PERIOD = 10
 JOINTS = [*panda.ARM_JOINTS, *panda.FINGER_JOINTS]
@@ -58,6 +60,7 @@ class Sim(ManagedNode):
         self._lock = threading.Lock()
         self._simulator: TableTopSimulator | None = None
         self._loop: PacedLoop | None = None
+        self._goals: TrajectoryServer | None = None
         self._time = 0
         self._steps: deque[float] = deque(maxlen=500)
         self._joints_message = JointState(name=JOINTS)
@@ -82,6 +85,19 @@ class Sim(ManagedNode):
             )
             for name in CAMERAS
         }
+        try:
+            self._goals = TrajectoryServer(
+                self,
+                f"{CONTROLLER}/follow_joint_trajectory",
+                panda.ARM_JOINTS,
+                self._read_goal,
+                self._follow,
+                self._hold,
+                self._arm_state,
+            )
+        except ValueError as error:
+            # The topic serves as well; nothing is wrong with a machine that has no control_msgs.
+            self.get_logger().info(f"no action {CONTROLLER}/follow_joint_trajectory: {error}")
 
     def activate(self) -> None:
         """Lays out the scene of the seed parameter and starts physics."""
@@ -95,7 +111,7 @@ class Sim(ManagedNode):
         self._loop.start()
         self.create_subscription(
             JointTrajectory,
-            "joint_trajectory_controller/joint_trajectory",
+            f"{CONTROLLER}/joint_trajectory",
             self._on_trajectory,
             qos.COMMAND,
         )
@@ -107,16 +123,21 @@ class Sim(ManagedNode):
         )
         self.create_service(ResetScene, "sim/reset_scene", self._on_reset_scene)
         self.create_service(CheckTask, "sim/check_task", self._on_check_task)
+        if self._goals is not None:
+            self.create_steady_timer(MONITOR_PERIOD, self._goals.tick)
 
     def deactivate(self) -> None:
         """Stops physics; simulated time stands still."""
+        self._preempt("the simulation stops")
         if self._loop is not None:
             self._loop.stop()
         self._loop = None
 
     def cleanup(self) -> None:
         """Frees the simulator."""
-        self._simulator = None
+        if self._goals is not None:
+            self._goals.destroy()
+        self._goals = self._simulator = None
 
     # Physics thread
 
@@ -183,17 +204,45 @@ class Sim(ManagedNode):
     # Callbacks
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        with self._lock:
-            now = self._time
         try:
-            trajectory = read_trajectory(
-                message, panda.ARM_JOINTS, panda.JOINT_LOWER, panda.JOINT_UPPER, now
-            )
+            trajectory = self._read(message)
         except ValueError as error:
             self._refuse("joint trajectory", error)
             return
+        self._preempt("replaced by a trajectory on the topic")
+        self._follow(trajectory)
+
+    def _read(self, message: JointTrajectory) -> Trajectory:
+        return read_trajectory(
+            message, panda.ARM_JOINTS, panda.JOINT_LOWER, panda.JOINT_UPPER, self._time
+        )
+
+    def _read_goal(self, message: JointTrajectory) -> Trajectory:
+        if not self.is_active:
+            raise ValueError("the simulation does not run: activate the node")
+        try:
+            return self._read(message)
+        except ValueError as error:
+            self._refuse("joint trajectory", error)
+            raise
+
+    def _follow(self, trajectory: Trajectory) -> None:
         with self._lock:
-            self._follower.follow(trajectory, now / NANOSECONDS)
+            self._follower.follow(trajectory, self._time / NANOSECONDS)
+
+    def _preempt(self, why: str) -> None:
+        if self._goals is not None:
+            self._goals.preempt(why)
+
+    def _hold(self) -> None:
+        with self._lock:
+            self._follower.reset(self._follower.target)
+
+    def _arm_state(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """Simulated time [s], commanded and measured joints [7]."""
+        with self._lock:
+            joints = self._simulator.joint_positions.copy()
+            return self._time / NANOSECONDS, self._follower.target, joints
 
     def _on_gripper(self, message: Float64MultiArray) -> None:
         lowest, highest = -WIDTH_TOLERANCE, panda.OPEN_WIDTH + WIDTH_TOLERANCE
@@ -211,8 +260,8 @@ class Sim(ManagedNode):
             self._width = message.data[0]
 
     def _refuse(self, what: str, error: ValueError) -> None:
-        with self._lock:
-            self._follower.reset(self._follower.target)
+        self._preempt("another command was refused, and the arm holds")
+        self._hold()
         self.diagnostics.report("refused_command", f"refused a {what}, the arm holds: {error}")
 
     def _on_reset_scene(
@@ -247,6 +296,7 @@ class Sim(ManagedNode):
     def _reset(self, seed: int, family: str):
         if family not in ALL_FAMILIES:
             raise ValueError(f"unknown task family '{family}'; known: {', '.join(ALL_FAMILIES)}")
+        self._preempt("the scene was laid out anew")
         with self._lock:
             task = self._simulator.reset(seed, family)
             self._follower.reset(self._simulator.joint_positions)
