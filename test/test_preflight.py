@@ -5,63 +5,86 @@ import pytest
 
 from vla.contract import load_contract
 from vla.control.robot_model import panda_model
+from vla.control.safety import SafetyLimits
 from vla.preflight import (
     OK,
     PROBLEM,
     WARNING,
+    check_clock,
+    check_joints,
+    check_limits,
+    check_policy,
+    check_pose,
+    report,
+    verdict,
+)
+from vla.preflight_topics import (
     CameraSeen,
     TopicSeen,
     check_camera,
-    check_joints,
-    check_policy,
-    check_pose,
+    check_joint_publishers,
+    check_stamps,
+    check_together,
     check_topic,
-    report,
 )
 from vla.sim import panda
 
 KIND = "sensor_msgs/msg/JointState"
 BOX = ((0.25, -0.45, 0.012), (0.75, 0.45, 0.65))
+MAX_AGE = 0.1
 
 
-def topic(**changes):
+def topic(rate=100.0, offset=-0.001, seconds=5.0, **changes):
+    """A sound topic, and what is to be wrong with it."""
+    arrivals = 1000.0 + np.arange(round(rate * seconds)) / rate if rate else np.zeros(0)
     values = {
         "name": "joint_states",
         "kinds": (KIND,),
         "publishers": ("/driver",),
-        "count": 500,
-        "seconds": 5.0,
-        "gap": 0.02,
-        "offsets": [-0.001] * 500,
+        "seconds": seconds,
+        "arrivals": arrivals.tolist(),
+        "stamps": (arrivals + offset).tolist(),
     }
     return TopicSeen(**(values | changes))
 
 
 def judged(seen, known=None):
-    return check_topic("joints", seen, [KIND], 20.0, known or {})
+    return check_topic("joints", seen, KIND, 20.0, MAX_AGE, known or {})
+
+
+PAUSED = (1000.0 + np.r_[np.arange(200), 260 + np.arange(240)] / 100.0).tolist()
 
 
 @pytest.mark.parametrize(
     ("changes", "level", "says"),
     [
-        ({}, OK, "100.0 Hz"),
+        ({}, OK, "100.0 Hz, longest gap 10 ms, jitter 0.0 ms, stamps -1 ms, reliable"),
         ({"publishers": ()}, PROBLEM, "nobody publishes"),
         ({"kinds": ("std_msgs/msg/String",)}, PROBLEM, "is std_msgs/msg/String"),
+        ({"incompatible": ("/driver: it has a deadline",)}, PROBLEM, "/driver: it has a deadline"),
         ({"publishers": ("/a", "/b")}, PROBLEM, "2 publishers: /a, /b"),
-        ({"count": 0}, PROBLEM, "nothing came"),
-        ({"count": 50}, PROBLEM, "10.0 Hz"),
-        ({"gap": 0.6}, WARNING, "paused for 0.60 s"),
-        ({"zero_stamps": 500}, PROBLEM, "zero stamps"),
-        ({"standing_stamps": 499}, PROBLEM, "stand still"),
-        ({"offsets": [-3.2] * 9}, PROBLEM, "-3.2 s from this machine's clock"),
-        ({"offsets": [-0.08] * 9}, WARNING, "-80 ms from their arrival"),
-        ({"offsets": [0.02] * 9}, WARNING, "+20 ms from their arrival"),
+        ({"rate": 0.0}, PROBLEM, "nothing came"),
+        ({"rate": 10.0}, PROBLEM, "10.0 Hz"),
+        ({"arrivals": PAUSED, "stamps": PAUSED}, WARNING, "paused for 0.61 s"),
+        ({"stamps": [0.0] * 500}, PROBLEM, "zero stamps"),
+        ({"stamps": [1000.0] * 500}, PROBLEM, "stand still"),
+        ({"offset": -3.2}, PROBLEM, "-3.2 s from this machine's clock"),
+        ({"offset": -0.12}, PROBLEM, "-120 ms from their arrival"),
+        ({"offset": -0.08}, WARNING, "-80 ms from their arrival"),
+        ({"offset": 0.02}, WARNING, "+20 ms from their arrival"),
     ],
 )
 def test_topics(changes, level, says):
     (finding,) = judged(topic(**changes))
     assert finding.level == level and says in finding.message
     assert bool(finding.cure) is (level != OK)
+
+
+def test_jitter_is_the_deviation_of_the_times_between():
+    arrivals = 1000.0 + np.arange(100) * 0.02 + np.resize([0.0, 0.004], 100)
+    seen = topic(arrivals=arrivals.tolist(), stamps=arrivals.tolist(), seconds=2.0)
+    assert seen.jitter == pytest.approx(0.004, rel=0.01)
+    assert seen.gap == pytest.approx(0.024)
 
 
 def test_a_topic_of_another_name_is_suggested():
@@ -71,17 +94,87 @@ def test_a_topic_of_another_name_is_suggested():
 
 
 @pytest.mark.parametrize(
+    ("name", "there", "says"),
+    [
+        ("front/image", "/front/image/compressed", "only /front/image/compressed is there: give"),
+        ("front/image/compressed", "/front/image", "only /front/image is there: leave"),
+    ],
+)
+def test_the_other_form_of_a_camera_is_suggested(name, there, says):
+    (finding,) = judged(topic(name=name, publishers=()), {there: ["sensor_msgs/msg/Any"]})
+    assert says in finding.cure
+
+
+@pytest.mark.parametrize(
+    ("publishers", "sets", "says"),
+    [
+        (("/arm",), [("j1", "j2"), ("j1",)], None),
+        (("/arm", "/hand"), [("j1", "j2"), ("f1",)], None),
+        (("/arm", "/hand"), [("j1", "j2"), ("f1", "j2")], "2 publishers of j2: /arm, /hand"),
+        (("/arm", "/fake"), [("j1", "j2")], "2 publishers of j1, j2: /arm, /fake"),
+    ],
+)
+def test_arm_and_gripper_may_share_a_topic_but_no_joint(publishers, sets, says):
+    found = check_joint_publishers(topic(publishers=publishers), sets)
+    assert [says in finding.message for finding in found] == ([] if says is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("other", "level", "age"),
+    [
+        ({"rate": 100.0, "offset": 0.0}, OK, "0 ms"),
+        # Each is on time, but the newest before an image is three periods old.
+        ({"rate": 100.0, "offset": -0.06}, OK, "40 ms"),
+        ({"rate": 100.0, "offset": -0.15}, PROBLEM, "130 ms"),
+        # Of a clock that is ahead, nothing is from before the image.
+        ({"rate": 100.0, "offset": 3.0}, PROBLEM, "inf ms"),
+    ],
+)
+def test_topics_must_fit_in_time(other, level, age):
+    images = topic(rate=20.0, offset=0.0, name="image")
+    (finding,) = check_together(images, [("joint states", topic(**other), MAX_AGE)])
+    assert finding.level == level and f"joint states: {age} older" in finding.message
+
+
+def test_what_never_came_is_not_told_of_again():
+    assert check_together(topic(name="image"), [("pose", topic(rate=0.0), MAX_AGE)]) == []
+    assert check_stamps("", topic(rate=0.0), MAX_AGE) == []
+
+
+@pytest.mark.parametrize(
     ("seen", "level", "says"),
     [
         (CameraSeen(96, 96, "rgb8", changed=True), OK, "96 x 96"),
         (CameraSeen(64, 96, "rgb8", changed=True), PROBLEM, "the contract needs 96 x 96"),
-        (CameraSeen(96, 96, "rgb8", changed=False), WARNING, "a real camera is frozen"),
+        (CameraSeen(96, 96, "rgb8", changed=False), PROBLEM, "is frozen"),
         (CameraSeen(96, 96, "rgb8", changed=True, mean=2.0), PROBLEM, "black"),
+        (CameraSeen(96, 96, "rgb8", changed=True, mean=254.0), PROBLEM, "white"),
         (CameraSeen(error="encoding '16UC1'"), PROBLEM, "16UC1"),
     ],
 )
 def test_cameras(contract, seen, level, says):
-    (finding,) = check_camera(contract.cameras[0], seen)
+    (finding,) = check_camera(contract.cameras[0], seen, simulated=False)
+    assert finding.level == level and says in finding.message + finding.cure
+
+
+def test_a_simulated_scene_may_be_at_rest(contract):
+    seen = CameraSeen(96, 96, "rgb8", changed=False)
+    (finding,) = check_camera(contract.cameras[0], seen, simulated=True)
+    assert finding.level == OK and "nothing moves" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("publishers", "runs", "use_sim_time", "level", "says"),
+    [
+        ((), True, False, OK, "this machine"),
+        (("/sim",), True, True, OK, "simulated"),
+        ((), False, True, PROBLEM, "nothing comes on /clock"),
+        (("/sim", "/bag"), True, True, PROBLEM, "2 publishers: /sim, /bag"),
+        (("/sim",), True, False, WARNING, "--use-sim-time"),
+    ],
+)
+def test_clocks(publishers, runs, use_sim_time, level, says):
+    (finding,) = check_clock(publishers, runs, use_sim_time)
     assert finding.level == level and says in finding.message + finding.cure
 
 
@@ -98,6 +191,8 @@ def joints(**changes):
         (joints(panda_joint3=np.nan), "no finite position of panda_joint3"),
         (joints(panda_joint4=0.5), "panda_joint4 is at 0.500 rad"),
         (joints(panda_finger_joint1=-0.08), "fingers are -0.040 m apart"),
+        # Each finger's driver says the whole opening.
+        (dict(joints(), **dict.fromkeys(panda.FINGER_JOINTS, 0.08)), "fingers are 0.160 m apart"),
     ],
 )
 def test_joints(contract, positions, says):
@@ -109,8 +204,10 @@ def test_joints(contract, positions, says):
     ("changes", "level", "says"),
     [
         ({}, OK, "agrees with the joints"),
+        ({"expected": None}, OK, "of unit length"),
         ({"frame": "world"}, PROBLEM, "in frame 'world'"),
         ({"quaternion": np.zeros(4)}, PROBLEM, "unit length"),
+        ({"position": np.full(3, np.nan)}, PROBLEM, "not finite"),
         ({"expected": (np.array([0.4, 0.0, 0.5]), 0.0)}, PROBLEM, "100 mm and 0.00 rad"),
         ({"expected": (np.array([0.4, 0.0, 0.4]), 0.79)}, PROBLEM, "0 mm and 0.79 rad"),
         ({"workspace": ((0.5, -1, 0), (1, 1, 1))}, WARNING, "outside of the workspace"),
@@ -128,6 +225,27 @@ def test_poses(contract, changes, level, says):
     assert finding.level == level and says in finding.message
 
 
+@pytest.mark.parametrize(
+    ("changes", "level", "says"),
+    [
+        ({}, OK, "1 keep-out boxes"),
+        ({"workspace_min": (0.8, -0.45, 0.0)}, PROBLEM, "min below max"),
+        ({"keep_out": ((0.0,) * 5,)}, PROBLEM, "keep-out box"),
+        ({"keep_out": ((0.3, -0.1, 0.3, 0.5, 0.1, 0.5),)}, PROBLEM, "inside of the keep-out box"),
+        ({"workspace_max": (5.0, 5.0, 5.0)}, WARNING, "larger than the arm's reach"),
+        ({"max_linear_speed": 2.0}, WARNING, "2 m/s"),
+    ],
+)
+def test_limits(changes, level, says):
+    values = {
+        "workspace_min": BOX[0],
+        "workspace_max": BOX[1],
+        "keep_out": ((0.3, 0.2, 0.0, 0.5, 0.4, 0.2),),
+    } | changes
+    (finding,) = check_limits(SafetyLimits(**values), np.array([0.4, 0.0, 0.4]))
+    assert finding.level == level and says in finding.message
+
+
 def test_policies(contract, checkpoint, tmp_path):
     (finding,) = check_policy(contract, checkpoint, "", "cpu")
     assert finding.level == OK
@@ -136,11 +254,20 @@ def test_policies(contract, checkpoint, tmp_path):
     fr3 = load_contract("config/contracts/fr3.yaml")
     (finding,) = check_policy(fr3, checkpoint, "", "cpu")
     assert finding.level == PROBLEM and "contracts differ" in finding.message
-    (finding,) = check_policy(contract, checkpoint, "", "cuda")
-    assert finding.level == PROBLEM and "cuda" in finding.message
+    made, device = check_policy(contract, checkpoint, "", "cuda:77")
+    assert made.level == OK
+    assert device.level == PROBLEM and "cuda:77" in device.message
+    made, adapter = check_policy(contract, checkpoint, tmp_path, "cpu")
+    assert made.level == OK
+    assert adapter.level == PROBLEM and "is not an adapter" in adapter.message
 
 
 def test_the_report_counts_and_gives_cures():
-    text = report([*judged(topic()), *judged(topic(publishers=()))])
+    findings = [*judged(topic()), *judged(topic(publishers=()))]
+    text = report(findings)
     assert "-> start its driver" in text
     assert text.endswith("not ready: 1 problems, 0 warnings, 2 checks")
+    judgement = verdict(findings)
+    assert judgement["ready"] is False
+    assert [entry["level"] for entry in judgement["findings"]] == [OK, PROBLEM]
+    assert verdict(findings[:1])["ready"] is True

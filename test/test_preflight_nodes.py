@@ -1,93 +1,213 @@
-"""`vla preflight` on real processes: a robot that is ready, and one with a lab's mistakes."""
+"""`vla preflight` on real processes: a robot that is ready, and robots with a lab's mistakes."""
 
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
-from geometry_msgs.msg import PoseStamped
-from node_harness import ROOT, Graph
-from sensor_msgs.msg import Image, JointState
-from trajectory_msgs.msg import JointTrajectory
+from node_harness import ROOT, Graph, use_test_interfaces
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from vla.cli.parser import build_parser
+from vla.preflight import OK, PROBLEM, WARNING
 from vla.sim import panda
-from vla_nodes import qos
-from vla_nodes.conversions import array_to_image, arrays_to_pose
+from vla_nodes.client import RobotClient
+from vla_nodes.controller_settings import CONTROLLER_SETTINGS
+from vla_nodes.preflight import RobotSeen
+from vla_nodes.preflight_commands import check_commands
+from vla_nodes.preflight_run import check_parameters, given_parameters, preflight
 
 pytestmark = pytest.mark.nodes
 
-
-def preflight(graph, tmp_path, *arguments):
-    """Exit status and findings; the graph goes on meanwhile."""
-    file = tmp_path / "findings.json"
-    command = [sys.executable, "-m", "vla.cli", "preflight", "--json", str(file), *arguments]
-    process = subprocess.Popen(
-        command, env=graph.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE
-    )
-    graph.wait(lambda: process.poll() is not None, "the end of preflight", 60.0)
-    return process.returncode, json.loads(file.read_text()), process.stdout.read()
+JOINTS = dict(zip(panda.ARM_JOINTS, panda.HOME.tolist(), strict=True))
+JOINTS |= dict.fromkeys(panda.FINGER_JOINTS, 0.04)
+COMMANDS = "joint_trajectory_controller/joint_trajectory"
+LATCHED_READER = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def test_a_robot_that_is_ready(tmp_path):
+# The faults of a robot, and the problems to be found: all of them, by their first words.
+ROBOTS = {
+    "sound": ({}, []),
+    "frame": ({"frame": "world"}, ["end_effector_pose is in frame 'world'"]),
+    "tool": ({"away": 0.1}, ["end_effector_pose is 100 mm and 0.00 rad from where the joints put"]),
+    "twice": ({"publishers": 2}, ["joint_states has 2 publishers of panda_"]),
+    "late": (
+        {"late": 3600.0},
+        ["the stamps of joint_states are -3600.0 s from this machine's clock"],
+    ),
+    "joint": ({"without": "panda_joint4"}, ["the joint states lack panda_joint4; they have"]),
+    "frozen": (
+        {"frozen": True},
+        ["camera 'front' is frozen", "camera 'wrist' is frozen"],
+    ),
+    "small": (
+        {"size": 48},
+        ["camera 'front' sends 48 x 48", "camera 'wrist' sends 48 x 48"],
+    ),
+    "name": ({"wrist": "wrist/image_raw"}, ["nobody publishes camera/wrist/image_raw"]),
+    "compressed": ({"compressed": True}, ["nobody publishes camera/front/image_raw"]),
+    "button": (
+        {"button": "best effort"},
+        ["the quality of service of vla/emergency_stop_button does not fit ours: /robots: "
+         "Best effort publisher and reliable subscription"],
+    ),
+    "reader": (
+        {"reader": "transient local"},
+        ["joint_trajectory.topic: the quality of service of /reader/joint_trajectory_controller"],
+    ),
+    "commander": (
+        {"commander": True},
+        ["/robots publishes on /commander/joint_trajectory_controller/joint_trajectory"],
+    ),
+}  # fmt: skip
+
+
+def look(*arguments):
+    return preflight(build_parser().parse_args(["preflight", *arguments]))
+
+
+def looks(graph, pool, namespaces):
+    """Findings of each namespace, looked at all at once."""
+    futures = {
+        name: pool.submit(look, "--namespace", name, "--seconds", "2") for name in namespaces
+    }
+    graph.wait(lambda: all(future.done() for future in futures.values()), "findings", 60.0)
+    return {name: future.result() for name, future in futures.items()}
+
+
+def of_level(findings, level):
+    return [finding.message for finding in findings if finding.level == level]
+
+
+def test_each_mistake_is_named_and_nothing_else(tmp_path, monkeypatch):
+    with Graph() as graph, ThreadPoolExecutor(len(ROBOTS)) as pool:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.domain))
+        file = tmp_path / "robots.json"
+        file.write_text(json.dumps({name: faults for name, (faults, _) in ROBOTS.items()}))
+        graph.start_robot("mistaken_robots", arguments=("--", str(file)))
+        graph.wait(lambda: graph.node.count_publishers("/sound/joint_states"), "the robots")
+        findings = looks(graph, pool, ROBOTS)
+        # The played robots are slow where the machine is busy.
+        slow = [name for name in ROBOTS if " Hz" in str(of_level(findings[name], PROBLEM))]
+        findings |= looks(graph, pool, slow)
+        for name, (_, expected) in ROBOTS.items():
+            problems = of_level(findings[name], PROBLEM)
+            assert len(problems) == len(expected), (name, problems)
+            for message, words in zip(problems, expected, strict=True):
+                assert message.startswith(words), name
+        cures = [finding.cure for finding in findings["compressed"] if finding.cure]
+        assert "give --compressed" in cures[0]
+
+
+def test_a_robot_that_is_ready(tmp_path, monkeypatch):
     with Graph() as graph:
         graph.start("sim")
+        graph.start("controller", use_sim_time=True)
+        graph.wait_state("controller", "active")
         graph.wait_state("sim", "active")
-        status, findings, text = preflight(
-            graph, tmp_path, "--use-sim-time", "--checkpoint", "checkpoints/nano", "--seconds", "3"
+        file = tmp_path / "findings.json"
+        command = [sys.executable, "-m", "vla.cli", "preflight", "--use-sim-time", "--seconds", "2"]
+        command += ["--checkpoint", "checkpoints/nano", "--json", str(file)]
+        process = subprocess.Popen(
+            command, env=graph.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE
         )
-        assert status == 0, text
+        graph.wait(lambda: process.poll() is not None, "the end of preflight", 60.0)
+        text = process.stdout.read()
+        assert process.returncode == 0, text
         assert text.splitlines()[-1].startswith("ready: 0 problems")
-        assert {finding["area"] for finding in findings} == {
-            "middleware", "cameras", "joints", "end-effector pose", "robot model", "commands",
-            "policy",
-        }  # fmt: skip
+        judgement = json.loads(file.read_text())
+        assert judgement["ready"] is True
+        assert list(dict.fromkeys(finding["area"] for finding in judgement["findings"])) == [
+            "middleware", "time", "cameras", "joints", "end-effector pose", "robot model",
+            "limits", "commands", "nodes", "policy",
+        ]  # fmt: skip
+        assert "controller: active" in text
+        # The same robot, judged for another backend and another time than the controller has.
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.domain))
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(look, "--backend", "cartesian_pose", "--seconds", "1")
+            graph.wait(future.done, "findings")
+        findings = future.result()
+        assert of_level(findings, PROBLEM)[-3:] == [
+            "cartesian_pose: nobody listens on /target_pose",
+            "/controller has use_sim_time True; checked was False",
+            "/controller has backend 'joint_trajectory'; checked was 'cartesian_pose'",
+        ]
+        assert "/sim publishes /clock, but the time is taken from this machine" in of_level(
+            findings, WARNING
+        )
 
 
-def test_a_robot_with_mistakes(tmp_path):
+def test_the_receivers_of_commands_are_told_apart(monkeypatch):
+    use_test_interfaces()
     with Graph() as graph:
-        node, noise = graph.node, np.random.default_rng(0)
-        front = node.create_publisher(Image, "camera/front/image_raw", qos.SENSOR)
-        wrist = node.create_publisher(Image, "wrist/image_raw", qos.SENSOR)
-        states = node.create_publisher(JointState, "joint_states", qos.SENSOR)
-        poses = node.create_publisher(PoseStamped, "end_effector_pose", qos.SENSOR)
-        node.create_publisher(JointTrajectory, "joint_trajectory_controller/joint_trajectory", 1)
-        same = noise.integers(0, 256, (48, 48, 3), np.uint8)
+        graph.start_robot("gripper_command_controller", parallel=True)
+        graph.start_robot("servo")
+        parameters = {setting.name: setting.default for setting in CONTROLLER_SETTINGS}
+        parameters["backend"] = "moveit_servo"
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.domain))
+        with RobotClient() as client:
 
-        def publish():
-            now = node.get_clock().now().to_msg()
-            front.publish(array_to_image(same, now, "front"))
-            wrist.publish(array_to_image(same, now, "wrist"))
-            # No fingers, and stamps of an hour ago.
-            names = list(panda.ARM_JOINTS)
-            message = JointState(name=names, position=panda.HOME.tolist())
-            message.header.stamp.sec, message.header.stamp.nanosec = now.sec - 3600, now.nanosec
-            states.publish(message)
-            place = np.array([0.5, 0.0, 0.3])
-            pose = PoseStamped(pose=arrays_to_pose(place, np.array([1.0, 0.0, 0.0, 0.0])))
-            pose.header.stamp, pose.header.frame_id = now, "world"
-            poses.publish(pose)
+            def judged(**changes):
+                return check_commands(client.node, parameters | changes, RobotSeen())
 
-        node.create_timer(0.03, publish)
-        status, findings, text = preflight(graph, tmp_path, "--seconds", "2")
-        assert status == 1
-        problems = [finding["message"] for finding in findings if finding["level"] == "problem"]
-        for words in (
-            "camera 'front' sends 48 x 48",
-            "nobody publishes camera/wrist/image_raw",
-            "-3600.0 s from this machine's clock",
-            "lack panda_finger_joint1, panda_finger_joint2",
-            "is in frame 'world'",
-            "from where the joints put 'panda_hand_tcp'",
-            "nobody serves the topic /joint_trajectory_controller/joint_trajectory",
-            "nobody serves the topic /gripper_position_controller/commands",
-        ):
-            assert any(words in message for message in problems), f"{words}\n{text}"
-        assert "there is /wrist/image_raw" in text
-        assert "sent the same image all the time" in text
+            def good(**changes):
+                client.spin(0.1)
+                findings = judged(**changes)
+                return findings if all(finding.level == OK for finding in findings) else None
+
+            right = {"gripper": "parallel_gripper_command"}
+            findings = graph.wait(lambda: good(**right), "the gripper and Servo")
+            assert [finding.message for finding in findings] == [
+                "moveit_servo.pose: /servo_node/pose_target_cmds, "
+                "/servo_node/switch_command_type, /servo_node/status",
+                "gripper.parallel_gripper_command: /gripper_controller/gripper_cmd",
+            ]
+            assert of_level(judged(gripper="gripper_command"), PROBLEM) == [
+                "gripper.gripper_command: the action /gripper_controller/gripper_cmd is "
+                "control_msgs/action/ParallelGripperCommand, not control_msgs/action/GripperCommand"
+            ]
+            wrong = right | {"gripper_command.action": "grippr_controller/gripper_cmd"}
+            (finding,) = [f for f in judged(**wrong) if f.level == PROBLEM]
+            assert "nobody serves the action /grippr_controller/gripper_cmd" in finding.message
+            assert "there is /gripper_controller/gripper_cmd" in finding.cure
 
 
-def test_bad_arguments_are_refused(tmp_path):
-    command = [sys.executable, "-m", "vla.cli", "preflight", "--robot", "nobody"]
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--robot", "nobody"], "there is no contract 'nobody'"),
+        (["--gripper", "magnet"], "gripper cannot be 'magnet': it must be one of position"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, says):
+    command = [sys.executable, "-m", "vla.cli", "preflight", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and "there is no contract 'nobody'" in done.stderr
+    assert done.returncode == 2 and says in done.stderr
+
+
+def test_parameters_files_are_judged(tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text(
+        "/**/controller:\n  ros__parameters:\n    workspace_mim: [0.1, 0.0, 0.0]\n"
+        "    control_rate: 2000.0\n    gripper_command: {joint: left, max_effort: 20}\n"
+    )
+    given = given_parameters(file, "controller")
+    assert given["gripper_command.joint"] == "left"
+    assert of_level(check_parameters(given), PROBLEM) == [
+        "the controller has no parameter 'workspace_mim'; it has workspace_min",
+        "control_rate is 2000.0, outside of 10 to 500",
+    ]
+    with pytest.raises(ValueError, match="max_linear_speed cannot be 'fast'"):
+        check_parameters({"max_linear_speed": "fast"})
+    file.write_text("- a list\n")
+    with pytest.raises(ValueError, match="cannot read the parameters"):
+        given_parameters(file, "controller")
+
+
+@pytest.mark.parametrize("robot", ["sim_panda", "fr3", "ur5e"])
+def test_shipped_parameters_are_sound(robot):
+    assert (
+        check_parameters(given_parameters(ROOT / f"config/robots/{robot}.yaml", "controller")) == []
+    )

@@ -5,62 +5,37 @@ Nothing is commanded, and no publisher is created.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.duration import Infinite
+from rclpy.parameter import Parameter
+from rclpy.qos import (
+    LivelinessPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
+from vla_ros.msg import PolicyStatus
 
 from vla.contract import EmbodimentContract
 from vla.data.messages import compressed_to_array, image_to_array
-from vla.preflight import PROBLEM, CameraSeen, Finding, TopicSeen
+from vla.preflight_topics import CameraSeen, TopicSeen
 from vla_nodes import qos
 from vla_nodes.client import RobotClient
 from vla_nodes.conversions import stamp_to_seconds
 
-IMAGE_KINDS = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-JOINT_KINDS = ("sensor_msgs/msg/JointState",)
-POSE_KINDS = ("geometry_msgs/msg/PoseStamped",)
-
-# What each backend, gripper and monitor needs on the graph, by kind. Names in braces are
-# parameters of the controller.
-NEEDS = {
-    "joint_trajectory": [("topic", "{joint_trajectory.controller}/joint_trajectory")],
-    "joint_trajectory.action": [
-        ("action", "{joint_trajectory.controller}/follow_joint_trajectory")
-    ],
-    "moveit_servo": [
-        ("service", "{moveit_servo.node}/switch_command_type"),
-        ("status", "{moveit_servo.node}/status"),
-    ],
-    "cartesian_pose": [("topic", "{cartesian_pose.topic}")],
-    "gripper.position": [("topic", "{gripper_position.topic}")],
-    "gripper.gripper_command": [("action", "{gripper_command.action}")],
-    "gripper.parallel_gripper_command": [("action", "{gripper_command.action}")],
-    "gripper.franka": [
-        ("action", "{franka_gripper.node}/move"),
-        ("action", "{franka_gripper.node}/grasp"),
-    ],
-    "monitor.none": [],
-    "monitor.franka": [
-        ("status", "{franka.state_topic}"),
-        ("action", "{franka.recovery_action}"),
-    ],
-}
-PACKAGES = {
-    "moveit_servo": "moveit_msgs",
-    "joint_trajectory.action": "control_msgs",
-    "gripper.gripper_command": "control_msgs",
-    "gripper.parallel_gripper_command": "control_msgs",
-    "gripper.franka": "franka_msgs",
-    "monitor.franka": "franka_msgs",
-}
+# Discovery takes a moment, which is no pause of the robot's [s].
+DISCOVERY_TIME = 1.5
+DESCRIPTION = "robot_description"
 
 
 @dataclass
@@ -68,28 +43,49 @@ class RobotSeen:
     """Everything that was measured.
 
     topics: by name, those of the contract. cameras: by the contract's name. positions: newest of
-    each joint [rad, m]. pose: frame, position [3] and quaternion [4] x y z w; None without one.
-    urdf: "" without one. known: all topics of the graph with their types.
+    each joint [rad, m]. joint_sets: lists of joint names that came, each once. pose: frame,
+    position [3] and quaternion [4] x y z w; None without one. urdf: "" without one. status: of the
+    policy, None without one. known: topics that somebody publishes, with their types. clocks:
+    publishers of /clock. clock_runs: whether simulated time came. heard: messages on topics that
+    must be alive, None where their type is not installed.
     """
 
     topics: dict[str, TopicSeen] = field(default_factory=dict)
     cameras: dict[str, CameraSeen] = field(default_factory=dict)
     positions: dict[str, float] = field(default_factory=dict)
+    joint_sets: list[tuple[str, ...]] = field(default_factory=list)
     pose: tuple[str, np.ndarray, np.ndarray] | None = None
     urdf: str = ""
+    status: PolicyStatus | None = None
     known: dict[str, list[str]] = field(default_factory=dict)
+    clocks: tuple[str, ...] = ()
+    clock_runs: bool = True
+    heard: dict[str, int | None] = field(default_factory=dict)
 
 
 class Look:
     """Subscribes to a robot's topics while it exists."""
 
-    def __init__(self, client: RobotClient, contract: EmbodimentContract, compressed: bool):
-        self._client, self._node = client, client.node
+    def __init__(
+        self,
+        client: RobotClient,
+        contract: EmbodimentContract,
+        compressed: bool,
+        use_sim_time: bool,
+        alive: Sequence[str] = (),
+    ):
+        """Begins to look.
+
+        compressed: take `<topic>/compressed` of each camera. alive: topics of any type of which
+        only counts whether something comes.
+        """
+        self._client, self._node, self._contract = client, client.node, contract
+        self._use_sim_time, self._alive = use_sim_time, alive
+        self._set_sim_time(use_sim_time)
         self.seen = RobotSeen()
-        self._last: dict[str, tuple[float, float]] = {}
+        self._arm_came = False
         self._checksums: dict[str, int] = {}
-        suffix = "/compressed" if compressed else ""
-        kind = CompressedImage if compressed else Image
+        suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
         for camera in contract.cameras:
             self.seen.cameras[camera.name] = CameraSeen()
             self._watch(
@@ -99,193 +95,154 @@ class Look:
             )
         self._watch(JointState, contract.joint_states_topic, self._on_joints)
         self._watch(PoseStamped, contract.end_effector_pose_topic, self._on_pose)
-        self._node.create_subscription(String, "robot_description", self._on_urdf, qos.LATCHED)
+        subscribe = self._node.create_subscription
+        subscribe(String, DESCRIPTION, self._on_urdf, qos.LATCHED)
+        subscribe(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
 
-    def _watch(self, kind, topic: str, function) -> None:
+    def finish(self, seconds: float) -> RobotSeen:
+        """Looks for some seconds and gives what was seen."""
+        seen = self.seen
+        self._client.spin(DISCOVERY_TIME)
+        seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic("/clock")))
+        if self._use_sim_time and self._now() == 0.0:
+            # All else can still be looked at by this machine's clock.
+            seen.clock_runs = False
+            self._set_sim_time(False)
+        for topic in self._alive:
+            self._listen(topic)
+        self._forget()
+        began, began_steady = self._now(), time.monotonic()
+        self._client.spin(seconds)
+        passed = self._now() - began
+        # A simulator that starts again turns its time back.
+        passed = passed if passed > 0.0 else time.monotonic() - began_steady
+        seen.known = {
+            name: kinds
+            for name, kinds in self._node.get_topic_names_and_types()
+            if self._node.count_publishers(name) > 0
+        }
+        for name, topic in seen.topics.items():
+            infos = self._node.get_publishers_info_by_topic(name)
+            topic.seconds = passed
+            topic.publishers = tuple(map(node_name, infos))
+            topic.kinds = tuple(dict.fromkeys(info.topic_type for info in infos))
+            topic.best_effort = any(
+                info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for info in infos
+            )
+            topic.incompatible = incompatible(infos, qos.RESAMPLED)
+        return seen
+
+    def _now(self) -> float:
+        return self._node.get_clock().now().nanoseconds * 1e-9
+
+    def _set_sim_time(self, value: bool) -> None:
+        self._node.set_parameters([Parameter("use_sim_time", value=value)])
+
+    def _forget(self) -> None:
+        for topic in self.seen.topics.values():
+            topic.arrivals.clear()
+            topic.stamps.clear()
+        for name in self.seen.cameras:
+            self.seen.cameras[name] = CameraSeen()
+        self._checksums.clear()
+
+    def _watch(self, kind, topic: str, take: Callable[..., bool]) -> None:
         seen = self.seen.topics[topic] = TopicSeen(topic)
 
         def on_message(message) -> None:
-            now = self._node.get_clock().now().nanoseconds * 1e-9
-            stamp = stamp_to_seconds(message.header.stamp)
-            seen.count += 1
-            if stamp == 0.0:
-                seen.zero_stamps += 1
-            else:
-                seen.offsets.append(stamp - now)
-            steady = time.monotonic()
-            if topic in self._last:
-                before, earlier = self._last[topic]
-                seen.gap = max(seen.gap, steady - before)
-                seen.standing_stamps += stamp == earlier
-            self._last[topic] = (steady, stamp)
-            function(message)
+            if take(message):
+                seen.arrivals.append(self._now())
+                seen.stamps.append(stamp_to_seconds(message.header.stamp))
 
         self._node.create_subscription(kind, topic, on_message, qos.RESAMPLED)
 
-    def _on_image(self, name: str, message) -> None:
+    def _listen(self, topic: str) -> None:
+        """Counts the messages of a topic, whatever they are."""
+        topic = self._node.resolve_topic_name(topic)
+        infos = self._node.get_publishers_info_by_topic(topic)
+        if not infos:
+            return
+        package, kind, name = infos[0].topic_type.split("/")
+        try:
+            message_type = getattr(import_module(f"{package}.{kind}"), name)
+        except (ImportError, AttributeError):
+            self.seen.heard[topic] = None
+            return
+        self.seen.heard[topic] = 0
+
+        def count(message) -> None:
+            self.seen.heard[topic] += 1
+
+        self._node.create_subscription(message_type, topic, count, qos.NEWEST_SENSOR, raw=True)
+
+    def _on_image(self, name: str, message) -> bool:
         seen = self.seen.cameras[name]
         checksum = zlib.crc32(message.data)
         seen.changed |= self._checksums.setdefault(name, checksum) != checksum
-        if seen.width:
-            return
+        if seen.width or seen.error:
+            return True
         compressed = isinstance(message, CompressedImage)
         try:
             pixels = compressed_to_array(message) if compressed else image_to_array(message)
         except ValueError as error:
             seen.error = str(error)
-            return
+            return True
         seen.height, seen.width = pixels.shape[:2]
         seen.encoding = message.format if compressed else message.encoding
         seen.mean = float(pixels.mean())
+        return True
 
-    def _on_joints(self, message: JointState) -> None:
-        self.seen.positions |= zip(message.name, message.position, strict=False)
+    def _on_joints(self, message: JointState) -> bool:
+        """Whether the message counts: where some have the arm and others the gripper, the arm's."""
+        names = tuple(message.name)
+        if names not in self.seen.joint_sets:
+            self.seen.joint_sets.append(names)
+        self.seen.positions |= zip(names, message.position, strict=False)
+        has_arm = self._contract.joint_names[0] in names
+        self._arm_came |= has_arm
+        return has_arm or not self._arm_came
 
-    def _on_pose(self, message: PoseStamped) -> None:
+    def _on_pose(self, message: PoseStamped) -> bool:
         place, turn = message.pose.position, message.pose.orientation
         self.seen.pose = (
             message.header.frame_id,
             np.array([place.x, place.y, place.z]),
             np.array([turn.x, turn.y, turn.z, turn.w]),
         )
+        return True
 
     def _on_urdf(self, message: String) -> None:
         self.seen.urdf = message.data
 
-    def finish(self, seconds: float) -> RobotSeen:
-        """Looks for some seconds and gives what was seen."""
-        # Discovery takes a moment, which is no pause of the robot's.
-        self._client.spin(1.0)
-        for topic in self.seen.topics.values():
-            topic.count = topic.zero_stamps = topic.standing_stamps = 0
-            topic.gap = 0.0
-            topic.offsets.clear()
-        self._last.clear()
-        started = time.monotonic()
-        self._client.spin(seconds)
-        self.seen.known = {
-            name: kinds
-            for name, kinds in self._node.get_topic_names_and_types()
-            if self._node.count_publishers(name) > 0
-        }
-        for name, topic in self.seen.topics.items():
-            topic.seconds = time.monotonic() - started
-            infos = self._node.get_publishers_info_by_topic(name)
-            topic.publishers = tuple(f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos)
-            topic.kinds = tuple(dict.fromkeys(info.topic_type for info in infos))
-            topic.best_effort = any(_best_effort(info.qos_profile) for info in infos)
-        return self.seen
+    def _on_status(self, message: PolicyStatus) -> None:
+        self.seen.status = message
 
 
-def _best_effort(profile: QoSProfile) -> bool:
-    return profile.reliability == ReliabilityPolicy.BEST_EFFORT
+def node_name(info) -> str:
+    """Full name of the node of an endpoint."""
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
-def check_commands(node, parameters: dict, own: str = "controller") -> list[Finding]:
-    """Whether backend, gripper and monitor find what they need, and nobody else commands.
+def incompatible(infos: Sequence, ours: QoSProfile, ours_writes: bool = False) -> tuple[str, ...]:
+    """What keeps our profile from those of other endpoints: one sentence for each of them.
 
-    parameters: of the controller, by name. own: the controller's node name, which may publish.
+    ours_writes: that ours is the writer's, and theirs are readers'.
     """
-    findings = []
-    backend = parameters["backend"]
-    if backend == "joint_trajectory" and parameters["joint_trajectory.interface"] == "action":
-        backend = "joint_trajectory.action"
-    chosen = (backend, f"gripper.{parameters['gripper']}", f"monitor.{parameters['monitor']}")
-    actions, services = _actions(node), dict(node.get_service_names_and_types())
-    for name in chosen:
-        package = PACKAGES.get(name)
-        if package and not _importable(package):
-            findings.append(
-                Finding(
-                    "commands",
-                    f"{name} needs {package}, which is not installed",
-                    PROBLEM,
-                    f"install ros-jazzy-{package.replace('_', '-')}, and source it first",
-                )
-            )
-        for kind, pattern in NEEDS[name]:
-            wanted = node.resolve_topic_name(pattern.format_map(_Dotted(parameters)))
-            there = {
-                "topic": lambda w: node.count_subscribers(w) > 0,
-                "status": lambda w: node.count_publishers(w) > 0,
-                "action": lambda w: w in actions,
-                "service": lambda w: w in services,
-            }[kind](wanted)
-            if not there:
-                findings.append(
-                    Finding(
-                        "commands",
-                        f"{name}: nobody serves the {kind} {wanted}",
-                        PROBLEM,
-                        "load and activate its controller or driver, or correct the parameter",
-                    )
-                )
-            elif kind == "topic":
-                others = [
-                    info.node_name
-                    for info in node.get_publishers_info_by_topic(wanted)
-                    if info.node_name != own
-                ]
-                if others:
-                    findings.append(
-                        Finding(
-                            "commands",
-                            f"{', '.join(others)} publishes on {wanted}",
-                            PROBLEM,
-                            "stop it: two must not command one arm",
-                        )
-                    )
-    names = [name for name, _ in node.get_node_names_and_namespaces()]
-    if names.count(own) > 1:
-        findings.append(
-            Finding(
-                "commands",
-                f"there are {names.count(own)} nodes '{own}'",
-                PROBLEM,
-                "end all but one",
-            )
-        )
-    return findings or [
-        Finding("commands", f"{', '.join(chosen)}: what they need is there, and ours alone")
-    ]
-
-
-class _Dotted(dict):
-    """Lets "{a.b}" mean the key "a.b", which str.format would take for an attribute."""
-
-    def __missing__(self, key: str):
-        return _Prefix(self, key)
-
-
-class _Prefix:
-    def __init__(self, values: dict, name: str):
-        self._values, self._name = values, name
-
-    def __getattr__(self, name: str):
-        return self._values.get(f"{self._name}.{name}") or _Prefix(
-            self._values, f"{self._name}.{name}"
-        )
-
-
-def _actions(node) -> set[str]:
-    """Names of the actions that somebody serves."""
-    suffix = "/_action/send_goal"
-    return {
-        name.removesuffix(suffix)
-        for name, _ in node.get_service_names_and_types()
-        if name.endswith(suffix)
-    }
-
-
-def _importable(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def check_middleware() -> list[Finding]:
-    """The ROS environment of this shell."""
-    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
-    domain = os.environ.get("ROS_DOMAIN_ID", "0")
-    text = f"ROS_DOMAIN_ID {domain}, discovery range {reach}"
-    if reach == "LOCALHOST":
-        text += ": robots and cameras on other machines are not heard"
-    return [Finding("middleware", text)]
+    reasons = []
+    # Profiles from the graph say that there is no deadline and no lease; one that leaves them open,
+    # as ours do, would be taken for another.
+    ours = QoSProfile(
+        depth=ours.depth,
+        reliability=ours.reliability,
+        durability=ours.durability,
+        deadline=Infinite,
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=Infinite,
+    )
+    for info in infos:
+        theirs = info.qos_profile
+        pair = (ours, theirs) if ours_writes else (theirs, ours)
+        verdict, reason = qos_check_compatible(*pair)
+        if verdict == QoSCompatibility.ERROR:
+            reasons.append(f"{node_name(info)}: {reason.replace('ERROR: ', ' ').strip('; ')}")
+    return tuple(reasons)

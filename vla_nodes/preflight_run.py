@@ -2,141 +2,233 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import yaml
-from rclpy.parameter import Parameter
 
 from vla.contract import EmbodimentContract, load_contract
 from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import RobotModel, arm_limits, model_from_urdf, panda_model
 from vla.preflight import (
-    PROBLEM,
     SLOWEST_STATES,
     Finding,
-    check_camera,
+    check_clock,
     check_joints,
+    check_limits,
     check_policy,
     check_pose,
+    fine,
+    problem,
+)
+from vla.preflight_topics import (
+    check_camera,
+    check_joint_publishers,
+    check_stamps,
+    check_together,
     check_topic,
 )
 from vla.resources import contract_path, given_or_shared
 from vla.rotations import difference
 from vla_nodes.client import RobotClient
-from vla_nodes.controller_settings import CONTROLLER_SETTINGS, FROM_TOPIC, SIMULATED
-from vla_nodes.preflight import (
-    IMAGE_KINDS,
-    JOINT_KINDS,
-    POSE_KINDS,
-    Look,
-    RobotSeen,
-    check_commands,
-    check_middleware,
+from vla_nodes.controller_settings import (
+    CONTROLLER_SETTINGS,
+    FROM_TOPIC,
+    SIMULATED,
+    arm_config,
 )
+from vla_nodes.preflight import Look, RobotSeen
+from vla_nodes.preflight_commands import (
+    check_commands,
+    check_latched,
+    check_middleware,
+    check_nodes,
+    watched,
+)
+from vla_nodes.settings import Setting
+
+JOINT_KIND, POSE_KIND = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
+CHOICES = ("backend", "gripper", "monitor")
 
 
 def preflight(arguments) -> list[Finding]:
     """All findings for the command's arguments; raises ValueError for bad ones."""
     contract = load_contract(contract_path(arguments.contract or arguments.robot))
     file = arguments.params_file or given_or_shared(f"config/robots/{arguments.robot}.yaml")
-    parameters = controller_parameters(Path(file))
-    findings = check_middleware()
+    given = given_parameters(Path(file), "controller")
+    given |= {name: value for name in CHOICES if (value := getattr(arguments, name))}
+    findings = check_parameters(given)
+    parameters = {setting.name: setting.default for setting in CONTROLLER_SETTINGS} | given
+    compressed = arguments.compressed or given_parameters(Path(file), "perception").get(
+        "compressed", False
+    )
+    sim_time = arguments.use_sim_time
     with RobotClient(arguments.namespace) as client:
-        client.node.set_parameters([Parameter("use_sim_time", value=arguments.use_sim_time)])
-        look = Look(client, contract, arguments.compressed)
+        look = Look(client, contract, compressed, sim_time, watched(parameters))
         seen = look.finish(arguments.seconds)
-        findings += check_inputs(contract, seen, arguments.compressed)
-        findings += check_arm(contract, seen, parameters)
-        findings += check_commands(client.node, parameters)
-    if arguments.checkpoint:
-        findings += check_policy(
-            contract, arguments.checkpoint, arguments.adapter, arguments.device
-        )
-    return findings
+        findings = [
+            *check_middleware(client.node),
+            *check_clock(seen.clocks, seen.clock_runs, sim_time),
+            *check_inputs(contract, seen, compressed, sim_time),
+            *check_arm(contract, seen, parameters),
+            *findings,
+            *check_commands(client.node, parameters, seen),
+            *check_latched(client.node, parameters),
+            *check_nodes(client, contract, parameters, sim_time, seen.status),
+        ]
+    if not arguments.checkpoint:
+        return [*findings, fine("policy", "not looked at: no --checkpoint was given")]
+    return findings + check_policy(
+        contract, arguments.checkpoint, arguments.adapter, arguments.device
+    )
 
 
-def controller_parameters(file: Path) -> dict:
-    """The controller's parameters by name: defaults, and what the file says.
-
-    Raises ValueError when it cannot be read.
-    """
-    parameters = {setting.name: setting.default for setting in CONTROLLER_SETTINGS}
+def given_parameters(file: Path, node: str) -> dict:
+    """What a parameters file says about a node, by name. Raises ValueError when it has no sense."""
     try:
         content = yaml.safe_load(file.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
-    for node, values in content.items():
-        if node in ("/**", "/**/controller", "controller", "/controller"):
-            _flatten(values.get("ros__parameters", {}), "", parameters)
-    return parameters
+        entries = {name: values.get("ros__parameters") or {} for name, values in content.items()}
+    except (OSError, yaml.YAMLError, AttributeError) as error:
+        raise ValueError(f"cannot read the parameters in {file}: {error}") from error
+    found = {}
+    for name, values in entries.items():
+        if name in ("/**", f"/**/{node}", node, f"/{node}"):
+            # What is meant for every node may be another's.
+            other = name == "/**"
+            flat = _flatten(values)
+            found |= {k: v for k, v in flat.items() if not other or k in _controller_names()}
+    return found
 
 
-def _flatten(values: dict, prefix: str, into: dict) -> None:
+def _flatten(values: Mapping, prefix: str = "") -> dict:
+    flat = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            _flatten(value, f"{prefix}{name}.", into)
-        else:
-            into[prefix + name] = value
+        more = _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        flat |= {prefix + name: value} if more is None else more
+    return flat
 
 
-def check_inputs(contract: EmbodimentContract, seen: RobotSeen, compressed: bool) -> list[Finding]:
-    """Cameras, joint states and pose as topics, and the cameras' images."""
+def _controller_names() -> list[str]:
+    return [setting.name for setting in CONTROLLER_SETTINGS]
+
+
+def check_parameters(given: Mapping) -> list[Finding]:
+    """The controller's parameters by name: known, and possible.
+
+    Raises ValueError where one is of so wrong a kind that nothing else can be judged.
+    """
+    area, found = "limits", []
+    declared = {setting.name: setting for setting in CONTROLLER_SETTINGS}
+    for name, value in given.items():
+        setting = declared.get(name)
+        if setting is None and name not in ("use_sim_time", "autostart"):
+            near = get_close_matches(name, declared, 1)
+            hint = f"; it has {near[0]}" if near else ""
+            text = f"the controller has no parameter '{name}'{hint}"
+            found.append(problem(area, text, "correct the parameters file"))
+        elif setting is not None:
+            found += _check_value(area, setting, value)
+    return found
+
+
+def _check_value(area: str, setting: Setting, value) -> list[Finding]:
+    name, default = setting.name, setting.default
+    if setting.choices and value not in setting.choices:
+        known = ", ".join(setting.choices)
+        raise ValueError(f"{name} cannot be {value!r}: it must be one of {known}")
+    entries = value if isinstance(value, list) else [value]
+    model = default[0] if isinstance(default, list) else default
+    number = isinstance(model, int | float) and not isinstance(model, bool)
+    kind = int | float if number else type(model)
+    if isinstance(value, list) is not isinstance(default, list) or not all(
+        isinstance(entry, kind) and isinstance(entry, bool) is isinstance(model, bool)
+        for entry in entries
+    ):
+        raise ValueError(f"{name} cannot be {value!r}: it must be like {default!r}")
+    low = -np.inf if setting.minimum is None else setting.minimum
+    high = np.inf if setting.maximum is None else setting.maximum
+    if number and not all(low <= entry <= high for entry in entries):
+        text = f"{name} is {value}, outside of {low:g} to {high:g}"
+        return [problem(area, text, "correct it: the controller will refuse it")]
+    return []
+
+
+def check_inputs(
+    contract: EmbodimentContract, seen: RobotSeen, compressed: bool, simulated: bool
+) -> list[Finding]:
+    """Cameras, joint states and pose as topics, the cameras' images, and how all fit in time."""
     findings = []
     # What the contract names already is no better name for anything else in it.
-    known = {name: kinds for name, kinds in seen.known.items() if name[1:] not in seen.topics}
-    suffix, kind = ("/compressed", IMAGE_KINDS[1:]) if compressed else ("", IMAGE_KINDS[:1])
+    taken = [topic for topic, of in seen.topics.items() if of.publishers]
+    known = {
+        name: kinds
+        for name, kinds in seen.known.items()
+        if not any(name.endswith(f"/{topic.lstrip('/')}") for topic in taken)
+    }
+    suffix, kind = ("/compressed", "CompressedImage") if compressed else ("", "Image")
+    kind = f"sensor_msgs/msg/{kind}"
+    streams = {}
     for camera in contract.cameras:
         topic = seen.topics[camera.topic + suffix]
-        findings += check_topic("cameras", topic, kind, contract.rate, known)
+        streams[camera.name] = (f"camera '{camera.name}'", topic, camera.max_age)
+        findings += check_topic("cameras", topic, kind, contract.rate, camera.max_age, known)
         if topic.count:
-            findings += check_camera(camera, seen.cameras[camera.name])
-    findings += check_topic(
-        "joints",
-        seen.topics[contract.joint_states_topic],
-        JOINT_KINDS,
-        SLOWEST_STATES,
-        known,
-        several_publishers=True,
-    )
-    findings += check_topic(
-        "end-effector pose",
-        seen.topics[contract.end_effector_pose_topic],
-        POSE_KINDS,
-        SLOWEST_STATES,
-        known,
-    )
+            findings += check_camera(camera, seen.cameras[camera.name], simulated)
+    joints = seen.topics[contract.joint_states_topic]
+    pose = seen.topics[contract.end_effector_pose_topic]
+    for area, topic, kind in (
+        ("joints", joints, JOINT_KIND),
+        ("end-effector pose", pose, POSE_KIND),
+    ):
+        several, age = topic is joints, contract.state_max_age
+        findings += check_topic(area, topic, kind, SLOWEST_STATES, age, known, several)
+    findings += check_joint_publishers(joints, seen.joint_sets)
+    _, reference, max_age = streams.pop(contract.reference_camera)
+    others = [
+        *streams.values(),
+        ("joint states", joints, contract.state_max_age),
+        ("end-effector pose", pose, contract.state_max_age),
+    ]
+    # Stamps that are wrong by themselves have been told of.
+    if reference.count and not check_stamps("", reference, max_age):
+        findings += check_together(
+            reference, [other for other in others if not check_stamps("", other[1], other[2])]
+        )
     return findings
 
 
 def check_arm(contract: EmbodimentContract, seen: RobotSeen, parameters: dict) -> list[Finding]:
-    """Robot model, limits, joints, and the pose against the joints' kinematics."""
-    findings, limits, solver = [], None, None
+    """Robot model, joints, the pose against the joints' kinematics, and the settings' limits."""
+    findings, limits, solver, expected = [], None, None, None
+    source = parameters["robot_model"]
     try:
-        model = _model(contract, seen, parameters["robot_model"])
+        model = _model(contract, seen, source)
         limits = arm_limits(contract, model)
         solver = DifferentialIK(model.model_xml, model.tool_site, limits.velocity, model.posture)
-        findings.append(Finding("robot model", f"{parameters['robot_model']}: limits complete"))
+        findings.append(fine("robot model", f"{source}: joints, frames and limits complete"))
     except ValueError as error:
-        findings.append(
-            Finding(
-                "robot model",
-                str(error),
-                PROBLEM,
-                "correct robot_model, the contract or the driver's URDF",
-            )
-        )
-    findings += check_joints(contract, seen.positions, limits)
+        cure = "correct robot_model, the contract or the driver's URDF"
+        findings.append(problem("robot model", str(error), cure))
+    if seen.joint_sets:
+        findings += check_joints(contract, seen.positions, limits)
+    joints = np.array([seen.positions.get(name, np.nan) for name in contract.joint_names])
+    if solver is not None and np.isfinite(joints).all():
+        expected = solver.tool_pose(joints)
     if seen.pose is not None:
         frame, position, quaternion = seen.pose
-        expected = None
-        joints = [seen.positions.get(name, np.nan) for name in contract.joint_names]
-        if solver is not None and np.isfinite(joints).all():
-            place, turn = solver.tool_pose(np.array(joints))
-            expected = place, float(np.linalg.norm(difference(turn, quaternion)))
+        away = None
+        if expected is not None:
+            away = expected[0], float(np.linalg.norm(difference(expected[1], quaternion)))
         workspace = parameters["workspace_min"], parameters["workspace_max"]
-        findings += check_pose(contract, frame, position, quaternion, expected, workspace)
-    return findings
+        findings += check_pose(contract, frame, position, quaternion, away, workspace)
+    try:
+        safety = arm_config(parameters).safety
+    except ValueError as error:
+        cure = "correct the controller's parameters"
+        return [*findings, problem("limits", str(error), cure)]
+    return findings + check_limits(safety, None if expected is None else expected[0])
 
 
 def _model(contract: EmbodimentContract, seen: RobotSeen, source: str) -> RobotModel:

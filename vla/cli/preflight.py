@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from vla.cli.connection import positive_seconds
 from vla.cli.errors import CommandError
 
 DESCRIPTION = """\
-Check a running robot before anything moves: topics, types, rates, QoS, time offsets, frames,
-joints, the commands' receivers, contract and checkpoint. Nothing is commanded.
+Check a running robot before anything moves: topics, types, rates, QoS, time offsets, images,
+joints, frames, limits, the receivers of commands, our own nodes, contract and checkpoint. Nothing
+is commanded.
 
 examples:
   vla preflight --robot fr3 --checkpoint runs/fr3 --device cuda
+  vla preflight --robot fr3 --backend cartesian_pose --gripper gripper_command
   vla preflight --robot sim_panda --use-sim-time --checkpoint checkpoints/nano
 
 exit status: 0 nothing is wrong, 1 problems were found, 2 it could not look
@@ -39,6 +40,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--params-file", type=Path, help="the controller's parameters (default: the robot's)"
     )
+    for name in ("backend", "gripper", "monitor"):
+        parser.add_argument(
+            f"--{name}", default="", help=f"the controller's {name} (default: that of the file)"
+        )
     parser.add_argument("--checkpoint", default="", help="policy: its folder")
     parser.add_argument("--adapter", default="", help="adapter: its folder")
     parser.add_argument("--device", default="cpu", help="where the models will run (%(default)s)")
@@ -60,13 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(
             f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
         ) from error
-    from vla.preflight import PROBLEM, report
+    from vla.preflight import report, verdict
 
     try:
         findings = preflight(arguments)
     except ValueError as error:
         raise CommandError(str(error)) from error
     print(report(findings))
+    judged = verdict(findings)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(f) for f in findings], indent=1) + "\n")
-    return int(any(finding.level == PROBLEM for finding in findings))
+        try:
+            arguments.json.write_text(json.dumps(judged, indent=1) + "\n")
+        except OSError as error:
+            raise CommandError(f"cannot write {arguments.json}: {error.strerror}") from error
+    return 0 if judged["ready"] else 1
