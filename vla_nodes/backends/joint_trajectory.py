@@ -3,9 +3,14 @@
 By topic, each cycle sends the next joint positions and velocities and, after them, the way to rest:
 a controller process that dies in mid-motion leaves an arm that stops within its limits. The action
 says in addition whether the robot accepts and follows. A goal replaces the one before, which ends
-as canceled; that costs more than a message, so goals go out at `action_rate`. Between two of them
-the arm is on the way to rest that every goal ends with: at 50 Hz it falls back by less than a
-milliradian, and it never moves beyond what the safety stage has judged.
+as aborted or canceled; that costs more than a message, so goals go out at `action_rate`. Between
+two of them the arm is on the way to rest that every goal ends with: at 50 Hz it falls back by less
+than a milliradian, and it never moves beyond what the safety stage has judged.
+
+Unless its parameter interpolate_from_desired_state is true, the controller starts every trajectory
+from the measured joints, which lag: sent anew in each cycle, that would throw the arm back each
+time. So the controller is asked, and such a one gets the command before as a first point, due at
+once. What it refuses by default, a trajectory that does not end at rest, is never sent.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -46,6 +53,13 @@ SETTINGS = (
 LOOK_PERIOD = 0.1
 # A refusal or an abort is shown for this long [s], then sending is tried again.
 RETRY_TIME = 1.0
+# A rest that is nearer than this [s] is gone to directly: shorter pieces make a poor curve.
+SHORTEST_STOP = 1e-4
+# A command longer ago than this many periods is not where the arm is now.
+LATEST_BEFORE = 4
+# A robot that has not told its parameters for so many looks has none to tell, as the simulator.
+PATIENT_LOOKS = 100
+LOOKS_PER_QUESTION = 20
 
 
 def seconds_to_duration(seconds: float, duration) -> None:
@@ -60,33 +74,44 @@ class TrajectoryMessages:
     def __init__(self, joint_names, period: float):
         self._period = period
         self._points: list[JointTrajectoryPoint] = []
+        self._count = 0
+        self._zeros = [0.0] * len(joint_names)
         # A zero stamp means "from now on" to a joint trajectory controller.
         self._message = JointTrajectory(joint_names=list(joint_names))
 
-    def of(self, command: ArmCommand) -> JointTrajectory:
-        """The command's point and its way to rest."""
-        stop = command.stop
-        # Every second point is enough for a cubic through them; the last one is where it ends.
-        chosen = range(len(stop.times) - 1, -1, -2)[::-1]
-        count = 1 + len(chosen)
-        while len(self._points) < count:
-            self._points.append(JointTrajectoryPoint())
-        self._set(0, self._period, command.joint_positions, command.joint_velocities)
-        for index, source in enumerate(chosen):
-            self._set(
-                1 + index,
-                self._period + float(stop.times[source]),
-                stop.positions[source],
-                stop.velocities[source],
-            )
-        self._message.points = self._points[:count]
+    def of(self, command: ArmCommand, before: ArmCommand | None = None) -> JointTrajectory:
+        """The command's point and its way to rest, in a message that the next call changes.
+
+        before: where the arm is commanded to be now, for a controller that would start elsewhere.
+        """
+        stop, period = command.stop, self._period
+        self._count = 0
+        if before is not None:
+            velocities = before.joint_velocities.tolist()
+            self._add(0.0, before.joint_positions.tolist(), velocities)
+        # Controllers refuse a last point that moves in the least.
+        if not len(stop.times):
+            self._add(period, command.joint_positions.tolist(), self._zeros)
+        elif stop.times[-1] < SHORTEST_STOP:
+            self._add(period, stop.positions[-1].tolist(), self._zeros)
+        else:
+            self._add(period, command.joint_positions.tolist(), command.joint_velocities.tolist())
+            # Every second point is enough for a cubic through them; the last one is where it ends.
+            last = len(stop.times) - 1
+            for index in range(1 - len(stop.times) % 2, last, 2):
+                moment = period + float(stop.times[index])
+                self._add(moment, stop.positions[index].tolist(), stop.velocities[index].tolist())
+            self._add(period + float(stop.times[last]), stop.positions[last].tolist(), self._zeros)
+        self._message.points = self._points[: self._count]
         return self._message
 
-    def _set(self, index: int, moment: float, positions, velocities) -> None:
-        point = self._points[index]
-        point.positions = positions.tolist()
-        point.velocities = velocities.tolist()
+    def _add(self, moment: float, positions: list[float], velocities: list[float]) -> None:
+        if self._count == len(self._points):
+            self._points.append(JointTrajectoryPoint())
+        point = self._points[self._count]
+        point.positions, point.velocities = positions, velocities
         seconds_to_duration(moment, point.time_from_start)
+        self._count += 1
 
 
 class JointTrajectoryBackend(Backend):
@@ -100,6 +125,10 @@ class JointTrajectoryBackend(Backend):
         self._topic = f"{self._controller}/joint_trajectory"
         self._looked_at = -np.inf
         self._seen: Problem | None = None
+        self._before: ArmCommand | None = None
+        self._sent_at = -np.inf
+        self._latest_before = LATEST_BEFORE * context.period
+        self._start = _StartOfTrajectories(context.node, self._controller)
         self._goals = None
         if settings["joint_trajectory.interface"] == "action":
             self._goals = _Goals(
@@ -117,6 +146,8 @@ class JointTrajectoryBackend(Backend):
         if now - self._looked_at > LOOK_PERIOD:
             self._looked_at = now
             self._seen = self._look()
+            if self._seen is None:
+                self._start.look()
         if self._goals is not None and self._goals.refusal(now):
             return Problem(self._goals.refusal(now))
         return self._seen
@@ -138,10 +169,15 @@ class JointTrajectoryBackend(Backend):
 
     def send(self, command: ArmCommand) -> None:
         """Sends one cycle's command with its way to rest."""
+        now = time.monotonic()
+        before = None
+        if self._start.measured and now - self._sent_at < self._latest_before:
+            before = self._before
+        self._before, self._sent_at = command, now
         if self._output is not None:
-            self._output.publish(self._messages.of(command))
+            self._output.publish(self._messages.of(command, before))
         else:
-            self._goals.send(command, self._messages)
+            self._goals.send(command, before, self._messages)
 
     def release(self) -> None:
         """Nothing to do: the controller stays at the last point until others command it."""
@@ -152,12 +188,67 @@ class JointTrajectoryBackend(Backend):
             self._goals.client.destroy()
 
 
+class _StartOfTrajectories:
+    """Whether the controller starts trajectories from the measured joints; it is asked itself."""
+
+    def __init__(self, node, controller: str):
+        self.measured = False
+        self._node, self._controller = node, controller
+        self._client = node.create_client(GetParameters, f"{controller}/get_parameters")
+        self._answer = None
+        self._looks = self._ask_at = 0
+
+    def look(self) -> None:
+        """Asks, or takes the answer; to be called now and then while the controller is there."""
+        if self._client is None:
+            return
+        self._looks += 1
+        if self._answer is not None and self._answer.done():
+            self._take(self._answer.result())
+        elif self._looks > PATIENT_LOOKS:
+            self._end()
+        elif self._looks >= self._ask_at and self._client.service_is_ready():
+            # Asked again: an answer may be lost to a client that has only just appeared.
+            if self._answer is not None:
+                self._client.remove_pending_request(self._answer)
+            request = GetParameters.Request(names=["interpolate_from_desired_state"])
+            self._answer = self._client.call_async(request)
+            self._ask_at = self._looks + LOOKS_PER_QUESTION
+
+    def _take(self, response) -> None:
+        values = response.values if response is not None else []
+        # A version that does not have the parameter starts from the measured joints.
+        is_set = bool(values) and values[0].type == ParameterType.PARAMETER_BOOL
+        self.measured = not (is_set and values[0].bool_value)
+        if self.measured:
+            self._node.get_logger().warning(
+                f"{self._controller} starts each trajectory from the measured joints; each is sent "
+                "with the command before it. Set its parameter interpolate_from_desired_state to "
+                "true for a smoother motion"
+            )
+        self._end()
+
+    def _end(self) -> None:
+        self._node.destroy_client(self._client)
+        self._client = None
+
+
 class _Goals:
     """FollowJointTrajectory goals, one after the other, each replacing the one before."""
 
     def __init__(self, node, name: str, period: float):
         (action,) = import_interfaces("control_msgs", ("action",), "ros-jazzy-control-msgs")
         self._action = action.FollowJointTrajectory
+        self._words = {
+            getattr(self._action.Result, name): name.lower().replace("_", " ")
+            for name in (
+                "INVALID_GOAL",
+                "INVALID_JOINTS",
+                "OLD_HEADER_TIMESTAMP",
+                "PATH_TOLERANCE_VIOLATED",
+                "GOAL_TOLERANCE_VIOLATED",
+            )
+        }
         self.client = ActionClient(node, self._action, name)
         self._name, self._period = name, period
         self._sent_at = -np.inf
@@ -170,19 +261,22 @@ class _Goals:
         text, at = self._refused
         return text if now - at < RETRY_TIME else ""
 
-    def send(self, command: ArmCommand, messages: TrajectoryMessages) -> None:
-        """Sends a goal when it is time, and at once for the first command of an arm at rest."""
+    def send(
+        self, command: ArmCommand, before: ArmCommand | None, messages: TrajectoryMessages
+    ) -> None:
+        """Sends a goal when it is time, and at once the one of an arm that has come to rest."""
         now = time.monotonic()
         moving = len(command.stop.times) > 0
         due = now - self._sent_at >= self._period
-        if not (due and (moving or self._was_moving)) and not (self._was_moving and not moving):
+        arrives = self._was_moving and not moving
+        if not arrives and not (due and moving):
             return
         if not self.client.server_is_ready():
             return
         self._was_moving, self._sent_at = moving, now
         self._number += 1
         number = self._number
-        goal = self._action.Goal(trajectory=messages.of(command))
+        goal = self._action.Goal(trajectory=messages.of(command, before))
         self.client.send_goal_async(goal).add_done_callback(
             lambda future: self._on_answer(number, future)
         )
@@ -198,22 +292,12 @@ class _Goals:
         handle.get_result_async().add_done_callback(lambda done: self._on_end(number, done))
 
     def _on_end(self, number: int, future) -> None:
-        # Earlier goals end as canceled when the next one comes, which is how it should be.
+        # Earlier goals end when the next one comes, which is how it should be.
         if number != self._number or future.result() is None:
             return
         result = future.result().result
         if result.error_code != self._action.Result.SUCCESSFUL:
-            names = {
-                getattr(self._action.Result, name): name.lower().replace("_", " ")
-                for name in (
-                    "INVALID_GOAL",
-                    "INVALID_JOINTS",
-                    "OLD_HEADER_TIMESTAMP",
-                    "PATH_TOLERANCE_VIOLATED",
-                    "GOAL_TOLERANCE_VIOLATED",
-                )
-            }
-            word = names.get(result.error_code, f"error {result.error_code}")
+            word = self._words.get(result.error_code, f"error {result.error_code}")
             self._refuse(f"{self._name} gave up a trajectory: {word} {result.error_string}".strip())
 
     def _refuse(self, why: str) -> None:
