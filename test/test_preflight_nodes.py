@@ -10,15 +10,17 @@ from node_harness import ROOT, Graph, use_test_interfaces
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from vla.cli.parser import build_parser
+from vla.contract import load_contract
 from vla.preflight import OK, PROBLEM, WARNING
 from vla.sim import panda
 from vla_nodes.client import RobotClient
 from vla_nodes.controller_settings import CONTROLLER_SETTINGS
-from vla_nodes.preflight import RobotSeen
-from vla_nodes.preflight_commands import check_commands
+from vla_nodes.preflight import Look, RobotSeen
+from vla_nodes.preflight_commands import check_commands, watched
 from vla_nodes.preflight_run import check_parameters, given_parameters, preflight
 
 pytestmark = pytest.mark.nodes
+CONTRACT = load_contract(ROOT / "config" / "contracts" / "sim_panda.yaml")
 
 JOINTS = dict(zip(panda.ARM_JOINTS, panda.HOME.tolist(), strict=True))
 JOINTS |= dict.fromkeys(panda.FINGER_JOINTS, 0.04)
@@ -168,6 +170,13 @@ def test_the_receivers_of_commands_are_told_apart(monkeypatch):
                 "gripper.gripper_command: the action /gripper_controller/gripper_cmd is "
                 "control_msgs/action/ParallelGripperCommand, not control_msgs/action/GripperCommand"
             ]
+            silent = RobotSeen(heard={"/servo_node/status": 0})
+            findings = check_commands(client.node, parameters | right, silent)
+            assert of_level(findings, PROBLEM) == [
+                "moveit_servo.pose: /servo_node/status is announced, but nothing came"
+            ]
+            heard = Look(client, CONTRACT, False, False, watched(parameters)).finish(0.5).heard
+            assert list(heard) == ["/servo_node/status"] and heard["/servo_node/status"] > 0
             wrong = right | {"gripper_command.action": "grippr_controller/gripper_cmd"}
             (finding,) = [f for f in judged(**wrong) if f.level == PROBLEM]
             assert "nobody serves the action /grippr_controller/gripper_cmd" in finding.message
@@ -178,6 +187,7 @@ def test_the_receivers_of_commands_are_told_apart(monkeypatch):
     ("arguments", "says"),
     [
         (["--robot", "nobody"], "there is no contract 'nobody'"),
+        (["--adapter", "somewhere"], "--adapter needs the --checkpoint that it is for"),
         (["--gripper", "magnet"], "gripper cannot be 'magnet': it must be one of position"),
     ],
 )

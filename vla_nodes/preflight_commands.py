@@ -86,8 +86,18 @@ NEEDS = {
 # Those that work with what every ROS has.
 WITHOUT_PACKAGE = ("geometry_msgs", "std_msgs", "trajectory_msgs", "")
 OUR_NODES = ("perception", "reasoning", "action_expert", "controller")
-# What must be the same in the controller that runs as in the one that was judged.
-COMPARED = ("backend", "gripper", "monitor", "robot_model", "workspace_min", "workspace_max")
+# What must be the same in a node that runs as in what was judged.
+COMPARED = {
+    "perception": ("compressed",),
+    "controller": (
+        "backend",
+        "gripper",
+        "monitor",
+        "robot_model",
+        "workspace_min",
+        "workspace_max",
+    ),
+}
 # Longest wait for the answer of one of our own nodes [s].
 PATIENCE = 3.0
 MEND = "load and activate its controller or driver, or correct the controller's parameter"
@@ -226,10 +236,15 @@ def check_nodes(
     client: RobotClient,
     contract: EmbodimentContract,
     parameters: Mapping,
+    compressed: bool,
     use_sim_time: bool,
     status: PolicyStatus | None,
 ) -> list[Finding]:
-    """Our own nodes: once each, active, and with the settings that were judged."""
+    """Our own nodes: once each, active, and with the settings that were judged.
+
+    parameters: of the controller, by name. compressed, use_sim_time: of perception, and of all.
+    """
+    judged = dict(parameters) | {"compressed": compressed, "use_sim_time": use_sim_time}
     area, space = "nodes", client.node.get_namespace().rstrip("/")
     there = [
         name
@@ -247,7 +262,7 @@ def check_nodes(
             try:
                 state = client.call(GetState, f"{name}/get_state", GetState.Request(), PATIENCE)
                 label = state.current_state.label
-                differing = _differences(client, name, contract, parameters, use_sim_time)
+                differing = _differences(client, name, contract, judged)
             except UnreachableError as error:
                 found.append(warning(area, str(error), "start it again"))
                 continue
@@ -265,26 +280,23 @@ def check_nodes(
 
 
 def _differences(
-    client: RobotClient,
-    name: str,
-    contract: EmbodimentContract,
-    parameters: Mapping,
-    use_sim_time: bool,
+    client: RobotClient, name: str, contract: EmbodimentContract, judged: Mapping
 ) -> list[str]:
     """Settings of a running node that are not what was judged, in words."""
-    names = ["use_sim_time", "contract", *(COMPARED if name == "controller" else ())]
-    request = GetParameters.Request(names=names)
+    names = ["use_sim_time", *COMPARED.get(name, ())]
+    request = GetParameters.Request(names=["contract", *names])
     answer = client.call(GetParameters, f"{name}/get_parameters", request, PATIENCE)
-    theirs = dict(zip(names, map(parameter_value_to_python, answer.values), strict=False))
-    ours = {"use_sim_time": use_sim_time} | {key: parameters[key] for key in names[2:]}
+    if not answer.values:
+        return ["other parameters than ours: another program's node of that name"]
+    contract_name, *values = map(parameter_value_to_python, answer.values)
     texts = []
-    for key, value in ours.items():
-        other = theirs.get(key)
+    for key, other in zip(names, values, strict=True):
+        value = judged[key]
         other = list(other) if isinstance(value, list) and other is not None else other
         if other is not None and other != value:
             texts.append(f"{key} {other!r}; checked was {value!r}")
     try:
-        other = load_contract(contract_path(theirs.get("contract") or ""))
+        other = load_contract(contract_path(contract_name or ""))
     except (ContractError, ValueError):
         return texts
     if other != contract:

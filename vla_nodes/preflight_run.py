@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -51,19 +51,21 @@ from vla_nodes.settings import Setting
 
 JOINT_KIND, POSE_KIND = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
 CHOICES = ("backend", "gripper", "monitor")
+DECLARED = {setting.name: setting for setting in CONTROLLER_SETTINGS}
 
 
 def preflight(arguments) -> list[Finding]:
     """All findings for the command's arguments; raises ValueError for bad ones."""
+    if arguments.adapter and not arguments.checkpoint:
+        raise ValueError("--adapter needs the --checkpoint that it is for")
     contract = load_contract(contract_path(arguments.contract or arguments.robot))
     file = arguments.params_file or given_or_shared(f"config/robots/{arguments.robot}.yaml")
     given = given_parameters(Path(file), "controller")
     given |= {name: value for name in CHOICES if (value := getattr(arguments, name))}
     findings = check_parameters(given)
-    parameters = {setting.name: setting.default for setting in CONTROLLER_SETTINGS} | given
-    compressed = arguments.compressed or given_parameters(Path(file), "perception").get(
-        "compressed", False
-    )
+    parameters = {name: setting.default for name, setting in DECLARED.items()} | given
+    of_perception = given_parameters(Path(file), "perception", ("compressed",))
+    compressed = arguments.compressed or bool(of_perception.get("compressed"))
     sim_time = arguments.use_sim_time
     with RobotClient(arguments.namespace) as client:
         look = Look(client, contract, compressed, sim_time, watched(parameters))
@@ -76,7 +78,7 @@ def preflight(arguments) -> list[Finding]:
             *findings,
             *check_commands(client.node, parameters, seen),
             *check_latched(client.node, parameters),
-            *check_nodes(client, contract, parameters, sim_time, seen.status),
+            *check_nodes(client, contract, parameters, compressed, sim_time, seen.status),
         ]
     if not arguments.checkpoint:
         return [*findings, fine("policy", "not looked at: no --checkpoint was given")]
@@ -85,8 +87,11 @@ def preflight(arguments) -> list[Finding]:
     )
 
 
-def given_parameters(file: Path, node: str) -> dict:
-    """What a parameters file says about a node, by name. Raises ValueError when it has no sense."""
+def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) -> dict:
+    """What a parameters file says about a node, by name; of what it says about all, those known.
+
+    Raises ValueError when it is no parameters file.
+    """
     try:
         content = yaml.safe_load(file.read_text()) or {}
         entries = {name: values.get("ros__parameters") or {} for name, values in content.items()}
@@ -94,11 +99,11 @@ def given_parameters(file: Path, node: str) -> dict:
         raise ValueError(f"cannot read the parameters in {file}: {error}") from error
     found = {}
     for name, values in entries.items():
-        if name in ("/**", f"/**/{node}", node, f"/{node}"):
+        if name.rpartition("/")[2] == node:
+            found |= _flatten(values)
+        elif name == "/**":
             # What is meant for every node may be another's.
-            other = name == "/**"
-            flat = _flatten(values)
-            found |= {k: v for k, v in flat.items() if not other or k in _controller_names()}
+            found |= {k: v for k, v in _flatten(values).items() if k in known}
     return found
 
 
@@ -110,21 +115,16 @@ def _flatten(values: Mapping, prefix: str = "") -> dict:
     return flat
 
 
-def _controller_names() -> list[str]:
-    return [setting.name for setting in CONTROLLER_SETTINGS]
-
-
 def check_parameters(given: Mapping) -> list[Finding]:
     """The controller's parameters by name: known, and possible.
 
     Raises ValueError where one is of so wrong a kind that nothing else can be judged.
     """
     area, found = "limits", []
-    declared = {setting.name: setting for setting in CONTROLLER_SETTINGS}
     for name, value in given.items():
-        setting = declared.get(name)
+        setting = DECLARED.get(name)
         if setting is None and name not in ("use_sim_time", "autostart"):
-            near = get_close_matches(name, declared, 1)
+            near = get_close_matches(name, DECLARED, 1)
             hint = f"; it has {near[0]}" if near else ""
             text = f"the controller has no parameter '{name}'{hint}"
             found.append(problem(area, text, "correct the parameters file"))
