@@ -3,28 +3,40 @@
 A motion first calls `vla/stop` and waits until the controller has let go of the arm, so that two
 never command it. A new instruction, or a resume, during the motion ends it. The policy is not
 resumed by itself afterwards: a person, or a program, sends the next instruction.
+
+It is a process of its own because MoveIt keeps Python's lock while it plans: nothing else of the
+process runs meanwhile, so what has happened is heard before the arm moves.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from std_srvs.srv import Trigger
 from vla_ros.action import MoveTo
 from vla_ros.msg import PolicyStatus
 
+from vla.control.loop import RELEASE_TIME
 from vla_nodes import qos
-from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings
+from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
 from vla_nodes.node import ManagedNode, run
 from vla_nodes.settings import Setting
 
-STOPPED = (PolicyStatus.IDLE, PolicyStatus.STOPPED)
-# The controller repeats its last command for half a second before it lets go of the arm [s].
-LETTING_GO = 0.7
+# A node of its own within this process, named so in parameter files.
+MOVEIT_NODE = "vla_moveit"
+TARGETS = "targets."
+# The controller repeats its last command for RELEASE_TIME before it lets go of the arm [s].
+LETTING_GO = RELEASE_TIME + 0.2
 STOP_TIMEOUT = 3.0
+# The controller tells its status five times a second [s].
+STATUS_TIMEOUT = 1.0
+# Longest wait of deactivate for the end of a motion [s].
+END_TIMEOUT = 3.0
 POLL_PERIOD = 0.02
 
 
@@ -48,24 +60,40 @@ class Mover(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("mover")
+        self._declare_targets()
         self._planner: MoveItPlanner | None = None
         self._status: PolicyStatus | None = None
+        self._statuses = 0
         self._moving = threading.Lock()
         self._ended = ""
         # True from when the policy has stopped for a motion until that is over.
         self._stopped = False
         self._action: ActionServer | None = None
 
+    def _declare_targets(self) -> None:
+        """Declares each `targets.NAME` that a parameter file gives, whatever the names are."""
+        descriptor = ParameterDescriptor(
+            dynamic_typing=True,
+            description="Target of vla/move_to: name of a group state of the SRDF, or joint "
+            "positions of the group [rad]. Takes effect at the next configure.",
+        )
+        for name, given in sorted(self._parameter_overrides.items()):
+            if name.startswith(TARGETS):
+                self.declare_parameter(name, given.value, descriptor)
+
     def configure(self) -> None:
         """Starts MoveIt; raises ValueError with what to install where it is missing."""
         settings = self.settings
+        given = self.get_parameters_by_prefix(TARGETS.rstrip("."))
         self._planner = MoveItPlanner(
-            "vla_moveit",
+            MOVEIT_NODE,
+            self.get_namespace(),
             MoveSettings(
                 settings["group"],
                 settings["tool_link"],
                 settings["planning_time"],
                 settings["speed_scale"],
+                read_targets({name: parameter.value for name, parameter in given.items()}),
             ),
         )
 
@@ -89,6 +117,8 @@ class Mover(ManagedNode):
     def deactivate(self) -> None:
         """Ends a motion, and takes no more goals."""
         self._end("the node was deactivated")
+        if self._moving.acquire(timeout=END_TIMEOUT):
+            self._moving.release()
         if self._action is not None:
             self._action.destroy()
             self._action = None
@@ -101,11 +131,8 @@ class Mover(ManagedNode):
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
-        if self._stopped and message.state in (
-            PolicyStatus.WAITING,
-            PolicyStatus.EXECUTING,
-            PolicyStatus.EMERGENCY_STOPPED,
-        ):
+        self._statuses += 1
+        if self._stopped and not _rests(message):
             self._end("an instruction, or an emergency stop, took over")
 
     def _on_goal(self, goal) -> GoalResponse:
@@ -126,36 +153,48 @@ class Mover(ManagedNode):
     def _end(self, why: str) -> None:
         if self._moving.locked() and not self._ended:
             self._ended = why
+            threading.Thread(target=self._stop_motion, name="stop motion", daemon=True).start()
+
+    def _stop_motion(self) -> None:
+        # Again and again, for the motion may begin only now.
+        while self._moving.locked() and self._ended:
             self._planner.stop()
+            time.sleep(POLL_PERIOD)
 
     def _execute(self, goal):
+        if not self._moving.acquire(blocking=False):
+            goal.abort()
+            return MoveTo.Result(success=False, message="a motion is under way")
         request = goal.request
         target = request.target or "the pose"
-        with self._moving:
+        try:
             self._ended = ""
-            try:
-                self._tell(goal, "stopping")
-                self._stop_policy()
-                self._stopped = True
-                self._tell(goal, "planning")
-                pose = None if request.target else request.pose
-                trajectory = self._planner.plan_to(request.target, pose, request.speed_scale)
-                self._require_not_ended()
-                self._tell(goal, "moving")
-                self._planner.execute(trajectory)
-                self._require_not_ended()
-            except MoveError as error:
-                message = self._ended or str(error)
-                self.diagnostics.report("move", f"did not move to {target}: {message}")
-                if goal.is_cancel_requested:
-                    goal.canceled()
-                else:
-                    goal.abort()
-                return MoveTo.Result(success=False, message=message)
-            finally:
-                self._stopped = False
+            self._move(goal, request)
+        except MoveError as error:
+            message = self._ended or str(error)
+            self.diagnostics.report("move", f"did not move to {target}: {message}")
+            if goal.is_cancel_requested:
+                goal.canceled()
+            else:
+                goal.abort()
+            return MoveTo.Result(success=False, message=message)
+        finally:
+            self._stopped = False
+            self._moving.release()
         goal.succeed()
         return MoveTo.Result(success=True, message=f"moved to {target}")
+
+    def _move(self, goal, request) -> None:
+        """Stops the policy, plans and moves; raises MoveError when that does not succeed."""
+        self._tell(goal, "stopping")
+        self._stop_policy()
+        self._tell(goal, "planning")
+        pose = None if request.target else request.pose
+        trajectory = self._planner.plan_to(request.target, pose, request.speed_scale)
+        self._catch_up()
+        self._tell(goal, "moving")
+        self._planner.execute(trajectory)
+        self._require_not_ended()
 
     def _require_not_ended(self) -> None:
         if self._ended:
@@ -169,16 +208,45 @@ class Mover(ManagedNode):
         if not self._stop.wait_for_service(STOP_TIMEOUT):
             raise MoveError("no service vla/stop: is the controller running? It must let go first")
         answer = self._stop.call_async(Trigger.Request())
-        deadline = time.monotonic() + STOP_TIMEOUT
-        stopped_at = None
-        while stopped_at is None or time.monotonic() - stopped_at < LETTING_GO:
-            if time.monotonic() > deadline:
-                raise MoveError("the controller did not stop the policy in time: see its log")
+        late = time.monotonic() + STOP_TIMEOUT
+        self._wait(answer.done, late, "the controller did not answer vla/stop: see its log")
+        late = time.monotonic() + STOP_TIMEOUT
+        self._wait(self._policy_rests, late, "the controller did not stop the policy: see its log")
+        # From now on, whatever wakes the policy ends the motion.
+        self._stopped = True
+        let_go = time.monotonic() + LETTING_GO
+        self._wait(lambda: time.monotonic() > let_go, let_go + 1.0, "")
+
+    def _policy_rests(self) -> bool:
+        if self._status is not None and self._status.state == PolicyStatus.EMERGENCY_STOPPED:
+            raise MoveError(
+                "an emergency stop is in force: reset it first (vla/reset_emergency_stop)"
+            )
+        return self._status is not None and _rests(self._status)
+
+    def _catch_up(self) -> None:
+        """Hears what has happened while MoveIt planned, before the arm moves."""
+        if self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
+            heard = self._statuses
+            self._wait(
+                lambda: self._statuses > heard + 1,
+                time.monotonic() + STATUS_TIMEOUT,
+                "the controller fell silent: is it running?",
+            )
+        self._require_not_ended()
+
+    def _wait(self, condition: Callable[[], bool], deadline: float, otherwise: str) -> None:
+        while not condition():
             self._require_not_ended()
-            stopped = self._status is not None and self._status.state in STOPPED
-            if answer.done() and stopped and stopped_at is None:
-                stopped_at = time.monotonic()
+            if time.monotonic() > deadline:
+                raise MoveError(otherwise)
             time.sleep(POLL_PERIOD)
+
+
+def _rests(status: PolicyStatus) -> bool:
+    """Whether the policy moves nothing, and will not by itself."""
+    inactive = status.hold_reason == PolicyStatus.HOLD_INACTIVE
+    return status.state in (PolicyStatus.IDLE, PolicyStatus.STOPPED) or inactive
 
 
 def main() -> int:

@@ -6,11 +6,37 @@ runs in the node `mover`, never in the controller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 
 INSTALL = "install ros-jazzy-moveit-py and the robot's MoveIt configuration, and source them first"
+
+# moveit_msgs/MoveItErrorCodes: what can be in the way of a plan.
+ERRORS = {
+    99999: "MoveIt failed: see its log",
+    -1: "planning failed: is it in reach, and free of obstacles?",
+    -2: "the plan would collide, or break a limit, on its way",
+    -3: "the surroundings changed meanwhile",
+    -6: "no plan in the time for it: raise planning_time, or choose a nearer target",
+    -10: "the arm touches something where it is now, as MoveIt sees it: move it away by hand",
+    -11: "the arm is outside the path's constraints where it is now",
+    -12: "the arm would collide there",
+    -13: "the target is outside the path's constraints",
+    -14: "the target does not fulfil its own constraints",
+    -15: "MoveIt does not know the planning group",
+    -16: "MoveIt cannot make use of the target: is tool_link a link of the planning group?",
+    -17: "MoveIt cannot make use of the arm's state",
+    -18: "MoveIt does not know the link: see tool_link",
+    -21: "MoveIt does not know the pose's frame",
+    -23: "the joint states that MoveIt has are too old: does the robot's driver run?",
+    -26: "the arm is outside its limits where it is now",
+    -27: "the target is outside the joint limits",
+    -31: "the tool cannot reach it (no inverse kinematics)",
+}
 
 
 class MoveError(ValueError):
@@ -22,49 +48,67 @@ class MoveSettings:
     """group: planning group of the arm. tool_link: link that poses are for.
 
     planning_time: longest time to plan [s]. speed_scale: share of top speed and acceleration.
+    targets: by name, joint positions of the group [rad] or the name of a group state of the SRDF;
+    any other name is looked for in the SRDF.
     """
 
     group: str
     tool_link: str
     planning_time: float = 5.0
     speed_scale: float = 0.2
+    targets: Mapping[str, str | list[float]] = field(default_factory=dict)
 
 
 class MoveItPlanner:
     """Plans and executes, one motion at a time; every call blocks."""
 
-    def __init__(self, name: str, settings: MoveSettings):
-        """name: of MoveIt's own node. Raises MoveError where MoveIt is not installed."""
+    def __init__(self, name: str, namespace: str, settings: MoveSettings):
+        """name, namespace: of MoveIt's own node, which takes the process's parameter files.
+
+        Raises MoveError where MoveIt is not installed, does not start, or does not fit a target.
+        """
         try:
+            from moveit.core.robot_state import RobotState
             from moveit.planning import MoveItPy, PlanRequestParameters
         except ImportError as error:
             raise MoveError(f"MoveIt is not installed ({error}): {INSTALL}") from error
         self._settings = settings
-        self._parameters = PlanRequestParameters
+        self._parameters, self._state = PlanRequestParameters, RobotState
+        self._moveit = self._component = None
         try:
-            self._moveit = MoveItPy(node_name=name)
+            self._moveit = MoveItPy(node_name=name, name_space=namespace)
             self._component = self._moveit.get_planning_component(settings.group)
+            group = self._moveit.get_robot_model().get_joint_model_group(settings.group)
+            joints = list(group.active_joint_model_names)
         except Exception as error:
+            self.close()
             raise MoveError(
                 f"MoveIt did not start with group '{settings.group}': {error}; start this node "
-                "with the robot's MoveIt configuration as parameters"
+                "with the robot's MoveIt configuration as a parameters file"
             ) from error
+        for target, value in settings.targets.items():
+            if not isinstance(value, str) and len(value) != len(joints):
+                self.close()
+                raise MoveError(
+                    f"targets.{target} has {len(value)} joint positions, group '{settings.group}' "
+                    f"has {len(joints)} joints: {', '.join(joints)}"
+                )
 
     def plan_to(self, target: str, pose: PoseStamped | None, speed_scale: float):
-        """A trajectory to a named group state, or to a pose of the tool.
+        """A trajectory to a named target, or, where a pose is given, to that pose of the tool.
 
-        Raises MoveError where there is none.
+        speed_scale: share of top speed and acceleration, 0 for the setting. Raises MoveError where
+        there is none.
         """
         self._component.set_start_state_to_current_state()
-        try:
-            if pose is None:
-                self._component.set_goal_state(configuration_name=target)
-            else:
-                self._component.set_goal_state(
-                    pose_stamped_msg=pose, pose_link=self._settings.tool_link
-                )
-        except Exception as error:
-            raise MoveError(f"MoveIt does not know the target '{target}': {error}") from error
+        # A goal that MoveIt refuses would leave the one before in force.
+        if not self._set_goal(target, pose):
+            known = sorted({*self._settings.targets, *self._component.named_target_states})
+            raise MoveError(
+                f"MoveIt does not take the target '{target}': known are {', '.join(known)}"
+                if pose is None
+                else "MoveIt does not take the pose: see its log"
+            )
         parameters = self._parameters(self._moveit, "")
         parameters.planning_time = self._settings.planning_time
         scale = speed_scale or self._settings.speed_scale
@@ -72,20 +116,37 @@ class MoveItPlanner:
         parameters.max_acceleration_scaling_factor = scale
         plan = self._component.plan(single_plan_parameters=parameters)
         if not plan:
-            code = getattr(getattr(plan, "error_code", None), "val", "unknown")
+            code = plan.error_code.val
             raise MoveError(
-                f"no plan to '{target or 'the pose'}' was found (MoveIt error {code}): is it in "
-                "reach, and free of obstacles?"
+                f"no plan to {target or 'the pose'}: {ERRORS.get(code, 'see the log')} (MoveIt "
+                f"error {code})"
             )
         return plan.trajectory
+
+    def _set_goal(self, target: str, pose: PoseStamped | None) -> bool:
+        value = self._settings.targets.get(target, target)
+        try:
+            if pose is not None:
+                return self._component.set_goal_state(
+                    pose_stamped_msg=pose, pose_link=self._settings.tool_link
+                )
+            if isinstance(value, str):
+                return self._component.set_goal_state(configuration_name=value)
+            state = self._state(self._moveit.get_robot_model())
+            state.set_to_default_values()
+            state.set_joint_group_positions(self._settings.group, np.array(value))
+            state.update()
+            return self._component.set_goal_state(robot_state=state)
+        except Exception as error:
+            raise MoveError(f"MoveIt does not take {target or 'the pose'}: {error}") from error
 
     def execute(self, trajectory) -> None:
         """Carries a trajectory out. Raises MoveError where it does not succeed."""
         status = self._moveit.execute(trajectory, controllers=[])
         if not status:
             raise MoveError(
-                f"the motion ended with {getattr(status, 'status', 'a failure')}: look at the "
-                "robot and its controller"
+                f"the motion ended with {status.status}: look at the robot, at its controller and "
+                "at MoveIt's log"
             )
 
     def stop(self) -> None:
@@ -94,4 +155,26 @@ class MoveItPlanner:
 
     def close(self) -> None:
         """Ends MoveIt's own node."""
-        self._moveit.shutdown()
+        moveit, self._moveit, self._component = self._moveit, None, None
+        if moveit is not None:
+            moveit.shutdown()
+
+
+def read_targets(values: Mapping[str, object]) -> dict[str, str | list[float]]:
+    """Named targets from parameters: a group state's name or joint positions [rad] for each.
+
+    Raises MoveError for anything else.
+    """
+    targets: dict[str, str | list[float]] = {}
+    for name, value in values.items():
+        if isinstance(value, str) and value:
+            targets[name] = value
+            continue
+        numbers = list(value) if hasattr(value, "__iter__") else []
+        if not numbers or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+            raise MoveError(
+                f"targets.{name} cannot be {value!r}: it must be the name of a group state of the "
+                "SRDF, or the joint positions of the planning group in radians"
+            )
+        targets[name] = [float(number) for number in numbers]
+    return targets

@@ -1,0 +1,1 @@
+"""As moveit_py's own: robot states."""
