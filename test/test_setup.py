@@ -193,6 +193,61 @@ def test_cmake_files_of_the_wheels_are_pointed_at_this_environment(tmp_path: Pat
     assert (Path(folders[1]) / "numpy" / "arrayobject.h").exists()
 
 
+def test_interfaces_that_a_ros_here_has_are_not_built_for_the_tests(tmp_path: Path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(setup_environment, "ROOT", tmp_path)
+    monkeypatch.setattr(
+        setup_environment, "run_logged", lambda command, *more: commands.append(command)
+    )
+    declared = {
+        path.parent.name for path in setup_environment.TEST_INTERFACES.glob("*/package.xml")
+    }
+    assert {"control_msgs", "moveit_msgs", "franka_msgs"} <= declared
+    ros = machine.Ros("jazzy", False, (str(tmp_path / "ros"),), "3.12")
+    variables = {"AMENT_PREFIX_PATH": os.pathsep.join([str(tmp_path / "own"), ros.prefixes[0]])}
+
+    def built():
+        commands.clear()
+        setup_environment.build_test_interfaces(ros, variables)
+        return {Path(part).name for command in commands for part in command} & declared
+
+    assert built() == declared
+    installed = tmp_path / "ros" / "share" / "control_msgs" / "package.xml"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert built() == declared - {"control_msgs"}
+    assert commands[0][commands[0].index("--install-base") + 1] == str(tmp_path / "install_test")
+    for name in declared:
+        (tmp_path / "ros" / "share" / name).mkdir(exist_ok=True)
+        (tmp_path / "ros" / "share" / name / "package.xml").touch()
+    assert built() == set() and commands == []
+    assert (tmp_path / "install_test").is_dir(), "or the step would be done again and again"
+
+
+def test_interfaces_for_tests_are_seen_by_tests_alone():
+    if not (ROOT / "install_test" / "lib").exists():
+        pytest.skip("a ROS here has them all, or 'tools/setup.sh --tests' was not run")
+    shown = in_new_shell("bash", f"source {ROOT}/env.sh; env; python -c 'import vla_ros'")
+    assert shown.returncode == 0 and "install_test" not in shown.stdout
+    script = f"""
+source {ROOT}/env.sh
+cd {ROOT}/test && python -c '
+from node_harness import use_test_interfaces
+use_test_interfaces()
+from control_msgs.action import FollowJointTrajectory
+from franka_msgs.msg import FrankaRobotState
+from moveit_msgs.srv import GetStateValidity
+from rclpy.serialization import deserialize_message, serialize_message
+sent = FollowJointTrajectory.Result(error_string="outside")
+print(deserialize_message(serialize_message(sent), FollowJointTrajectory.Result).error_string)
+for kind in (FrankaRobotState, GetStateValidity.Request):
+    assert deserialize_message(serialize_message(kind()), kind) == kind()
+'
+"""
+    result = in_new_shell("bash", script)
+    assert (result.returncode, result.stdout) == (0, "outside\n"), result.stderr
+
+
 def test_the_finished_set_up_is_quiet():
     result = subprocess.run(
         [ROOT / "tools" / "setup.sh"], capture_output=True, text=True, timeout=60
