@@ -123,8 +123,8 @@ def install_vla_ros(prefix: Path, root: Path) -> None:
         (prefix / "share/vla_ros" / folder).symlink_to(root / folder)
     library = prefix / "lib/vla_ros"
     library.mkdir()
-    for name in ("perception", "reasoning", "action_expert", "controller", "recorder", "sim"):
-        (library / name).symlink_to(prefix / "lib" / PACKAGE / "show")
+    for script in (root / "scripts").iterdir():
+        (library / script.name).symlink_to(prefix / "lib" / PACKAGE / "show")
 
 
 def parameters_of(command: tuple[str, ...] | list[str]) -> dict[str, object]:

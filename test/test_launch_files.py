@@ -23,7 +23,7 @@ from vla_nodes.launcher.process import ProcessDescription
 from vla_nodes.settings import _allowed
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("sim", "bringup", "record", "fr3", "ur5e")
+FILES = ("sim", "bringup", "record", "mover", "fr3", "ur5e")
 NODES = ["perception", "reasoning", "action_expert", "controller", "recorder"]
 
 
@@ -133,6 +133,17 @@ def test_no_path_is_tied_to_a_machine(name):
     text = (ROOT / "launch" / f"{name}.launch.xml").read_text()
     paths = re.findall(r'(?:default|file|from|value|exec)="(/[^"]*)"', text)
     assert paths == []
+
+
+def test_the_mover_gets_its_own_the_robots_and_moveits_parameters(tmp_path, processes):
+    moveit = tmp_path / "moveit.yaml"
+    moveit.write_text("/**:\n  ros__parameters: {robot_description: urdf}\n")
+    started = processes("mover", robot="fr3", moveit_params=str(moveit), namespace="left")
+    assert list(started) == ["mover"]
+    command = started["mover"].command
+    files = [b for a, b in pairwise(command) if a == "--params-file"]
+    assert [Path(path).name for path in files[:3]] == ["mover.yaml", "fr3.yaml", "moveit.yaml"]
+    assert {"__node:=mover", "__ns:=/left"} <= set(command)
 
 
 def test_a_wrong_log_level_is_refused(processes):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from rclpy.task import Future
 
 from vla_nodes.backends.base import import_interfaces
 from vla_nodes.settings import Setting
@@ -37,6 +39,15 @@ WAYPOINTS = 5
 Done = Callable[[str], None]
 
 
+@dataclass
+class _Question:
+    """A way that is asked about: the answers still open, by waypoint."""
+
+    done: Done
+    asked_at: float
+    open: dict[int, Future] = field(default_factory=dict)
+
+
 class PlanningSceneCheck:
     """Asks about one way at a time; a newer one takes the place of the one under way."""
 
@@ -49,50 +60,55 @@ class PlanningSceneCheck:
         self._group = settings["planning_scene.group"]
         self._timeout = settings["planning_scene.timeout"]
         self._client = node.create_client(self._kind, settings["planning_scene.service"])
-        self._number = 0
-        self._under_way: tuple[int, set[int], Done, float] | None = None
+        self._question: _Question | None = None
 
     def ask(self, waypoints: np.ndarray, done: Done) -> None:
         """Asks about arm positions [K, n] in radians; done("") when all are free, else why not."""
         if not self._client.service_is_ready():
             done(f"no service {self._client.srv_name}: is move_group running?")
             return
-        self._number += 1
-        number = self._number
-        self._under_way = (number, set(range(len(waypoints))), done, time.monotonic())
+        self.drop()
+        question = self._question = _Question(done, time.monotonic())
         for index, joints in enumerate(waypoints):
             request = self._kind.Request(group_name=self._group)
             request.robot_state.joint_state.name = self._names
             request.robot_state.joint_state.position = joints.tolist()
+            # The joints that are not named, such as the fingers, are where MoveIt has them.
             request.robot_state.is_diff = True
-            self._client.call_async(request).add_done_callback(
-                lambda future, index=index: self._on_answer(number, index, future)
+            question.open[index] = self._client.call_async(request)
+        for index, future in list(question.open.items()):
+            future.add_done_callback(
+                lambda future, index=index: self._on_answer(question, index, future)
             )
 
     def tick(self) -> None:
         """Gives up what has waited too long; called in each control cycle."""
-        if self._under_way is not None:
-            _, _, done, asked_at = self._under_way
-            if time.monotonic() - asked_at > self._timeout:
-                self._under_way = None
-                done(f"MoveIt did not answer within {self._timeout:g} s")
+        question = self._question
+        if question is not None and time.monotonic() - question.asked_at > self._timeout:
+            self._end(f"MoveIt did not answer within {self._timeout:g} s")
 
     def drop(self) -> None:
-        """Another instruction: the way under way does not matter any more."""
-        self._under_way = None
+        """Another chunk or instruction: the way under way does not matter any more."""
+        question, self._question = self._question, None
+        if question is not None:
+            for future in question.open.values():
+                self._client.remove_pending_request(future)
 
-    def _on_answer(self, number: int, index: int, future) -> None:
-        if self._under_way is None or self._under_way[0] != number:
+    def _end(self, why: str) -> None:
+        done = self._question.done
+        self.drop()
+        done(why)
+
+    def _on_answer(self, question: _Question, index: int, future: Future) -> None:
+        if self._question is not question:
             return
-        _, open_ones, done, _ = self._under_way
+        del question.open[index]
         answer = future.result()
-        if answer is None or not answer.valid:
-            self._under_way = None
-            contacts = [] if answer is None else answer.contacts
-            pair = [f"{c.contact_body_1} touches {c.contact_body_2}" for c in contacts[:1]]
-            done(f"{pair[0] if pair else 'the arm collides'} at waypoint {index} of the chunk")
-            return
-        open_ones.discard(index)
-        if not open_ones:
-            self._under_way = None
-            done("")
+        if answer is None:
+            self._end(f"MoveIt did not answer about waypoint {index} of the chunk: see its log")
+        elif not answer.valid:
+            pairs = [f"{c.contact_body_1} touches {c.contact_body_2}" for c in answer.contacts[:1]]
+            what = pairs[0] if pairs else "MoveIt does not allow the arm's position"
+            self._end(f"{what} at waypoint {index} of the chunk")
+        elif not question.open:
+            self._end("")

@@ -1,6 +1,7 @@
 """Plays move_group's check_state_validity in front of a Panda: a wall at `wall_x`.
 
-Faults: silent (no answer).
+Joints that are not named stay where MoveIt has them, an unknown group is valid nowhere. Faults:
+silent (no answer), forbid (nothing is valid, without a contact, as by constraints).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vla.sim import panda
 
 class MoveGroup(PlayedNode):
     def __init__(self):
-        super().__init__("move_group", wall_x=10.0, silent=False)
+        super().__init__("move_group", wall_x=10.0, silent=False, forbid=False)
         self.arm = DifferentialIK(
             panda.arm_model_xml(), panda.TOOL_SITE, panda.JOINT_MAX_VELOCITY, panda.HOME
         )
@@ -30,8 +31,10 @@ class MoveGroup(PlayedNode):
         state = request.robot_state.joint_state
         by_name = dict(zip(state.name, state.position, strict=True))
         place, _ = self.arm.tool_pose(np.array([by_name[name] for name in panda.ARM_JOINTS]))
-        response.valid = bool(place[0] < self.fault("wall_x"))
-        if not response.valid:
+        free = bool(place[0] < self.fault("wall_x"))
+        known = request.group_name == "panda_arm" and request.robot_state.is_diff
+        response.valid = free and known and not self.fault("forbid")
+        if not free:
             response.contacts = [
                 ContactInformation(contact_body_1="panda_hand", contact_body_2="wall")
             ]
