@@ -35,8 +35,7 @@ SETTINGS = (
     Setting(
         "moveit_servo.frame",
         "",
-        "Frame of the commands, which must be that of Servo's planning group; empty for the "
-        "contract's base frame.",
+        "Frame that the commands name, which Servo must know; empty for the contract's base frame.",
     ),
     Setting(
         "moveit_servo.unpause",
@@ -84,8 +83,8 @@ WARNING_PERIOD = 1.0
 
 # moveit_msgs/ServoStatus: what a status means, and whether a person has to judge it.
 STATUSES = {
-    -1: ("Servo takes a command for invalid: see its log, and whether moveit_servo.frame is the "
-         "frame of its planning group", False),
+    -1: ("Servo takes a command for invalid: see its log, and whether it knows the frame "
+         "moveit_servo.frame", False),
     2: ("Servo halted near a singularity: move the arm away from it, for example by vla/move_to "
         "'home', then resume", True),
     5: ("Servo halted before a collision: clear the way, or move the arm away from it, then resume",
