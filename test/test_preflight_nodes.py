@@ -9,7 +9,7 @@ import pytest
 from node_harness import ROOT, Graph, use_test_interfaces
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from vla.cli.parser import build_parser
+from vla.cli.parser import build_parser, main
 from vla.contract import load_contract
 from vla.preflight import OK, PROBLEM, WARNING
 from vla.sim import panda
@@ -57,6 +57,11 @@ ROBOTS = {
     "reader": (
         {"reader": "transient local"},
         ["joint_trajectory.topic: the quality of service of /reader/joint_trajectory_controller"],
+    ),
+    "inactive": (
+        {"inactive": True},
+        ["joint_trajectory.topic: /inactive/joint_trajectory_controller/controller_state is "
+         "announced, but nothing came"],
     ),
     "commander": (
         {"commander": True},
@@ -191,10 +196,9 @@ def test_the_receivers_of_commands_are_told_apart(monkeypatch):
         (["--gripper", "magnet"], "gripper cannot be 'magnet': it must be one of position"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, says):
-    command = [sys.executable, "-m", "vla.cli", "preflight", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and says in done.stderr
+def test_bad_arguments_are_refused(capsys, arguments, says):
+    assert main(["preflight", *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_parameters_files_are_judged(tmp_path):

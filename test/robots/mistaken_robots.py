@@ -2,10 +2,11 @@
 
 The last argument is that file: faults by namespace, a mapping for each. wrist: topic of that
 camera. compressed: the front camera sends compressed images only. publishers: how many send the
-joint states. button: a stop button that is best effort. commander: somebody else commands. reader:
-the arm's controller wants transient local commands. size: of the images [px]. frozen: one image
-again and again. without: a joint that is missing. late: age of the joint states' stamps [s]. away:
-how far the pose is from the joints' [m]. frame: of the pose.
+joint states. button: a stop button that is best effort. inactive: the arm's controller does not
+tell its state. commander: somebody else commands. reader: that controller wants transient local
+commands. size: of the images [px]. frozen: one image again and again. without: a joint that is
+missing. late: age of the joint states' stamps [s]. away: how far the pose is from the joints' [m].
+frame: of the pose.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Robot:
         self.poses = publisher(PoseStamped, "end_effector_pose")
         if "button" in faults:
             publisher(Bool, "vla/emergency_stop_button", qos.SENSOR)
+        if "inactive" in faults:
+            publisher(Bool, "joint_trajectory_controller/controller_state")
         if "commander" in faults:
             publisher(JointTrajectory, COMMANDS, qos.COMMAND)
         for kind, topic, profile in (
