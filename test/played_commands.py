@@ -7,6 +7,7 @@ from sensor_msgs.msg import JointState
 
 from vla.control.command import ArmCommand, StoppingMotion
 from vla.control.kinematics import DifferentialIK
+from vla.rotations import from_rotation_vector, multiply
 from vla.sim import panda
 from vla_nodes import qos
 
@@ -22,7 +23,8 @@ class Stream:
     """Calls problem() and send() of a backend in cycles; what is sent is `place` and `speed`.
 
     hold: whether commands are sent at all. place [3], speed [3]: of the commanded tool, m and m/s.
-    tool [3], turn [4]: of the played robot, from its joint states.
+    turn [4], turning [3]: the same for its orientation, rad/s.
+    tool [3], pose: of the played robot, from its joint states.
     """
 
     period = 0.02
@@ -61,7 +63,7 @@ class Stream:
         self.backend, self.hold, self.problem, self.problems = backend, False, None, []
         self.asked = False
         self.place, self.turn = self.pose
-        self.speed = np.zeros(3)
+        self.speed, self.turning = np.zeros(3), np.zeros(3)
         self.graph.node.create_timer(self.period, self.cycle)
 
     def entities(self):
@@ -98,6 +100,7 @@ class Stream:
             self.problems.append(self.problem.message)
         if self.hold:
             self.place = self.place + self.speed * self.period
+            self.turn = multiply(from_rotation_vector(self.turning * self.period), self.turn)
             self.backend.send(self.command())
 
     def command(self):
@@ -107,7 +110,7 @@ class Stream:
             joint_accelerations=np.zeros(7),
             tool_position=self.place,
             tool_quaternion=self.turn,
-            tool_velocity=np.concatenate([self.speed, np.zeros(3)]),
+            tool_velocity=np.concatenate([self.speed, self.turning]),
             gripper_width=0.08,
             stop=AT_REST,
             executing=True,

@@ -1,9 +1,11 @@
 """The backend of MoveIt Servo on the test's own node, with a played Servo over DDS."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from node_harness import Graph, use_test_interfaces
 from played_commands import Stream, settings_of
@@ -12,6 +14,7 @@ from std_msgs.msg import Bool, Int8
 from std_srvs.srv import SetBool
 
 from vla.contract import load_contract
+from vla.rotations import difference, from_rotation_vector
 from vla_nodes.backends import make_backend, moveit_servo
 from vla_nodes.backends.base import BackendContext
 from vla_nodes.conversions import stamp_to_seconds
@@ -19,11 +22,15 @@ from vla_nodes.diagnostics import WARN, Diagnostics
 
 pytestmark = pytest.mark.nodes
 
-CONTRACT = load_contract(Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml")
+CONFIG = Path(__file__).parents[1] / "config"
+CONTRACT = load_contract(CONFIG / "contracts" / "sim_panda.yaml")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SOUND = {"slow_x": 10.0, "halt_x": 10.0, "bound_x": 10.0, "singular_z": 10.0, "silent": False}
 LIMITS = {"max_linear_speed": 0.15, "max_angular_speed": 1.0}
 TWIST, POSE = 1, 2
+TOOL = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+# A Panda's flange, seen from the fingertips.
+FLANGE = [0.0, 0.0, -0.1034, 0.0, 0.0, 0.3826834, 0.9238795]
 
 
 class Rig(Stream):
@@ -55,7 +62,9 @@ def rig():
 
 @pytest.fixture
 def servo(rig):
-    rig.graph.set_parameters("servo_node", **SOUND, refuse_switch=False, units="speed_units")
+    rig.graph.set_parameters(
+        "servo_node", **SOUND, refuse_switch=False, units="speed_units", tip=TOOL
+    )
     rig.keep()
     yield rig
     rig.end()
@@ -76,6 +85,46 @@ def test_twists_in_servos_own_units(servo):
     servo.wait_sound()
     assert servo.way(0.05, seconds=1.0) == pytest.approx(0.05, abs=0.004)
     servo.way(-0.05, seconds=0.5)
+
+
+@pytest.mark.parametrize("command", ["pose", "twist"])
+def test_servo_moves_another_frame_than_the_tool(servo, command):
+    servo.graph.set_parameters("servo_node", tip=FLANGE)
+    # Without the correction of twists, which would hide what is wrong.
+    servo.use(command=command, tool_to_tip=FLANGE, pose_gain=0.0)
+    servo.wait_sound()
+    start, turn = servo.pose
+    # The tool turns on the spot, while the flange swings around it.
+    servo.turning, servo.hold = np.array([0.3, 0.0, 0.0]), True
+    servo.graph.wait(lambda: np.linalg.norm(difference(servo.turn, turn)) > 0.3, "a turn")
+    servo.turning = np.zeros(3)
+    servo.rest()
+    place, turned = servo.pose
+    assert np.linalg.norm(place - start) < 0.004
+    assert np.linalg.norm(difference(turned, turn)) == pytest.approx(0.3, abs=0.08)
+    servo.turning = np.array([-0.3, 0.0, 0.0])
+    servo.graph.wait(lambda: np.linalg.norm(difference(servo.turn, turn)) < 0.01, "the way back")
+    servo.turning = np.zeros(3)
+    servo.rest()
+
+
+def test_a_tip_that_is_no_pose_is_refused(servo):
+    for wrong in (TOOL[:6], [0.0] * 7, [*TOOL, 0.0]):
+        with pytest.raises(ValueError, match=r"tool_to_tip .* is no pose"):
+            servo.use(tool_to_tip=wrong)
+
+
+def test_the_tip_of_an_fr3_is_where_its_urdf_has_it():
+    text = (CONFIG / "robots" / "fr3.yaml").read_text()
+    shipped = yaml.safe_load(text)["/**/controller"]["ros__parameters"]["moveit_servo"]
+    chain = ElementTree.parse(CONFIG / "robots" / "fr3.urdf").iter("joint")
+    origins = {j.find("child").get("link"): j.find("origin") for j in chain}
+    height = sum(
+        float(origins[link].get("xyz").split()[2]) for link in ("fr3_hand", "fr3_hand_tcp")
+    )
+    angle = sum(float(origins[link].get("rpy").split()[2]) for link in ("fr3_hand", "fr3_hand_tcp"))
+    turn = from_rotation_vector(np.array([0.0, 0.0, -angle]))
+    assert shipped["tool_to_tip"] == pytest.approx([0.0, 0.0, -height, *turn], abs=1e-6)
 
 
 def test_commands_carry_the_frame_and_the_present_time(servo):

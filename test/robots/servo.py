@@ -5,6 +5,9 @@ carried out, so a halt is repeated for as long as nothing comes after it. A paus
 status. In contact with a wall nothing moves, whichever way it leads. Above `singular_z`, code 2,
 only ways down are open. INVALID ends with the next command.
 
+Commands are for the tip of its planning group, which is `tip` (position and quaternion) in the
+tool's frame; joint states, end_effector_pose and walls are the tool's.
+
 Parameters: units ("speed_units" or "unitless"), slow_x: half the speed beyond, code 4; halt_x: a
 wall there, code 5; singular_z; bound_x: a joint's bound there, code 6. `type` and `paused`
 (std_msgs/Int8, Bool, latched) tell what was switched. Faults: refuse_switch, silent (no status),
@@ -24,7 +27,7 @@ from std_msgs.msg import Bool, Int8
 from std_srvs.srv import SetBool
 
 from vla.control.kinematics import DifferentialIK
-from vla.rotations import difference, from_rotation_vector, multiply
+from vla.rotations import difference, from_rotation_vector, multiply, quaternion_to_matrix
 from vla.sim import panda
 
 PERIOD = 0.01
@@ -49,6 +52,7 @@ class Servo(PlayedNode):
         super().__init__(
             "servo_node",
             units="speed_units",
+            tip=[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
             slow_x=10.0,
             halt_x=10.0,
             bound_x=10.0,
@@ -104,6 +108,10 @@ class Servo(PlayedNode):
         now = self.get_clock().now().nanoseconds * 1e-9
         return now - (stamp.sec + stamp.nanosec * 1e-9) < TIMEOUT
 
+    def tip(self):
+        numbers = np.array(self.fault("tip"))
+        return numbers[:3], numbers[3:]
+
     def twist(self):
         """Wanted tool velocity [6]."""
         message = self.command
@@ -114,8 +122,9 @@ class Servo(PlayedNode):
                 twist = np.clip(twist, -1.0, 1.0) * SCALE
             return twist
         place, turn = message.pose.position, message.pose.orientation
-        offset = np.array([place.x, place.y, place.z]) - self.pose[0]
-        turned = difference(np.array([turn.x, turn.y, turn.z, turn.w]), self.pose[1])
+        here = compose(self.pose, self.tip())
+        offset = np.array([place.x, place.y, place.z]) - here[0]
+        turned = difference(np.array([turn.x, turn.y, turn.z, turn.w]), here[1])
         twist = np.concatenate([offset, turned]) * 20.0
         return np.clip(twist, -SCALE, SCALE)
 
@@ -144,8 +153,10 @@ class Servo(PlayedNode):
             twist, code = 0.5 * twist, ServoStatus.DECELERATE_FOR_COLLISION
         if x > self.fault("bound_x") and twist[0] > 0.0:
             return ServoStatus.JOINT_BOUND
-        place = self.pose[0] + twist[:3] * PERIOD
-        turn = multiply(from_rotation_vector(twist[3:] * PERIOD), self.pose[1])
+        tip = self.tip()
+        here = compose(self.pose, tip)
+        turn = multiply(from_rotation_vector(twist[3:] * PERIOD), here[1])
+        place, turn = compose((here[0] + twist[:3] * PERIOD, turn), inverse(tip))
         self.joints = self.arm.step(self.joints, place, turn, PERIOD)
         self.pose = self.arm.tool_pose(self.joints)
         return code
@@ -164,6 +175,16 @@ class Servo(PlayedNode):
         self.poses.publish(pose)
         if not self.fault("silent") and not self.paused:
             self.status.publish(ServoStatus(code=self.code, message=WORDS[self.code]))
+
+
+def compose(pose, within):
+    """The pose in the base frame of one that is given within another."""
+    return pose[0] + quaternion_to_matrix(pose[1]) @ within[0], multiply(pose[1], within[1])
+
+
+def inverse(pose):
+    turn = pose[1] * np.array([-1.0, -1.0, -1.0, 1.0])
+    return -quaternion_to_matrix(turn) @ pose[0], turn
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from std_srvs.srv import SetBool
 
 from vla.control.command import ArmCommand
-from vla.rotations import difference
+from vla.rotations import difference, multiply, quaternion_to_matrix
 from vla_nodes import qos
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.conversions import arrays_to_pose
@@ -36,6 +36,14 @@ SETTINGS = (
         "moveit_servo.frame",
         "",
         "Frame that the commands name, which Servo must know; empty for the contract's base frame.",
+    ),
+    Setting(
+        "moveit_servo.tool_to_tip",
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
+        "Where the tip of Servo's planning group is, which Servo moves, in the contract's tool "
+        "frame: x, y, z [m] and the quaternion x, y, z, w.",
+        minimum=-2.0,
+        maximum=2.0,
     ),
     Setting(
         "moveit_servo.unpause",
@@ -120,6 +128,7 @@ class MoveItServoBackend(Backend):
             if self._twist
             else services.ServoCommandType.Request.POSE
         )
+        self._tip = _tip_of(settings["moveit_servo.tool_to_tip"])
         kind, topic = (
             (TwistStamped, "delta_twist_cmds") if self._twist else (PoseStamped, "pose_target_cmds")
         )
@@ -232,16 +241,28 @@ class MoveItServoBackend(Backend):
         self._sent_at = now
         if self._twist:
             message = TwistStamped()
-            twist = self._twist_of(command, now) / self._scale
+            twist = self._at_tip(command, self._twist_of(command, now)) / self._scale
             linear, angular = message.twist.linear, message.twist.angular
             linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = twist.tolist()
         else:
-            message = PoseStamped(
-                pose=arrays_to_pose(command.tool_position, command.tool_quaternion)
-            )
+            message = PoseStamped(pose=arrays_to_pose(*self._tip_pose(command)))
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = self._frame
         self._output.publish(message)
+
+    def _tip_pose(self, command: ArmCommand) -> tuple[np.ndarray, np.ndarray]:
+        """Where Servo's tip is to be: position [3] and quaternion [4]."""
+        if self._tip is None:
+            return command.tool_position, command.tool_quaternion
+        offset = quaternion_to_matrix(command.tool_quaternion) @ self._tip[0]
+        return command.tool_position + offset, multiply(command.tool_quaternion, self._tip[1])
+
+    def _at_tip(self, command: ArmCommand, twist: np.ndarray) -> np.ndarray:
+        """The velocity [6] of Servo's tip when the tool has that of `twist`."""
+        if self._tip is None:
+            return twist
+        offset = quaternion_to_matrix(command.tool_quaternion) @ self._tip[0]
+        return np.concatenate([twist[:3] + np.cross(twist[3:], offset), twist[3:]])
 
     def _twist_of(self, command: ArmCommand, now: float) -> np.ndarray:
         """The tool's velocity [6], and what draws it back to its path while it moves.
@@ -272,6 +293,22 @@ class MoveItServoBackend(Backend):
 
     def release(self) -> None:
         """Nothing more is sent: the arm is at rest, and Servo lets others move it."""
+
+
+def _tip_of(numbers: list[float]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Position and quaternion of the parameter tool_to_tip, None when tool and tip are one.
+
+    Raises ValueError when it is no pose.
+    """
+    length = np.linalg.norm(numbers[3:])
+    if len(numbers) != 7 or abs(length - 1.0) > 0.01:
+        raise ValueError(
+            f"moveit_servo.tool_to_tip {numbers} is no pose: give x, y, z in metres and a "
+            "quaternion x, y, z, w of length 1"
+        )
+    if not any(numbers[:6]):
+        return None
+    return np.array(numbers[:3]), np.array(numbers[3:]) / length
 
 
 def _cut(vector: np.ndarray, limit: float) -> np.ndarray:
