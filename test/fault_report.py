@@ -47,14 +47,26 @@ class Motion:
 
 
 def excess_of(
-    motion: Motion, joints: JointLimits, limits: SafetyLimits, kinematics
+    motion: Motion, joints: JointLimits, limits: SafetyLimits, kinematics, received: bool = False
 ) -> dict[str, float]:
-    """By how much each limit was passed at worst, 0 where it was kept; SI units."""
+    """By how much each limit was passed at worst, 0 where it was kept; SI units.
+
+    received: the commands came over DDS, where some are late and some are lost, so that only those
+    that plainly follow each other tell accelerations and jerks.
+    """
     if len(motion.times) < 3:
         return {}
     seconds = motion.steps[:, None] * motion.period
     acceleration = np.diff(motion.velocities, axis=0) / seconds
     jerk = np.diff(acceleration, axis=0) / ((seconds[1:] + seconds[:-1]) / 2)
+    if received:
+        mean = (motion.velocities[1:] + motion.velocities[:-1]) / 2
+        wide = np.abs(np.diff(motion.positions, axis=0) - mean * motion.period).max(axis=1)
+        plain = wide < 1e-4
+        acceleration = acceleration[plain]
+        jerk = jerk[plain[1:] & plain[:-1]]
+        if len(acceleration) == 0 or len(jerk) == 0:
+            acceleration = jerk = np.zeros((1, motion.positions.shape[1]))
     tools = [kinematics.tool_velocity(p, v) for p, v in zip(motion.positions, motion.velocities,
                                                             strict=True)]  # fmt: skip
     place = np.array([position for position, _ in tools])

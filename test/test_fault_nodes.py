@@ -106,7 +106,7 @@ class Case:
     def finish(self, case, since, at, commands=True, holds=True):
         """Judges the motion; at [s]: when the fault was."""
         motion = self.watch.motion() if self.watch.commands else None
-        over = excess_of(motion, JOINTS, LIMITS.safety, KINEMATICS) if motion else {}
+        over = excess_of(motion, JOINTS, LIMITS.safety, KINEMATICS, received=True) if motion else {}
         hold = time_to_hold(motion, at) if commands else self.watch.measured_hold(at)
         status = self.policy.status
         state = State(status.state).name.lower()
@@ -342,7 +342,7 @@ def test_nodes_killed_one_by_one(graph, name):
     graph.wait(lambda: time.monotonic() > end, "time", alive=False)
     status = graph.statuses[-1]
     assert status.state == State.HOLDING
-    over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
+    over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS, received=True)
     hold = time_to_hold(watch.motion(), at)
     judge(FaultReport(f"{name} killed", over, hold, "its death", status.message))
     graph.processes.remove(process)
