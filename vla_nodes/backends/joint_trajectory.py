@@ -292,11 +292,15 @@ class _Goals:
         handle.get_result_async().add_done_callback(lambda done: self._on_end(number, done))
 
     def _on_end(self, number: int, future) -> None:
-        # Earlier goals end when the next one comes, which is how it should be.
-        if number != self._number or future.result() is None:
+        if future.result() is None:
             return
         result = future.result().result
-        if result.error_code != self._action.Result.SUCCESSFUL:
+        codes = self._action.Result
+        # Earlier goals end when the next one comes, canceled or as invalid, which is how it should
+        # be. Another failure counts whichever goal it ends: answers come late, at 20 Hz.
+        if number != self._number and result.error_code == codes.INVALID_GOAL:
+            return
+        if result.error_code != codes.SUCCESSFUL:
             word = self._words.get(result.error_code, f"error {result.error_code}")
             self._refuse(f"{self._name} gave up a trajectory: {word} {result.error_string}".strip())
 
