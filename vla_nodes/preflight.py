@@ -33,8 +33,11 @@ from vla_nodes import qos
 from vla_nodes.client import RobotClient
 from vla_nodes.conversions import stamp_to_seconds
 
-# Discovery takes a moment, which is no pause of the robot's [s].
-DISCOVERY_TIME = 1.5
+# Discovery takes a moment, which is no pause of the robot's: at least and at most, while there are
+# topics of which nothing has come yet [s].
+DISCOVERY_TIME, LONGEST_DISCOVERY = 1.5, 6.0
+# What rmw calls a node of which only an endpoint has been heard of.
+UNKNOWN = "_NODE_NAME_UNKNOWN_"
 DESCRIPTION = "robot_description"
 
 
@@ -103,7 +106,7 @@ class Look:
         """Looks for some seconds and gives what was seen."""
         seen = self.seen
         self._client.spin(DISCOVERY_TIME)
-        seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic("/clock")))
+        self._spin_while(self._is_missing)
         if self._use_sim_time and self._now() == 0.0:
             # All else can still be looked at by this machine's clock.
             seen.clock_runs = False
@@ -113,9 +116,11 @@ class Look:
         self._forget()
         began, began_steady = self._now(), time.monotonic()
         self._client.spin(seconds)
+        self._spin_while(self._is_nameless)
         passed = self._now() - began
         # A simulator that starts again turns its time back.
         passed = passed if passed > 0.0 else time.monotonic() - began_steady
+        seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic("/clock")))
         seen.known = {
             name: kinds
             for name, kinds in self._node.get_topic_names_and_types()
@@ -131,6 +136,24 @@ class Look:
             )
             topic.incompatible = incompatible(infos, qos.RESAMPLED)
         return seen
+
+    def _is_missing(self) -> bool:
+        """Whether the clock or a topic of the contract has not come yet."""
+        silent = [name for name, topic in self.seen.topics.items() if not topic.count]
+        return bool(silent) or (self._use_sim_time and self._now() == 0.0)
+
+    def _is_nameless(self) -> bool:
+        """Whether there is a publisher of which the node is not known yet."""
+        return any(
+            UNKNOWN in node_name(info)
+            for name, _ in self._node.get_topic_names_and_types()
+            for info in self._node.get_publishers_info_by_topic(name)
+        )
+
+    def _spin_while(self, condition: Callable[[], bool]) -> None:
+        started = time.monotonic()
+        while condition() and time.monotonic() - started < LONGEST_DISCOVERY:
+            self._client.spin(0.1)
 
     def _now(self) -> float:
         return self._node.get_clock().now().nanoseconds * 1e-9
