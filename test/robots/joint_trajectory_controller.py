@@ -13,12 +13,14 @@ too. A tolerance of 0 is not looked at.
 The arm follows exactly, or with `lag` [s]. Faults, as parameters that may change at any time:
 refuse (goals), abort (the goal in execution), stuck (the arm stands still although the states go
 on), silent (no joint states). To vanish, kill the process.
+
+All of it runs in one thread: rclpy's executor for several is busy for so long, at hundreds of
+callbacks a second, that the arm would stand still for a tenth of a second now and then.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 
 import numpy as np
@@ -26,7 +28,7 @@ from control_msgs.action import FollowJointTrajectory
 from control_msgs.msg import JointTrajectoryControllerState
 from plain_node import PlayedNode, run
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
 from rclpy.time import Time
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -99,20 +101,17 @@ class Controller(PlayedNode):
         self.stepped_at = time.monotonic()
         self.path = None
         self.goal = None
-        self.lock = threading.Lock()
         self.offset = self.get_clock().now().nanoseconds * 1e-9 - time.monotonic()
         self.states = self.create_publisher(JointState, "joint_states", 10)
         self.reports = self.create_publisher(
             JointTrajectoryControllerState, "~/controller_state", 10
         )
         self.create_subscription(JointTrajectory, "~/joint_trajectory", self.on_topic, 1)
-        group = ReentrantCallbackGroup()
         ActionServer(
             self,
             FollowJointTrajectory,
             "~/follow_joint_trajectory",
             self.execute,
-            callback_group=group,
             goal_callback=self.on_goal,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
         )
@@ -144,21 +143,19 @@ class Controller(PlayedNode):
         return Path(time.monotonic() - late + np.array(times), np.array(places), np.array(speeds))
 
     def follow(self, path):
-        with self.lock:
-            now = time.monotonic()
-            place, speed = self.wanted, np.zeros_like(self.wanted)
-            if self.path is not None:
-                # Where the motion is now, and not where the last cycle left it.
-                place = self.path.at(now)
-                speed = (place - self.path.at(now - 0.002)) / 0.002
-            if not self.fault("interpolate_from_desired_state"):
-                place, speed = self.measured_at(now, place), self.speed
-            self.path = path.begun_at(now, place, speed)
+        now = time.monotonic()
+        place, speed = self.wanted, np.zeros_like(self.wanted)
+        if self.path is not None:
+            # Where the motion is now, and not where the last cycle left it.
+            place = self.path.at(now)
+            speed = (place - self.path.at(now - 0.002)) / 0.002
+        if not self.fault("interpolate_from_desired_state"):
+            place, speed = self.measured_at(now, place), self.speed
+        self.path = path.begun_at(now, place, speed)
 
     def hold(self):
         """As the real one after an abort: what is measured is commanded from now on."""
-        with self.lock:
-            self.path, self.wanted = None, self.measured.copy()
+        self.path, self.wanted = None, self.measured.copy()
 
     def measured_at(self, now, wanted):
         """Where the arm is, having gone towards `wanted` since the last cycle."""
@@ -174,7 +171,7 @@ class Controller(PlayedNode):
         except ValueError as error:
             self.get_logger().error(f"refused a trajectory: {error}")
             return
-        self.goal = None
+        self.preempt()
         self.follow(path)
 
     def on_goal(self, request):
@@ -187,28 +184,34 @@ class Controller(PlayedNode):
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
-    def execute(self, goal):
+    async def execute(self, goal):
         path = self.read(goal.request.trajectory)
-        self.goal = goal
+        self.preempt()
+        self.goal = goal, path, Future(executor=self.executor)
         self.follow(path)
-        while True:
-            if self.goal is not goal:
-                goal.abort()
-                return Result(error_code=Result.INVALID_GOAL, error_string="preempted")
-            if goal.is_cancel_requested:
-                goal.canceled()
-                self.hold()
-                return Result()
-            now = time.monotonic()
-            failure = self.tolerance_violation(path, now)
-            if failure is not None:
-                goal.abort()
-                self.hold()
-                return Result(error_code=failure, error_string="outside of its tolerance")
-            if now >= path.times[-1] and self.is_inside("goal_tolerance", path.places[-1]):
-                goal.succeed()
-                return Result()
-            time.sleep(0.005)
+        return await self.goal[2]
+
+    def preempt(self):
+        if self.goal is not None:
+            self.end(self.goal[0].abort, Result.INVALID_GOAL, "preempted")
+
+    def end(self, finish, code=Result.SUCCESSFUL, text=""):
+        (_, _, future), self.goal = self.goal, None
+        finish()
+        future.set_result(Result(error_code=code, error_string=text))
+
+    def look_at_goal(self, now):
+        """Ends the goal in execution when it is time."""
+        goal, path, _ = self.goal
+        failure = self.tolerance_violation(path, now)
+        if goal.is_cancel_requested:
+            self.end(goal.canceled)
+            self.hold()
+        elif failure is not None:
+            self.end(goal.abort, failure, "outside of its tolerance")
+            self.hold()
+        elif now >= path.times[-1] and self.is_inside("goal_tolerance", path.places[-1]):
+            self.end(goal.succeed)
 
     def tolerance_violation(self, path, now):
         """The error code of a goal that has to end; None while all is well."""
@@ -226,13 +229,14 @@ class Controller(PlayedNode):
         return not most or np.abs(place - self.measured).max() <= most
 
     def step(self):
-        with self.lock:
-            now = time.monotonic()
-            if self.path is not None:
-                self.wanted = self.path.at(now)
-            before, self.measured = self.measured, self.measured_at(now, self.wanted)
-            self.speed = (self.measured - before) * self.fault("rate")
-            self.stepped_at = now
+        now = time.monotonic()
+        if self.path is not None:
+            self.wanted = self.path.at(now)
+        before, self.measured = self.measured, self.measured_at(now, self.wanted)
+        self.speed = (self.measured - before) * self.fault("rate")
+        self.stepped_at = now
+        if self.goal is not None:
+            self.look_at_goal(now)
         # Of the very moment that the positions are of, however long this thread had to wait.
         stamp = Time(nanoseconds=int((now + self.offset) * 1e9)).to_msg()
         if self.reports.get_subscription_count():
@@ -256,4 +260,4 @@ class Controller(PlayedNode):
 
 
 if __name__ == "__main__":
-    run(Controller, threads=6)
+    run(Controller)
