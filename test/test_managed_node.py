@@ -253,3 +253,20 @@ def test_a_repeated_report_is_logged_only_now_and_then(make):
         clock.now += 0.1
         report.report("bad_image", "it is bad")
     assert len(logged) == 2
+
+
+class Hiding(Example):
+    """Hides a method of the base, which rclpy alone would not mention."""
+
+    _stop = None
+
+
+def test_an_exception_within_a_transition_is_told(context, capfd):
+    node = Hiding(context=context)
+    try:
+        node.trigger_configure()
+        node.trigger_activate()
+        node.trigger_deactivate()
+        assert "on_deactivate failed: 'NoneType' object is not callable" in capfd.readouterr().err
+    finally:
+        node.destroy_node()

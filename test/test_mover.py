@@ -197,7 +197,8 @@ def test_a_node_that_is_stopped_stops_the_arm(policy):
     _, phases = send(policy, target="corner")
     policy.graph.wait(lambda: "moving" in phases, "the motion")
     mover = policy.graph.processes.pop()
-    assert mover.stop(signal.SIGINT) == 0
+    assert mover.stop(signal.SIGINT) == 0, mover.output
+    assert "cleaned up" in mover.output
     assert_arm_rests(policy)
     assert not at(policy, panda.HOME + 0.4)
 

@@ -100,7 +100,7 @@ class Mover(ManagedNode):
     def activate(self) -> None:
         """Takes goals."""
         group = ReentrantCallbackGroup()
-        self._stop = self.create_client(Trigger, "vla/stop", callback_group=group)
+        self._stop_service = self.create_client(Trigger, "vla/stop", callback_group=group)
         self.create_subscription(
             PolicyStatus, "vla/status", self._on_status, qos.LATCHED, callback_group=group
         )
@@ -170,6 +170,7 @@ class Mover(ManagedNode):
         try:
             self._ended = ""
             self._move(goal, request)
+            goal.succeed()
         except MoveError as error:
             message = self._ended or str(error)
             self.diagnostics.report("move", f"did not move to {target}: {message}")
@@ -181,7 +182,6 @@ class Mover(ManagedNode):
         finally:
             self._stopped = False
             self._moving.release()
-        goal.succeed()
         return MoveTo.Result(success=True, message=f"moved to {target}")
 
     def _move(self, goal, request) -> None:
@@ -205,9 +205,9 @@ class Mover(ManagedNode):
 
     def _stop_policy(self) -> None:
         """Stops the policy and waits until the arm is let go; raises MoveError when it is not."""
-        if not self._stop.wait_for_service(STOP_TIMEOUT):
+        if not self._stop_service.wait_for_service(STOP_TIMEOUT):
             raise MoveError("no service vla/stop: is the controller running? It must let go first")
-        answer = self._stop.call_async(Trigger.Request())
+        answer = self._stop_service.call_async(Trigger.Request())
         late = time.monotonic() + STOP_TIMEOUT
         self._wait(answer.done, late, "the controller did not answer vla/stop: see its log")
         late = time.monotonic() + STOP_TIMEOUT

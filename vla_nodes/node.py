@@ -38,6 +38,7 @@ Callbacks run one at a time in one thread, unless THREADS is set higher. Model w
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -67,6 +68,20 @@ _AUTOSTART = Setting(
     "Configure and activate by itself at start; false leaves both to a lifecycle manager.",
     read_only=True,
 )
+
+
+def _logged(transition: Callable) -> Callable:
+    """A transition whose exceptions are logged: rclpy would not say a word about them."""
+
+    @functools.wraps(transition)
+    def logged(node: ManagedNode, state: LifecycleState) -> Transition:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node._log_failure(transition.__name__, error)
+            raise
+
+    return logged
 
 
 class ManagedNode(LifecycleNode):
@@ -135,6 +150,7 @@ class ManagedNode(LifecycleNode):
         if self.state == INACTIVE:
             self.trigger_cleanup()
 
+    @_logged
     def on_configure(self, state: LifecycleState) -> Transition:
         """Implements the transition; override `configure` instead."""
         before = self._entities().keys()
@@ -152,6 +168,7 @@ class ManagedNode(LifecycleNode):
         self._enter(INACTIVE, "configured")
         return Transition.SUCCESS
 
+    @_logged
     def on_activate(self, state: LifecycleState) -> Transition:
         """Implements the transition; override `activate` instead."""
         before = self._entities().keys()
@@ -172,6 +189,7 @@ class ManagedNode(LifecycleNode):
         self._enter(ACTIVE, "active")
         return Transition.SUCCESS
 
+    @_logged
     def on_deactivate(self, state: LifecycleState) -> Transition:
         """Implements the transition; override `deactivate` instead."""
         self._stop()
@@ -180,6 +198,7 @@ class ManagedNode(LifecycleNode):
         self._enter(INACTIVE, "deactivated")
         return Transition.SUCCESS
 
+    @_logged
     def on_cleanup(self, state: LifecycleState) -> Transition:
         """Implements the transition; override `cleanup` instead."""
         self._free()
@@ -188,6 +207,7 @@ class ManagedNode(LifecycleNode):
         self._enter(UNCONFIGURED, "cleaned up")
         return Transition.SUCCESS
 
+    @_logged
     def on_shutdown(self, state: LifecycleState) -> Transition:
         """Implements the transition: deactivates and cleans up as far as is needed."""
         if self.state == ACTIVE:
