@@ -140,3 +140,20 @@ def test_no_trajectory_takes_the_arm_back(interface, from_desired):
         assert "rejected a goal" not in moving.robot.output
         controller = graph.processes[1].output
         assert ("starts each trajectory from the measured" in controller) != from_desired
+
+
+@pytest.mark.nodes
+def test_after_an_abort_the_motion_goes_on_from_where_the_arm_is():
+    use_test_interfaces()
+    with Graph() as graph:
+        moving = Moving(graph, "action", lag=0.0, path_tolerance=0.05)
+        moving.policy.speed = 0.15
+        moving.start()
+        graph.set_parameters("joint_trajectory_controller", stuck=True)
+        moving.policy.wait_status(lambda s: "path tolerance violated" in s.message, "the abort")
+        graph.set_parameters("joint_trajectory_controller", stuck=False)
+        moving.states.clear()
+        moving.policy.wait_state(State.EXECUTING)
+        joints = moving.outputs(len(moving.states) + 50)
+        # The arm stood 0.05 rad behind its command: that is not to be made up at once.
+        assert np.abs(np.diff(joints, axis=0)).max() < 0.02

@@ -283,6 +283,8 @@ class Controller(ManagedNode):
         problem = self._robot.problem()
         if problem and problem.stops and self._session.wants_motion:
             self._server.stop(problem.message)
+        if problem and problem.dropped:
+            self._loop.release()
         if problem:
             return HoldReason.BACKEND, problem.message
         if self._session.loading:

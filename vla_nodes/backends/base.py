@@ -27,11 +27,14 @@ class Problem:
     """Why the robot's side cannot carry commands out.
 
     message: one sentence, with what to do. stops: whether the policy is stopped for good, until a
-    person resumes it; otherwise the arm holds, and goes on when the problem is gone.
+    person resumes it; otherwise the arm holds, and goes on when the problem is gone. dropped: the
+    robot no longer goes where it was commanded to, so that the next motion starts from where the
+    arm is measured.
     """
 
     message: str
     stops: bool = False
+    dropped: bool = False
 
 
 @dataclass(frozen=True)

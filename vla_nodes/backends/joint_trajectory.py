@@ -148,18 +148,19 @@ class JointTrajectoryBackend(Backend):
             self._seen = self._look()
             if self._seen is None:
                 self._start.look()
-        if self._goals is not None and self._goals.refusal(now):
-            return Problem(self._goals.refusal(now))
+        if self._goals is not None and (refusal := self._goals.refusal(now)):
+            return Problem(refusal, dropped=True)
         return self._seen
 
     def _look(self) -> Problem | None:
         advice = "is it loaded and active ('ros2 control list_controllers')?"
         if self._goals is not None:
             if not self._goals.client.server_is_ready():
-                return Problem(f"no action server of {self._controller}: {advice}")
+                return Problem(f"no action server of {self._controller}: {advice}", dropped=True)
             return None
         if self._output.get_subscription_count() == 0:
-            return Problem(f"nobody takes trajectories from {self._topic}: {advice}")
+            text = f"nobody takes trajectories from {self._topic}: {advice}"
+            return Problem(text, dropped=True)
         if self._node.count_publishers(self._topic) > 1:
             return Problem(
                 f"another program publishes on {self._topic}, too: two must not command one arm, "
@@ -180,7 +181,10 @@ class JointTrajectoryBackend(Backend):
             self._goals.send(command, before, self._messages)
 
     def release(self) -> None:
-        """Nothing to do: the controller stays at the last point until others command it."""
+        """The controller stays at the last point until others command it."""
+        self._before = None
+        if self._goals is not None:
+            self._goals.start_anew()
 
     def close(self) -> None:
         """Takes the action client off the graph."""
@@ -234,7 +238,11 @@ class _StartOfTrajectories:
 
 
 class _Goals:
-    """FollowJointTrajectory goals, one after the other, each replacing the one before."""
+    """FollowJointTrajectory goals, one after the other, each replacing the one before.
+
+    After a refusal or an abort the robot holds where it is, and the motion that was commanded is
+    void: nothing is sent until start_anew(), since a goal that went on from there would be a jump.
+    """
 
     def __init__(self, node, name: str, period: float):
         (action,) = import_interfaces("control_msgs", ("action",), "ros-jazzy-control-msgs")
@@ -254,18 +262,29 @@ class _Goals:
         self._sent_at = -np.inf
         self._number = 0
         self._was_moving = False
+        self._asked_at = -np.inf
+        self._is_void = False
         self._refused: tuple[str, float] = ("", -np.inf)
 
     def refusal(self, now: float) -> str:
         """What went wrong with the last goal; "" when nothing did, or when it was long ago."""
         text, at = self._refused
-        return text if now - at < RETRY_TIME else ""
+        if self._is_void and now - self._asked_at > RETRY_TIME:
+            # Nothing was to be sent for as long: whatever comes next starts anew.
+            self.start_anew()
+        return text if self._is_void or now - at < RETRY_TIME else ""
+
+    def start_anew(self) -> None:
+        """What is sent next starts from where the arm is."""
+        self._is_void = self._was_moving = False
 
     def send(
         self, command: ArmCommand, before: ArmCommand | None, messages: TrajectoryMessages
     ) -> None:
         """Sends a goal when it is time, and at once the one of an arm that has come to rest."""
-        now = time.monotonic()
+        now = self._asked_at = time.monotonic()
+        if self._is_void:
+            return
         moving = len(command.stop.times) > 0
         due = now - self._sent_at >= self._period
         arrives = self._was_moving and not moving
@@ -305,7 +324,7 @@ class _Goals:
             self._refuse(f"{self._name} gave up a trajectory: {word} {result.error_string}".strip())
 
     def _refuse(self, why: str) -> None:
-        self._refused = (why, time.monotonic())
+        self._refused, self._is_void = (why, time.monotonic()), True
 
 
 BACKEND = JointTrajectoryBackend
