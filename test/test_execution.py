@@ -41,6 +41,7 @@ def test_steps_whose_time_has_passed_are_skipped(mode):
 def test_chunk_follows_one_to_its_end_and_then_the_newest():
     made = executor("chunk", max_chunk_age=1.6)
     made.accept(chunk(10.0, 0.1), 10.2)
+    assert x(made, 10.2) == pytest.approx(0.02)
     made.accept(chunk(10.5, 0.2, 1.0), 10.7)
     made.accept(chunk(10.9, 0.3, 2.0), 11.1)
     assert x(made, 11.5) == pytest.approx(0.15)
@@ -50,6 +51,7 @@ def test_chunk_follows_one_to_its_end_and_then_the_newest():
 def test_chunk_follows_as_many_steps_as_it_is_told():
     made = executor("chunk", execute_steps=4)
     made.accept(chunk(10.0, 0.1), 10.2)
+    assert x(made, 10.2) == pytest.approx(0.02)
     made.accept(chunk(10.3, 0.2, 1.0), 10.4)
     assert x(made, 10.59) == pytest.approx(0.059)
     assert x(made, 10.61) == pytest.approx(1.0 + 0.2 * 0.31)

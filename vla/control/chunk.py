@@ -99,6 +99,13 @@ class ChunkTrajectory:
         )
 
     def action(self, time: float) -> np.ndarray:
-        """The action [7] of the step under way at `time` [s]; outside the chunk the nearest."""
-        index = int((time - self.chunk.stamp) // self.chunk.time_step)
-        return self.chunk.actions[min(max(index, 0), len(self.chunk.actions) - 1)]
+        """The action [7] around `time` [s]: a step's in its middle, in between interpolated.
+
+        Outside the chunk the nearest. For comparing chunks; the arm follows target().
+        """
+        actions, last = self.chunk.actions, len(self.chunk.actions) - 1
+        phase = (time - self.chunk.stamp) / self.chunk.time_step - 0.5
+        phase = min(max(phase, 0.0), float(last))
+        index = min(int(phase), max(last - 1, 0))
+        fraction = phase - index
+        return (1 - fraction) * actions[index] + fraction * actions[min(index + 1, last)]

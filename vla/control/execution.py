@@ -4,7 +4,8 @@ A chunk's step k is due at its observation's stamp + (k + 1) * time_step, so ste
 passed while the model computed are skipped by themselves, however late each chunk comes. Where
 nothing valid is left, target() is None: the arm then comes to rest, and never goes back.
 
-- "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come.
+- "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come. It
+  ends for the reader, who reads ahead of now: the arm would otherwise slow down before each end.
 - "first": each chunk replaces the one before as soon as it comes (RoboVLMs plans anew each step).
 - "ensemble": the weighted mean of what all kept chunks say about the same moment (ACT's temporal
   ensembling; InstructVLA's and CogACT's cosine weights). The gripper is voted on, not averaged.
@@ -34,7 +35,9 @@ class ExecutionConfig:
     execute_steps: steps of a chunk that mode "chunk" follows, from where it was taken over; 0 for
     all that are left. ensemble_size: newest chunks that mode "ensemble" takes together. weights:
     one of WEIGHTS. exponential_decay: weight exp(-decay * i) for the i-th oldest, as in ACT, whose
-    oldest prediction weighs most. cosine_alpha: sharpness of the cosine weights.
+    oldest prediction weighs most; below 0 the newest does. cosine_alpha: sharpness of the cosine
+    weights, exp(alpha * cosine) of a member's action and the newest member's, as in InstructVLA and
+    CogACT. Raises ValueError for what cannot be.
     """
 
     mode: str = "first"
@@ -50,6 +53,15 @@ class ExecutionConfig:
             raise ValueError(f"unknown execution mode '{self.mode}'; known: {', '.join(MODES)}")
         if self.weights not in WEIGHTS:
             raise ValueError(f"unknown weights '{self.weights}'; known: {', '.join(WEIGHTS)}")
+        if not self.max_chunk_age > 0:
+            raise ValueError(f"max_chunk_age must be positive, not {self.max_chunk_age}")
+        if self.execute_steps < 0 or self.ensemble_size < 1:
+            raise ValueError(
+                f"execute_steps {self.execute_steps} must not be negative, and ensemble_size "
+                f"{self.ensemble_size} at least 1"
+            )
+        if not (math.isfinite(self.exponential_decay) and math.isfinite(self.cosine_alpha)):
+            raise ValueError("exponential_decay and cosine_alpha must be finite")
 
 
 class ChunkExecutor:
@@ -59,9 +71,13 @@ class ChunkExecutor:
         """time_step: between the steps of every chunk [s]."""
         self.config = config
         self._time_step = time_step
-        # Oldest observation first; modes other than "ensemble" keep the one followed and the next.
+        # Oldest observation first. Mode "chunk" keeps the one followed and the newest that waits,
+        # "ensemble" as many as it takes together, the others one.
         self._kept: list[ChunkTrajectory] = []
-        self._followed_until = -math.inf
+        # When the chunk followed is over for the reader; it may be followed on if none waits.
+        self._over_at = -math.inf
+        # What the present target was made from.
+        self._members: list[ChunkTrajectory] = []
 
     @property
     def newest(self) -> ActionChunk | None:
@@ -89,64 +105,61 @@ class ChunkExecutor:
             )
         if self.newest is not None and chunk.stamp <= self.newest.stamp:
             raise ChunkError("stale", "a chunk of a newer observation, or the same, came before it")
-        self._keep(trajectory, now)
-
-    def _keep(self, trajectory: ChunkTrajectory, now: float) -> None:
-        mode = self.config.mode
-        if mode == "ensemble":
+        if self.config.mode == "ensemble":
             most = min(self.config.ensemble_size, MOST_KEPT)
             self._kept = [*self._kept, trajectory][-most:]
-        elif mode == "chunk" and self._kept and now < self._followed_until:
-            # The one followed is first; of those that wait, only the newest counts.
-            self._kept = [self._kept[0], trajectory]
+        elif self.config.mode == "chunk":
+            self._kept = [*self._kept[:1], trajectory]
         else:
-            self._follow(trajectory, now)
-
-    def _follow(self, trajectory: ChunkTrajectory, now: float) -> None:
-        self._kept = [trajectory]
-        end = min(trajectory.end, trajectory.chunk.stamp + self.config.max_chunk_age)
-        steps = self.config.execute_steps
-        self._followed_until = min(end, now + steps * self._time_step) if steps else end
+            self._kept = [trajectory]
 
     def clear(self) -> None:
         """Another instruction, or none: drops everything."""
-        self._kept = []
-        self._followed_until = -math.inf
+        self._kept, self._members = [], []
+        self._over_at = -math.inf
 
     def target(self, time: float, now: float) -> ToolTarget | None:
         """Where the tool should be at `time` [s], which may be ahead of `now`.
 
-        None where no chunk that is young enough at `now` is left. `time` beyond a chunk's end reads
-        as its end as long as `now` is not, so that the arm gets there.
+        None where no chunk that is young enough at `now` is left. `time` beyond all chunks' ends
+        reads as the last end as long as `now` is not, so that the arm gets there.
         """
-        valid = self._valid(now)
-        if not valid:
-            return None
+        if self.config.mode == "chunk":
+            self._move_on(time, now)
+        self._members = [entry for entry in self._kept if self._counts(entry, now)]
         if self.config.mode != "ensemble":
-            return valid[0].target(time)
-        reaching = [entry for entry in valid if time <= entry.end] or [valid[-1]]
-        return self._mean(reaching, time)
+            self._members = self._members[:1]
+        elif self._members:
+            last = max(self._members, key=lambda entry: entry.end)
+            self._members = [entry for entry in self._members if time <= entry.end] or [last]
+        return self._mean(time) if self._members else None
 
     def age(self, now: float) -> float:
-        """Age of the oldest observation that has a part in the present target [s]; NaN without."""
-        valid = self._valid(now)
-        return now - valid[0].chunk.stamp if valid else math.nan
+        """Age of the oldest observation that has a part in the last target [s]; NaN without one."""
+        return now - self._members[0].chunk.stamp if self._members else math.nan
 
-    def _valid(self, now: float) -> list[ChunkTrajectory]:
-        """The chunks that count at `now`, oldest observation first."""
-        if self.config.mode == "chunk" and len(self._kept) > 1 and now >= self._followed_until:
-            self._follow(self._kept[-1], now)
-        limit = self.config.max_chunk_age
-        valid = [
-            entry
-            for entry in self._kept
-            if now - entry.chunk.stamp <= limit and now <= entry.end + self._time_step
-        ]
-        return valid if self.config.mode == "ensemble" else valid[:1]
+    def _counts(self, entry: ChunkTrajectory, now: float) -> bool:
+        """Whether a chunk is young enough at `now`, and not over."""
+        age = now - entry.chunk.stamp
+        return age <= self.config.max_chunk_age and now <= entry.end + self._time_step
 
-    def _mean(self, members: list[ChunkTrajectory], time: float) -> ToolTarget:
-        targets = [entry.target(time) for entry in members]
-        weights = self._weigh([entry.action(time) for entry in members])
+    def _move_on(self, time: float, now: float) -> None:
+        """Mode "chunk": takes the newest over where the one followed is over for the reader."""
+        begins = self._over_at == -math.inf
+        if not self._kept or (len(self._kept) == 1 and not begins):
+            return
+        if time >= self._over_at or not self._counts(self._kept[0], now):
+            self._kept = self._kept[-1:]
+            self._over_at = self._kept[0].end
+            if steps := self.config.execute_steps:
+                self._over_at = min(self._over_at, time + steps * self._time_step)
+
+    def _mean(self, time: float) -> ToolTarget:
+        """The members' weighted mean, with one of their gripper values."""
+        targets = [entry.target(time) for entry in self._members]
+        if len(targets) == 1:
+            return targets[0]
+        weights = self._weigh([entry.action(time) for entry in self._members])
         position = sum(w * t.position for w, t in zip(weights, targets, strict=True))
         newest = targets[-1].quaternion
         # Two quaternions of opposite sign are one orientation: all take the newest one's sign.
@@ -156,8 +169,11 @@ class ChunkExecutor:
         )
         length = float(np.linalg.norm(quaternion))
         quaternion = quaternion / length if length > 1e-6 else newest
-        for_open = sum(w for w, t in zip(weights, targets, strict=True) if t.gripper > 0.5)
-        side = [t.gripper for t in targets if (t.gripper > 0.5) == (for_open > 0.5)]
+        opens = np.array([t.gripper > 0.5 for t in targets])
+        vote = float(weights @ np.where(opens, 1.0, -1.0))
+        # The newest decides where the votes are equal, and speaks for its side otherwise.
+        winner = opens[-1] if abs(vote) < 1e-9 else vote > 0
+        side = [t.gripper for t, is_open in zip(targets, opens, strict=True) if is_open == winner]
         return ToolTarget(position, quaternion, side[-1])
 
     def _weigh(self, actions: list[np.ndarray]) -> np.ndarray:
