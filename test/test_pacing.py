@@ -57,6 +57,33 @@ def test_a_slow_step_shows_in_the_factor_and_is_not_caught_up():
     assert factor < 0.6
 
 
+@pytest.mark.parametrize(
+    ("catch_up", "expected"),
+    [(True, [0, 2, 4, 13, 13, 13, 13, 14, 16]), (False, [0, 2, 4, 14, 16, 18, 20, 22, 24])],
+)
+def test_steps_that_were_missed_are_made_up_for_or_left_out(monkeypatch, catch_up, expected):
+    now, times = 0.0, []
+
+    class Stop:
+        def is_set(self):
+            return len(times) == len(expected)
+
+        def wait(self, seconds):
+            nonlocal now
+            now += seconds
+
+    def step():
+        nonlocal now
+        times.append(round(now / 0.005))
+        now += 0.045 if len(times) == 3 else 0.0
+
+    monkeypatch.setattr("vla_nodes.pacing.time.monotonic", lambda: now)
+    loop = PacedLoop("test", 0.01, step, nothing, nothing, nothing, catch_up)
+    loop._stop = Stop()
+    loop._loop()
+    assert times == expected
+
+
 def test_failing_setup_is_raised_by_start():
     def fail():
         raise RuntimeError("no display")

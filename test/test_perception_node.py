@@ -19,7 +19,7 @@ from vla.data.messages import image_to_array, stamp_to_nanoseconds
 from vla.observation import prepare_image
 from vla_nodes import qos
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
-from vla_nodes.liveliness import watch_writers
+from vla_nodes.liveliness import WriterWatch
 
 pytestmark = pytest.mark.nodes
 
@@ -272,16 +272,22 @@ def test_its_death_is_noticed_at_once():
     with Graph() as graph:
         process = graph.start("perception", contract=str(ROOT / "config/contracts/sim_panda.yaml"))
         alive = []
-        watch_writers(
+        watch = WriterWatch(
             graph.node,
             Observation,
             "vla/observation",
             qos.LATEST,
             lambda value: alive.append((value, time.monotonic())),
         )
-        graph.wait(lambda: alive and alive[-1][0], "its sign of life")
+
+        def lives():
+            watch.poll()
+            return bool(alive) and alive[-1][0]
+
+        graph.wait(lives, "its sign of life")
         died_at = time.monotonic()
         process.process.kill()
-        graph.wait(lambda: not alive[-1][0], "the silence", alive=False)
+        graph.wait(lambda: not lives(), "the silence", alive=False)
         assert alive[-1][1] - died_at < 0.3
+        watch.destroy()
         graph.processes.remove(process)

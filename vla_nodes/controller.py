@@ -1,7 +1,8 @@
 """The node `controller`: owns the instruction, follows action chunks, and makes the arm hold.
 
 What to do in each cycle is decided in vla.control.loop, what is in force in vla.control.session;
-here both meet topics and time. Everything runs in the executor's one thread.
+here both meet topics and time. Cycles have a thread of their own, since a timer would have rclpy
+look at everything on the node for each; they and the callbacks never run at the same time.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from vla_nodes.controller_settings import (
 )
 from vla_nodes.diagnostics import WARN
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
-from vla_nodes.liveliness import watch_writers
+from vla_nodes.liveliness import WriterWatch
 from vla_nodes.node import ManagedNode, run
-from vla_nodes.pacing import PeriodMeter
+from vla_nodes.pacing import PacedLoop, PeriodMeter
 from vla_nodes.planning_scene import WAYPOINTS, PlanningSceneCheck
 from vla_nodes.polled import PolledSubscription
 from vla_nodes.robot_side import RobotSide
@@ -56,6 +57,7 @@ class Controller(ManagedNode):
         super().__init__("controller")
         self._server: InstructionServer | None = None
         self._robot: RobotSide | None = None
+        self._writers: list[WriterWatch] = []
         self.diagnostics.checks.append(self._report_motion)
 
     def configure(self) -> None:
@@ -108,7 +110,7 @@ class Controller(ManagedNode):
                 if model_node:
                     self._adapters.note_alive(model_node, alive)
 
-            watch_writers(self, message_type, topic, profile, note)
+            self._writers.append(WriterWatch(self, message_type, topic, profile, note))
 
     def activate(self) -> None:
         """Takes instructions and starts the control loop; no instruction is in force yet."""
@@ -124,10 +126,22 @@ class Controller(ManagedNode):
         self._loop.release()
         self._server.open()
         self._adapters.open()
-        self.create_steady_timer(1.0 / self.settings["control_rate"], self._cycle)
+        pace = PacedLoop(
+            "control",
+            self._loop.arm.period,
+            lambda: self._paced_cycle(pace),
+            setup=lambda: None,
+            teardown=lambda: None,
+            on_error=self.report_failure,
+            catch_up=False,
+        )
+        pace.start()
+        self._pace = pace
 
     def deactivate(self) -> None:
         """Refuses instructions, and comes back when the arm is at rest."""
+        # Its thread may be waiting for the lock that is held here.
+        self._pace.stop(wait=False)
         self._adapters.close()
         self._server.close()
         deadline = time.monotonic() + STOPPING_PATIENCE
@@ -138,6 +152,9 @@ class Controller(ManagedNode):
 
     def cleanup(self) -> None:
         """Leaves the graph."""
+        for writer in self._writers:
+            writer.destroy()
+        self._writers = []
         if self._server is not None:
             self._adapters.destroy()
             self._server.destroy()
@@ -174,7 +191,9 @@ class Controller(ManagedNode):
             self._loop.arm.safety.reset_emergency_stop()
 
     def _take_inputs(self) -> None:
-        """Takes the joint states and observations that came since the last cycle."""
+        """Takes joint states, observations and signs of life that came since the last cycle."""
+        for writer in self._writers:
+            writer.poll()
         # Some robots send arm and gripper apart on one topic; more than a few have no time to come.
         for _ in range(qos.SENSOR.depth):
             message = self._joint_states.take()
@@ -256,6 +275,15 @@ class Controller(ManagedNode):
             if self._accepted_at is not None:
                 self.diagnostics.drop("replaced_before_use")
             self._accepted_at = now
+
+    def _paced_cycle(self, pace: PacedLoop) -> None:
+        with self.callback_lock:
+            if pace.stopping:
+                return
+            try:
+                self._cycle()
+            except Exception as error:
+                self.report_failure(error)
 
     def _cycle(self) -> None:
         session, loop, counts = self._session, self._loop, self._counts

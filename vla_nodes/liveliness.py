@@ -10,10 +10,21 @@ same; then only ages count.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.event_handler import (
+    EventHandler,
+    QoSSubscriptionEventType,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
+from rclpy.node import Node
 from rclpy.qos import LivelinessPolicy, QoSProfile
+from rclpy.subscription import Subscription
+
+from vla_nodes.polled import Unattended
 
 # A death is noticed after one lease at most. The arm must rest within 300 ms, and its servos take
 # about 180 of them to come to rest from full speed. Any shorter, and a busy machine would look like
@@ -33,38 +44,84 @@ def promising(profile: QoSProfile) -> QoSProfile:
     )
 
 
-def watch_writers(
-    node, message_type, topic: str, profile: QoSProfile, on_alive: Callable[[bool], None]
-):
-    """Calls `on_alive` with whether a writer of the topic lives, whenever that changes.
+class WriterWatch:
+    """Tells, when it is asked, whether a writer of a topic lives.
 
-    Returns the subscription, for the node to destroy, or None when the middleware cannot tell.
+    It is to be asked often, as once in a control cycle: rclpy would wake the node for each message
+    of its reader, although nobody wants them, just to hear of the few events.
     """
 
-    def note(status) -> None:
-        on_alive(status.alive_count > 0)
-
-    def ignore_other_promises(status) -> None:
-        node.get_logger().info(
-            f"a writer of {topic} promises no signs of life (liveliness lease of {LEASE} s): its "
-            "death will be noticed only when its messages are too old"
-        )
-
-    events = SubscriptionEventCallbacks(
-        liveliness=note, incompatible_qos=ignore_other_promises, use_default_callbacks=False
-    )
-    try:
-        return node.create_subscription(
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        profile: QoSProfile,
+        on_alive: Callable[[bool], None],
+    ):
+        """on_alive: called by poll() with whether a writer lives, whenever that has changed."""
+        self._node, self._topic, self._on_alive = node, topic, on_alive
+        group = Unattended()
+        subscription = node.create_subscription(
             message_type,
             topic,
             lambda message: None,
             promising(profile),
-            event_callbacks=events,
+            callback_group=group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             raw=True,
         )
-    except UnsupportedEventTypeError:
-        node.get_logger().warning(
-            f"this middleware gives no signs of life for {topic}: a dead writer will be noticed "
-            "only when its messages are too old"
+        self._liveliness = self._other_promises = None
+        self._counts = (0, 0)
+        try:
+            kinds = QoSSubscriptionEventType
+            self._liveliness = _PolledEvent(
+                subscription, group, kinds.RCL_SUBSCRIPTION_LIVELINESS_CHANGED
+            )
+            self._other_promises = _PolledEvent(
+                subscription, group, kinds.RCL_SUBSCRIPTION_REQUESTED_INCOMPATIBLE_QOS
+            )
+        except UnsupportedEventTypeError:
+            node.get_logger().warning(
+                f"this middleware gives no signs of life for {topic}: a dead writer will be "
+                "noticed only when its messages are too old"
+            )
+
+    def poll(self) -> None:
+        """Looks, and calls on_alive where something has changed."""
+        if self._liveliness is None:
+            return
+        status = self._liveliness.take()
+        counts = (status.alive_count, status.not_alive_count)
+        if counts != self._counts:
+            self._counts = counts
+            self._on_alive(status.alive_count > 0)
+        if self._other_promises and self._other_promises.take().total_count_change:
+            self._node.get_logger().info(
+                f"a writer of {self._topic} promises no signs of life (liveliness lease of "
+                f"{LEASE} s): its death will be noticed only when its messages are too old"
+            )
+
+    def destroy(self) -> None:
+        """Lets go of the reader, which the node destroys."""
+        for event in (self._liveliness, self._other_promises):
+            if event is not None:
+                event.destroy()
+        self._liveliness = self._other_promises = None
+
+
+class _PolledEvent(EventHandler):
+    """An event's present status, which nothing waits for."""
+
+    def __init__(self, subscription: Subscription, group: CallbackGroup, kind: IntEnum):
+        super().__init__(
+            callback_group=group,
+            callback=lambda status: None,
+            event_type=kind,
+            parent_impl=subscription.handle,
         )
-        return None
+
+    def take(self):
+        """The status; its changes are since the last call."""
+        self._ready_to_take_data = True
+        return self.take_data()

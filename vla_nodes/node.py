@@ -32,8 +32,9 @@ What the base does:
 - SIGINT and SIGTERM: deactivate, cleanup, exit status 0; a `configure` that is still running after
   3 s is abandoned.
 
-Callbacks run one at a time in one thread, unless THREADS is set higher. Model work belongs into a
-`Worker` (latest.py), never into a callback.
+Callbacks run one at a time in one thread, unless THREADS is set higher. A thread of the node's own
+that shares data with them takes `callback_lock`. Model work belongs into a `Worker` (latest.py),
+never into a callback.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, **options):
         super().__init__(name, **options)
         self.state = UNCONFIGURED
+        # Held while a callback or a transition runs, where there is one thread for them.
+        self.callback_lock = threading.RLock()
         self._configured_entities: set[int] = set()
         self._activated_entities: set[int] = set()
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -145,10 +148,18 @@ class ManagedNode(LifecycleNode):
 
     def close(self) -> None:
         """Deactivates and cleans up, from whatever state the node is in."""
-        if self.state == ACTIVE:
-            self.trigger_deactivate()
-        if self.state == INACTIVE:
-            self.trigger_cleanup()
+        with self.callback_lock:
+            if self.state == ACTIVE:
+                self.trigger_deactivate()
+            if self.state == INACTIVE:
+                self.trigger_cleanup()
+
+    def report_failure(self, error: Exception) -> None:
+        """Logs and reports what a callback raised; the node lives on."""
+        self.diagnostics.report("callback", f"a callback failed: {_one_line(error)}")
+        self.get_logger().error(
+            "".join(traceback.format_exception(error)), throttle_duration_sec=5.0
+        )
 
     @_logged
     def on_configure(self, state: LifecycleState) -> Transition:
@@ -310,17 +321,27 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
 
 
 def _spin(executor, node: ManagedNode, stop: threading.Event) -> None:
+    many = isinstance(executor, MultiThreadedExecutor)
     while not stop.is_set():
         try:
-            executor.spin_once()
+            if many:
+                executor.spin_once()
+            else:
+                _run_next(executor, node)
         except ExternalShutdownException:
             break
         except Exception as error:
-            node.diagnostics.report("callback", f"a callback failed: {_one_line(error)}")
-            node.get_logger().error(
-                "".join(traceback.format_exception(error)), throttle_duration_sec=5.0
-            )
+            node.report_failure(error)
     stop.set()
+
+
+def _run_next(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
+    """Waits for the next callback and runs it, as spin_once does, under the node's lock."""
+    task, _, _ = executor.wait_for_ready_callbacks()
+    with node.callback_lock:
+        task()
+    if task.exception() is not None:
+        raise task.exception()
 
 
 def _one_line(error: Exception) -> str:

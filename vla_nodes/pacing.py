@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Behind by more than this [s], the loop gives the lost time up instead of catching up in a burst.
+# Behind by more than this [s], a loop that catches up gives the lost time up.
 LARGEST_BACKLOG = 0.1
 WINDOW = 5.0
 
@@ -19,7 +20,8 @@ class PacedLoop:
 
     setup, teardown: called in the thread before the first step and after the last, for what belongs
     to a thread (a rendering context). on_error: called with an exception of `step` or `teardown`,
-    which ends the loop.
+    which ends the loop. catch_up: whether steps that are late follow each other at once, as time
+    that is simulated needs; otherwise those that were missed are left out.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class PacedLoop:
         setup: Callable[[], None],
         teardown: Callable[[], None],
         on_error: Callable[[Exception], None],
+        catch_up: bool = True,
     ):
-        self._period = period
+        self._period, self._catch_up = period, catch_up
         self._step, self._setup, self._teardown = step, setup, teardown
         self._on_error = on_error
         self._stop = threading.Event()
@@ -48,10 +51,16 @@ class PacedLoop:
         if self._failure is not None:
             raise self._failure
 
-    def stop(self) -> None:
-        """Ends the loop and waits for `teardown`."""
+    def stop(self, wait: bool = True) -> None:
+        """Ends the loop and, unless wait is False, waits for `teardown`."""
         self._stop.set()
-        self._thread.join()
+        if wait:
+            self._thread.join()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the loop was told to end."""
+        return self._stop.is_set()
 
     def real_time_factor(self) -> float:
         """Steps done over steps due in the last 5 s; 1 when on time, 0 before two steps."""
@@ -87,7 +96,9 @@ class PacedLoop:
             while now - self._ends[0] > WINDOW:
                 self._ends.popleft()
             due += self._period
-            if now - due > LARGEST_BACKLOG:
+            if not self._catch_up and now > due:
+                due += math.ceil((now - due) / self._period) * self._period
+            elif now - due > LARGEST_BACKLOG:
                 due = now
             if due > now:
                 self._stop.wait(due - now)

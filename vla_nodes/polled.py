@@ -11,8 +11,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 
-class _Unattended(CallbackGroup):
-    """What is in it is never executed: its messages wait until somebody takes them."""
+class Unattended(CallbackGroup):
+    """What is in it is never executed: messages and events wait until somebody takes them."""
 
     def can_execute(self, entity) -> bool:
         """Never."""
@@ -33,7 +33,7 @@ class PolledSubscription:
         """raw: messages are taken as bytes, not unpacked."""
         self._kind, self._raw = kind, raw
         self._subscription = node.create_subscription(
-            kind, topic, lambda _: None, profile, callback_group=_Unattended(), raw=raw
+            kind, topic, lambda _: None, profile, callback_group=Unattended(), raw=raw
         )
 
     def take(self):

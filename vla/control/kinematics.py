@@ -8,6 +8,35 @@ import numpy as np
 
 from vla.rotations import matrix_to_quaternion
 
+# Share of the way to the end of a joint's range that one step may go at most.
+RANGE_GAIN = 0.95
+
+
+class _JointLimit(mink.Limit):
+    """What ConfigurationLimit and VelocityLimit say together, in half as many rows.
+
+    model: of hinge and slide joints only. velocities [nv]: greatest speeds, infinite for none.
+    """
+
+    def __init__(self, model: mujoco.MjModel, velocities: np.ndarray):
+        limited = model.jnt_limited.astype(bool)
+        self._lower = np.where(limited, model.jnt_range[:, 0], -np.inf)
+        self._upper = np.where(limited, model.jnt_range[:, 1], np.inf)
+        self._velocities = velocities
+        # A joint that has neither limit gets no rows.
+        self._rows = np.isfinite(velocities) | limited
+        rows = np.eye(model.nv)[self._rows]
+        self._matrix = np.concatenate([rows, -rows])  # [2 rows, nv]
+
+    def compute_qp_inequalities(
+        self, configuration: mink.Configuration, dt: float
+    ) -> mink.Constraint:
+        """Bounds of the change of each joint within `dt` [s]."""
+        positions, fastest = configuration.data.qpos, dt * self._velocities
+        up = np.minimum(RANGE_GAIN * (self._upper - positions), fastest)
+        down = np.minimum(RANGE_GAIN * (positions - self._lower), fastest)
+        return mink.Constraint(self._matrix, np.concatenate([up[self._rows], down[self._rows]]))
+
 
 class DifferentialIK:
     """Turns tool targets into joint positions, one small step at a time.
@@ -32,14 +61,9 @@ class DifferentialIK:
         )
         self._posture = mink.PostureTask(self.model, cost=1e-3)
         self._posture.set_target(self._full(posture))
-        velocities = {
-            self.model.joint(index).name: float(limit)
-            for index, limit in enumerate(max_joint_velocity)
-        }
-        self._limits = [
-            mink.ConfigurationLimit(self.model),
-            mink.VelocityLimit(self.model, velocities),
-        ]
+        velocities = np.full(self.model.nv, np.inf)
+        velocities[: self.arm_joints] = max_joint_velocity
+        self._limits = [_JointLimit(self.model, velocities)]
         self._tool_site = tool_site
         self._tool_id = self.model.site(tool_site).id
         self._jacobian = np.zeros((6, self.model.nv))
@@ -79,7 +103,7 @@ class DifferentialIK:
         Raises mink.MinkError where no step within the limits exists.
         """
         self.configuration.update(self._full(joint_positions))
-        wxyz = np.roll(quaternion_xyzw, 1)
+        wxyz = quaternion_xyzw[[3, 0, 1, 2]]
         self._task.set_target(
             mink.SE3.from_rotation_and_translation(mink.SO3(wxyz), np.asarray(position))
         )
