@@ -151,24 +151,6 @@ def test_targets_belong_to_the_instruction_are_young_and_do_not_jump(mode, weigh
             last = chunk
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_chunk_mode_goes_on_with_what_waits_before_the_reader_is_at_the_end(steps):
-    """The arm reads ahead: a wait at the end of what it reads would be a stop of the arm."""
-    made = ChunkExecutor(ExecutionConfig("chunk", 2.0, steps), STEP)
-    places, taken = [], 0.0
-    for tick in range(200):
-        now = 10.0 + tick * PERIOD
-        if now >= taken + 0.2:
-            # One even motion at 0.3 m/s: every chunk says the same.
-            actions = np.zeros((HORIZON, 7))
-            actions[:, 0] = SPEED * STEP
-            start = np.array([SPEED * (now - 0.1), 0.0, 0.0])
-            made.accept(ActionChunk(now - 0.1, STEP, actions, start, np.array([0, 0, 0, 1.0])), now)
-            taken = now
-        places.append(made.target(now + AHEAD, now).position[0])
-    np.testing.assert_allclose(np.diff(places), SPEED * PERIOD, atol=1e-9)
-
-
 def test_a_tie_of_the_gripper_is_the_newest_ones_to_decide():
     for newest, other in ((1.0, 0.0), (0.0, 1.0)):
         made = ChunkExecutor(ExecutionConfig("ensemble", weights="uniform"), STEP)

@@ -4,8 +4,8 @@ A chunk's step k is due at its observation's stamp + (k + 1) * time_step, so ste
 passed while the model computed are skipped by themselves, however late each chunk comes. Where
 nothing valid is left, target() is None: the arm then comes to rest, and never goes back.
 
-- "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come. It
-  ends for the reader, who reads ahead of now: the arm would otherwise slow down before each end.
+- "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come. The
+  arm slows down at each end, since it reads ahead; to go on before it does succeeded less often.
 - "first": each chunk replaces the one before as soon as it comes (RoboVLMs plans anew each step).
 - "ensemble": the weighted mean of what all kept chunks say about the same moment (ACT's temporal
   ensembling; InstructVLA's and CogACT's cosine weights). The gripper is voted on, not averaged.
@@ -74,7 +74,7 @@ class ChunkExecutor:
         # Oldest observation first. Mode "chunk" keeps the one followed and the newest that waits,
         # "ensemble" as many as it takes together, the others one.
         self._kept: list[ChunkTrajectory] = []
-        # When the chunk followed is over for the reader; it may be followed on if none waits.
+        # When the chunk followed is over; it may be followed on if none waits.
         self._over_at = -math.inf
         # What the present target was made from.
         self._members: list[ChunkTrajectory] = []
@@ -125,7 +125,7 @@ class ChunkExecutor:
         reads as the last end as long as `now` is not, so that the arm gets there.
         """
         if self.config.mode == "chunk":
-            self._move_on(time, now)
+            self._move_on(now)
         self._members = [entry for entry in self._kept if self._counts(entry, now)]
         if self.config.mode != "ensemble":
             self._members = self._members[:1]
@@ -143,16 +143,16 @@ class ChunkExecutor:
         age = now - entry.chunk.stamp
         return age <= self.config.max_chunk_age and now <= entry.end + self._time_step
 
-    def _move_on(self, time: float, now: float) -> None:
-        """Mode "chunk": takes the newest over where the one followed is over for the reader."""
+    def _move_on(self, now: float) -> None:
+        """Mode "chunk": takes the newest over where the one followed is over."""
         begins = self._over_at == -math.inf
         if not self._kept or (len(self._kept) == 1 and not begins):
             return
-        if time >= self._over_at or not self._counts(self._kept[0], now):
+        if now >= self._over_at or not self._counts(self._kept[0], now):
             self._kept = self._kept[-1:]
             self._over_at = self._kept[0].end
             if steps := self.config.execute_steps:
-                self._over_at = min(self._over_at, time + steps * self._time_step)
+                self._over_at = min(self._over_at, now + steps * self._time_step)
 
     def _mean(self, time: float) -> ToolTarget:
         """The members' weighted mean, with one of their gripper values."""
