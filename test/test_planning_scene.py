@@ -105,6 +105,24 @@ def test_chunks_that_would_collide_are_refused():
         graph.wait_diagnostic("controller", lambda status: words in status.message)
 
 
+def test_nothing_moves_if_the_very_first_chunk_would_collide():
+    use_test_interfaces()
+    with Graph() as graph:
+        graph.start_robot("move_group")
+        graph.set_parameters("move_group", wall_x=0.0)
+        graph.start(
+            "controller",
+            contract=str(CONTRACT_PATH),
+            parameters={"planning_scene.check": True, "planning_scene.group": "panda_arm"},
+        )
+        graph.wait_state("controller", "active")
+        robot = PlayedRobot(graph)
+        robot.instruct()
+        status = robot.wait_status(lambda s: s.chunks_rejected >= 3, "refusals")
+        assert status.chunks_accepted == 0
+        assert np.abs(robot.joints - panda.HOME).max() < 1e-6
+
+
 def test_without_move_group_it_says_so():
     use_test_interfaces()
     with Graph() as graph:
@@ -113,7 +131,6 @@ def test_without_move_group_it_says_so():
         )
         graph.wait_state("controller", "active")
         robot = PlayedRobot(graph)
-        # The first chunk is taken before anything is commanded: where the arm is is not known yet.
         robot.instruct()
         words = "is move_group running?"
         graph.wait_diagnostic("controller", lambda status: words in status.message)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from geometry_msgs.msg import PoseStamped
 from node_harness import Graph, use_test_interfaces
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_system_default
@@ -22,6 +23,7 @@ from vla.rotations import quaternion_to_matrix
 from vla.sim import panda
 from vla_nodes import qos
 from vla_nodes.conversions import array_to_image, arrays_to_pose
+from vla_nodes.recorded_topics import plan_topics
 
 pytestmark = pytest.mark.nodes
 
@@ -207,3 +209,15 @@ def test_a_robot_of_shipped_files_goes_where_the_chunks_say(name):
         _, _, closed = cell.driver["closed"]
         graph.wait(lambda: cell.orders, "an order to the gripper")
         assert cell.orders[0].data == closed
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_recorder_listens_to_what_its_controller_commands(name):
+    parameters = yaml.safe_load((CONFIG / "robots" / f"{name}.yaml").read_text())
+    recorder, controller = (
+        parameters[f"/**/{node}"]["ros__parameters"] for node in ("recorder", "controller")
+    )
+    contract = load_contract(CONFIG / "contracts" / f"{name}.yaml")
+    plans = plan_topics(contract, False, False, recorder["extra_topics"])
+    topic = f"{controller['joint_trajectory']['controller']}/joint_trajectory"
+    assert JointTrajectory in [plan.message_class for plan in plans if plan.name == topic]

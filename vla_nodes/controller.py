@@ -239,11 +239,19 @@ class Controller(ManagedNode):
             self._loop.fail(HoldReason.CONTRACT_MISMATCH, str(error))
             self.diagnostics.report("contract", str(error))
             return
-        if self._scene is None or self._loop.arm.safety.motion is None:
+        if self._scene is None:
             self._take(chunk)
+        else:
+            self._ask_scene(chunk)
+
+    def _ask_scene(self, chunk: Chunk) -> None:
+        """Takes a chunk when MoveIt has found its way free."""
+        joints = self._loop.whereabouts
+        if joints is None:
+            self._on_scene(chunk, "no joint states yet, so that its way cannot be checked")
             return
         try:
-            way = self._loop.arm.preview(chunk, self._robot_now(), WAYPOINTS)
+            way = self._loop.arm.preview(chunk, self._robot_now(), WAYPOINTS, joints)
         except (ChunkError, MinkError):
             # What is wrong with it is said where it is taken.
             self._take(chunk)

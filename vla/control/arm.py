@@ -136,14 +136,12 @@ class ArmController:
             self.safety.note(f"{error.reason}_chunk")
             raise
 
-    def preview(self, chunk: ActionChunk, now: float, count: int) -> np.ndarray:
+    def preview(self, chunk: ActionChunk, now: float, count: int, joints: np.ndarray) -> np.ndarray:
         """Arm positions [count, n] along what is left of a chunk, by inverse kinematics [rad].
 
-        From where the commanded motion is, which must be known. Raises ChunkError for a chunk of
-        another shape.
+        joints: where the arm is before it [n]. Raises ChunkError for a chunk of another shape.
         """
         trajectory = ChunkTrajectory(chunk)
-        joints = self.safety.motion.positions
         places = []
         for time in np.linspace(now + self.lookahead, trajectory.end, count + 1)[1:]:
             target = trajectory.target(float(time))

@@ -127,6 +127,12 @@ class ControlLoop:
         self._joint_positions = values
         self.watchdog.heard(JOINT_STATES, steady_now)
 
+    @property
+    def whereabouts(self) -> np.ndarray | None:
+        """Where the next motion starts: commanded joints [n], else measured; None if unknown."""
+        motion = self.arm.safety.motion
+        return self._joint_positions if motion is None else motion.positions
+
     def _refuse_state(self, why: str) -> None:
         self.watchdog.refused(JOINT_STATES, why)
         raise ValueError(why)
