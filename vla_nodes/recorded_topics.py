@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from geometry_msgs.msg import PoseStamped
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -29,6 +28,7 @@ from vla_ros.msg import (
 from vla.contract import EmbodimentContract
 from vla.data.bag import qos_entry
 from vla_nodes import qos
+from vla_nodes.polled import Unattended
 
 # A recorder may be late but must not lose: far deeper than what a controller would want.
 DEPTH = 1000
@@ -77,29 +77,14 @@ class ReceivedMessage:
     lost: int
 
 
-class PolledGroup(CallbackGroup):
-    """Keeps its subscriptions out of the executor's wait set: TopicReader.take empties them.
+class TopicReader:
+    """Takes the messages of one topic as bytes; notes how fresh it is and what it lost.
 
-    Waking up for every message of every topic would cost a recorder most of a processor core, and
-    gains nothing, because the middleware notes when each of them arrived.
+    They do not wake the node: that would cost a recorder most of a processor core, and gains
+    nothing, because the middleware notes when each of them arrived.
     """
 
-    def can_execute(self, entity) -> bool:
-        """Never, so that the executor does not wait for the entity."""
-        return False
-
-    def beginning_execution(self, entity) -> bool:
-        """Never begins."""
-        return False
-
-    def ending_execution(self, entity) -> None:
-        """Nothing to do."""
-
-
-class TopicReader:
-    """Takes the messages of one topic as bytes; notes how fresh it is and what it lost."""
-
-    def __init__(self, node: Node, plan: TopicPlan, group: PolledGroup):
+    def __init__(self, node: Node, plan: TopicPlan, group: Unattended):
         """Subscribes, at first as the plan says."""
         self.plan = plan
         self._node = node

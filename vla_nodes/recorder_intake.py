@@ -12,8 +12,8 @@ from rclpy.node import Node
 from vla.data.episode import RecordedTopic
 from vla.data.message_types import load_message_type
 from vla.data.ring_buffer import RingBuffer, RingMessage
+from vla_nodes.polled import Unattended
 from vla_nodes.recorded_topics import (
-    PolledGroup,
     ReceivedMessage,
     TopicPlan,
     TopicReader,
@@ -41,7 +41,7 @@ class Intake:
         ring_bytes: int = 0,
     ) -> None:
         """ring_seconds: 0 for no ring buffer."""
-        group = PolledGroup()
+        group = Unattended()
         self.readers = [TopicReader(node, plan, group) for plan in plans]
         self._is_wanted = is_wanted
         self.classes = {reader.name: reader.plan.message_class for reader in self.readers}
