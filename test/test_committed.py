@@ -46,7 +46,7 @@ def test_from_a_new_observation_the_targets_are_the_same(seed):
         np.testing.assert_allclose(found.position, wanted.position, atol=1e-9)
         assert np.abs(difference(found.quaternion, wanted.quaternion)).max() < 1e-6
         middle = stamp + (index - 0.5) * STEP
-        assert again.action(middle)[6] == path.action(middle)[6]
+        assert again.target(middle).gripper == path.target(middle).gripper
 
 
 def test_on_the_path_and_on_a_step_they_are_the_old_actions_shifted():

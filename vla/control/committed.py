@@ -66,7 +66,7 @@ def committed_actions(
         actions[index, :3] = target.position - position
         actions[index, 3:6] = difference(target.quaternion, quaternion)
         # Of the step that is under way in the middle of this one: a decision is not interpolated.
-        actions[index, 6] = trajectory.action(stamp + (index + 0.5) * step)[6]
+        actions[index, 6] = trajectory.target(stamp + (index + 0.5) * step).gripper
         position, quaternion = target.position, target.quaternion
     return CommittedActions(actions, committed)
 
