@@ -78,18 +78,24 @@ def test_without_the_interfaces_it_says_what_to_install(monkeypatch):
         PlanningSceneCheck(node, CONTRACT.joint_names)
 
 
+def start_checked(graph) -> PlayedRobot:
+    """An instructed robot whose controller asks the planning scene."""
+    graph.start(
+        "controller",
+        contract=str(CONTRACT_PATH),
+        parameters={"planning_scene.check": True, "planning_scene.group": "panda_arm"},
+    )
+    graph.wait_state("controller", "active")
+    robot = PlayedRobot(graph)
+    robot.instruct()
+    return robot
+
+
 def test_chunks_that_would_collide_are_refused():
     use_test_interfaces()
     with Graph() as graph:
         graph.start_robot("move_group")
-        graph.start(
-            "controller",
-            contract=str(CONTRACT_PATH),
-            parameters={"planning_scene.check": True, "planning_scene.group": "panda_arm"},
-        )
-        graph.wait_state("controller", "active")
-        robot = PlayedRobot(graph)
-        robot.instruct()
+        robot = start_checked(graph)
         robot.wait_state(State.EXECUTING)
         robot.assert_moving()
         graph.set_parameters("move_group", wall_x=0.0)
@@ -110,14 +116,7 @@ def test_nothing_moves_if_the_very_first_chunk_would_collide():
     with Graph() as graph:
         graph.start_robot("move_group")
         graph.set_parameters("move_group", wall_x=0.0)
-        graph.start(
-            "controller",
-            contract=str(CONTRACT_PATH),
-            parameters={"planning_scene.check": True, "planning_scene.group": "panda_arm"},
-        )
-        graph.wait_state("controller", "active")
-        robot = PlayedRobot(graph)
-        robot.instruct()
+        robot = start_checked(graph)
         status = robot.wait_status(lambda s: s.chunks_rejected >= 3, "refusals")
         assert status.chunks_accepted == 0
         assert np.abs(robot.joints - panda.HOME).max() < 1e-6

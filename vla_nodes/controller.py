@@ -58,6 +58,7 @@ class Controller(ManagedNode):
         self._server: InstructionServer | None = None
         self._robot: RobotSide | None = None
         self._writers: list[WriterWatch] = []
+        self._pace: PacedLoop | None = None
         self.diagnostics.checks.append(self._report_motion)
 
     def configure(self) -> None:
@@ -140,8 +141,10 @@ class Controller(ManagedNode):
 
     def deactivate(self) -> None:
         """Refuses instructions, and comes back when the arm is at rest."""
-        # Its thread may be waiting for the lock that is held here.
-        self._pace.stop(wait=False)
+        # None after an activation that failed before the cycles had begun.
+        if self._pace is not None:
+            # Its thread may be waiting for the lock that is held here.
+            self._pace.stop(wait=False)
         self._adapters.close()
         self._server.close()
         deadline = time.monotonic() + STOPPING_PATIENCE
