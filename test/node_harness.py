@@ -15,7 +15,7 @@
     robot = graph.start_robot("servo", halt_x=0.6)          # a process of test/robots
 
 Every wait has a deadline and fails with what it waited for and what the nodes printed. Nothing here
-sleeps a fixed time.
+sleeps a fixed time, but a graph whose process a test killed ends 2.5 s after that at the earliest.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ INTERFACES = ROOT / "install_test"
 DEADLINE = 30.0
 # 0 to 101 are the domains whose ports are free on every Linux; the low ones are people's.
 DOMAINS = range(40, 100)
+# Fast DDS waits 1 s for a lock in shared memory and checks the health of its ports every second.
+PORTS_RECOVERED_AFTER = 2.5
 
 
 def _take_domain() -> tuple[int, IO]:
@@ -97,6 +99,7 @@ class NodeProcess:
     def __init__(self, name: str, process: subprocess.Popen, log: Path):
         self.name = name
         self.process = process
+        self.killed_at: float | None = None
         self._log = log
 
     @property
@@ -109,14 +112,21 @@ class NodeProcess:
         """True until the process has ended."""
         return self.process.poll() is None
 
+    def kill(self) -> None:
+        """Sends SIGKILL and does not wait for the end."""
+        self.killed_at = time.monotonic()
+        self.process.kill()
+
     def stop(self, number: int = signal.SIGINT, timeout: float = 10.0) -> int:
         """Sends a signal and returns the exit status; kills it after `timeout` [s] and fails."""
-        if self.running:
+        if number == signal.SIGKILL:
+            self.kill()
+        elif self.running:
             self.process.send_signal(number)
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             self.process.wait()
             raise AssertionError(
                 f"{self.name} did not end within {timeout:g} s of signal {number}:\n{self.output}"
@@ -129,6 +139,7 @@ class Graph:
     def __init__(self, use_sim_time: bool = False):
         self.domain, self._domain_lock = _take_domain()
         self.processes: list[NodeProcess] = []
+        self._started: list[NodeProcess] = []
         self._folder = tempfile.TemporaryDirectory(prefix="vla_nodes_")
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.context = rclpy.Context()
@@ -148,13 +159,21 @@ class Graph:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            if process.running:
-                process.process.kill()
-                process.process.wait()
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self.context)
+        # A process killed while it holds a lock in shared memory makes Fast DDS 2.14 replace that
+        # port, and a participant deleted at that moment locks unmapped memory. So the test's node
+        # goes before the processes that still run, and some time after those that a test killed.
+        kills = [process.killed_at for process in self._started if process.killed_at is not None]
+        recovered_at = max(kills, default=-math.inf) + PORTS_RECOVERED_AFTER
+        time.sleep(max(0.0, recovered_at - time.monotonic()))
+        try:
+            self._executor.shutdown()
+            self.node.destroy_node()
+            rclpy.try_shutdown(context=self.context)
+        finally:
+            for process in self.processes:
+                if process.running:
+                    process.kill()
+                    process.process.wait()
         self._folder.cleanup()
         self._domain_lock.close()
 
@@ -204,7 +223,7 @@ class Graph:
             text = value if isinstance(value, str) else json.dumps(value)
             command += ["-p", f"{name}:={text}"]
         command += list(arguments)
-        log = Path(self._folder.name) / f"{script.stem}_{len(self.processes)}.log"
+        log = Path(self._folder.name) / f"{script.stem}_{len(self._started)}.log"
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
@@ -213,8 +232,10 @@ class Graph:
                 env=self.environment,
                 start_new_session=True,
             )
-        self.processes.append(NodeProcess(script.stem, process, log))
-        return self.processes[-1]
+        started = NodeProcess(script.stem, process, log)
+        self.processes.append(started)
+        self._started.append(started)
+        return started
 
     def spin(self, seconds: float = 0.02) -> None:
         """Handles what arrives within `seconds`, at least one event if there is one."""

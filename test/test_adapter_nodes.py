@@ -247,7 +247,7 @@ def test_a_node_that_dies_meanwhile_leaves_all_as_it_was_and_is_given_it_again(b
     expert.process.send_signal(signal.SIGSTOP)
     call = Call(bench, policy.second)
     robot.wait_hold(HoldReason.LOADING)
-    expert.process.kill()
+    expert.kill()
     answer = call.answer()
     graph.processes.remove(expert)
     assert not answer.success and "action_expert: it died" in answer.message

@@ -97,7 +97,7 @@ def test_the_arm_goes_where_the_chunks_say_and_stops(setup):
 @pytest.mark.parametrize("setup", list(KINDS), indirect=True)
 def test_a_robot_that_vanishes_makes_the_policy_hold_and_say_so(setup):
     setup.start_moving()
-    setup.process.process.kill()
+    setup.process.kill()
     status = wait_hold(setup)
     assert status.hold_reason in (HoldReason.BACKEND, HoldReason.STALE_STATE)
     assert "is" in status.message and "?" in status.message
@@ -152,7 +152,7 @@ def test_a_halt_of_servo_stops_the_policy_until_a_person_resumes(setup):
 @pytest.mark.parametrize("setup", ["pose"], indirect=True)
 def test_servo_that_starts_again_is_told_the_command_type_again(setup):
     setup.start_moving()
-    setup.process.process.kill()
+    setup.process.kill()
     setup.process.process.wait()
     wait_hold(setup)
     setup.graph.processes.remove(setup.process)

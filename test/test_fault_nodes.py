@@ -161,7 +161,7 @@ def test_a_backend_that_vanishes(make):
     case = make()
     case.start_moving()
     at = time.monotonic()
-    case.process.process.kill()
+    case.process.kill()
     case.settle(1.2)
     assert case.policy.status.state == State.HOLDING
     case.finish("backend vanishes", "the death of its process", at)
@@ -214,7 +214,7 @@ def test_the_gripper_vanishes(make):
     case = make(robots=["franka_gripper"], gripper="franka")
     case.start_moving()
     at = time.monotonic()
-    case.others["franka_gripper"].process.kill()
+    case.others["franka_gripper"].kill()
     case.graph.wait(
         lambda: "no gripper behind" in case.policy.status.message, "the lost gripper", alive=False
     )
@@ -278,7 +278,7 @@ def test_an_emergency_stop_before_during_and_after_motion(make):
 @pytest.mark.parametrize(
     ("name", "action"),
     [
-        ("controller killed", lambda case: case.controller.process.kill()),
+        ("controller killed", lambda case: case.controller.kill()),
         ("controller told to end", lambda case: case.controller.stop(signal.SIGINT)),
         ("controller deactivated", lambda case: case.graph.transition("controller", "deactivate")),
     ],
@@ -337,7 +337,7 @@ def test_nodes_killed_one_by_one(graph, name):
     graph.wait(moves, "motion", 30.0)
     process = graph.running[name]
     at = time.monotonic()
-    process.process.kill()
+    process.kill()
     end = at + 1.5
     graph.wait(lambda: time.monotonic() > end, "time", alive=False)
     status = graph.statuses[-1]

@@ -366,7 +366,7 @@ def test_the_arm_holds_when_a_model_node_dies_and_goes_on_when_it_returns(checkp
             robot.wait_state(State.EXECUTING, timeout=START_UP)
             robot.statuses.clear()
             died_at = time.time()
-            bench.processes[name].process.kill()
+            bench.processes[name].kill()
             graph.wait(
                 lambda: any(status.state == State.HOLDING for status in robot.statuses),
                 "the hold",

@@ -286,7 +286,7 @@ def test_a_command_costs_little(servo, record_property):
 def test_servo_that_was_started_again_is_told_the_type_again(servo):
     servo.use()
     servo.wait_sound()
-    servo.process.process.kill()
+    servo.process.kill()
     servo.process.process.wait()
     servo.graph.processes.remove(servo.process)
     servo.wait_problem("no status from servo_node")

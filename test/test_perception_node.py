@@ -286,7 +286,7 @@ def test_its_death_is_noticed_at_once():
 
         graph.wait(lives, "its sign of life")
         died_at = time.monotonic()
-        process.process.kill()
+        process.kill()
         graph.wait(lambda: not lives(), "the silence", alive=False)
         assert alive[-1][1] - died_at < 0.3
         watch.destroy()

@@ -151,7 +151,7 @@ def test_killed_recorder_leaves_a_readable_bag_that_the_next_one_completes(tmp_p
 
         graph.wait(on_disk, "messages on the disk")
         killed_at = time.time_ns()
-        process.process.kill()
+        process.kill()
         process.process.wait()
         graph.processes.clear()
 

@@ -113,7 +113,7 @@ def test_demonstration_with_labels_and_subtasks(tmp_path):
             lambda: robot.send() or "take the cloth" in custom(third.uri)["subtasks"],
             "sub-task on the disk",
         )
-        process.process.kill()
+        process.kill()
         process.process.wait()
         assert custom(third.uri)["outcome"] == "failure"
         assert custom(third.uri)["instruction"] == "wipe the table"
