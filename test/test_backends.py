@@ -98,20 +98,23 @@ def test_the_arm_goes_where_the_chunks_say_and_stops(setup):
 def test_a_robot_that_vanishes_makes_the_policy_hold_and_say_so(setup):
     setup.start_moving()
     setup.process.kill()
-    status = wait_hold(setup)
-    assert status.hold_reason in (HoldReason.BACKEND, HoldReason.STALE_STATE)
+    status = wait_hold(setup, HoldReason.BACKEND, HoldReason.STALE_STATE)
     assert "is" in status.message and "?" in status.message
 
 
-def wait_hold(setup):
-    setup.policy.statuses.clear()
-    setup.graph.wait(
-        lambda: setup.policy.statuses and setup.policy.status.state == State.HOLDING,
-        "HOLDING",
-        5.0,
-        alive=False,
-    )
-    return setup.policy.status
+def wait_hold(setup, *reasons):
+    """Waits for a status that tells of a hold for one of the reasons, or for any if none given."""
+    policy = setup.policy
+    policy.statuses.clear()
+
+    def holds():
+        if not policy.statuses or policy.status.state != State.HOLDING:
+            return False
+        return not reasons or policy.status.hold_reason in reasons
+
+    names = " or ".join(reason.name for reason in reasons)
+    setup.graph.wait(holds, f"HOLDING {names}", 5.0, alive=False)
+    return policy.status
 
 
 @pytest.mark.parametrize("setup", ["action"], indirect=True)
