@@ -8,6 +8,7 @@ Weights are random, so a text is as long as --tokens says. Each mode is measured
 others, so that a noisy machine is noisy for all of them.
 
 - act: the latent action and a chunk in every step.
+- real time: as act, and the chunk is drawn to the one before, as real-time chunking does it.
 - language: in mode think, the text anew every 20 steps.
 - latent caching: the latent action every other step.
 - think: the text anew in every step.
@@ -39,6 +40,7 @@ from vla.models.config import InstructVLAConfig, LoraConfig
 from vla.models.expert_mixture import GATES
 from vla.models.flow_matching import integrate
 from vla.models.presets import preset
+from vla.models.real_time_chunking import Inpainting, soft_mask
 from vla.models.sequence import IMAGE
 from vla.models.vision_language_action import InstructVLA, sample_actions
 from vla.resources import contract_path
@@ -65,6 +67,8 @@ class Subject:
         contract = load_contract(contract_path("sim_panda"))
         with torch.device(device):
             self.model: InstructVLA = build_model(self.config, contract).to(dtype).eval()
+        # As in use: real-time chunking asks for gradients, but not for those of the weights.
+        self.model.requires_grad_(False)
         backbone, cameras = self.config.backbone, len(self.config.vlm_cameras)
         # The same weights, run by the functions as they are.
         self.plain_reasoning = copy.copy(self.model.reasoning)
@@ -104,11 +108,18 @@ class Subject:
         ids = torch.cat(parts, dim=1)
         self.latent = self.model.reasoning.act(self.vlm_images, ids, torch.ones_like(ids))
 
-    def chunk(self) -> None:
+    def chunk(self, inpainting: Inpainting | None = None) -> None:
         """A chunk from the latent action that is there."""
+        expert, steps = self.model.expert, self.config.flow.steps
         sample_actions(
-            self.model.expert, self.expert_images, self.latent, self.state, self.config.flow.steps
+            expert, self.expert_images, self.latent, self.state, steps, inpainting=inpainting
         )
+
+    def guided_chunk(self) -> None:
+        """A chunk that keeps the first quarter of another one, and is drawn to its next half."""
+        horizon, size = self.model.expert.horizon, self.model.expert.action_size
+        weights = soft_mask(horizon, committed=horizon // 4, covered=3 * horizon // 4)
+        self.chunk(Inpainting(torch.zeros(1, horizon, size), weights[None]))
 
     # The same without what makes it fast
 
@@ -151,6 +162,10 @@ def modes(subject: Subject) -> dict[str, Callable[[int], None]]:
         subject.read_and_act(text=False)
         subject.chunk()
 
+    def real_time(step: int) -> None:
+        subject.read_and_act(text=False)
+        subject.guided_chunk()
+
     def language(step: int) -> None:
         subject.think() if step % LANGUAGE_EVERY == 0 else subject.read_and_act(text=True)
         subject.chunk()
@@ -175,6 +190,7 @@ def modes(subject: Subject) -> dict[str, Callable[[int], None]]:
     return {
         "act": act,
         "naive act": naive_act,
+        "real time": real_time,
         "language": language,
         "latent caching": latent_caching,
         "think": think,
@@ -187,7 +203,7 @@ def measure(subject: Subject, steps: int, rounds: int) -> dict[str, dict[str, fl
     functions = modes(subject)
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for name, run in functions.items():
-        for step in range(3 if "think" not in name else 1):
+        for step in range(5 if "think" not in name else 1):
             run(step)
     for _ in range(rounds):
         for name, run in functions.items():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
+from vla.models.action_expert import Context
 from vla.models.vision_language_action import InstructVLA
 
 
@@ -19,3 +24,23 @@ def compile_for_inference(model: InstructVLA) -> None:
     reasoning.act = torch.compile(reasoning.act, **graphs)
     expert.encode_context = torch.compile(expert.encode_context, **graphs)
     expert.velocity = torch.compile(expert.velocity, **graphs)
+    if graphs:
+        # A latent action and a context are used for many steps; a velocity only until the next one.
+        reasoning.act = _keeping(reasoning.act)
+        expert.encode_context = _keeping(expert.encode_context)
+
+
+def _keeping(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a copy of what the function does, which the next replay of its graph overwrites."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        result = function(*arguments, **keywords)
+        if isinstance(result, torch.Tensor):
+            return result.clone()
+        layers = result.layers
+        if layers is not None:
+            layers = [(keys.clone(), values.clone()) for keys, values in layers]
+        return Context(result.tokens.clone(), layers)
+
+    return run
