@@ -22,7 +22,7 @@ def figures_of(script: str, *arguments: str, folder: Path) -> dict:
 def test_inference(tmp_path, gate):
     sizes = ("--steps", "2", "--rounds", "1", "--tokens", "3")
     figures = figures_of("inference.py", *sizes, *gate, folder=tmp_path)
-    modes = {"act", "naive act", "language", "latent caching", "think", "naive think"}
+    modes = {"act", "naive act", "real time", "language", "latent caching", "think", "naive think"}
     assert set(figures["modes"]) == modes
     assert all(
         row["hz"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in figures["modes"].values()

@@ -26,11 +26,11 @@ def compile_for_inference(model: InstructVLA) -> None:
     expert.velocity = torch.compile(expert.velocity, **graphs)
     if graphs:
         # A latent action and a context are used for many steps; a velocity only until the next one.
-        reasoning.act = _keeping(reasoning.act)
-        expert.encode_context = _keeping(expert.encode_context)
+        reasoning.act = keeping(reasoning.act)
+        expert.encode_context = keeping(expert.encode_context)
 
 
-def _keeping(function: Callable[..., Any]) -> Callable[..., Any]:
+def keeping(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a copy of what the function does, which the next replay of its graph overwrites."""
 
     @functools.wraps(function)
