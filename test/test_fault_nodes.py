@@ -17,7 +17,6 @@ from node_harness import ROOT, Graph, use_test_interfaces
 from played_robot import CONTRACT, CONTRACT_PATH, KINEMATICS, LIMITS, PlayedPolicy
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.msg import Instruction, PolicyStatus
 from vla_ros.srv import SetInstruction
@@ -298,7 +297,7 @@ def test_the_controller_ends_in_mid_motion(make, name, action):
     assert np.ptp(last, axis=0).max() < 1e-4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def graph():
     """Simulator, perception, both halves of the shipped policy and the controller."""
     use_test_interfaces()
@@ -310,7 +309,6 @@ def graph():
             "action_expert": {"use_sim_time": True, "checkpoint": str(CHECKPOINT)},
             "controller": {"use_sim_time": True, "control_rate": 1.0 / PERIOD},
         }
-        graph.parameters = start
         graph.running = {
             name: graph.start(name, parameters=parameters) for name, parameters in start.items()
         }
@@ -345,11 +343,6 @@ def test_nodes_killed_one_by_one(graph, name):
     over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS, received=True)
     hold = time_to_hold(watch.motion(), at)
     judge(FaultReport(f"{name} killed", over, hold, "its death", status.message))
-    graph.processes.remove(process)
-    graph.call(Trigger, "vla/stop", Trigger.Request())
-    watch.commands.clear()
-    graph.running[name] = graph.start(name, parameters=graph.parameters[name])
-    graph.wait_state(name, "active", 60.0)
 
 
 def test_a_camera_is_frozen_with_fresh_stamps():
