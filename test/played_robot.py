@@ -147,10 +147,10 @@ class PlayedRobot:
     def trigger(self, service):
         return self.graph.call(Trigger, service, Trigger.Request())
 
-    def wait_status(self, condition, what, timeout=10.0):
-        """Waits for a status from now on."""
+    def wait_status(self, condition, what, timeout=10.0, alive=True):
+        """Waits for a status from now on; alive: as in Graph.wait()."""
         self.statuses.clear()
-        self.graph.wait(lambda: self.statuses and condition(self.status), what, timeout)
+        self.graph.wait(lambda: self.statuses and condition(self.status), what, timeout, alive)
         return self.status
 
     def wait_state(self, state, timeout=10.0):

@@ -104,17 +104,12 @@ def test_a_robot_that_vanishes_makes_the_policy_hold_and_say_so(setup):
 
 def wait_hold(setup, *reasons):
     """Waits for a status that tells of a hold for one of the reasons, or for any if none given."""
-    policy = setup.policy
-    policy.statuses.clear()
 
-    def holds():
-        if not policy.statuses or policy.status.state != State.HOLDING:
-            return False
-        return not reasons or policy.status.hold_reason in reasons
+    def holds(status):
+        return status.state == State.HOLDING and (not reasons or status.hold_reason in reasons)
 
     names = " or ".join(reason.name for reason in reasons)
-    setup.graph.wait(holds, f"HOLDING {names}", 5.0, alive=False)
-    return policy.status
+    return setup.policy.wait_status(holds, f"HOLDING {names}", 5.0, alive=False)
 
 
 @pytest.mark.parametrize("setup", ["action"], indirect=True)
