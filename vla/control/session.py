@@ -38,6 +38,9 @@ class HoldReason(IntEnum):
     LOADING = 6
     BACKEND = 7
     LIMIT = 8
+    IMPLAUSIBLE_STATE = 9
+    SECOND_PUBLISHER = 10
+    CLOCK = 11
 
 
 class Outcome(IntEnum):
