@@ -101,11 +101,16 @@ class NodeProcess:
         self.process = process
         self.killed_at: float | None = None
         self._log = log
+        self._forgotten = 0
 
     @property
     def output(self) -> str:
-        """What it printed so far, both streams."""
-        return self._log.read_text(errors="replace")
+        """What it printed so far, or since forget_output(), both streams."""
+        return self._log.read_bytes()[self._forgotten :].decode(errors="replace")
+
+    def forget_output(self) -> None:
+        """From now on `output` is what it prints after this."""
+        self._forgotten = self._log.stat().st_size
 
     @property
     def running(self) -> bool:
@@ -216,17 +221,20 @@ class Graph:
         arguments: tuple[str, ...],
         more: dict[str, Any],
     ) -> NodeProcess:
-        command = [sys.executable, str(script), "--ros-args"]
+        ros = ["--ros-args"]
         if parameters_file is not None:
-            command += ["--params-file", str(parameters_file)]
+            ros += ["--params-file", str(parameters_file)]
         for name, value in ((parameters or {}) | more).items():
             text = value if isinstance(value, str) else json.dumps(value)
-            command += ["-p", f"{name}:={text}"]
-        command += list(arguments)
+            ros += ["-p", f"{name}:={text}"]
+        return self.run_script(script, (*ros, *arguments))
+
+    def run_script(self, script: Path, arguments: tuple[str, ...]) -> NodeProcess:
+        """Starts any Python file in this graph's environment; does not wait for it."""
         log = Path(self._folder.name) / f"{script.stem}_{len(self._started)}.log"
         with log.open("w") as stream:
             process = subprocess.Popen(
-                command,
+                [sys.executable, str(script), *arguments],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=self.environment,

@@ -12,65 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_report import FaultReport, Motion, excess_of, judge, time_to_hold
+from fault_report import FaultReport, excess_of, judge, time_to_hold
+from motion_watch import JOINTS, PERIOD, Watch
 from node_harness import ROOT, Graph, use_test_interfaces
-from played_robot import CONTRACT, CONTRACT_PATH, KINEMATICS, LIMITS, PlayedPolicy
-from sensor_msgs.msg import Image, JointState
+from played_robot import CONTRACT_PATH, KINEMATICS, LIMITS, PlayedPolicy
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.msg import Instruction, PolicyStatus
 from vla_ros.srv import SetInstruction
 
-from vla.control.robot_model import arm_limits, panda_model
 from vla.control.session import HoldReason, State
 from vla.sim import panda
 from vla_nodes import qos
-from vla_nodes.conversions import array_to_image, stamp_to_seconds
+from vla_nodes.conversions import array_to_image
 
 pytestmark = [pytest.mark.nodes, pytest.mark.faults]
 
-PERIOD = 0.01
-JOINTS = arm_limits(CONTRACT, panda_model())
 CHECKPOINT = ROOT / "checkpoints" / "nano"
-
-
-class Watch:
-    """Commands and measured joints with the times at which they came."""
-
-    def __init__(self, graph):
-        self.commands, self.states, self.stamps = [], [], []
-        node = graph.node
-        node.create_subscription(
-            JointTrajectory,
-            "joint_trajectory_controller/joint_trajectory",
-            lambda message: self.commands.append((time.monotonic(), message.points[0])),
-            100,
-        )
-        node.create_subscription(JointState, "joint_states", self.on_state, qos.RESAMPLED)
-
-    def on_state(self, message):
-        if set(CONTRACT.joint_names) <= set(message.name):
-            by_name = dict(zip(message.name, message.position, strict=True))
-            place = [by_name[name] for name in CONTRACT.joint_names]
-            self.states.append((time.monotonic(), np.array(place)))
-            self.stamps.append(stamp_to_seconds(message.header.stamp))
-
-    def motion(self):
-        times, points = zip(*self.commands, strict=True)
-        return Motion(
-            np.array(times),
-            np.array([point.positions for point in points]),
-            np.array([point.velocities for point in points]),
-            PERIOD,
-        )
-
-    def measured_hold(self, since):
-        """Until the measured joints stand still [s]."""
-        times = np.array([at for at, _ in self.states])
-        places = np.array([place for _, place in self.states])
-        way = np.abs(np.diff(places, axis=0)).max(axis=1)
-        last = np.flatnonzero((way > 2e-5) & (times[1:] > since))
-        return float(times[last[-1] + 1] - since) if len(last) else 0.0
 
 
 class Case:
