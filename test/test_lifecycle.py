@@ -3,7 +3,9 @@
 import signal
 
 import pytest
-from node_harness import Graph
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from node_harness import Graph, use_test_interfaces
 from rosgraph_msgs.msg import Clock
 
 from vla_nodes import qos
@@ -56,11 +58,38 @@ def test_cycles(executable, parameters, output):
         assert "Traceback" not in node.output
 
 
+MANAGED = ["perception", "reasoning", "action_expert", "controller", "recorder", "sim", "mover"]
+
+
+def shut_down(graph, executable):
+    """The answer to an outsider's `shutdown`."""
+    request = ChangeState.Request(transition=Transition(label="shutdown"))
+    return graph.call(ChangeState, f"{executable}/change_state", request).success
+
+
+@pytest.mark.parametrize("executable", MANAGED)
+def test_a_shutdown_by_an_outsider_ends_the_process_so_that_it_can_be_started_anew(executable):
+    """A finalized node that lives on could neither work nor be replaced by its launcher."""
+    use_test_interfaces()
+    with Graph() as graph:
+        node = graph.start(executable, autostart=False)
+        graph.wait_state(executable, "unconfigured")
+        graph.processes.remove(node)
+        assert shut_down(graph, executable)
+        graph.wait(lambda: not node.running, f"end of {executable}", 10.0)
+        assert node.process.returncode == 0, node.output
+        assert "Traceback" not in node.output
+
+
 @pytest.mark.parametrize(("executable", "parameters", "output"), NODES)
 def test_shutdown_from_active(executable, parameters, output):
     with Graph() as graph:
         node = graph.start(executable, **parameters)
         graph.wait_state(executable, "active")
-        assert graph.transition(executable, "shutdown")
-        assert graph.state(executable) == "finalized"
-        assert node.stop(signal.SIGINT) == 0
+        graph.processes.remove(node)
+        assert shut_down(graph, executable)
+        graph.wait(lambda: not node.running, f"end of {executable}", 10.0)
+        assert node.process.returncode == 0, node.output
+        assert "deactivated" in node.output and "Traceback" not in node.output
+        graph.start(executable, **parameters)
+        graph.wait_state(executable, "active")

@@ -29,8 +29,9 @@ What the base does:
   in the log and on /diagnostics; correct the parameter or the file and configure again.
 - An exception in a callback is logged and reported; the node lives on.
 - `self.diagnostics` (diagnostics.py), `self.settings["name"]`, `self.is_active`, `self.state`.
-- SIGINT and SIGTERM: deactivate, cleanup, exit status 0; a `configure` that is still running after
-  3 s is abandoned.
+- SIGINT, SIGTERM and the transition `shutdown`: deactivate, cleanup, exit status 0; a `configure`
+  that is still running after 3 s is abandoned. A finalized node can never work again, so it must
+  not linger: its launcher starts it anew.
 
 Callbacks run one at a time in one thread, unless THREADS is set higher. A thread of the node's own
 that shares data with them takes `callback_lock`. Model work belongs into a `Worker` (latest.py),
@@ -97,6 +98,8 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, **options):
         super().__init__(name, **options)
         self.state = UNCONFIGURED
+        # Set when the process is to end.
+        self.ended = threading.Event()
         # Held while a callback or a transition runs, where there is one thread for them.
         self.callback_lock = threading.RLock()
         self._configured_entities: set[int] = set()
@@ -220,13 +223,22 @@ class ManagedNode(LifecycleNode):
 
     @_logged
     def on_shutdown(self, state: LifecycleState) -> Transition:
-        """Implements the transition: deactivates and cleans up as far as is needed."""
-        if self.state == ACTIVE:
-            self.on_deactivate(state)
-        if self.state == INACTIVE:
-            self.on_cleanup(state)
-        self._enter(FINALIZED, "shut down")
+        """Implements the transition: deactivates, cleans up, and has the process end."""
+        try:
+            if self.state == ACTIVE:
+                self.on_deactivate(state)
+            if self.state == INACTIVE:
+                self.on_cleanup(state)
+            self._enter(FINALIZED, "shut down")
+        finally:
+            self.ended.set()
         return Transition.SUCCESS
+
+    @_logged
+    def on_error(self, state: LifecycleState) -> Transition:
+        """A transition failed half-way: what is left of the node is in no known state."""
+        self.ended.set()
+        return Transition.FAILURE
 
     def _enter(self, state: str, words: str) -> None:
         self.state = state
@@ -278,7 +290,7 @@ class ManagedNode(LifecycleNode):
 
 
 def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
-    """Runs one node until SIGINT, SIGTERM or an outside shutdown; returns the exit status.
+    """Runs one node until SIGINT, SIGTERM or a shutdown by others; returns the exit status.
 
     The executor has a thread of its own. The main thread only waits for signals, so that the graph
     is still there while the node deactivates and cleans up.
@@ -294,6 +306,7 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
         traceback.print_exception(error)
         rclpy.try_shutdown()
         return 1
+    node.ended = stop
     many = node.THREADS > 1
     executor = MultiThreadedExecutor(node.THREADS) if many else SingleThreadedExecutor()
     executor.add_node(node)

@@ -83,8 +83,8 @@ class Perception(ManagedNode):
         Setting(
             "frozen_motion",
             0.1,
-            "A camera whose image has not changed at all while a joint went this far is frozen, "
-            "and nothing is observed until it changes [rad].",
+            "A camera whose image has not changed at all although a joint is this far from where "
+            "it was is frozen, and nothing is observed until it changes [rad].",
             minimum=0.001,
             maximum=10.0,
         ),
@@ -214,7 +214,8 @@ class Perception(ManagedNode):
             joints = joint_positions(sample.values[ARM][1], self._contract.joint_names)
         except ValueError:
             return
-        if self._frozen[camera.name].is_frozen(message.data, joints):
+        seconds = sample.stamp / NANOSECONDS
+        if self._frozen[camera.name].is_frozen(message.data, joints, seconds):
             raise BadInput(
                 "frozen_image",
                 f"camera '{camera.name}' sends one image again and again while the arm moves: "

@@ -1,8 +1,15 @@
 """Notices a camera that sends one image again and again, however fresh its stamps. No ROS.
 
 A real camera's noise makes every image another one, and even a simulated one changes when the arm
-in view moves. So a camera is frozen when its pixels have not changed at all while the arm has moved
-far enough to be seen.
+in view moves. So a camera is frozen when its pixels have not changed at all although the arm is not
+where it was when they came first.
+
+The arm rests while a camera is frozen, so what is called frozen by mistake must end by itself:
+
+- Joints that jump, as no arm can, are no motion. The way counts anew from where they are then.
+- An arm that is back where it was when the image came first is what the image shows.
+- Once the joints have been still for a while, the same image gets one more try. A camera that is
+  really frozen is so again after the same short way, and then for good.
 """
 
 from __future__ import annotations
@@ -12,12 +19,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Faster than any arm: joints that went so far between two images were put there, or are not the
+# arm's [rad/s], and less than this is no jump at any rate of images [rad].
+JUMP_SPEED = 4.0
+JUMP = 0.1
+# Joints that moved by less than STILL in REST are at rest [rad], [s].
+STILL = 0.005
+REST = 2.0
+
 
 @dataclass
 class _Seen:
+    """An image: where the joints were when it came first, or after they were put elsewhere."""
+
     checksum: int
     joint_positions: np.ndarray
-    moved: float = 0.0
+    tries: int = 1
+
+
+@dataclass
+class _Rest:
+    """Where the joints have stayed since a time [s]."""
+
+    joint_positions: np.ndarray
+    since: float
 
 
 class FrozenImages:
@@ -27,14 +52,40 @@ class FrozenImages:
         """motion: way of any joint that must show in the image [rad]."""
         self._motion = motion
         self._seen: _Seen | None = None
+        self._rest: _Rest | None = None
+        self._last: tuple[float, np.ndarray] | None = None
 
-    def is_frozen(self, pixels: bytes | memoryview, joint_positions: np.ndarray) -> bool:
-        """Takes one image with the joints [n] of its time; True when the camera is frozen."""
+    def is_frozen(
+        self, pixels: bytes | memoryview, joint_positions: np.ndarray, time: float
+    ) -> bool:
+        """Takes one image with the joints [n] of its time; True when the camera is frozen.
+
+        time: of the image [s]; one that goes back begins anew.
+        """
         checksum = zlib.crc32(pixels)
+        joints = np.array(joint_positions, dtype=np.float64)
+        jumped = self._has_jumped(joints, time)
+        if self._rest is None or jumped or _way(joints, self._rest.joint_positions) > STILL:
+            self._rest = _Rest(joints, time)
         if self._seen is None or checksum != self._seen.checksum:
-            self._seen = _Seen(checksum, np.array(joint_positions, dtype=np.float64))
+            self._seen = _Seen(checksum, joints)
             return False
-        way = float(np.abs(joint_positions - self._seen.joint_positions).max())
-        # An arm that has come back to where it was has moved all the same.
-        self._seen.moved = max(self._seen.moved, way)
-        return self._seen.moved > self._motion
+        if jumped:
+            self._seen.joint_positions = joints
+        frozen = _way(joints, self._seen.joint_positions) > self._motion
+        if frozen and self._seen.tries > 0 and time - self._rest.since > REST:
+            self._seen = _Seen(checksum, joints, self._seen.tries - 1)
+            return False
+        return frozen
+
+    def _has_jumped(self, joints: np.ndarray, time: float) -> bool:
+        """Whether the joints went since the last image as no arm does."""
+        before, self._last = self._last, (time, joints)
+        if before is None:
+            return False
+        seconds = time - before[0]
+        return seconds < 0.0 or _way(joints, before[1]) > JUMP + JUMP_SPEED * seconds
+
+
+def _way(joints: np.ndarray, others: np.ndarray) -> float:
+    return float(np.abs(joints - others).max())
