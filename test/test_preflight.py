@@ -6,18 +6,8 @@ import pytest
 from vla.contract import load_contract
 from vla.control.robot_model import panda_model
 from vla.control.safety import SafetyLimits
-from vla.preflight import (
-    OK,
-    PROBLEM,
-    WARNING,
-    check_clock,
-    check_joints,
-    check_limits,
-    check_policy,
-    check_pose,
-    report,
-    verdict,
-)
+from vla.findings import OK, PROBLEM, WARNING, report, verdict
+from vla.preflight import check_clock, check_joints, check_limits, check_policy, check_pose
 from vla.preflight_topics import (
     CameraSeen,
     TopicSeen,

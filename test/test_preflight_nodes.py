@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from vla.cli.parser import build_parser, main
 from vla.contract import load_contract
-from vla.preflight import OK, PROBLEM, WARNING
+from vla.findings import OK, PROBLEM, WARNING
 from vla.sim import panda
 from vla_nodes.client import RobotClient
 from vla_nodes.controller_settings import CONTROLLER_SETTINGS

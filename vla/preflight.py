@@ -7,7 +7,6 @@ and what to do where it is not. No ROS. Topics and cameras are judged in vla.pre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,7 @@ import numpy as np
 from vla.contract import ContractError, EmbodimentContract
 from vla.control.limits import JointLimits
 from vla.control.safety import REACH, SafetyLimits
-
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
+from vla.findings import Finding, fine, problem, warning
 
 # Joint states and poses slower than this leave the controller without a measured state [Hz].
 SLOWEST_STATES = 20.0
@@ -26,31 +24,6 @@ POSE_TOLERANCE, TURN_TOLERANCE = 0.01, 0.05
 WIDTH_TOLERANCE = 0.005
 # A tool this fast is not what anybody begins with [m/s].
 FAST_TOOL = 1.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. level: OK, WARNING or PROBLEM. cure: what to do, "" if OK."""
-
-    area: str
-    message: str
-    level: str = OK
-    cure: str = ""
-
-
-def fine(area: str, message: str) -> Finding:
-    """A finding that all is as it should be."""
-    return Finding(area, message)
-
-
-def warning(area: str, message: str, cure: str) -> Finding:
-    """A finding that may be meant so."""
-    return Finding(area, message, WARNING, cure)
-
-
-def problem(area: str, message: str, cure: str) -> Finding:
-    """A finding that must be mended before anything moves."""
-    return Finding(area, message, PROBLEM, cure)
 
 
 def check_clock(publishers: Sequence[str], runs: bool, use_sim_time: bool) -> list[Finding]:
@@ -233,32 +206,3 @@ def _check_device(area: str, device: str) -> list[Finding]:
         cure = "install a CUDA build of torch and the driver, or use another device, such as cpu"
         return [problem(area, f"device '{device}' is not there", cure)]
     return []
-
-
-def verdict(findings: Sequence[Finding]) -> dict:
-    """Everything for programs: whether it is ready, the counts, and the findings in order."""
-    problems = sum(finding.level == PROBLEM for finding in findings)
-    return {
-        "ready": problems == 0,
-        "problems": problems,
-        "warnings": sum(finding.level == WARNING for finding in findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
-
-
-def report(findings: Sequence[Finding]) -> str:
-    """The findings as text, by area, with a line for each cure."""
-    marks = {OK: "  ok     ", WARNING: "  WARNING", PROBLEM: "  PROBLEM"}
-    lines = []
-    for area in dict.fromkeys(finding.area for finding in findings):
-        lines.append(area)
-        for finding in (f for f in findings if f.area == area):
-            lines.append(f"{marks[finding.level]} {finding.message}")
-            if finding.cure:
-                lines.append(f"            -> {finding.cure}")
-    counts = verdict(findings)
-    lines.append(
-        f"{'ready' if counts['ready'] else 'not ready'}: {counts['problems']} problems, "
-        f"{counts['warnings']} warnings, {len(findings)} checks"
-    )
-    return "\n".join(lines)

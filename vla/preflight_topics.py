@@ -13,7 +13,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from vla.contract import CameraContract
-from vla.preflight import Finding, fine, problem, warning
+from vla.findings import Finding, fine, problem, warning
 
 # Share of a rate that still counts as met: rates are measured over a few seconds.
 RATE_SHARE = 0.9

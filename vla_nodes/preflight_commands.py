@@ -18,7 +18,7 @@ from rclpy.parameter import parameter_value_to_python
 from vla_ros.msg import PolicyStatus
 
 from vla.contract import ContractError, EmbodimentContract, load_contract
-from vla.preflight import Finding, fine, problem, warning
+from vla.findings import Finding, fine, problem, warning
 from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.client import RobotClient, UnreachableError

@@ -12,16 +12,14 @@ import yaml
 from vla.contract import EmbodimentContract, load_contract
 from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import RobotModel, arm_limits, model_from_urdf, panda_model
+from vla.findings import Finding, fine, problem
 from vla.preflight import (
     SLOWEST_STATES,
-    Finding,
     check_clock,
     check_joints,
     check_limits,
     check_policy,
     check_pose,
-    fine,
-    problem,
 )
 from vla.preflight_topics import (
     check_camera,

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(
             f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
         ) from error
-    from vla.preflight import report, verdict
+    from vla.findings import report, verdict
 
     try:
         findings = preflight(arguments)
