@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vla.models.plain_text import TextTokenizer
 from vla.models.presets import preset
 from vla.models.reasoning import ReasoningModel
 from vla.models.tokenizer import train_tokenizer
@@ -84,12 +85,13 @@ def test_colors():
 
 
 def test_things_are_told_to_the_token_that_shows_them():
-    tokenizer = train_tokenizer(["a red block and a blue can in the bowl"] * 3, 300)
+    sentences = ["a red block and a blue can in the bowl"] * 3
+    tokenizer = TextTokenizer(train_tokenizer(sentences, 300))
     things = [{"red block": (5.0, 5.0), "blue can": (90.0, 50.0)}, {"bowl": (97.0, 3.0)}]
     cells = name_cells(tokenizer, things, 96, 36)
     words = ["block", "blue", "bowl", "can", "red"]
     for row, word in enumerate(words):
-        ids = tokenizer.encode(word, add_special_tokens=False).ids
+        ids = tokenizer.encode(text=word)
         assert (
             cells.words[row, : len(ids)].tolist() == ids
             and (cells.words[row, len(ids) :] < 0).all()

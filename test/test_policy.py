@@ -159,7 +159,7 @@ def test_a_model_that_has_not_learned_to_act_still_answers(damaged, images):
 
 
 def test_answers_are_text_that_can_be_acted_on(reasoner, images, monkeypatch):
-    said = reasoner._tokenizer.encode("pick up the red block .", add_special_tokens=False).ids
+    said = reasoner._tokenizer.encode(text="pick up the red block .")
     monkeypatch.setattr(reasoner.model, "generate", lambda *_: [said])
     assert reasoner.think(images, ACTING) == "Pick up the red block."
     text, latent = reasoner.think_and_act(images, ACTING)
@@ -182,7 +182,7 @@ def test_a_thought_is_read_as_the_model_wrote_it(reasoner, images, monkeypatch):
 
 
 def test_thinking_then_acting_on_one_cache_is_reading_the_thought(reasoner, images, monkeypatch):
-    said = reasoner._tokenizer.encode("pick up the red block .", add_special_tokens=False).ids
+    said = reasoner._tokenizer.encode(text="pick up the red block .")
     script = iter([*said, reasoner._tokenizer.token_to_id("<end>")])
 
     def scores(hidden):

@@ -17,6 +17,7 @@ from vla.contract import EmbodimentContract
 from vla.control.committed import CommittedActions, join
 from vla.models.action_expert import ActionExpert
 from vla.models.config import CheckpointError
+from vla.models.plain_text import TextTokenizer
 from vla.models.real_time_chunking import Inpainting, soft_mask
 from vla.models.reasoning import Reading, ReasoningModel
 from vla.models.sequence import Row, action_prompt, end_id, prompt_ids, tidy
@@ -96,7 +97,8 @@ class Reasoner(_Half):
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device = _device(device)
-        self.config, self._tokenizer = checkpoint.config, checkpoint.tokenizer
+        self.config = checkpoint.config
+        self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
         self.hidden_size = checkpoint.config.backbone.width
         self.model = ReasoningModel(checkpoint.config).eval()

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vla.models.config import BackboneConfig, ChatFormat, PromptConfig
+from vla.models.plain_text import TextTokenizer
 
 IGNORE = -100
 # Stands for an image token; its embedding comes from the vision encoder.
@@ -78,12 +79,8 @@ def tidy(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids if text else []
-
-
 def question_ids(
-    tokenizer: Tokenizer, chat: ChatFormat, question: str, images: int, image_tokens: int
+    tokenizer: TextTokenizer, chat: ChatFormat, question: str, images: int, image_tokens: int
 ) -> list[int]:
     """Tokens of a user's turn with so many images, and of the start of the answer."""
     ids: list[int] = []
@@ -91,15 +88,14 @@ def question_ids(
     # What stands between images is one text, as a tokenizer sees it in training: its pieces may
     # span the seams.
     for _ in range(images):
-        ids += _encode(tokenizer, before + chat.image_start) + [IMAGE] * image_tokens
+        ids += tokenizer.encode(before + chat.image_start) + [IMAGE] * image_tokens
         before = chat.image_end
     words = plain_words(question) if chat.plain_words else question.strip()
-    after = chat.user_end + chat.assistant
-    return ids + _encode(tokenizer, before + chat.question + words + after)
+    return ids + tokenizer.encode(before + chat.question, words, chat.user_end + chat.assistant)
 
 
 def answer_ids(
-    tokenizer: Tokenizer, chat: ChatFormat, answer: str, before_queries: bool = False
+    tokenizer: TextTokenizer, chat: ChatFormat, answer: str, before_queries: bool = False
 ) -> list[int]:
     """Tokens of an answer, none for an empty one; a space stands between it and queries."""
     words = plain_words(answer) if chat.plain_words else answer.strip()
@@ -107,10 +103,10 @@ def answer_ids(
         return []
     if before_queries and not chat.plain_words:
         words += " "
-    return _encode(tokenizer, chat.answer + words)
+    return tokenizer.encode(chat.answer, words)
 
 
-def end_id(tokenizer: Tokenizer, chat: ChatFormat) -> int:
+def end_id(tokenizer: Tokenizer | TextTokenizer, chat: ChatFormat) -> int:
     """The token that closes an answer; raises ValueError where the tokenizer lacks it."""
     token = tokenizer.token_to_id(chat.end)
     if token is None:
@@ -119,7 +115,7 @@ def end_id(tokenizer: Tokenizer, chat: ChatFormat) -> int:
 
 
 def prompt_ids(
-    tokenizer: Tokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: Row, num_queries: int
 ) -> tuple[list[int], int]:
     """Token ids of a question whose answer is to be gone on with, and how many are the question's.
 
@@ -130,7 +126,7 @@ def prompt_ids(
 
 
 def row_ids(
-    tokenizer: Tokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: Row, num_queries: int
 ) -> tuple[list[int], list[bool], int]:
     """Token ids of a row, which of them are to be predicted, and where its queries begin (or -1).
 
@@ -140,13 +136,13 @@ def row_ids(
     """
     chat, end = backbone.chat, end_id(tokenizer, backbone.chat)
     queries = list(range(backbone.vocabulary, backbone.vocabulary + num_queries))
-    ids = _encode(tokenizer, chat.opening)
+    ids = tokenizer.encode(chat.opening)
     labels = [False] * len(ids)
     query_start = -1
     for index, (question, answer) in enumerate(row.turns):
         acts = row.acts and index == len(row.turns) - 1
         images = row.images if index == 0 else 0
-        before = _encode(tokenizer, chat.answer_end) if index else []
+        before = tokenizer.encode(chat.answer_end) if index else []
         before += question_ids(tokenizer, chat, question, images, backbone.image_tokens)
         said = answer_ids(tokenizer, chat, answer, acts)
         if acts:
@@ -158,7 +154,7 @@ def row_ids(
 
 
 def collate(
-    tokenizer: Tokenizer, backbone: BackboneConfig, rows: Sequence[Row], num_queries: int
+    tokenizer: TextTokenizer, backbone: BackboneConfig, rows: Sequence[Row], num_queries: int
 ) -> TextBatch:
     """Rows to one batch, padded on the right."""
     encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]

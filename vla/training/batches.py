@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.models.config import InstructVLAConfig
 from vla.models.images import fit_images
+from vla.models.plain_text import TextTokenizer
 from vla.models.sequence import Row, collate
 from vla.models.vision_language_action import Batch
 from vla.robots import Robot
@@ -67,7 +68,8 @@ class BatchMaker:
         validation: bool = False,
     ):
         self.robot, self.conversations = robot, conversations
-        self.tokenizer, self.model, self.config = tokenizer, model, config
+        self.tokenizer = TextTokenizer(tokenizer)
+        self.model, self.config = model, config
         self.stats = {robot.contract.name: robot.stats for robot in robots}
         self._seed = [config.seed, process, int(validation)]
 

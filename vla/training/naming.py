@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer
+
+from vla.models.plain_text import TextTokenizer
 
 
 @dataclass
@@ -26,7 +27,10 @@ class NamedCells:
 
 
 def name_cells(
-    tokenizer: Tokenizer, things: list[dict[str, tuple[float, float]]], size: int, image_tokens: int
+    tokenizer: TextTokenizer,
+    things: list[dict[str, tuple[float, float]]],
+    size: int,
+    image_tokens: int,
 ) -> NamedCells | None:
     """Labels of N images whose things lie at pixels, right and down, by name; None without any.
 
@@ -35,7 +39,7 @@ def name_cells(
     words = sorted({word for named in things for name in named for word in name.split()})
     if not words:
         return None
-    encoded = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
+    encoded = [tokenizer.encode(text=word) for word in words]
     ids = torch.full((len(words), max(map(len, encoded))), -1)
     for row, tokens in enumerate(encoded):
         ids[row, : len(tokens)] = torch.tensor(tokens)
