@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo teach-demo train test faults lint clean
+.PHONY: setup demo teach-demo train test faults fuzz lint clean
 
 setup:
 	@tools/setup.sh
@@ -25,6 +25,10 @@ test:
 faults:
 	@tools/setup.sh --tests
 	@$(IN_ENVIRONMENT) tools/run_faults.py
+
+fuzz:
+	@tools/setup.sh --tests
+	@$(IN_ENVIRONMENT) PYTHONPATH="test:$$PYTHONPATH" OMP_NUM_THREADS=1 python -m fuzz
 
 lint: setup
 	$(IN_ENVIRONMENT) ruff check .

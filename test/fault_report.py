@@ -20,6 +20,8 @@ LONGEST_HOLD = 0.3
 STILL = 1e-4
 # Most commands that a reader may miss one after the other and still tell the motion.
 LONGEST_STEP = 100
+# Most by which a command comes late on its way to a reader on a busy machine [s].
+LATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def excess_of(
         "joint_velocity": (np.abs(motion.velocities) - joints.velocity).max(),
         "joint_acceleration": (np.abs(acceleration) - joints.acceleration).max(),
         "joint_jerk": (np.abs(jerk) - joints.jerk).max(),
+        "joint_step": _longest_jump(motion, joints),
         "tool_speed": np.linalg.norm(twist[:, :3], axis=1).max() - limits.max_linear_speed,
         "tool_turning_speed": np.linalg.norm(twist[:, 3:], axis=1).max() - limits.max_angular_speed,
         "workspace": beyond,
@@ -94,6 +97,13 @@ def excess_of(
     }
     # Messages and differences of differences round: a millionth of a limit is no excess.
     return {name: float(value) if value > 1e-4 else 0.0 for name, value in values.items()}
+
+
+def _longest_jump(motion: Motion, joints: JointLimits) -> float:
+    """By how much a joint was commanded further than it can go in the time between two commands."""
+    seconds = np.maximum(np.diff(motion.times), motion.period) + LATE
+    way = np.abs(np.diff(motion.positions, axis=0))
+    return float((way - joints.velocity * seconds[:, None]).max())
 
 
 def time_to_hold(motion: Motion, since: float) -> float:

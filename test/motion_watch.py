@@ -32,7 +32,8 @@ class Watch:
         node.create_subscription(JointState, "joint_states", self.on_state, qos.RESAMPLED)
 
     def on_state(self, message):
-        if set(CONTRACT.joint_names) <= set(message.name):
+        whole = len(message.name) == len(message.position)
+        if whole and set(CONTRACT.joint_names) <= set(message.name):
             by_name = dict(zip(message.name, message.position, strict=True))
             place = [by_name[name] for name in CONTRACT.joint_names]
             self.states.append((time.monotonic(), np.array(place)))
