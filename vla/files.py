@@ -1,0 +1,422 @@
+"""Reading files that somebody else wrote: YAML, JSON and text.
+
+Nothing in a file is trusted before it is read: it may be a pipe that never ends, gigabytes long, no
+text, nested without end, or a few hundred bytes that stand for billions. Everything here returns
+plain, bounded values, or raises the error class that the caller gives, with one short sentence that
+names the file and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+import yaml
+
+MOST_JSON_BYTES = 4_000_000
+MOST_YAML_BYTES = 1_000_000
+MOST_NODES = 100_000  # Values in a YAML file, each counted as often as aliases repeat it.
+MOST_DEPTH = 64  # Lists and mappings in one another.
+MOST_NUMBER = 2**63  # Larger whole numbers fit no message, array or index.
+
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN = ("str", "int", "float", "bool", "null", "seq", "map")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in _PLAIN}
+
+
+def brief(value: Any, most: int = 80) -> str:
+    """A value for an error text or a log: on one line, escaped, of at most `most` characters.
+
+    It is cut while it is made, so that a huge or deeply aliased value costs nothing.
+    """
+    text = ""
+    for piece in _pieces(value, most + 1):
+        text += piece
+        if len(text) > most:
+            return text[: most - 1] + "…"
+    return text
+
+
+def _pieces(value: Any, most: int) -> Iterator[str]:
+    """Parts of the representation, the next one made only when it is asked for."""
+    if isinstance(value, (str, bytes, bytearray)):
+        yield repr(value[:most])
+    elif isinstance(value, int) and value.bit_length() > 256:
+        yield f"a number of {value.bit_length()} bits"
+    elif isinstance(value, dict):
+        yield "{"
+        for index, (key, entry) in enumerate(value.items()):
+            yield ", " if index else ""
+            yield from _pieces(key, most)
+            yield ": "
+            yield from _pieces(entry, most)
+        yield "}"
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield "[" if isinstance(value, list) else "(" if isinstance(value, tuple) else "{"
+        for index, entry in enumerate(value):
+            yield ", " if index else ""
+            yield from _pieces(entry, most)
+        yield "]" if isinstance(value, list) else ")" if isinstance(value, tuple) else "}"
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield f"{type(value).__name__}("
+        for index, entry in enumerate(fields(value)):
+            yield f"{', ' if index else ''}{entry.name}="
+            yield from _pieces(getattr(value, entry.name), most)
+        yield ")"
+    else:
+        yield " ".join(repr(value).split())
+
+
+def one_line(text: object, most: int = 160) -> str:
+    """Somebody else's text, such as a library's error, on one line without control characters."""
+    cut = " ".join(str(text)[: 4 * most].split())
+    cut = "".join(letter if letter.isprintable() else "�" for letter in cut)
+    return cut if len(cut) <= most else cut[: most - 1] + "…"
+
+
+def shown_path(path: str | Path, most: int = 160) -> str:
+    """A path for an error text; of a very long one, the end."""
+    text = one_line(path, 8192)
+    return text if len(text) <= most else "…" + text[1 - most :]
+
+
+def require_regular(path: str | Path, error: type[Exception]) -> os.stat_result:
+    """Raises `error` where a path is no regular file: no folder, pipe, socket or device.
+
+    Nothing is opened, so nothing can block. Links are followed.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as problem:
+        _unreadable(path, problem, error)
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((k for is_kind, k in _KINDS if is_kind(found.st_mode)), "no regular file")
+        raise error(f"{shown_path(path)} is {kind}; give a file")
+    return found
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def _unreadable(path: str | Path, problem: Exception, error: type[Exception]) -> NoReturn:
+    reason = getattr(problem, "strerror", None) or one_line(problem)
+    raise error(f"cannot read {shown_path(path)}: {reason}; check the path") from problem
+
+
+def read_bytes(path: str | Path, error: type[Exception], most_bytes: int) -> bytes:
+    """The content of a regular file of at most `most_bytes`. Raises `error`."""
+    require_regular(path, error)
+    try:
+        # What was a file may have become a pipe since: not to wait for its writer either.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise error(f"{shown_path(path)} is no regular file; give a file")
+            content = stream.read(most_bytes + 1)
+    except OSError as problem:
+        _unreadable(path, problem, error)
+    if len(content) > most_bytes:
+        raise error(
+            f"{shown_path(path)} is larger than {most_bytes / 1e6:g} MB, the most that is read of "
+            "such a file; give the right file"
+        )
+    return content
+
+
+def read_text(path: str | Path, error: type[Exception], most_bytes: int = MOST_JSON_BYTES) -> str:
+    """The text of a regular file, UTF-8 with or without a byte order mark. Raises `error`."""
+    return _decoded(read_bytes(path, error, most_bytes), shown_path(path), error)
+
+
+def _decoded(content: bytes, where: str, error: type[Exception]) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(
+            f"{where} is not UTF-8 (byte {problem.start}); save it as UTF-8 text"
+        ) from problem
+
+
+def read_json(
+    path: str | Path,
+    error: type[Exception],
+    most_bytes: int = MOST_JSON_BYTES,
+    finite: bool = True,
+) -> Any:
+    """What a JSON file holds: plain values. Raises `error`; see read_json_text()."""
+    return read_json_text(read_text(path, error, most_bytes), shown_path(path), error, finite)
+
+
+def read_json_lines(
+    path: str | Path, error: type[Exception], most_bytes: int = MOST_JSON_BYTES
+) -> list[Any]:
+    """What each line of a JSON Lines file holds; empty lines are skipped. Raises `error`."""
+    where = shown_path(path)
+    return [
+        read_json_text(line, f"{where}, line {number}", error)
+        # Not splitlines(), which also splits at separators that JSON texts may hold.
+        for number, line in enumerate(read_text(path, error, most_bytes).split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def read_json_text(text: str, where: str, error: type[Exception], finite: bool = True) -> Any:
+    """What a JSON text holds.
+
+    where: what to call it in errors, such as its path. finite: whether NaN and infinity are
+    refused. Raises `error` for these, for no JSON, a key given twice, whole numbers beyond 64 bits
+    and lists and mappings more than MOST_DEPTH deep.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise error(f"{where} has {brief(twice)} twice; remove one")
+        return found
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except RecursionError as problem:
+        raise error(_too_deep(where)) from problem
+    except json.JSONDecodeError as problem:
+        raise error(
+            f"{where} is not valid JSON (line {problem.lineno}, column {problem.colno}: "
+            f"{problem.msg}); correct it, or write it anew"
+        ) from problem
+    except ValueError as problem:
+        if isinstance(problem, error):
+            raise
+        raise error(f"{where} holds a number of too many digits; correct it") from problem
+    _require_plain(value, where, error, finite)
+    return value
+
+
+def read_yaml(
+    path: str | Path,
+    error: type[Exception],
+    most_bytes: int = MOST_YAML_BYTES,
+    most_nodes: int = MOST_NODES,
+    finite: bool = True,
+) -> Any:
+    """What a YAML file holds, None when empty. Raises `error`; see read_yaml_text()."""
+    text = read_text(path, error, most_bytes)
+    return read_yaml_text(text, shown_path(path), error, most_nodes, finite)
+
+
+def read_yaml_text(
+    text: str,
+    where: str,
+    error: type[Exception],
+    most_nodes: int = MOST_NODES,
+    finite: bool = True,
+) -> Any:
+    """What a YAML text holds: text, numbers, booleans, None, lists and mappings of these by name.
+
+    where: what to call it in errors, such as its path. most_nodes: values that it may hold, with
+    those that aliases repeat. finite: whether NaN and infinity are refused. Raises `error` for
+    these, for no YAML, other tags, keys that are no text or given twice, dates, whole numbers
+    beyond 64 bits and lists and mappings more than MOST_DEPTH deep.
+    """
+    try:
+        _require_bounded(text, where, error, most_nodes)
+        value = yaml.load(text, Loader=_YAML_LOADER)
+    except RecursionError as problem:
+        raise error(_too_deep(where)) from problem
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        reason = getattr(problem, "problem", None) or one_line(problem)
+        raise error(
+            f"{where} is not valid YAML ({line}{one_line(reason)}); correct it"
+        ) from problem
+    except Exception as problem:  # The constructors of its types raise whatever they meet
+        if isinstance(problem, error):
+            raise
+        raise error(f"{where} is not valid YAML ({one_line(problem)}); correct it") from problem
+    _require_plain(value, where, error, finite)
+    return value
+
+
+@dataclass
+class _Node:
+    """A list or mapping that is being read: how many values it stands for so far."""
+
+    anchor: str | None
+    keys: set[str] | None = None
+    entries: int = 0
+    size: int = 1
+
+
+@dataclass
+class _Nodes:
+    """What a YAML text stands for: the size of each anchored node, and those not yet closed."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    open: list[_Node] = field(default_factory=list)
+
+    def add(self, size: int) -> None:
+        if self.open:
+            self.open[-1].size += size
+            self.open[-1].entries += 1
+
+
+def _require_bounded(text: str, where: str, error: type[Exception], most_nodes: int) -> None:
+    """Raises `error` where a YAML text would become too many or too deep values."""
+    nodes = _Nodes()
+    for event in yaml.parse(text, Loader=_YAML_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in nodes.sizes:
+                raise error(
+                    f"{where} has the alias {brief(event.anchor)}, which stands for nothing, or "
+                    "for what holds it; write out what is meant"
+                )
+            nodes.add(nodes.sizes[event.anchor])
+        elif isinstance(event, yaml.ScalarEvent):
+            _require_scalar(event, nodes, where, error)
+            nodes.add(1)
+            if event.anchor:
+                nodes.sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            _require_tag(event.tag, where, error)
+            mapping = isinstance(event, yaml.MappingStartEvent)
+            nodes.open.append(_Node(event.anchor, set() if mapping else None))
+            if event.anchor:
+                nodes.sizes.pop(event.anchor, None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            node = nodes.open.pop()
+            nodes.add(node.size)
+            if node.anchor:
+                nodes.sizes[node.anchor] = node.size
+        if len(nodes.open) > MOST_DEPTH:
+            raise error(_too_deep(where))
+        if nodes.open and nodes.open[-1].size > most_nodes:
+            raise error(
+                f"{where} stands for more than {most_nodes} values, with those that its aliases "
+                "repeat; write out what is meant"
+            )
+
+
+def _require_scalar(
+    event: yaml.ScalarEvent, nodes: _Nodes, where: str, error: type[Exception]
+) -> None:
+    _require_tag(event.tag, where, error)
+    number = (event.tag or "").endswith((":int", ":float"))
+    number |= not event.style and event.value[:1] in tuple("+-.0123456789")
+    if number and len(event.value) > 300 and " " not in event.value:
+        raise error(f"{where} holds a number of {len(event.value)} characters; correct it")
+    node = nodes.open[-1] if nodes.open else None
+    if node is not None and node.keys is not None and node.entries % 2 == 0:
+        if event.value in node.keys:
+            raise error(f"{where} has {brief(event.value)} twice; remove one")
+        node.keys.add(event.value)
+
+
+def _require_tag(tag: str | None, where: str, error: type[Exception]) -> None:
+    if tag not in (None, "!") and tag not in _PLAIN_TAGS:
+        raise error(f"{where} has the tag {brief(tag)}; write plain text, numbers and lists")
+
+
+def _too_deep(where: str) -> str:
+    return (
+        f"{where} has lists or mappings more than {MOST_DEPTH} deep in one another; "
+        "give the right file"
+    )
+
+
+def _require_plain(value: Any, where: str, error: type[Exception], finite: bool) -> None:
+    """Raises `error` where a value can't be what a file of this package holds."""
+    seen: set[int] = set()
+    waiting = [(value, 0)]
+    while waiting:
+        entry, depth = waiting.pop()
+        if isinstance(entry, str):
+            if not entry.isascii() and any("\ud800" <= letter <= "\udfff" for letter in entry):
+                raise error(f"{where} holds text that is not Unicode: {brief(entry)}; correct it")
+        elif isinstance(entry, float):
+            if finite and not math.isfinite(entry):
+                raise error(f"{where} holds {entry!r} for a number; give a finite one")
+        elif isinstance(entry, (dict, list)):
+            if id(entry) in seen:
+                continue
+            seen.add(id(entry))
+            if depth > MOST_DEPTH:
+                raise error(_too_deep(where))
+            if isinstance(entry, dict):
+                for key in entry:
+                    if not isinstance(key, str):
+                        raise error(f"{where} has the key {brief(key)}, no text; put it in quotes")
+                waiting.extend((key, depth + 1) for key in entry)
+                waiting.extend((inner, depth + 1) for inner in entry.values())
+            else:
+                waiting.extend((inner, depth + 1) for inner in entry)
+        elif isinstance(entry, bool) or entry is None:
+            continue
+        elif not isinstance(entry, int):
+            raise error(
+                f"{where} holds a {type(entry).__name__}, {brief(entry)}; put it in quotes if text "
+                "is meant"
+            )
+        elif not -MOST_NUMBER <= entry < MOST_NUMBER:
+            raise error(f"{where} holds {brief(entry)}, which is too large; correct it")
+
+
+def checked_number(
+    value: Any,
+    what: str,
+    error: type[Exception],
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+    whole: bool = False,
+) -> Any:
+    """A finite number from `lowest` to `highest`, as float, or with `whole` as int.
+
+    what: the file and the entry, which errors begin with. Raises `error` for any other value.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and lowest <= value <= highest and abs(value) != math.inf:
+        if not whole:
+            return float(value)
+        if value == int(value):
+            return int(value)
+    bounds = f" from {lowest:g} to {highest:g}"
+    if math.isinf(highest):
+        bounds = "" if math.isinf(lowest) else f" of at least {lowest:g}"
+    elif math.isinf(lowest):
+        bounds = f" of at most {highest:g}"
+    raise error(f"{what} must be a {'whole ' if whole else ''}number{bounds}, got {brief(value)}")
+
+
+def checked_text(value: Any, what: str, error: type[Exception], most: int = 4096) -> str:
+    """A text of at most `most` characters. Raises `error` for any other value."""
+    if not isinstance(value, str):
+        raise error(f"{what} must be text, got {brief(value)}")
+    if len(value) > most:
+        raise error(f"{what} has {len(value)} characters, at most {most} can be used; shorten it")
+    return value
+
+
+def inside(folder: str | Path, name: Any, where: str, error: type[Exception]) -> Path:
+    """The path of a file that another file names: under `folder`, wherever links lead from there.
+
+    where: what names it. Raises `error` for an absolute path, one with "..", and no path at all.
+    """
+    relative = PurePosixPath(checked_text(name, f"{where}: a file's name", error))
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name:
+        raise error(
+            f"{where} names the file {brief(name)}, which is not in {shown_path(folder)}; put the "
+            "file there and name it by its path in that folder"
+        )
+    return Path(folder) / relative
