@@ -15,13 +15,12 @@ from vla.contract import ContractError, EmbodimentContract
 from vla.control.limits import JointLimits
 from vla.control.safety import REACH, SafetyLimits
 from vla.findings import Finding, fine, problem, warning
+from vla.state_checks import joints_fault, missing_joints, opening_fault, place_fault
 
 # Joint states and poses slower than this leave the controller without a measured state [Hz].
 SLOWEST_STATES = 20.0
 # How far the pose topic may lie from the joints' own kinematics [m, rad].
 POSE_TOLERANCE, TURN_TOLERANCE = 0.01, 0.05
-# Rounding of the fingers' positions [m].
-WIDTH_TOLERANCE = 0.005
 # A tool this fast is not what anybody begins with [m/s].
 FAST_TOOL = 1.0
 
@@ -50,31 +49,19 @@ def check_joints(
     """Names, values and limits of the measured joints [rad, m]."""
     area = "joints"
     wanted = (*contract.joint_names, *contract.finger_joint_names)
-    if missing := [name for name in wanted if name not in positions]:
-        return [
-            problem(
-                area,
-                f"the joint states lack {', '.join(missing)}; they have "
-                f"{', '.join(sorted(positions)) or 'none'}",
-                "correct joint_names and finger_joint_names of the contract, or start the missing "
-                "driver (the gripper's, most often)",
-            )
-        ]
+    arm = missing_joints(contract.joint_names, positions)
+    if fault := arm or missing_joints(contract.finger_joint_names, positions):
+        return [problem(area, fault.message, fault.cure)]
     if bad := [name for name in wanted if not np.isfinite(positions[name])]:
         text = f"no finite position of {', '.join(bad)}"
         return [problem(area, text, "restart the robot's driver")]
     found = []
     width = sum(positions[name] for name in contract.finger_joint_names)
-    most = contract.gripper_open_width
-    if not -WIDTH_TOLERANCE <= width <= most + WIDTH_TOLERANCE:
-        found.append(
-            problem(
-                area,
-                f"the fingers are {width:.3f} m apart; open is {most:g}",
-                "check the gripper's joints and sign: their sum must be the opening in metres, "
-                "0 closed",
-            )
-        )
+    for fault in (opening_fault(width, contract), joints_fault(contract, positions)):
+        if fault is not None:
+            found.append(problem(area, fault.message, fault.cure))
+    if found:
+        return found
     for index, name in enumerate(limits.names if limits is not None else ()):
         low, high, value = limits.lower[index], limits.upper[index], positions[name]
         if not low <= value <= high:
@@ -125,7 +112,9 @@ def check_pose(
                 )
             )
     low, high = np.array(workspace[0]), np.array(workspace[1])
-    if (position < low).any() or (position > high).any():
+    if fault := place_fault(position):
+        found.append(problem(area, f"{topic}: {fault.message}", fault.cure))
+    elif (position < low).any() or (position > high).any():
         found.append(
             warning(
                 area,

@@ -18,9 +18,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vla.contract import EmbodimentContract, contract_from_dict
+from vla.contract import CameraContract, ContractError, EmbodimentContract, contract_from_dict
 from vla.data.bag import COMPLETE_KEY, METADATA_FILE
 from vla.data.bag_reader import BagMessage, BagMetadata, read_metadata, read_undecoded
+from vla.data.bag_topics import (
+    COMPRESSED_IMAGE,
+    INSTRUCTION,
+    contract_topics,
+    instruction_topic,
+    is_of,
+)
 from vla.data.frames import DatasetError
 from vla.data.language_motion import MotionThresholds, language_motion
 from vla.data.messages import (
@@ -42,12 +49,11 @@ from vla.data.observation_streams import (
 )
 from vla.data.resampling import FramePicker, Resampler, Sample, Stream
 from vla.data.step_actions import gripper_commands, step_motion
+from vla.data.stream_checks import StreamChecks
 from vla.observation import prepare_image
 
-INSTRUCTION = "vla/instruction"
 # Mode of an instruction that is only answered; what the arm does goes on under the one before.
 ASK = "ask"
-COMPRESSED = "/compressed"
 # A motion label looks ahead so far [s], as two frames of the paper's data are apart.
 MOTION_SPAN = 0.5
 # A camera may miss this share of the frames; one that is slower than the rate misses more.
@@ -110,8 +116,8 @@ def read_frames(
 
     sink: is given the images of each frame, uint8 [H, W, 3] by camera, in the order of time; so few
     are in memory at once. Raises BagError for a damaged bag, ContractError for that of another
-    robot, and DatasetError, which names bag, topic and time, where a stream is missing, malformed
-    or silent for too long.
+    robot, and DatasetError, which names bag, topic and time, where a stream is missing, malformed,
+    in other units than the contract's or silent for too long.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -120,7 +126,8 @@ def read_frames(
     try:
         return _FrameReader(folder, metadata, contract, sink).read()
     except ValueError as error:
-        raise type(error)(f"{folder}: {error}") from error
+        kind = ContractError if isinstance(error, ContractError) else DatasetError
+        raise kind(f"{folder}: {error}") from error
 
 
 def recorded_contract(metadata: BagMetadata, folder: Path) -> EmbodimentContract | None:
@@ -141,20 +148,23 @@ class _FrameReader:
     ):
         self._folder, self._metadata, self._contract = folder, metadata, contract
         self._sink = sink
-        topics = {c.topic: _topic(metadata, c.topic, image=True) for c in contract.cameras}
-        for name in (contract.joint_states_topic, contract.end_effector_pose_topic):
-            topics[name] = _topic(metadata, name)
+        topics = contract_topics(contract, metadata.topics, metadata.types)
         streams = observation_streams(contract, topics)
         # Where the arm's joints are is not part of the state.
         del streams[ARM]
         self._reference = camera_stream(contract.reference_camera)
         self._resampler = Resampler(streams, self._reference)
-        self._cameras = {topics[c.topic]: c for c in contract.cameras}
+        self._cameras: dict[str, list[CameraContract]] = {}
+        for camera in contract.cameras:
+            self._cameras.setdefault(topics[camera.topic], []).append(camera)
         self._joints_topic = topics[contract.joint_states_topic]
         self._pose_topic = topics[contract.end_effector_pose_topic]
         # The same states once more, to look up where the next step ends.
         self._ends = {n: Stream(streams[n].topic, streams[n].max_age) for n in (POSE, FINGERS)}
-        self._spoken = {t for t in metadata.topics if t.endswith(f"/{INSTRUCTION}")}
+        # What a person demonstrates was said before; the topic then tells of other things.
+        told = metadata.custom_data.get("demonstration") == "true"
+        self._spoken = None if told else instruction_topic(metadata.topics, metadata.types)
+        self._checks = StreamChecks(contract)
         self._said: list[tuple[int, str]] = []
         self._step = round(NANOSECONDS / contract.rate)
         self._picker = FramePicker(contract.rate)
@@ -170,7 +180,8 @@ class _FrameReader:
     def read(self) -> BagEpisode:
         """All of it."""
         torn = self._metadata.custom_data.get(COMPLETE_KEY) == "false"
-        topics = {*self._cameras, self._joints_topic, self._pose_topic, *self._spoken}
+        topics = {*self._cameras, self._joints_topic, self._pose_topic}
+        topics |= {self._spoken} if self._spoken else set()
         for message, decode in read_undecoded(self._folder, topics, torn):
             self._take(message, decode)
         self._check_ends()
@@ -189,29 +200,63 @@ class _FrameReader:
         return self._episode()
 
     def _take(self, message: BagMessage, decode: Callable[[], Any]) -> None:
-        if message.topic in self._cameras:
-            camera = self._cameras[message.topic]
-            stamp = serialized_stamp(message.data)
-            value = message.receive_time, partial(_image, decode, message.topic, camera)
-            self._add(camera_stream(camera.name), stamp, value)
-            return
-        value = decode()
-        if message.topic in self._spoken:
-            if value.mode != ASK:
-                self._said.append((message.receive_time, value.instruction))
-            return
-        stamp = stamp_to_nanoseconds(value.header.stamp)
-        if message.topic == self._pose_topic:
+        topic = message.topic
+        try:
+            if topic in self._cameras:
+                stamp = serialized_stamp(message.data)
+                self._checks.stamp(topic, stamp)
+                for camera in self._cameras[topic]:
+                    image = partial(self._image, decode, message, stamp, camera)
+                    value = message.receive_time, image
+                    self._add(camera_stream(camera.name), stamp, value)
+                return
+            value = decode()
+            if topic == self._spoken:
+                if value.mode != ASK:
+                    self._said.append((message.receive_time, value.instruction))
+                return
+            self._take_state(topic, stamp_to_nanoseconds(value.header.stamp), value)
+        except DatasetError:
+            raise
+        except ValueError as error:
+            raise DatasetError(f"'{topic}': {error}") from error
+
+    def _take_state(self, topic: str, stamp: int, value: Any) -> None:
+        self._checks.stamp(topic, stamp)
+        if topic == self._pose_topic:
             if value.header.frame_id != self._contract.base_frame:
                 raise DatasetError(
-                    f"'{message.topic}' is in frame '{value.header.frame_id}'; the contract says "
+                    f"'{topic}' is in frame '{value.header.frame_id}'; the contract says "
                     f"'{self._contract.base_frame}'"
                 )
-            self._add(POSE, stamp, pose_to_arrays(value.pose))
+            pose = pose_to_arrays(value.pose)
+            self._checks.place(topic, stamp, pose[0])
+            self._add(POSE, stamp, pose)
+            return
+        self._checks.joints(topic, stamp, value)
         # Some drivers send arm and gripper in separate messages on the same topic.
-        elif self._contract.finger_joint_names[0] in value.name:
-            fingers = joint_positions(value, self._contract.finger_joint_names)
-            self._add(FINGERS, stamp, float(fingers.sum()))
+        if self._contract.finger_joint_names[0] in value.name:
+            width = float(joint_positions(value, self._contract.finger_joint_names).sum())
+            self._checks.opening(topic, stamp, width)
+            self._add(FINGERS, stamp, width)
+
+    def _image(
+        self,
+        decode: Callable[[], Any],
+        message: BagMessage,
+        stamp: int,
+        camera: CameraContract,
+    ) -> np.ndarray:
+        """Decodes and shapes one image."""
+        try:
+            compressed = is_of(message.type_name, (COMPRESSED_IMAGE,))
+            pixels = (compressed_to_array if compressed else image_to_array)(decode())
+            self._checks.size(message.topic, stamp, pixels)
+            return prepare_image(pixels, camera)
+        except DatasetError:
+            raise
+        except ValueError as error:
+            raise DatasetError(f"malformed image on '{message.topic}': {error}") from error
 
     def _add(self, name: str, stamp: int, value: Any) -> None:
         self.log.stamps[name].append(stamp)
@@ -276,6 +321,8 @@ class _FrameReader:
     def _check_ends(self) -> None:
         """Raises DatasetError where a stream is empty, or ends long before the others."""
         for name, stamps in self.log.stamps.items():
+            if not stamps and name == FINGERS:
+                raise self._checks.no_fingers(self._joints_topic)
             if not stamps:
                 raise DatasetError(f"no message on '{self.log.topics[name]}'")
         if self._begin is None:
@@ -298,10 +345,7 @@ class _FrameReader:
 
     def _instructions(self) -> list[str]:
         first = self._metadata.custom_data.get("instruction", "")
-        # What a person demonstrates was said before; the topic then tells of other things.
-        told = self._metadata.custom_data.get("demonstration") == "true"
-        said = [] if told else self._said
-        instructions = [_in_force(said, frame.received) or first for frame in self._frames]
+        instructions = [_in_force(self._said, frame.received) or first for frame in self._frames]
         if not all(instructions):
             raise DatasetError(
                 f"no instruction: neither on '{INSTRUCTION}' nor in {METADATA_FILE} (custom_data: "
@@ -344,27 +388,6 @@ def subtasks_of(episode: BagEpisode) -> list[dict[str, Any]]:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{episode.folder}: subtasks cannot be read ({error!r})") from error
-
-
-def _topic(metadata: BagMetadata, name: str, image: bool = False) -> str:
-    """The bag's topic of that name, in whatever namespace; of an image, raw or compressed."""
-    names = (name, name + COMPRESSED) if image else (name,)
-    wanted = tuple(f"/{known.lstrip('/')}" for known in names)
-    found = [topic for topic, count in metadata.topics.items() if topic.endswith(wanted) and count]
-    if len(found) != 1:
-        known = ", ".join(sorted(metadata.topics))
-        problem = f"has several: {', '.join(found)}" if found else f"has none; it has: {known}"
-        raise DatasetError(f"needs one topic '{name}', but {problem}")
-    return found[0]
-
-
-def _image(decode: Callable[[], Any], topic: str, camera: Any) -> np.ndarray:
-    """Decodes and shapes one image."""
-    try:
-        to_array = compressed_to_array if topic.endswith(COMPRESSED) else image_to_array
-        return prepare_image(to_array(decode()), camera)
-    except ValueError as error:
-        raise DatasetError(f"malformed image on '{topic}': {error}") from error
 
 
 def _in_force(said: list[tuple[int, str]], moment: int) -> str:

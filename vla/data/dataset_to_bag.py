@@ -17,7 +17,7 @@ from vla import __version__
 from vla.contract import EmbodimentContract, load_contract
 from vla.data.bag import BagWriter, qos_entry
 from vla.data.bag_conversion import REPORT_FILE
-from vla.data.bag_frames import COMPRESSED, INSTRUCTION
+from vla.data.bag_topics import COMPRESSED, INSTRUCTION
 from vla.data.frames import DatasetError
 from vla.data.language_motion import poses_of_states
 from vla.data.lerobot import CONTRACT_FILE, LeRobotEpisodes

@@ -8,74 +8,79 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
 
-# Bytes per pixel, and which of them are red, green and blue.
-_ENCODINGS = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
-}
+from vla.data.image_encodings import decode_image, to_8_bit
+from vla.state_checks import missing_joints
+
 NANOSECONDS = 1_000_000_000
+# A compressed image that claims more is not decoded [px].
+LARGEST_IMAGE = 50_000_000
+# What Pillow raises for damaged files.
+_BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
 
 
 def image_to_array(message: Any) -> np.ndarray:
     """The image as uint8 [height, width, 3] in red, green, blue order.
 
-    Takes rgb8, bgr8, rgba8, bgra8 and mono8, with or without padding at the ends of rows; an rgb8
-    image without padding is a read-only view of the message's data. Raises ValueError that names
-    the field that does not fit.
+    Takes the encodings of `vla.data.image_encodings`, with or without padding at the ends of rows;
+    an rgb8 image without padding is a read-only view of the message's data. Raises ValueError that
+    names the field that does not fit.
     """
-    if message.encoding not in _ENCODINGS:
-        known = ", ".join(_ENCODINGS)
-        raise ValueError(f"encoding is '{message.encoding}'; expected one of {known}")
-    channels, order = _ENCODINGS[message.encoding]
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise ValueError(f"size is {width} x {height} pixels")
-    if step < width * channels:
-        raise ValueError(
-            f"step is {step} bytes; a row of {width} {message.encoding} pixels has "
-            f"{width * channels}"
-        )
-    if len(message.data) != step * height:
-        raise ValueError(
-            f"data has {len(message.data)} bytes; {height} rows of {step} bytes are {step * height}"
-        )
-    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(height, step)
-    pixels = rows[:, : width * channels].reshape(height, width, channels)
-    return pixels if message.encoding == "rgb8" else pixels[:, :, order]
+    return decode_image(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        message.data,
+    )
 
 
 def compressed_to_array(message: Any) -> np.ndarray:
-    """A JPEG or PNG image as uint8 [height, width, 3]; raises ValueError when it is neither."""
+    """A JPEG or PNG image as uint8 [height, width, 3]; raises ValueError when it is neither.
+
+    16-bit grey becomes 8-bit as in `image_to_array`; a depth image is refused.
+    """
+    kind = ascii(message.format[:60])
+    if message.format.startswith(("16UC1", "32FC1")):
+        raise ValueError(
+            f"the compressed image ({kind}) is a depth image: name the topic of the camera's "
+            "colour images"
+        )
     try:
-        with PillowImage.open(io.BytesIO(bytes(message.data))) as image:
+        with PillowImage.open(io.BytesIO(bytes(message.data)), formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > LARGEST_IMAGE:
+                raise PillowImage.DecompressionBombError
+            if image.mode.startswith("I"):
+                grey = to_8_bit(np.asarray(image).clip(0, 65535))
+                return np.repeat(grey[:, :, None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"cannot decode the compressed image ({message.format})") from error
+    except PillowImage.DecompressionBombError as error:
+        raise ValueError(f"the compressed image ({kind}) has too many pixels") from error
+    except _BAD_FILE as error:
+        raise ValueError(f"cannot decode the compressed image ({kind}) as JPEG or PNG") from error
 
 
 def joint_positions(message: Any, names: Sequence[str]) -> np.ndarray:
     """Positions [len(names)] of the named joints, whatever their order in the message.
 
-    Raises ValueError when one is missing or not finite.
+    Raises ValueError when one is missing, there twice or not finite.
     """
     if len(message.position) != len(message.name):
         raise ValueError(
             f"joint states have {len(message.name)} names and {len(message.position)} positions"
         )
     by_name = dict(zip(message.name, message.position, strict=True))
-    if missing := [name for name in names if name not in by_name]:
-        raise ValueError(
-            f"joint states lack {', '.join(missing)}; they have {', '.join(message.name)}"
-        )
+    if fault := missing_joints(names, message.name):
+        raise ValueError(str(fault))
+    if len(by_name) < len(message.name) and any(list(message.name).count(n) > 1 for n in names):
+        raise ValueError("joint states name a joint twice: correct their publisher")
     positions = np.array([by_name[name] for name in names], dtype=np.float64)
     if not np.isfinite(positions).all():
         raise ValueError(f"joint states are not finite: {positions.tolist()}")

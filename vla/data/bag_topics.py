@@ -1,0 +1,122 @@
+"""Which of a bag's topics are the contract's: bags hold others, and in any namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vla.contract import EmbodimentContract
+from vla.data.frames import DatasetError
+
+COMPRESSED = "/compressed"
+INSTRUCTION = "vla/instruction"
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/Image", "sensor_msgs/CompressedImage"
+JOINT_STATE, POSE = "sensor_msgs/JointState", "geometry_msgs/PoseStamped"
+SAID = "vla_ros/Instruction"
+# Raw images are lost by a busy recorder; where fewer than this share of them came, the compressed
+# ones of the same camera are taken.
+RAW_SHARE = 0.9
+# So many topics are named in an error.
+SHOWN = 20
+
+
+def contract_topics(
+    contract: EmbodimentContract, counts: Mapping[str, int], types: Mapping[str, str]
+) -> dict[str, str]:
+    """The bag's topic for each topic that the contract names.
+
+    counts, types: of the bag's topics. A topic that is called exactly so wins over one in a
+    namespace. Of a camera the raw images are taken, or the compressed ones where those are missing
+    or fewer than RAW_SHARE of them. Raises DatasetError that names all candidates.
+    """
+    wanted = {camera.topic: (IMAGE, COMPRESSED_IMAGE) for camera in contract.cameras} | {
+        contract.joint_states_topic: (JOINT_STATE,),
+        contract.end_effector_pose_topic: (POSE,),
+    }
+    found = {name: _one(name, kinds, counts, types, wanted) for name, kinds in wanted.items()}
+    for name, topic in found.items():
+        if twice := [other for other, its in found.items() if its == topic and other != name]:
+            raise DatasetError(
+                f"'{topic}' is the only topic for both '{name}' and '{twice[0]}' of the contract: "
+                "record both, or correct the topics in the contract"
+            )
+    return found
+
+
+def instruction_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
+    """The bag's topic of instructions; None where it has none.
+
+    Raises DatasetError where there are several and none is called exactly vla/instruction.
+    """
+    if not _candidates(INSTRUCTION, (SAID,), counts, types):
+        return None
+    return _one(INSTRUCTION, (SAID,), counts, types, {})
+
+
+def is_of(kind: str, kinds: tuple[str, ...]) -> bool:
+    """Whether a type, package/msg/Name, is one of some that are given as package/Name."""
+    return kind.replace("/msg/", "/") in kinds
+
+
+def _one(
+    name: str,
+    kinds: tuple[str, ...],
+    counts: Mapping[str, int],
+    types: Mapping[str, str],
+    wanted: Mapping[str, tuple[str, ...]],
+) -> str:
+    candidates = _candidates(name, kinds, counts, types)
+    if exact := candidates.get(_absolute(name)):
+        return _form(exact, counts)
+    # What is exactly another entry's topic is not this one's.
+    taken = {_absolute(other) for other in wanted}
+    alike = {base: forms for base, forms in candidates.items() if base not in taken}
+    if len(alike) == 1:
+        return _form(next(iter(alike.values())), counts)
+    if alike:
+        raise DatasetError(
+            f"needs one topic '{name}', but has several that end so: {_listed(alike)}; give the "
+            "full name of the right one in the contract, or record only that"
+        )
+    others = [
+        f"{topic} is {kind}"
+        for topic, kind in types.items()
+        if topic.endswith(_absolute(name)) and counts.get(topic) and not is_of(kind, kinds)
+    ]
+    if others:
+        raise DatasetError(
+            f"needs one topic '{name}' of type {' or '.join(kinds)}, but {_listed(others)}: "
+            "correct the topic in the contract"
+        )
+    raise DatasetError(
+        f"needs one topic '{name}', but has none; it has: {_listed(sorted(counts)) or 'none'}"
+    )
+
+
+def _candidates(
+    name: str, kinds: tuple[str, ...], counts: Mapping[str, int], types: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Topics with messages that end in a name, by what they are called without /compressed."""
+    found: dict[str, list[str]] = {}
+    for topic, count in counts.items():
+        base = topic
+        if COMPRESSED_IMAGE in kinds and is_of(types.get(topic, COMPRESSED_IMAGE), kinds[1:]):
+            base = topic.removesuffix(COMPRESSED)
+        if count and base.endswith(_absolute(name)) and is_of(types.get(topic, kinds[0]), kinds):
+            found.setdefault(base, []).append(topic)
+    return found
+
+
+def _form(topics: list[str], counts: Mapping[str, int]) -> str:
+    """Of a camera's raw and compressed topics, the one that is taken."""
+    raw, most = min(topics, key=len), max(topics, key=lambda topic: counts[topic])
+    return raw if counts[raw] >= RAW_SHARE * counts[most] else most
+
+
+def _absolute(name: str) -> str:
+    return f"/{name.lstrip('/')}"
+
+
+def _listed(texts) -> str:
+    texts = [ascii(text[:120])[1:-1] for text in texts]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
