@@ -37,10 +37,14 @@ from vla.data.observation_streams import (
 from vla.data.resampling import Resampler, Sample
 from vla.observation import prepare_image
 from vla.resources import contract_path
+from vla.state_checks import joints_fault, missing_joints, opening_fault, place_fault
 from vla_nodes import qos
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
+
+# So many different names of joints are kept for the report of missing ones.
+MOST_NAMES = 200
 
 
 class BadInput(ValueError):
@@ -116,6 +120,8 @@ class Perception(ManagedNode):
         self._sampled = now = time.monotonic()
         self._heard = {camera.name: now for camera in contract.cameras}
         self._waits_run_out = 0
+        # Names that joint states had, for the report of those that they lack.
+        self._joints_heard: dict[str, None] = {}
         motion = self.settings["frozen_motion"]
         self._frozen = {camera.name: FrozenImages(motion) for camera in contract.cameras}
         # Fires only while an image waits, and then at its deadline.
@@ -145,6 +151,8 @@ class Perception(ManagedNode):
             self._take(ARM, message)
         if self._contract.finger_joint_names[0] in message.name:
             self._take(FINGERS, message)
+        if len(self._joints_heard) < MOST_NAMES:
+            self._joints_heard |= dict.fromkeys(message.name)
 
     def _take(
         self, stream: str, message: Image | CompressedImage | JointState | PoseStamped
@@ -262,12 +270,15 @@ class Perception(ManagedNode):
         (_, arm), (_, fingers), (_, pose) = (sample.values[n] for n in (ARM, FINGERS, POSE))
         arm_stamp = sample.stamp - sample.ages[ARM]
         self.diagnostics.input_age("joint_states", (now - arm_stamp) / NANOSECONDS)
+        topic = contract.joint_states_topic
         try:
-            joint_positions(arm, contract.joint_names)
+            joints = joint_positions(arm, contract.joint_names)
             width = float(joint_positions(fingers, contract.finger_joint_names).sum())
         except ValueError as error:
-            topic = contract.joint_states_topic
             raise BadInput("bad_joint_states", f"'{topic}': {error}") from error
+        positions = dict(zip(contract.joint_names, joints, strict=True))
+        if fault := joints_fault(contract, positions) or opening_fault(width, contract):
+            raise BadInput("bad_joint_states", f"'{topic}': {fault}")
         if pose.header.frame_id != contract.base_frame:
             raise BadInput(
                 "wrong_frame",
@@ -279,6 +290,8 @@ class Perception(ManagedNode):
             state = observed_state((position, quaternion), width, contract)
         except ValueError as error:
             raise BadInput("bad_pose", f"'{contract.end_effector_pose_topic}': {error}") from error
+        if fault := place_fault(position):
+            raise BadInput("bad_pose", f"'{contract.end_effector_pose_topic}': {fault}")
         observation.state_stamp = nanoseconds_to_stamp(arm_stamp)
         observation.state_names = list(contract.state_names)
         observation.state = array.array("d", state)
@@ -288,6 +301,10 @@ class Perception(ManagedNode):
     def _require(self, name: str, sample: Sample) -> None:
         """Raises BadInput where a stream of the state has nothing of the time of the image."""
         stream = self._resampler.streams[name]
+        wanted = {ARM: self._contract.joint_names, FINGERS: self._contract.finger_joint_names}
+        if stream.newest is None and name in wanted and self._joints_heard:
+            fault = missing_joints(wanted[name], self._joints_heard)
+            raise BadInput("bad_joint_states", f"'{stream.topic}': {fault}")
         if stream.newest is None:
             of = f" with '{self._contract.finger_joint_names[0]}'" if name == FINGERS else ""
             raise BadInput(
