@@ -144,11 +144,13 @@ def opening_fault(width: float, contract: EmbodimentContract) -> Fault | None:
 
 
 def joints_fault(contract: EmbodimentContract, positions: Mapping[str, float]) -> Fault | None:
-    """What is wrong where values of the arm's joints are no angles in radians, or out of range.
+    """What is wrong where the arm's joints are not finite, no angles in radians, or out of range.
 
-    positions: by name; of joints that are not there, nothing is said. Raises nothing.
+    positions: by name; of joints that are not there, nothing is said.
     """
     known = {name: positions[name] for name in contract.joint_names if name in positions}
+    if bad := [name for name, value in known.items() if not math.isfinite(value)]:
+        return Fault(f"no finite position of {', '.join(bad)}", "restart the robot's driver")
     if beyond := [name for name, value in known.items() if abs(value) > LARGEST_ANGLE]:
         name = beyond[0]
         return Fault(

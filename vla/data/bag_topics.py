@@ -14,7 +14,7 @@ JOINT_STATE, POSE = "sensor_msgs/JointState", "geometry_msgs/PoseStamped"
 SAID = "vla_ros/Instruction"
 # Raw images are lost by a busy recorder; where fewer than this share of them came, the compressed
 # ones of the same camera are taken.
-RAW_SHARE = 0.9
+RAW_SHARE = 0.95
 # So many topics are named in an error.
 SHOWN = 20
 
@@ -32,14 +32,7 @@ def contract_topics(
         contract.joint_states_topic: (JOINT_STATE,),
         contract.end_effector_pose_topic: (POSE,),
     }
-    found = {name: _one(name, kinds, counts, types, wanted) for name, kinds in wanted.items()}
-    for name, topic in found.items():
-        if twice := [other for other, its in found.items() if its == topic and other != name]:
-            raise DatasetError(
-                f"'{topic}' is the only topic for both '{name}' and '{twice[0]}' of the contract: "
-                "record both, or correct the topics in the contract"
-            )
-    return found
+    return {name: _one(name, kinds, counts, types, wanted) for name, kinds in wanted.items()}
 
 
 def instruction_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
@@ -67,9 +60,9 @@ def _one(
     candidates = _candidates(name, kinds, counts, types)
     if exact := candidates.get(_absolute(name)):
         return _form(exact, counts)
-    # What is exactly another entry's topic is not this one's.
-    taken = {_absolute(other) for other in wanted}
-    alike = {base: forms for base, forms in candidates.items() if base not in taken}
+    # Another entry of a longer name that fits is closer to such a topic.
+    closer = tuple(o for o in map(_absolute, wanted) if len(o) > len(_absolute(name)))
+    alike = {base: forms for base, forms in candidates.items() if not base.endswith(closer)}
     if len(alike) == 1:
         return _form(next(iter(alike.values())), counts)
     if alike:
