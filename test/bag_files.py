@@ -15,6 +15,7 @@ from vla_ros.msg import Instruction
 
 from vla.contract import EmbodimentContract
 from vla.data.bag import BagWriter
+from vla.data.image_encodings import ENCODINGS
 from vla.data.message_types import load_message_type
 from vla.rotations import from_rotation_vector
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
@@ -56,12 +57,13 @@ def write_demonstration(
     delays: dict[str, int] | None = None,
     bad_pose_at: float = -1.0,
     textured: bool = False,
+    encoding: str = "rgb8",
 ) -> Path:
     """Images at 20 Hz, joints and poses at 100 Hz. silent: seconds without messages, by topic.
 
     instructions: second, text and mode of those that are given on the way. delays: of a topic's
     measurements [ms]. bad_pose_at: second at which the pose is not finite. textured: noisy images
-    instead of grey ones.
+    instead of grey ones. encoding: of raw images, whatever the bytes then show.
     """
     custom = {
         "contract": yaml.safe_dump(contract.to_dict()),
@@ -103,6 +105,10 @@ def write_demonstration(
             image = array_to_image(pixels, stamp, camera.name)
             if compressed:
                 image = _compress(pixels, image.header)
+            elif encoding != "rgb8":
+                layout = ENCODINGS[encoding]
+                image.encoding, image.step = encoding, layout.row(image.width)
+                image.data = image.data[: image.step * layout.rows(image.height)]
             put(camera.topic + ("/compressed" if compressed else ""), milliseconds, image)
     for time, text, mode in instructions:
         put("vla/instruction", round(time * 1000), Instruction(instruction=text, mode=mode))

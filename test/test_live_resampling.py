@@ -93,10 +93,18 @@ class BagPlayer:
         return [stamp_to_nanoseconds(observation.header.stamp) for observation in self.seen]
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_training_sees_what_the_robot_sees(tmp_path, compressed):
+@pytest.mark.parametrize(
+    ("compressed", "encoding"),
+    [(False, "rgb8"), (True, "rgb8"), (False, "yuv422_yuy2"), (False, "bayer_gbrg8")],
+)
+def test_training_sees_what_the_robot_sees(tmp_path, compressed, encoding):
     bag = write_demonstration(
-        tmp_path / "bag", CONTRACT, compressed=compressed, delays=DELAYS, textured=True
+        tmp_path / "bag",
+        CONTRACT,
+        compressed=compressed,
+        delays=DELAYS,
+        textured=True,
+        encoding=encoding,
     )
     episode, images = read_bag_episode(bag, CONTRACT)
     assert {int(age) for age in episode.log.ages["pose"]} == {3_000_000}

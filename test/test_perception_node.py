@@ -127,6 +127,19 @@ def without_fingers(message):
     return changed(message, name=message.name[:7], position=message.position[:7])
 
 
+def with_fingers(message, position):
+    return changed(message, position=[*message.position[:7], position, position])
+
+
+def in_degrees(message):
+    return changed(message, position=[45.0] * 7 + list(message.position[7:]))
+
+
+def shifted_pose(message, to):
+    message.pose.position.x = to
+    return message
+
+
 def test_an_observation_holds_what_the_sensors_said(running):
     graph, _, player, seen = running
     begin = player.now()
@@ -182,6 +195,9 @@ def test_observations_come_at_camera_rate_with_little_delay(running):
             "not fin",
         ),
         ("joints", without_fingers, "stale_state", "joint_states"),
+        ("joints", lambda m: with_fingers(m, 0.4), "bad_joint_states", "0.800 m apart; open is"),
+        ("joints", in_degrees, "bad_joint_states", "panda_joint1 is at 45.0, which is more than"),
+        ("pose", lambda m: shifted_pose(m, 400.0), "bad_pose", "400 m from the base"),
         ("joints", lambda m: shifted(m, 5.0), "stale_state", "is +"),
     ],
 )
@@ -251,6 +267,22 @@ def test_compressed_images():
             changed(message, data=b"noise") if name == "front" else message
         )
         graph.wait_diagnostic("perception", lambda s: "cannot decode" in s.message)
+
+
+def test_other_names_of_joints_are_said():
+    with Graph() as graph:
+        graph.start("perception", longest_wait=0.1)
+        player = SensorPlayer(graph)
+        player.spoil = lambda name, message: (
+            changed(message, name=[f"left_{joint}" for joint in message.name])
+            if name == "joints"
+            else message
+        )
+        words = "the joint states call it left_panda_joint1, the contract panda_joint1"
+        graph.wait_diagnostic("perception", lambda s: words in s.message)
+        player.spoil = lambda name, message: message
+        seen = graph.collect(Observation, "vla/observation", qos.LATEST)
+        graph.wait(lambda: seen, "an observation")
 
 
 def test_a_missing_contract_is_named_and_can_be_corrected():

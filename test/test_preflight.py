@@ -178,6 +178,13 @@ def joints(**changes):
     [
         (joints(), "9 joints"),
         ({"panda_joint1": 0.0}, "lack panda_joint2"),
+        (
+            {name.replace("panda", "fr3"): value for name, value in joints().items()},
+            "the joint states call it fr3_joint1, the contract panda_joint1, and 6 more",
+        ),
+        ({f"left_{name}": value for name, value in joints().items()}, "left_panda_joint1"),
+        ({f"robot1/{name}": value for name, value in joints().items()}, "robot1/panda_joint1"),
+        (joints(panda_joint2=-45.0), "panda_joint2 is at -45.0, which is more than two turns"),
         (joints(panda_joint3=np.nan), "no finite position of panda_joint3"),
         (joints(panda_joint4=0.5), "panda_joint4 is at 0.500 rad"),
         (joints(panda_finger_joint1=-0.08), "fingers are -0.040 m apart"),
@@ -201,6 +208,11 @@ def test_joints(contract, positions, says):
         ({"expected": (np.array([0.4, 0.0, 0.5]), 0.0)}, PROBLEM, "100 mm and 0.00 rad"),
         ({"expected": (np.array([0.4, 0.0, 0.4]), 0.79)}, PROBLEM, "0 mm and 0.79 rad"),
         ({"workspace": ((0.5, -1, 0), (1, 1, 1))}, WARNING, "outside of the workspace"),
+        (
+            {"position": np.array([400.0, 0.0, 300.0]), "expected": None},
+            PROBLEM,
+            "end_effector_pose: the tool is 500 m from the base",
+        ),
     ],
 )
 def test_poses(contract, changes, level, says):

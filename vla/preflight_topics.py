@@ -275,7 +275,7 @@ def check_camera(camera: CameraContract, seen: CameraSeen, simulated: bool) -> l
     """
     area, name = "cameras", f"camera '{camera.name}'"
     if seen.error:
-        return [problem(area, f"{name}: {seen.error}", "set its driver to rgb8 or bgr8")]
+        return [problem(area, f"{name}: {seen.error}", "correct its driver; rgb8 always works")]
     found = []
     if seen.width < camera.width or seen.height < camera.height:
         found.append(
