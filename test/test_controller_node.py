@@ -102,6 +102,24 @@ def test_holds_on_an_unsound_chunk(moving, changes, reason, says):
     moving.wait_state(State.EXECUTING)
 
 
+def test_huge_and_forged_strings_are_one_short_line_wherever_they_are_shown(moving):
+    (process,) = moving.graph.processes
+    process.forget_output()
+    forged = "x\x1b[31m\n[ERROR] [controller]: forged " + "A" * 3_000_000
+    moving.chunk_changes = {"representation": forged, "action_names": ["A" * 1000] * 200}
+    status = moving.wait_hold(HoldReason.CONTRACT_MISMATCH)
+    said = moving.graph.wait_diagnostic("controller", lambda s: "representation" in s.message)
+    assert len(status.message) <= 1000 and len(said.message) <= 1000
+    assert "\\x1b[31m" in status.message and "\n" not in status.message
+    lines = process.output.splitlines()
+    assert any("representation is 'x" in line for line in lines)
+    assert max(map(len, lines)) < 1200
+    assert not [line for line in lines if line.startswith("[ERROR] [controller]")]
+    assert "\x1b[31m" not in process.output
+    moving.restore()
+    moving.wait_state(State.EXECUTING)
+
+
 @pytest.mark.parametrize(
     ("stream", "reason", "says"),
     [
@@ -181,12 +199,22 @@ def test_stop_holds_until_resume(moving):
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "says"), [("", "act", "empty"), ("  ", "", "empty"), ("go", "run", "unknown")]
+    ("text", "mode", "says"),
+    [
+        ("", "act", "empty"),
+        ("  ", "", "empty"),
+        ("go", "run", "unknown"),
+        ("stop\x1b[2K", "act", "cannot be seen (U+001B, number 5)"),
+        ("kcolb der \u202eeht pick", "think", "cannot be seen (U+202E, number 11)"),
+        ("go" * 1_000_000, "act", "2000000 characters: use at most 1000"),
+        ("go", "run" * 1_000_000, "unknown"),
+    ],
 )
 def test_refuses_what_it_cannot_follow(moving, text, mode, says):
     request = SetInstruction.Request(instruction=text, mode=mode)
     answer = moving.graph.call(SetInstruction, "vla/set_instruction", request)
     assert not answer.success and says in answer.message and answer.instruction_id == 0
+    assert len(answer.message) < 400
     assert moving.wait_state(State.EXECUTING).instruction == "pick the red block"
 
 
@@ -250,7 +278,13 @@ def test_a_lasting_hold_ends_a_goal_as_a_fault(robot):
 
 @pytest.mark.parametrize(
     ("text", "mode", "timeout"),
-    [("", "act", 0.0), ("go", "ask", 0.0), ("go", "run", 0.0), ("go", "", math.nan)],
+    [
+        ("", "act", 0.0),
+        ("a\x07b", "act", 0.0),
+        ("go", "ask", 0.0),
+        ("go", "run", 0.0),
+        ("go", "", math.nan),
+    ],
 )
 def test_a_goal_that_cannot_be_followed_is_refused(robot, text, mode, timeout):
     handle, _ = start_goal(robot, text, mode, timeout)

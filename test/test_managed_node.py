@@ -270,3 +270,39 @@ def test_an_exception_within_a_transition_is_told(context, capfd):
         assert "on_deactivate failed: 'NoneType' object is not callable" in capfd.readouterr().err
     finally:
         node.destroy_node()
+
+
+FORGED = "topic\x1b[31m\n[INFO] [safety]: all is well \u202e" + "A" * 3_000_000 + " mend it"
+
+
+def test_no_text_ends_colours_or_fills_a_line_of_the_log(make, capfd):
+    node = make()
+    node.get_logger().info(FORGED)
+    node.diagnostics.report("forged", FORGED)
+    node.diagnostics.values["checkpoint"] = FORGED
+    status = node.diagnostics.status()
+    node.diagnostics.fault(FORGED)
+    try:
+        raise KeyError(FORGED) from ValueError(FORGED)
+    except KeyError as error:
+        node.report_failure(error)
+    said = capfd.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert max(map(len, lines)) < 1200 and len(lines) < 20
+    assert not [line for line in lines if line.startswith("[INFO] [safety]")]
+    assert "\x1b[31m" not in said.out + said.err and "\u202e" not in said.out + said.err
+    assert any("test_managed_node.py" in line for line in lines), "no traceback"
+    for text in (status.message, values(status)["checkpoint"], node.diagnostics.status().message):
+        assert len(text) <= 1000 and text.isprintable() and text.endswith("mend it")
+    assert len(values(status)["checkpoint"]) <= 500
+
+
+def test_log_lines_are_told_apart_by_where_they_come_from(make, capfd):
+    """As rclpy does, so that each may have its own severity and its own pauses."""
+    logger = make().get_logger()
+    for _ in range(3):
+        logger.info("now and then", throttle_duration_sec=60.0)
+        logger.warning("each time")
+        logger.info("once", once=True)
+    said = "".join(capfd.readouterr())
+    assert [said.count(text) for text in ("now and then", "each time", "once")] == [1, 3, 1]

@@ -60,6 +60,16 @@ def test_demonstration_with_labels_and_subtasks(tmp_path):
         marked = mark(graph, "grasp")
         assert marked.success and 0.0 < marked.elapsed < 20.0
         assert "needs a name" in mark(graph, " ").message
+        for refused in (
+            mark(graph, "grasp\x1b[1A"),
+            label(graph, "failure", "two\u202e"),
+            label(graph, "failure", "two " * 1_000_000),
+            graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request(note="\x07")),
+            save(graph, instruction="fold\x9b the towel"),
+            end(graph, "success", "three\x1b"),
+        ):
+            assert not refused.success and len(refused.message) < 300
+            assert "cannot be seen" in refused.message or "at most 10000" in refused.message
         assert label(graph, "failure", "two").success
         assert end(graph, "", "three").success
         assert custom(first.uri)["outcome"] == "failure"

@@ -10,7 +10,8 @@
     node.diagnostics.checks.append(function)    # called before each message, to look for silence
 
 The level is ERROR with a fault or a recent report of that level, WARN with a recent warning, else
-OK. Everything may be called from any thread.
+OK. Texts become one line each, of bounded
+length (see vla.text). Everything may be called from any thread.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
+from vla.text import LONGEST_LINE, one_line
 from vla_nodes.qos import DIAGNOSTICS
 
 PERIOD = 1.0
@@ -88,7 +90,7 @@ class Diagnostics:
 
     def report(self, reason: str, text: str, level: bytes = ERROR) -> None:
         """Reports that something is wrong: one word to count it by, and a sentence for people."""
-        now = self._steady_time()
+        now, text = self._steady_time(), one_line(text, LONGEST_LINE)
         with self._lock:
             self._counts[reason] += 1
             earlier = self._reports.get(reason)
@@ -105,7 +107,7 @@ class Diagnostics:
     def fault(self, text: str | None) -> None:
         """Sets or, with None, clears what keeps the node from working at all."""
         with self._lock:
-            self._fault = text
+            self._fault = None if text is None else one_line(text, LONGEST_LINE)
 
     def reset(self) -> None:
         """Forgets rates, ages, counts and reports, as when the node is activated again."""
@@ -145,7 +147,9 @@ class Diagnostics:
             status.level, status.message = worst.level, worst.text
         else:
             status.level, status.message = DiagnosticStatus.OK, "ok"
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        status.values = [
+            KeyValue(key=key, value=one_line(str(value))) for key, value in values.items()
+        ]
         return status
 
     def publish(self) -> None:

@@ -30,6 +30,7 @@ from vla.control.session import (
     State,
     check_instruction,
 )
+from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
 
 STATUS_PERIOD = 0.2
@@ -175,7 +176,7 @@ class InstructionServer:
         message = PolicyStatus(
             state=int(session.state),
             hold_reason=int(session.hold_reason),
-            message=session.message,
+            message=one_line(session.message, LONGEST_LINE),
             settled=session.settled,
             chunks_accepted=counts.accepted,
             chunks_rejected=counts.rejected,
@@ -195,7 +196,7 @@ class InstructionServer:
                 goal.publish_feedback(
                     ExecuteInstruction.Feedback(
                         state=int(session.state),
-                        message=session.message,
+                        message=one_line(session.message, LONGEST_LINE),
                         response=session.response,
                         elapsed=time.monotonic() - session.instruction.accepted_at,
                     )

@@ -19,8 +19,10 @@ import numpy as np
 from vla_ros.msg import Instruction, Observation
 
 from vla.contract import EmbodimentContract, load_contract
+from vla.control.session import InstructionError, check_instruction
 from vla.data.messages import image_to_array, stamp_to_nanoseconds
 from vla.resources import contract_path
+from vla.text import one_line
 from vla_nodes import qos
 from vla_nodes.adapter_loader import AdapterLoader
 from vla_nodes.conversions import stamp_to_seconds
@@ -273,13 +275,20 @@ class ModelNode(ManagedNode):
         self.wake()
 
     def _on_instruction(self, message: Instruction) -> None:
+        try:
+            # An id of 0 says that none is in force, and the rest then says nothing.
+            if message.instruction_id:
+                check_instruction(message.instruction, message.mode)
+        except InstructionError as error:
+            self.diagnostics.report("bad_instruction", f"refused vla/instruction: {error}")
+            return
         with self._lock:
             self._instruction = message
         self.flush()
         self.wake()
 
     def _on_work_error(self, error: Exception) -> None:
-        self.diagnostics.report("model", f"the model failed: {' '.join(str(error).split())}")
+        self.diagnostics.report("model", f"the model failed: {error}")
 
     def _check_inputs(self) -> None:
         if not self.is_active or self.instruction.instruction_id == 0:
@@ -302,15 +311,17 @@ def _unpack(
 ) -> Scene:
     """Checks an observation against the contract; raises ValueError that says what differs."""
     if message.contract_id != contract.contract_id:
+        theirs = one_line(message.contract_id, 100)
         raise ValueError(
-            f"it follows contract {message.contract_id}, this node has {contract.contract_id} "
+            f"it follows contract {theirs}, this node has {contract.contract_id} "
             f"('{contract.name}'): give all nodes the same contract"
         )
     names = [camera.name for camera in contract.cameras]
     if sorted(message.camera_names) != sorted(names) or len(message.images) != len(names):
-        raise ValueError(f"it has cameras {list(message.camera_names)}, expected {names}")
+        cameras = one_line(", ".join(message.camera_names), 200)
+        raise ValueError(f"it has the cameras '{cameras}', expected {names}")
     if list(message.state_names) != list(contract.state_names):
-        raise ValueError(f"it has state {list(message.state_names)}")
+        raise ValueError(f"it has the state '{one_line(', '.join(message.state_names), 300)}'")
     state = np.array(message.state, dtype=np.float64)
     if state.shape != (len(contract.state_names),) or not np.isfinite(state).all():
         raise ValueError(f"its state is not {len(contract.state_names)} finite values")

@@ -45,7 +45,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 
 import rclpy
@@ -58,7 +57,9 @@ from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 
+from vla.text import LONGEST_LINE, one_line
 from vla_nodes.diagnostics import Diagnostics
+from vla_nodes.log import OneLineLogger, traceback_text
 from vla_nodes.settings import Setting, Settings
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
@@ -96,6 +97,7 @@ class ManagedNode(LifecycleNode):
     QOS_WARNINGS = True
 
     def __init__(self, name: str, **options):
+        self._log: OneLineLogger | None = None
         super().__init__(name, **options)
         self.state = UNCONFIGURED
         # Set when the process is to end.
@@ -125,6 +127,12 @@ class ManagedNode(LifecycleNode):
     def is_active(self) -> bool:
         """True from the start of `activate` to the start of `deactivate`."""
         return self.state == ACTIVE
+
+    def get_logger(self) -> OneLineLogger:
+        """As rclpy's; one line for each call."""
+        if self._log is None:
+            self._log = OneLineLogger(super().get_logger().name)
+        return self._log
 
     def create_publisher(self, *arguments, **options):
         """As rclpy's, with or without the handlers of QOS_WARNINGS."""
@@ -160,9 +168,7 @@ class ManagedNode(LifecycleNode):
     def report_failure(self, error: Exception) -> None:
         """Logs and reports what a callback raised; the node lives on."""
         self.diagnostics.report("callback", f"a callback failed: {_one_line(error)}")
-        self.get_logger().error(
-            "".join(traceback.format_exception(error)), throttle_duration_sec=5.0
-        )
+        self.get_logger().traceback(error, throttle_duration_sec=5.0)
 
     @_logged
     def on_configure(self, state: LifecycleState) -> Transition:
@@ -264,7 +270,7 @@ class ManagedNode(LifecycleNode):
     def _log_failure(self, step: str, error: Exception) -> None:
         self.get_logger().error(f"{step} failed: {_one_line(error)}")
         if not isinstance(error, ValueError | OSError):
-            self.get_logger().error("".join(traceback.format_exception(error)))
+            self.get_logger().traceback(error)
 
     def _entities(self) -> dict[int, tuple[Callable, object]]:
         """Everything this node has on the graph, by identity, with what destroys it."""
@@ -303,7 +309,7 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
         node = node_class()
     except Exception as error:
         print(f"cannot start: {_one_line(error)}", file=sys.stderr)
-        traceback.print_exception(error)
+        print(traceback_text(error), file=sys.stderr)
         rclpy.try_shutdown()
         return 1
     node.ended = stop
@@ -358,4 +364,4 @@ def _run_next(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error), LONGEST_LINE) or type(error).__name__

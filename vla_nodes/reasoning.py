@@ -13,7 +13,8 @@ from rclpy.task import Future
 from vla_ros.msg import Instruction, LatentAction, Response
 from vla_ros.srv import Ask
 
-from vla.control.session import InstructionError, check_instruction
+from vla.control.session import LONGEST_INSTRUCTION
+from vla.text import TextError, check_text, one_line
 from vla_nodes import qos
 from vla_nodes.liveliness import promising
 from vla_nodes.model_node import MODEL_SETTINGS, ModelNode, Scene
@@ -99,9 +100,11 @@ class Reasoning(ModelNode):
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            question, _ = check_instruction(request.question)
-        except InstructionError as error:
-            return _refusal(str(error).replace("instruction", "question"))
+            question = check_text(request.question, "question", LONGEST_INSTRUCTION)
+        except TextError as error:
+            return _refusal(str(error))
+        if not question:
+            return _refusal("the question is empty: ask, for example, 'what is on the table?'")
         if not self.is_active:
             return _refusal("reasoning is inactive: activate the node first")
         future = Future(executor=self.executor)
@@ -121,7 +124,7 @@ class Reasoning(ModelNode):
             try:
                 self._answer(future, self._ask(question))
             except Exception as error:
-                self._answer(future, _refusal(f"the model failed: {error}"))
+                self._answer(future, _refusal(f"the model failed: {one_line(str(error))}"))
                 raise
         instruction = self.instruction
         if instruction.instruction_id == 0:

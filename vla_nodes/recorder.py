@@ -22,13 +22,15 @@ from vla_ros.msg import Episode, Instruction
 from vla_ros.srv import LabelEpisode, MarkSubtask, SaveRecent, StartEpisode, StopEpisode
 
 from vla.contract import EmbodimentContract, load_contract
+from vla.control.session import LONGEST_INSTRUCTION
 from vla.data.bag import BagError
 from vla.data.bag_reader import recover_bag, unfinished_bags
 from vla.data.episode import EpisodeResult, EpisodeWriter, write_recent
-from vla.data.labels import check_outcome, find_episode, label_episode
+from vla.data.labels import check_note, check_outcome, find_episode, label_episode
 from vla.data.message_types import load_message_type
 from vla.data.ring_buffer import Recent
 from vla.resources import contract_path
+from vla.text import TextError, check_text, one_line
 from vla_nodes import qos
 from vla_nodes.diagnostics import ERROR, WARN
 from vla_nodes.node import ManagedNode, run
@@ -54,6 +56,7 @@ from vla_nodes.recorder_episode import (
     drops_in_words,
     gaps_in_words,
     instructions_in,
+    shown_instruction,
     start_metadata,
 )
 from vla_nodes.recorder_intake import Intake
@@ -194,9 +197,10 @@ class Recorder(ManagedNode):
     def _on_start(self, request, response):
         try:
             self._require_active()
+            note, instruction = check_note(request.note), _demonstrated(request.instruction)
             # Messages from before the start are not part of the episode, but tell what is fresh.
             self._poll(everything=True)
-            episode = self._begin(request.note, request.instruction.strip())
+            episode = self._begin(note, instruction)
         except (RefusedError, BagError, OSError) as error:
             response.message = str(error)
             self.get_logger().warning(f"episode not started: {error}")
@@ -211,23 +215,25 @@ class Recorder(ManagedNode):
         try:
             if not discard:
                 check_outcome(request.outcome)
+        except BagError as error:
+            response.message = f"{error}, or 'discard'"
+            return response
+        try:
+            note = check_note(request.note)
             if self._episode is None:
                 raise RefusedError("no episode is being recorded")
             # What was published before the request belongs to the episode.
             self._poll(everything=True)
             if self._episode is None:
                 raise RefusedError("the episode has just ended by itself")
-        except BagError as error:
-            response.message = f"{error}, or 'discard'"
-            return response
-        except RefusedError as error:
+        except (BagError, RefusedError) as error:
             response.message = str(error)
             return response
         episode, self._episode = self._episode, None
         if discard:
             return await self._discard(episode, response)
         episode.outcome = request.outcome or episode.outcome
-        episode.add_note(request.note)
+        episode.add_note(note)
         _describe(response, episode, await self._finish(episode))
         return response
 
@@ -246,22 +252,25 @@ class Recorder(ManagedNode):
     def _on_label(self, request, response):
         try:
             check_outcome(request.outcome)
+            note = check_note(request.note)
             episode = self._episode
             names = ("", episode.name, str(episode.writer.folder)) if episode else ()
             if request.episode_id in names:
                 episode.outcome = request.outcome
-                episode.add_note(request.note)
+                episode.add_note(note)
                 self._renew_metadata(episode)
                 self._announce(Episode.LABELLED, episode, request.outcome)
                 response.episode_id, response.uri = episode.name, str(episode.writer.folder)
             else:
                 folder = find_episode(self._directory(), request.episode_id or self._last)
-                metadata = label_episode(folder, request.outcome, request.note)
+                metadata = label_episode(folder, request.outcome, note)
                 self._publish_event(
                     event=Episode.LABELLED,
                     episode_id=folder.name,
                     uri=str(folder),
-                    instruction=metadata.custom_data.get("instruction", ""),
+                    instruction=one_line(
+                        metadata.custom_data.get("instruction", ""), LONGEST_INSTRUCTION
+                    ),
                     message_count=metadata.message_count,
                     message=request.outcome,
                 )
@@ -273,7 +282,12 @@ class Recorder(ManagedNode):
         return response
 
     def _on_mark(self, request, response):
-        episode, name = self._episode, request.name.strip()
+        episode = self._episode
+        try:
+            name = check_text(request.name, "name of a sub-task", LONGEST_INSTRUCTION)
+        except TextError as error:
+            response.message = str(error)
+            return response
         if episode is None:
             response.message = "no episode is being recorded"
         elif not name:
@@ -292,8 +306,9 @@ class Recorder(ManagedNode):
         try:
             self._require_active()
             check_outcome(request.outcome)
+            note, instruction = check_note(request.note), _demonstrated(request.instruction)
             recent = self._take_recent(request.duration)
-            episode = self._begin_recent(recent, request)
+            episode = self._begin_recent(recent, request.outcome, note, instruction)
         except (RefusedError, BagError, OSError) as error:
             response.message = str(error)
             self.get_logger().warning(f"nothing saved: {error}")
@@ -324,7 +339,7 @@ class Recorder(ManagedNode):
         if silent := self._intake.silent(self.settings["freshness"]):
             raise RefusedError(f"cannot record, silent: {'; '.join(silent)}")
         now = self._intake.now()
-        episode = self._open(note, instruction, self._instruction.instruction, now)
+        episode = self._open(note, instruction, shown_instruction(self._instruction), now)
         episode.automatic = automatic
         # What is in force at the start stands at the start of the bag.
         for topic, message in self._intake.latched():
@@ -370,16 +385,16 @@ class Recorder(ManagedNode):
             raise RefusedError("the ring buffer holds nothing: is anything being published?")
         return recent
 
-    def _begin_recent(self, recent: Recent, request) -> RunningEpisode:
+    def _begin_recent(self, recent: Recent, outcome: str, note: str, given: str) -> RunningEpisode:
         """Opens the bag for messages of the ring buffer, and says in it what they are."""
-        intake, given = self._intake, request.instruction.strip()
+        intake = self._intake
         topic = intake.names.get(INSTRUCTION, "")
         instructions = instructions_in(recent, topic)
-        in_force = next((i.instruction for i in instructions if i.instruction_id), "")
+        in_force = next((shown_instruction(i) for i in instructions if i.instruction_id), "")
         started = recent.messages[0].receive_time
-        episode = self._open(request.note, given, in_force, started, recent.size)
+        episode = self._open(note, given, in_force, started, recent.size)
         self._last = episode.name
-        episode.outcome = request.outcome
+        episode.outcome = outcome
         for instruction in instructions:
             episode.take_instruction(instruction)
         limit = self.settings["freshness"]
@@ -489,6 +504,14 @@ class Recorder(ManagedNode):
 
     def _directory(self) -> Path:
         return Path(self.settings["directory"]).expanduser().resolve()
+
+
+def _demonstrated(instruction: str) -> str:
+    """What a person says is demonstrated, or "". Raises RefusedError for what can't be taken."""
+    try:
+        return check_text(instruction, "instruction", LONGEST_INSTRUCTION)
+    except TextError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _describe(response, episode: RunningEpisode, result: EpisodeResult) -> None:

@@ -11,12 +11,16 @@ from vla_ros.msg import Instruction
 
 import vla
 from vla.contract import EmbodimentContract
+from vla.control.session import LONGEST_INSTRUCTION
 from vla.data.bag import dump_yaml
 from vla.data.episode import EpisodeWriter
 from vla.data.labels import joined_notes
 from vla.data.ring_buffer import Recent
+from vla.text import one_line
 
 NANOSECONDS = 1_000_000_000
+# Of a checkpoint's id, or a mode, that comes from the graph.
+LONGEST_ID = 200
 
 
 @dataclass
@@ -46,7 +50,7 @@ class RunningEpisode:
     def take_instruction(self, instruction: Instruction) -> None:
         """Notes an instruction that came into force."""
         if instruction.instruction_id:
-            self.instruction = self.instruction or instruction.instruction
+            self.instruction = self.instruction or shown_instruction(instruction)
             self.instructions.append(instruction_entry(instruction))
 
     def note_arrival(self, topic: str, time: int, limit: float) -> None:
@@ -126,15 +130,21 @@ def instruction_entry(instruction: Instruction) -> dict:
     """An instruction as the metadata holds it."""
     return {
         "instruction_id": instruction.instruction_id,
-        "instruction": instruction.instruction,
-        "mode": instruction.mode,
+        "instruction": shown_instruction(instruction),
+        "mode": one_line(instruction.mode, LONGEST_ID),
     }
+
+
+def shown_instruction(instruction: Instruction) -> str:
+    """The words of an instruction from the graph as they are kept: one line, bounded, escaped."""
+    return one_line(instruction.instruction, LONGEST_INSTRUCTION)
 
 
 def checkpoint_ids(newest: Mapping[str, bytes], classes: Mapping[str, type]) -> set[str]:
     """Of the models whose messages these are, given as bytes by topic."""
     found = {
-        deserialize_message(data, classes[name]).checkpoint_id for name, data in newest.items()
+        one_line(deserialize_message(data, classes[name]).checkpoint_id, LONGEST_ID)
+        for name, data in newest.items()
     }
     return found - {""}
 

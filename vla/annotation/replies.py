@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla.data.sample import Annotation, Pair
+from vla.text import one_line, unseen_character
 
 PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
 LONGEST_CAPTION = 600
 LONGEST_TEXT = 300
+# Of all that is wrong with a reply, which is told to the model and to people.
+LONGEST_PROBLEMS = 2000
 _PAIR = {
     "type": "object",
     "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
@@ -64,7 +67,7 @@ def read_reply(text: str, instruction: str, wanted: Wanted = Wanted()) -> Annota
     value = _parse(text)
     problems = _shape_problems(value)
     if problems:
-        raise ReplyError("; ".join(problems))
+        raise _reply_error(problems)
     caption = _tidy(value["caption"])
     pairs = {
         name: tuple((_tidy(p["question"]), _tidy(p["answer"])) for p in value[name])
@@ -79,8 +82,12 @@ def read_reply(text: str, instruction: str, wanted: Wanted = Wanted()) -> Annota
             problems += [f"{name}[{index}]: {problem}" for problem in pair_problems(pair)]
     problems += _repetitions(pairs, instruction)
     if problems:
-        raise ReplyError("; ".join(problems))
+        raise _reply_error(problems)
     return Annotation(caption, *(pairs[name] for name in PAIR_LISTS))
+
+
+def _reply_error(problems: list[str]) -> ReplyError:
+    return ReplyError(one_line("; ".join(problems), LONGEST_PROBLEMS))
 
 
 def caption_problems(caption: str) -> list[str]:
@@ -92,6 +99,8 @@ def caption_problems(caption: str) -> list[str]:
         problems.append(f"caption has {len(caption)} characters, at most {LONGEST_CAPTION} may be")
     if found := _ROBOT.search(caption):
         problems.append(f"caption mentions the robot ('{found[0]}'): describe the scene without it")
+    if found := unseen_character(caption):
+        problems.append(f"caption has {found}")
     return problems + _frame_problems("caption", caption)
 
 
@@ -103,6 +112,8 @@ def pair_problems(pair: Pair) -> list[str]:
             problems.append(f"{name} is empty")
         if len(text) > LONGEST_TEXT:
             problems.append(f"{name} has {len(text)} characters, at most {LONGEST_TEXT} may be")
+        if found := unseen_character(text):
+            problems.append(f"{name} has {found}")
         problems += _frame_problems(name, text)
     if not problems and _plain(pair[0]) == _plain(pair[1]):
         problems.append("question and answer are the same")
@@ -136,7 +147,11 @@ def _shape_problems(
     if schema["type"] == "object":
         known = schema["properties"]
         problems += [f"{name} lacks '{key}'" for key in schema["required"] if key not in value]
-        problems += [f"{name} has an unknown entry '{key}'" for key in value if key not in known]
+        problems += [
+            f"{name} has an unknown entry '{one_line(key, 100)}'"
+            for key in value
+            if key not in known
+        ]
         for key in known.keys() & value.keys():
             place = f"{where}.{key}" if where else key
             problems += _shape_problems(value[key], known[key], place)

@@ -11,8 +11,11 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
+from vla.text import TextError, check_text, one_line
+
 MODES = ("act", "think", "ask")
 LONGEST_INSTRUCTION = 1000
+LONGEST_RESPONSE = 4000
 
 
 class State(IntEnum):
@@ -102,17 +105,20 @@ class Ending:
 def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
     """The instruction without surrounding space, and its mode, where "" reads as "act".
 
-    Raises InstructionError when the text is empty or far too long, or the mode unknown.
+    Tabs and line breaks in it become spaces. Raises InstructionError when the text is empty or far
+    too long or holds a character that cannot be seen (see vla.text), or the mode is unknown.
     """
-    text, mode = text.strip(), mode or "act"
+    mode = mode or "act"
+    try:
+        text = check_text(text, "instruction", LONGEST_INSTRUCTION)
+    except TextError as error:
+        raise InstructionError(str(error)) from error
     if not text:
         raise InstructionError("the instruction is empty: say, for example, 'pick the red block'")
-    if len(text) > LONGEST_INSTRUCTION:
-        raise InstructionError(
-            f"the instruction has {len(text)} characters: use at most {LONGEST_INSTRUCTION}"
-        )
     if mode not in MODES:
-        raise InstructionError(f"mode '{mode}' is unknown: use one of {', '.join(MODES)}")
+        raise InstructionError(
+            f"mode '{one_line(mode, 100)}' is unknown: use one of {', '.join(MODES)}"
+        )
     return text, mode
 
 
@@ -276,7 +282,7 @@ class InstructionSession:
     def add_response(self, instruction_id: int, text: str) -> None:
         """Keeps the model's answer when it belongs to the instruction in force."""
         if self.instruction is not None and self.instruction.instruction_id == instruction_id:
-            self.response = text
+            self.response = one_line(text, LONGEST_RESPONSE)
 
     def update(self, report: ArmReport, now: float) -> None:
         """Takes in one control cycle: new state, and the end of an awaited instruction."""

@@ -2,7 +2,8 @@
 
 A JSON list, or JSON Lines, of {"id", "image" (a path, or missing), "conversations": [{"from":
 "human" or "gpt", "value"}, ...]}, human first. The marker "<image>" is taken out of the text:
-images come first in a question here.
+images come first in a question here. Characters that cannot be seen are read as their escapes (see
+vla.text).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vla.data.frames import DatasetError
 from vla.data.sample import Conversation, Pair
+from vla.text import escape_unseen
 
 IMAGE_MARKER = "<image>"
 _QUESTION, _ANSWER = "human", "gpt"
@@ -76,7 +78,7 @@ class LlavaConversations:
             raise DatasetError(f"{source}: human and gpt must take turns, human first: {speakers}")
         if not all(isinstance(text, str) for _, text in messages):
             raise DatasetError(f"{source}: a message is not text")
-        texts = [text.replace(IMAGE_MARKER, "").strip() for _, text in messages]
+        texts = [escape_unseen(text.replace(IMAGE_MARKER, "").strip()) for _, text in messages]
         path = value.get("image")
         image = self._folder / path if path else None
         if image is None and any(IMAGE_MARKER in text for _, text in messages):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vla.data.bag import METADATA_FILE, BagError
 from vla.data.bag_reader import BagMetadata, read_metadata, update_custom_data
+from vla.text import LONGEST_NOTE, TextError, check_text, one_line
 
 # Success, failure, and none.
 OUTCOMES = ("success", "failure", "")
@@ -27,23 +28,30 @@ def find_episode(directory: str | Path, episode_id: str = "") -> Path:
         if not folders:
             raise BagError(f"no episodes in {directory}")
         return folders[-1]
-    folder = (directory / episode_id).resolve()
+    shown = one_line(episode_id, 200)
+    try:
+        folder = (directory / episode_id).resolve()
+        is_there = folder.parent == directory and (folder / METADATA_FILE).is_file()
+    except (OSError, ValueError) as error:
+        # A name that no file can have: too long, or with a NUL.
+        raise BagError(f"no episode '{shown}' in {directory}; {_known(directory)}") from error
     if folder.parent != directory:
         raise BagError(
-            f"'{episode_id}' is not in the recorder's folder {directory}; {_known(directory)}"
+            f"'{shown}' is not in the recorder's folder {directory}; {_known(directory)}"
         )
-    if not (folder / METADATA_FILE).is_file():
-        raise BagError(f"no episode '{episode_id}' in {directory}; {_known(directory)}")
+    if not is_there:
+        raise BagError(f"no episode '{shown}' in {directory}; {_known(directory)}")
     return folder
 
 
 def label_episode(folder: str | Path, outcome: str, note: str = "") -> BagMetadata:
     """Gives a finished episode an outcome, replacing the one before, and adds to its note.
 
-    outcome: one of OUTCOMES. Returns the new metadata. Raises BagError when the outcome is unknown
-    or the bag is not finished or cannot be written.
+    outcome: one of OUTCOMES. Returns the new metadata. Raises BagError when the outcome is unknown,
+    the note cannot be taken, or the bag is not finished or cannot be written.
     """
     check_outcome(outcome)
+    note = check_note(note)
     known = read_metadata(folder).custom_data.get("note", "")
     changes = {"outcome": outcome, "note": joined_notes(known, note)}
     return update_custom_data(folder, changes)
@@ -53,7 +61,15 @@ def check_outcome(outcome: str) -> None:
     """Raises BagError, which names the known ones, for an unknown outcome."""
     if outcome not in OUTCOMES:
         known = ", ".join(f"'{name}'" for name in OUTCOMES)
-        raise BagError(f"unknown outcome '{outcome}': use one of {known}")
+        raise BagError(f"unknown outcome '{one_line(outcome, 100)}': use one of {known}")
+
+
+def check_note(note: str) -> str:
+    """A note as it is kept, which may have several lines. Raises BagError; see vla.text."""
+    try:
+        return check_text(note, "note", LONGEST_NOTE, lines=True)
+    except TextError as error:
+        raise BagError(str(error)) from error
 
 
 def joined_notes(*notes: str) -> str:

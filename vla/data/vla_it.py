@@ -2,7 +2,8 @@
 
 One JSON file per data set, as the authors write it: {file path: {episode id: {"features":
 {"move_primitive": [text per frame]}, "alt_instruction": {"Caption": text, "CR": [...], "CC": [...],
-"QA": [...]}}}}, pairs as {"question", "answer"}; alt_instruction may be missing.
+"QA": [...]}}}}, pairs as {"question", "answer"}; alt_instruction may be missing. Characters that
+cannot be seen are read as their escapes (see vla.text).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from vla.data.frames import DatasetError
 from vla.data.sample import Annotation, Pair
+from vla.text import escape_unseen, one_line
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,12 @@ def _labels(entry: dict, where: str) -> EpisodeLabels:
         if not isinstance(caption, str):
             raise DatasetError(f"{where}: Caption must be text")
         annotation = Annotation(
-            caption=caption.strip(),
+            caption=escape_unseen(caption.strip()),
             question_answers=_pairs(other.get("QA"), f"{where}: QA"),
             command_rewrites=_pairs(other.get("CR"), f"{where}: CR"),
             contexts=_pairs(other.get("CC"), f"{where}: CC"),
         )
-    return EpisodeLabels(tuple(motion or "" for motion in motions), annotation)
+    return EpisodeLabels(tuple(escape_unseen(motion or "") for motion in motions), annotation)
 
 
 def _pairs(values: Any, where: str) -> tuple[Pair, ...]:
@@ -113,6 +115,8 @@ def _pairs(values: Any, where: str) -> tuple[Pair, ...]:
         pair = _mapping(value, f"{where} {index}")
         question, answer = pair.get("question"), pair.get("answer")
         if not (isinstance(question, str) and isinstance(answer, str) and question and answer):
-            raise DatasetError(f"{where} {index}: question and answer must be texts: {pair}")
-        pairs.append((question.strip(), answer.strip()))
+            raise DatasetError(
+                f"{where} {index}: question and answer must be texts: {one_line(repr(pair), 200)}"
+            )
+        pairs.append((escape_unseen(question.strip()), escape_unseen(answer.strip())))
     return tuple(pairs)
