@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.contract import EmbodimentContract
+from vla.files import one_line
 
 # Rounding of the fingers' positions [m].
 WIDTH_TOLERANCE = 0.005
@@ -52,10 +53,10 @@ def missing_joints(wanted: Sequence[str], names: Iterable[str]) -> Fault | None:
     others = [name for name in names if name not in wanted]
     if renamings := _renamings(missing, others):
         first = missing[0]
-        called = " or ".join(_brief(rename(first)) for rename in renamings[:3])
+        called = " or ".join(one_line(rename(first)) for rename in renamings[:3])
         more = f", and {len(missing) - 1} more likewise" if len(missing) > 1 else ""
         return Fault(
-            f"the joint states call it {called}, the contract {_brief(first)}{more}",
+            f"the joint states call it {called}, the contract {one_line(first)}{more}",
             "change joint_names and finger_joint_names in the contract to the driver's names, or "
             "set the prefix in the driver's description to the contract's",
         )
@@ -182,10 +183,6 @@ def place_fault(position: np.ndarray) -> Fault | None:
     )
 
 
-def _brief(name: str) -> str:
-    return ascii(name[:80])[1:-1]
-
-
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(_brief(name) for name in names[:SHOWN])
+    shown = ", ".join(one_line(name) for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from vla.contract import CameraContract, ContractError, EmbodimentContract, contract_from_dict
 from vla.data.bag import COMPLETE_KEY, METADATA_FILE
@@ -50,6 +49,7 @@ from vla.data.observation_streams import (
 from vla.data.resampling import FramePicker, Resampler, Sample, Stream
 from vla.data.step_actions import gripper_commands, step_motion
 from vla.data.stream_checks import StreamChecks
+from vla.files import brief, read_yaml_text
 from vla.observation import prepare_image
 
 # Mode of an instruction that is only answered; what the arm does goes on under the one before.
@@ -131,9 +131,12 @@ def read_frames(
 
 
 def recorded_contract(metadata: BagMetadata, folder: Path) -> EmbodimentContract | None:
-    """The contract that a bag carries; None where it carries none."""
+    """The contract that a bag carries; None where it carries none. Raises ContractError."""
     text = metadata.custom_data.get("contract")
-    return contract_from_dict(yaml.safe_load(text), f"{folder}: contract") if text else None
+    if not text:
+        return None
+    where = f"{folder}: the contract in custom_data"
+    return contract_from_dict(read_yaml_text(str(text), where, ContractError), where)
 
 
 class _FrameReader:
@@ -226,8 +229,8 @@ class _FrameReader:
         if topic == self._pose_topic:
             if value.header.frame_id != self._contract.base_frame:
                 raise DatasetError(
-                    f"'{topic}' is in frame '{value.header.frame_id}'; the contract says "
-                    f"'{self._contract.base_frame}'"
+                    f"'{topic}' is in frame {brief(value.header.frame_id)}; the contract "
+                    f"says '{self._contract.base_frame}'"
                 )
             pose = pose_to_arrays(value.pose)
             self._checks.place(topic, stamp, pose[0])

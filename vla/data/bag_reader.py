@@ -30,6 +30,7 @@ from vla.data.bag import (
     replace_text,
     topic_metadata,
 )
+from vla.data.bag_copy import copied_custom_data
 from vla.data.bag_index import FileContent, append_index, scan
 from vla.data.message_types import MessageDecoder, MessageType
 
@@ -73,13 +74,21 @@ class BagReport:
 
 
 def read_metadata(folder: str | Path) -> BagMetadata:
-    """Reads metadata.yaml. Raises BagError when it is missing or not rosbag2's."""
+    """Reads metadata.yaml. Raises BagError when it is missing or not rosbag2's.
+
+    Custom data that it has lost, as by `ros2 bag reindex`, is taken from the copy in the file.
+    """
     path = Path(folder) / METADATA_FILE
     try:
         info = _load_yaml(path)["rosbag2_bagfile_information"]
         listed = info["topics_with_message_count"]
+        files = tuple(Path(folder) / name for name in info["relative_file_paths"])
+        custom = dict(info.get("custom_data") or {})
+        if COMPLETE_KEY not in custom:
+            # Of another recorder, or made anew by a tool that did not know of it.
+            custom = copied_custom_data(files) | custom
         return BagMetadata(
-            files=tuple(Path(folder) / name for name in info["relative_file_paths"]),
+            files=files,
             message_count=info["message_count"],
             start_time=info["starting_time"]["nanoseconds_since_epoch"],
             duration=info["duration"]["nanoseconds"],
@@ -87,7 +96,7 @@ def read_metadata(folder: str | Path) -> BagMetadata:
             types={
                 entry["topic_metadata"]["name"]: entry["topic_metadata"]["type"] for entry in listed
             },
-            custom_data=dict(info.get("custom_data") or {}),
+            custom_data=custom,
         )
     except OSError as error:
         raise BagError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
+from vla.files import one_line
 
 COMPRESSED = "/compressed"
 INSTRUCTION = "vla/instruction"
@@ -110,6 +111,6 @@ def _absolute(name: str) -> str:
 
 
 def _listed(texts) -> str:
-    texts = [ascii(text[:120])[1:-1] for text in texts]
+    texts = [one_line(text) for text in texts]
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return ", ".join(texts[:SHOWN]) + more

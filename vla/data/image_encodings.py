@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla.files import brief
+
 # BT.601 from luma 16..235 and chroma 16..240, in units of 1 / 2**20.
 _SHIFT = 20
 _LUMA, _RED_V, _GREEN_U, _GREEN_V, _BLUE_U = 1220542, 1673527, -409993, -852492, 2116026
@@ -77,7 +79,7 @@ def to_8_bit(values: np.ndarray) -> np.ndarray:
 
 
 def _unknown(encoding: str) -> str:
-    shown = ascii(encoding[:40])
+    shown = brief(encoding)
     known = ", ".join(ENCODINGS)
     cure = "set its driver to rgb8 or bgr8"
     if encoding.startswith(("16UC1", "32FC1")):

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from vla.data.image_encodings import decode_image, to_8_bit
+from vla.files import brief
 from vla.state_checks import missing_joints
 
 NANOSECONDS = 1_000_000_000
@@ -47,7 +48,7 @@ def compressed_to_array(message: Any) -> np.ndarray:
 
     16-bit grey becomes 8-bit as in `image_to_array`; a depth image is refused.
     """
-    kind = ascii(message.format[:60])
+    kind = brief(message.format)
     if message.format.startswith(("16UC1", "32FC1")):
         raise ValueError(
             f"the compressed image ({kind}) is a depth image: name the topic of the camera's "
