@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from lerobot_files import LENGTHS, write_v2
+from lerobot_files import LENGTHS, drop_column, write_v2
 from PIL import Image
 
 from vla.annotation.records import ACCEPTED, REJECTED, Record, Records, entries_of, read_records
@@ -40,6 +40,8 @@ def simulated(folder: Path, notes: list[str], instructions: list[str]) -> Path:
     for line, instruction in zip(lines, instructions, strict=True):
         line["tasks"] = [instruction]
     path.write_text("\n".join(map(json.dumps, lines)))
+    for path in folder.glob("data/*/*.parquet"):
+        drop_column(path, "task_index")
     contract = load_contract(contract_path("sim_panda"))
     report = ConversionReport("sim_panda", contract.contract_id, 10.0, "video", "0")
     for index, note in enumerate(notes):

@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 from bag_files import write_demonstration
 from chat_server import GOOD, ChatServer, Reply, chat_server, instruction_in
-from lerobot_files import FPS, LENGTHS, STATES, TASKS, actions_of, grey_of, write_v2, write_v3
+from lerobot_files import (
+    FPS,
+    LENGTHS,
+    STATES,
+    TASKS,
+    actions_of,
+    drop_column,
+    grey_of,
+    write_v2,
+    write_v3,
+)
 from PIL import Image
 
 from vla.annotation.endpoint import EndpointConfig, retry_after
@@ -424,6 +434,8 @@ def test_episodes_that_cannot_be_described_are_listed(tmp_path, capsys):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["tasks"], lines[1]["tasks"] = [""], ["open it", "close it"]
     path.write_text("\n".join(map(json.dumps, lines)))
+    drop_column(folder / "data/chunk-000/episode_000000.parquet", "task_index")
+    drop_column(folder / "data/chunk-000/episode_000001.parquet", "task_index")
     with chat_server(good) as server:
         assert command(folder, server) == 1
     said = capsys.readouterr().out

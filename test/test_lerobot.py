@@ -7,7 +7,16 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import yaml
-from lerobot_files import LENGTHS, STATES, TASKS, actions_of, grey_of, write_v2, write_v3
+from lerobot_files import (
+    LENGTHS,
+    STATES,
+    TASKS,
+    actions_of,
+    grey_of,
+    replace_column,
+    write_v2,
+    write_v3,
+)
 
 from vla.contract import contract_from_dict, load_contract
 from vla.data.frames import DatasetError
@@ -73,7 +82,8 @@ def test_actions_may_be_relabelled_and_grippers_turned(tmp_path):
     mapping = LeRobotMapping({"front": "camera"}, gripper="closed", relabel=True, drop_first=1)
     data = LeRobotEpisodes(write_v2(tmp_path / "set"), mapping, CONTRACT)
     assert len(data) == sum(LENGTHS) - 2 * 3, "the first and the last step of each episode"
-    np.testing.assert_allclose(data.actions()[:, :6], 0.08, atol=1e-5)
+    motions = [np.diff(states[1:, :6], axis=0) for states in STATES]
+    np.testing.assert_allclose(data.actions()[:, :6], np.concatenate(motions), atol=1e-5)
     np.testing.assert_allclose(data.actions()[:5, 6], 1 - actions_of(0)[1:6, 6])
     assert abs(data.sample(0, GENERATOR).images["front"].mean() - grey_of(0, 1)) < 2
 
@@ -129,12 +139,6 @@ def test_chunks_are_padded_with_rest():
 # What is wrong is named
 
 
-def replace_column(path, name, values):
-    table = parquet.read_table(path)
-    index = table.schema.get_field_index(name)
-    parquet.write_table(table.set_column(index, name, [values]), path)
-
-
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -143,7 +147,7 @@ def replace_column(path, name, values):
             r"info\.json.*give the folder of a LeRobot",
         ),
         (lambda f: (f / "meta" / "info.json").write_text("{"), r"info\.json is not valid JSON"),
-        (lambda f: (f / "meta" / "info.json").write_text("{}"), "is not as LeRobot writes it"),
+        (lambda f: (f / "meta" / "info.json").write_text("{}"), "is LeRobot None; v2.1 and v3.0 can be read"),
         (lambda f: (f / "meta" / "episodes.jsonl").write_text(""), "has no episodes"),
         (lambda f: (f / "meta" / "episodes.jsonl").write_text("{"), "not valid JSON Lines"),
         (lambda f: cut(f / "data/chunk-000/episode_000001.parquet"), "000001.*cannot be read"),
@@ -189,7 +193,7 @@ def test_broken_videos_are_named_when_they_are_read(tmp_path):
     path.write_bytes(content)
     data.sample(LENGTHS[0] + 11, GENERATOR)
     data._tracks[1].frames = data._tracks[1].frames + 30
-    with pytest.raises(DatasetError, match=r"has no frame at 3\.000 s: it is shorter"):
+    with pytest.raises(DatasetError, match=r"has no frame at 6\.000 s: it is shorter"):
         data.sample(LENGTHS[0], GENERATOR)
 
 
@@ -212,7 +216,7 @@ def test_shipped_mappings_fit_their_contracts(tmp_path):
         assert mapping.cameras.keys() == cameras
     path = tmp_path / "mapping.yaml"
     for values, says in (
-        ({"cameras": {}, "grip": 1}, "grip"),
+        ({"cameras": {}, "grip": 1}, "unknown entries: grip; known: cameras"),
         ({"cameras": {}, "gripper": "up"}, "open, closed"),
     ):
         path.write_text(yaml.safe_dump(values))

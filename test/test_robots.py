@@ -41,7 +41,8 @@ def config(tmp_path) -> TrainConfig:
     """Two robots with the same numbers, of which the second has ten times as large a state."""
     mapping = tmp_path / "map.yaml"
     mapping.write_text("cameras: {front: camera}")
-    first, second = write_v3(tmp_path / "first"), write_v3(tmp_path / "second", scale=10.0)
+    first = write_v3(tmp_path / "first")
+    second = write_v3(tmp_path / "second", scale=10.0, fps=3, quaternions=True)
     return TrainConfig(
         preset="test",
         lora=LoraConfig(("action",), rank=4, alpha=8.0),
@@ -75,7 +76,7 @@ def test_each_robot_has_its_own_statistics(config):
     drawn = np.concatenate([batches[step].robot.state.numpy() for step in range(8)])
     plain = np.concatenate([first.stats["state"].normalize(state) for state in STATES])
     # But for the turns: angles that wrap there, a quaternion here.
-    apart = np.delete(np.abs(drawn[:, None] - plain[None]), [3, 4, 5], axis=2)
+    apart = np.delete(np.abs(drawn[:, None] - plain[None]), [3, 4, 5, 6], axis=2)
     same = (apart.max(axis=2) < 1e-3).any(axis=1)
     assert same.all(), "one frame in two robots' units is one normalised frame"
 
@@ -165,13 +166,13 @@ def test_kept_statistics_of_another_robot_are_refused(config, tmp_path):
 def test_a_changed_contract_is_refused(config, tmp_path):
     folder = train(config, BRIDGE, opened(config))
     start = open_checkpoint(folder)
-    values = FRACTAL.to_dict() | {"rate": 4.0}
+    values = FRACTAL.to_dict() | {"rate": 1.5}
     changed = tmp_path / "changed.yaml"
     changed.write_text(yaml.safe_dump(values))
     robot = (config.robot[0], replace(config.robot[1], contract=str(changed)))
-    with pytest.raises(ContractError, match=r"rate: ours 4\.0, that of .*checkpoint 3\.0"):
+    with pytest.raises(ContractError, match=r"rate: ours 1\.5, that of .*checkpoint 3\.0"):
         prepare_robots(tmp_path, opened(replace(config, robot=robot)), BRIDGE, start)
-    with pytest.raises(ContractError, match=r"rate: one data set 3\.0, another 4\.0"):
+    with pytest.raises(ContractError, match=r"rate: one data set 3\.0, another 1\.5"):
         prepare_robots(
             tmp_path, opened(replace(config, robot=(*config.robot, robot[1]))), BRIDGE, None
         )

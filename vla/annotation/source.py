@@ -5,19 +5,29 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import pyarrow as pa
+from PIL import Image
 
 from vla.contract import EmbodimentContract, load_contract
 from vla.data.bag_frames import MOTION_SPAN
 from vla.data.frames import DatasetError
 from vla.data.language_motion import MotionThresholds, language_motion, poses_of_states
-from vla.data.lerobot import CONTRACT_FILE, LeRobotEpisodes, LeRobotMapping, own_mapping
-from vla.data.lerobot_meta import Episode, read_info, read_table
+from vla.data.lerobot import (
+    CONTRACT_FILE,
+    LeRobotEpisodes,
+    LeRobotMapping,
+    own_mapping,
+    stored_frame,
+)
+from vla.data.lerobot_columns import number_column
+from vla.data.lerobot_index import EPISODE, read_info
+from vla.data.lerobot_meta import DatasetInfo, Episode, read_table
+from vla.data.lerobot_tracks import TASK, instructions_of, known_tasks, rows_of
 from vla.data.video import VideoFrames
 
 _CAMERA_TYPES = ("video", "image")
@@ -49,7 +59,10 @@ class AnnotationSource:
         mapping: LeRobotMapping | None = None,
         camera: str = "",
     ):
-        self.folder, self.info = Path(folder), read_info(folder)
+        self.folder, info = Path(folder), read_info(folder)
+        tasks, read = known_tasks(info), functools.lru_cache(maxsize=1)(_tasks_in)
+        told = [_as_rows_tell(info, episode, tasks, read) for episode in info.episodes]
+        self.info = replace(info, episodes=told)
         kept = self.folder / "meta" / CONTRACT_FILE
         if contract is None and kept.exists():
             contract = load_contract(kept)
@@ -93,8 +106,9 @@ class AnnotationSource:
         digest = hashlib.sha256(f"{episode.instruction}\n{episode.length}\n".encode())
         feature = "observation.state" if self.mapping is None else self.mapping.state
         if feature in self.info.features:
-            column = _column(episode.data, feature).slice(episode.first_row, episode.length)
-            digest.update(np.asarray(column.to_pylist(), dtype=np.float32).tobytes())
+            table = _states_in(episode.data, feature).slice(episode.first_row, episode.length)
+            where = f"{episode.data}, episode {episode.index}"
+            digest.update(number_column(table, feature, where).astype(np.float32).tobytes())
         return digest.hexdigest()[:16]
 
     def shown_frames(self, episode: Episode, count: int = 3) -> list[int]:
@@ -108,19 +122,8 @@ class AnnotationSource:
         return [self._frame(episode, index, size) for index in indices]
 
     def _frame(self, episode: Episode, index: int, size: int) -> Frame:
-        if self.camera in episode.videos:
-            path, begins = episode.videos[self.camera]
-            fps = self.info.fps
-            image = Image.fromarray(self._video.at(path, begins + index / fps, 0.5 / fps))
-        else:
-            row = _column(episode.data, self.camera)[episode.first_row + index].as_py()
-            try:
-                image = Image.open(io.BytesIO(row["bytes"])).convert("RGB")
-            except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
-                raise DatasetError(
-                    f"{episode.data}, episode {episode.index}, frame {index}: {self.camera} cannot "
-                    f"be read ({error})"
-                ) from error
+        pixels = stored_frame(self.info, episode, self.camera, index, self._video)
+        image = Image.fromarray(pixels)
         image.thumbnail((size, size))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=90)
@@ -136,7 +139,7 @@ class AnnotationSource:
         if self.contract is None or self.mapping is None:
             return None
         whole = replace(self.mapping, drop_first=0, relabel=False, cameras={})
-        data = LeRobotEpisodes(self.folder, whole, self.contract)
+        data = LeRobotEpisodes(self.folder, whole, self.contract, as_stored=True)
         ends = np.cumsum([episode.length for episode in self.episodes])[:-1]
         pieces = zip(
             self.episodes, np.split(data.states(), ends), np.split(data.actions(), ends),
@@ -156,6 +159,25 @@ class AnnotationSource:
 
 
 @functools.lru_cache(maxsize=3)
-def _column(path: Path, feature: str):
+def _states_in(path: Path, feature: str) -> pa.Table:
     """A column of a data file; neighbouring episodes often share it."""
-    return read_table(path, [feature]).column(feature)
+    return read_table(path, [feature])
+
+
+def _tasks_in(path: Path) -> pa.Table:
+    return read_table(path, [], [TASK, EPISODE])
+
+
+def _as_rows_tell(
+    info: DatasetInfo,
+    episode: Episode,
+    tasks: Mapping[int, str],
+    read: Callable[[Path], pa.Table],
+) -> Episode:
+    """An episode with the instructions that its rows have, where they have any."""
+    rows = rows_of(read(episode.data), info, episode)
+    if TASK not in rows.column_names:
+        return episode
+    where = f"{episode.data}, episode {episode.index}"
+    texts = tuple(dict.fromkeys(instructions_of(rows, episode, tasks, where)))
+    return replace(episode, instruction=texts[0], tasks=texts)

@@ -3,98 +3,64 @@
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from PIL import Image, UnidentifiedImageError
 
-from vla.contract import EmbodimentContract, load_contract
-from vla.data.episode_files import IMAGES
+from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
-from vla.data.lerobot_meta import DatasetInfo, Episode, read_info, read_table, read_tasks
+from vla.data.images import decode_image
+from vla.data.lerobot_index import read_info
+from vla.data.lerobot_mapping import (
+    ANNOTATIONS_FILE,
+    CONTRACT_FILE,
+    LeRobotMapping,
+    own_mapping,
+    read_mapping,
+)
+from vla.data.lerobot_meta import (
+    NUMBERS,
+    STORED,
+    VIDEO,
+    DatasetInfo,
+    Episode,
+    brief,
+    read_table,
+)
+from vla.data.lerobot_tracks import (
+    Track,
+    binarize_gripper,
+    check_values,
+    frames_per_step,
+    known_tasks,
+    read_stored,
+    table_reader,
+    track_of,
+)
 from vla.data.sample import RobotSample
 from vla.data.video import VideoFrames
 from vla.data.vla_it import EpisodeLabels, read_vla_it
+from vla.findings import PROBLEM
 from vla.observation import prepare_image
 
-GRIPPERS = ("open", "closed")
-# What `vla data convert` and `vla data annotate` put beside LeRobot's own files in meta/.
-CONTRACT_FILE, ANNOTATIONS_FILE = "contract.yaml", "annotations.json"
+__all__ = [
+    "ANNOTATIONS_FILE",
+    "CONTRACT_FILE",
+    "LeRobotEpisodes",
+    "LeRobotMapping",
+    "binarize_gripper",
+    "chunk_with_padding",
+    "own_mapping",
+    "read_mapping",
+    "stored_frame",
+]
+
+logger = logging.getLogger(__name__)
+
+# Frames that language motion may have more or fewer labels than.
 TRIMMED = 2
-
-
-@dataclass(frozen=True)
-class LeRobotMapping:
-    """How a data set's features become a contract's.
-
-    cameras: feature of each contract camera; one that is left out is black. state, action: features
-    whose columns, by state_columns and action_columns, are the contract's names in order. gripper:
-    what 1 in the action's last column means, "open" or "closed". binarize: the gripper column is
-    not 0 or 1 yet, and is made so: values in between take the next definite one in time.
-    relabel: the motion of a step is the difference of the states around it, instead of the action.
-    drop_first: steps at an episode's start that are left out.
-    """
-
-    cameras: dict[str, str]
-    state: str = "observation.state"
-    state_columns: tuple[int, ...] = ()
-    action: str = "action"
-    action_columns: tuple[int, ...] = ()
-    gripper: str = "open"
-    binarize: bool = False
-    relabel: bool = False
-    drop_first: int = 0
-
-
-@dataclass
-class _Track:
-    """States [N, S] and actions [N, A] of an episode, as the contract has them, and instructions.
-
-    frames: which of the episode's they are.
-    """
-
-    episode: Episode
-    states: np.ndarray
-    actions: np.ndarray
-    instructions: list[str]
-    labels: EpisodeLabels | None = None
-    frames: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-
-
-def read_mapping(path: str | Path) -> LeRobotMapping:
-    """Reads a mapping from YAML. Raises DatasetError that names an unknown or missing entry."""
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-        for name in ("state_columns", "action_columns"):
-            values[name] = tuple(values.get(name, ()))
-        mapping = LeRobotMapping(**values)
-    except OSError as error:
-        raise DatasetError(f"cannot read mapping {path}: {error.strerror}") from error
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path} is not a mapping of a LeRobot data set: {error}") from error
-    if mapping.gripper not in GRIPPERS:
-        raise DatasetError(f"{path}: gripper must be one of {', '.join(GRIPPERS)}")
-    return mapping
-
-
-def own_mapping(folder: str | Path, contract: EmbodimentContract) -> LeRobotMapping:
-    """The mapping of a data set that carries its contract, as `vla data convert` writes it.
-
-    Raises DatasetError where it carries none, ContractError where that is another one.
-    """
-    path = Path(folder) / "meta" / CONTRACT_FILE
-    if not path.is_file():
-        raise DatasetError(
-            f"{folder} was not written by 'vla data convert' ({path} is missing): say by a mapping "
-            "how its features become the contract's"
-        )
-    contract.require_same(load_contract(path), "ours", f"that of {folder}")
-    return LeRobotMapping({camera.name: IMAGES + camera.name for camera in contract.cameras})
 
 
 class LeRobotEpisodes:
@@ -102,7 +68,9 @@ class LeRobotEpisodes:
 
     mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
     are found by their index, under any file path; by default the data set's own where it has one.
-    Raises DatasetError or ContractError that names the file or episode that does not fit.
+    as_stored: every frame, at the data set's own rate, instead of one for each step of the
+    contract. Raises DatasetError or ContractError that names the file or episode that does not fit,
+    or what the numbers are instead of what the contract says; what is unlikely is logged.
     """
 
     def __init__(
@@ -111,25 +79,27 @@ class LeRobotEpisodes:
         mapping: LeRobotMapping | None,
         contract: EmbodimentContract,
         annotations: str | Path = "",
+        as_stored: bool = False,
     ):
+        own = mapping is None
         mapping = own_mapping(folder, contract) if mapping is None else mapping
         self.info, self.mapping, self.contract = read_info(folder), mapping, contract
+        every = 1 if as_stored else frames_per_step(self.info, contract)
         kept = Path(folder) / "meta" / ANNOTATIONS_FILE
         annotations = annotations or (kept if kept.is_file() else "")
-        if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
-            raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
-        wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
-        if missing := [name for name in wanted if name not in self.info.features]:
-            raise DatasetError(
-                f"{folder} has no feature {', '.join(missing)}; it has: "
-                f"{', '.join(self.info.features)}"
-            )
+        require_features(self.info, mapping, contract)
         labels = _labels_by_episode(annotations) if annotations else {}
-        read = functools.lru_cache(maxsize=1)(read_table)
-        self._tracks = [
-            _read_track(self.info, episode, mapping, contract, read)
+        tasks, read = known_tasks(self.info), table_reader(mapping)
+        stored = [
+            read_stored(self.info, episode, mapping, contract, tasks, read)
             for episode in self.info.episodes
         ]
+        for finding in check_values(self.info, stored, mapping, contract, own):
+            text = f"{folder}: {finding.message}; {finding.cure}"
+            if finding.level == PROBLEM:
+                raise DatasetError(text)
+            logger.warning("%s", text)
+        self._tracks = [track_of(entry, mapping, contract, every) for entry in stored]
         for track in self._tracks:
             track.labels = labels.get(str(track.episode.index))
             _check_labels(track, annotations)
@@ -175,13 +145,37 @@ class LeRobotEpisodes:
         feature = self.mapping.cameras.get(name)
         if feature is None:
             return np.zeros((camera.height, camera.width, 3), np.uint8)
-        if feature in episode.videos:
-            path, begins = episode.videos[feature]
-            time = begins + frame / self.info.fps
-            image = self._video.at(path, time, 0.5 / self.info.fps)
-        else:
-            image = _stored_image(episode, feature, frame)
+        image = stored_frame(self.info, episode, feature, frame, self._video)
         return prepare_image(image, camera)
+
+
+def require_features(
+    info: DatasetInfo, mapping: LeRobotMapping, contract: EmbodimentContract
+) -> None:
+    """Raises DatasetError where a mapping names what data set or contract do not have."""
+    if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
+        raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
+    wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
+    if missing := [name for name in wanted if name not in info.features]:
+        raise DatasetError(
+            f"{info.folder} has no feature {brief(', '.join(missing))}; it has: "
+            f"{brief(', '.join(info.features), 400)}"
+        )
+    kinds = dict.fromkeys((mapping.state, mapping.action), NUMBERS)
+    kinds |= dict.fromkeys(mapping.cameras.values(), (VIDEO, STORED))
+    for name, kinds_wanted in kinds.items():
+        entry = info.features[name]
+        if entry["dtype"] not in kinds_wanted:
+            raise DatasetError(
+                f"{info.folder}/meta/info.json: {name} is {brief(entry['dtype'])}, not "
+                f"{'images' if STORED in kinds_wanted else 'numbers'}; correct the mapping"
+            )
+        about = entry.get("info") or entry.get("video_info")
+        if isinstance(about, dict) and about.get("video.is_depth_map") is True:
+            raise DatasetError(
+                f"{info.folder}: {name} is a depth map, not colour; leave the camera out of the "
+                "mapping, or name another feature"
+            )
 
 
 def _labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
@@ -197,7 +191,7 @@ def _labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
     return by_episode
 
 
-def _check_labels(track: _Track, path: str | Path) -> None:
+def _check_labels(track: Track, path: str | Path) -> None:
     """Raises DatasetError where an episode's labels are of another one.
 
     Sources differ in whether the first and the last step, which do not move, are labelled.
@@ -223,98 +217,46 @@ def chunk_with_padding(actions: np.ndarray, start: int, horizon: int) -> np.ndar
     return chunk
 
 
-def _read_track(
-    info: DatasetInfo,
-    episode: Episode,
-    mapping: LeRobotMapping,
-    contract: EmbodimentContract,
-    read: Callable[[Path, tuple[str, ...]], Any],
-) -> _Track:
-    """One episode. read: gives columns of a file, and keeps them for the next of its episodes."""
-    where = f"{episode.data}, episode {episode.index}"
-    table = read(episode.data, (mapping.state, mapping.action))
-    rows = table.slice(episode.first_row, episode.length)
-    if len(rows) != episode.length:
-        raise DatasetError(f"{where}: {len(rows)} of {episode.length} rows; fetch the file again")
-    states = _columns(rows, mapping.state, mapping.state_columns, contract.state_names, where)
-    actions = _columns(rows, mapping.action, mapping.action_columns, contract.action_names, where)
-    if mapping.binarize:
-        actions[:, -1] = binarize_gripper(actions[:, -1])
-    if mapping.gripper == "closed":
-        actions[:, -1] = 1.0 - actions[:, -1]
-    kept = slice(mapping.drop_first, None)
-    if mapping.relabel:
-        actions[:-1, :6] = np.diff(states[:, :6], axis=0)
-        kept = slice(mapping.drop_first, -1)
-    frames = np.arange(episode.length)[kept]
-    if not len(frames):
-        raise DatasetError(f"{where} is too short: {episode.length} frames")
-    instructions = _instructions(info, episode)[kept]
-    return _Track(episode, states[kept], actions[kept], instructions, frames=frames)
-
-
-def _instructions(info: DatasetInfo, episode: Episode) -> list[str]:
-    """The instruction of each frame."""
-    if len(episode.tasks) < 2 or "task_index" not in info.features:
-        return [episode.instruction] * episode.length
-    tasks = read_tasks(info.folder)
-    rows = read_table(episode.data, ["task_index"]).slice(episode.first_row, episode.length)
-    indices = rows.column("task_index").to_pylist()
-    if unknown := set(indices) - tasks.keys():
-        raise DatasetError(
-            f"{episode.data}, episode {episode.index}: task {min(unknown)} is not in {info.folder}"
-            "/meta"
-        )
-    return [tasks[index] for index in indices]
-
-
-def _columns(
-    rows, feature: str, columns: tuple[int, ...], names: tuple[str, ...], where: str
-) -> np.ndarray:
-    """A feature's columns as float32 [N, D], D as many as the contract has names."""
-    values = np.array(rows.column(feature).to_pylist(), dtype=np.float32)
-    if values.ndim == 1:
-        values = values[:, None]
-    chosen = columns or tuple(range(values.shape[1]))
-    if len(chosen) != len(names) or max(chosen) >= values.shape[1]:
-        raise DatasetError(
-            f"{where}: {feature} has {values.shape[1]} columns, of which {len(chosen)} are taken; "
-            f"the contract has {len(names)}: {', '.join(names)}"
-        )
-    values = values[:, list(chosen)]
-    if not np.isfinite(values).all():
-        raise DatasetError(f"{where}: {feature} holds NaN or infinity; leave the episode out")
-    return values
-
-
-def binarize_gripper(values: np.ndarray, closed: float = 0.05, opened: float = 0.95) -> np.ndarray:
-    """Gripper values [N] as 0 or 1; what is in between takes the next definite value, from the end.
-
-    The last values, if none is definite, are decided at a half.
-    """
-    result = np.zeros(len(values), dtype=np.float32)
-    following = float(values[-1] >= 0.5)
-    for row in range(len(values) - 1, -1, -1):
-        if values[row] > opened or values[row] < closed:
-            following = float(values[row] > opened)
-        result[row] = following
-    return result
-
-
 @functools.lru_cache(maxsize=8)
 def _image_column(path: Path, feature: str):
     """Encoded images of one file; neighbouring samples often share it."""
     return read_table(path, [feature]).column(feature)
 
 
-def _stored_image(episode: Episode, feature: str, frame: int) -> np.ndarray:
-    """An image that lies in the parquet file itself."""
-    row = _image_column(episode.data, feature)[episode.first_row + frame].as_py()
-    try:
-        with Image.open(io.BytesIO(row["bytes"])) as opened:
-            return np.asarray(opened.convert("RGB"))
-    except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
+def stored_frame(
+    info: DatasetInfo, episode: Episode, feature: str, frame: int, video: VideoFrames
+) -> np.ndarray:
+    """One image of an episode, uint8 [H, W, 3] as it is stored, from a video or the data file.
+
+    Raises DatasetError where it can't be read, is not 8-bit colour or grey, or has another size
+    than meta/info.json says.
+    """
+    where = f"{episode.data}, episode {episode.index}, frame {frame}: {feature}"
+    if feature in episode.videos:
+        path, begins = episode.videos[feature]
+        image = video.at(path, begins + frame / info.fps, 0.5 / info.fps)
+    else:
+        column = _image_column(episode.data, feature)
+        row = column[episode.first_row + frame].as_py() if frame < episode.length else None
+        content = row.get("bytes") if isinstance(row, dict) else None
+        if not isinstance(content, bytes):
+            raise DatasetError(f"{where} holds no image; fetch the file again")
+        image = decode_image(content, where)
+    claimed, size = image_size(info.features[feature]), image.shape[:2]
+    if claimed is not None and claimed != size:
         raise DatasetError(
-            f"{episode.data}, episode {episode.index}, frame {frame}: {feature} cannot be read "
-            f"({error})"
-        ) from error
+            f"{where} has {size[1]} x {size[0]} pixels, meta/info.json says {claimed[1]} x "
+            f"{claimed[0]}; correct the shape there, or fetch the file again"
+        )
+    return image
+
+
+def image_size(feature: dict[str, Any]) -> tuple[int, int] | None:
+    """Height and width that info.json gives a feature's images; None where it does not."""
+    shape, names = feature.get("shape"), feature.get("names")
+    if not isinstance(shape, list) or len(shape) != 3:
+        return None
+    if isinstance(names, list) and {"height", "width"} <= {str(name) for name in names}:
+        return shape[names.index("height")], shape[names.index("width")]
+    first_channels = shape[0] in (1, 3) and shape[2] not in (1, 3)
+    return (shape[1], shape[2]) if first_channels else (shape[0], shape[1])

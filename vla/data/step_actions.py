@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vla.contract import EmbodimentContract
+from vla.data.language_motion import poses_of_states
 from vla.rotations import difference, matrix_to_euler, quaternion_to_matrix
 
 # Fingers whose distance changes faster were told to move [m/s]; slower, a held object gives way.
@@ -39,3 +41,44 @@ def gripper_commands(
             told = float(change > 0)
         commands[row] = told
     return commands
+
+
+def joined_steps(actions: np.ndarray, every: int, representation: str) -> np.ndarray:
+    """Actions [N, 7] of so many steps at a time as one each, [N // every, 7].
+
+    Shifts add up, turns follow one another (rotation vectors in the base frame; differences of
+    Euler angles add up), the gripper is that of the last step. Steps left over at the end are
+    dropped.
+    """
+    count = len(actions) // every
+    grouped = np.asarray(actions, dtype=np.float64)[: count * every].reshape(count, every, -1)
+    joined = grouped.sum(axis=1)
+    joined[:, 6:] = grouped[:, -1, 6:]
+    if representation == "delta" and count:
+        turn = Rotation.from_rotvec(grouped[:, 0, 3:6])
+        for step in range(1, every):
+            turn = Rotation.from_rotvec(grouped[:, step, 3:6]) * turn
+        joined[:, 3:6] = turn.as_rotvec()
+    return joined
+
+
+def state_motions(
+    states: np.ndarray, names: tuple[str, ...], representation: str, every: int = 1
+) -> np.ndarray:
+    """Motions [N - every, 6] from each state [N, S] to the one so many steps on.
+
+    names: of the states' columns, one of vla.contract.STATE_LAYOUTS. Raises ValueError where an
+    orientation is none.
+    """
+    positions, quaternions = poses_of_states(states, names)
+    shifts = positions[every:] - positions[:-every]
+    if representation == "delta":
+        turns = Rotation.from_quat(quaternions)
+        return np.hstack([shifts, (turns[every:] * turns[:-every].inv()).as_rotvec()])
+    if "roll" in names:
+        column = names.index("roll")
+        angles = np.asarray(states, dtype=np.float64)[:, column : column + 3]
+    else:
+        angles = Rotation.from_quat(quaternions).as_euler("xyz")
+    turned = (angles[every:] - angles[:-every] + np.pi) % (2 * np.pi) - np.pi
+    return np.hstack([shifts, turned])

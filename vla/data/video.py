@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,15 +42,17 @@ class VideoFrames:
             stream = container.streams.video[0]
             container.seek(max(0, int((time - tolerance) / stream.time_base)), stream=stream)
             for frame in container.decode(stream):
-                if frame.time >= time - tolerance:
+                if frame.time is not None and frame.time >= time - tolerance:
                     if frame.time > time + tolerance:
                         break
                     return frame.to_ndarray(format="rgb24")
-        except (av.error.FFmpegError, IndexError, OSError) as error:
-            self._open.pop(path, None)
-            raise DatasetError(
-                f"video {path} cannot be read ({error}); fetch it again, or leave the episode out"
-            ) from error
+        except DatasetError:
+            raise
+        except (OSError, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+            # FFmpeg's errors are among them.
+            if path in self._open:
+                self._open.pop(path).close()
+            raise unreadable(path, error) from error
         raise DatasetError(
             f"video {path} has no frame at {time:.3f} s: it is shorter than its data; fetch it anew"
         )
@@ -58,7 +61,7 @@ class VideoFrames:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
-        container = av.open(str(path))
+        container = _opened(path)
         container.streams.video[0].thread_type = "NONE"
         self._open[path] = container
         if len(self._open) > self._limit:
@@ -68,6 +71,74 @@ class VideoFrames:
     def __getstate__(self) -> dict:
         # Open files stay behind when a data loader copies the data set into another process.
         return {"_limit": self._limit, "_open": OrderedDict()}
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video file's header says: frames and frames a second, None where it does not; size."""
+
+    frames: int | None
+    rate: float | None
+    seconds: float | None
+    width: int
+    height: int
+
+
+def video_facts(path: Path) -> VideoFacts:
+    """Reads the header of a video file.
+
+    Raises DatasetError where it can't be read, or is not 8-bit colour or grey.
+    """
+    try:
+        with _opened(path) as container:
+            stream = container.streams.video[0]
+            seconds = float(stream.duration * stream.time_base) if stream.duration else None
+            rate = float(stream.average_rate) if stream.average_rate else None
+            return VideoFacts(
+                stream.frames or None, rate, seconds, stream.codec_context.width,
+                stream.codec_context.height,
+            )  # fmt: skip
+    except DatasetError:
+        raise
+    except (OSError, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> DatasetError:
+    """The error of a video file that can't be read."""
+    text = " ".join(str(error).split())[:150]
+    return DatasetError(
+        f"video {path} cannot be read ({text}); fetch it again, or leave the episode out"
+    )
+
+
+def _opened(path: Path) -> av.container.InputContainer:
+    """Raises DatasetError where a file is none, or not 8-bit colour or grey."""
+    if not path.is_file():
+        raise unreadable(path, OSError("it is missing or no file"))
+    container = av.open(str(path))
+    try:
+        pixels = container.streams.video[0].codec_context.pix_fmt
+        kind = av.VideoFormat(pixels) if pixels else None
+    except (ValueError, IndexError):
+        container.close()
+        raise
+    what = ""
+    if kind is None:
+        what = "of an unknown kind"
+    elif any(part.bits > 8 for part in kind.components):
+        what = f"of {max(part.bits for part in kind.components)} bits a value"
+    elif kind.has_palette:
+        what = "with a palette"
+    elif any(part.is_alpha for part in kind.components):
+        what = "with transparency"
+    if what:
+        container.close()
+        raise DatasetError(
+            f"video {path} is {what} ({pixels}), not 8-bit colour or grey; convert it, or leave "
+            "the camera out"
+        )
+    return container
 
 
 class VideoWriter:
