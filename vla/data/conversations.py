@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from vla.data.frames import DatasetError
+from vla.data.images import decode_image
 from vla.data.sample import Conversation, Pair
+from vla.files import shown_path
 from vla.text import escape_unseen
 
 IMAGE_MARKER = "<image>"
@@ -54,14 +55,8 @@ class LlavaConversations:
         entry = self._entries[index]
         image = None
         if entry.image is not None:
-            try:
-                with Image.open(entry.image) as opened:
-                    image = np.asarray(opened.convert("RGB"))
-            except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-                raise DatasetError(
-                    f"{entry.source}: image {entry.image} cannot be read ({error}); mend it, or "
-                    "take the entry out"
-                ) from error
+            where = f"{entry.source}: image {shown_path(entry.image)}"
+            image = decode_image(entry.image, where, "mend it, or take the entry out")
         return Conversation(image, entry.turns, source=entry.source)
 
     def _entry(self, value: Any, where: str) -> _Entry:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vla.data.frames import DatasetError
+from vla.files import one_line
 
 # Of one image; beyond, it is no camera's.
 MOST_PIXELS = 100_000_000
@@ -55,8 +56,7 @@ def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again")
         raise
     except Exception as error:
         # Decoders raise whatever the bytes drive them to.
-        text = " ".join(str(error).split())[:100]
-        raise DatasetError(f"{where} cannot be read ({text}); {cure}") from error
+        raise DatasetError(f"{where} cannot be read ({one_line(error)}); {cure}") from error
     raise DatasetError(
         f"{where} is {what}, not 8-bit colour or grey; convert the data set's images, or leave the "
         "camera out"

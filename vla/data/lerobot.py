@@ -26,7 +26,6 @@ from vla.data.lerobot_meta import (
     VIDEO,
     DatasetInfo,
     Episode,
-    brief,
     read_table,
 )
 from vla.data.lerobot_tracks import (
@@ -42,6 +41,7 @@ from vla.data.lerobot_tracks import (
 from vla.data.sample import RobotSample
 from vla.data.video import VideoFrames
 from vla.data.vla_it import EpisodeLabels, read_vla_it
+from vla.files import brief, one_line
 from vla.findings import PROBLEM
 from vla.observation import prepare_image
 
@@ -158,8 +158,8 @@ def require_features(
     wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
     if missing := [name for name in wanted if name not in info.features]:
         raise DatasetError(
-            f"{info.folder} has no feature {brief(', '.join(missing))}; it has: "
-            f"{brief(', '.join(info.features), 400)}"
+            f"{info.folder} has no feature {one_line(', '.join(missing))}; it has: "
+            f"{one_line(', '.join(info.features), 400)}"
         )
     kinds = dict.fromkeys((mapping.state, mapping.action), NUMBERS)
     kinds |= dict.fromkeys(mapping.cameras.values(), (VIDEO, STORED))

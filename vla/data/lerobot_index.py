@@ -20,16 +20,16 @@ from vla.data.lerobot_meta import (
     MOST_ROWS,
     DatasetInfo,
     Episode,
-    brief,
     is_number,
     path_in,
     pattern_of,
     read_description,
-    read_json_lines,
+    read_lines,
     read_table,
     texts_of,
     whole,
 )
+from vla.files import brief, one_line
 
 EPISODE, INDEX = "episode_index", "index"
 # Of the time that an episode claims in a video file, in frames.
@@ -67,7 +67,7 @@ def _check_claim(info: DatasetInfo, name: str, claimed: int | None, held: int, w
 
 def _episodes_v2(info: DatasetInfo) -> list[Episode]:
     path, episodes = info.folder / "meta" / "episodes.jsonl", []
-    for number, entry in enumerate(read_json_lines(path), start=1):
+    for number, entry in enumerate(read_lines(path), start=1):
         where = f"{path}, line {number}"
         index = whole(entry, EPISODE, where, 0, MOST_EPISODES)
         length = whole(entry, "length", where, 1, MOST_ROWS)
@@ -145,15 +145,15 @@ def _video_span(
     begins, ends = entry.get(f"{column}from_timestamp"), entry.get(f"{column}to_timestamp")
     if not is_number(begins) or not 0 <= begins <= MOST_ROWS:
         raise DatasetError(
-            f"{where}: {brief(column)}from_timestamp is {brief(begins)}, not a time in the video; "
-            "fetch meta/ again"
+            f"{where}: {one_line(column)}from_timestamp is {brief(begins)}, not a time in the "
+            "video; fetch meta/ again"
         )
     if ends is not None and (
         not is_number(ends) or abs((ends - begins) * info.fps - length) > SPAN_TOLERANCE
     ):
         raise DatasetError(
             f"{where}: the {length} frames at {info.fps:g} Hz lie from {begins:g} to "
-            f"{brief(ends)} s of {brief(key)}'s video, which is another length; correct fps, or "
+            f"{brief(ends)} s of {one_line(key)}'s video, which is another length; correct fps, or "
             "fetch meta/ again"
         )
     return path_in(info.folder, info.video_path, names | {"video_key": key}), float(begins)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vla.contract import EmbodimentContract, load_contract
 from vla.data.episode_files import IMAGES
 from vla.data.frames import DatasetError
-from vla.data.lerobot_meta import brief, is_number, is_whole, require_file
+from vla.data.lerobot_meta import is_number, is_whole
+from vla.files import brief, one_line, read_yaml
 
 GRIPPERS = ("open", "closed")
 # What `vla data convert` and `vla data annotate` put beside LeRobot's own files in meta/.
@@ -49,17 +48,11 @@ class LeRobotMapping:
 
 def read_mapping(path: str | Path) -> LeRobotMapping:
     """Reads a mapping from YAML. Raises DatasetError that names an unknown or missing entry."""
-    require_file(Path(path), "give the file of a mapping")
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise DatasetError(f"cannot read mapping {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DatasetError(f"mapping {path} is not valid YAML: {brief(error)}") from error
+    values = read_yaml(path, DatasetError)
     known = [entry.name for entry in fields(LeRobotMapping)]
     if not isinstance(values, dict) or "cameras" not in values or values.keys() - set(known):
         odd = values.keys() - set(known) if isinstance(values, dict) else ()
-        what = f"unknown entries: {brief(', '.join(map(str, odd)))}" if odd else "it has no cameras"
+        what = f"unknown entries: {one_line(', '.join(odd))}" if odd else "it has no cameras"
         raise DatasetError(
             f"{path} is not a mapping of a LeRobot data set: {what}; known: {', '.join(known)}"
         )

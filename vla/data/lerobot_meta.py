@@ -5,7 +5,6 @@ Nothing is believed that can be absurd: numbers are bounded, and paths stay insi
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from vla import files
 from vla.data.frames import DatasetError
+from vla.files import brief, one_line
 
 # More than any data set has; beyond, a number is a mistake.
 FASTEST_RATE = 1000.0
+MOST_LIST_BYTES = 2**28
 MOST_ROWS, MOST_EPISODES, MOST_FEATURES, MOST_VALUES = 10**9, 10**7, 1000, 10**8
 LONGEST_INSTRUCTION = 10_000
 VIDEO, STORED = "video", "image"
@@ -82,10 +84,12 @@ def read_description(folder: str | Path) -> DatasetInfo:
     """
     folder = Path(folder)
     path = folder / "meta" / "info.json"
-    info = read_json(path, "give the folder of a LeRobot data set")
+    if not path.exists():
+        raise DatasetError(f"{path} is missing; give the folder of a LeRobot data set")
+    info = files.read_json(path, DatasetError)
     if not isinstance(info, dict):
         raise DatasetError(f"{path} holds no mapping; fetch it again")
-    version = brief(info.get("codebase_version"))
+    version = one_line(info.get("codebase_version"), 40)
     if not re.match(r"v?[23]\.\d", version):
         raise DatasetError(f"{folder} is LeRobot {version}; v2.1 and v3.0 can be read")
     fps = info.get("fps")
@@ -148,7 +152,7 @@ def path_in(folder: Path, template: str, names: Mapping[str, int | str]) -> Path
     def put(match: re.Match) -> str:
         name, width = match[1], match[2]
         if name not in names:
-            raise DatasetError(f"{folder}/meta/info.json: {brief(template)} names '{brief(name)}', "
+            raise DatasetError(f"{folder}/meta/info.json: {brief(template)} names {brief(name)}, "
                                f"which is none of {', '.join(names)}; correct it")  # fmt: skip
         value = names[name]
         return str(value).zfill(int(width)) if width else str(value)
@@ -187,7 +191,7 @@ def read_tasks(folder: str | Path) -> dict[int, str]:
         pairs = list(zip(indices, texts, strict=True))
     else:
         path = meta / "tasks.jsonl"
-        entries = read_json_lines(path)
+        entries = read_lines(path)
         pairs = [(entry.get("task_index"), entry.get("task")) for entry in entries]
     tasks: dict[int, str] = {}
     for index, text in pairs:
@@ -209,14 +213,14 @@ def read_table(
 
     Raises DatasetError that names file and column.
     """
-    require_file(path)
+    files.require_regular(path, DatasetError)
     try:
         with parquet.ParquetFile(path) as file:
             held = file.schema_arrow.names
             if missing := [name for name in columns or () if name not in held]:
                 raise DatasetError(
-                    f"{path} has no column {brief(', '.join(missing))}; it has: "
-                    f"{brief(', '.join(held))}; fetch it again, or correct meta/info.json"
+                    f"{path} has no column {one_line(', '.join(missing))}; it has: "
+                    f"{one_line(', '.join(held), 400)}; fetch it again, or correct meta/info.json"
                 )
             if len(set(held)) < len(held):
                 raise DatasetError(f"{path} has two columns of one name; write it anew")
@@ -226,41 +230,15 @@ def read_table(
     except (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException) as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"{path} cannot be read ({brief(error)}); fetch it again") from error
+        raise DatasetError(f"{path} cannot be read ({one_line(error)}); fetch it again") from error
 
 
-def read_json(path: Path, cure: str = "fetch it again") -> Any:
-    """The content of a JSON file. Raises DatasetError."""
-    require_file(path, cure)
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}; {cure}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON: {brief(error)}; fetch it again") from error
-
-
-def read_json_lines(path: Path) -> list[dict]:
+def read_lines(path: Path) -> list[dict]:
     """The mappings of a JSON Lines file. Raises DatasetError."""
-    require_file(path)
-    try:
-        entries = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}; fetch it again") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(
-            f"{path} is not valid JSON Lines: {brief(error)}; fetch it again"
-        ) from error
+    entries = files.read_json_lines(path, DatasetError, MOST_LIST_BYTES)
     if not all(isinstance(entry, dict) for entry in entries):
         raise DatasetError(f"{path} holds a line that is no mapping; fetch it again")
     return entries
-
-
-def require_file(path: Path, cure: str = "fetch it again") -> None:
-    """Raises DatasetError where a path is no regular file, such as a pipe, which never ends."""
-    if not path.is_file():
-        what = "is no regular file" if path.exists() else "is missing"
-        raise DatasetError(f"cannot read {path}: it {what}; {cure}")
 
 
 def is_number(value: Any) -> bool:
@@ -293,10 +271,3 @@ def texts_of(values: Iterable[Any] | None, where: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise DatasetError(f"{where}: tasks is {brief(values)}, not a list of texts; correct it")
     return tuple(values)
-
-
-def brief(value: Any, most: int = 120) -> str:
-    """A value for an error text: on one line, of bounded length."""
-    text = value if isinstance(value, str) else repr(value) if value is None else str(value)
-    text = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from vla.data.frames import DatasetError
+from vla.files import one_line
 
 OPEN_FILES = 16
 KEY_FRAME_EVERY = 4
@@ -48,8 +49,8 @@ class VideoFrames:
                     return frame.to_ndarray(format="rgb24")
         except DatasetError:
             raise
-        except (OSError, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
-            # FFmpeg's errors are among them.
+        except Exception as error:
+            # Decoders raise whatever the bytes drive them to.
             if path in self._open:
                 self._open.pop(path).close()
             raise unreadable(path, error) from error
@@ -100,15 +101,15 @@ def video_facts(path: Path) -> VideoFacts:
             )  # fmt: skip
     except DatasetError:
         raise
-    except (OSError, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+    except Exception as error:
+        # Decoders raise whatever the bytes drive them to.
         raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: Exception) -> DatasetError:
     """The error of a video file that can't be read."""
-    text = " ".join(str(error).split())[:150]
     return DatasetError(
-        f"video {path} cannot be read ({text}); fetch it again, or leave the episode out"
+        f"video {path} cannot be read ({one_line(error)}); fetch it again, or leave the episode out"
     )
 
 
@@ -120,7 +121,7 @@ def _opened(path: Path) -> av.container.InputContainer:
     try:
         pixels = container.streams.video[0].codec_context.pix_fmt
         kind = av.VideoFormat(pixels) if pixels else None
-    except (ValueError, IndexError):
+    except Exception:
         container.close()
         raise
     what = ""
