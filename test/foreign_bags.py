@@ -35,11 +35,12 @@ def write_foreign_bag(
     names: Callable[[str], str] = lambda topic: f"/{topic}",
     seconds: float = 1.6,
     first: str = "pick up the cup",
+    store: Any = None,
 ) -> Path:
     """Cameras at 20 Hz, joints and poses at 100 Hz, with custom data only where it is given.
 
     more: topics beside the contract's, with the one of which each repeats the messages. names: how
-    the bag calls a topic of the contract.
+    the bag calls a topic of the contract. store: of types that `spoil` gives of its own.
     """
     again: dict[str, list[str]] = {}
     for name, of in (more or {}).items():
@@ -54,12 +55,13 @@ def write_foreign_bag(
                 changed = spoil(name, time / 1000, message)
                 if changed is None:
                     continue
+                known = STORE if changed is message or store is None else store
                 if name not in connections:
                     used = kind if isinstance(changed, bytes) else changed.__msgtype__
-                    connections[name] = writer.add_connection(name, used, typestore=STORE)
+                    connections[name] = writer.add_connection(name, used, typestore=known)
                 data = changed
                 if not isinstance(changed, bytes):
-                    data = STORE.serialize_cdr(changed, changed.__msgtype__)
+                    data = known.serialize_cdr(changed, changed.__msgtype__)
                 writer.write(connections[name], WALL + time * MILLISECOND, data)
 
         put("vla/instruction", 0, "vla_ros/msg/Instruction", instruction(first))

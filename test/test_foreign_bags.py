@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_bags import COLOUR, compressed, image, write_foreign_bag
+from foreign_bags import COLOUR, STORE, compressed, image, write_foreign_bag
 from node_harness import ROOT
 from PIL import Image as PillowImage
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vla.cli.parser import main
 from vla.contract import load_contract
@@ -226,6 +228,12 @@ HOSTILE = {
     "few_bytes": (at(FRONT, lambda s, m: b"\0\1\0\0" + bytes(8)), "image_raw'"),
     "noise": (at(JOINTS, lambda s, m: b"\0\1\0\0" + b"\xff" * 40), "joint_states': cannot decode"),
     "no_joints": (at(JOINTS, lambda s, m: encoded(s, m, position=m.position[:3])), "9 names and 3"),
+    "unset": (lambda t, s, m: unstamped(s, m) if s == 0 and t != "/vla/instruction" else m,
+              "is silent for 1700000000"),
+    "unseen": (lambda t, s, m: encoded(s, m, instruction="pick\x00 it up")
+               if t == "/vla/instruction" else m, "the instruction has a character that cannot"),
+    "long": (lambda t, s, m: encoded(s, m, instruction="pick " * 5000)
+             if t == "/vla/instruction" else m, "the instruction has 24999 characters"),
     "silent": (lambda t, s, m: None if t == "/vla/instruction" else m, "no instruction"),
 }  # fmt: skip
 
@@ -250,6 +258,56 @@ def test_one_bad_bag_is_named_and_the_others_are_kept(hostile, name):
     assert HOSTILE[name][1] in hostile[name]
     assert f"bags/{name}: " in hostile[name]
     assert len(hostile[name]) < 700 and "\n" not in hostile[name]
+
+
+def test_messages_that_are_defined_otherwise_are_named(tmp_path):
+    """A joint state of an own definition, under the standard name."""
+    store = get_typestore(Stores.EMPTY)
+    other = "std_msgs/Header header\nstring[] joints\nfloat64[] position\n"
+    text = (
+        other
+        + "=" * 80
+        + "\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
+    )
+    text += "=" * 80 + "\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+    store.register(get_types_from_msg(text, "sensor_msgs/msg/JointState"))
+    kind = store.types["sensor_msgs/msg/JointState"]
+
+    def spoil(topic, seconds, message):
+        if topic != JOINTS:
+            return message
+        return kind(header=message.header, joints=message.name, position=message.position)
+
+    bag = write_foreign_bag(tmp_path / "bag", CONTRACT, spoil, store=store)
+    with pytest.raises(DatasetError, match="'/joint_states': the bag defines sensor_msgs/msg/Joi"):
+        read_bag_episode(bag, CONTRACT)
+
+
+@pytest.mark.parametrize("topic", [FRONT, JOINTS, POSE, "/vla/instruction"])
+def test_messages_of_flipped_bits_are_refused_or_give_sound_frames(tmp_path, topic):
+    generator = np.random.default_rng(list(topic.encode()))
+
+    def spoil(name, seconds, message):
+        if name != topic or seconds < until:
+            return message
+        data = bytearray(STORE.serialize_cdr(message, message.__msgtype__))
+        data[place % len(data)] ^= 1 << bit
+        return bytes(data)
+
+    for number in range(12):
+        until = float(generator.choice([0.0, 0.1]))
+        place, bit = int(generator.integers(400)), int(generator.integers(8))
+        bag = write_foreign_bag(tmp_path / str(number), CONTRACT, spoil, seconds=0.4)
+        began = time.process_time()
+        try:
+            episode, images = read_bag_episode(bag, CONTRACT)
+        except DatasetError as error:
+            assert str(bag) in str(error) and len(str(error)) < 1500 and "\n" not in str(error)
+        else:
+            assert np.isfinite(episode.states).all() and np.isfinite(episode.actions).all()
+            assert {image.shape[1:] for image in images.values()} == {(96, 96, 3)}
+            assert (episode.states[:, 9] > -0.01).all() and (episode.states[:, 9] < 0.09).all()
+        assert time.process_time() - began < 2.0
 
 
 def test_single_strange_messages_that_are_used_nowhere_do_no_harm(tmp_path):

@@ -7,7 +7,6 @@ so that a demonstration teaches whatever moved the arm: a policy, a teleoperator
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vla.contract import CameraContract, ContractError, EmbodimentContract, contract_from_dict
+from vla.control.session import LONGEST_INSTRUCTION
 from vla.data.bag import COMPLETE_KEY, METADATA_FILE
 from vla.data.bag_reader import BagMessage, BagMetadata, read_metadata, read_undecoded
 from vla.data.bag_topics import (
@@ -49,13 +49,16 @@ from vla.data.observation_streams import (
 from vla.data.resampling import FramePicker, Resampler, Sample, Stream
 from vla.data.step_actions import gripper_commands, step_motion
 from vla.data.stream_checks import StreamChecks
-from vla.files import brief, read_yaml_text
+from vla.files import brief, one_line, read_yaml_text
 from vla.observation import prepare_image
+from vla.text import check_text
 
 # Mode of an instruction that is only answered; what the arm does goes on under the one before.
 ASK = "ask"
 # A motion label looks ahead so far [s], as two frames of the paper's data are apart.
 MOTION_SPAN = 0.5
+# Images are kept for so long, by receive times, until the other streams have come as far [s].
+LONGEST_WAIT = 10.0
 # A camera may miss this share of the frames; one that is slower than the rate misses more.
 LARGEST_SKIPPED_SHARE = 0.1
 
@@ -156,7 +159,7 @@ class _FrameReader:
         # Where the arm's joints are is not part of the state.
         del streams[ARM]
         self._reference = camera_stream(contract.reference_camera)
-        self._resampler = Resampler(streams, self._reference)
+        self._resampler = Resampler(streams, self._reference, LONGEST_WAIT)
         self._cameras: dict[str, list[CameraContract]] = {}
         for camera in contract.cameras:
             self._cameras.setdefault(topics[camera.topic], []).append(camera)
@@ -171,9 +174,11 @@ class _FrameReader:
         self._said: list[tuple[int, str]] = []
         self._step = round(NANOSECONDS / contract.rate)
         self._picker = FramePicker(contract.rate)
-        # Times of the first and the last frame that was picked [ns].
+        # Times of the first frame, and of the last image of the reference camera after it [ns].
         self._begin: int | None = None
-        self._last = 0
+        self._sampled: int | None = None
+        # When the message at hand was received [s].
+        self._now = 0.0
         self._unfinished: deque[_Frame] = deque()
         self._frames: list[_Frame] = []
         self.log = FrameLog({name: stream.topic for name, stream in streams.items()})
@@ -203,15 +208,14 @@ class _FrameReader:
         return self._episode()
 
     def _take(self, message: BagMessage, decode: Callable[[], Any]) -> None:
-        topic = message.topic
+        topic, self._now = message.topic, message.receive_time / NANOSECONDS
         try:
             if topic in self._cameras:
                 stamp = serialized_stamp(message.data)
                 self._checks.stamp(topic, stamp)
                 for camera in self._cameras[topic]:
                     image = partial(self._image, decode, message, stamp, camera)
-                    value = message.receive_time, image
-                    self._add(camera_stream(camera.name), stamp, value)
+                    self._add(camera_stream(camera.name), stamp, (message.receive_time, image))
                 return
             value = decode()
             if topic == self._spoken:
@@ -223,6 +227,8 @@ class _FrameReader:
             raise
         except ValueError as error:
             raise DatasetError(f"'{topic}': {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise _defined_otherwise(message, error) from error
 
     def _take_state(self, topic: str, stamp: int, value: Any) -> None:
         self._checks.stamp(topic, stamp)
@@ -260,16 +266,23 @@ class _FrameReader:
             raise
         except ValueError as error:
             raise DatasetError(f"malformed image on '{message.topic}': {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise _defined_otherwise(message, error) from error
 
     def _add(self, name: str, stamp: int, value: Any) -> None:
         self.log.stamps[name].append(stamp)
         if name in self._ends:
             self._ends[name].add(stamp, value)
-        for sample in self._resampler.add(name, stamp, value):
+        reference = self._resampler.streams[self._reference]
+        for sample in self._resampler.add(name, stamp, value, self._now):
             # Frames begin once all streams are on.
             if not self.log.ages[self._reference] and not sample.complete:
                 self.log.before += 1
                 continue
+            pause = sample.stamp - (sample.stamp if self._sampled is None else self._sampled)
+            if reference.too_old(pause - self._step):
+                self._silent(reference, pause, self._sampled)
+            self._sampled = sample.stamp
             for picked in self._picker.add(sample.stamp, sample):
                 self._pick(picked)
         self._finish_frames()
@@ -277,13 +290,9 @@ class _FrameReader:
     def _pick(self, sample: Sample) -> None:
         """Makes a frame of a sample, or raises DatasetError for what is wrong with it."""
         if self._begin is None:
-            self._begin = self._last = sample.stamp
+            self._begin = sample.stamp
         for name in sample.stale:
             self._silent(self._resampler.streams[name], sample.ages[name], sample.stamp)
-        reference, pause = self._resampler.streams[self._reference], sample.stamp - self._last
-        if reference.too_old(pause - self._step):
-            self._silent(reference, pause, self._last)
-        self._last = sample.stamp
         received, _ = sample.values[self._reference]
         images = {c.name: sample.values[camera_stream(c.name)][1] for c in self._contract.cameras}
         for name, age in sample.ages.items():
@@ -347,8 +356,10 @@ class _FrameReader:
         )
 
     def _instructions(self) -> list[str]:
-        first = self._metadata.custom_data.get("instruction", "")
-        instructions = [_in_force(self._said, frame.received) or first for frame in self._frames]
+        first = str(self._metadata.custom_data.get("instruction", ""))
+        told = [_in_force(self._said, frame.received) or first for frame in self._frames]
+        checked = {t: check_text(t, "instruction", LONGEST_INSTRUCTION) for t in set(told)}
+        instructions = [checked[text] for text in told]
         if not all(instructions):
             raise DatasetError(
                 f"no instruction: neither on '{INSTRUCTION}' nor in {METADATA_FILE} (custom_data: "
@@ -381,16 +392,11 @@ class _FrameReader:
         )
 
 
-def subtasks_of(episode: BagEpisode) -> list[dict[str, Any]]:
-    """Sub-tasks that were marked while recording: name, and the frame from which each holds."""
-    try:
-        marked = json.loads(episode.metadata.custom_data.get("subtasks") or "[]")
-        return [
-            {"name": entry["name"], "frame": int(np.searchsorted(episode.times, entry["stamp"]))}
-            for entry in marked
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{episode.folder}: subtasks cannot be read ({error!r})") from error
+def _defined_otherwise(message: BagMessage, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"'{message.topic}': the bag defines {message.type_name} otherwise than its package does "
+        f"({one_line(error)}): record it with the standard message"
+    )
 
 
 def _in_force(said: list[tuple[int, str]], moment: int) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vla.data.bag_frames import BagEpisode, subtasks_of
+from vla.data.bag_frames import BagEpisode
+from vla.data.frames import DatasetError
 from vla.data.messages import NANOSECONDS
+from vla.files import one_line, read_json_text
 
 # An interval between two messages is a gap when it is so many times the middle one.
 GAP = 1.5
@@ -187,6 +189,21 @@ def report_of(episode: BagEpisode) -> EpisodeReport:
     )
 
 
+def subtasks_of(episode: BagEpisode) -> list[dict[str, Any]]:
+    """Sub-tasks that were marked while recording: name, and the frame from which each holds."""
+    text = str(episode.metadata.custom_data.get("subtasks") or "[]")
+    try:
+        marked = read_json_text(text, "custom_data: subtasks", DatasetError)
+        frames = [int(np.searchsorted(episode.times, entry["stamp"])) for entry in marked]
+        return [
+            {"name": str(entry["name"]), "frame": frame}
+            for entry, frame in zip(marked, frames, strict=True)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = one_line(error)
+        raise DatasetError(f"{episode.folder}: subtasks cannot be read ({reason})") from error
+
+
 def _stream(topic: str, stamps: list[int], ages: Iterable[int], dropped: int) -> StreamReport:
     intervals = np.diff(np.sort(stamps)) / NANOSECONDS
     usual = float(np.median(intervals)) if len(intervals) else 0.0
@@ -206,7 +223,8 @@ def _stream(topic: str, stamps: list[int], ages: Iterable[int], dropped: int) ->
 def _drops(text: str) -> dict[str, int]:
     """Messages that a recorder lost, by topic; none where it does not say."""
     try:
-        return {str(topic): int(count) for topic, count in json.loads(text or "{}").items()}
+        counts = read_json_text(str(text) or "{}", "custom_data: drops", ValueError)
+        return {str(topic): int(count) for topic, count in counts.items()}
     except (ValueError, AttributeError, TypeError):
         return {}
 
