@@ -35,6 +35,13 @@ class Bench:
         self.now = 100.0
         self.cut = set()
         self.commands = []
+        # What is reported of the joints where it is not where they are; how far the clock is off.
+        self.measured = None
+        self.shift = 0.0
+
+    @property
+    def robot_now(self):
+        return self.now + self.shift
 
     def chunk(self, speed=0.1, **changes):
         """A chunk along +x at `speed` metres per second from the arm's present tool pose."""
@@ -43,7 +50,7 @@ class Bench:
         actions[:, 6] = 1.0
         position, quaternion = self.arm.kinematics.tool_pose(self.joints)
         values = {
-            "stamp": self.now,
+            "stamp": self.robot_now,
             "time_step": CONTRACT.time_step,
             "actions": actions,
             "reference_position": position,
@@ -52,17 +59,18 @@ class Bench:
         return ActionChunk(**(values | changes))
 
     def take(self, chunk):
-        self.loop.take_chunk(chunk, self.now, self.now)
+        self.loop.take_chunk(chunk, self.robot_now, self.now)
 
     def run(self, duration, wants_motion=True, blocked=None):
         for _ in range(round(duration / PERIOD)):
             self.now += PERIOD
             if "joint states" not in self.cut:
-                self.loop.take_joint_state(CONTRACT.joint_names, self.joints, self.now)
+                joints = self.joints if self.measured is None else self.measured
+                self.loop.take_joint_state(CONTRACT.joint_names, joints, self.now)
             for name in (OBSERVATIONS, LATENT_ACTIONS):
                 if name not in self.cut:
                     self.loop.watchdog.heard(name, self.now)
-            cycle = self.loop.cycle(self.now, self.now, wants_motion, blocked)
+            cycle = self.loop.cycle(self.robot_now, self.now, wants_motion, blocked)
             if cycle.command is not None:
                 self.joints = cycle.command.joint_positions
                 self.commands.append(cycle.command)
@@ -72,7 +80,7 @@ class Bench:
 @pytest.fixture
 def bench():
     bench = Bench()
-    bench.run(0.1)
+    bench.run(0.6)
     bench.take(bench.chunk())
     assert bench.run(0.2).report.executing
     return bench
@@ -170,11 +178,11 @@ def test_bad_joint_states_are_refused_and_do_not_keep_the_arm_moving(bench, name
 def test_joints_are_found_by_name_and_others_passed_over():
     bench = Bench()
     names = [*reversed(CONTRACT.joint_names), "panda_finger_joint1"]
-    positions = [*range(7), 0.04]
+    positions = [0.6, 0.5, 0.4, -0.3, 0.2, 0.1, 0.0, 0.04]
     bench.loop.take_joint_state(names, positions, 1.0)
     bench.loop.take_joint_state(["panda_finger_joint1"], [math.nan], 2.0)
     assert bench.loop.watchdog.age("joint states", 2.0) == 1.0
-    assert list(bench.loop._joint_positions) == [6, 5, 4, 3, 2, 1, 0]
+    assert list(bench.loop.whereabouts) == positions[6::-1]
 
 
 def test_repeats_the_hold_and_then_leaves_the_arm_alone(bench):
@@ -227,7 +235,7 @@ def test_commands_stay_within_limits_for_wild_chunks(bench):
 
 def test_a_cycle_that_comes_late_moves_on_by_the_time_that_has_passed():
     bench = Bench()
-    bench.run(0.1)
+    bench.run(0.6)
     bench.take(bench.chunk(speed=0.2))
     bench.run(0.4)
     before = bench.commands[-1]
@@ -289,18 +297,78 @@ def test_an_emergency_stop_brings_the_arm_to_rest_within_its_limits(bench):
     assert not bench.run(0.2).report.executing
 
 
-def test_a_robot_that_was_put_elsewhere_is_not_dragged_back(bench):
+def test_a_robot_that_was_put_elsewhere_starts_from_there_when_it_has_stayed(bench):
+    """As by a reset of the simulator: its own controllers have forgotten the last command."""
     before = bench.chunk()
-    bench.now += PERIOD
-    bench.joints = bench.joints + 0.3
-    moved = bench.joints.copy()
-    assert not bench.run(0.2).command.executing
-    assert np.array_equal(bench.joints, moved)
-    with pytest.raises(ChunkError, match="elsewhere"):
+    bench.run(1.5)
+    held = bench.joints.copy()
+    place = held + 0.3
+    bench.measured = place
+    with pytest.raises(ValueError, match="faster than it can move"):
+        bench.run(PERIOD)
+    cycle = bench.run(0.3)
+    assert cycle.report.hold_reason == HoldReason.IMPLAUSIBLE_STATE and cycle.command is None
+    assert np.array_equal(bench.joints, held), "nothing follows the jump"
+    bench.run(0.4)
+    with pytest.raises(ChunkError, match="could be relied on"):
         bench.take(before)
+    bench.joints, bench.measured = place, None
     bench.take(bench.chunk())
     assert bench.run(PERIOD).report.executing
-    assert np.abs(bench.joints - moved).max() < 0.06
+    assert np.abs(bench.joints - place).max() < 0.001
+
+
+@pytest.mark.parametrize("jump", [5.0, -5.0, 0.7])
+def test_a_clock_that_jumps_is_named_and_the_next_chunk_goes_on(bench, jump):
+    before = bench.chunk()
+    bench.shift = jump
+    report = bench.run(0.1).report
+    assert report.hold_reason == HoldReason.CLOCK
+    assert f"jumped {'ahead' if jump > 0 else 'back'} by {abs(jump):.1f} s" in report.message
+    with pytest.raises(ChunkError):
+        bench.take(before)
+    assert bench.run(0.1).report.hold_reason == HoldReason.CLOCK
+    bench.take(bench.chunk())
+    assert bench.run(0.1).report.executing
+
+
+def test_a_clock_that_stood_still_and_catches_up_has_not_jumped(bench):
+    for _ in range(50):
+        bench.shift -= PERIOD
+        bench.run(PERIOD)
+    bench.shift += 1.0
+    assert bench.run(PERIOD).report.hold_reason != HoldReason.CLOCK
+
+
+def test_the_first_time_of_a_clock_is_no_jump():
+    bench = Bench()
+    bench.shift = -bench.now - PERIOD
+    bench.run(PERIOD)
+    bench.shift = 0.0
+    bench.run(0.6)
+    bench.take(bench.chunk())
+    assert bench.run(0.1).report.executing
+
+
+@pytest.mark.parametrize("name", ["stamp", "latent_stamp"])
+@pytest.mark.parametrize("ahead", [0.25, 0.45, 1e9])
+def test_chunks_from_the_future_are_refused_with_the_reason(bench, name, ahead):
+    with pytest.raises(ChunkError, match=r"in the future.*same clock") as caught:
+        bench.take(bench.chunk(**{name: bench.now + ahead}))
+    assert caught.value.reason == "stale"
+    assert bench.arm.safety.counts["future_chunk"] == 1
+    assert bench.run(0.1).report.executing, "the one before goes on"
+
+
+def test_joint_states_from_the_future_are_refused_with_the_reason(bench):
+    bench.cut.add("joint states")
+    for _ in range(20):
+        bench.run(PERIOD)
+        with pytest.raises(ValueError, match=r"0\.45 s in the future.*same clock"):
+            bench.loop.take_joint_state(CONTRACT.joint_names, bench.joints, bench.now, ahead=0.45)
+        bench.loop.take_joint_state(["other"], [0.0], bench.now, ahead=0.45)
+    report = bench.run(PERIOD).report
+    assert report.hold_reason == HoldReason.STALE_STATE and "in the future" in report.message
 
 
 def test_holds_while_an_adapter_is_loaded_and_keeps_the_command(bench):

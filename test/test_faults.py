@@ -5,6 +5,7 @@ from when the fault can be known: from the message that brings it, or from when 
 silence is over.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ class Bench:
         self.loop = ControlLoop(self.arm, LIMITS)
         self.joints = np.array(panda.HOME)
         self.measured = None
+        # Joints of messages that come beside the true one: of the true joints and their number.
+        self.false = lambda joints, number: []
         self.steady, self.clock_offset = 100.0, 0.0
         self.cut = set()
         self.velocity = np.array([0.1, 0.0, 0.0])
@@ -75,11 +78,13 @@ class Bench:
         return True
 
     def run(self, seconds):
-        for _ in range(round(seconds * RATE)):
+        for number in range(round(seconds * RATE)):
             self.steady += PERIOD
             if "joint states" not in self.cut:
                 measured = self.joints if self.measured is None else self.measured
-                self.loop.take_joint_state(CONTRACT.joint_names, measured, self.steady)
+                for joints in (measured, *self.false(measured, number)):
+                    with suppress(ValueError):
+                        self.loop.take_joint_state(CONTRACT.joint_names, joints, self.steady)
             for name in (OBSERVATIONS, LATENT_ACTIONS):
                 if name not in self.cut:
                     self.loop.watchdog.heard(name, self.steady)
@@ -115,7 +120,7 @@ class Bench:
 @pytest.fixture
 def bench(request):
     made = Bench(**getattr(request, "param", {}))
-    made.run(0.6)
+    made.run(1.1)
     assert made.report.executing and np.abs(made.commands[-1].joint_velocities).max() > 0.05
     return made
 
@@ -282,17 +287,47 @@ def test_joint_states_frozen_with_fresh_stamps(bench):
     bench.finish("joint states frozen with fresh stamps", holds=False)
 
 
-def test_joint_states_that_jump(bench):
-    """The robot was put elsewhere: nothing drags it back, and it starts from there."""
-    before = bench.times[-1]
-    bench.joints = bench.joints + 0.3
-    bench.cut.add("chunks")
-    bench.run(0.3)
-    after = [c for t, c in zip(bench.times, bench.commands, strict=True) if t > before]
-    assert all(np.abs(c.joint_positions - bench.joints).max() < 1e-9 for c in after[1:])
-    bench.times, bench.commands = bench.times[-len(after) :], after
+FORGED = {
+    "one joint state that jumps": lambda joints, number: [joints + 1.0] if number == 0 else [],
+    "joint states that jump, between true ones": lambda joints, number: [joints + 1.0],
+    "joint states outside of the range, between true ones": lambda joints, number: [
+        np.full(7, 1e308 * (-1) ** number)
+    ],
+    "joint states of a bag, between true ones": lambda joints, number: [
+        panda.HOME + 0.4 * np.sin(0.03 * number + np.arange(7)) + 0.2
+    ],
+}
+
+
+@pytest.mark.parametrize("case", list(FORGED))
+def test_joint_states_that_cannot_be_true(bench, case):
     bench.fault()
+    bench.false = FORGED[case]
+    bench.run(0.4)
+    assert bench.report.hold_reason == HoldReason.IMPLAUSIBLE_STATE
+    assert "panda_joint" in bench.report.message
+    bench.finish(case)
+
+
+def test_an_arm_that_is_put_elsewhere(bench):
+    """It is not dragged back, and the motion starts from there when it has stayed."""
+    bench.cut.add("chunks")
+    bench.loop.flush()
+    bench.run(0.4)
+    bench.fault()
+    elsewhere = bench.measured = bench.joints + 0.3
+    bench.run(0.6)
     bench.finish("the robot is put elsewhere", since="the jump")
+    commands, bench.commands = len(bench.commands), []
+    bench.joints, bench.measured = elsewhere, None
+    bench.run(0.1)
+    assert bench.report.hold_reason != HoldReason.IMPLAUSIBLE_STATE and not bench.commands
+    bench.times = []
+    bench.cut.clear()
+    bench.run(0.4)
+    assert bench.report.executing and commands
+    assert np.abs(bench.commands[0].joint_positions - elsewhere).max() < 1e-3
+    bench.finish("the robot starts where it was put", holds=False)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +344,7 @@ def test_clock_jumps(bench, case, jump, holds):
     bench.fault()
     bench.run(0.6)
     assert bench.report.executing is not holds
+    assert (bench.report.hold_reason == HoldReason.CLOCK) is holds
     bench.finish(case, holds=holds, since="the jump")
 
 

@@ -32,6 +32,7 @@ from vla_nodes.controller_settings import (
     loop_limits,
     robot_model,
 )
+from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.diagnostics import WARN
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.liveliness import WriterWatch
@@ -44,7 +45,13 @@ from vla_nodes.robot_side import RobotSide
 # Longest time that deactivation waits for the arm to come to rest [s].
 STOPPING_PATIENCE = 1.0
 # Holds that a person should hear of at once.
-TOLD_HOLDS = (HoldReason.STALE_STATE, HoldReason.BACKEND, HoldReason.LIMIT)
+TOLD_HOLDS = (
+    HoldReason.STALE_STATE,
+    HoldReason.BACKEND,
+    HoldReason.LIMIT,
+    HoldReason.IMPLAUSIBLE_STATE,
+    HoldReason.CLOCK,
+)
 
 
 class Controller(ManagedNode):
@@ -198,12 +205,15 @@ class Controller(ManagedNode):
         for writer in self._writers:
             writer.poll()
         # Some robots send arm and gripper apart on one topic; more than a few have no time to come.
+        robot_now = self._robot_now()
         for _ in range(qos.SENSOR.depth):
             message = self._joint_states.take()
             if message is None:
                 break
+            # Zero means that no time has come yet.
+            ahead = stamp_to_seconds(message.header.stamp) - robot_now if robot_now else 0.0
             try:
-                self._loop.take_joint_state(message.name, message.position, time.monotonic())
+                self._loop.take_joint_state(message.name, message.position, time.monotonic(), ahead)
             except ValueError as error:
                 self.diagnostics.report("joint_states", str(error))
         if self._observations.take() is not None:

@@ -16,8 +16,9 @@ from vla.contract import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory, ToolTarget
 from vla.control.command import ArmCommand
 from vla.control.execution import ChunkExecutor, ExecutionConfig
+from vla.control.joint_states import unwrapped
 from vla.control.kinematics import DifferentialIK
-from vla.control.robot_model import RobotModel, arm_limits, panda_model
+from vla.control.robot_model import RobotModel, able_limits, arm_limits, panda_model
 from vla.control.safety import SafetyLimits, SafetyStage
 from vla.control.tracking import JointTracker
 from vla.rotations import difference, from_rotation_vector, multiply
@@ -97,6 +98,7 @@ class ArmController:
         self.executor = ChunkExecutor(config.execution, contract.time_step)
         self._tracker = JointTracker(joints, config.bandwidth)
         self._joints = joints
+        self.able, self.continuous = able_limits(contract, model), model.continuous
         self._reference: tuple[np.ndarray, np.ndarray] | None = None
         self._wanted: np.ndarray | None = None
         self._gives_way = False
@@ -168,9 +170,10 @@ class ArmController:
     ) -> ArmCommand:
         """The command for now.
 
-        joint_positions: measured [n] in radians; None when they are not known, which brings the
-        arm to rest. duration: time since the last call [s], by default the control period. Raises
-        ValueError when the joints are not n finite values, or not known at the first step.
+        joint_positions: measured [n] in radians, continuous joints in -pi..pi or not; None when
+        they are not known, which brings the arm to rest. duration: time since the last call [s], by
+        default the control period. Raises ValueError when the joints are not n finite values, or
+        not known at the first step.
         """
         duration = duration or self.period
         measured = self._checked(joint_positions)
@@ -206,11 +209,17 @@ class ArmController:
         count = len(self._joints.names)
         if measured.shape != (count,) or not np.isfinite(measured).all():
             raise ValueError(f"expected {count} finite joint positions, got {measured}")
-        return measured
+        return self.near_command(measured)
+
+    def near_command(self, measured: np.ndarray) -> np.ndarray:
+        """Measured joints [n], the continuous ones within half a turn of the commanded ones."""
+        if self.safety.motion is None:
+            return measured
+        return unwrapped(measured, self.safety.motion.positions, self.continuous)
 
     def following_error(self, measured: np.ndarray) -> float:
-        """How far the measured arm is from the command, as a share of the limit."""
-        limits = self.config.safety
+        """How far the measured arm [n] is from the command, as a share of the limit."""
+        limits, measured = self.config.safety, self.near_command(measured)
         if not self.config.tool_commanded:
             lag = np.abs(self.safety.motion.positions - measured).max()
             return float(lag / limits.max_following_error)

@@ -31,10 +31,10 @@ class _JointLimit(mink.Limit):
     def compute_qp_inequalities(
         self, configuration: mink.Configuration, dt: float
     ) -> mink.Constraint:
-        """Bounds of the change of each joint within `dt` [s]."""
+        """Bounds of the change of each joint within `dt` [s]; one outside of its range may stay."""
         positions, fastest = configuration.data.qpos, dt * self._velocities
-        up = np.minimum(RANGE_GAIN * (self._upper - positions), fastest)
-        down = np.minimum(RANGE_GAIN * (positions - self._lower), fastest)
+        up = np.clip(RANGE_GAIN * (self._upper - positions), 0.0, fastest)
+        down = np.clip(RANGE_GAIN * (positions - self._lower), 0.0, fastest)
         return mink.Constraint(self._matrix, np.concatenate([up[self._rows], down[self._rows]]))
 
 

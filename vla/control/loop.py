@@ -15,6 +15,7 @@ import numpy as np
 from vla.control.arm import ArmController
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.command import ArmCommand
+from vla.control.joint_states import STEADY_TIME, MeasuredJoints
 from vla.control.session import ArmReport, HoldReason
 from vla.control.watchdog import InputWatchdog, SilentInput, WatchedInput
 
@@ -26,13 +27,17 @@ ACTION_CHUNKS = "action chunks"
 # A command that holds is repeated for this long after the last instruction [s]; then the arm is
 # left alone, so that a reset of the scene, or a person's hands, need not fight it.
 RELEASE_TIME = 0.5
-# A joint that moves by more than this, and faster than any arm, was put there: the scene was reset.
-JUMP = 0.1
-JUMP_SPEED = 3.0
+# An arm this near its last command [rad] was not moved since: a motion goes on from the command.
+NEAR = 0.01
 # A cycle that comes late makes up for at most this many [periods]: the motion then stays in time.
 LONGEST_CATCH_UP = 5
-# A step back of robot time by more than this means that the robot or simulator started anew [s].
+# Robot time that steps back, or ahead of the steady clock, by more than this has jumped [s]: the
+# robot or the simulator started anew, or a clock was set.
 CLOCK_STEP = 0.5
+# A clock that goes on by less than this stands still [s].
+CLOCK_TICK = 1e-6
+# How far ahead of our clock another machine's may be [s], which stamps then are, too.
+CLOCK_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -92,50 +97,57 @@ class ControlLoop:
             ]
         )
         self._max_latent_age = limits.max_latent_age
-        self._joint_positions: np.ndarray | None = None
+        self.joints = MeasuredJoints(
+            arm.contract.joint_names, arm.able, arm.continuous, limits.max_state_age
+        )
         self._fault: tuple[HoldReason, str] | None = None
+        # Whether commands go out, or the arm is left alone and may be moved by others.
         self._commands = False
         self._noted_hold = HoldReason.NONE
         self._stepped_at = -math.inf
-        self._jumped_at = -math.inf
+        # Robot time until which observations were in doubt.
+        self._doubted_until = -math.inf
         self._robot_time = -math.inf
+        # When robot time last went on, by the steady clock.
+        self._ticked_at = -math.inf
         self._quiet_since = -math.inf
 
     def take_joint_state(
-        self, names: Sequence[str], positions: Sequence[float], steady_now: float
+        self,
+        names: Sequence[str],
+        positions: Sequence[float],
+        steady_now: float,
+        ahead: float = 0.0,
     ) -> None:
         """Takes measured joints, found by name [rad].
 
-        A message about other joints only, such as a gripper's, is passed over. Raises ValueError,
-        and does not count the message, when some joints are missing or not finite.
+        ahead: of our robot time is the message's stamp [s]. A message about other joints only, such
+        as a gripper's, is passed over. Raises ValueError when the message is not used: joints are
+        missing, not finite or stamped in the future; or cannot be true, which makes the arm hold.
         """
-        wanted = self.arm.contract.joint_names
-        by_name = dict(zip(names, positions, strict=False))
-        missing = [name for name in wanted if name not in by_name]
-        if len(missing) == len(wanted) and len(names) > 0:
+        try:
+            values = self.joints.read(names, positions)
+        except ValueError as error:
+            self.watchdog.refused(JOINT_STATES, str(error))
+            raise
+        if values is None:
             return
-        if missing:
-            self._refuse_state(f"the joint states lack {', '.join(missing)}")
-        values = np.array([by_name[name] for name in wanted], dtype=np.float64)
-        bad = [name for name, value in zip(wanted, values, strict=True) if not math.isfinite(value)]
-        if bad:
-            self._refuse_state(f"the joint states give no finite position for {', '.join(bad)}")
-        if self._joint_positions is not None:
-            way = np.abs(values - self._joint_positions).max()
-            if way > JUMP + JUMP_SPEED * self.watchdog.age(JOINT_STATES, steady_now):
-                self._hold_anew(values)
-        self._joint_positions = values
+        if ahead > CLOCK_TOLERANCE:
+            why = f"the joint states are {_from_future(ahead)}"
+            self.watchdog.refused(JOINT_STATES, why)
+            raise ValueError(why)
+        doubted = bool(self.joints.doubt)
+        why = self.joints.take(values, steady_now)
         self.watchdog.heard(JOINT_STATES, steady_now)
+        if doubted and not self.joints.doubt:
+            self._doubted_until = self._robot_time
+        if why:
+            raise ValueError(why)
 
     @property
     def whereabouts(self) -> np.ndarray | None:
         """Where the next motion starts: commanded joints [n], else measured; None if unknown."""
-        motion = self.arm.safety.motion
-        return self._joint_positions if motion is None else motion.positions
-
-    def _refuse_state(self, why: str) -> None:
-        self.watchdog.refused(JOINT_STATES, why)
-        raise ValueError(why)
+        return self.arm.safety.motion.positions if self._commands else self.joints.positions
 
     def take_chunk(self, chunk: ActionChunk, robot_now: float, steady_now: float) -> None:
         """Takes a chunk of the instruction in force over.
@@ -144,14 +156,15 @@ class ControlLoop:
         execution alone; one that is not finite or has another shape makes the arm hold until a
         sound one comes.
         """
-        if chunk.stamp > robot_now + CLOCK_STEP:
+        for what, stamp in (("observation", chunk.stamp), ("latent action", chunk.latent_stamp)):
+            if stamp > robot_now + CLOCK_TOLERANCE:
+                self.arm.safety.note("future_chunk")
+                raise ChunkError("stale", f"its {what} is {_from_future(stamp - robot_now)}")
+        if chunk.stamp <= self._doubted_until:
             raise ChunkError(
                 "stale",
-                f"its observation is {chunk.stamp - robot_now:.1f} s in the future: do all nodes "
-                "use the same clock (use_sim_time)?",
+                "its observation is from before the joint states, or the clock, could be relied on",
             )
-        if chunk.stamp <= self._jumped_at:
-            raise ChunkError("stale", "it was computed before the robot was put elsewhere")
         if robot_now - chunk.latent_stamp > self._max_latent_age:
             self.arm.safety.note("stale_latent")
             raise ChunkError(
@@ -186,9 +199,11 @@ class ControlLoop:
         self.watchdog.forget(ACTION_CHUNKS)
 
     def release(self) -> None:
-        """Forgets what was commanded: the next motion starts from where the arm is then."""
+        """Forgets what was commanded: the next motion starts from where the arm comes to rest."""
         self.flush()
-        self._start_anew()
+        self.arm.reset()
+        self.joints.forget_rest()
+        self._commands = False
 
     def cycle(
         self,
@@ -202,21 +217,15 @@ class ControlLoop:
         blocked: why the arm holds meanwhile, although motion is wanted; None to follow the chunks.
         To be called at the arm's control rate.
         """
-        if robot_now < self._robot_time - CLOCK_STEP:
-            self.arm.hold()
-            self._jumped_at = -math.inf
-        elif robot_now < self._robot_time:
-            # A clock that is set back a little must not have the arm go back on its way.
-            robot_now = self._robot_time
-        self._robot_time = robot_now
+        robot_now = self._on_clock(robot_now, steady_now)
         if wants_motion:
             self._quiet_since = steady_now
         silent = self.watchdog.first_silent(steady_now)
         hold = self._why_hold(silent, blocked)
         if hold or not wants_motion:
             self.arm.hold()
-        has_state = self.watchdog.fresh(JOINT_STATES, steady_now)
-        command = self._step(robot_now, steady_now, has_state)
+        was_moving = self.arm.moving
+        command = self._step(robot_now, steady_now)
         if hold is None and self.arm.gives_way:
             hold = (
                 HoldReason.LIMIT,
@@ -232,9 +241,36 @@ class ControlLoop:
                 "the newest action chunk is too old to follow",
             )
             report = ArmReport(executing=False, hold_reason=reason, message=message)
-        if steady_now - self._quiet_since > RELEASE_TIME and not self.arm.moving:
-            command = None
+        is_quiet = steady_now - self._quiet_since > RELEASE_TIME
+        # In doubt, an arm at rest is left alone: its controller keeps it at the last command, and a
+        # simulator that was reset, or a person's hands, need not fight it.
+        if (is_quiet or self.joints.doubt) and not (was_moving or self.arm.moving):
+            command = self._leave_alone()
         return Cycle(command, report)
+
+    def _on_clock(self, robot_now: float, steady_now: float) -> float:
+        """Robot time that never goes back a little; a jump makes the arm hold.
+
+        It then holds until a chunk comes whose observation is from after the jump.
+        """
+        way = robot_now - self._robot_time
+        passed = steady_now - self._ticked_at
+        if way > CLOCK_TICK:
+            self._ticked_at = steady_now
+        # Zero means that no time has come yet.
+        if self._robot_time > 0.0 and not -CLOCK_STEP <= way <= passed + CLOCK_STEP:
+            self.fail(
+                HoldReason.CLOCK,
+                f"the robot's clock jumped {'ahead' if way > 0 else 'back'} by "
+                f"{abs(way - passed):.1f} s: was it set, or the simulator started anew? The arm "
+                "goes on with the first chunk from after that",
+            )
+            self._doubted_until = robot_now
+        elif way < 0.0:
+            # A clock that is set back a little must not have the arm go back on its way.
+            robot_now = self._robot_time
+        self._robot_time = robot_now
+        return robot_now
 
     def _why_hold(
         self, silent: SilentInput | None, blocked: tuple[HoldReason, str] | None
@@ -244,10 +280,22 @@ class ControlLoop:
             return HoldReason.NONE, stopped
         if blocked:
             return blocked
+        if self.joints.doubt and not (silent and silent.name == JOINT_STATES):
+            return (
+                HoldReason.IMPLAUSIBLE_STATE,
+                f"{self.joints.doubt} The arm goes on when they have been in range, without a jump "
+                f"and at rest for {STEADY_TIME:g} s",
+            )
         if self._fault:
             return self._fault
         if silent:
             return silent.hold_reason, silent.message
+        if not (self._commands or self.joints.steady):
+            return (
+                HoldReason.NONE,
+                f"waiting for the arm to be at rest for {STEADY_TIME:g} s: a motion starts from "
+                "there",
+            )
         return None
 
     def _note_hold(self, hold: tuple[HoldReason, str] | None, wants_motion: bool) -> None:
@@ -257,38 +305,47 @@ class ControlLoop:
             self.arm.safety.note(reason.name.lower())
         self._noted_hold = reason
 
-    def _step(self, robot_now: float, steady_now: float, has_state: bool) -> ArmCommand | None:
-        """Steps the arm; None as long as it has not been moved by us."""
-        measured = self._joint_positions if has_state else None
+    def _step(self, robot_now: float, steady_now: float) -> ArmCommand | None:
+        """Steps the arm; None while it is left alone."""
+        measured = None
+        if self.watchdog.fresh(JOINT_STATES, steady_now) and not self.joints.doubt:
+            measured = self.joints.positions
         period = self.arm.period
         periods = round((steady_now - self._stepped_at) / period) if self._commands else 1
         duration = period * min(max(periods, 1), LONGEST_CATCH_UP)
         self._stepped_at = steady_now
-        if measured is None and not self._commands:
-            return None
+        if not self._commands:
+            # Others may have moved it meanwhile: a motion starts from where it is at rest.
+            if measured is None or not self.joints.steady or self.arm.executor.newest is None:
+                return None
+            self._start_from(measured)
+        was_moving = self.arm.moving
         command = self.arm.step(robot_now, measured, duration)
-        if command.executing or self.arm.moving:
+        if command.executing or self.arm.moving or was_moving:
             self._commands = True
             return command
-        if self._commands and (measured is None or self._stays(measured)):
-            return command
-        self._start_anew()
-        return None
+        stays = measured is None or self._stays(measured)
+        return command if self._commands and stays else self._leave_alone()
+
+    def _start_from(self, measured: np.ndarray) -> None:
+        """The next command goes on from the last one if the arm is still there, else from here."""
+        motion = self.arm.safety.motion
+        if motion is not None:
+            away = np.abs(self.arm.near_command(measured) - motion.positions).max()
+        if motion is None or away > NEAR:
+            self.arm.safety.anchor(measured)
 
     def _stays(self, measured: np.ndarray) -> bool:
         """False when other hands have moved an arm that we held."""
         return self.arm.following_error(measured) <= 1.0
 
-    def _start_anew(self) -> None:
-        """Never moved by us, or moved since by other hands: the next motion starts where it is."""
-        self.arm.reset()
+    def _leave_alone(self) -> None:
+        """No more commands until there is a chunk to follow."""
         self._commands = False
 
-    def _hold_anew(self, joint_positions: np.ndarray) -> None:
-        """The robot was put elsewhere: a command that was on its way must not drag it back."""
-        is_ours = self._commands
-        self._start_anew()
-        self._jumped_at = self._robot_time
-        if is_ours:
-            self.arm.safety.anchor(joint_positions)
-            self._commands = True
+
+def _from_future(seconds: float) -> str:
+    return (
+        f"{min(seconds, 1e9):.3g} s in the future: do all nodes use the same clock (use_sim_time), "
+        "and are the clocks of all machines synchronised?"
+    )

@@ -30,6 +30,7 @@ class RobotModel:
     model_xml: MJCF of the arm alone, its world the contract's base frame, its joints in the
     contract's order. tool_site: name of the site at the tool frame. limits: what the description
     says, NaN where it says nothing. posture [n]: joint positions that redundancy is drawn to [rad].
+    continuous [n]: True for joints that go round and round, whose drivers may report -pi..pi.
     """
 
     model_xml: str
@@ -37,6 +38,7 @@ class RobotModel:
     tool_site: str
     limits: JointLimits
     posture: np.ndarray
+    continuous: np.ndarray
 
 
 def panda_model() -> RobotModel:
@@ -49,7 +51,14 @@ def panda_model() -> RobotModel:
         panda.JOINT_MAX_ACCELERATION,
         panda.JOINT_MAX_JERK,
     )
-    return RobotModel(panda.arm_model_xml(), panda.ARM_JOINTS, panda.TOOL_SITE, limits, panda.HOME)
+    return RobotModel(
+        panda.arm_model_xml(),
+        panda.ARM_JOINTS,
+        panda.TOOL_SITE,
+        limits,
+        panda.HOME,
+        np.zeros(len(panda.ARM_JOINTS), dtype=bool),
+    )
 
 
 def arm_limits(contract: EmbodimentContract, model: RobotModel) -> JointLimits:
@@ -62,6 +71,21 @@ def arm_limits(contract: EmbodimentContract, model: RobotModel) -> JointLimits:
         limits = stricter(limits, contract.joint_limits)
     limits.require_complete()
     return limits
+
+
+def able_limits(contract: EmbodimentContract, model: RobotModel) -> JointLimits:
+    """What the joints can do, whatever a contract allows: the model's limits where it has some.
+
+    An arm may be where, and may be moved by hand as, its contract does not let it be commanded.
+    """
+    own, allowed = model.limits, arm_limits(contract, model)
+    return JointLimits(
+        own.names,
+        *(
+            np.where(np.isfinite(getattr(own, kind)), getattr(own, kind), getattr(allowed, kind))
+            for kind in ("lower", "upper", "velocity", "acceleration", "jerk")
+        ),
+    )
 
 
 def model_from_urdf(
@@ -120,7 +144,14 @@ def model_from_urdf(
         middle = (limits.lower + limits.upper) / 2
         posture = np.where(np.isfinite(middle), middle, 0.0)
     xml = _mjcf(up, down, limits)
-    return RobotModel(xml, tuple(joint_names), "tool", limits, np.asarray(posture, dtype=float))
+    return RobotModel(
+        xml,
+        tuple(joint_names),
+        "tool",
+        limits,
+        np.asarray(posture, dtype=float),
+        np.array([joint.kind == "continuous" for joint in arm]),
+    )
 
 
 @dataclass(frozen=True)

@@ -243,11 +243,8 @@ class SafetyStage:
         A bound without further kinematics: a joint moves the tool by no more than its angle times
         the arm's reach, and its speed grows only while its acceleration is brought to zero.
         """
-        way = REACH * float(
-            np.abs(np.array([positions for _, positions, _ in samples]) - wanted.positions)
-            .max(axis=0)
-            .sum()
-        )
+        places = np.array([wanted.positions, *(positions for _, positions, _ in samples)])
+        way = REACH * float(np.abs(places - wanted.positions).max(axis=0).sum())
         rise = float((wanted.accelerations**2 / (2.0 * self.joints.jerk)).sum())
         speed, turning = np.sqrt(velocity[:3] @ velocity[:3]), np.sqrt(velocity[3:] @ velocity[3:])
         # The same joint speeds move the tool faster or slower elsewhere on the way.

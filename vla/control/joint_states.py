@@ -1,0 +1,154 @@
+"""Measured joints: read from messages by name, and judged before anything relies on them.
+
+A message is no proof. A second driver, a bag that is replayed or a faulty encoder tells joints that
+the arm does not have, and a command that started from there would throw it. So joints that jump, or
+are outside of their range, are in doubt: they are not used until they have been in range, without a
+jump, and at rest for STEADY_TIME. True and false messages that alternate never are. No ROS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from vla.control.limits import JointLimits
+
+# What a joint may go further than SPEED_MARGIN times its top speed allows [rad]: messages come in
+# bursts, their ages are those of their arrival. It is made up for by going slower later, so that
+# joints which go to and fro between two places do not pass as slow ones.
+JUMP = 0.15
+SPEED_MARGIN = 1.5
+# How far outside of its range a joint may be measured [rad]: encoders and zeros are never exact.
+OUTSIDE = 0.1
+# Joints are at rest when they stay within STILL [rad] for STEADY_TIME [s].
+STEADY_TIME = 0.5
+STILL = 0.02
+
+
+def unwrapped(joints: np.ndarray, near: np.ndarray, continuous: np.ndarray) -> np.ndarray:
+    """The same angles [n] with continuous joints within half a turn of `near` [n].
+
+    Drivers report a joint that goes round and round in -pi..pi, or count its turns. continuous [n]:
+    True for such joints.
+    """
+    turns = np.where(continuous, np.round((near - joints) / (2 * np.pi)), 0.0)
+    return joints + 2 * np.pi * turns
+
+
+class MeasuredJoints:
+    """The arm's joints as its driver reports them. Times are seconds of one steady clock."""
+
+    def __init__(
+        self, names: Sequence[str], limits: JointLimits, continuous: np.ndarray, max_gap: float
+    ):
+        """names: of the n joints in messages. limits: what they can do: range and velocity count.
+
+        continuous [n]: joints that go round and round. max_gap: a longer silence ends steadiness.
+        """
+        self._names = tuple(names)
+        self._limits, self._continuous, self._max_gap = limits, continuous, max_gap
+        self._lowest, self._highest = limits.lower - OUTSIDE, limits.upper + OUTSIDE
+        self._fastest = SPEED_MARGIN * limits.velocity
+        self.positions: np.ndarray | None = None
+        self.doubt = ""
+        # The last that were in range, trusted or not, and how much further they went than they can.
+        self._last: np.ndarray | None = None
+        self._excess = np.zeros(len(self._names))
+        self._heard_at = -math.inf
+        # Where and since when they are at rest.
+        self._rest: np.ndarray | None = None
+        self._rest_since = math.inf
+
+    @property
+    def steady(self) -> bool:
+        """True when the joints have been in range, without a jump and at rest for STEADY_TIME."""
+        return self._heard_at - self._rest_since >= STEADY_TIME - 1e-9
+
+    def forget_rest(self) -> None:
+        """Whether the joints are at rest is to be seen anew."""
+        self._rest, self._rest_since = None, math.inf
+
+    def read(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray | None:
+        """The joints [n] of a message, in our order; None when it is about other joints only.
+
+        Raises ValueError when some are missing, named twice, or not finite.
+        """
+        wanted = self._names
+        missing = [name for name in wanted if name not in names]
+        if len(missing) == len(wanted) and len(names) > 0:
+            return None
+        if missing:
+            raise ValueError(f"the joint states lack {', '.join(missing)}")
+        if len(positions) != len(names):
+            raise ValueError(
+                f"the joint states have {len(positions)} positions for {len(names)} names"
+            )
+        twice = [name for name in wanted if list(names).count(name) > 1]
+        if twice:
+            raise ValueError(f"the joint states name {', '.join(twice)} more than once")
+        by_name = dict(zip(names, positions, strict=True))
+        values = np.array([by_name[name] for name in wanted], dtype=np.float64)
+        bad = [name for name, value in zip(wanted, values, strict=True) if not math.isfinite(value)]
+        if bad:
+            raise ValueError(f"the joint states give no finite position for {', '.join(bad)}")
+        return values
+
+    def take(self, values: np.ndarray, now: float) -> str:
+        """Takes the joints [n] of a message; returns why they cannot be true, "" when they may.
+
+        Without doubt `positions` are these from then on; in doubt they stay as they were.
+        """
+        why = self._why_out_of_range(values)
+        if why:
+            self.forget_rest()
+        else:
+            why = self._why_jump(values, now)
+            self._note_rest(values, now, bool(why))
+            self._last = values
+        self._heard_at = now
+        if why:
+            self.doubt = why
+        elif self.doubt and self.steady:
+            self.doubt = ""
+        if not self.doubt:
+            self.positions = values
+        return why
+
+    def _why_out_of_range(self, values: np.ndarray) -> str:
+        outside = (values < self._lowest) | (values > self._highest)
+        if not outside.any():
+            return ""
+        joint = int(np.argmax(outside))
+        limits = self._limits
+        return (
+            f"joint {self._names[joint]} is reported at {values[joint]:.4g}, outside of its range "
+            f"{limits.lower[joint]:.4g} to {limits.upper[joint]:.4g}: is its driver sound, does a "
+            "second one publish joint states, or is a bag being replayed?"
+        )
+
+    def _why_jump(self, values: np.ndarray, now: float) -> str:
+        if self._last is None:
+            return ""
+        age = now - self._heard_at
+        way = np.abs(unwrapped(values, self._last, self._continuous) - self._last)
+        excess = self._excess + way - self._fastest * age
+        self._excess = np.maximum(excess, 0.0)
+        if (excess <= JUMP).all():
+            return ""
+        joint = int(np.argmax(excess))
+        self._excess[:] = 0.0
+        return (
+            f"joint {self._names[joint]} is reported at {values[joint]:.4g}, {age:.3f} s "
+            f"after {self._last[joint]:.4g}, which is faster than it can move: does a second "
+            "driver publish joint states, or is a bag being replayed?"
+        )
+
+    def _note_rest(self, values: np.ndarray, now: float, jumped: bool) -> None:
+        silent = now - self._heard_at > self._max_gap
+        if self._rest is not None and not jumped and not silent:
+            away = np.abs(unwrapped(values, self._rest, self._continuous) - self._rest)
+            if (away <= STILL).all():
+                return
+        self._rest, self._rest_since = values, now
