@@ -15,7 +15,6 @@ from vla.files import (
     checked_number,
     checked_text,
     inside,
-    one_line,
     read_json,
     read_json_lines,
     read_json_text,
@@ -23,6 +22,7 @@ from vla.files import (
     read_yaml,
     read_yaml_text,
 )
+from vla.text import one_line
 
 
 class ReadError(ValueError):
@@ -164,7 +164,7 @@ def test_brief_is_one_bounded_line_of_any_value():
         assert brief(value).isprintable()
     assert brief({"a": [1, (2.5, None)]}) == "{'a': [1, (2.5, None)]}"
     assert brief("line\nline") == r"'line\nline'"
-    assert one_line("a\n\tb\x1b" + "c" * 9999, 20) == "a b�" + "c" * 15 + "…"
+    assert one_line("a\n\tb\x1b" + "c" * 9999, 20) == r"a b\x1b" + "c" * 6 + "…" + "c" * 6
 
 
 def test_numbers_and_texts_are_checked_with_their_bounds():

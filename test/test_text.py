@@ -67,13 +67,15 @@ def test_the_length_is_limited_before_anything_else():
 
 def test_a_long_line_keeps_its_ends():
     text = "the topic has " + "A" * 3_000_000 + ": give all nodes the same contract"
-    shown = one_line(text)
+    shown = one_line(text, 500)
     assert shown.startswith("the topic has AAA") and len(shown) <= 500
     assert shown.endswith("AAA: give all nodes the same contract")
     assert "(3000048 characters)" in shown
+    assert one_line("a" + " " * 10_000 + "b", 200) == "a …(10002 characters)… b"
+    assert one_line("a" + " " * 500 + "b", 200) == "a b"
 
 
-@given(st.text(st.characters(), max_size=200), st.integers(40, 120))
+@given(st.text(st.characters(), max_size=200), st.integers(1, 200))
 def test_any_text_becomes_one_bounded_line(text, most):
     shown = one_line(text, most)
     assert len(shown) <= most and len(shown.splitlines()) <= 1

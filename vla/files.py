@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from vla.text import one_line
+
 MOST_JSON_BYTES = 4_000_000
 MOST_YAML_BYTES = 1_000_000
 MOST_NODES = 100_000  # Values in a YAML file, each counted as often as aliases repeat it.
@@ -71,13 +73,6 @@ def _pieces(value: Any, most: int) -> Iterator[str]:
         yield ")"
     else:
         yield " ".join(repr(value).split())
-
-
-def one_line(text: object, most: int = 160) -> str:
-    """Somebody else's text, such as a library's error, on one line without control characters."""
-    cut = " ".join(str(text)[: 4 * most].split())
-    cut = "".join(letter if letter.isprintable() else "�" for letter in cut)
-    return cut if len(cut) <= most else cut[: most - 1] + "…"
 
 
 def shown_path(path: str | Path, most: int = 160) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-# Longest value that is shown, and longest line of a log or a diagnostic, in characters.
-LONGEST_SHOWN = 500
+# Longest sentence of a log or a diagnostic, and longest value there, in characters.
 LONGEST_LINE = 1000
+LONGEST_VALUE = 500
 LONGEST_NOTE = 10_000
 
 # What is not seen and yet changes what is: control characters, line and paragraph separators, the
@@ -55,22 +55,24 @@ def escape_unseen(text: str) -> str:
     return _REFUSED.sub(lambda found: _escape(found[0]), text)
 
 
-def one_line(text: str, most: int = LONGEST_SHOWN) -> str:
-    """A text as one line of at most `most` characters, for logs, diagnostics and metadata.
+def one_line(text: object, most: int = 160) -> str:
+    """A text, such as a library's error, as one line of at most `most` characters.
+
+    For error texts, logs, diagnostics and metadata; a value is shown by vla.files.brief.
 
     White space becomes one space, what cannot be seen is escaped, and of a longer text the middle
     is left out: its end often says what to do.
     """
+    text = str(text)
     length = len(text)
-    if length > 4 * most:
-        # No more work than what is shown needs: a text may have megabytes.
-        text = text[: 2 * most] + text[-2 * most :]
-    shown = escape_unseen(" ".join(text.split()))
-    if len(shown) <= most and length <= 4 * most:
-        return shown
-    cut = f" ...({max(length, len(shown))} characters)... "
-    tail = min(most // 3, len(shown))
-    return shown[: max(0, most - tail - len(cut))] + cut + shown[len(shown) - tail :]
+    # No more work than what is shown needs: a text may have megabytes.
+    begin, end = (text[: 2 * most], text[-2 * most :]) if length > 4 * most else (text, text)
+    begin, end = (escape_unseen(" ".join(part.split())) for part in (begin, end))
+    if length <= 4 * most and len(begin) <= most:
+        return begin
+    kept = most // 3
+    cut = f" …({max(length, len(begin))} characters)… " if kept > 40 else "…"
+    return begin[: most - kept - len(cut)] + cut + end[max(0, len(end) - kept) :]
 
 
 def _escape(character: str) -> str:

@@ -10,7 +10,7 @@ from vla_ros.msg import ActionChunk, Instruction, LatentAction
 
 from vla.control.committed import CommittedActions, committed_actions
 from vla.control.delay import DelayEstimate
-from vla.text import one_line
+from vla.files import brief
 from vla_nodes import qos
 from vla_nodes.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.diagnostics import WARN
@@ -213,11 +213,10 @@ class ActionExpert(ModelNode):
     def _check_latent(self, message: LatentAction) -> np.ndarray:
         """The latent action [queries, width]; raises UnusableLatent."""
         if message.checkpoint_id != self.model.checkpoint_id:
-            theirs = one_line(message.checkpoint_id, 100)
             raise UnusableLatent(
                 "other_checkpoint",
-                f"latent actions come from checkpoint {theirs}, this node has "
-                f"{self.model.checkpoint_id}: give reasoning and action_expert the same one",
+                f"latent actions come from checkpoint {brief(message.checkpoint_id)}, this node "
+                f"has {self.model.checkpoint_id}: give reasoning and action_expert the same one",
             )
         shape = (message.num_queries, message.hidden_size)
         if shape != self.model.latent_shape or len(message.data) != shape[0] * shape[1]:

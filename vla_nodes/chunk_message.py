@@ -7,7 +7,7 @@ from vla_ros.msg import ActionChunk as ActionChunkMessage
 
 from vla.contract import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk
-from vla.text import one_line
+from vla.files import brief
 from vla_nodes.conversions import stamp_to_seconds
 
 
@@ -58,7 +58,7 @@ def chunk_from_message(message: ActionChunkMessage, contract: EmbodimentContract
         "number of values": len(message.actions),
     }
     wrong = [
-        f"{name} is {one_line(repr(found[name]), 120)}, expected {expected[name]!r}"
+        f"{name} is {brief(found[name], 120)}, expected {expected[name]!r}"
         for name in expected
         if found[name] != expected[name]
     ]

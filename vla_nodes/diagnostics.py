@@ -29,7 +29,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
-from vla.text import LONGEST_LINE, one_line
+from vla.text import LONGEST_LINE, LONGEST_VALUE, one_line
 from vla_nodes.qos import DIAGNOSTICS
 
 PERIOD = 1.0
@@ -148,7 +148,7 @@ class Diagnostics:
         else:
             status.level, status.message = DiagnosticStatus.OK, "ok"
         status.values = [
-            KeyValue(key=key, value=one_line(str(value))) for key, value in values.items()
+            KeyValue(key=key, value=one_line(value, LONGEST_VALUE)) for key, value in values.items()
         ]
         return status
 

@@ -20,7 +20,7 @@ class OneLineLogger(rcutils_logger.RcutilsLogger):
 
     def log(self, message: str, severity, **options) -> bool:
         """As rclpy's, with control characters escaped and the middle of a long line left out."""
-        return super().log(one_line(str(message), LONGEST_LINE), severity, **options)
+        return super().log(one_line(message, LONGEST_LINE), severity, **options)
 
     def traceback(self, error: BaseException, **options) -> bool:
         """Logs where an exception came from, over several lines, as an error."""
@@ -31,7 +31,7 @@ def traceback_text(error: BaseException) -> str:
     """Python's traceback of an exception, with what the exception says on one line each."""
     parts = [
         # Places in our own code, with the lines there; all else is the words of some exception.
-        part.rstrip("\n") if part.startswith("  File ") else one_line(part)
+        part.rstrip("\n") if part.startswith("  File ") else one_line(part, LONGEST_LINE)
         for part in traceback.format_exception(error)
     ]
     if len(parts) > LONGEST_TRACEBACK:

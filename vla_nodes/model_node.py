@@ -21,8 +21,8 @@ from vla_ros.msg import Instruction, Observation
 from vla.contract import EmbodimentContract, load_contract
 from vla.control.session import InstructionError, check_instruction
 from vla.data.messages import image_to_array, stamp_to_nanoseconds
+from vla.files import brief
 from vla.resources import contract_path
-from vla.text import one_line
 from vla_nodes import qos
 from vla_nodes.adapter_loader import AdapterLoader
 from vla_nodes.conversions import stamp_to_seconds
@@ -311,17 +311,16 @@ def _unpack(
 ) -> Scene:
     """Checks an observation against the contract; raises ValueError that says what differs."""
     if message.contract_id != contract.contract_id:
-        theirs = one_line(message.contract_id, 100)
         raise ValueError(
-            f"it follows contract {theirs}, this node has {contract.contract_id} "
-            f"('{contract.name}'): give all nodes the same contract"
+            f"it follows contract {brief(message.contract_id)}, this node has "
+            f"{contract.contract_id} ('{contract.name}'): give all nodes the same contract"
         )
     names = [camera.name for camera in contract.cameras]
     if sorted(message.camera_names) != sorted(names) or len(message.images) != len(names):
-        cameras = one_line(", ".join(message.camera_names), 200)
-        raise ValueError(f"it has the cameras '{cameras}', expected {names}")
+        cameras = brief(list(message.camera_names), 200)
+        raise ValueError(f"it has cameras {cameras}, expected {names}")
     if list(message.state_names) != list(contract.state_names):
-        raise ValueError(f"it has the state '{one_line(', '.join(message.state_names), 300)}'")
+        raise ValueError(f"it has state {brief(list(message.state_names), 300)}")
     state = np.array(message.state, dtype=np.float64)
     if state.shape != (len(contract.state_names),) or not np.isfinite(state).all():
         raise ValueError(f"its state is not {len(contract.state_names)} finite values")

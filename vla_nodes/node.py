@@ -364,4 +364,4 @@ def _run_next(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return one_line(str(error), LONGEST_LINE) or type(error).__name__
+    return one_line(error, LONGEST_LINE) or type(error).__name__

@@ -124,7 +124,7 @@ class Reasoning(ModelNode):
             try:
                 self._answer(future, self._ask(question))
             except Exception as error:
-                self._answer(future, _refusal(f"the model failed: {one_line(str(error))}"))
+                self._answer(future, _refusal(f"the model failed: {one_line(error)}"))
                 raise
         instruction = self.instruction
         if instruction.instruction_id == 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla.data.sample import Annotation, Pair
+from vla.files import brief
 from vla.text import one_line, unseen_character
 
 PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
@@ -148,9 +149,7 @@ def _shape_problems(
         known = schema["properties"]
         problems += [f"{name} lacks '{key}'" for key in schema["required"] if key not in value]
         problems += [
-            f"{name} has an unknown entry '{one_line(key, 100)}'"
-            for key in value
-            if key not in known
+            f"{name} has an unknown entry {brief(key)}" for key in value if key not in known
         ]
         for key in known.keys() & value.keys():
             place = f"{where}.{key}" if where else key

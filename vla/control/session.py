@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
+from vla.files import brief
 from vla.text import TextError, check_text, one_line
 
 MODES = ("act", "think", "ask")
@@ -116,9 +117,7 @@ def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
     if not text:
         raise InstructionError("the instruction is empty: say, for example, 'pick the red block'")
     if mode not in MODES:
-        raise InstructionError(
-            f"mode '{one_line(mode, 100)}' is unknown: use one of {', '.join(MODES)}"
-        )
+        raise InstructionError(f"mode {brief(mode)} is unknown: use one of {', '.join(MODES)}")
     return text, mode
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vla.data.bag import METADATA_FILE, BagError
 from vla.data.bag_reader import BagMetadata, read_metadata, update_custom_data
-from vla.text import LONGEST_NOTE, TextError, check_text, one_line
+from vla.files import brief
+from vla.text import LONGEST_NOTE, TextError, check_text
 
 # Success, failure, and none.
 OUTCOMES = ("success", "failure", "")
@@ -28,19 +29,17 @@ def find_episode(directory: str | Path, episode_id: str = "") -> Path:
         if not folders:
             raise BagError(f"no episodes in {directory}")
         return folders[-1]
-    shown = one_line(episode_id, 200)
+    shown = brief(episode_id)
     try:
         folder = (directory / episode_id).resolve()
         is_there = folder.parent == directory and (folder / METADATA_FILE).is_file()
     except (OSError, ValueError) as error:
         # A name that no file can have: too long, or with a NUL.
-        raise BagError(f"no episode '{shown}' in {directory}; {_known(directory)}") from error
+        raise BagError(f"no episode {shown} in {directory}; {_known(directory)}") from error
     if folder.parent != directory:
-        raise BagError(
-            f"'{shown}' is not in the recorder's folder {directory}; {_known(directory)}"
-        )
+        raise BagError(f"{shown} is not in the recorder's folder {directory}; {_known(directory)}")
     if not is_there:
-        raise BagError(f"no episode '{shown}' in {directory}; {_known(directory)}")
+        raise BagError(f"no episode {shown} in {directory}; {_known(directory)}")
     return folder
 
 
@@ -61,7 +60,7 @@ def check_outcome(outcome: str) -> None:
     """Raises BagError, which names the known ones, for an unknown outcome."""
     if outcome not in OUTCOMES:
         known = ", ".join(f"'{name}'" for name in OUTCOMES)
-        raise BagError(f"unknown outcome '{one_line(outcome, 100)}': use one of {known}")
+        raise BagError(f"unknown outcome {brief(outcome)}: use one of {known}")
 
 
 def check_note(note: str) -> str:

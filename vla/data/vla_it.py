@@ -17,7 +17,8 @@ from typing import Any
 
 from vla.data.frames import DatasetError
 from vla.data.sample import Annotation, Pair
-from vla.text import escape_unseen, one_line
+from vla.files import brief
+from vla.text import escape_unseen
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _pairs(values: Any, where: str) -> tuple[Pair, ...]:
         question, answer = pair.get("question"), pair.get("answer")
         if not (isinstance(question, str) and isinstance(answer, str) and question and answer):
             raise DatasetError(
-                f"{where} {index}: question and answer must be texts: {one_line(repr(pair), 200)}"
+                f"{where} {index}: question and answer must be texts: {brief(pair, 200)}"
             )
         pairs.append((escape_unseen(question.strip()), escape_unseen(answer.strip())))
     return tuple(pairs)
