@@ -128,3 +128,21 @@ def test_a_bad_annotation_is_named(tmp_path, entry, says):
         read_vla_it(write(tmp_path / "x.json", entry))
     with pytest.raises(DatasetError, match="cannot read annotations"):
         read_vla_it(tmp_path / "none.json")
+
+
+def test_what_cannot_be_seen_is_read_as_its_escape(tmp_path):
+    """Marks of a model's own format stay as they are: they are text to every tokenizer."""
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([talk("What\x1b[2K is\tit?\n<end>", "A \u202ecan.")]))
+    turns = LlavaConversations(data).sample(0, GENERATOR).turns
+    assert turns == (("What\\x1b[2K is\tit?\n<end>", "A \\u202ecan."),)
+
+    pair = {"question": "pick\x00 it", "answer": "yes\u200b"}
+    entry = {
+        "features": {"move_primitive": ["up\x07", None]},
+        "alt_instruction": {"Caption": "a\x9bcan", "QA": [pair]},
+    }
+    (labels,) = read_vla_it(write(tmp_path / "labels.json", entry)).values()
+    assert labels.motions == ("up\\x07", "")
+    assert labels.annotation.caption == "a\\x9bcan"
+    assert labels.annotation.question_answers == (("pick\\x00 it", "yes\\u200b"),)

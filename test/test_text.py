@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vla_ros.msg import Instruction
 
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.control.session import InstructionError, InstructionSession, check_instruction
 from vla.text import TextError, check_text, escape_unseen, one_line, unseen_character
+from vla_nodes.recorder_episode import RunningEpisode
 
 # One of each kind: C0, DEL, C1, separators, overrides, isolates, without width, tags, halves.
 UNSEEN = (
@@ -88,3 +90,13 @@ def test_a_response_from_the_graph_is_kept_short():
     instruction = session.start("pick the can", "think", 0.0, 1)
     session.add_response(instruction.instruction_id, "\x1b[31m" + "A" * 3_000_000)
     assert session.response.startswith("\\x1b[31mAAA") and len(session.response) <= 4000
+
+
+def test_what_the_graph_says_is_kept_short_and_escaped_in_a_bag():
+    episode = RunningEpisode("episode_1", None, "", "", started=0)
+    text = "pick\x1b[31m\nup \u202e" + "A" * 3_000_000
+    episode.take_instruction(Instruction(instruction_id=1, instruction=text, mode=text))
+    (entry,) = episode.instructions
+    assert episode.instruction == entry["instruction"]
+    assert entry["instruction"].startswith("pick\\x1b[31m up \\u202eAAA")
+    assert len(entry["instruction"]) <= 1000 and len(entry["mode"]) <= 200

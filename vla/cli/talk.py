@@ -10,6 +10,7 @@ from pathlib import Path
 from vla.cli.connection import add_robot_parser, connected, positive_seconds
 from vla.cli.errors import CommandError
 from vla.control.session import InstructionError, check_instruction
+from vla.text import escape_unseen
 
 INSTRUCT = """\
 Tell the robot what to do and wait until the motion settles. Ctrl-C cancels, and the arm holds.
@@ -83,6 +84,11 @@ def _check(text: str) -> str:
         raise CommandError(str(error)) from error
 
 
+def _say(text: str) -> None:
+    """Prints what the graph says; nothing in it commands the terminal."""
+    print(escape_unseen(text), flush=True)
+
+
 def _write_json(path: Path | None, values: dict) -> None:
     if path is None:
         return
@@ -122,18 +128,18 @@ def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
     def show(feedback) -> None:
         if feedback.response and feedback.response != shown["response"]:
             shown["response"] = feedback.response
-            print(f"robot: {feedback.response}", flush=True)
+            _say(f"robot: {feedback.response}")
         line = _state_line(ros_client.STATE_NAMES[feedback.state], feedback.message)
         # Messages hold ages, which change all the time: a new line only for a new kind of state.
         if line.split("(")[0] != shown["line"].split("(")[0]:
             shown["line"] = line
-            print(f"{feedback.elapsed:6.1f} s  {line}", flush=True)
+            _say(f"{feedback.elapsed:6.1f} s  {line}")
 
     result = client.execute(arguments.text, arguments.mode, arguments.timeout, show)
     outcome = ros_client.OUTCOME_NAMES[result.error_code]
     if result.response and result.response != shown["response"]:
-        print(f"robot: {result.response}")
-    print(f"{result.duration:6.1f} s  {outcome}: {result.message}")
+        _say(f"robot: {result.response}")
+    _say(f"{result.duration:6.1f} s  {outcome}: {result.message}")
     _write_json(
         arguments.json,
         {
@@ -159,7 +165,7 @@ def _ask(ros_client, client, arguments: argparse.Namespace) -> int:
     answer = client.ask(arguments.text)
     if not answer.success:
         raise CommandError(answer.message, exit_status=1)
-    print(answer.answer)
+    _say(answer.answer)
     values = {"question": arguments.text, "answer": answer.answer}
     _write_json(arguments.json, values | {"inference_seconds": answer.inference_time})
     return 0
@@ -178,7 +184,7 @@ def run_resume(arguments: argparse.Namespace) -> int:
 def _print_trigger(answer) -> int:
     if not answer.success:
         raise CommandError(answer.message, exit_status=1)
-    print(answer.message)
+    _say(answer.message)
     return 0
 
 
@@ -188,7 +194,7 @@ def run_status(arguments: argparse.Namespace) -> int:
 
 
 def _show_status(ros_client, client, arguments: argparse.Namespace) -> int:
-    print(_status_line(ros_client, client.status()))
+    _say(_status_line(ros_client, client.status()))
     return 0
 
 
@@ -200,7 +206,7 @@ def _watch(ros_client, client, arguments: argparse.Namespace) -> int:
         key = (status.state, status.hold_reason, status.settled, status.instruction_id)
         if key != shown:
             shown = key
-            print(_status_line(ros_client, status), flush=True)
+            _say(_status_line(ros_client, status))
 
     show(client.status())
     with contextlib.suppress(KeyboardInterrupt):
