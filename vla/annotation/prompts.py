@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vla.annotation.replies import Wanted
+from vla.control.session import LONGEST_INSTRUCTION
+from vla.text import one_line
 
 DEFAULT_PROMPT = "config/annotation/vla_it.md"
 PLACEHOLDERS = ("instruction", "frames", "questions", "rewrites", "contexts")
@@ -35,7 +37,8 @@ class Prompt:
     def messages(self, instruction: str, frames: int, wanted: Wanted) -> tuple[str, str]:
         """The system and the user text for an episode with that many images."""
         values = {
-            "instruction": instruction,
+            # One line, so that it begins no part of a prompt.
+            "instruction": one_line(instruction, LONGEST_INSTRUCTION),
             "frames": str(frames),
             "questions": str(wanted.questions),
             "rewrites": str(wanted.rewrites),
