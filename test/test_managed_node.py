@@ -6,9 +6,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
+from vla_ros.msg import Instruction
 
 from vla_nodes import diagnostics, qos
 from vla_nodes.diagnostics import Diagnostics
+from vla_nodes.model_node import ModelNode
 from vla_nodes.node import ManagedNode, Setting
 
 
@@ -306,3 +308,25 @@ def test_log_lines_are_told_apart_by_where_they_come_from(make, capfd):
         logger.info("once", once=True)
     said = "".join(capfd.readouterr())
     assert [said.count(text) for text in ("now and then", "each time", "once")] == [1, 3, 1]
+
+
+@pytest.fixture
+def model_node():
+    rclpy.init(domain_id=39)
+    node = ModelNode("model")
+    yield node
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def test_a_model_node_follows_no_instruction_that_the_services_would_refuse(model_node):
+    model_node._on_instruction(Instruction(instruction_id=5, instruction="pick it", mode="act"))
+    refused = [("", "act"), ("pick\x1b[2K", "act"), ("A" * 3_000_000, "act"), ("pick", "m" * 9999)]
+    for text, mode in refused:
+        model_node._on_instruction(Instruction(instruction_id=6, instruction=text, mode=mode))
+    assert model_node.instruction.instruction == "pick it"
+    assert model_node.diagnostics.count("bad_instruction") == len(refused)
+    said = model_node.diagnostics.status().message
+    assert said.startswith("refused vla/instruction: mode 'mmm") and len(said) < 300
+    model_node._on_instruction(Instruction())
+    assert model_node.instruction.instruction_id == 0
