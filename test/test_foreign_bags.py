@@ -310,6 +310,31 @@ def test_messages_of_flipped_bits_are_refused_or_give_sound_frames(tmp_path, top
         assert time.process_time() - began < 2.0
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_fingers_that_do_the_reverse_of_what_they_are_told_are_turned_round(tmp_path, turned):
+    commands = "/gripper_position_controller/commands"
+
+    def spoil(topic, seconds, message):
+        is_open = seconds < 2.0
+        if topic == JOINTS:
+            message.position[7:] = 0.04 if is_open else 0.0
+        if topic != commands:
+            return message
+        data = [] if seconds == 3.0 else [0.08 if is_open is not turned else 0.0]
+        layout = STORE.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+        kind = STORE.types["std_msgs/msg/Float64MultiArray"]
+        return kind(layout=layout, data=np.array(data, np.float64))
+
+    bag = write_foreign_bag(
+        tmp_path / "bag", CONTRACT, spoil, more={commands: "joint_states"}, seconds=4.0
+    )
+    if not turned:
+        assert len(read_bag_episode(bag, CONTRACT)[0].times) > 35
+        return
+    with pytest.raises(DatasetError, match="'/joint_states': the fingers are closed where they w"):
+        read_bag_episode(bag, CONTRACT)
+
+
 def test_single_strange_messages_that_are_used_nowhere_do_no_harm(tmp_path):
     """A first stamp of zero, as of a simulation that begins, and joints of another device."""
 

@@ -7,6 +7,7 @@ so that a demonstration teaches whatever moved the arm: a policy, a teleoperator
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from vla.data.bag_topics import (
     contract_topics,
     instruction_topic,
     is_of,
+    opening_topic,
 )
 from vla.data.frames import DatasetError
 from vla.data.language_motion import MotionThresholds, language_motion
@@ -167,9 +169,11 @@ class _FrameReader:
         self._pose_topic = topics[contract.end_effector_pose_topic]
         # The same states once more, to look up where the next step ends.
         self._ends = {n: Stream(streams[n].topic, streams[n].max_age) for n in (POSE, FINGERS)}
+        self._spoken: str | None = None
         # What a person demonstrates was said before; the topic then tells of other things.
-        told = metadata.custom_data.get("demonstration") == "true"
-        self._spoken = None if told else instruction_topic(metadata.topics, metadata.types)
+        if metadata.custom_data.get("demonstration") != "true":
+            self._spoken = instruction_topic(metadata.topics, metadata.types)
+        self._commands = opening_topic(metadata.topics, metadata.types)
         self._checks = StreamChecks(contract)
         self._said: list[tuple[int, str]] = []
         self._step = round(NANOSECONDS / contract.rate)
@@ -177,8 +181,8 @@ class _FrameReader:
         # Times of the first frame, and of the last image of the reference camera after it [ns].
         self._begin: int | None = None
         self._sampled: int | None = None
-        # When the message at hand was received [s].
-        self._now = 0.0
+        # When the message at hand was received [ns].
+        self._received = 0
         self._unfinished: deque[_Frame] = deque()
         self._frames: list[_Frame] = []
         self.log = FrameLog({name: stream.topic for name, stream in streams.items()})
@@ -189,9 +193,10 @@ class _FrameReader:
         """All of it."""
         torn = self._metadata.custom_data.get(COMPLETE_KEY) == "false"
         topics = {*self._cameras, self._joints_topic, self._pose_topic}
-        topics |= {self._spoken} if self._spoken else set()
+        topics |= {topic for topic in (self._spoken, self._commands) if topic}
         for message, decode in read_undecoded(self._folder, topics, torn):
             self._take(message, decode)
+        self._checks.finish(self._joints_topic)
         self._check_ends()
         if len(self._frames) < 2:
             raise DatasetError(
@@ -208,7 +213,7 @@ class _FrameReader:
         return self._episode()
 
     def _take(self, message: BagMessage, decode: Callable[[], Any]) -> None:
-        topic, self._now = message.topic, message.receive_time / NANOSECONDS
+        topic, self._received = message.topic, message.receive_time
         try:
             if topic in self._cameras:
                 stamp = serialized_stamp(message.data)
@@ -216,6 +221,11 @@ class _FrameReader:
                 for camera in self._cameras[topic]:
                     image = partial(self._image, decode, message, stamp, camera)
                     self._add(camera_stream(camera.name), stamp, (message.receive_time, image))
+                return
+            if topic == self._commands:
+                # Nothing is made of these but a check.
+                with contextlib.suppress(ValueError, IndexError, AttributeError, TypeError):
+                    self._checks.command(self._received, float(decode().data[0]))
                 return
             value = decode()
             if topic == self._spoken:
@@ -246,7 +256,7 @@ class _FrameReader:
         # Some drivers send arm and gripper in separate messages on the same topic.
         if self._contract.finger_joint_names[0] in value.name:
             width = float(joint_positions(value, self._contract.finger_joint_names).sum())
-            self._checks.opening(topic, stamp, width)
+            self._checks.opening(topic, stamp, width, self._received)
             self._add(FINGERS, stamp, width)
 
     def _image(
@@ -274,7 +284,7 @@ class _FrameReader:
         if name in self._ends:
             self._ends[name].add(stamp, value)
         reference = self._resampler.streams[self._reference]
-        for sample in self._resampler.add(name, stamp, value, self._now):
+        for sample in self._resampler.add(name, stamp, value, self._received / NANOSECONDS):
             # Frames begin once all streams are on.
             if not self.log.ages[self._reference] and not sample.complete:
                 self.log.before += 1

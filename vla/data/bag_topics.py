@@ -12,7 +12,9 @@ COMPRESSED = "/compressed"
 INSTRUCTION = "vla/instruction"
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/Image", "sensor_msgs/CompressedImage"
 JOINT_STATE, POSE = "sensor_msgs/JointState", "geometry_msgs/PoseStamped"
-SAID = "vla_ros/Instruction"
+SAID, ARRAY = "vla_ros/Instruction", "std_msgs/Float64MultiArray"
+# Of the opening [m] that the fingers are told, as the recorder calls it.
+OPENING = "gripper_position_controller/commands"
 # Raw images are lost by a busy recorder; where fewer than this share of them came, the compressed
 # ones of the same camera are taken.
 RAW_SHARE = 0.95
@@ -44,6 +46,14 @@ def instruction_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> st
     if not _candidates(INSTRUCTION, (SAID,), counts, types):
         return None
     return _one(INSTRUCTION, (SAID,), counts, types, {})
+
+
+def opening_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
+    """The bag's topic of the openings that the fingers are told; None where that isn't clear."""
+    found = _candidates(OPENING, (ARRAY,), counts, types)
+    if _absolute(OPENING) in found:
+        return _absolute(OPENING)
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def is_of(kind: str, kinds: tuple[str, ...]) -> bool:

@@ -5,6 +5,7 @@ One object per bag sees all its messages. Each method raises DatasetError that n
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ from vla.state_checks import Fault, joints_fault, missing_joints, opening_fault,
 
 # Fingers that go by more than WAY [m] and back within BRISK [s] so many times have two sources.
 WAY, BRISK, REVERSALS = 0.01, 0.1, 3
+# Fingers have obeyed a command after so long [s]; then they are open, or closed, by these shares.
+OBEYED, MOSTLY_OPEN, MOSTLY_CLOSED = 1.0, 0.75, 0.25
+# Fingers that obey in fewer than this share of the cases in which they do the reverse are turned.
+TURNED_SHARE = 0.1
 # A tool that is so far away [m] after so little time as no arm needs for it [m/s] was put there.
 LEAP, LEAP_SPEED = 0.1, 10.0
 # Different joint names that are kept for the report of a missing one.
@@ -44,6 +49,10 @@ class StreamChecks:
         self._names: dict[str, None] = {}
         self._fingers: _Fingers | None = None
         self._place: tuple[int, np.ndarray] | None = None
+        # The newest command to the fingers: since when [ns], and the share of the open width.
+        self._told: tuple[int, float] | None = None
+        # How often the fingers were told one thing, and were another.
+        self._seen: Counter[tuple[str, str]] = Counter()
 
     def stamp(self, topic: str, stamp: int) -> None:
         """Stamps [ns] that were never set. One may be: that of a simulation that begins."""
@@ -62,9 +71,21 @@ class StreamChecks:
         positions = dict(zip(message.name, message.position, strict=False))
         self._require(joints_fault(self._contract, positions), topic, stamp)
 
-    def opening(self, topic: str, stamp: int, width: float) -> None:
-        """The fingers' opening [m]: that of the contract's gripper, and from one source."""
+    def command(self, received: int, opening: float) -> None:
+        """The opening [m] that the fingers were told at a receive time [ns]."""
+        share = opening / self._contract.gripper_open_width
+        if self._told is None or _end(share) != _end(self._told[1]):
+            self._told = received, share
+
+    def opening(self, topic: str, stamp: int, width: float, received: int) -> None:
+        """The fingers' opening [m]: that of the contract's gripper, and from one source.
+
+        received: when the message was [ns].
+        """
         self._require(opening_fault(width, self._contract), topic, stamp)
+        if self._told is not None and received - self._told[0] > OBEYED * NANOSECONDS:
+            share = width / self._contract.gripper_open_width
+            self._seen[_end(self._told[1]), _end(share)] += 1
         before, self._fingers = self._fingers, _Fingers(stamp, width)
         if before is None:
             return
@@ -112,6 +133,18 @@ class StreamChecks:
                 "record with one resolution",
             )
 
+    def finish(self, topic: str) -> None:
+        """The fingers after all messages: open where they were told to close, and the reverse."""
+        seen = self._seen
+        turned = seen["open", "closed"], seen["closed", "open"]
+        obeyed = seen["open", "open"] + seen["closed", "closed"]
+        if min(turned) > 0 and obeyed < TURNED_SHARE * sum(turned):
+            raise DatasetError(
+                f"'{topic}': the fingers are closed where they were told to open, and open where "
+                "they were told to close: their joint is turned round; let its driver say 0 for "
+                "closed"
+            )
+
     def no_fingers(self, topic: str) -> DatasetError:
         """Why there is no message with the contract's fingers, which a topic should have."""
         contract = self._contract
@@ -126,3 +159,8 @@ class StreamChecks:
     def _fail(self, topic: str, stamp: int, text: str) -> None:
         seconds = (stamp - self._first.get(topic, stamp)) / NANOSECONDS
         raise DatasetError(f"'{topic}', second {seconds:.2f}: {text}")
+
+
+def _end(share: float) -> str:
+    """Which end a share of the open width is at; "" between."""
+    return "open" if share >= MOSTLY_OPEN else "closed" if share <= MOSTLY_CLOSED else ""
