@@ -185,6 +185,19 @@ def test_joints_are_found_by_name_and_others_passed_over():
     assert list(bench.loop.whereabouts) == positions[6::-1]
 
 
+def test_an_arm_with_other_names_of_joints_is_told_both_until_its_own_come():
+    bench = Bench()
+    bench.cut.add("joint states")
+    left = [f"left_{name}" for name in CONTRACT.joint_names]
+    says = "the joint states call it left_panda_joint1, the contract panda_joint1"
+    with pytest.raises(ValueError, match=says):
+        bench.loop.take_joint_state(left, [0.0] * 7, bench.now)
+    assert says in bench.run(0.2).report.message
+    bench.loop.take_joint_state(CONTRACT.joint_names, bench.joints, bench.now)
+    bench.loop.take_joint_state(left, [0.0] * 7, bench.now)
+    assert says not in bench.run(0.02).report.message
+
+
 def test_repeats_the_hold_and_then_leaves_the_arm_alone(bench):
     held = bench.run(PERIOD, wants_motion=False).command
     assert held is not None and not held.executing

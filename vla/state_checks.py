@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.contract import EmbodimentContract
-from vla.files import one_line
+from vla.text import one_line
 
 # Rounding of the fingers' positions [m].
 WIDTH_TOLERANCE = 0.005
@@ -26,8 +26,10 @@ ANGLE_TOLERANCE = 0.1
 # No tool is further from its arm's base [m].
 FARTHEST_TOOL = 10.0
 FINGER = "finger"
-# So many names of joints are shown.
-SHOWN = 12
+# Among so many names, of at most so many characters, those of missing joints are looked for.
+MOST_NAMES, LONGEST_NAME = 200, 200
+# So many names of joints are shown, of so many characters each.
+SHOWN, SHOWN_NAME = 12, 80
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,27 @@ def missing_joints(wanted: Sequence[str], names: Iterable[str]) -> Fault | None:
     missing = [name for name in wanted if name not in names]
     if not missing:
         return None
-    others = [name for name in names if name not in wanted]
-    if renamings := _renamings(missing, others):
-        first = missing[0]
-        called = " or ".join(one_line(rename(first)) for rename in renamings[:3])
-        more = f", and {len(missing) - 1} more likewise" if len(missing) > 1 else ""
-        return Fault(
-            f"the joint states call it {called}, the contract {one_line(first)}{more}",
-            "change joint_names and finger_joint_names in the contract to the driver's names, or "
-            "set the prefix in the driver's description to the contract's",
-        )
-    return Fault(
+    return renamed_joints(wanted, names) or Fault(
         f"the joint states lack {_listed(missing)}; they have {_listed(names) or 'none'}",
         "correct joint_names and finger_joint_names of the contract, or start the missing driver "
         "(the gripper's, most often)",
+    )
+
+
+def renamed_joints(wanted: Sequence[str], names: Sequence[str]) -> Fault | None:
+    """Both names, where joint states have what they lack with another prefix or suffix."""
+    missing = [name for name in wanted if name not in names]
+    others = [n for n in names[:MOST_NAMES] if len(n) <= LONGEST_NAME and n not in wanted]
+    renamings = _renamings(missing, others) if missing else []
+    if not renamings:
+        return None
+    first = missing[0]
+    called = " or ".join(one_line(rename(first), SHOWN_NAME) for rename in renamings[:3])
+    more = f", and {len(missing) - 1} more likewise" if len(missing) > 1 else ""
+    return Fault(
+        f"the joint states call it {called}, the contract {one_line(first, SHOWN_NAME)}{more}",
+        "change joint_names and finger_joint_names in the contract to the driver's names, or set "
+        "the prefix in the driver's description to the contract's",
     )
 
 
@@ -184,5 +193,5 @@ def place_fault(position: np.ndarray) -> Fault | None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(one_line(name) for name in names[:SHOWN])
+    shown = ", ".join(one_line(name, SHOWN_NAME) for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

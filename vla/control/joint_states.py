@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vla.control.limits import JointLimits
+from vla.state_checks import missing_joints, renamed_joints
 
 # What a joint may go further than SPEED_MARGIN times its top speed allows [rad]: messages come in
 # bursts, their ages are those of their arrival. It is made up for by going slower later, so that
@@ -78,9 +79,12 @@ class MeasuredJoints:
         wanted = self._names
         missing = [name for name in wanted if name not in names]
         if len(missing) == len(wanted) and len(names) > 0:
+            # Of other joints, unless the arm's have never come and these are they.
+            if self._last is None and (fault := renamed_joints(wanted, names)):
+                raise ValueError(str(fault))
             return None
         if missing:
-            raise ValueError(f"the joint states lack {', '.join(missing)}")
+            raise ValueError(str(missing_joints(wanted, names)))
         if len(positions) != len(names):
             raise ValueError(
                 f"the joint states have {len(positions)} positions for {len(names)} names"

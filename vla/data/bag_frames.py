@@ -20,21 +20,18 @@ import numpy as np
 from vla.contract import CameraContract, ContractError, EmbodimentContract, contract_from_dict
 from vla.control.session import LONGEST_INSTRUCTION
 from vla.data.bag import COMPLETE_KEY, METADATA_FILE
+from vla.data.bag_images import camera_image, defined_otherwise
 from vla.data.bag_reader import BagMessage, BagMetadata, read_metadata, read_undecoded
 from vla.data.bag_topics import (
-    COMPRESSED_IMAGE,
     INSTRUCTION,
     contract_topics,
     instruction_topic,
-    is_of,
     opening_topic,
 )
 from vla.data.frames import DatasetError
 from vla.data.language_motion import MotionThresholds, language_motion
 from vla.data.messages import (
     NANOSECONDS,
-    compressed_to_array,
-    image_to_array,
     joint_positions,
     pose_to_arrays,
     serialized_stamp,
@@ -51,8 +48,7 @@ from vla.data.observation_streams import (
 from vla.data.resampling import FramePicker, Resampler, Sample, Stream
 from vla.data.step_actions import gripper_commands, step_motion
 from vla.data.stream_checks import StreamChecks
-from vla.files import brief, one_line, read_yaml_text
-from vla.observation import prepare_image
+from vla.files import brief, read_yaml_text
 from vla.text import check_text
 
 # Mode of an instruction that is only answered; what the arm does goes on under the one before.
@@ -219,7 +215,7 @@ class _FrameReader:
                 stamp = serialized_stamp(message.data)
                 self._checks.stamp(topic, stamp)
                 for camera in self._cameras[topic]:
-                    image = partial(self._image, decode, message, stamp, camera)
+                    image = partial(camera_image, message, decode, camera, self._checks)
                     self._add(camera_stream(camera.name), stamp, (message.receive_time, image))
                 return
             if topic == self._commands:
@@ -238,7 +234,7 @@ class _FrameReader:
         except ValueError as error:
             raise DatasetError(f"'{topic}': {error}") from error
         except (AttributeError, TypeError) as error:
-            raise _defined_otherwise(message, error) from error
+            raise defined_otherwise(message, error) from error
 
     def _take_state(self, topic: str, stamp: int, value: Any) -> None:
         self._checks.stamp(topic, stamp)
@@ -258,26 +254,6 @@ class _FrameReader:
             width = float(joint_positions(value, self._contract.finger_joint_names).sum())
             self._checks.opening(topic, stamp, width, self._received)
             self._add(FINGERS, stamp, width)
-
-    def _image(
-        self,
-        decode: Callable[[], Any],
-        message: BagMessage,
-        stamp: int,
-        camera: CameraContract,
-    ) -> np.ndarray:
-        """Decodes and shapes one image."""
-        try:
-            compressed = is_of(message.type_name, (COMPRESSED_IMAGE,))
-            pixels = (compressed_to_array if compressed else image_to_array)(decode())
-            self._checks.size(message.topic, stamp, pixels)
-            return prepare_image(pixels, camera)
-        except DatasetError:
-            raise
-        except ValueError as error:
-            raise DatasetError(f"malformed image on '{message.topic}': {error}") from error
-        except (AttributeError, TypeError) as error:
-            raise _defined_otherwise(message, error) from error
 
     def _add(self, name: str, stamp: int, value: Any) -> None:
         self.log.stamps[name].append(stamp)
@@ -400,13 +376,6 @@ class _FrameReader:
             ),
             log=self.log,
         )
-
-
-def _defined_otherwise(message: BagMessage, error: Exception) -> DatasetError:
-    return DatasetError(
-        f"'{message.topic}': the bag defines {message.type_name} otherwise than its package does "
-        f"({one_line(error)}): record it with the standard message"
-    )
 
 
 def _in_force(said: list[tuple[int, str]], moment: int) -> str:

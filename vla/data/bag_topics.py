@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
-from vla.files import one_line
+from vla.text import one_line
 
 COMPRESSED = "/compressed"
 INSTRUCTION = "vla/instruction"

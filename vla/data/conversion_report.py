@@ -12,7 +12,8 @@ import numpy as np
 from vla.data.bag_frames import BagEpisode
 from vla.data.frames import DatasetError
 from vla.data.messages import NANOSECONDS
-from vla.files import one_line, read_json_text
+from vla.files import read_json_text
+from vla.text import one_line
 
 # An interval between two messages is a gap when it is so many times the middle one.
 GAP = 1.5
