@@ -1,15 +1,18 @@
 """Adapters: what training one leaves alone, what loading one does, and how it comes out again."""
 
 import json
+import os
+import random
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
 
-from vla.adapter import open_adapter, save_adapter
+from vla.adapter import open_adapter, require_base, save_adapter
 from vla.checkpoint import build_model, load_weights, open_checkpoint
 from vla.models.adapter import adapter_layers, insert_adapter, is_adapter_weight
 from vla.models.config import AdapterConfig, CheckpointError
@@ -147,7 +150,7 @@ def _edited(adapter, target, **entries):
     [
         ({"base": "0123456789ab"}, "changes the checkpoint 0123456789ab"),
         ({"contract": "0123456789ab"}, "trained with the contract"),
-        ({"config": {"rank": 2, "size": 3}}, "unknown size"),
+        ({"config": {"rank": 2, "size": 3}}, "unknown entries: size"),
     ],
 )
 def test_an_adapter_for_something_else_is_refused(folder, adapter, tmp_path, entries, words):
@@ -197,8 +200,69 @@ def test_a_folder_that_is_no_adapter_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="is not an adapter"):
         open_adapter(tmp_path)
     (tmp_path / "adapter.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         open_adapter(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(adapter, tmp_path):
+    for index, name in enumerate(("adapter.json", "adapter.safetensors")):
+        copy = tmp_path / str(index)
+        shutil.copytree(adapter, copy)
+        (copy / name).unlink()
+        os.mkfifo(copy / name)
+        with pytest.raises(CheckpointError, match=f"{name} is a pipe"):
+            open_adapter(copy)
+
+
+@pytest.mark.parametrize(
+    "config", [{"alpha": 5.0}, {"state_limit": 3.0}, {"dropout": 0.1}], ids=lambda c: next(iter(c))
+)
+def test_the_id_is_of_all_that_an_adapter_does(adapter, tmp_path, config):
+    plain = json.loads((adapter / "adapter.json").read_text())
+    edited = _edited(adapter, tmp_path / "edited", config=plain["config"] | config)
+    assert open_adapter(edited).adapter_id != open_adapter(adapter).adapter_id
+    same = _edited(adapter, tmp_path / "same", about={"said": "otherwise"})
+    assert open_adapter(same).adapter_id == open_adapter(adapter).adapter_id
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"config": {"rank": 10**9}}, "rank must be a whole number from 1 to 4096"),
+        ({"config": {"rank": 2, "alpha": 1e300}}, "alpha must be a number from"),
+        ({"config": {"rank": 2, "alpha": 201.0}}, "more than 100 times the rank"),
+        ({"config": {"rank": 3, "alpha": 4.0}}, r"not \[3, ...\] of real numbers"),
+        ({"config": {"rank": 2, "state_limit": 0}}, "state_limit must be"),
+        ({"config": [1]}, "config must be a mapping"),
+        ({"base": ["x"] * 10**5}, "base must be text"),
+        ({"contract": "x" * 10**6}, "contract has 1000000 characters"),
+        ({"about": 3}, "about must be a mapping"),
+    ],
+)
+def test_absurd_descriptions_are_refused(adapter, tmp_path, entries, says):
+    with pytest.raises(CheckpointError, match=says) as caught:
+        open_adapter(_edited(adapter, tmp_path / "edited", **entries))
+    assert len(str(caught.value)) < 500
+
+
+def test_damaged_adapters_are_refused_or_sound(folder, adapter, tmp_path):
+    chance, base = random.Random(5), open_checkpoint(folder)
+    copy, refused = tmp_path / "copy", 0
+    shutil.copytree(adapter, copy)
+    for index in range(150):
+        name = ("adapter.json", "adapter.json", "adapter.safetensors")[index % 3]
+        whole = (adapter / name).read_bytes()
+        (copy / name).write_bytes(mutated(whole, chance))
+        try:
+            opened = open_adapter(copy)
+            require_base(opened, base)
+        except CheckpointError as problem:
+            refused += 1
+            assert len(str(problem)) < 500 and str(problem).isprintable()
+        else:
+            assert all(value.isfinite().all() for value in opened.weights.values())
+        (copy / name).write_bytes(whole)
+    assert refused > 75
 
 
 def test_a_base_that_was_replaced_meanwhile_is_noticed(folder, adapter, tmp_path):

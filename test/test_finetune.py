@@ -218,7 +218,7 @@ def test_the_shipped_recipe_is_read_and_bad_entries_are_named(tmp_path):
     assert config.train.stage == "adapt"
     assert config.train.steps == 0
     (tmp_path / "bad.yaml").write_text("replay: 0.5\n")
-    with pytest.raises(CheckpointError, match="unknown replay"):
+    with pytest.raises(CheckpointError, match="unknown entries: replay"):
         read_finetune_config(tmp_path / "bad.yaml")
     with pytest.raises(CheckpointError, match="cannot read"):
         read_finetune_config(tmp_path / "none.yaml")

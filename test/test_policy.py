@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
 
@@ -106,6 +110,99 @@ def test_a_contract_with_another_horizon_is_refused(damaged):
     path.write_text("rate: 1")
     with pytest.raises(CheckpointError, match=r"contract\.yaml: missing entries"):
         ActionModel.from_pretrained(damaged)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(damaged, value):
+    weights = load_file(damaged / WEIGHTS)
+    name = next(name for name in weights if name.startswith("reasoning."))
+    weights[name].view(-1)[3] = value
+    save_file(weights, damaged / WEIGHTS)
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinity") as caught:
+        Reasoner.from_pretrained(damaged)
+    assert WEIGHTS in str(caught.value)
+
+
+def test_whole_numbers_in_the_place_of_weights_are_refused(damaged):
+    weights = load_file(damaged / WEIGHTS)
+    weights["expert.norm.weight"] = weights["expert.norm.weight"].to(torch.int8)
+    save_file(weights, damaged / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"expert\.norm\.weight is of whole numbers"):
+        ActionModel.from_pretrained(damaged)
+
+
+@pytest.mark.parametrize("name", ["config.json", "contract.yaml", WEIGHTS, "norm_stats.json"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(damaged, name):
+    (damaged / name).unlink()
+    os.mkfifo(damaged / name)
+    with pytest.raises(CheckpointError, match=name):
+        Reasoner.from_pretrained(damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"expert": {"layers": 10**9}}, "layers must be a whole number from 1 to 512"),
+        ({"expert": {"width": 65_536, "heads": 1}}, "has shape"),
+        ({"backbone": {"architecture": {"text_config": 3}}}, "no model can be built"),
+        ({"flow": {"steps": 10**9}}, "steps must be a whole number from 1 to 1000"),
+        ({"lora": {"alpha": float("nan")}}, "alpha holds nan"),
+        ({"num_queries": -1}, "num_queries must be"),
+        ({"backbone": {"vocabulary": 10**9}}, "vocabulary must be"),
+        ({"backbone": {"image_mean": [0.5]}}, "image_mean must have 3 entries"),
+        ({"backbone": {"kind": "x" * 10**6}}, "kind has 1000000 characters"),
+        (
+            {"backbone": {"architecture": {"text_config": {"num_hidden_layers": 10**6}}}},
+            "from 0 to",
+        ),
+        ({"prompts": {"act": "{instruction:>999999999}"}}, "nothing else in braces"),
+        ({"prompts": {"act": "{instruction.__class__}"}}, "nothing else in braces"),
+        ({"prompts": {"act": "{instruction"}}, "prompts.act"),
+        ({"vlm_cameras": "front"}, "vlm_cameras must be a list"),
+        ({"expert_cameras": [["front"]]}, "expert_cameras 1 must be text"),
+    ],
+)
+def test_absurd_configurations_are_refused(damaged, change, says):
+    config = json.loads((damaged / "config.json").read_text())
+    for name, value in change.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    (damaged / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as caught:
+        for half in (Reasoner, ActionModel):
+            half.from_pretrained(damaged)
+    said = str(caught.value)
+    assert re.search(says, said) and len(said) < 500 and said.isprintable()
+
+
+def test_a_file_outside_of_the_folder_is_not_opened(damaged, tmp_path):
+    shutil.copy(damaged / WEIGHTS, tmp_path / "elsewhere.safetensors")
+    index = damaged / f"{WEIGHTS}.index.json"
+    for name in ("../elsewhere.safetensors", "/etc/passwd", 3, "", ["x"] * 10**5):
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(damaged)
+        assert index.name in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_damaged_checkpoints_are_refused_or_sound(damaged, images):
+    chance, refused = random.Random(11), 0
+    names = ("config.json", "norm_stats.json", "contract.yaml", "tokenizer.json", WEIGHTS)
+    for index in range(100):
+        path = damaged / names[index % len(names)]
+        whole = path.read_bytes()
+        path.write_bytes(mutated(whole, chance))
+        try:
+            actor = ActionModel.from_pretrained(damaged)
+            chunk = actor.action_chunk(images, STATE, np.zeros(actor.latent_shape, np.float32))
+            assert np.isfinite(chunk).all()
+        except CheckpointError as problem:
+            refused += 1
+            assert len(str(problem)) < 500 and str(problem).isprintable()
+        except ValueError as problem:
+            # The contract has another state or another size of image.
+            assert path.name == "contract.yaml" and len(str(problem)) < 500
+        path.write_bytes(whole)
+    assert refused > 40
 
 
 def test_missing_and_superfluous_weights_are_named(damaged):

@@ -100,7 +100,7 @@ def test_a_robot_of_a_checkpoint_is_opened_like_a_checkpoint(config, capsys):
     np.testing.assert_allclose(chunk, again, atol=1e-4)
     assert main(["info", "--checkpoint", str(folder)]) == 0
     assert "widowx_bridge, google_fractal" in capsys.readouterr().out
-    with pytest.raises(CheckpointError, match=r"cannot read contract .*robots/moon/contract\.yaml"):
+    with pytest.raises(CheckpointError, match=r"cannot read .*robots/moon/contract\.yaml"):
         open_checkpoint(folder / "robots" / "moon")
 
 

@@ -93,15 +93,18 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("setps: 3", "unknown setps; known: .*steps"),
-        ("steps: many", "steps must be a whole number, got 'many'"),
-        ("steps: 2.5", "steps must be a whole number, got 2.5"),
+        ("setps: 3", "unknown entries: setps; known: steps"),
+        ("steps: many", "steps must be a whole number from 0 to .*, got 'many'"),
+        ("steps: 2.5", "steps must be a whole number from 0 to .*, got 2.5"),
         ("preset: 3", "preset must be text, got 3"),
         ("learning_rate: [1]", "learning_rate must be a number"),
-        ("robot: [{path: x, kin: y}]", r"robot: unknown kin"),
-        ("demonstrations: {episode: 3}", "demonstrations: unknown episode"),
+        ("robot: [{path: x, kin: y}]", r"robot 1: unknown entries: kin; known: kind"),
+        (
+            "demonstrations: {episode: 3}",
+            "demonstrations: unknown entries: episode; known",
+        ),
         ("steps: [", "not valid YAML"),
-        ("just words", "expected a mapping"),
+        ("just words", r"must be a mapping of .*, got str"),
     ],
 )
 def test_wrong_configurations_are_named(tmp_path, text, says):
@@ -109,7 +112,7 @@ def test_wrong_configurations_are_named(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(CheckpointError, match=says):
         read_train_config(path)
-    with pytest.raises(CheckpointError, match="cannot read training config"):
+    with pytest.raises(CheckpointError, match=r"cannot read .*No such file"):
         read_train_config(tmp_path / "none.yaml")
 
 

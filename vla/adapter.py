@@ -8,6 +8,7 @@ so that nothing is left of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -16,22 +17,27 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import vla
 from vla.checkpoint import Checkpoint, weight_files, weights_digest
+from vla.files import brief, checked_entries, checked_text, one_line, read_json, shown_path
 from vla.models.config import AdapterConfig, CheckpointError, from_dict
+from vla.tensors import read_tensors
 
 WEIGHTS = "adapter.safetensors"
 DESCRIPTION = "adapter.json"
 CARD = "README.md"
+ENTRIES = ("base", "contract", "config", "package_version", "about")
+MOST_SCALE = 100  # Of alpha to rank: what the product of the matrices is multiplied by.
 
 
 @dataclass(frozen=True)
 class Adapter:
     """An opened adapter.
 
-    adapter_id: first 12 hexadecimal digits of its weights' SHA-256. base_id: checkpoint_id of the
+    adapter_id: first 12 hexadecimal digits of the SHA-256 of its weights, its configuration, its
+    base and its contract: two adapters that act differently have two. base_id: checkpoint_id of the
     checkpoint that it changes. contract_id: of the robot that it was trained for. weights: lora_a
     [rank, in] and lora_b [rank, out] by the path of the linear layer and these names.
     """
@@ -89,45 +95,64 @@ def save_adapter(
 def open_adapter(folder: str | Path) -> Adapter:
     """Reads an adapter. Raises CheckpointError, one sentence."""
     folder = Path(folder)
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        config = from_dict(AdapterConfig, description["config"], f"{folder / DESCRIPTION}: config")
-        base, contract = str(description["base"]), str(description["contract"])
-    except OSError as error:
+    path, where = folder / DESCRIPTION, shown_path(folder / DESCRIPTION)
+    if not path.exists():
         raise CheckpointError(
-            f"{folder} is not an adapter ({DESCRIPTION}: {error.strerror}); give the folder "
+            f"{shown_path(folder)} is not an adapter (it has no {DESCRIPTION}); give the folder "
             "'adapter' that vla finetune wrote"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / DESCRIPTION} cannot be read: {error!r}") from error
-    path = folder / WEIGHTS
-    try:
-        weights = load_file(path)
-        digest = weights_digest([path])
-    except Exception as error:  # safetensors raises its own, undocumented kind
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        )
+    description = read_json(path, CheckpointError)
+    checked_entries(description, where, CheckpointError, ENTRIES)
+    if missing := [name for name in ("base", "contract", "config") if name not in description]:
+        raise CheckpointError(f"{where}: missing entries: {', '.join(missing)}; copy it again")
+    base, contract = (
+        checked_text(description[name], f"{where}: {name}", CheckpointError, 100)
+        for name in ("base", "contract")
+    )
+    config = from_dict(AdapterConfig, description["config"], f"{where}: config")
+    if config.alpha > MOST_SCALE * config.rank:
+        raise CheckpointError(
+            f"{where}: config: alpha {config.alpha:g} is more than {MOST_SCALE} times the rank "
+            f"{config.rank}; take the one that vla finetune wrote"
+        )
+    about = description.get("about") or {}
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{where}: about must be a mapping, got {brief(about)}")
+    weights = read_tensors(folder / WEIGHTS, CheckpointError)
+    _require_pairs(folder / WEIGHTS, weights, config.rank)
+    digest = hashlib.sha256(weights_digest([folder / WEIGHTS]).encode())
+    digest.update(json.dumps([base, contract, asdict(config)], sort_keys=True).encode())
+    return Adapter(folder, digest.hexdigest()[:12], base, contract, config, weights, about)
+
+
+def _require_pairs(path: Path, weights: dict[str, torch.Tensor], rank: int) -> None:
+    """Raises CheckpointError unless each layer has its two matrices of that rank."""
     pairs: dict[str, set[str]] = {}
-    for name in weights:
+    for name, value in weights.items():
         layer, _, part = name.rpartition(".")
         pairs.setdefault(layer, set()).add(part)
+        if value.ndim != 2 or len(value) != rank or not value.is_floating_point():
+            raise CheckpointError(
+                f"{shown_path(path)}: {one_line(name)} is {brief(list(value.shape))} of "
+                f"{value.dtype}, not [{rank}, ...] of real numbers; train it again"
+            )
     if odd := [layer for layer, parts in pairs.items() if parts != {"lora_a", "lora_b"}]:
-        raise CheckpointError(f"{path}: {odd[0] or 'it'} lacks lora_a or lora_b; train it again")
-    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
-        raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity; train it again")
-    return Adapter(folder, digest, base, contract, config, weights, description.get("about") or {})
+        raise CheckpointError(
+            f"{shown_path(path)}: {one_line(odd[0]) or 'it'} lacks lora_a or lora_b; train it again"
+        )
 
 
 def require_base(adapter: Adapter, base: Checkpoint) -> None:
     """Raises CheckpointError where an adapter is not for a checkpoint, or for another robot."""
     if adapter.base_id != base.checkpoint_id:
         raise CheckpointError(
-            f"{adapter.folder} changes the checkpoint {adapter.base_id}, but {base.folder} is "
-            f"{base.checkpoint_id}; load that checkpoint, or fine-tune this one"
+            f"{adapter.folder} changes the checkpoint {one_line(adapter.base_id)}, but "
+            f"{base.folder} is {base.checkpoint_id}; load that checkpoint, or fine-tune this one"
         )
     if adapter.contract_id != base.contract.contract_id:
         raise CheckpointError(
-            f"{adapter.folder} was trained with the contract {adapter.contract_id}, but the one of "
-            f"{base.folder} is {base.contract.contract_id} ('{base.contract.name}')"
+            f"{adapter.folder} was trained with the contract {one_line(adapter.contract_id)}, but "
+            f"the one of {base.folder} is {base.contract.contract_id} ('{base.contract.name}')"
         )
 
 
@@ -168,7 +193,13 @@ def swap_adapter(
                     f"{list(value.shape)}"
                 )
             value = value + delta
-        changed.append((target, value.to(target.device, target.dtype)))
+        value = value.to(target.device, target.dtype)
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{shown_path(after.folder if after else base.folder)}: {one_line(path)} becomes "
+                "NaN or infinity; take another adapter"
+            )
+        changed.append((target, value))
     for target, value in changed:
         target.copy_(value)
 

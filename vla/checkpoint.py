@@ -11,24 +11,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from vla.contract import EmbodimentContract
 from vla.data.normalization import NormStats
+from vla.files import brief, inside, one_line, read_json, shown_path
 from vla.models.config import CheckpointError, InstructVLAConfig, read_config, write_config
 from vla.models.tokenizer import load_tokenizer
 from vla.models.vision_language_action import InstructVLA
 from vla.robots import Robot, checkpoint_folder, read_robot, write_robots
+from vla.tensors import read_shapes, read_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+Module = TypeVar("Module", bound=torch.nn.Module)
 MOST_PER_FILE = 5_000_000_000  # Bytes; more can't be put on many file systems and hosts.
 
 
@@ -48,10 +53,21 @@ class Checkpoint:
 
 
 def build_model(config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLA:
-    """A randomly initialised model for an embodiment."""
-    return InstructVLA(
-        config, len(contract.state_names), contract.horizon, len(contract.action_names)
-    )
+    """A randomly initialised model for an embodiment. Raises CheckpointError."""
+    sizes = len(contract.state_names), contract.horizon, len(contract.action_names)
+    return _built(f"preset {brief(config.preset)}", lambda: InstructVLA(config, *sizes))
+
+
+def _built(where: str, make: Callable[[], Module]) -> Module:
+    try:
+        return make()
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers and torch raise whatever they meet
+        raise CheckpointError(
+            f"{where}: no model can be built from its configuration: {one_line(error)}; take "
+            "the config.json that was stored with the weights"
+        ) from error
 
 
 def save_checkpoint(
@@ -104,16 +120,22 @@ def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 def weight_files(folder: str | Path) -> list[Path]:
     """The files that hold a checkpoint's weights. Raises CheckpointError where one is missing."""
     folder = Path(folder)
-    names = [WEIGHTS]
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{folder / INDEX} cannot be read: {error}") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} has no {name}; it is not a complete checkpoint")
-    return [folder / name for name in names]
+    files = [folder / WEIGHTS]
+    if (folder / INDEX).exists():
+        index, where = read_json(folder / INDEX, CheckpointError), shown_path(folder / INDEX)
+        names = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(names, dict) or not names:
+            raise CheckpointError(f"{where} has no mapping 'weight_map'; copy the folder again")
+        # By way of brief: a name may be anything that JSON has.
+        unique = {brief(name, 200): name for name in names.values()}
+        files = [inside(folder, unique[name], where, CheckpointError) for name in sorted(unique)]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(
+                f"{shown_path(folder)} has no {shown_path(file.name)}; it is not a complete "
+                "checkpoint, copy it again"
+            )
+    return files
 
 
 def weights_digest(files: list[Path]) -> str:
@@ -150,11 +172,45 @@ def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch
     """All weights by name. Raises CheckpointError for a damaged file."""
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(checkpoint.folder):
-        try:
-            weights |= load_file(path, device=device)
-        except Exception as error:  # safetensors raises its own, undocumented kind
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        weights |= read_tensors(path, CheckpointError, device)
     return weights
+
+
+def build_half(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str) -> Module:
+    """Makes one half of the model ("reasoning." or "expert.") as its configuration says.
+
+    It is sized without memory first, and compared with the stored weights, so that a configuration
+    that asks for more than there is takes none. Raises CheckpointError.
+    """
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(checkpoint.folder):
+        stored |= read_shapes(path, CheckpointError)
+    where = shown_path(checkpoint.folder)
+    if not any(name.startswith(prefix) for name in stored):
+        _refuse_without_half(where, prefix)
+    with torch.device("meta"):
+        sized = _built(where, make)
+    _require_shapes(where, prefix, sized, stored)
+    return _built(where, make)
+
+
+def _refuse_without_half(where: str, prefix: str) -> NoReturn:
+    raise CheckpointError(
+        f"{where} holds no weights of the {prefix.rstrip('.')}: a pretrained vision-language "
+        "model has not learned to act; train stage 'action' from it"
+    )
+
+
+def _require_shapes(
+    where: str, prefix: str, module: torch.nn.Module, stored: dict[str, tuple[int, ...]]
+) -> None:
+    for name, value in module.state_dict().items():
+        found = stored.get(prefix + name)
+        if found is not None and found != tuple(value.shape):
+            raise CheckpointError(
+                f"{where}: {one_line(prefix + name)} has shape {brief(list(found))}, but "
+                f"config.json and contract.yaml need {list(value.shape)}"
+            )
 
 
 def load_weights(
@@ -177,16 +233,15 @@ def load_weights(
         if name.startswith(prefix)
     }
     if not own:
-        raise CheckpointError(
-            f"{path} holds no weights of the {prefix.rstrip('.')}: a pretrained vision-language "
-            "model has not learned to act; train stage 'action' from it"
-        )
-    expected = module.state_dict()
-    for name, value in own.items():
-        if name in expected and expected[name].shape != value.shape:
+        _refuse_without_half(shown_path(path), prefix)
+    shapes = {prefix + name: tuple(value.shape) for name, value in own.items()}
+    _require_shapes(shown_path(path), prefix, module, shapes)
+    for name, value in module.state_dict().items():
+        real = weights.get(prefix + name, value).is_floating_point()
+        if value.is_floating_point() and not real:
             raise CheckpointError(
-                f"{path}: {prefix}{name} has shape {list(value.shape)}, but config.json and "
-                f"contract.yaml need {list(expected[name].shape)}"
+                f"{shown_path(path)}: {one_line(prefix + name)} is of whole numbers, no weights; "
+                "copy it again"
             )
     # Assigned, not copied: copies would take the type that the parameters have.
     result = module.load_state_dict(own, strict=False, assign=dtype is not torch.float32)
@@ -194,8 +249,8 @@ def load_weights(
     missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]
     if missing or result.unexpected_keys:
         raise CheckpointError(
-            f"{path} does not fit config.json: missing {missing[:3]}, "
-            f"superfluous {result.unexpected_keys[:3]}"
+            f"{shown_path(path)} does not fit config.json: missing {brief(missing[:3], 120)}, "
+            f"superfluous {brief(result.unexpected_keys[:3], 120)}; copy both from one checkpoint"
         )
     for part in module.modules():
         if tied and isinstance(part, PreTrainedModel):

@@ -14,9 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from vla.control.limits import JointLimits
+from vla.files import (
+    brief,
+    checked_entries,
+    checked_name,
+    checked_names,
+    checked_number,
+    listed,
+    read_yaml,
+    shown_path,
+)
 from vla.rotations import matrix_to_euler, quaternion_to_matrix
 
 # The state vectors that there are: the tool's position, its orientation in one form or another, the
@@ -30,6 +39,20 @@ STATE_LAYOUTS = (
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 REPRESENTATIONS = ("delta", "delta_euler")
 LIMIT_KINDS = ("lower", "upper", "velocity", "acceleration", "jerk")
+MOST_CAMERAS = 16
+# What a number of a contract may be at all: [Hz], steps, [px], [s] and [m].
+BOUNDS = {
+    "rate": (0.1, 1000),
+    "horizon": (1, 1024),
+    "width": (1, 8192),
+    "height": (1, 8192),
+    "max_age": (0.001, 3600),
+    "state_max_age": (0.001, 3600),
+    "gripper_open_width": (0.001, 1),
+}
+# The same of a joint's limits, in rad or m, and per s, s^2 and s^3.
+POSITION_BOUNDS = (-10_000, 10_000)
+LIMIT_BOUNDS = (0.000001, 1_000_000)
 
 
 class ContractError(ValueError):
@@ -99,14 +122,16 @@ class EmbodimentContract:
         for camera in self.cameras:
             if camera.name == name:
                 return camera
-        known = ", ".join(camera.name for camera in self.cameras)
-        raise ContractError(f"contract '{self.name}' has no camera '{name}'; it has: {known}")
+        known = listed(camera.name for camera in self.cameras)
+        raise ContractError(
+            f"contract {brief(self.name)} has no camera {brief(name)}; it has: {known}"
+        )
 
     def require_same(self, other: EmbodimentContract, own: str = "ours", theirs: str = "the other"):
         """Raises ContractError naming every field in which the two contracts differ."""
         differences = [
-            f"{field.name}: {own} {getattr(self, field.name)!r}, "
-            f"{theirs} {getattr(other, field.name)!r}"
+            f"{field.name}: {own} {brief(getattr(self, field.name), 100)}, "
+            f"{theirs} {brief(getattr(other, field.name), 100)}"
             for field in fields(self)
             if field.compare and getattr(self, field.name) != getattr(other, field.name)
         ]
@@ -138,90 +163,95 @@ def dimension_kinds(contract: EmbodimentContract) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _typed(kind: type, values: dict[str, Any], source: str) -> Any:
-    """Builds a contract or camera, each entry as its field says.
+def _typed(kind: type, values: dict[str, Any], source: str) -> dict[str, Any]:
+    """The entries of a contract or camera, each as its field says.
 
     Numbers become floats where fields are, so that 10 and 10.0 give the same contract id.
     """
     typed = {}
     for name, value in values.items():
-        wanted = kind.__annotations__.get(name)
+        wanted, what = kind.__annotations__[name], f"{source}: {name}"
         if wanted == "tuple[str, ...]":
-            if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-                raise ContractError(f"{source}: {name} must be a list of names, got {value!r}")
-            value = tuple(value)
+            value = checked_names(value, what, ContractError)
         elif wanted in ("int", "float"):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or value <= 0 or (wanted == "int" and value != int(value)):
-                raise ContractError(
-                    f"{source}: {name} must be a positive "
-                    f"{'whole number' if wanted == 'int' else 'number'}, got {value!r}"
-                )
-            value = int(value) if wanted == "int" else float(value)
-        elif wanted == "str" and not isinstance(value, str):
-            raise ContractError(f"{source}: {name} must be text, got {value!r}")
+            value = checked_number(value, what, ContractError, *BOUNDS[name], wanted == "int")
+        elif wanted == "str":
+            value = checked_name(value, what, ContractError)
         typed[name] = value
-    return kind(**typed)
+    return typed
+
+
+def _camera(values: Any, source: str) -> CameraContract:
+    known = [field.name for field in fields(CameraContract)]
+    checked_entries(values, source, ContractError, known)
+    if missing := [name for name in known if name not in values]:
+        raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
+    camera = CameraContract(**_typed(CameraContract, values, source))
+    _require_file_name(camera.name, f"{source}: name")
+    return camera
+
+
+def _cameras(values: Any, source: str) -> tuple[CameraContract, ...]:
+    if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= MOST_CAMERAS:
+        raise ContractError(
+            f"{source} must be a list of 1 to {MOST_CAMERAS} cameras, got {brief(values)}"
+        )
+    cameras = tuple(_camera(camera, source) for camera in values)
+    names = [camera.name for camera in cameras]
+    if len(set(names)) < len(names):
+        raise ContractError(f"{source}: two cameras have the same name: {listed(names)}")
+    return cameras
+
+
+def _require_file_name(name: str, what: str) -> None:
+    """Names of robots and cameras are parts of paths in checkpoints and data sets."""
+    if "/" in name or name.startswith("."):
+        raise ContractError(f"{what} must not begin with '.' or hold '/', got {brief(name)}")
 
 
 def _joint_limits(values: Any, names: tuple[str, ...], source: str) -> JointLimits:
     """Limits from the contract file: for each kind a number for all joints or one for each."""
-    if not isinstance(values, dict):
-        raise ContractError(f"{source} must be a mapping of {', '.join(LIMIT_KINDS)}")
-    if unknown := sorted(values.keys() - set(LIMIT_KINDS)):
-        raise ContractError(
-            f"{source}: unknown entries: {', '.join(unknown)}; known: {', '.join(LIMIT_KINDS)}"
-        )
+    checked_entries(values, source, ContractError, LIMIT_KINDS)
     limits = {}
     for kind in LIMIT_KINDS:
-        value = values.get(kind, float("nan"))
+        value, what = values.get(kind), f"{source}: {kind}"
         entries = value if isinstance(value, list) else [value] * len(names)
-        try:
-            if any(isinstance(entry, bool) for entry in entries):
-                raise TypeError
-            limits[kind] = np.array(entries, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ContractError(f"{source}: {kind} must be numbers, got {value!r}") from error
-        if limits[kind].shape != (len(names),):
+        if len(entries) != len(names):
             raise ContractError(
-                f"{source}: {kind} has {len(entries)} values for {len(names)} joints; give one "
+                f"{what} has {len(entries)} values for {len(names)} joints; give one "
                 "number for all, or one for each"
             )
-        if kind not in ("lower", "upper") and (limits[kind] <= 0).any():
-            raise ContractError(f"{source}: {kind} must be positive, got {value!r}")
+        lowest, highest = POSITION_BOUNDS if kind in ("lower", "upper") else LIMIT_BOUNDS
+        limits[kind] = np.array(
+            [
+                np.nan
+                if entry is None
+                else checked_number(entry, what, ContractError, lowest, highest)
+                for entry in entries
+            ]
+        )
     for name, low, high in zip(names, limits["lower"], limits["upper"], strict=True):
         if low >= high:
             raise ContractError(f"{source}: {name}: lower {low:g} is not below upper {high:g}")
     return JointLimits(names, **limits)
 
 
-def contract_from_dict(values: dict[str, Any], source: str = "contract") -> EmbodimentContract:
+def contract_from_dict(values: Any, source: str = "contract") -> EmbodimentContract:
     """Builds and checks a contract from what the YAML file holds.
 
     Raises ContractError that names the missing, unknown or impossible entry and `source`.
     """
-    if not isinstance(values, dict):
-        raise ContractError(f"{source}: expected a mapping, got {type(values).__name__}")
-    values = dict(values)
+    known = sorted(field.name for field in fields(EmbodimentContract))
+    values = dict(checked_entries(values, source, ContractError, known))
     limits = values.pop("joint_limits", None)
-    known = {field.name for field in fields(EmbodimentContract)} - {"joint_limits"}
-    if missing := sorted(known - values.keys()):
+    if missing := [name for name in known if name not in values and name != "joint_limits"]:
         raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
-    if unknown := sorted(values.keys() - known):
-        raise ContractError(f"{source}: unknown entries: {', '.join(unknown)}")
-    try:
-        values["cameras"] = tuple(
-            _typed(CameraContract, camera, f"{source}: cameras") for camera in values["cameras"]
-        )
-    except TypeError as error:
-        raise ContractError(f"{source}: bad camera entry: {error}") from error
-    contract = _typed(EmbodimentContract, values, source)
+    values["cameras"] = _cameras(values["cameras"], f"{source}: cameras")
+    contract = EmbodimentContract(**_typed(EmbodimentContract, values, source))
+    _require_file_name(contract.name, f"{source}: name")
     if limits is not None:
         limits = _joint_limits(limits, contract.joint_names, f"{source}: joint_limits")
         contract = replace(contract, joint_limits=limits)
-    names = [camera.name for camera in contract.cameras]
-    if len(set(names)) < len(names):
-        raise ContractError(f"{source}: two cameras have the same name: {', '.join(names)}")
     if contract.state_names not in STATE_LAYOUTS:
         known = " or ".join(str(list(names)) for names in STATE_LAYOUTS)
         raise ContractError(f"{source}: state_names must be {known}")
@@ -235,13 +265,8 @@ def contract_from_dict(values: dict[str, Any], source: str = "contract") -> Embo
 
 def load_contract(path: str | Path) -> EmbodimentContract:
     """Reads a contract file (YAML or JSON). Raises ContractError when it can't be used."""
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ContractError(f"cannot read contract {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ContractError(f"{path} is not valid YAML: {error}") from error
-    return contract_from_dict(values, source=str(path))
+    values = read_yaml(path, ContractError)
+    return contract_from_dict(values, source=shown_path(path))
 
 
 def state_vector(

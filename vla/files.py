@@ -12,8 +12,10 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -73,6 +75,11 @@ def _pieces(value: Any, most: int) -> Iterator[str]:
         yield ")"
     else:
         yield " ".join(repr(value).split())
+
+
+def listed(names: Iterable[Any], most: int = 160) -> str:
+    """Names for an error text, as many as fit into `most` characters."""
+    return one_line(", ".join(one_line(name, 60) for name in islice(names, 40)), most)
 
 
 def shown_path(path: str | Path, most: int = 160) -> str:
@@ -334,38 +341,43 @@ def _too_deep(where: str) -> str:
 def _require_plain(value: Any, where: str, error: type[Exception], finite: bool) -> None:
     """Raises `error` where a value can't be what a file of this package holds."""
     seen: set[int] = set()
-    waiting = [(value, 0)]
+    # With how deep each lies, and under which name.
+    waiting: list[tuple[Any, int, str | None]] = [(value, 0, None)]
     while waiting:
-        entry, depth = waiting.pop()
-        if isinstance(entry, str):
-            if not entry.isascii() and any("\ud800" <= letter <= "\udfff" for letter in entry):
-                raise error(f"{where} holds text that is not Unicode: {brief(entry)}; correct it")
-        elif isinstance(entry, float):
-            if finite and not math.isfinite(entry):
-                raise error(f"{where} holds {entry!r} for a number; give a finite one")
-        elif isinstance(entry, (dict, list)):
+        entry, depth, name = waiting.pop()
+        if isinstance(entry, (dict, list)):
             if id(entry) in seen:
                 continue
             seen.add(id(entry))
             if depth > MOST_DEPTH:
                 raise error(_too_deep(where))
-            if isinstance(entry, dict):
-                for key in entry:
-                    if not isinstance(key, str):
-                        raise error(f"{where} has the key {brief(key)}, no text; put it in quotes")
-                waiting.extend((key, depth + 1) for key in entry)
-                waiting.extend((inner, depth + 1) for inner in entry.values())
-            else:
-                waiting.extend((inner, depth + 1) for inner in entry)
-        elif isinstance(entry, bool) or entry is None:
-            continue
-        elif not isinstance(entry, int):
-            raise error(
-                f"{where} holds a {type(entry).__name__}, {brief(entry)}; put it in quotes if text "
-                "is meant"
-            )
-        elif not -MOST_NUMBER <= entry < MOST_NUMBER:
-            raise error(f"{where} holds {brief(entry)}, which is too large; correct it")
+            if isinstance(entry, list):
+                waiting.extend((inner, depth + 1, name) for inner in entry)
+                continue
+            for key in entry:
+                if not isinstance(key, str):
+                    raise error(f"{where} has the key {brief(key)}, no text; put it in quotes")
+            waiting.extend((key, depth + 1, name) for key in entry)
+            waiting.extend((inner, depth + 1, key) for key, inner in entry.items())
+        elif flaw := _flaw(entry, finite):
+            raise error(f"{where if name is None else f'{where}: {one_line(name, 60)}'} {flaw}")
+
+
+def _flaw(value: Any, finite: bool) -> str:
+    """What is wrong with a single value; "" for nothing."""
+    if isinstance(value, str):
+        broken = not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+        return f"holds text that is not Unicode, {brief(value)}; correct it" if broken else ""
+    if isinstance(value, float):
+        infinite = finite and not math.isfinite(value)
+        return f"holds {value!r} for a number; give a finite one" if infinite else ""
+    if value is None or isinstance(value, bool):
+        return ""
+    if not isinstance(value, int):
+        kind = type(value).__name__
+        return f"holds a {kind}, {brief(value)}; put it in quotes if text is meant"
+    large = not -MOST_NUMBER <= value < MOST_NUMBER
+    return f"holds {brief(value)}, which is too large; correct it" if large else ""
 
 
 def checked_number(
@@ -400,6 +412,42 @@ def checked_text(value: Any, what: str, error: type[Exception], most: int = 4096
         raise error(f"{what} must be text, got {brief(value)}")
     if len(value) > most:
         raise error(f"{what} has {len(value)} characters, at most {most} can be used; shorten it")
+    return value
+
+
+def checked_entries(
+    values: Any, what: str, error: type[Exception], known: Collection[str]
+) -> dict[str, Any]:
+    """A mapping whose entries are all among `known`. Raises `error` for any other value."""
+    if not isinstance(values, dict):
+        raise error(f"{what} must be a mapping of {listed(known)}, got {type(values).__name__}")
+    if unknown := [key for key in values if key not in known]:
+        near = get_close_matches(one_line(unknown[0], 60), known)
+        known = [*near, *(name for name in known if name not in near)]
+        raise error(f"{what}: unknown entries: {listed(unknown)}; known: {listed(known)}")
+    return values
+
+
+def checked_names(
+    values: Any, what: str, error: type[Exception], least: int = 0, most: int = 100
+) -> tuple[str, ...]:
+    """A list of names, no two alike, of `least` to `most` entries. Raises `error`."""
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise error(f"{what} must be a list of names, got {brief(values)}")
+    if not least <= len(values) <= most:
+        raise error(f"{what} must have {least} to {most} names, it has {len(values)}")
+    for name in values:
+        checked_name(name, what, error)
+    if len(set(values)) < len(values):
+        raise error(f"{what} has a name twice: {listed(values)}; remove one")
+    return tuple(values)
+
+
+def checked_name(value: Any, what: str, error: type[Exception]) -> str:
+    """A text without control characters, not empty, at most 200 long. Raises `error`."""
+    checked_text(value, what, error, 200)
+    if not value.strip() or not value.isprintable():
+        raise error(f"{what} must be a name in printable characters, got {brief(value)}")
     return value
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vla.adapter import Adapter, adapted_id, open_adapter, swap_adapter
-from vla.checkpoint import Checkpoint, load_weights, open_checkpoint
+from vla.checkpoint import Checkpoint, build_half, load_weights, open_checkpoint
 from vla.contract import EmbodimentContract
 from vla.control.committed import CommittedActions, join
 from vla.models.action_expert import ActionExpert
@@ -54,6 +54,19 @@ def _stack(
         # A copy: images of a message or a dataset may be read-only, which torch warns about.
         rows.append(np.stack([images[name] for name in cameras]))
     return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)
+
+
+def _expert(checkpoint: Checkpoint) -> ActionExpert:
+    config, contract = checkpoint.config, checkpoint.contract
+    return ActionExpert(
+        config.expert,
+        config.backbone.width,
+        config.num_queries,
+        len(config.expert_cameras),
+        len(contract.state_names),
+        contract.horizon,
+        len(contract.action_names),
+    )
 
 
 class _Half:
@@ -101,7 +114,8 @@ class Reasoner(_Half):
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
         self.hidden_size = checkpoint.config.backbone.width
-        self.model = ReasoningModel(checkpoint.config).eval()
+        made = build_half(checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.")
+        self.model = made.eval()
         load_weights(checkpoint, self.model, "reasoning.", device)
         self.model.to(self.device)
         self._own(checkpoint, self.model, "reasoning.")
@@ -210,15 +224,7 @@ class ActionModel(_Half):
             )
         self.horizon = checkpoint.contract.horizon
         self.latent_shape = (checkpoint.config.num_queries, checkpoint.config.backbone.width)
-        self._expert = ActionExpert(
-            checkpoint.config.expert,
-            checkpoint.config.backbone.width,
-            checkpoint.config.num_queries,
-            len(checkpoint.config.expert_cameras),
-            len(checkpoint.contract.state_names),
-            checkpoint.contract.horizon,
-            len(checkpoint.contract.action_names),
-        ).eval()
+        self._expert = build_half(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
         load_weights(checkpoint, self._expert, "expert.", device)
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+
+from vla.files import shown_path
 
 PACKAGE = "vla_ros"
 
@@ -33,11 +36,9 @@ def given_or_shared(path: str | Path) -> Path:
     Where there is neither, the path as given, so that the error which follows names it.
     """
     path = Path(path)
-    if path.exists() or path.is_absolute():
-        return path
     try:
-        return shared_file(str(path))
-    except FileNotFoundError:
+        return path if path.exists() or path.is_absolute() else shared_file(str(path))
+    except (OSError, ValueError):  # There is none, or no file can have that name
         return path
 
 
@@ -48,9 +49,10 @@ def contract_path(text: str) -> Path:
     """
     for candidate in (text, f"config/contracts/{text}.yaml"):
         path = given_or_shared(candidate)
-        if path.is_file():
-            return path
+        with contextlib.suppress(OSError, ValueError):
+            if path.is_file():
+                return path
     raise ValueError(
-        f"there is no contract '{text}': give the path of a YAML file, or the name of one in "
-        "config/contracts"
+        f"there is no contract '{shown_path(text)}': give the path of a YAML file, or the name of "
+        "one in config/contracts"
     )

@@ -77,7 +77,7 @@ def write_robots(folder: str | Path, robots: list[Robot]) -> None:
 def read_stats(folder: str | Path, contract: EmbodimentContract) -> dict[str, NormStats]:
     """Statistics of a folder; empty where it has none. Raises CheckpointError if they don't fit."""
     path = Path(folder) / NORM_STATS
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
         names = {"state": contract.state_names, "action": contract.action_names}

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vla.data.statistics import BLOCK_ROWS, NormalizationError, RunningStatistics, Summary
+from vla.files import brief, checked_entries, checked_number, listed, read_json, shown_path
 
 # Positions, joint angles with limits, openings: between two quantiles.
 ABSOLUTE = "absolute"
@@ -31,6 +33,8 @@ SMALLEST_SPANS = {"state": 0.04, "action": 0.02}
 SMALLEST_SPAN = 1e-6
 KNOWN = ("count", "mean", "std", "min", "max")
 BOUNDS = ("q01", "q99")
+MOST_VECTORS, MOST_DIMENSIONS = 100, 1000
+LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -176,42 +180,36 @@ def read_norm_stats(path: str | Path, names: dict[str, tuple[str, ...]]) -> dict
 
     Raises NormalizationError that says what is missing or differs.
     """
-    try:
-        plain = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    plain, path = read_json(path, NormalizationError), shown_path(path)
+    if not isinstance(plain, dict) or len(plain) > MOST_VECTORS:
         raise NormalizationError(
-            f"normalisation statistics {path} cannot be read: {error}"
-        ) from error
-    if not isinstance(plain, dict):
-        raise NormalizationError(f"normalisation statistics {path} cannot be read: no mapping")
+            f"normalisation statistics {path} are no mapping of {listed(names)}; copy them again"
+        )
     for vector, expected in names.items():
         if vector not in plain:
             raise NormalizationError(f"{path} has no statistics for '{vector}'")
         own = plain[vector].get("names") if isinstance(plain[vector], dict) else None
         if own is not None and own != list(expected):
             raise NormalizationError(
-                f"{path}: '{vector}' is for {own}, the contract has {list(expected)}"
+                f"{path}: '{vector}' is for {brief(own, 150)}, the contract has {list(expected)}"
             )
-    return {vector: _entry(values, f"{path}: '{vector}'") for vector, values in plain.items()}
+    return {vector: _entry(values, f"{path}: {brief(vector)}") for vector, values in plain.items()}
 
 
 def _entry(values: dict, where: str) -> NormStats:
     """One vector's statistics, checked. Raises NormalizationError that begins with `where`."""
     entries = ("names", "kinds", *KNOWN, *BOUNDS)
-    if not isinstance(values, dict):
-        raise NormalizationError(f"{where} is no mapping of {', '.join(entries)}")
+    checked_entries(values, where, NormalizationError, entries)
     if missing := [entry for entry in entries if entry not in values]:
         raise NormalizationError(f"{where} lacks {', '.join(missing)}")
-    if unknown := sorted(values.keys() - set(entries)):
-        raise NormalizationError(f"{where} has unknown entries: {', '.join(unknown)}")
     texts = {entry: values[entry] for entry in ("names", "kinds")}
     for entry, text in texts.items():
         if not isinstance(text, list) or not all(isinstance(word, str) for word in text):
-            raise NormalizationError(f"{where}: {entry} must be a list of words, got {text!r}")
+            raise NormalizationError(f"{where}: {entry} must be a list of words, got {brief(text)}")
     names = tuple(values["names"])
     if odd := sorted(set(values["kinds"]) - set(KINDS)):
         raise NormalizationError(
-            f"{where} has unknown kinds: {', '.join(odd)}; known are {', '.join(KINDS)}"
+            f"{where} has unknown kinds: {listed(odd)}; known are {', '.join(KINDS)}"
         )
     numbers = {
         entry: _numbers(values[entry], f"{where}: {entry}")
@@ -226,15 +224,16 @@ def _entry(values: dict, where: str) -> NormStats:
     for low, high in (BOUNDS, ("min", "max")):
         if low in numbers and high in numbers and (numbers[low] > numbers[high]).any():
             first = names[int(np.argmax(numbers[low] > numbers[high]))]
-            raise NormalizationError(f"{where}: {low} of '{first}' is greater than its {high}")
+            raise NormalizationError(f"{where}: {low} of {brief(first)} is greater than its {high}")
     if "count" in numbers:
         numbers["count"] = numbers["count"].astype(np.int64)
     return NormStats(names, tuple(values["kinds"]), **numbers)
 
 
-def _numbers(values: list, where: str) -> np.ndarray:
-    numeric = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-    array = np.array(values if numeric else [np.nan], dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise NormalizationError(f"{where} must be a list of finite numbers, got {values!r}")
-    return array
+def _numbers(values: Any, where: str) -> np.ndarray:
+    if not isinstance(values, list) or len(values) > MOST_DIMENSIONS:
+        raise NormalizationError(f"{where} must be a list of finite numbers, got {brief(values)}")
+    numbers = [
+        checked_number(value, where, NormalizationError, -LARGEST, LARGEST) for value in values
+    ]
+    return np.array(numbers, dtype=np.float64)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import string
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
+
+from vla.files import brief, checked_entries, checked_number, checked_text, read_json, shown_path
+
+# What a number may be at all where its field says nothing else.
+LARGEST = 1e12
+MOST_ENTRIES = 1000  # Of a list, and of a mapping.
+MOST_LAYERS = 512
+MOST_WIDTH = 65_536
+MOST_VOCABULARY = 2_000_000
 
 
 class CheckpointError(ValueError):
     """A checkpoint or model configuration that can't be used."""
+
+
+def bounded(default: Any, lowest: float, highest: float) -> Any:
+    """A number of a configuration, or a list of numbers, with what each may be."""
+    return field(default=default, metadata={"bounds": (lowest, highest)})
 
 
 @dataclass
@@ -50,12 +66,12 @@ class BackboneConfig:
     kind: str = "internvl"
     source: str = ""
     architecture: dict[str, Any] = field(default_factory=dict)
-    width: int = 192
-    vocabulary: int = 512
-    image_size: int = 96
-    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_tokens: int = 16
+    width: int = bounded(192, 1, MOST_WIDTH)
+    vocabulary: int = bounded(512, 1, MOST_VOCABULARY)
+    image_size: int = bounded(96, 1, 4096)
+    image_mean: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0, 1)
+    image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)
+    image_tokens: int = bounded(16, 1, 16384)
     chat: ChatFormat = field(default_factory=ChatFormat)
 
 
@@ -71,14 +87,14 @@ class LoraConfig:
     """
 
     experts: tuple[str, ...] = ()
-    rank: int = 128
-    alpha: float = 256.0
-    dropout: float = 0.05
+    rank: int = bounded(128, 1, 4096)
+    alpha: float = bounded(256.0, 0.001, 16384)
+    dropout: float = bounded(0.05, 0, 0.99)
     targets: tuple[str, ...] = ("q", "k", "v", "o", "up", "down")
     gate: str = "sum"
-    head_width: int = 128
-    head_depth: int = 4
-    head_dropout: float = 0.2
+    head_width: int = bounded(128, 1, MOST_WIDTH)
+    head_depth: int = bounded(4, 1, MOST_LAYERS)
+    head_dropout: float = bounded(0.2, 0, 0.99)
 
 
 @dataclass
@@ -89,10 +105,10 @@ class AdapterConfig:
     where it has never been, and a policy that can't tell how far it has gone lets go anywhere.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    state_limit: float = 2.0
+    rank: int = bounded(16, 1, 4096)
+    alpha: float = bounded(32.0, 0.001, 16384)
+    dropout: float = bounded(0.0, 0, 0.99)
+    state_limit: float = bounded(2.0, 1, 100)
 
 
 @dataclass
@@ -109,23 +125,23 @@ class ActionExpertConfig:
     which is what the published code runs; or "full". dropout: of attention, in training.
     """
 
-    image_size: int = 96
+    image_size: int = bounded(96, 1, 4096)
     vision: str = "conv"
-    patch: int = 16
-    vision_width: int = 192
-    vision_layers: int = 2
-    vision_heads: int = 6
-    vision_mlp: int = 576
-    vision_feature_block: int = 1
+    patch: int = bounded(16, 1, 4096)
+    vision_width: int = bounded(192, 1, MOST_WIDTH)
+    vision_layers: int = bounded(2, 0, MOST_LAYERS)
+    vision_heads: int = bounded(6, 1, 1024)
+    vision_mlp: int = bounded(576, 1, MOST_WIDTH)
+    vision_feature_block: int = bounded(1, 0, MOST_LAYERS)
     vision_zoom: bool = False
-    keypoints: int = 32
-    width: int = 192
-    layers: int = 3
-    heads: int = 6
-    mlp: int = 512
-    head_widths: tuple[int, ...] = (512, 256, 192)
-    rope_theta: float = 1000.0
-    dropout: float = 0.0
+    keypoints: int = bounded(32, 0, 4096)
+    width: int = bounded(192, 1, MOST_WIDTH)
+    layers: int = bounded(3, 1, MOST_LAYERS)
+    heads: int = bounded(6, 1, 1024)
+    mlp: int = bounded(512, 1, MOST_WIDTH)
+    head_widths: tuple[int, ...] = bounded((512, 256, 192), 1, MOST_WIDTH)
+    rope_theta: float = bounded(1000.0, 1, 1e9)
+    dropout: float = bounded(0.0, 0, 0.99)
     use_state: bool = True
     mask: str = "causal"
 
@@ -137,11 +153,11 @@ class FlowMatchingConfig:
     Time 0 is noise, time 1 data. Training times are time_scale * (1 - z), z ~ Beta(alpha, beta).
     """
 
-    alpha: float = 1.5
-    beta: float = 1.0
-    time_scale: float = 0.999
-    sigma_min: float = 0.001
-    steps: int = 10
+    alpha: float = bounded(1.5, 0.01, 100)
+    beta: float = bounded(1.0, 0.01, 100)
+    time_scale: float = bounded(0.999, 0.01, 1)
+    sigma_min: float = bounded(0.001, 0, 1)
+    steps: int = bounded(10, 1, 1000)
 
 
 @dataclass
@@ -167,7 +183,7 @@ class InstructVLAConfig:
     """
 
     preset: str = "nano"
-    num_queries: int = 8
+    num_queries: int = bounded(8, 1, 4096)
     vlm_cameras: tuple[str, ...] = ("front",)
     expert_cameras: tuple[str, ...] = ("front", "wrist")
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -177,62 +193,122 @@ class InstructVLAConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
 
 
-def from_dict(kind: type, values: dict[str, Any], where: str = "config") -> Any:
-    """Builds a (nested) dataclass from plain values, refusing unknown names.
+def from_dict(kind: type, values: Any, where: str = "config") -> Any:
+    """Builds a (nested) dataclass from plain values, refusing unknown names and absurd numbers.
 
     Raises CheckpointError that names the entry and what is known there.
     """
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{where}: expected a mapping, got {type(values).__name__}")
+    known = {entry.name: entry for entry in fields(kind)}
+    checked_entries(values, where, CheckpointError, sorted(known))
     hints = get_type_hints(kind)
-    known = {entry.name for entry in fields(kind)}
-    if unknown := sorted(values.keys() - known):
-        raise CheckpointError(
-            f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-        )
-    built = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            value = from_dict(hints[name], value, f"{where}.{name}")
-        elif hints[name] in (bool, int, float, str):
-            value = _scalar(hints[name], value, f"{where}: {name}")
-        elif isinstance(value, list | tuple):
-            kinds = [kind for kind in get_args(hints[name]) if is_dataclass(kind)]
-            value = tuple(
-                from_dict(kinds[0], entry, f"{where}.{name}") if kinds else entry for entry in value
-            )
-        built[name] = value
-    return kind(**built)
-
-
-def _scalar(kind: type, value: Any, where: str) -> Any:
-    """The value as that type; YAML takes "1e-3" for text, which is a number here."""
+    built = {
+        name: _converted(hints[name], value, f"{where}: {name}", known[name].metadata.get("bounds"))
+        for name, value in values.items()
+    }
     try:
-        converted = kind(value)
-        if kind in (str, bool) or isinstance(value, bool):
-            fits = type(value) is kind
-        else:
-            fits = kind is float or float(value) == converted
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    if not fits:
-        names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-        raise CheckpointError(f"{where} must be {names[kind]}, got {value!r}")
-    return converted
+        return kind(**built)
+    except (TypeError, ValueError) as error:  # An entry that has no default, or __post_init__
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def _converted(hint: Any, value: Any, where: str, bounds: tuple[float, float] | None = None) -> Any:
+    """A value as its field's type says."""
+    if is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if hint in (int, float):
+        return _number(hint, value, where, bounds or (0, LARGEST))
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{where} must be true or false, got {brief(value)}")
+        return value
+    if hint is str:
+        return checked_text(value, where, CheckpointError)
+    if get_origin(hint) is tuple:
+        return _list(get_args(hint), value, where, bounds)
+    return _mapping(get_args(hint)[1], value, where)
+
+
+def _number(kind: type, value: Any, where: str, bounds: tuple[float, float]) -> int | float:
+    if isinstance(value, str) and len(value) < 40:
+        # YAML takes "1e-3" for text, which is a number here.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return checked_number(value, where, CheckpointError, *bounds, whole=kind is int)
+
+
+def _list(kinds: tuple, value: Any, where: str, bounds: tuple[float, float] | None) -> tuple:
+    """kinds: of the entries one by one, or of any number of them where the second is `...`."""
+    if not isinstance(value, (list, tuple)) or len(value) > MOST_ENTRIES:
+        raise CheckpointError(f"{where} must be a list, got {brief(value)}")
+    any_number = kinds[-1] is Ellipsis
+    if not any_number and len(value) != len(kinds):
+        raise CheckpointError(f"{where} must have {len(kinds)} entries, it has {len(value)}")
+    return tuple(
+        _converted(kinds[0 if any_number else index], entry, f"{where} {index + 1}", bounds)
+        for index, entry in enumerate(value)
+    )
+
+
+def _mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    """kind: of the values; Any for those of a transformers configuration."""
+    if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
+        raise CheckpointError(f"{where} must be a mapping, got {brief(value)}")
+    if kind is Any:
+        require_sane_sizes(value, where)
+        return value
+    return {
+        checked_text(name, where, CheckpointError): _converted(kind, entry, f"{where}: {name}")
+        for name, entry in value.items()
+    }
+
+
+def require_sane_sizes(architecture: Any, where: str, depth: int = 0) -> None:
+    """Raises CheckpointError where a transformers configuration asks for an absurd model.
+
+    Its names are those of many families; whatever counts layers is told by its name.
+    """
+    if depth > 8:
+        raise CheckpointError(f"{where} is nested too deep; take it from the released model")
+    if isinstance(architecture, dict):
+        for name, value in architecture.items():
+            what = f"{where}: {name}"
+            layers = isinstance(name, str) and ("layers" in name or "depth" in name)
+            if layers and type(value) in (int, float):
+                checked_number(value, what, CheckpointError, 0, MOST_LAYERS)
+            require_sane_sizes(value, what, depth + 1)
+    elif isinstance(architecture, list):
+        for value in architecture[:MOST_ENTRIES]:
+            require_sane_sizes(value, where, depth + 1)
+    elif type(architecture) in (int, float):
+        checked_number(architecture, where, CheckpointError, -LARGEST, LARGEST)
+
+
+def _require_formats(prompts: PromptConfig, where: str) -> None:
+    """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
+    try:
+        parts = list(string.Formatter().parse(prompts.act))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: prompts.act {brief(prompts.act)}: {error}") from error
+    for _, name, width, conversion in parts:
+        if name is not None and (name != "instruction" or width or conversion):
+            raise CheckpointError(
+                f"{where}: prompts.act {brief(prompts.act)} may hold {{instruction}} and nothing "
+                "else in braces"
+            )
 
 
 def read_config(folder: str | Path) -> InstructVLAConfig:
     """Reads config.json of a checkpoint folder. Raises CheckpointError."""
     path = Path(folder) / "config.json"
-    try:
-        return from_dict(InstructVLAConfig, json.loads(path.read_text()), str(path))
-    except OSError as error:
+    if not path.exists():
         raise CheckpointError(
-            f"{folder} is not a checkpoint folder ({path.name}: {error.strerror}); "
+            f"{shown_path(folder)} is not a checkpoint folder (it has no {path.name}); "
             "give the folder that vla train wrote"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        )
+    where = shown_path(path)
+    config = from_dict(InstructVLAConfig, read_json(path, CheckpointError), where)
+    _require_formats(config.prompts, where)
+    return config
 
 
 def write_config(config: InstructVLAConfig, folder: str | Path) -> None:

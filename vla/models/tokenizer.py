@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from vla.files import one_line, read_text, shown_path
 from vla.models.config import CheckpointError
 
 PAD, IMAGE, USER, ASSISTANT, END = "<pad>", "<image>", "<user>", "<assistant>", "<end>"
+MOST_BYTES = 64_000_000
 SPECIAL = (PAD, IMAGE, USER, ASSISTANT, END)
 
 
@@ -31,9 +33,16 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads tokenizer.json of a checkpoint folder. Raises CheckpointError."""
     path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json; it is not a complete checkpoint")
+    if not path.exists():
+        raise CheckpointError(
+            f"{shown_path(folder)} has no tokenizer.json; it is not a complete checkpoint"
+        )
+    text = read_text(path, CheckpointError, MOST_BYTES)
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        return Tokenizer.from_str(text)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # Plain Exception, and a panic, which is none, from Rust
+        raise CheckpointError(
+            f"{shown_path(path)} cannot be read: {one_line(error)}; copy it again"
+        ) from error

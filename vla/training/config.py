@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from vla.models.config import AdapterConfig, CheckpointError, LoraConfig, from_dict
+from vla.files import read_yaml, shown_path
+from vla.models.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
 from vla.sim.demonstrations import DemonstrationConfig
 from vla.sim.scenes import SceneConfig
 from vla.training.corrections import CorrectionConfig
@@ -26,11 +27,11 @@ class PromptSampling:
     share of frames that answer their own instruction first.
     """
 
-    motion: float = 0.2
-    question: float = 0.2
-    context: float = 0.2
-    rewrite: float = 0.2
-    think: float = 0.0
+    motion: float = bounded(0.2, 0, 1)
+    question: float = bounded(0.2, 0, 1)
+    context: float = bounded(0.2, 0, 1)
+    rewrite: float = bounded(0.2, 0, 1)
+    think: float = bounded(0.0, 0, 1)
 
 
 @dataclass
@@ -42,13 +43,13 @@ class Augmentation:
     hue: largest turn, of a full circle. state_noise: standard deviation on the normalised state.
     """
 
-    crop_area: float = 0.9
-    shift: int = 0
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
-    hue: float = 0.05
-    state_noise: float = 0.0
+    crop_area: float = bounded(0.9, 0.01, 1)
+    shift: int = bounded(0, 0, 1024)
+    brightness: float = bounded(0.2, 0, 1)
+    contrast: float = bounded(0.2, 0, 1)
+    saturation: float = bounded(0.2, 0, 1)
+    hue: float = bounded(0.05, 0, 0.5)
+    state_noise: float = bounded(0.0, 0, 10)
 
 
 @dataclass
@@ -68,7 +69,7 @@ class RobotData:
     mapping: str = ""
     annotations: str = ""
     contract: str = ""
-    weight: float = 1.0
+    weight: float = bounded(1.0, 0, 1e6)
 
 
 @dataclass
@@ -82,7 +83,7 @@ class ConversationData:
     path: str
     kind: str = "llava"
     images: str = ""
-    weight: float = 1.0
+    weight: float = bounded(1.0, 0, 1e6)
 
 
 @dataclass
@@ -127,31 +128,31 @@ class TrainConfig:
     corrections: CorrectionConfig = field(default_factory=CorrectionConfig)
     output: str = "runs/nano"
     seed: int = 42
-    steps: int = 10000
-    batch_size: int = 32
-    conversation_batch_size: int = 0
+    steps: int = bounded(10000, 0, 1e9)
+    batch_size: int = bounded(32, 0, 1e6)
+    conversation_batch_size: int = bounded(0, 0, 1e6)
     prompts: PromptSampling = field(default_factory=PromptSampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    flow_samples: int = 1
-    learning_rate: float = 5e-5
+    flow_samples: int = bounded(1, 1, 1000)
+    learning_rate: float = bounded(5e-5, 0, 10)
     schedule: str = "constant"
     warmup_steps: int = 0
-    final_rate_share: float = 0.02
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    gradient_clip: float = 1.0
-    text_weight: float = 1.0
-    naming_weight: float = 0.0
-    grounding_weight: float = 0.0
-    ema_decay: float = 0.0
+    final_rate_share: float = bounded(0.02, 0, 1)
+    weight_decay: float = bounded(0.0, 0, 10)
+    betas: tuple[float, float] = bounded((0.9, 0.999), 0, 0.999999)
+    gradient_clip: float = bounded(1.0, 0, 1e6)
+    text_weight: float = bounded(1.0, 0, 1e6)
+    naming_weight: float = bounded(0.0, 0, 1e6)
+    grounding_weight: float = bounded(0.0, 0, 1e6)
+    ema_decay: float = bounded(0.0, 0, 0.999999)
     checkpoint_activations: bool = False
     precision: str = "no"
-    workers: int = 0
-    validation_share: float = 0.0
-    validate_every: int = 500
+    workers: int = bounded(0, 0, 1024)
+    validation_share: float = bounded(0.0, 0, 0.9)
+    validate_every: int = bounded(500, 1, 1e9)
     validation_batches: int = 8
-    save_every: int = 250
-    log_every: int = 10
+    save_every: int = bounded(250, 1, 1e9)
+    log_every: int = bounded(10, 1, 1e9)
 
 
 def check_train_config(config: TrainConfig) -> None:
@@ -186,13 +187,8 @@ def check_train_config(config: TrainConfig) -> None:
 
 def read_train_config(path: str | Path) -> TrainConfig:
     """Reads a YAML file. Raises CheckpointError that names an unknown or unreadable entry."""
-    try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except OSError as error:
-        raise CheckpointError(f"cannot read training config {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{path} is not valid YAML: {error}") from error
-    return from_dict(TrainConfig, values, str(path))
+    values = read_yaml(path, CheckpointError)
+    return from_dict(TrainConfig, {} if values is None else values, shown_path(path))
 
 
 def write_train_config(config: TrainConfig, path: str | Path) -> None:

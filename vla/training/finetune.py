@@ -15,18 +15,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from vla.adapter import CARD, DESCRIPTION, save_adapter
 from vla.checkpoint import Checkpoint, open_checkpoint
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
 from vla.data.sample import RobotDataset
-from vla.models.config import CheckpointError, from_dict
+from vla.files import brief, read_json, read_yaml, shown_path
+from vla.models.config import CheckpointError, bounded, from_dict
 from vla.training.batches import Mixture
 from vla.training.config import TrainConfig
 from vla.training.data import NOTABLE_SHARE, Part, TrainingData, clipped_shares, split
-from vla.training.loop import Trainer, train
+from vla.training.loop import Trainer, seconds_so_far, train
 
 HISTORY = "validations.json"
 CANDIDATES = "candidates"
@@ -46,24 +46,19 @@ class FinetuneConfig:
     number of episodes where they are 0.
     """
 
-    replay_share: float = 0.5
-    held_out_share: float = 0.1
-    patience: int = 5
+    replay_share: float = bounded(0.5, 0, 0.99)
+    held_out_share: float = bounded(0.1, 0, 0.9)
+    patience: int = bounded(5, 1, 1e6)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(stage="adapt", steps=0))
 
 
 def read_finetune_config(path: str | Path) -> FinetuneConfig:
     """Reads a YAML file. Raises CheckpointError that names an unknown or unreadable entry."""
-    try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{path} is not valid YAML: {error}") from error
+    values = read_yaml(path, CheckpointError)
+    values = {} if values is None else values
     if isinstance(values, dict) and isinstance(values.get("train"), dict):
-        values["train"].setdefault("steps", 0)
-        values["train"].setdefault("stage", "adapt")
-    return from_dict(FinetuneConfig, values, str(path))
+        values["train"] = {"steps": 0, "stage": "adapt"} | values["train"]
+    return from_dict(FinetuneConfig, values, shown_path(path))
 
 
 def steps_for(episodes: int) -> int:
@@ -139,7 +134,12 @@ class _Best:
 
     def history(self, up_to: int | None = None) -> list[dict]:
         path = self.output / HISTORY
-        entries = json.loads(path.read_text()) if path.is_file() else []
+        entries = read_json(path, CheckpointError, finite=False) if path.exists() else []
+        if not isinstance(entries, list) or not all(map(_is_validation, entries)):
+            raise CheckpointError(
+                f"{shown_path(path)} is no list of validations, got {brief(entries)}; give another "
+                "output folder"
+            )
         return [entry for entry in entries if up_to is None or entry["step"] <= up_to]
 
     def best(self, entries: list[dict]) -> dict:
@@ -165,6 +165,12 @@ class _Best:
     def _is_over(self, entries: list[dict]) -> bool:
         best = self.best(entries)["step"]
         return sum(entry["step"] > best for entry in entries) >= self.config.patience
+
+
+def _is_validation(entry: object) -> bool:
+    return isinstance(entry, dict) and all(
+        type(entry.get(name)) in (int, float) for name in ("step", JUDGED_BY)
+    )
 
 
 def _name(step: int) -> str:
@@ -210,7 +216,7 @@ def finetune(
         "adapter": asdict(run.adapter),
         "steps": entries[-1]["step"],
         "best_step": best["step"],
-        "seconds": json.loads((output / "time.json").read_text())["seconds"],
+        "seconds": round(seconds_so_far(output)),
         "clipped": clipped(data, base, len(new)),
         "before": {name: value for name, value in before.items() if name != "step"},
         "after": {name: value for name, value in best.items() if name != "step"},

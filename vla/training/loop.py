@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from vla.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.contract import EmbodimentContract
+from vla.files import checked_number, read_json, shown_path
 from vla.interrupts import deferred_interrupts
 from vla.models.adapter import insert_adapter
 from vla.models.backbones.pretrained import backbone_config, load_pretrained
@@ -270,7 +271,7 @@ def train(
     progress = tqdm(
         total=config.steps, initial=trainer.step, unit="step", mininterval=5, disable=not main
     )
-    started = time.monotonic() - _seconds_so_far(output, trainer.step)
+    started = time.monotonic() - (seconds_so_far(output) if trainer.step else 0.0)
 
     def save() -> None:
         if main:
@@ -336,8 +337,13 @@ def _note_time(output: Path, step: int, seconds: float) -> None:
     (output / "time.json").write_text(json.dumps({"steps": step, "seconds": round(seconds)}) + "\n")
 
 
-def _seconds_so_far(output: Path, step: int) -> float:
+def seconds_so_far(output: Path) -> float:
+    """Wall time [s] of a run's parts, 0 before the first. Raises CheckpointError."""
     path = output / "time.json"
-    if step == 0 or not path.is_file():
+    if not path.exists():
         return 0.0
-    return float(json.loads(path.read_text())["seconds"])
+    facts = read_json(path, CheckpointError)
+    if not isinstance(facts, dict) or "seconds" not in facts:
+        raise CheckpointError(f"{shown_path(path)} has no 'seconds'; remove it to count anew")
+    what = f"{shown_path(path)}: seconds"
+    return checked_number(facts["seconds"], what, CheckpointError, 0, 1e9)

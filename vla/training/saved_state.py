@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.distributed.tensor import DTensor
 
+from vla.files import (
+    checked_entries,
+    checked_number,
+    one_line,
+    read_json,
+    require_regular,
+    shown_path,
+)
 from vla.models.config import CheckpointError
 
 if TYPE_CHECKING:
@@ -59,7 +67,7 @@ def load_state(trainer: Trainer, output: Path) -> None:
     if not folders:
         return
     folder = folders[-1]
-    facts = json.loads((folder / "step.json").read_text())
+    facts = _facts(folder / "step.json")
     if facts["processes"] != trainer.accelerator.num_processes:
         raise CheckpointError(
             f"{folder} was saved by {facts['processes']} processes, this run has "
@@ -67,18 +75,46 @@ def load_state(trainer: Trainer, output: Path) -> None:
         )
     try:
         trainer.accelerator.load_state(str(folder))
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # Of pickle, zip files, safetensors and torch alike
         raise CheckpointError(
-            f"{folder} is of another model than this configuration's; give another output folder, "
-            "or the preset, stage and lora that it was made with"
+            f"{shown_path(folder)} is damaged, or of another model than this configuration's; give "
+            "another output folder, or the preset, stage and lora that it was made with"
         ) from error
-    rank = trainer.accelerator.process_index
-    average = torch.load(folder / f"average-{rank}.pt", weights_only=True)
+    average = _average(folder / f"average-{trainer.accelerator.process_index}.pt")
     if len(average) != len(trainer.average):
         raise CheckpointError(
             f"{folder} was saved {'with' if average else 'without'} averaged weights; give another "
             "output folder, or the ema_decay that it was made with"
         )
     for value, saved in zip(trainer.average, average, strict=True):
+        if local(value).shape != saved.shape or not saved.isfinite().all():
+            raise CheckpointError(
+                f"{shown_path(folder)}: an averaged weight has another shape, or is not finite; "
+                "give another output folder"
+            )
         local(value).copy_(saved)
     trainer.step = facts["step"]
+
+
+def _facts(path: Path) -> dict[str, int]:
+    """What step.json says, whole numbers by name."""
+    values, where = read_json(path, CheckpointError), shown_path(path)
+    known = ("step", "processes")
+    checked_entries(values, where, CheckpointError, known)
+    return {
+        name: checked_number(values.get(name), f"{where}: {name}", CheckpointError, 0, 1e12, True)
+        for name in known
+    }
+
+
+def _average(path: Path) -> list[torch.Tensor]:
+    require_regular(path, CheckpointError)
+    try:
+        average = torch.load(path, weights_only=True)
+    except Exception as error:  # Of pickle, zip files and torch alike
+        raise CheckpointError(
+            f"{shown_path(path)} cannot be read: {one_line(error)}; give another output folder"
+        ) from error
+    if not isinstance(average, list) or not all(isinstance(v, torch.Tensor) for v in average):
+        raise CheckpointError(f"{shown_path(path)} is no list of weights; give another folder")
+    return average
