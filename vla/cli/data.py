@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 
-from vla.cli import data_annotate, data_convert
+from vla.cli import data_annotate, data_check, data_convert
 
 DESCRIPTION = """\
-Turn recorded episodes into data sets, annotate them, and play data sets back.
+Check data sets, turn recorded episodes into them, annotate them, and play them back.
 
 examples:
+  vla data check datasets/mine --contract fr3     what would keep it from being trained on
   vla data convert output/bags datasets/mine      rosbag2 episodes to a LeRobot data set
   vla data annotate datasets/mine --truth         what the robot could be asked, in words
   vla data export datasets/mine output/replay     back to bags, for RViz or Foxglove
 """
-COMMAND_MODULES = (data_convert, data_annotate)
+COMMAND_MODULES = (data_check, data_convert, data_annotate)
 
 
 def add_parser(subparsers) -> None:
     """Adds `vla data` with its subcommands."""
     parser = subparsers.add_parser(
         "data",
-        help="convert, annotate and play back recorded episodes",
+        help="check, convert, annotate and play back recorded episodes",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -100,22 +100,11 @@ def _overridden(run, overrides: list[str]):
 
 def _open(folder: str, contract):
     """Demonstrations of whatever kind lies in a folder."""
-    from vla.data.frames import DatasetError
     from vla.sim.samples import simulated_views
     from vla.training.config import RobotData
-    from vla.training.sources import open_robot
+    from vla.training.sources import kind_of, open_robot
 
-    path = Path(folder)
-    if (path / "meta" / "info.json").is_file():
-        kind = "lerobot"
-    elif any(path.glob("shard-*")):
-        kind = "simulated"
-    elif any(path.glob("**/metadata.yaml")):
-        kind = "bags"
-    else:
-        raise DatasetError(
-            f"{folder} holds neither a LeRobot data set nor bags; make one with: vla data convert"
-        )
+    kind = kind_of(folder)
     views = simulated_views(contract) if kind == "simulated" else {}
     return open_robot(RobotData(folder, kind), contract, views)
 

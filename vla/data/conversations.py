@@ -18,7 +18,7 @@ import numpy as np
 from vla.data.frames import DatasetError
 from vla.data.images import decode_image
 from vla.data.sample import Conversation, Pair
-from vla.files import shown_path
+from vla.files import brief, inside, shown_path
 from vla.text import escape_unseen
 
 IMAGE_MARKER = "<image>"
@@ -59,6 +59,11 @@ class LlavaConversations:
             image = decode_image(entry.image, where, "mend it, or take the entry out")
         return Conversation(image, entry.turns, source=entry.source)
 
+    def missing_images(self) -> list[Path]:
+        """The images that entries name and that are no files."""
+        named = dict.fromkeys(entry.image for entry in self._entries if entry.image is not None)
+        return [path for path in named if not path.is_file()]
+
     def _entry(self, value: Any, where: str) -> _Entry:
         try:
             source = f"{where} ({value['id']})" if "id" in value else where
@@ -70,12 +75,17 @@ class LlavaConversations:
         speakers = [speaker for speaker, _ in messages]
         expected = [_QUESTION, _ANSWER] * (len(messages) // 2)
         if not messages or speakers != expected:
-            raise DatasetError(f"{source}: human and gpt must take turns, human first: {speakers}")
+            raise DatasetError(
+                f"{source}: human and gpt must take turns, human first: {brief(speakers)}"
+            )
         if not all(isinstance(text, str) for _, text in messages):
             raise DatasetError(f"{source}: a message is not text")
         texts = [escape_unseen(text.replace(IMAGE_MARKER, "").strip()) for _, text in messages]
+        if not all(texts):
+            raise DatasetError(f"{source}: message {texts.index('') + 1} is empty; write it, or "
+                               "take the entry out")  # fmt: skip
         path = value.get("image")
-        image = self._folder / path if path else None
+        image = inside(self._folder, path, source, DatasetError) if path else None
         if image is None and any(IMAGE_MARKER in text for _, text in messages):
             raise DatasetError(f"{source}: the text has {IMAGE_MARKER}, but there is no image")
         return _Entry(source, image, tuple(zip(texts[::2], texts[1::2], strict=True)))

@@ -14,7 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.contract import EmbodimentContract, contract_from_dict
+from vla.contract import ContractError, EmbodimentContract, contract_from_dict
+from vla.files import one_line, read_json
+
+# Of one shard's words [bytes].
+MOST_WORDS = 2**28
 
 
 class DatasetError(ValueError):
@@ -78,7 +82,9 @@ def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
     """Opens a shard. Raises DatasetError when it is damaged, ContractError for another robot's."""
     folder = Path(folder)
     try:
-        words = json.loads((folder / "frames.json").read_text())
+        words = read_json(folder / "frames.json", DatasetError, MOST_WORDS)
+        made_for = contract_from_dict(words["contract"], str(folder))
+        contract.require_same(made_for, "ours", "the dataset's")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
         shard = Shard(
             folder=folder,
@@ -90,17 +96,41 @@ def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
             held=words["held"],
             episodes=[EpisodeWords(**episode) for episode in words["episodes"]],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_arrays(shard, contract)
+    except ContractError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DatasetError(
-            f"shard {folder} is damaged ({error}); delete it and make it again"
+            f"shard {folder} is damaged ({one_line(error)}); delete it and make it again"
         ) from error
-    contract.require_same(
-        contract_from_dict(words["contract"], str(folder)), "ours", "the dataset's"
-    )
+    return shard
+
+
+def _check_arrays(shard: Shard, contract: EmbodimentContract) -> None:
+    """Raises ValueError where arrays are not what a shard of this robot holds."""
     lengths = {len(array) for array in (*shard.images.values(), shard.state, shard.action)}
     if len(lengths) != 1:
-        raise DatasetError(f"shard {folder}: arrays of different lengths {sorted(lengths)}")
-    return shard
+        raise ValueError(f"arrays of different lengths {sorted(lengths)}")
+    count = len(shard.state)
+    shapes = {
+        "state": (count, len(contract.state_names)),
+        "action": (count, contract.horizon, len(contract.action_names)),
+        "episode": (count,),
+        "drawer_opening": (count,),
+    }
+    for name, shape in shapes.items():
+        values = getattr(shard, name)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"{name} of shape {values.shape}, or with NaN; expected {shape}")
+    for camera in contract.cameras:
+        images = shard.images[camera.name]
+        if images.dtype != np.uint8 or images.shape != (count, camera.height, camera.width, 3):
+            raise ValueError(f"images of '{camera.name}' are {images.dtype} {images.shape}")
+    known = len(shard.episodes)
+    if count and not (shard.episode.min() >= 0 and shard.episode.max() < known):
+        raise ValueError(f"a frame is of an episode that is none of its {known}")
+    if len(shard.held) != count:
+        raise ValueError(f"{len(shard.held)} names of held things for {count} frames")
 
 
 def read_dataset(folder: str | Path, contract: EmbodimentContract) -> list[Shard]:

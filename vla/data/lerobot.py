@@ -29,7 +29,6 @@ from vla.data.lerobot_meta import (
     read_table,
 )
 from vla.data.lerobot_tracks import (
-    Track,
     binarize_gripper,
     check_values,
     frames_per_step,
@@ -88,7 +87,7 @@ class LeRobotEpisodes:
         kept = Path(folder) / "meta" / ANNOTATIONS_FILE
         annotations = annotations or (kept if kept.is_file() else "")
         require_features(self.info, mapping, contract)
-        labels = _labels_by_episode(annotations) if annotations else {}
+        labels = labels_by_episode(annotations) if annotations else {}
         tasks, read = known_tasks(self.info), table_reader(mapping)
         stored = [
             read_stored(self.info, episode, mapping, contract, tasks, read)
@@ -102,7 +101,7 @@ class LeRobotEpisodes:
         self._tracks = [track_of(entry, mapping, contract, every) for entry in stored]
         for track in self._tracks:
             track.labels = labels.get(str(track.episode.index))
-            _check_labels(track, annotations)
+            check_labels(track.labels, track.episode, annotations)
         self._starts = np.cumsum([0, *(len(track.states) for track in self._tracks)])
         self._video = VideoFrames()
 
@@ -178,7 +177,7 @@ def require_features(
             )
 
 
-def _labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
+def labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
     """Labels by episode index. Raises DatasetError where that does not tell the episodes apart."""
     by_episode: dict[str, EpisodeLabels] = {}
     for (file, episode), entry in read_vla_it(path).items():
@@ -191,16 +190,16 @@ def _labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
     return by_episode
 
 
-def _check_labels(track: Track, path: str | Path) -> None:
+def check_labels(labels: EpisodeLabels | None, episode: Episode, path: str | Path) -> None:
     """Raises DatasetError where an episode's labels are of another one.
 
     Sources differ in whether the first and the last step, which do not move, are labelled.
     """
-    motions = 0 if track.labels is None else len(track.labels.motions)
-    if motions and abs(motions - track.episode.length) > TRIMMED:
+    motions = 0 if labels is None else len(labels.motions)
+    if motions and abs(motions - episode.length) > TRIMMED:
         raise DatasetError(
-            f"{path}: episode {track.episode.index} has {motions} motion labels, but "
-            f"{track.episode.length} frames in {track.episode.data}: the two count their episodes "
+            f"{path}: episode {episode.index} has {motions} motion labels, but "
+            f"{episode.length} frames in {episode.data}: the two count their episodes "
             "differently"
         )
 

@@ -8,6 +8,7 @@ any other rate is refused.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,19 +105,31 @@ def read_stored(
 ) -> StoredEpisode:
     """One episode. Raises DatasetError that names it and what is wrong with its rows."""
     where = f"{episode.data}, episode {episode.index}"
+    rows, instructions, gaps = checked_rows(info, episode, tasks, read)
+    vectors = [
+        _chosen(rows, info, feature, columns, scale, names, where)
+        for feature, columns, scale, names in (
+            (mapping.state, mapping.state_columns, mapping.state_scale, contract.state_names),
+            (mapping.action, mapping.action_columns, mapping.action_scale, contract.action_names),
+        )
+    ]
+    return StoredEpisode(episode, *vectors, instructions, gaps)
+
+
+def checked_rows(
+    info: DatasetInfo,
+    episode: Episode,
+    tasks: Mapping[int, str],
+    read: Callable[[Path], pa.Table],
+) -> tuple[pa.Table, list[str], int]:
+    """An episode's rows, its instructions, and how many gaps its timestamps have.
+
+    Raises DatasetError where rows are missing, out of order, at another rate than the data set
+    claims, or without an instruction.
+    """
+    where = f"{episode.data}, episode {episode.index}"
     rows = rows_of(read(episode.data), info, episode)
-    gaps = _check_order(rows, info, episode, where)
-    states = _chosen(
-        rows, mapping.state, mapping.state_columns, mapping.state_scale, contract.state_names, where
-    )
-    actions = _chosen(
-        rows,
-        mapping.action,
-        mapping.action_columns,
-        mapping.action_scale,
-        contract.action_names,
-        where,
-    )
+    gaps = _check_order(rows, info, where)
     instructions = instructions_of(rows, episode, tasks, where)
     for text in dict.fromkeys(instructions):
         if not text.strip():
@@ -124,7 +137,7 @@ def read_stored(
                 f"{where} has no instruction in frame {instructions.index(text)}; write one into "
                 f"{info.folder}/meta, or leave the episode out"
             )
-    return StoredEpisode(episode, states, actions, instructions, gaps)
+    return rows, instructions, gaps
 
 
 def rows_of(table: pa.Table, info: DatasetInfo, episode: Episode) -> pa.Table:
@@ -177,7 +190,7 @@ def known_tasks(info: DatasetInfo) -> dict[int, str]:
     return {}
 
 
-def _check_order(rows: pa.Table, info: DatasetInfo, episode: Episode, where: str) -> int:
+def _check_order(rows: pa.Table, info: DatasetInfo, where: str) -> int:
     """Frames and timestamps of an episode go on as they should; returns how many gaps there are."""
     if FRAME in rows.column_names:
         frames = whole_column(rows, FRAME, where)
@@ -219,6 +232,7 @@ def _check_order(rows: pa.Table, info: DatasetInfo, episode: Episode, where: str
 
 def _chosen(
     rows: pa.Table,
+    info: DatasetInfo,
     feature: str,
     columns: tuple[int, ...],
     scale: tuple[float, ...],
@@ -232,6 +246,12 @@ def _chosen(
         raise DatasetError(
             f"{where}: {feature} has {values.shape[1]} columns, of which {len(chosen)} are taken; "
             f"the contract has {len(names)}: {', '.join(names)}"
+        )
+    claimed = math.prod(info.features[feature].get("shape", [values.shape[1]]))
+    if claimed != values.shape[1]:
+        raise DatasetError(
+            f"{where}: {feature} has {values.shape[1]} columns, meta/info.json says {claimed}; "
+            "correct its shape, or fetch the file again"
         )
     if scale and len(scale) != len(names):
         raise DatasetError(

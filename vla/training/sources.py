@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vla.contract import ContractError, EmbodimentContract, load_contract
 from vla.data.bag_episodes import BagEpisodes
 from vla.data.conversations import LlavaConversations
-from vla.data.frames import Shard, read_dataset
+from vla.data.frames import DatasetError, Shard, read_dataset
+from vla.data.image_check import require_images
 from vla.data.lerobot import LeRobotEpisodes, read_mapping
 from vla.data.sample import ConversationDataset, RobotDataset
 from vla.models.config import CheckpointError
@@ -29,7 +32,7 @@ def open_data(
 
     Raises DatasetError, BagError, ContractError or CheckpointError that say what is wrong where.
     """
-    robot = [open_robot(entry, _contract_of(entry, contract), views) for entry in config.robot]
+    robot = [open_robot(entry, contract_of(entry, contract), views) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
     robot_kept, robot_held = split(robot, weights, config.validation_share)
     if corrections and robot_kept is not None:
@@ -43,7 +46,7 @@ def open_data(
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
 
 
-def _contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract:
+def contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract:
     """The contract of a data set; ContractError where one model can't act for both robots."""
     if not entry.contract:
         return own
@@ -72,16 +75,36 @@ def _sizes(contract: EmbodimentContract) -> str:
 def open_robot(
     entry: RobotData, contract: EmbodimentContract, views: dict[str, CameraView]
 ) -> RobotDataset:
-    """Robot episodes of one kind."""
+    """Robot episodes of one kind.
+
+    Raises DatasetError, BagError or ContractError for what should not be trained on; of the images
+    of a LeRobot data set, a part is looked at.
+    """
     if entry.kind == "simulated":
         shards = read_dataset(entry.path, contract)
         return SimulatedDemonstrations(shards, contract, views, entry.annotations == TRUTH)
     if entry.kind == "lerobot":
         mapping = read_mapping(given_or_shared(entry.mapping)) if entry.mapping else None
-        return LeRobotEpisodes(entry.path, mapping, contract, entry.annotations)
+        data = LeRobotEpisodes(entry.path, mapping, contract, entry.annotations)
+        require_images(data.info, data.mapping.cameras.values())
+        return data
     if entry.kind == "bags":
         return BagEpisodes(entry.path, contract, entry.annotations)
     raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot, bags")
+
+
+def kind_of(folder: str | Path) -> str:
+    """The kind of robot data that lies in a folder. Raises DatasetError where it is none."""
+    path = Path(folder)
+    if (path / "meta").is_dir():
+        return "lerobot"
+    if any(path.glob("shard-*")):
+        return "simulated"
+    if any(path.glob("**/metadata.yaml")):
+        return "bags"
+    raise DatasetError(
+        f"{folder} holds neither a LeRobot data set nor bags; make one with: vla data convert"
+    )
 
 
 def open_conversations(
