@@ -76,7 +76,7 @@ def test_a_bad_entry_is_named(tmp_path, entries, entry, says):
 
 def test_bad_files_and_images_are_named(tmp_path, entries):
     path = tmp_path / "data.json"
-    with pytest.raises(DatasetError, match="cannot read conversations"):
+    with pytest.raises(DatasetError, match=r"cannot read .*data\.json: No such file"):
         LlavaConversations(path)
     for text, says in (("{", "not valid JSON"), ("{}", "expected a list"), ("[]", "holds no conv")):
         path.write_text(text)
@@ -126,7 +126,7 @@ def test_episodes_without_other_words_have_no_annotation(tmp_path):
 def test_a_bad_annotation_is_named(tmp_path, entry, says):
     with pytest.raises(DatasetError, match=says):
         read_vla_it(write(tmp_path / "x.json", entry))
-    with pytest.raises(DatasetError, match="cannot read annotations"):
+    with pytest.raises(DatasetError, match=r"cannot read .*none\.json"):
         read_vla_it(tmp_path / "none.json")
 
 

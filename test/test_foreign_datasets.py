@@ -2,13 +2,18 @@
 
 import io
 import json
+import shutil
 import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
+from fuzz.mutation import mutate_bytes, mutate_tree
 from lerobot_files import (
     LENGTHS,
     STATES,
@@ -26,7 +31,9 @@ from scipy.spatial.transform import Rotation
 
 from vla.cli.parser import main
 from vla.contract import load_contract
+from vla.data.dataset_check import check_lerobot
 from vla.data.frames import DatasetError
+from vla.data.image_check import require_images
 from vla.data.images import decode_image
 from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping, read_mapping
 from vla.data.lerobot_meta import path_in, read_description
@@ -41,6 +48,7 @@ from vla.training.sources import open_data, open_robot
 DATA = Path(__file__).parent / "data"
 PANDA, BRIDGE = (load_contract(contract_path(name)) for name in ("sim_panda", "widowx_bridge"))
 MAPPING = LeRobotMapping({"front": "camera"})
+NAN = float("nan")
 GENERATOR = np.random.default_rng(0)
 
 
@@ -531,6 +539,9 @@ def test_shapes_and_columns_are_compared(tmp_path, write):
     edit_info(folder, features=features | {"action": {"dtype": "float32", "shape": [9]}})
     with pytest.raises(DatasetError, match=r"action has 7 columns, meta/info\.json says 9"):
         LeRobotEpisodes(folder, MAPPING, BRIDGE)
+    edit_info(folder, features=features | {"action": {"dtype": "int64", "shape": [7]}})
+    with pytest.raises(DatasetError, match=r"action is claimed to be int64, but the column holds"):
+        LeRobotEpisodes(folder, MAPPING, BRIDGE)
     edit_info(folder, features=features | {"camera": {"dtype": "image", "shape": [48, 64, 3]}})
     data = LeRobotEpisodes(folder, MAPPING, BRIDGE)
     with pytest.raises(DatasetError, match=r"has 64 x 64 pixels, meta/info\.json says 64 x 48"):
@@ -576,3 +587,50 @@ def test_a_folder_that_is_no_data_set_is_named(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(ODD_IMAGES["16 bits a value"])
     assert main(["data", "check", str(tmp_path / "talk.json")]) == 1
     assert "16 bits a value, not 8-bit colour or grey" in capsys.readouterr().out
+
+
+def mutated(random: Random, folder: Path) -> str:
+    """Changes one file of a data set; returns how."""
+    file = random.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    if file.suffix == ".json":
+        file.write_text(json.dumps(mutate_tree(random, json.loads(file.read_text()))))
+    elif file.suffix == ".jsonl":
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(json.dumps(line) for line in mutate_tree(random, lines)))
+    elif file.suffix == ".parquet" and random.randrange(2):
+        table = parquet.read_table(file)
+        name = random.choice(table.column_names)
+        rows = [random.randrange(len(table)) for _ in range(len(table))]
+        index = table.schema.get_field_index(name)
+        column = random.choice((table.column(name).take(rows), pa.nulls(len(table)),
+                                [NAN] * len(table)))  # fmt: skip
+        parquet.write_table(table.set_column(index, name, [column]), file)
+        return f"{file.name}, column {name}"
+    else:
+        file.write_bytes(mutate_bytes(random, file.read_bytes()))
+    return file.name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_wrong_with_a_set_the_check_tells_what_reading_refuses(tmp_path, seed):
+    random = Random(seed)
+    whole = (write_v2, write_v3)[seed % 2](tmp_path / "whole", images=seed > 1)
+    refused = 0
+    for number in range(33):
+        folder = tmp_path / "set"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        how = mutated(random, folder)
+        findings = check_lerobot(folder, BRIDGE, MAPPING)
+        told = [f for f in findings if f.level == PROBLEM]
+        assert all(len(f.message) < 1000 and "\n" not in f.message for f in findings)
+        try:
+            data = LeRobotEpisodes(folder, MAPPING, BRIDGE)
+            require_images(data.info, ["camera"])
+        except DatasetError as error:
+            refused += 1
+            assert told, f"{number}, {how}: {error}"
+        else:
+            assert not told, f"{number}, {how}: {told}"
+            assert np.isfinite(data.states()).all() and np.isfinite(data.actions()).all()
+    assert refused > 10

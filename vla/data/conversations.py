@@ -8,7 +8,6 @@ vla.text).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ import numpy as np
 from vla.data.frames import DatasetError
 from vla.data.images import decode_image
 from vla.data.sample import Conversation, Pair
-from vla.files import brief, inside, shown_path
+from vla.files import brief, inside, one_line, read_json, read_json_lines, shown_path
 from vla.text import escape_unseen
 
 IMAGE_MARKER = "<image>"
+# Of one file; the 665 000 conversations of LLaVA have 1 GB.
+MOST_BYTES = 2**32
 _QUESTION, _ANSWER = "human", "gpt"
 
 
@@ -66,11 +67,12 @@ class LlavaConversations:
 
     def _entry(self, value: Any, where: str) -> _Entry:
         try:
-            source = f"{where} ({value['id']})" if "id" in value else where
+            source = f"{where} ({one_line(value['id'], 60)})" if "id" in value else where
             messages = [(message["from"], message["value"]) for message in value["conversations"]]
         except (TypeError, KeyError) as error:
             raise DatasetError(
-                f"{where}: expected 'conversations', a list of 'from' and 'value' ({error!r})"
+                f"{where}: expected 'conversations', a list of 'from' and 'value' "
+                f"({one_line(repr(error))})"
             ) from error
         speakers = [speaker for speaker, _ in messages]
         expected = [_QUESTION, _ANSWER] * (len(messages) // 2)
@@ -93,15 +95,9 @@ class LlavaConversations:
 
 def _read(path: str | Path) -> list[Any]:
     """The entries of a JSON list or of JSON Lines."""
-    try:
-        text = Path(path).read_text()
-        if str(path).endswith(".jsonl"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        entries = json.loads(text)
-    except OSError as error:
-        raise DatasetError(f"cannot read conversations {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+    if str(path).endswith(".jsonl"):
+        return read_json_lines(path, DatasetError, MOST_BYTES)
+    entries = read_json(path, DatasetError, MOST_BYTES)
     if not isinstance(entries, list):
         raise DatasetError(f"{path}: expected a list of conversations")
     return entries

@@ -7,7 +7,6 @@ before their first step.
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from vla.data.conversations import LlavaConversations
 from vla.data.frames import DatasetError
 from vla.data.image_check import SECONDS, check_images
 from vla.data.lerobot import check_labels, labels_by_episode, require_features
-from vla.data.lerobot_columns import number_column
+from vla.data.lerobot_columns import number_column, odd_type
 from vla.data.lerobot_index import EPISODE, read_info
 from vla.data.lerobot_mapping import ANNOTATIONS_FILE, CONTRACT_FILE, LeRobotMapping, own_mapping
 from vla.data.lerobot_meta import NUMBERS, STORED, VIDEO, DatasetInfo, Episode, read_table
@@ -140,7 +139,7 @@ def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Fin
             text = f"{one_line(name)} is claimed, and {shown_path(path)} has no such column"
             found.append(told(area, text, "correct meta/info.json, or fetch the file again"))
             continue
-        if odd := _odd_type(entry, schema.field(name).type):
+        if odd := odd_type(entry, schema.field(name).type):
             text = f"{one_line(name)} is claimed to be {odd}"
             found.append(told(area, text, "correct meta/info.json, or convert the column"))
     for name, entry in info.features.items():
@@ -149,32 +148,6 @@ def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Fin
             text = f"{one_line(name)} has {len(names)} names for {shape[0]} values"
             found.append(warning(area, text, "correct meta/info.json"))
     return found or [fine(area, f"{len(info.features)} features, as claimed")]
-
-
-def _odd_type(entry: Mapping, kind: pa.DataType) -> str:
-    """How a column's type differs from what is claimed; "" where it does not."""
-    if isinstance(kind, pa.ExtensionType):
-        kind = kind.storage_type
-    dtype, inner, values = entry["dtype"], kind, 1
-    while pa.types.is_list(inner) or pa.types.is_fixed_size_list(inner):
-        values = values * inner.list_size if pa.types.is_fixed_size_list(inner) else 0
-        inner = inner.value_type
-    if dtype == STORED:
-        return "" if pa.types.is_struct(inner) else f"images, but the column holds {one_line(kind)}"
-    claims = {
-        "bool": pa.types.is_boolean(inner),
-        "string": pa.types.is_string(inner) or pa.types.is_large_string(inner),
-    }
-    claims |= dict.fromkeys((name for name in NUMBERS if "int" in name), pa.types.is_integer(inner))
-    claims |= dict.fromkeys(
-        (name for name in NUMBERS if "float" in name), pa.types.is_floating(inner)
-    )
-    if not claims.get(dtype, True):
-        return f"{dtype}, but the column holds {one_line(kind)}"
-    size = math.prod(entry.get("shape", [1]))
-    if values and values != size:
-        return f"{size} values a row, but the column holds {values}"
-    return ""
 
 
 def _check_rate(info: DatasetInfo, contract: EmbodimentContract | None) -> list[Finding]:

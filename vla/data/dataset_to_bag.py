@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from vla.data.language_motion import poses_of_states
 from vla.data.lerobot import CONTRACT_FILE, LeRobotEpisodes
 from vla.data.message_types import load_message_type
 from vla.data.messages import NANOSECONDS
+from vla.files import read_json
 
 # The time of a first frame, since a data set does not keep it: 2020-01-01, UTC.
 EPOCH = 1_577_836_800 * NANOSECONDS
@@ -30,6 +30,7 @@ JPEG_QUALITY = 95
 IMAGE, JPEG = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINT_STATE, POSE_STAMPED = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
 SPOKEN = "vla_ros/msg/Instruction"
+MOST_REPORT = 2**28
 PROVENANCE = ("episode_id", "outcome", "note", "checkpoint_id")
 
 
@@ -76,7 +77,7 @@ def _metadata(contract: EmbodimentContract, source: str) -> dict[str, str]:
 def _provenance(dataset: Path) -> dict[int, dict[str, Any]]:
     """What the conversion's report says of the episodes; nothing where there is none."""
     try:
-        kept = json.loads((dataset / "meta" / REPORT_FILE).read_text())["kept"]
+        kept = read_json(dataset / "meta" / REPORT_FILE, DatasetError, MOST_REPORT)["kept"]
         return {int(episode["episode_index"]): episode for episode in kept}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
 from vla.data.frames import DatasetError
+from vla.data.lerobot_meta import NUMBERS, STORED
+from vla.files import one_line
 
 
 def number_column(table: pa.Table, name: str, where: str) -> np.ndarray:
@@ -68,3 +74,32 @@ def _is_list(kind: pa.DataType) -> bool:
     return (
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
+
+
+def odd_type(entry: Mapping[str, Any], kind: pa.DataType) -> str:
+    """How a column's type differs from what info.json claims; "" where it does not.
+
+    The width of numbers does not matter, and that of lists is only known where the type fixes it.
+    """
+    if isinstance(kind, pa.ExtensionType):
+        kind = kind.storage_type
+    dtype, inner, values = entry["dtype"], kind, 1
+    while _is_list(inner):
+        values = values * inner.list_size if pa.types.is_fixed_size_list(inner) else 0
+        inner = inner.value_type
+    if dtype == STORED:
+        return "" if pa.types.is_struct(inner) else f"images, but the column holds {one_line(kind)}"
+    claims = {
+        "bool": pa.types.is_boolean(inner),
+        "string": pa.types.is_string(inner) or pa.types.is_large_string(inner),
+    }
+    claims |= dict.fromkeys((name for name in NUMBERS if "int" in name), pa.types.is_integer(inner))
+    claims |= dict.fromkeys(
+        (name for name in NUMBERS if "float" in name), pa.types.is_floating(inner)
+    )
+    if not claims.get(dtype, True):
+        return f"{dtype}, but the column holds {one_line(kind)}"
+    size = math.prod(entry.get("shape", [1]))
+    if values and values != size:
+        return f"{size} values a row, but the column holds {values}"
+    return ""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
-from vla.data.lerobot_columns import number_column, whole_column
+from vla.data.lerobot_columns import number_column, odd_type, whole_column
 from vla.data.lerobot_index import EPISODE
 from vla.data.lerobot_mapping import LeRobotMapping
 from vla.data.lerobot_meta import DatasetInfo, Episode, read_table, read_tasks
@@ -240,6 +240,10 @@ def _chosen(
     where: str,
 ) -> np.ndarray:
     """A feature's columns as float32 [N, D], D as many as the contract has names."""
+    if odd := odd_type(info.features[feature], rows.schema.field(feature).type):
+        raise DatasetError(
+            f"{where}: {feature} is claimed to be {odd}; correct meta/info.json, or convert it"
+        )
     values = number_column(rows, feature, where)
     chosen = columns or tuple(range(values.shape[1]))
     if len(chosen) != len(names) or max(chosen) >= values.shape[1]:

@@ -17,8 +17,11 @@ from typing import Any
 
 from vla.data.frames import DatasetError
 from vla.data.sample import Annotation, Pair
-from vla.files import brief
+from vla.files import brief, read_json
 from vla.text import escape_unseen
+
+# The most that one file may have.
+MOST_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,7 @@ class EpisodeLabels:
 
 def read_vla_it(path: str | Path) -> dict[tuple[str, str], EpisodeLabels]:
     """Labels by file path and episode id. Raises DatasetError that names the faulty entry."""
-    try:
-        files = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise DatasetError(f"cannot read annotations {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+    files = read_json(path, DatasetError, MOST_BYTES)
     labels = {}
     for file, episodes in _mapping(files, str(path)).items():
         for episode, entry in _mapping(episodes, f"{path}: {file}").items():
