@@ -95,6 +95,7 @@ class SlowPolicy:
                 quaternion,
                 self.latency + self.arm.lookahead,
                 self.soft_steps,
+                self.latency,
             )
         actions = self.model.action_chunk(images, state, latent, seed, before, self.max_guidance)
         step = self.model.contract.time_step

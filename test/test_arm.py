@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
+from vla.control.execution import MODES, ExecutionConfig
 from vla.control.safety import WALL_TOLERANCE
 from vla.rotations import difference
 from vla.sim import panda
@@ -66,6 +67,8 @@ def test_no_limit_is_exceeded_whatever_the_chunks_say(shared_arm, seed):
     for _ in range(3):
         actions = generator.normal(0.0, [0.1, 0.1, 0.1, 0.3, 0.3, 0.3, 1.0], (16, 7))
         actions[:, :3] += generator.normal(0.0, 0.08, 3)
+        # Longer steps are refused as a whole.
+        actions[:, :6] = np.clip(actions[:, :6], -0.28, 0.28)
         arm.accept(chunk_at(arm, joints, actions, now), now)
         for _ in range(25):
             before = joints, position, quaternion
@@ -175,17 +178,65 @@ def test_an_older_observations_chunk_does_not_replace_a_newer_one(arm):
     arm.accept(chunk_at(arm, joints, straight([0, 0.1, 0]), NOW + 0.01), NOW + 0.02)
 
 
-def test_a_late_chunk_is_entered_where_its_time_is(arm):
+def bent() -> np.ndarray:
+    """10 cm along y in the first half second, then 10 cm along x."""
+    actions = straight([0.0, 0.0, 0.0])
+    actions[:5, 1] = 0.02
+    actions[10:15, 0] = 0.02
+    return actions
+
+
+def test_a_late_chunk_is_entered_where_its_time_is_while_the_arm_moves(arm):
     """The steps that were due while the model computed are not replayed."""
     joints = panda.HOME
+    arm.accept(chunk_at(arm, joints, straight([0.0, 0.2, 0.0])), NOW)
     start, _ = arm.kinematics.tool_pose(joints)
-    actions = straight([0.0, 0.0, 0.0])
-    actions[:5, 1] = 0.02  # due in the first half second, which has passed
-    actions[10:, 0] = 0.02
-    arm.accept(chunk_at(arm, joints, actions, NOW - 0.5), NOW)
-    joints, _ = run(arm, joints, NOW, 0.4)
+    joints, now = run(arm, joints, NOW, 0.5)
+    arm.accept(chunk_at(arm, panda.HOME, bent(), NOW + 0.01), now)
+    joints, _ = run(arm, joints, now, 0.4)
     moved = arm.kinematics.tool_pose(joints)[0] - start
     assert moved[1] == pytest.approx(0.1, abs=0.01) and abs(moved[0]) < 0.005
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("delay", [0.1, 0.7, 1.1])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_late_chunk_that_finds_a_still_arm_starts_at_its_start(contract, mode, delay, first):
+    """Nothing of it was executed: the corner of its path is not cut off, however late it comes."""
+    config = ArmControllerConfig(control_rate=RATE, execution=ExecutionConfig(mode))
+    arm, joints, now = ArmController(config, contract), panda.HOME, NOW
+    if not first:
+        arm.accept(chunk_at(arm, joints, straight([0.1, 0.0, 0.0])), NOW)
+        joints, now = run(arm, joints, now, 0.5)
+        arm.hold()
+        joints, now = run(arm, joints, now, 0.5)
+    start, _ = arm.kinematics.tool_pose(joints)
+    chunk = chunk_at(arm, joints, bent(), now)
+    joints, now = run(arm, joints, now, delay)
+    arm.accept(chunk, now)
+    widest = 0.0
+    while (moved := arm.kinematics.tool_pose(joints)[0] - start)[0] < 0.01:
+        widest = moved[1]
+        joints, now = run(arm, joints, now, 1 / RATE)
+        assert now < chunk.stamp + delay + 1.2, "it is followed for max_chunk_age from its start"
+    assert widest == pytest.approx(0.1, abs=0.005)
+
+
+def test_the_chunk_after_a_late_one_goes_on_in_time(arm):
+    """Its observation is from when the late one had begun, so that both are about one motion."""
+    joints = panda.HOME
+    path = straight([0.0, 0.1, 0.0])
+    arm.accept(chunk_at(arm, joints, path), NOW + 0.7)
+    start, _ = arm.kinematics.tool_pose(joints)
+    now = NOW + 0.7
+    seen = chunk_at(arm, joints, path, now)
+    joints, now = run(arm, joints, now, 0.5)
+    arm.accept(seen, now)
+    before = arm.kinematics.tool_pose(joints)[0]
+    joints, now = run(arm, joints, now, 0.2)
+    moved = arm.kinematics.tool_pose(joints)[0]
+    assert moved[1] - before[1] == pytest.approx(0.02, abs=0.006)
+    assert moved[1] - start[1] == pytest.approx(0.07, abs=0.01)
 
 
 def test_without_a_chunk_or_with_one_grown_stale_the_arm_holds(arm):

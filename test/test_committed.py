@@ -68,6 +68,22 @@ def test_nothing_is_left_of_a_chunk_that_is_over_or_of_a_later_observation():
     assert last.committed == 1
 
 
+@pytest.mark.parametrize("begun_late", [False, True])
+def test_the_observation_tells_whether_a_late_chunk_was_begun_late(begun_late):
+    """It was when the arm stood still until it came."""
+    actions = np.zeros((HORIZON, 7))
+    actions[:, 1] = 0.02
+    pose = (np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
+    old, late = ActionChunk(10.0, STEP, actions, *pose), 0.7
+    path = ChunkTrajectory(old, 10.0 + late * begun_late)
+    stamp = 11.0
+    here = path.target(stamp)
+    before = committed_actions(old, stamp, here.position + 0.002, here.quaternion, 0.2, late=late)
+    assert before.committed == 2
+    np.testing.assert_allclose(before.actions[0, :3], [-0.002, 0.018, -0.002], atol=1e-9)
+    np.testing.assert_allclose(before.actions[1, :3], [0.0, 0.02, 0.0], atol=1e-9)
+
+
 def test_past_the_end_of_the_old_chunk_the_arm_waits_where_it_has_ended():
     old = random_chunk(np.random.default_rng(4))
     path = ChunkTrajectory(old)

@@ -230,7 +230,7 @@ def test_a_robot_clock_that_starts_anew_drops_the_chunk(bench):
 def test_commands_stay_within_limits_for_wild_chunks(bench):
     generator = np.random.default_rng(0)
     for _ in range(20):
-        actions = generator.normal(0.0, 2.0, (CONTRACT.horizon, 7))
+        actions = generator.normal(0.0, 0.12, (CONTRACT.horizon, 7))
         bench.take(bench.chunk(actions=actions))
         bench.run(0.2)
     joints = np.array([command.joint_positions for command in bench.commands])
@@ -244,6 +244,35 @@ def test_commands_stay_within_limits_for_wild_chunks(bench):
         assert (position >= np.array(limits.workspace_min) - WALL_TOLERANCE).all()
         assert (position <= np.array(limits.workspace_max) + WALL_TOLERANCE).all()
     assert bench.arm.safety.counts["tool_speed"] > 0
+
+
+IMPOSSIBLE = {
+    "100 m a step": {"actions": np.tile([100.0, 0, 0, 0, 0, 0, 1], (16, 1))},
+    "1e30 m a step": {"actions": np.full((16, 7), 1e30)},
+    "1e308 m a step": {"actions": np.full((16, 7), 1e308)},
+    "one long step": {"actions": np.eye(16, 7)[::-1] * 0.6},
+    "a fast turn": {"actions": np.tile([0.0, 0, 0, 0, 2.0, 0, 1], (16, 1))},
+    "no gripper's value": {"actions": np.tile([0.0, 0, 0, 0, 0, 0, 255.0], (16, 1))},
+    "a reference in millimetres": {"reference_position": np.array([307.0, 0.0, 487.0])},
+    "a reference behind the arm": {"reference_position": np.array([-0.5, 0.0, 0.4])},
+    "a reference far off": {"reference_position": np.full(3, 1e300)},
+    "a reference turned round": {"reference_quaternion": np.array([0.0, 0.0, 0.0, 1.0])},
+}
+
+
+@pytest.mark.parametrize("case", list(IMPOSSIBLE))
+def test_a_chunk_that_no_limit_could_follow_is_refused_as_a_whole(bench, case):
+    with pytest.raises(ChunkError) as caught:
+        bench.take(bench.chunk(**IMPOSSIBLE[case]))
+    assert caught.value.reason == "impossible" and len(str(caught.value)) < 300
+    report = bench.run(0.3).report
+    assert report.hold_reason == HoldReason.LIMIT and report.message == str(caught.value)
+    held = bench.joints.copy()
+    bench.run(0.2)
+    assert np.array_equal(bench.joints, held)
+    assert bench.arm.safety.counts["impossible_chunk"] == 1
+    bench.take(bench.chunk())
+    assert bench.run(0.1).report.executing
 
 
 def test_a_cycle_that_comes_late_moves_on_by_the_time_that_has_passed():

@@ -73,7 +73,7 @@ def test_follows_chunks_within_limits(moving):
 
 def test_wild_chunks_stay_within_limits(robot):
     robot.instruct()
-    robot.speed = 20.0
+    robot.speed = 4.0
     robot.commands.clear()
     robot.graph.wait(lambda: len(robot.commands) > 50, "commands")
     joints = np.array([command.points[0].positions for command in robot.commands])

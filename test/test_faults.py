@@ -206,11 +206,22 @@ def test_frozen_chunks(bench):
     bench.finish("frozen chunks", holds=False)
 
 
-def test_huge_chunks(bench):
-    bench.velocity = np.array([30.0, -20.0, 25.0])
-    bench.turning = np.array([9.0, 20.0, -15.0])
+def test_fast_chunks(bench):
+    """Up to ten times as fast as the limits: followed as fast as these allow."""
+    bench.velocity = np.array([2.5, -2.0, 2.5])
+    bench.turning = np.array([6.0, 8.0, -6.0])
     bench.run(1.5)
-    bench.finish("huge actions", holds=False)
+    bench.finish("fast actions", holds=False)
+
+
+@pytest.mark.parametrize("speed", [1e3, 1e31])
+def test_huge_chunks(bench, speed):
+    bench.velocity = speed * np.array([1.0, -0.7, 0.8])
+    bench.chunk_at = bench.steady
+    bench.fault()
+    bench.run(0.5)
+    assert bench.report.hold_reason == HoldReason.LIMIT and " m in 0.1 s" in bench.report.message
+    bench.finish(f"huge actions, {speed:g} m/s")
 
 
 def test_erratic_chunks(bench):

@@ -55,9 +55,11 @@ def commanded(mode: str) -> tuple[np.ndarray, np.ndarray, list[float]]:
             delay = rng.uniform(0.2, 0.4)
             if mode == "real_time" and newest is not None:
                 ahead = 0.4 + arm.lookahead
-                before = committed_actions(newest, now, position, quaternion, ahead)
+                before = committed_actions(
+                    newest, now, position, quaternion, ahead, late=arrivals[-1] - newest.stamp
+                )
                 if before is not None:
-                    actions = join(before, actions, actions)
+                    actions = join(before, actions)
             waiting = ActionChunk(now, contract.time_step, actions, position, quaternion)
             arrives = now + delay
         if now >= arrives:

@@ -93,8 +93,10 @@ class ActionExpert(ModelNode):
         super().__init__("action_expert")
         self._latent: Latest[LatentAction] = Latest()
         self._done = (0, 0)
-        # The chunk that went out last, for real-time chunking, and how long chunks take.
+        # The chunk that went out last, for real-time chunking, and how long after its observation
+        # [s]; and how long chunks take.
         self._before: ActionChunk | None = None
+        self._before_late = 0.0
         self._delay = DelayEstimate(INITIAL_DELAY)
 
     def load(self, checkpoint: Path, device: str, adapter: str):
@@ -180,8 +182,9 @@ class ActionExpert(ModelNode):
         message.inference_time = seconds
         message.committed_steps = before.committed if before is not None else 0
         if self.publish(self._chunks, message):
-            self._before = message
-            self._delay.note(scene.stamp * 1e-9, self.get_clock().now().nanoseconds * 1e-9)
+            stamp, now = scene.stamp * 1e-9, self.get_clock().now().nanoseconds * 1e-9
+            self._before, self._before_late = message, max(now - stamp, 0.0)
+            self._delay.note(stamp, now)
             self.diagnostics.values["delay_ms"] = f"{1e3 * self._delay.seconds:.0f}"
             self.note_output(scene, seconds)
             self.diagnostics.input_age("latent", latent_age)
@@ -208,6 +211,7 @@ class ActionExpert(ModelNode):
             ),
             self._delay.seconds + self.settings["execution_lookahead"],
             self.settings["soft_steps"],
+            self._before_late,
         )
 
     def _check_latent(self, message: LatentAction) -> np.ndarray:

@@ -13,9 +13,17 @@ import numpy as np
 from mink import MinkError
 
 from vla.contract import ContractError, EmbodimentContract
-from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory, ToolTarget
+from vla.control.chunk import (
+    ActionChunk,
+    ChunkError,
+    ChunkTrajectory,
+    ToolTarget,
+    check_chunk,
+    check_reference,
+    check_steps,
+)
 from vla.control.command import ArmCommand
-from vla.control.execution import ChunkExecutor, ExecutionConfig
+from vla.control.execution import ChunkExecutor, ExecutionConfig, start_of
 from vla.control.joint_states import unwrapped
 from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import RobotModel, able_limits, arm_limits, panda_model
@@ -102,6 +110,8 @@ class ArmController:
         self._reference: tuple[np.ndarray, np.ndarray] | None = None
         self._wanted: np.ndarray | None = None
         self._gives_way = False
+        # Since when the arm has stood still with nothing to follow [s]; infinite while it moves.
+        self._still_since = -np.inf
         self._gripper_width = contract.gripper_open_width
         self._settling = _Settling()
 
@@ -125,25 +135,45 @@ class ArmController:
         """True while the commanded motion is not at rest."""
         return self.safety.motion is not None and not self.safety.motion.at_rest
 
-    def accept(self, chunk: ActionChunk, now: float) -> None:
+    def accept(self, chunk: ActionChunk, now: float, measured: np.ndarray | None = None) -> None:
         """Takes a chunk over from the next step on; steps whose time has passed are skipped.
 
-        Raises ChunkError for a chunk of another shape or time step, with values that are not
-        finite, or from an observation older than max_chunk_age or than the chunk in execution; what
+        Nothing has passed of one that finds the arm as still as its observation did: it is followed
+        from its start. measured: joints [n] now, None for those commanded. Raises ChunkError for a
+        chunk of another shape or time step, with values that are not finite or that no limit could
+        follow, or from an observation older than max_chunk_age or than the chunk in execution; what
         was being executed then goes on.
         """
         try:
-            self.executor.accept(chunk, now)
+            self._check(chunk, now, measured)
+            self.executor.accept(chunk, now, self._still_since)
         except ChunkError as error:
             self.safety.note(f"{error.reason}_chunk")
             raise
+
+    def _check(self, chunk: ActionChunk, now: float, measured: np.ndarray | None) -> None:
+        limits = self.config.safety
+        check_chunk(chunk)
+        check_steps(chunk, limits.max_linear_speed, limits.max_angular_speed)
+        if measured is None and self.safety.motion is not None:
+            measured = self.safety.motion.positions
+        if measured is None:
+            return
+        # An older one is refused as such.
+        age = min(max(now - chunk.stamp, 0.0), self.config.execution.max_chunk_age)
+        check_reference(
+            chunk,
+            *self.kinematics.tool_pose(measured),
+            limits.max_linear_speed * age,
+            limits.max_angular_speed * age,
+        )
 
     def preview(self, chunk: ActionChunk, now: float, count: int, joints: np.ndarray) -> np.ndarray:
         """Arm positions [count, n] along what is left of a chunk, by inverse kinematics [rad].
 
         joints: where the arm is before it [n]. Raises ChunkError for a chunk of another shape.
         """
-        trajectory = ChunkTrajectory(chunk)
+        trajectory = ChunkTrajectory(chunk, start_of(chunk, now, self._still_since))
         places = []
         for time in np.linspace(now + self.lookahead, trajectory.end, count + 1)[1:]:
             target = trajectory.target(float(time))
@@ -163,6 +193,7 @@ class ArmController:
         self.safety.forget()
         self._let_go()
         self._gives_way = False
+        self._still_since = -np.inf
         self._gripper_width = self.contract.gripper_open_width
 
     def step(
@@ -199,6 +230,8 @@ class ArmController:
             limited = self._follow(target, measured, duration)
             self._grip(target.gripper)
             self._note_motion(now, target)
+        is_still = target is None and not self.moving
+        self._still_since = min(self._still_since, now) if is_still else np.inf
         executing = target is not None and not self._gives_way
         return self._command(before, duration, executing, limited, age)
 

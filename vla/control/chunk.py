@@ -7,13 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.rotations import from_rotation_vector, multiply
+from vla.rotations import difference, from_rotation_vector, multiply
+
+# A step that is longer than this many times what the tool's limits allow in its time is refused.
+# One a little too long is followed as fast as allowed; one that far off is no motion of a tool.
+LONGEST_STEP = 10.0
+# How far the observed tool may be from where the arm is [m, rad], beyond what it can have gone
+# since: the robot's tool frame may differ a little from ours, and the arm may not follow well.
+REFERENCE_DISTANCE, REFERENCE_ANGLE = 0.2, 1.0
+# Gripper values are 0 to 1; what a model says beyond is closed or open, but not this far beyond.
+WIDEST_GRIPPER = 10.0
 
 
 class ChunkError(ValueError):
     """A chunk that must not be executed.
 
-    reason: "non_finite", "shape", "stale" or "wrong_instruction"; the message says it in words.
+    reason: "non_finite", "shape", "impossible", "stale" or "wrong_instruction"; the message says it
+    in words.
     """
 
     def __init__(self, reason: str, message: str):
@@ -66,12 +76,65 @@ def check_chunk(chunk: ActionChunk) -> None:
         raise ChunkError("shape", "the reference quaternion is not of unit length")
 
 
-class ChunkTrajectory:
-    """A chunk as a path of tool targets; step k is due at stamp + (k + 1) * time_step."""
+def check_steps(chunk: ActionChunk, linear_speed: float, angular_speed: float) -> None:
+    """Raises ChunkError for steps far beyond what the tool's limits [m/s, rad/s] let it follow."""
+    with np.errstate(over="ignore"):
+        steps = np.linalg.norm(chunk.actions[:, :3], axis=1)
+        turns = np.linalg.norm(chunk.actions[:, 3:6], axis=1)
+    for what, unit, values, speed in (
+        ("moves the tool by", "m", steps, linear_speed),
+        ("turns the tool by", "rad", turns, angular_speed),
+    ):
+        step = int(np.argmax(values))
+        most = LONGEST_STEP * speed * chunk.time_step
+        if not values[step] <= most:
+            raise ChunkError(
+                "impossible",
+                f"step {step + 1} of the action chunk {what} {values[step]:.3g} {unit} in "
+                f"{chunk.time_step:g} s, the most that is taken is {most:.3g}: are its actions in "
+                "the contract's units, and is the checkpoint made for this robot?",
+            )
+    if np.abs(chunk.actions[:, 6]).max() > WIDEST_GRIPPER:
+        worst = chunk.actions[np.argmax(np.abs(chunk.actions[:, 6])), 6]
+        raise ChunkError(
+            "impossible",
+            f"the action chunk has the gripper value {worst:.3g}, which should be between 0 "
+            "(closed) and 1 (open): is the checkpoint made for this robot?",
+        )
 
-    def __init__(self, chunk: ActionChunk):
+
+def check_reference(
+    chunk: ActionChunk, position: np.ndarray, quaternion: np.ndarray, distance: float, angle: float
+) -> None:
+    """Raises ChunkError for a chunk that starts from where the tool cannot have been.
+
+    position [3], quaternion [4]: of the tool now, base frame. distance [m], angle [rad]: what it
+    can have gone since the observation.
+    """
+    with np.errstate(over="ignore"):
+        away = float(np.linalg.norm(chunk.reference_position - position))
+    turned = float(np.linalg.norm(difference(chunk.reference_quaternion, quaternion)))
+    for value, most, unit in (
+        (away, distance + REFERENCE_DISTANCE, "m"),
+        (turned, angle + REFERENCE_ANGLE, "rad"),
+    ):
+        if not value <= most:
+            raise ChunkError(
+                "impossible",
+                f"the action chunk starts {value:.3g} {unit} from where the tool is, the most that "
+                f"is taken is {most:.3g}: do end_effector_pose and the robot model have the same "
+                "frames and units, and is a bag being replayed?",
+            )
+
+
+class ChunkTrajectory:
+    """A chunk as a path of tool targets; step k is due at start + (k + 1) * time_step."""
+
+    def __init__(self, chunk: ActionChunk, start: float | None = None):
+        """start: when the path begins [s], by default at the observation's stamp."""
         check_chunk(chunk)
         self.chunk = chunk
+        self.start = chunk.stamp if start is None else start
         steps = chunk.actions[:, :3].cumsum(axis=0)
         self._positions = np.vstack([np.zeros(3), steps]) + chunk.reference_position  # [H + 1, 3]
         self._quaternions = [np.asarray(chunk.reference_quaternion, dtype=np.float64)]  # H + 1
@@ -81,12 +144,12 @@ class ChunkTrajectory:
     @property
     def end(self) -> float:
         """When the last step is due [s]."""
-        return self.chunk.stamp + len(self.chunk.actions) * self.chunk.time_step
+        return self.start + len(self.chunk.actions) * self.chunk.time_step
 
     def target(self, time: float) -> ToolTarget:
         """The target due at `time` [s], interpolated; outside the chunk its first or last."""
         horizon = len(self.chunk.actions)
-        phase = float(np.clip((time - self.chunk.stamp) / self.chunk.time_step, 0.0, horizon))
+        phase = float(np.clip((time - self.start) / self.chunk.time_step, 0.0, horizon))
         index = min(int(phase), horizon - 1)
         fraction = phase - index
         position = (1 - fraction) * self._positions[index] + fraction * self._positions[index + 1]
@@ -104,7 +167,7 @@ class ChunkTrajectory:
         Outside the chunk the nearest. For comparing chunks; the arm follows target().
         """
         actions, last = self.chunk.actions, len(self.chunk.actions) - 1
-        phase = (time - self.chunk.stamp) / self.chunk.time_step - 0.5
+        phase = (time - self.start) / self.chunk.time_step - 0.5
         phase = min(max(phase, 0.0), float(last))
         index = min(int(phase), max(last - 1, 0))
         fraction = phase - index

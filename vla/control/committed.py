@@ -21,6 +21,8 @@ FADE_STEPS = 4
 TURN_COST, GRIPPER_COST, STEP_COST = 0.1, 0.03, 0.002
 # Steps ahead of the one that is due that a joined chunk may go on from.
 MOST_AHEAD = 2
+# A tool this much nearer [m] to where a chunk begun late has it than to where one in time does.
+PLAINLY_NEARER = 0.01
 
 Pose = tuple[np.ndarray, np.ndarray]
 
@@ -44,15 +46,20 @@ def committed_actions(
     quaternion: np.ndarray,
     delay: float,
     soft_steps: int = 4,
+    late: float = 0.0,
 ) -> CommittedActions | None:
     """The chunk in execution as seen from an observation; None where nothing of it is left.
 
     stamp [s], position [3] in metres, quaternion [4] x y z w: the new observation's tool pose, base
     frame. delay: from the observation until the arm no longer reads the old chunk [s]. soft_steps:
     steps after the committed ones that the new chunk is still drawn to; more make a steadier arm
-    that reacts later to what it sees.
+    that reacts later to what it sees. late: how long after its observation the old chunk came [s];
+    the arm has begun it then if it stood still until then, which the new observation tells.
     """
-    trajectory = ChunkTrajectory(chunk)
+    trajectory, in_time = ChunkTrajectory(chunk, chunk.stamp + late), ChunkTrajectory(chunk)
+    away = [_distance(path, stamp, position, quaternion) for path in (trajectory, in_time)]
+    if away[0] + PLAINLY_NEARER >= away[1]:
+        trajectory = in_time
     horizon, step = len(chunk.actions), chunk.time_step
     left = math.floor((trajectory.end - stamp) / step + 1e-6)
     if left < 1 or stamp < chunk.stamp:
@@ -69,6 +76,15 @@ def committed_actions(
         actions[index, 6] = trajectory.target(stamp + (index + 0.5) * step).gripper
         position, quaternion = target.position, target.quaternion
     return CommittedActions(actions, committed)
+
+
+def _distance(
+    trajectory: ChunkTrajectory, time: float, position: np.ndarray, quaternion: np.ndarray
+) -> float:
+    """How far a tool pose is from a chunk's target, in metres, turns counted as such."""
+    target = trajectory.target(time)
+    turned = np.linalg.norm(difference(target.quaternion, quaternion))
+    return float(np.linalg.norm(target.position - position) + TURN_COST * turned)
 
 
 def join(before: CommittedActions, actions: np.ndarray) -> np.ndarray:

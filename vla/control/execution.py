@@ -1,8 +1,9 @@
 """Which of the chunks that came is followed, and when: the execution modes. No ROS, no clock.
 
 A chunk's step k is due at its observation's stamp + (k + 1) * time_step, so steps whose time has
-passed while the model computed are skipped by themselves, however late each chunk comes. Where
-nothing valid is left, target() is None: the arm then comes to rest, and never goes back.
+passed while the model computed are skipped by themselves, however late each chunk comes. Only of a
+chunk that finds the arm as still as its observation did nothing has passed: it starts at its start.
+Where nothing valid is left, target() is None: the arm then comes to rest, and never goes back.
 
 - "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come. The
   arm slows down at each end, since it reads ahead; to go on before it does succeeded less often.
@@ -31,7 +32,8 @@ MOST_KEPT = 64
 class ExecutionConfig:
     """How chunks are executed.
 
-    mode: one of MODES. max_chunk_age: oldest observation that an action may come from [s].
+    mode: one of MODES. max_chunk_age: oldest observation whose chunk is accepted, and the time from
+    the start of its path for which a chunk is followed [s].
     execute_steps: steps of a chunk that mode "chunk" follows, from where it was taken over; 0 for
     all that are left. ensemble_size: newest chunks that mode "ensemble" takes together. weights:
     one of WEIGHTS. exponential_decay: weight exp(-decay * i) for the i-th oldest, as in ACT, whose
@@ -64,6 +66,11 @@ class ExecutionConfig:
             raise ValueError("exponential_decay and cosine_alpha must be finite")
 
 
+def start_of(chunk: ActionChunk, now: float, still_since: float) -> float:
+    """When the path of a chunk that comes `now` begins [s]; still_since as in accept()."""
+    return max(chunk.stamp, now) if still_since <= chunk.stamp else chunk.stamp
+
+
 class ChunkExecutor:
     """Chunks in, tool targets out."""
 
@@ -84,14 +91,17 @@ class ChunkExecutor:
         """The chunk of the newest observation that was accepted; None without one."""
         return self._kept[-1].chunk if self._kept else None
 
-    def accept(self, chunk: ActionChunk, now: float) -> None:
+    def accept(self, chunk: ActionChunk, now: float, still_since: float = math.inf) -> None:
         """Takes a chunk; a refused one changes nothing.
+
+        still_since: since when the arm has stood still without a chunk to follow [s], infinite
+        while it moves. A chunk whose observation is from then on is followed from its start.
 
         Raises ChunkError: "shape" or "non_finite" for what cannot be executed, "stale" for one from
         an observation older than max_chunk_age, or not newer than that of the chunk before, which
         came out of order or twice.
         """
-        trajectory = ChunkTrajectory(chunk)
+        trajectory = ChunkTrajectory(chunk, start_of(chunk, now, still_since))
         if abs(chunk.time_step - self._time_step) > 1e-6:
             raise ChunkError(
                 "shape", f"time_step is {chunk.time_step}, the contract's {self._time_step}"
@@ -140,7 +150,7 @@ class ChunkExecutor:
 
     def _counts(self, entry: ChunkTrajectory, now: float) -> bool:
         """Whether a chunk is young enough at `now`, and not over."""
-        age = now - entry.chunk.stamp
+        age = now - entry.start
         return age <= self.config.max_chunk_age and now <= entry.end + self._time_step
 
     def _move_on(self, now: float) -> None:

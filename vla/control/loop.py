@@ -153,8 +153,8 @@ class ControlLoop:
         """Takes a chunk of the instruction in force over.
 
         Raises ChunkError when it is refused. A chunk that is merely late leaves the one in
-        execution alone; one that is not finite or has another shape makes the arm hold until a
-        sound one comes.
+        execution alone; one that is not finite, has another shape or leads where no limit could
+        follow makes the arm hold until a sound one comes.
         """
         for what, stamp in (("observation", chunk.stamp), ("latent action", chunk.latent_stamp)):
             if stamp > robot_now + CLOCK_TOLERANCE:
@@ -173,12 +173,14 @@ class ControlLoop:
                 f"{self._max_latent_age:g}",
             )
         try:
-            self.arm.accept(chunk, robot_now)
+            self.arm.accept(chunk, robot_now, self.joints.positions)
         except ChunkError as error:
             if error.reason == "non_finite":
                 self.fail(HoldReason.NON_FINITE, str(error))
             elif error.reason == "shape":
                 self.fail(HoldReason.CONTRACT_MISMATCH, str(error))
+            elif error.reason == "impossible":
+                self.fail(HoldReason.LIMIT, str(error))
             raise
         self._fault = None
         self.watchdog.heard(ACTION_CHUNKS, steady_now)
