@@ -38,6 +38,12 @@ CLOCK_STEP = 0.5
 CLOCK_TICK = 1e-6
 # How far ahead of our clock another machine's may be [s], which stamps then are, too.
 CLOCK_TOLERANCE = 0.2
+# Refused chunks that show that the policy is not sound: the arm holds until a sound one comes.
+HOLDS_FOR = {
+    "non_finite": HoldReason.NON_FINITE,
+    "shape": HoldReason.CONTRACT_MISMATCH,
+    "impossible": HoldReason.LIMIT,
+}
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,22 @@ class ControlLoop:
         execution alone; one that is not finite, has another shape or leads where no limit could
         follow makes the arm hold until a sound one comes.
         """
+        try:
+            self._check_time(chunk, robot_now)
+            self.arm.accept(chunk, robot_now, self.joints.positions)
+        except ChunkError as error:
+            self.watchdog.refused(ACTION_CHUNKS, f"the last one was refused, {error}")
+            if reason := HOLDS_FOR.get(error.reason):
+                self.fail(reason, str(error))
+            raise
+        self._fault = None
+        self.watchdog.heard(ACTION_CHUNKS, steady_now)
+        # A chunk proves a latent, whose own message may arrive after it.
+        if math.isinf(self.watchdog.age(LATENT_ACTIONS, steady_now)):
+            self.watchdog.heard(LATENT_ACTIONS, steady_now)
+
+    def _check_time(self, chunk: ActionChunk, robot_now: float) -> None:
+        """Raises ChunkError for a chunk from the future, or of what can no longer be relied on."""
         for what, stamp in (("observation", chunk.stamp), ("latent action", chunk.latent_stamp)):
             if stamp > robot_now + CLOCK_TOLERANCE:
                 self.arm.safety.note("future_chunk")
@@ -172,21 +194,6 @@ class ControlLoop:
                 f"the latent action behind it is {robot_now - chunk.latent_stamp:.2f} s old, limit "
                 f"{self._max_latent_age:g}",
             )
-        try:
-            self.arm.accept(chunk, robot_now, self.joints.positions)
-        except ChunkError as error:
-            if error.reason == "non_finite":
-                self.fail(HoldReason.NON_FINITE, str(error))
-            elif error.reason == "shape":
-                self.fail(HoldReason.CONTRACT_MISMATCH, str(error))
-            elif error.reason == "impossible":
-                self.fail(HoldReason.LIMIT, str(error))
-            raise
-        self._fault = None
-        self.watchdog.heard(ACTION_CHUNKS, steady_now)
-        # A chunk proves a latent, whose own message may arrive after it.
-        if math.isinf(self.watchdog.age(LATENT_ACTIONS, steady_now)):
-            self.watchdog.heard(LATENT_ACTIONS, steady_now)
 
     def fail(self, reason: HoldReason, message: str) -> None:
         """Makes the arm hold until a sound chunk comes."""
