@@ -182,7 +182,7 @@ class ControlLoop:
             if stamp > robot_now + CLOCK_TOLERANCE:
                 self.arm.safety.note("future_chunk")
                 raise ChunkError("stale", f"its {what} is {_from_future(stamp - robot_now)}")
-        if chunk.stamp <= self._doubted_until:
+        if self.joints.doubt or chunk.stamp <= self._doubted_until:
             raise ChunkError(
                 "stale",
                 "its observation is from before the joint states, or the clock, could be relied on",
@@ -292,8 +292,8 @@ class ControlLoop:
         if self.joints.doubt and not (silent and silent.name == JOINT_STATES):
             return (
                 HoldReason.IMPLAUSIBLE_STATE,
-                f"{self.joints.doubt} The arm goes on when they have been in range, without a jump "
-                f"and at rest for {STEADY_TIME:g} s",
+                f"{self.joints.doubt} The arm goes on when its joint states have been in range, "
+                f"without a jump and at rest for {STEADY_TIME:g} s",
             )
         if self._fault:
             return self._fault
