@@ -96,8 +96,8 @@ CONTROLLER_SETTINGS = (
     _seconds(
         "max_chunk_age",
         _EXECUTION.max_chunk_age,
-        "Oldest observation whose chunk is taken; also how long a chunk is followed from its start, "
-        "which is that observation's stamp unless the arm has stood still since",
+        "Oldest observation whose chunk is taken, and how long a chunk is followed from its start: "
+        "from that observation on, or, where the arm has stood still since, from its arrival",
         most=60.0,
     ),
     _seconds(
