@@ -196,10 +196,12 @@ def encoded(seconds, message, **values):
 
 HOSTILE = {
     "fr3": (rename(lambda n: n.replace("panda", "fr3")),
-            "'/joint_states': the joint states call it fr3_finger_joint1, the contract "
-            "panda_finger_joint1"),
-    "left": (rename(lambda n: f"left_{n}"), "call it left_panda_finger_joint1"),
-    "slash": (rename(lambda n: f"robot1/{n}"), "call it robot1/panda_finger_joint1"),
+            "'/joint_states': the joint states call it fr3_joint1, the contract panda_joint1"),
+    "left": (rename(lambda n: f"left_{n}"), "call it left_panda_joint1"),
+    "slash": (rename(lambda n: f"robot1/{n}"), "call it robot1/panda_joint1"),
+    "arm": (rename(lambda n: n.replace("panda_joint", "arm_joint")), "call it arm_joint1, the con"),
+    "fingers": (rename(lambda n: n.replace("panda_finger", "hand_finger")),
+                "call it hand_finger_joint1, the contract panda_finger_joint1"),
     "other_joints": (rename(lambda n: f"wheel{n[-1]}"), "lack panda_finger_joint1, panda_finger_j"),
     "nan": (joints({7: np.nan}), "'/joint_states': joint states are not finite"),
     "nan_arm": (joints({2: np.inf}), "no finite position of panda_joint3: restart"),
@@ -333,6 +335,16 @@ def test_fingers_that_do_the_reverse_of_what_they_are_told_are_turned_round(tmp_
         return
     with pytest.raises(DatasetError, match="'/joint_states': the fingers are closed where they w"):
         read_bag_episode(bag, CONTRACT)
+
+
+def test_a_bag_need_not_have_the_arm_s_joints(tmp_path):
+    def spoil(topic, seconds, message):
+        if topic == JOINTS:
+            message.name, message.position = message.name[7:], message.position[7:]
+        return message
+
+    bag = write_foreign_bag(tmp_path / "bag", CONTRACT, spoil)
+    assert len(read_bag_episode(bag, CONTRACT)[0].times) == 15
 
 
 def test_single_strange_messages_that_are_used_nowhere_do_no_harm(tmp_path):

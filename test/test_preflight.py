@@ -178,6 +178,8 @@ def joints(**changes):
     [
         (joints(), "9 joints"),
         ({"panda_joint1": 0.0}, "lack panda_joint2"),
+        ({n: 0.0 for n in joints() if n != "panda_joint7"} | {"panda_joint8": 0.0}, "lack panda_j"),
+        (dict.fromkeys(panda.ARM_JOINTS, 0.0), "lack panda_finger_joint1"),
         (
             {name.replace("panda", "fr3"): value for name, value in joints().items()},
             "the joint states call it fr3_joint1, the contract panda_joint1, and 6 more",

@@ -101,8 +101,8 @@ def _renamings(missing: Sequence[str], others: Sequence[str]) -> list[_Renaming]
     Those that keep most of the names; several where a robot has two arms.
     """
     first, there = missing[0], set(others)
-    # What stays the same must tell: half of a name, or anything where several names change alike.
-    least = max(3, len(first) // 2) if len(missing) == 1 else 1
+    # What stays the same must tell: half of a name, or a word where several names change alike.
+    least = max(3, len(first) // 2) if len(missing) == 1 else 3
     found: dict[_Renaming, int] = {}
     for name in others:
         for at_end in (False, True):
@@ -111,6 +111,9 @@ def _renamings(missing: Sequence[str], others: Sequence[str]) -> list[_Renaming]
                 continue
             old, new = (first[kept:], name[kept:]) if at_end else (first[:-kept], name[:-kept])
             renaming = _Renaming(old, new, at_end)
+            # The next joint is not this one by another name.
+            if old.isdigit() and new.isdigit():
+                continue
             # A finger is no joint of the arm by another name.
             if (FINGER in old) == (FINGER in new) and renaming.fits(missing, there):
                 found[renaming] = kept

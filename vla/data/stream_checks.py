@@ -14,7 +14,14 @@ import numpy as np
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
 from vla.data.messages import NANOSECONDS
-from vla.state_checks import Fault, joints_fault, missing_joints, opening_fault, place_fault
+from vla.state_checks import (
+    Fault,
+    joints_fault,
+    missing_joints,
+    opening_fault,
+    place_fault,
+    renamed_joints,
+)
 
 # Fingers that go by more than WAY [m] and back within BRISK [s] so many times have two sources.
 WAY, BRISK, REVERSALS = 0.01, 0.1, 3
@@ -134,7 +141,14 @@ class StreamChecks:
             )
 
     def finish(self, topic: str) -> None:
-        """The fingers after all messages: open where they were told to close, and the reverse."""
+        """After all messages: an arm of other names, fingers that did the reverse of what was told.
+
+        A bag need not have the arm's joints; those of other names say that the contract is wrong.
+        """
+        arm = self._contract.joint_names
+        fault = renamed_joints(arm, list(self._names))
+        if fault and self._names.keys().isdisjoint(arm):
+            raise DatasetError(f"'{topic}': {fault}")
         seen = self._seen
         turned = seen["open", "closed"], seen["closed", "open"]
         obeyed = seen["open", "open"] + seen["closed", "closed"]
