@@ -450,7 +450,7 @@ def test_episodes_that_cannot_be_described_are_listed(tmp_path, capsys):
         (("--estimate",), "--estimate is for a --model"),
         (("--model", "m", "--camera", "left"), "has no camera 'left'; it has: camera"),
         (("--model", "m", "--episodes", "5:9"), "there are 3 episodes"),
-        (("--model", "m", "--prompt", "none.md"), "cannot read prompt none.md"),
+        (("--model", "m", "--prompt", "none.md"), "cannot read none.md"),
         (("--model", "m", "--concurrency", "0"), "--concurrency takes a number from 1"),
         (("--model", "m", "--questions", "0"), "ask for at least one question"),
         (("--truth",), "does not tell the scenes of the episodes"),

@@ -240,7 +240,7 @@ def test_commands_that_cannot_be_run_say_why(tmp_path, tiny, capsys):
     fails("there is no contract 'moon'", "--contract", "moon")
     fails("unknown preset 'huge'", "--preset", "huge")
     fails("beside the action queries", "--queries", "2")
-    fails("cannot be read", "--stats", str(tmp_path / "none.json"))
+    fails("cannot read", "--stats", str(tmp_path / "none.json"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").write_text("")
     fails("is there already", target="full")
@@ -274,7 +274,7 @@ def test_statistics_leave_the_gripper_alone(tmp_path):
         "proprio": {"q01": [0.0] * (STATE - 1) + [float("nan")], "q99": [1.0] * STATE}
     }
     file.write_text(json.dumps({"bridge_dataset": damaged}))
-    with pytest.raises(CheckpointError, match="bridge_dataset: proprio has values that are not f"):
+    with pytest.raises(CheckpointError, match="bridge_dataset: proprio: q01 must be a number"):
         read_statistics(file, None, CONTRACT, uses_state=True)
     released.statistics["bridge_dataset"]["proprio"]["q01"] = [0.0]
     file.write_text(json.dumps(released.statistics))

@@ -212,10 +212,11 @@ def read_yaml(
     most_bytes: int = MOST_YAML_BYTES,
     most_nodes: int = MOST_NODES,
     finite: bool = True,
+    number_keys: bool = False,
 ) -> Any:
     """What a YAML file holds, None when empty. Raises `error`; see read_yaml_text()."""
     text = read_text(path, error, most_bytes)
-    return read_yaml_text(text, shown_path(path), error, most_nodes, finite)
+    return read_yaml_text(text, shown_path(path), error, most_nodes, finite, number_keys)
 
 
 def read_yaml_text(
@@ -224,13 +225,15 @@ def read_yaml_text(
     error: type[Exception],
     most_nodes: int = MOST_NODES,
     finite: bool = True,
+    number_keys: bool = False,
 ) -> Any:
     """What a YAML text holds: text, numbers, booleans, None, lists and mappings of these by name.
 
     where: what to call it in errors, such as its path. most_nodes: values that it may hold, with
-    those that aliases repeat. finite: whether NaN and infinity are refused. Raises `error` for
-    these, for no YAML, other tags, keys that are no text or given twice, dates, whole numbers
-    beyond 64 bits and lists and mappings more than MOST_DEPTH deep.
+    those that aliases repeat. finite: whether NaN and infinity are refused. number_keys: whether
+    whole numbers may be keys. Raises `error` for these, for no YAML, other tags, keys that are no
+    text or given twice, dates, whole numbers beyond 64 bits and lists and mappings more than
+    MOST_DEPTH deep.
     """
     try:
         _require_bounded(text, where, error, most_nodes)
@@ -248,7 +251,7 @@ def read_yaml_text(
         if isinstance(problem, error):
             raise
         raise error(f"{where} is not valid YAML ({one_line(problem)}); correct it") from problem
-    _require_plain(value, where, error, finite)
+    _require_plain(value, where, error, finite, (str, int) if number_keys else (str,))
     return value
 
 
@@ -333,16 +336,22 @@ def _require_tag(tag: str | None, where: str, error: type[Exception]) -> None:
 
 def _too_deep(where: str) -> str:
     return (
-        f"{where} has lists or mappings more than {MOST_DEPTH} deep in one another; "
-        "give the right file"
+        f"{where} has lists or mappings more than {MOST_DEPTH} deep in one another; write it "
+        "flatter"
     )
 
 
-def _require_plain(value: Any, where: str, error: type[Exception], finite: bool) -> None:
+def _require_plain(
+    value: Any,
+    where: str,
+    error: type[Exception],
+    finite: bool,
+    keys: tuple[type, ...] = (str,),
+) -> None:
     """Raises `error` where a value can't be what a file of this package holds."""
     seen: set[int] = set()
     # With how deep each lies, and under which name.
-    waiting: list[tuple[Any, int, str | None]] = [(value, 0, None)]
+    waiting: list[tuple[Any, int, Any]] = [(value, 0, None)]
     while waiting:
         entry, depth, name = waiting.pop()
         if isinstance(entry, (dict, list)):
@@ -355,7 +364,7 @@ def _require_plain(value: Any, where: str, error: type[Exception], finite: bool)
                 waiting.extend((inner, depth + 1, name) for inner in entry)
                 continue
             for key in entry:
-                if not isinstance(key, str):
+                if type(key) not in keys:
                     raise error(f"{where} has the key {brief(key)}, no text; put it in quotes")
             waiting.extend((key, depth + 1, name) for key in entry)
             waiting.extend((inner, depth + 1, key) for key, inner in entry.items())

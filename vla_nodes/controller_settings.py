@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from rclpy.node import Node
 from rclpy.wait_for_message import wait_for_message
@@ -13,8 +12,15 @@ from vla.contract import EmbodimentContract
 from vla.control.arm import ArmControllerConfig
 from vla.control.execution import MODES, WEIGHTS
 from vla.control.loop import LoopLimits
-from vla.control.robot_model import RobotModel, model_from_urdf, panda_model
+from vla.control.robot_model import (
+    MOST_URDF_BYTES,
+    RobotModel,
+    RobotModelError,
+    model_from_urdf,
+    panda_model,
+)
 from vla.control.safety import SafetyLimits
+from vla.files import read_text
 from vla_nodes import qos
 from vla_nodes.backends import (
     BACKENDS,
@@ -341,10 +347,10 @@ def robot_model(node: Node, settings: Settings, contract: EmbodimentContract) ->
         urdf = message.data
     else:
         try:
-            urdf = Path(source).read_text()
-        except OSError as error:
+            urdf = read_text(source, RobotModelError, MOST_URDF_BYTES)
+        except RobotModelError as error:
             raise ValueError(
-                f"robot_model '{source}' cannot be read ({error.strerror}): give 'sim_panda', "
-                "'robot_description' or the path of a URDF file"
+                f"robot_model: {error}: give 'sim_panda', 'robot_description' or the path of a "
+                "URDF file"
             ) from error
     return model_from_urdf(urdf, contract.joint_names, contract.base_frame, contract.tool_frame)

@@ -7,11 +7,18 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from vla.contract import EmbodimentContract, load_contract
 from vla.control.kinematics import DifferentialIK
-from vla.control.robot_model import RobotModel, arm_limits, model_from_urdf, panda_model
+from vla.control.robot_model import (
+    MOST_URDF_BYTES,
+    RobotModel,
+    RobotModelError,
+    arm_limits,
+    model_from_urdf,
+    panda_model,
+)
+from vla.files import brief, read_text, read_yaml, shown_path
 from vla.findings import Finding, fine, problem
 from vla.preflight import (
     SLOWEST_STATES,
@@ -30,6 +37,7 @@ from vla.preflight_topics import (
 )
 from vla.resources import contract_path, given_or_shared
 from vla.rotations import difference
+from vla.text import one_line
 from vla_nodes.client import RobotClient
 from vla_nodes.controller_settings import (
     CONTROLLER_SETTINGS,
@@ -90,11 +98,18 @@ def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) ->
 
     Raises ValueError when it is no parameters file.
     """
+    content = read_yaml(file, ValueError, finite=False)
     try:
-        content = yaml.safe_load(file.read_text()) or {}
-        entries = {name: values.get("ros__parameters") or {} for name, values in content.items()}
-    except (OSError, yaml.YAMLError, AttributeError) as error:
-        raise ValueError(f"cannot read the parameters in {file}: {error}") from error
+        entries = {
+            name: values.get("ros__parameters") or {} for name, values in (content or {}).items()
+        }
+        if odd := [name for name, values in entries.items() if not isinstance(values, dict)]:
+            raise TypeError(f"{brief(odd[0])} has no mapping of parameters")
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"cannot read the parameters in {shown_path(file)}: {one_line(error)}; write them as "
+            "NODE: {ros__parameters: {NAME: VALUE}}"
+        ) from error
     found = {}
     for name, values in entries.items():
         if name.rpartition("/")[2] == node:
@@ -135,7 +150,7 @@ def _check_value(area: str, setting: Setting, value) -> list[Finding]:
     name, default = setting.name, setting.default
     if setting.choices and value not in setting.choices:
         known = ", ".join(setting.choices)
-        raise ValueError(f"{name} cannot be {value!r}: it must be one of {known}")
+        raise ValueError(f"{name} cannot be {brief(value)}: it must be one of {known}")
     entries = value if isinstance(value, list) else [value]
     model = default[0] if isinstance(default, list) else default
     number = isinstance(model, int | float) and not isinstance(model, bool)
@@ -144,7 +159,7 @@ def _check_value(area: str, setting: Setting, value) -> list[Finding]:
         isinstance(entry, kind) and isinstance(entry, bool) is isinstance(model, bool)
         for entry in entries
     ):
-        raise ValueError(f"{name} cannot be {value!r}: it must be like {default!r}")
+        raise ValueError(f"{name} cannot be {brief(value)}: it must be like {default!r}")
     low = -np.inf if setting.minimum is None else setting.minimum
     high = np.inf if setting.maximum is None else setting.maximum
     if number and not all(low <= entry <= high for entry in entries):
@@ -239,8 +254,5 @@ def _model(contract: EmbodimentContract, seen: RobotSeen, source: str) -> RobotM
             )
         urdf = seen.urdf
     else:
-        try:
-            urdf = given_or_shared(source).read_text()
-        except OSError as error:
-            raise ValueError(f"robot_model {source}: {error.strerror}") from error
+        urdf = read_text(given_or_shared(source), RobotModelError, MOST_URDF_BYTES)
     return model_from_urdf(urdf, contract.joint_names, contract.base_frame, contract.tool_frame)

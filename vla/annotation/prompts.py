@@ -14,9 +14,11 @@ from pathlib import Path
 
 from vla.annotation.replies import Wanted
 from vla.control.session import LONGEST_INSTRUCTION
+from vla.files import listed, read_text
 from vla.text import one_line
 
 DEFAULT_PROMPT = "config/annotation/vla_it.md"
+MOST_BYTES = 100_000
 PLACEHOLDERS = ("instruction", "frames", "questions", "rewrites", "contexts")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -54,10 +56,7 @@ class Prompt:
 def read_prompt(path: str | Path) -> Prompt:
     """Reads a prompt file. Raises PromptError that says what it lacks or what nobody fills in."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"cannot read prompt {path}: {error}") from error
+    text = read_text(path, PromptError, MOST_BYTES)
     pieces = re.split(r"^# *(system|user) *$", text, flags=re.MULTILINE)
     parts = dict(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
     if pieces[0].strip() or set(parts) != {"system", "user"} or len(pieces) != 5:
@@ -67,7 +66,7 @@ def read_prompt(path: str | Path) -> Prompt:
     used = set(_PLACEHOLDER.findall(text))
     if unknown := sorted(used - set(PLACEHOLDERS)):
         raise PromptError(
-            f"{path}: nobody fills in {', '.join(f'{{{name}}}' for name in unknown)}; known are "
+            f"{path}: nobody fills in {listed(f'{{{name}}}' for name in unknown)}; known are "
             f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
         )
     if "instruction" not in _PLACEHOLDER.findall(parts["user"]):

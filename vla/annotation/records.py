@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,10 +19,22 @@ from vla.data.frames import DatasetError
 from vla.data.lerobot import ANNOTATIONS_FILE
 from vla.data.sample import Annotation, Pair
 from vla.data.vla_it import read_vla_it, write_vla_it
+from vla.files import (
+    brief,
+    checked_entries,
+    checked_number,
+    checked_text,
+    read_bytes,
+    read_json_text,
+    require_regular,
+    shown_path,
+)
+from vla.text import one_line
 
 RECORDS_FILE = "annotation_records.jsonl"
 CAPTION, QUESTION, REWRITE, CONTEXT = KINDS = ("Caption", "QA", "CR", "CC")
 ACCEPTED, REJECTED = "accepted", "rejected"
+MOST_BYTES = 1_000_000_000
 _HEADER = {"vla_ros_annotation_records": 1}
 
 
@@ -129,6 +141,9 @@ class Records:
                 f"{annotations} was not written by 'vla data annotate' and would be lost; move it "
                 "away first"
             )
+        if self.path.exists():
+            # To append to a pipe would wait for its reader.
+            require_regular(self.path, DatasetError)
         try:
             self._file = self.path.open("ab")
         except OSError as error:
@@ -176,30 +191,55 @@ def read_records(folder: str | Path) -> dict[int, Record]:
 
 def _read(path: Path) -> tuple[dict[int, Record], int]:
     """Records by episode, and how many bytes of the file are whole lines."""
-    content = path.read_bytes()
+    content = read_bytes(path, DatasetError, MOST_BYTES)
     whole = content.rfind(b"\n") + 1
     records: dict[int, Record] = {}
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
+    for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
+        where = f"{shown_path(path)}, line {number}"
         try:
-            value = json.loads(line)
+            value = read_json_text(line.decode(), where, DatasetError)
             if number == 1 and value == _HEADER:
                 continue
-            record = _record(value)
+            record = _record(value, where)
         except (ValueError, TypeError, KeyError) as error:
+            said = one_line(error).removeprefix(where).strip(": ")
             raise DatasetError(
-                f"{path}, line {number}, is damaged ({error}); delete the line, and its episode is "
-                "annotated anew"
+                f"{where}, is damaged ({said}); delete the line, and its episode is annotated anew"
             ) from error
         records[record.episode] = record
     return records, whole
 
 
-def _record(value: dict) -> Record:
-    entries = tuple(
-        Entry(**entry | {"original": entry["original"] and tuple(entry["original"])})
-        for entry in value["entries"]
+def _record(value: Any, where: str) -> Record:
+    """A record, each entry as its field says. Raises DatasetError, TypeError or KeyError."""
+    checked_entries(value, where, DatasetError, [field.name for field in fields(Record)])
+    for name in ("instruction", "data", "made"):
+        checked_text(value[name], f"{where}: {name}", DatasetError, 10_000)
+    checked_number(value["episode"], f"{where}: episode", DatasetError, 0, 1e9, True)
+    if not isinstance(value["source"], dict) or not isinstance(value.get("usage", {}), dict):
+        raise DatasetError(f"{where}: source and usage must be mappings")
+    if not isinstance(value["entries"], list):
+        raise DatasetError(f"{where}: entries must be a list, got {brief(value['entries'])}")
+    return replace(
+        Record(**value), entries=tuple(_entry(entry, where) for entry in value["entries"])
     )
-    return replace(Record(**value), entries=entries)
+
+
+def _entry(value: Any, where: str) -> Entry:
+    known = [field.name for field in fields(Entry)]
+    checked_entries(value, f"{where}: an entry", DatasetError, known)
+    for name in ("question", "answer", "verdict"):
+        checked_text(value.get(name, ""), f"{where}: {name}", DatasetError, 10_000)
+    if value["kind"] not in KINDS or value.get("verdict", "") not in (ACCEPTED, REJECTED, ""):
+        raise DatasetError(f"{where}: an entry has an unknown kind or verdict, {brief(value)}")
+    original = value.get("original")
+    if original is not None and (
+        not isinstance(original, list)
+        or len(original) != 2
+        or not all(isinstance(text, str) for text in original)
+    ):
+        raise DatasetError(f"{where}: original must be a pair of texts, got {brief(original)}")
+    return Entry(**value | {"original": original and tuple(original)})
 
 
 def write_annotations(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from vla.data.sample import Annotation, Pair
-from vla.files import brief
+from vla.files import brief, read_json_text
 from vla.text import one_line, unseen_character
 
 PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
 LONGEST_CAPTION = 600
 LONGEST_TEXT = 300
+LONGEST_REPLY = 200_000
 # Of all that is wrong with a reply, which is told to the model and to people.
 LONGEST_PROBLEMS = 2000
 _PAIR = {
@@ -122,14 +122,14 @@ def pair_problems(pair: Pair) -> list[str]:
 
 
 def _parse(text: str) -> Any:
+    if len(text) > LONGEST_REPLY:
+        raise ReplyError(f"the reply has {len(text)} characters, at most {LONGEST_REPLY} may be")
+    text = text.strip()
     # Models that no schema binds like to wrap JSON in a code block.
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
-    try:
-        return json.loads(fenced[1] if fenced else text)
-    except json.JSONDecodeError as error:
-        raise ReplyError(f"the reply is not valid JSON ({error})") from error
-    except RecursionError as error:
-        raise ReplyError("the reply is not valid JSON (it is nested too deeply)") from error
+    first, _, rest = text.partition("\n")
+    if first.rstrip() in ("```", "```json") and rest.endswith("```"):
+        text = rest.removesuffix("```")
+    return read_json_text(text, "the reply", ReplyError)
 
 
 def _shape_problems(

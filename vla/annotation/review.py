@@ -20,12 +20,15 @@ from vla.annotation.records import ACCEPTED, CAPTION, REJECTED, Entry, Record, R
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.annotation.source import AnnotationSource
 from vla.data.frames import DatasetError
+from vla.files import brief, read_text, shown_path
 from vla.resources import shared_file
+from vla.text import one_line
 
 PAGE_FILE, TABLE_FILE = "review.html", "review.csv"
 COLUMNS = ("episode", "entry", "digest", "verdict", "question", "answer", "instruction")
 _SHOWN_SIZE = 320
 _MOST_PROBLEMS = 20
+MOST_BYTES = 100_000_000
 _VERDICTS = {"accept": ACCEPTED, "reject": REJECTED, "edit": ACCEPTED, "": ""}
 _WORDS = {ACCEPTED: "accept", REJECTED: "reject", "": ""}
 
@@ -132,24 +135,27 @@ def apply_review(path: str | Path, records: Records) -> Applied:
 
 
 def _read_table(path: str | Path) -> list[dict[str, str]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read review {path}: {error}") from error
+    text, path = read_text(path, DatasetError, MOST_BYTES), shown_path(path)
     header = text.partition("\n")[0]
     # Spreadsheets write what their country separates by.
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise DatasetError(
+            f"{path}, line {reader.line_num}: {one_line(error)}; save it as CSV again"
+        ) from error
     if missing := set(COLUMNS[:-1]) - set(reader.fieldnames or ()):
         raise DatasetError(f"{path} is no review: it has no column {', '.join(sorted(missing))}")
-    return [{name: value or "" for name, value in row.items() if name} for row in reader]
+    return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 
 def _place(row: dict[str, str], named: dict[int, dict[str, Entry]]) -> tuple[int, str]:
     episode, name = row["episode"].strip(), row["entry"].strip()
-    index = int(episode) if episode.isdigit() else -1
+    index = int(episode) if episode.isdecimal() and len(episode) < 12 else -1
     if name not in named.get(index, {}):
-        raise DatasetError(f"there is no '{name}' of episode '{episode}'")
+        raise DatasetError(f"there is no {brief(name)} of episode {brief(episode)}")
     return index, name
 
 
@@ -158,7 +164,7 @@ def _reviewed(row: dict[str, str], entry: Entry) -> tuple[str, Entry]:
     verdict = row["verdict"].strip().lower()
     verdict = _WORDS.get(verdict, verdict)
     if verdict not in _VERDICTS:
-        raise DatasetError(f"verdict '{verdict}' is none of accept, reject, edit")
+        raise DatasetError(f"verdict {brief(verdict)} is none of accept, reject, edit")
     before = (entry.question, entry.answer)
     pair = (" ".join(row["question"].split()), " ".join(row["answer"].split()))
     if row["digest"].strip() != entry.digest():

@@ -6,7 +6,6 @@ the note of the episode's bag, which the demonstrations write as "FAMILY, seed N
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from vla.annotation.records import Record, Records, entries_of, made_digest
 from vla.annotation.run import Outcome
 from vla.data.frames import DatasetError, EpisodeWords
 from vla.data.lerobot_meta import Episode
 from vla.data.sample import Annotation
+from vla.files import read_json, read_yaml, shown_path
 from vla.sim.annotations import annotate
 from vla.sim.demonstrations import landmark_places, object_places
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import ALL_FAMILIES, COLORS, Task, phrase
+from vla.text import one_line
+
+MOST_BYTES = 100_000_000
 
 CONVERSION_FILE = "conversion.json"
 # To be raised where the same scene is described otherwise, so that it is done again.
@@ -44,7 +46,9 @@ class SceneOrigin:
 def scene_of_note(note: str) -> SceneOrigin | None:
     """The scene of a note such as "place, seed 12"; None where it tells none."""
     found = _NOTE.search(note)
-    return None if found is None else SceneOrigin(found[1], int(found[2]))
+    if found is None or len(found[2]) > 9:
+        return None
+    return SceneOrigin(found[1], int(found[2]))
 
 
 def read_scenes(path: str | Path) -> dict[int, SceneOrigin]:
@@ -52,23 +56,19 @@ def read_scenes(path: str | Path) -> dict[int, SceneOrigin]:
 
     Raises DatasetError that names the faulty entry.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise DatasetError(f"cannot read scenes {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise DatasetError(f"{path} is not valid YAML: {error}") from error
+    values, path = read_yaml(path, DatasetError, number_keys=True), shown_path(path)
     if not isinstance(values, dict):
         raise DatasetError(f"{path}: expected a mapping from episodes to scenes")
     scenes = {}
     for episode, value in values.items():
         scene = _origin(value) if isinstance(value, dict) else None
-        if scene is None or not str(episode).isdigit():
+        number = str(episode)
+        if scene is None or not number.isdecimal() or len(number) > 12:
             raise DatasetError(
-                f"{path}: episode {episode} needs a family and a seed, such as "
+                f"{path}: episode {one_line(episode, 60)} needs a family and a seed, such as "
                 "{family: pick, seed: 7}"
             )
-        scenes[int(episode)] = scene
+        scenes[int(number)] = scene
     return scenes
 
 
@@ -80,12 +80,12 @@ def scenes_of_conversion(folder: str | Path) -> dict[int, SceneOrigin]:
     """
     path = Path(folder) / "meta" / CONVERSION_FILE
     try:
-        kept = json.loads(path.read_text())["kept"]
+        kept = read_json(path, DatasetError, MOST_BYTES)["kept"]
         entries = {int(entry["episode_index"]): entry for entry in kept}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{path} does not tell the scenes of the episodes ({error}); name a file of them by "
-            "--scenes"
+            f"{shown_path(path)} does not tell the scenes of the episodes ({one_line(error)}); "
+            "name a file of them by --scenes"
         ) from error
     scenes = {}
     for index, entry in entries.items():
@@ -97,8 +97,8 @@ def scenes_of_conversion(folder: str | Path) -> dict[int, SceneOrigin]:
 
 def _origin(value: dict[str, Any]) -> SceneOrigin | None:
     family, seed = value.get("family"), value.get("seed")
-    if isinstance(family, str) and isinstance(seed, int) and seed >= 0:
-        return SceneOrigin(family, seed, str(value.get("task") or ""))
+    if isinstance(family, str) and type(seed) is int and 0 <= seed < 2**32:
+        return SceneOrigin(one_line(family, 60), seed, one_line(value.get("task") or "", 1000))
     return None
 
 

@@ -14,10 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vla.cli.errors import CommandError
 from vla.cli.graph import enter_domain, last_words, running_graph, short
+from vla.files import (
+    checked_entries,
+    checked_number,
+    checked_text,
+    read_json,
+    read_json_text,
+    read_yaml,
+    shown_path,
+)
 from vla.resources import contract_path, given_or_shared
 
 DESCRIPTION = """\
@@ -33,6 +40,7 @@ examples:
   vla demo --config my_instructions.yaml --no-video
 """
 ACTIVE_TIMEOUT = 180.0
+VIDEO = {"size": 480, "rate": 10}  # Width and height [px]; frames per second of recorded time.
 PACKAGES = ("ros-rclpy", "torch", "transformers", "mujoco", "numpy", "rosbags", "mcap", "mink")
 
 
@@ -105,26 +113,41 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def load_demo_config(path: Path) -> dict[str, Any]:
     """Reads the list of instructions. Raises CommandError that says what is wrong with it."""
-    try:
-        config = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise CommandError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict) or not config.get("instructions"):
+    config, path = read_yaml(path, CommandError), shown_path(path)
+    known = ("instructions", "time_limit", "required_successes", "video")
+    checked_entries(config, path, CommandError, known)
+    instructions = config.get("instructions")
+    if not isinstance(instructions, list) or not instructions:
         raise CommandError(f"{path}: expected a list 'instructions' with at least one entry")
-    known = {"seed", "family", "instruction", "mode", "question"}
-    limits = {"time_limit": config.get("time_limit", 30.0)}
-    for index, entry in enumerate(config["instructions"]):
-        if not isinstance(entry, dict) or not {"seed", "family"} <= entry.keys():
-            raise CommandError(f"{path}: instruction {index + 1} needs 'seed' and 'family'")
-        if unknown := sorted(entry.keys() - known):
-            raise CommandError(
-                f"{path}: instruction {index + 1} has unknown entries: {', '.join(unknown)}"
-            )
-    video = {"size": 480, "rate": 10, **(config.get("video") or {})}
-    required = config.get("required_successes", len(config["instructions"]))
-    return {**config, **limits, "video": video, "required_successes": required}
+    for index, entry in enumerate(instructions):
+        _check_instruction(entry, f"{path}: instruction {index + 1}")
+    video = checked_entries(config.get("video") or {}, f"{path}: video", CommandError, VIDEO)
+
+    def number(given: dict, name: str, usual: float, lowest: float, highest: float, whole=True):
+        what = f"{path}: {name}"
+        return checked_number(given.get(name, usual), what, CommandError, lowest, highest, whole)
+
+    count = len(instructions)
+    return {
+        "instructions": instructions,
+        "time_limit": number(config, "time_limit", 30.0, 1, 3600, whole=False),
+        "required_successes": number(config, "required_successes", count, 0, count),
+        "video": {
+            "size": number(video, "size", VIDEO["size"], 16, 4096),
+            "rate": number(video, "rate", VIDEO["rate"], 1, 120),
+        },
+    }
+
+
+def _check_instruction(entry: Any, where: str) -> None:
+    """Raises CommandError where an entry of the list is none that can be run."""
+    texts = ("family", "instruction", "mode", "question")
+    checked_entries(entry, where, CommandError, ("seed", *texts))
+    if not {"seed", "family"} <= entry.keys():
+        raise CommandError(f"{where} needs 'seed' and 'family'")
+    checked_number(entry["seed"], f"{where}: seed", CommandError, 0, 2**31, whole=True)
+    for name in texts:
+        checked_text(entry.get(name, ""), f"{where}: {name}", CommandError)
 
 
 def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> None:
@@ -181,7 +204,7 @@ def _write_report(
         "time_limit_s": config["time_limit"],
         **timing,
         "dropped_messages": {
-            bag.name: json.loads(custom.get("drops", "{}"))
+            bag.name: read_json_text(custom.get("drops", "{}"), f"{bag}: drops", CommandError)
             for bag, custom in zip(bags, metadata, strict=True)
         },
         "checkpoint": {
@@ -248,9 +271,9 @@ def _clear(output: Path) -> None:
     """Removes what an earlier demonstration left, and nothing else: bags may be anybody's."""
     output.mkdir(parents=True, exist_ok=True)
     try:
-        earlier = json.loads((output / "demo.json").read_text())
+        earlier = read_json(output / "demo.json", CommandError)
         bags = [output / trial["bag"] for trial in earlier["instructions"] if trial["bag"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CommandError, KeyError, TypeError):
         bags = []
     for bag in bags:
         if bag.resolve().parent == output / "bags":

@@ -7,11 +7,13 @@ import json
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vla.cli.errors import CommandError
 from vla.cli.evaluate import seed_range
 from vla.cli.finetune import CONFIG
 from vla.cli.graph import enter_domain, last_words, running_graph, short
+from vla.files import read_json
 
 DESCRIPTION = """\
 Teach the simulated robot a task that its policy has not been trained on: the scripted operator
@@ -91,12 +93,17 @@ def run_teach_demo(arguments: argparse.Namespace) -> int:
     return _report(arguments, output, steps)
 
 
+def _read(path: Path) -> Any:
+    """What an earlier step of the same demonstration wrote."""
+    return read_json(path, CommandError, 1_000_000_000, finite=False)
+
+
 class _Steps:
     """Wall seconds of each step over all calls."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self.seconds: dict[str, float] = _read(path) if path.exists() else {}
 
     @contextmanager
     def timed(self, name: str):
@@ -146,7 +153,7 @@ def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) 
     from vla_nodes.scripted_operator import OperatorStation, demonstrate_episode
 
     path = output / "demonstrations.json"
-    done = json.loads(path.read_text()) if path.is_file() else []
+    done = _read(path) if path.exists() else []
     wanted = arguments.demonstrations
     if len(done) >= wanted:
         print(f"kept: {len(done)} demonstrations")
@@ -263,10 +270,7 @@ def _evaluate_family(job: tuple) -> list:
 def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:
     from vla.cli.demo import machine, versions
 
-    evaluations = {
-        name: json.loads((output / f"evaluation_{name}.json").read_text())
-        for name in ("before", "after")
-    }
+    evaluations = {name: _read(output / f"evaluation_{name}.json") for name in ("before", "after")}
     families = {}
     for name, evaluation in evaluations.items():
         for entry in evaluation["summary"]:
@@ -278,10 +282,10 @@ def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:
         "new_task": {name: families[arguments.family][name]["success"] for name in evaluations},
         "old_tasks": change,
         "families": families,
-        "demonstrations": json.loads((output / "demonstrations.json").read_text()),
-        "conversion": json.loads((output / "dataset/meta/conversion.json").read_text()),
-        "finetune": json.loads((output / "run/finetune.json").read_text()),
-        "graph": json.loads((output / "graph.json").read_text()),
+        "demonstrations": _read(output / "demonstrations.json"),
+        "conversion": _read(output / "dataset/meta/conversion.json"),
+        "finetune": _read(output / "run/finetune.json"),
+        "graph": _read(output / "graph.json"),
         "seconds": steps.seconds,
         "total_minutes": round(sum(steps.seconds.values()) / 60, 1),
         "versions": versions(),

@@ -68,15 +68,15 @@ def overridden(values: dict, overrides: list[str]) -> dict:
 
     Raises CheckpointError where one is not of that form.
     """
-    import yaml
-
+    from vla.files import brief, read_yaml_text
     from vla.models.config import CheckpointError
+    from vla.text import one_line
 
     for override in overrides:
         name, separator, text = override.partition("=")
         if not separator:
-            raise CheckpointError(f"--set takes NAME=VALUE, got '{override}'")
-        value = yaml.safe_load(text)
+            raise CheckpointError(f"--set takes NAME=VALUE, got {brief(override)}")
+        value = read_yaml_text(text, f"--set {one_line(name, 60)}", CheckpointError)
         if isinstance(value, dict) and isinstance(values.get(name), dict):
             value = values[name] | value
         values[name] = value

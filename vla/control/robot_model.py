@@ -13,10 +13,15 @@ from scipy.spatial.transform import Rotation
 
 from vla.contract import EmbodimentContract
 from vla.control.limits import JointLimits, stricter
+from vla.files import listed
 from vla.sim import panda
+from vla.text import one_line
 
 MOVABLE = ("revolute", "continuous", "prismatic")
 LIMITED = ("lower", "upper", "velocity", "acceleration")
+
+
+MOST_URDF_BYTES = 32_000_000
 
 
 class RobotModelError(ValueError):
@@ -108,7 +113,7 @@ def model_from_urdf(
         if frame not in frames:
             raise RobotModelError(
                 f"the URDF has no frame '{frame}', which the contract names as {what}; it has: "
-                f"{', '.join(sorted(frames))}"
+                f"{listed(sorted(frames), 300)}"
             )
     down, up = _way(by_child, tool_frame), _way(by_child, base_frame)
     shared = 0
@@ -124,9 +129,9 @@ def model_from_urdf(
     arm = [joint for joint in down if joint.kind != "fixed"]
     on_way = [joint.name for joint in arm]
     if on_way != list(joint_names) or not arm:
-        known = ", ".join(joint.name for joint in joints if joint.kind != "fixed")
+        known = listed(joint.name for joint in joints if joint.kind != "fixed")
         raise RobotModelError(
-            f"the joints from '{base_frame}' to '{tool_frame}' are {', '.join(on_way) or 'none'}, "
+            f"the joints from '{base_frame}' to '{tool_frame}' are {listed(on_way) or 'none'}, "
             f"the contract has {', '.join(joint_names)}; movable joints of the URDF: {known}"
         )
     for joint in arm:
@@ -184,7 +189,9 @@ def _read_joints(urdf: str) -> list[_Joint]:
             raise RobotModelError(f"the robot description is <{root.tag}>, not a URDF's <robot>")
         joints = [_read_joint(element) for element in root.findall("joint")]
     except ElementTree.ParseError as error:
-        raise RobotModelError(f"the robot description is not valid XML: {error}") from error
+        raise RobotModelError(
+            f"the robot description is not valid XML: {one_line(error)}"
+        ) from error
     for what, names in (
         ("joints named", [joint.name for joint in joints]),
         ("joints that hold link", [joint.child for joint in joints]),
@@ -210,6 +217,8 @@ def _read_joint(element) -> _Joint:
         bounds = {
             key: float("nan") if limit is None else float(limit.get(key, "nan")) for key in LIMITED
         }
+        if endless := [key for key, value in bounds.items() if np.isinf(value)]:
+            raise ValueError(f"{endless[0]} is infinite; leave it out where there is no limit")
         if kind == "continuous":
             # A joint that goes round and round is kept to two turns, for the sake of its cables.
             bounds |= {"lower": -2 * np.pi, "upper": 2 * np.pi}

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from vla.checkpoint import build_model
 from vla.contract import EmbodimentContract
 from vla.conversion.names import LanguageNames, language_names, split_groups, translate
 from vla.data.normalization import ABSOLUTE, BINARY, RELATIVE, NormStats
+from vla.files import (
+    brief,
+    checked_number,
+    listed,
+    read_json,
+    require_regular,
+    shown_path,
+)
 from vla.models.config import CheckpointError, InstructVLAConfig, LoraConfig
 from vla.models.presets import with_language_expert
 from vla.models.sequence import end_id
+from vla.tensors import read_tensors
+from vla.text import one_line
 
+MOST_STATISTICS = 100_000_000
 Groups = dict[str, dict[str, torch.Tensor]]
 
 
@@ -36,16 +46,24 @@ def read_released(path: str | Path) -> Groups:
 
     Raises CheckpointError where it can't be read or is something else.
     """
+    require_regular(path, CheckpointError)
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # Of pickle, zip files and torch alike.
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+        reason = one_line(str(error).strip().split("\n")[0].rstrip("."))
+        raise CheckpointError(f"{shown_path(path)} cannot be read: {reason}") from error
     groups = content.get("model") if isinstance(content, dict) else None
     wanted = ("vision_model", "language_model", "mlp1", "action_model")
     if not isinstance(groups, dict) or (lacking := [n for n in wanted if n not in groups]):
         found = "" if not isinstance(groups, dict) else f" (no {', '.join(lacking)})"
         raise CheckpointError(f"{path} is no checkpoint of InstructVLA{found}")
+    for group, tensors in groups.items():
+        entries = tensors.items() if isinstance(tensors, dict) else [(None, None)]
+        if odd := [n for n, v in entries if not isinstance(v, torch.Tensor)]:
+            raise CheckpointError(
+                f"{shown_path(path)}: {one_line(group, 60)} is no group of tensors "
+                f"({brief(odd[0])}); fetch it again"
+            )
     return {group: dict(groups[group]) for group in groups}
 
 
@@ -56,7 +74,7 @@ def read_eagle(folder: str | Path) -> Groups:
     if not files:
         raise CheckpointError(f"{folder} has no *.safetensors: give the folder of Eagle2-2B")
     for file in files:
-        for name, value in load_file(file).items():
+        for name, value in read_tensors(file, CheckpointError).items():
             group, _, rest = name.partition(".")
             groups.setdefault(group, {})[rest] = value
     return groups
@@ -173,10 +191,18 @@ def data_sets(path: str | Path) -> list[str]:
 
 
 def _statistics(path: str | Path) -> dict[str, dict]:
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"statistics {path} cannot be read: {error}") from error
+    content = read_json(path, CheckpointError, MOST_STATISTICS, finite=False)
+    path = shown_path(path)
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise CheckpointError(f"{path} is no mapping of data sets to statistics; fetch it again")
+    return content
+
+
+def _vector(content: dict, name: str, where: str) -> dict[str, Any]:
+    vector = content.get(name)
+    if not isinstance(vector, dict):
+        raise CheckpointError(f"{where} has no statistics of '{name}'; fetch it again")
+    return vector
 
 
 def read_statistics(
@@ -194,17 +220,20 @@ def read_statistics(
         key = next(iter(content))
     if key not in content:
         raise CheckpointError(
-            f"{path} has statistics of {', '.join(sorted(content))}; name one of them with "
-            "--unnorm-key"
+            f"{shown_path(path)} has statistics of {listed(sorted(content))}; name one of "
+            "them with --unnorm-key"
         )
-    action = content[key]["action"]
+    where = f"{shown_path(path)}: {one_line(key, 60)}"
+    action = _vector(content[key], "action", where)
     mask = action.get("mask", [name != "gripper" for name in contract.action_names])
+    if not isinstance(mask, list):
+        raise CheckpointError(f"{where}: action: mask must be a list, got {brief(mask)}")
     kinds = tuple(RELATIVE if scaled else BINARY for scaled in mask)
-    stats = {"action": _stats(action, contract.action_names, kinds, f"{path}: {key}: action")}
+    stats = {"action": _stats(action, contract.action_names, kinds, f"{where}: action")}
     if uses_state:
         every = (ABSOLUTE,) * len(contract.state_names)
-        state = content[key]["proprio"]
-        stats["state"] = _stats(state, contract.state_names, every, f"{path}: {key}: proprio")
+        state = _vector(content[key], "proprio", where)
+        stats["state"] = _stats(state, contract.state_names, every, f"{where}: proprio")
     else:
         # Never looked at, but a part of every checkpoint that acts.
         one = np.ones(len(contract.state_names))
@@ -214,16 +243,20 @@ def read_statistics(
 
 def _stats(entry: dict, names: tuple[str, ...], kinds: tuple[str, ...], where: str) -> NormStats:
     arrays = {
-        name: np.array(entry[name], dtype=np.float64)
+        name: _numbers(entry.get(name), f"{where}: {name}")
         for name in ("q01", "q99", "mean", "std", "min", "max")
         if name in entry or name.startswith("q")
     }
     lengths = {len(kinds), *map(len, arrays.values())} - {len(names)}
     if lengths:
         raise CheckpointError(f"{where} has {min(lengths)} values, the contract {len(names)}")
-    if odd := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
-        raise CheckpointError(f"{where} has values that are not finite: {', '.join(odd)}")
     return NormStats(names, kinds, **arrays)
+
+
+def _numbers(values: Any, where: str) -> np.ndarray:
+    if not isinstance(values, list) or len(values) > 1000:
+        raise CheckpointError(f"{where} must be a list of numbers, got {brief(values)}")
+    return np.array([checked_number(v, where, CheckpointError, -1e15, 1e15) for v in values])
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: InstructVLAConfig, resized: bool) -> None:

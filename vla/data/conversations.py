@@ -17,8 +17,8 @@ import numpy as np
 from vla.data.frames import DatasetError
 from vla.data.images import decode_image
 from vla.data.sample import Conversation, Pair
-from vla.files import brief, inside, one_line, read_json, read_json_lines, shown_path
-from vla.text import escape_unseen
+from vla.files import brief, inside, read_json, read_json_lines, shown_path
+from vla.text import escape_unseen, one_line
 
 IMAGE_MARKER = "<image>"
 # Of one file; the 665 000 conversations of LLaVA have 1 GB.
@@ -42,8 +42,9 @@ class LlavaConversations:
 
     def __init__(self, path: str | Path, images: str | Path = ""):
         self._folder = Path(images) if images else Path(path).parent
+        entries, path = _read(path), shown_path(path)
         self._entries = [
-            self._entry(value, f"{path}, entry {index}") for index, value in enumerate(_read(path))
+            self._entry(value, f"{path}, entry {index}") for index, value in enumerate(entries)
         ]
         if not self._entries:
             raise DatasetError(f"{path} holds no conversations")
@@ -99,5 +100,5 @@ def _read(path: str | Path) -> list[Any]:
         return read_json_lines(path, DatasetError, MOST_BYTES)
     entries = read_json(path, DatasetError, MOST_BYTES)
     if not isinstance(entries, list):
-        raise DatasetError(f"{path}: expected a list of conversations")
+        raise DatasetError(f"{shown_path(path)}: expected a list of conversations")
     return entries

@@ -79,7 +79,7 @@ def _provenance(dataset: Path) -> dict[int, dict[str, Any]]:
     try:
         kept = read_json(dataset / "meta" / REPORT_FILE, DatasetError, MOST_REPORT)["kept"]
         return {int(episode["episode_index"]): episode for episode in kept}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return {}
 
 

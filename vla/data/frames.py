@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vla.contract import ContractError, EmbodimentContract, contract_from_dict
-from vla.files import one_line, read_json
+from vla.data.arrays import open_array
+from vla.files import brief, checked_entries, checked_number, checked_text, one_line, read_json
 
 # Of one shard's words [bytes].
 MOST_WORDS = 2**28
@@ -85,7 +87,9 @@ def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
         words = read_json(folder / "frames.json", DatasetError, MOST_WORDS)
         made_for = contract_from_dict(words["contract"], str(folder))
         contract.require_same(made_for, "ours", "the dataset's")
-        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+        arrays = {
+            path.stem: open_array(path, DatasetError) for path in sorted(folder.glob("*.npy"))
+        }
         shard = Shard(
             folder=folder,
             images={camera.name: arrays[f"image_{camera.name}"] for camera in contract.cameras},
@@ -94,7 +98,7 @@ def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
             episode=arrays["episode"],
             drawer_opening=arrays["drawer_opening"],
             held=words["held"],
-            episodes=[EpisodeWords(**episode) for episode in words["episodes"]],
+            episodes=[_episode_words(episode) for episode in words["episodes"]],
         )
         _check_arrays(shard, contract)
     except ContractError:
@@ -104,6 +108,28 @@ def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
             f"shard {folder} is damaged ({one_line(error)}); delete it and make it again"
         ) from error
     return shard
+
+
+def _episode_words(values: Any) -> EpisodeWords:
+    """The words of an episode. Raises ValueError or TypeError where they are of another kind."""
+    known = [field.name for field in fields(EpisodeWords)]
+    words = EpisodeWords(**checked_entries(values, "an episode", DatasetError, known))
+    for name in ("family", "instruction", "answer"):
+        checked_text(getattr(words, name), f"an episode's {name}", DatasetError)
+    for name in ("objects", "landmarks"):
+        require_places(getattr(words, name), f"an episode's {name}")
+    return words
+
+
+def require_places(values: Any, what: str) -> None:
+    """Raises DatasetError unless it is a mapping from names to places [x, y] in metres."""
+    if not isinstance(values, dict):
+        raise DatasetError(f"{what} are no mapping of places")
+    for place in values.values():
+        if not isinstance(place, list) or len(place) != 2:
+            raise DatasetError(f"{what} have a place that is not [x, y], {brief(place)}")
+        for value in place:
+            checked_number(value, what, DatasetError, -1000, 1000)
 
 
 def _check_arrays(shard: Shard, contract: EmbodimentContract) -> None:

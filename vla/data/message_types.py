@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -17,9 +18,11 @@ from pathlib import Path
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from vla.files import brief, read_text
 from vla.resources import PACKAGE, shared_file
 
 SEPARATOR = "=" * 80
+_TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*/msg/[A-Za-z][A-Za-z0-9_]*")
 
 
 class MessageTypeError(ValueError):
@@ -81,13 +84,14 @@ def _load_message_type(name: str, folders: tuple[Path, ...]) -> MessageType:
 
 
 def _find_text(name: str, folders: tuple[Path, ...]) -> str:
-    package, separator, short = name.partition("/msg/")
-    if not separator:
-        raise MessageTypeError(f"'{name}' is not a message type; expected 'package/msg/Name'")
+    package, _, short = name.partition("/msg/")
+    # It comes from bags and graphs, and is made into a path.
+    if _TYPE_NAME.fullmatch(name) is None:
+        raise MessageTypeError(f"{brief(name)} is not a message type; expected 'package/msg/Name'")
     for folder in folders:
         path = folder / package / "msg" / f"{short}.msg"
         if path.is_file():
-            return path.read_text()
+            return read_text(path, MessageTypeError)
     if package == PACKAGE:
         with contextlib.suppress(FileNotFoundError):
             return shared_file(f"msg/{short}.msg").read_text()

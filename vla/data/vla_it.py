@@ -17,8 +17,8 @@ from typing import Any
 
 from vla.data.frames import DatasetError
 from vla.data.sample import Annotation, Pair
-from vla.files import brief, read_json
-from vla.text import escape_unseen
+from vla.files import brief, read_json, shown_path
+from vla.text import escape_unseen, one_line
 
 # The most that one file may have.
 MOST_BYTES = 2**32
@@ -43,11 +43,11 @@ class EpisodeLabels:
 
 def read_vla_it(path: str | Path) -> dict[tuple[str, str], EpisodeLabels]:
     """Labels by file path and episode id. Raises DatasetError that names the faulty entry."""
-    files = read_json(path, DatasetError, MOST_BYTES)
+    files, path = read_json(path, DatasetError, MOST_BYTES), shown_path(path)
     labels = {}
-    for file, episodes in _mapping(files, str(path)).items():
-        for episode, entry in _mapping(episodes, f"{path}: {file}").items():
-            where = f"{path}: {file}, episode {episode}"
+    for file, episodes in _mapping(files, path).items():
+        for episode, entry in _mapping(episodes, f"{path}: {one_line(file)}").items():
+            where = f"{path}: {one_line(file, 80)}, episode {one_line(episode, 40)}"
             labels[file, str(episode)] = _labels(_mapping(entry, where), where)
     return labels
 
@@ -109,6 +109,8 @@ def _labels(entry: dict, where: str) -> EpisodeLabels:
 
 
 def _pairs(values: Any, where: str) -> tuple[Pair, ...]:
+    if not isinstance(values, list | None):
+        raise DatasetError(f"{where} must be a list of pairs, got {brief(values)}")
     pairs = []
     for index, value in enumerate(values or []):
         pair = _mapping(value, f"{where} {index}")

@@ -10,19 +10,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 
 from vla.contract import EmbodimentContract, contract_from_dict
-from vla.data.frames import DatasetError, EpisodeWords
+from vla.data.arrays import open_array
+from vla.data.frames import MOST_WORDS, DatasetError, EpisodeWords, require_places
+from vla.files import checked_entries, checked_number, read_json, shown_path
 from vla.observation import prepare_image
 from vla.sim import panda
 from vla.sim.demonstrations import landmark_places, object_places, run_jobs
 from vla.sim.simulator import TableTopSimulator
 from vla.sim.tasks import FAMILIES
+from vla.text import one_line
 
 # Demonstrations and corrections use lower seeds, evaluation those below one million.
 FIRST_SCENE_SEED = 3_000_000
@@ -224,17 +228,31 @@ def read_scene_shard(
 
     Raises DatasetError when it is damaged, ContractError for another robot's.
     """
-    folder = Path(folder)
+    folder, where = Path(folder), shown_path(folder)
     try:
-        truth = json.loads((folder / "scenes.json").read_text())
-        images = np.load(folder / f"image_{camera}.npy", mmap_mode="r")
-        scenes = [Scene(**scene) for scene in truth["scenes"]]
-        found = contract_from_dict(truth["contract"], str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        truth = read_json(folder / "scenes.json", DatasetError, MOST_WORDS)
+        images = open_array(folder / f"image_{camera}.npy", DatasetError)
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise DatasetError(f"image_{camera}.npy holds {images.dtype} {list(images.shape)}")
+        scenes = [_scene(scene, camera) for scene in truth["scenes"]]
+        found = contract_from_dict(truth["contract"], where)
+    except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(
-            f"shard {folder} is damaged ({error}); delete it and make it again"
+            f"shard {where} is damaged ({one_line(error, 250)}); delete it and make it again"
         ) from error
     contract.require_same(found, "ours", "the scenes'")
     if len(images) != len(scenes):
-        raise DatasetError(f"shard {folder}: {len(images)} images of {len(scenes)} scenes")
+        raise DatasetError(f"shard {where}: {len(images)} images of {len(scenes)} scenes")
     return images, scenes
+
+
+def _scene(values: Any, camera: str) -> Scene:
+    """The truth of an image. Raises DatasetError, KeyError or TypeError."""
+    known = [field.name for field in fields(Scene)]
+    scene = Scene(**checked_entries(values, "a scene", DatasetError, known))
+    for places in (scene.objects, scene.landmarks):
+        require_places(places, "a scene's things")
+    checked_number(scene.drawer_opening, "a scene's drawer_opening", DatasetError, -1, 1)
+    for name in (*scene.objects, *scene.landmarks):
+        checked_number(scene.seen[camera][name], "a scene's pixels", DatasetError, 0, 1e9)
+    return scene

@@ -10,10 +10,13 @@ import xml.parsers.expat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vla.files import read_bytes, shown_path
+from vla.text import one_line
 from vla_nodes.launcher.substitution import SubstitutionError, parse_template
 
 # Beyond this many files inside each other, a launch file includes itself.
 DEEPEST_INCLUDE = 50
+MOST_BYTES = 4_000_000
 
 
 class LaunchError(Exception):
@@ -32,7 +35,8 @@ class Element:
 
     def error(self, message: str) -> LaunchError:
         """Return a `LaunchError` whose message starts with file, line and element."""
-        return LaunchError(f"{self.file}:{self.line}: <{self.tag}>: {message}")
+        where = f"{shown_path(self.file)}:{self.line}: <{one_line(self.tag, 40)}>"
+        return LaunchError(f"{where}: {one_line(message, 250)}")
 
     def get(self, name: str) -> str | None:
         """Return the raw text of an attribute, or None where it is absent."""
@@ -74,9 +78,7 @@ _PROCESS = (
     "name cwd on_exit launch-prefix output respawn respawn_delay respawn_max_retries "
     "sigterm_timeout sigkill_timeout shell"
 )
-_PROCESS_LITERAL = (
-    "on_exit respawn_delay respawn_max_retries sigterm_timeout sigkill_timeout shell"
-)
+_PROCESS_LITERAL = "on_exit respawn_delay respawn_max_retries sigterm_timeout sigkill_timeout shell"
 _ACTIONS = (
     "arg let include group node executable push_ros_namespace push-ros-namespace set_env "
     "unset_env append_env reset_env set_parameter set_parameters_from_file set_remap log"
@@ -134,11 +136,7 @@ def load_document(path: Path) -> Element:
             f"{path}: only launch files in XML can be run here; "
             "use `ros2 launch` of a ROS 2 installation for Python and YAML files"
         )
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise LaunchError(f"{path}: cannot read the launch file: {error.strerror}") from error
-    root = _parse(text, path)
+    root = _parse(read_bytes(path, LaunchError, MOST_BYTES), path)
     if root.tag != "launch":
         raise root.error("the outermost element must be <launch>")
     for child in root.children:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from vla.files import brief, read_text, read_yaml_text
+from vla.text import one_line
 from vla_nodes.launcher.document import Element
 from vla_nodes.launcher.packages import PackageError, package_executable
 from vla_nodes.launcher.substitution import (
@@ -34,6 +38,7 @@ from vla_nodes.launcher.values import (
 # Shorter than those of ros2 launch (5 s each), so that everything is down within 5 s.
 SIGTERM_TIMEOUT = 2.5
 SIGKILL_TIMEOUT = 1.5
+MATCH_TIMEOUT = 2.0  # Of an expression that a launch file gives [s].
 
 _OUTPUTS = ("screen", "log", "both", "own_log", "full")
 
@@ -159,9 +164,29 @@ def _launch_prefix(reader: _Attributes, command: list[str]) -> list[str]:
         configurations = reader.scope.configurations
         prefix = configurations.get("launch-prefix", "")
         pattern = configurations.get("launch-prefix-filter", "")
-        if re.match(pattern, os.path.basename(command[0])) is None:
+        if not _begins_with(pattern, os.path.basename(command[0])):
             prefix = ""
     return _shell_words(prefix)
+
+
+def _begins_with(pattern: str, name: str) -> bool:
+    """Whether a name begins as a regular expression says.
+
+    Another process looks, as some expressions go on for years. Raises ValueTypeError.
+    """
+    if not pattern:
+        return True
+    try:
+        re.compile(pattern)
+        code = "import re, sys; sys.exit(3 if re.match(*sys.argv[1:]) is None else 0)"
+        done = subprocess.run([sys.executable, "-c", code, pattern, name], timeout=MATCH_TIMEOUT)
+    except (re.error, RecursionError, ValueError, subprocess.TimeoutExpired) as error:
+        reason = "it takes too long" if isinstance(error, subprocess.TimeoutExpired) else error
+        raise ValueTypeError(
+            f"launch-prefix-filter {brief(pattern)} cannot be used ({one_line(reason)}); give a "
+            "simpler expression"
+        ) from error
+    return done.returncode == 0
 
 
 def _shell_words(text: str) -> list[str]:
@@ -261,12 +286,10 @@ def _parameter_file(param: Element, scope: Scope, file: Path, node: str) -> Path
     if not literal_boolean(param.get("allow_substs") or "false"):
         return path
     try:
-        text = substitute(path.read_text(), scope)
-        yaml.safe_load(text)
-    except OSError as error:
-        raise param.error(f"cannot read '{path}': {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise param.error(f"'{path}' is not YAML once its substitutions are replaced") from error
+        text = substitute(read_text(path, ValueTypeError), scope)
+        read_yaml_text(text, f"{path}, its substitutions replaced,", ValueTypeError, finite=False)
+    except ValueTypeError as error:
+        raise param.error(str(error)) from error
     file.write_text(text)
     return file
 
@@ -286,9 +309,7 @@ def _named_values(param: Element, scope: Scope, prefix: str) -> list[tuple[str, 
             return [(name, value)]
         if "type" in param.attributes:
             raise param.error("'type' goes with 'value' only")
-    return [
-        pair for child in param.children for pair in _named_values(child, scope, f"{name}.")
-    ]
+    return [pair for child in param.children for pair in _named_values(child, scope, f"{name}.")]
 
 
 def join_namespace(base: str | None, namespace: str | None) -> str:

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from vla.files import brief, read_text, read_yaml_text
 from vla_nodes.launcher.expression import ExpressionError, evaluate_expression
 from vla_nodes.launcher.packages import (
     PackageError,
@@ -83,12 +83,16 @@ def evaluate(template: Template, scope: Scope) -> str:
 def as_boolean(text: str) -> bool:
     """Read a boolean by YAML's rules, `1` and `0` included; raises `SubstitutionError`."""
     try:
-        value = {"1": True, "0": False}[text] if text in ("0", "1") else yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = {"1": True, "0": False}[text] if text in ("0", "1") else _plain(text)
+    except SubstitutionError:
         value = None
     if not isinstance(value, bool):
-        raise SubstitutionError(f"expected true or false, got '{text}'")
+        raise SubstitutionError(f"expected true or false, got {brief(text)}")
     return value
+
+
+def _plain(text: str) -> Any:
+    return read_yaml_text(text, brief(text), SubstitutionError)
 
 
 def as_condition(text: str) -> bool:
@@ -233,10 +237,7 @@ def _find_executable(values: list[str], scope: Scope) -> str:
 
 
 def _file_content(values: list[str], scope: Scope) -> str:
-    try:
-        return Path(values[0]).read_text()
-    except OSError as error:
-        raise SubstitutionError(f"cannot read '{values[0]}': {error.strerror}") from error
+    return read_text(values[0], SubstitutionError)
 
 
 def _choose(values: list[str], scope: Scope) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from vla.files import brief
 from vla_nodes.launcher.substitution import (
     Call,
     Scope,
@@ -150,14 +151,14 @@ def _read_untyped(text: str, keep_text: bool) -> Any:
         return text
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         if keep_text:
             return text
-        raise ValueTypeError(f"'{text}' is not YAML; if it is text, add type=\"str\"") from error
+        raise ValueTypeError(f'{brief(text)} is not YAML; if it is text, add type="str"') from error
     scalars = value if isinstance(value, list) else [value]
     if not all(type(item) in _SCALARS for item in scalars):
         raise ValueTypeError(
-            f"'{text}' is not a bool, int, float, text or list of one of them; "
+            f"{brief(text)} is not a bool, int, float, text or list of one of them; "
             'if it is text, add type="str"'
         )
     return value if keep_text or not isinstance(value, list) else _uniform(value, None, text)
