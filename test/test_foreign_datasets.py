@@ -387,8 +387,11 @@ def test_an_instruction_is_never_empty(tmp_path, text):
     (folder / "meta/tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(DatasetError, match="episode 1 has no instruction in frame 0"):
         LeRobotEpisodes(folder, MAPPING, BRIDGE)
+    data = LeRobotEpisodes(folder, replace(MAPPING, drop_wordless=True), BRIDGE)
+    assert len(data) == LENGTHS[0] + LENGTHS[2]
+    assert data.sample(LENGTHS[0], GENERATOR).source.endswith("episode 2, frame 0")
     drop_column(folder / "data/chunk-000/episode_000001.parquet", "task_index")
-    LeRobotEpisodes(folder, MAPPING, BRIDGE)
+    assert len(LeRobotEpisodes(folder, MAPPING, BRIDGE)) == sum(LENGTHS)
 
 
 # Images

@@ -32,6 +32,7 @@ from vla.data.lerobot_tracks import (
     check_values,
     checked_rows,
     frames_per_step,
+    has_words,
     known_tasks,
     read_stored,
     table_reader,
@@ -179,6 +180,11 @@ def _check_episodes(
         except DatasetError as error:
             faults.append(str(error))
     found = _faults("episodes", faults, len(info.episodes))
+    if wordless := [entry for entry in good if not has_words(entry)]:
+        good = [entry for entry in good if has_words(entry)]
+        text = f"{len(wordless)} episodes without an instruction are left out"
+        told = warning if good else problem
+        found.append(told("instructions", text, "write them into meta/ where they are known"))
     found += _check_gaps([entry.gaps for entry in good])
     found += _check_claimed_tasks(good)
     if good:

@@ -29,9 +29,11 @@ from vla.data.lerobot_meta import (
     read_table,
 )
 from vla.data.lerobot_tracks import (
+    StoredEpisode,
     binarize_gripper,
     check_values,
     frames_per_step,
+    has_words,
     known_tasks,
     read_stored,
     table_reader,
@@ -67,9 +69,10 @@ class LeRobotEpisodes:
 
     mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
     are found by their index, under any file path; by default the data set's own where it has one.
-    as_stored: every frame, at the data set's own rate, instead of one for each step of the
-    contract. Raises DatasetError or ContractError that names the file or episode that does not fit,
-    or what the numbers are instead of what the contract says; what is unlikely is logged.
+    as_stored: every frame, at the data set's own rate and without its instruction, instead of one
+    for each step of the contract. Raises DatasetError or ContractError that names the file or
+    episode that does not fit, or what the numbers are instead of what the contract says; what is
+    unlikely is logged.
     """
 
     def __init__(
@@ -88,11 +91,14 @@ class LeRobotEpisodes:
         annotations = annotations or (kept if kept.is_file() else "")
         require_features(self.info, mapping, contract)
         labels = labels_by_episode(annotations) if annotations else {}
-        tasks, read = known_tasks(self.info), table_reader(mapping)
+        tasks = None if as_stored else known_tasks(self.info)
+        read = table_reader(mapping)
         stored = [
             read_stored(self.info, episode, mapping, contract, tasks, read)
             for episode in self.info.episodes
         ]
+        if tasks is not None:
+            stored = _with_words(stored, folder)
         for finding in check_values(self.info, stored, mapping, contract, own):
             text = f"{folder}: {finding.message}; {finding.cure}"
             if finding.level == PROBLEM:
@@ -146,6 +152,17 @@ class LeRobotEpisodes:
             return np.zeros((camera.height, camera.width, 3), np.uint8)
         image = stored_frame(self.info, episode, feature, frame, self._video)
         return prepare_image(image, camera)
+
+
+def _with_words(stored: list[StoredEpisode], folder: str | Path) -> list[StoredEpisode]:
+    """The episodes that have instructions. Raises DatasetError where none has."""
+    kept = [entry for entry in stored if has_words(entry)]
+    if not kept:
+        raise DatasetError(f"no episode of {folder} has an instruction; write them into its meta/")
+    if len(kept) < len(stored):
+        left_out = len(stored) - len(kept)
+        logger.warning("%s: %d episodes without an instruction are left out", folder, left_out)
+    return kept
 
 
 def require_features(

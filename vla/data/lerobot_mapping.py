@@ -30,6 +30,7 @@ class LeRobotMapping:
     "open" or "closed". binarize: values in between become 0 or 1, the next definite one in time.
     relabel: the motion of a step is the difference of the states around it, instead of the action.
     drop_first: steps at an episode's start that are left out, as the data set counts them.
+    drop_wordless: episodes in which a frame has no instruction are left out, instead of refused.
     """
 
     cameras: dict[str, str]
@@ -41,6 +42,7 @@ class LeRobotMapping:
     binarize: bool = False
     relabel: bool = False
     drop_first: int = 0
+    drop_wordless: bool = False
     gripper_range: tuple[float, float] | None = None
     state_scale: tuple[float, ...] = ()
     action_scale: tuple[float, ...] = ()
@@ -76,7 +78,7 @@ def _wanted(name: str, value: Any) -> str:
         return "" if isinstance(value, str) else "the name of a feature"
     if name == "gripper":
         return "" if value in GRIPPERS else f"one of {', '.join(GRIPPERS)}"
-    if name in ("binarize", "relabel"):
+    if name in ("binarize", "relabel", "drop_wordless"):
         return "" if isinstance(value, bool) else "true or false"
     if name == "drop_first":
         return "" if is_whole(value) and 0 <= value <= MOST_DROPPED else "a number of steps"

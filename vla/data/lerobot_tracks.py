@@ -100,12 +100,15 @@ def read_stored(
     episode: Episode,
     mapping: LeRobotMapping,
     contract: EmbodimentContract,
-    tasks: Mapping[int, str],
+    tasks: Mapping[int, str] | None,
     read: Callable[[Path], pa.Table],
 ) -> StoredEpisode:
-    """One episode. Raises DatasetError that names it and what is wrong with its rows."""
+    """One episode. Raises DatasetError that names it and what is wrong with its rows.
+
+    tasks: None where words do not matter; see checked_rows.
+    """
     where = f"{episode.data}, episode {episode.index}"
-    rows, instructions, gaps = checked_rows(info, episode, tasks, read)
+    rows, instructions, gaps = checked_rows(info, episode, tasks, read, mapping.drop_wordless)
     vectors = [
         _chosen(rows, info, feature, columns, scale, names, where)
         for feature, columns, scale, names in (
@@ -119,25 +122,35 @@ def read_stored(
 def checked_rows(
     info: DatasetInfo,
     episode: Episode,
-    tasks: Mapping[int, str],
+    tasks: Mapping[int, str] | None,
     read: Callable[[Path], pa.Table],
+    wordless: bool = False,
 ) -> tuple[pa.Table, list[str], int]:
     """An episode's rows, its instructions, and how many gaps its timestamps have.
 
+    tasks: by index; None for empty instructions, whatever the rows say. wordless: none is needed.
     Raises DatasetError where rows are missing, out of order, at another rate than the data set
     claims, or without an instruction.
     """
     where = f"{episode.data}, episode {episode.index}"
     rows = rows_of(read(episode.data), info, episode)
     gaps = _check_order(rows, info, where)
+    if tasks is None:
+        return rows, [""] * len(rows), gaps
     instructions = instructions_of(rows, episode, tasks, where)
     for text in dict.fromkeys(instructions):
-        if not text.strip():
+        if not text.strip() and not wordless:
             raise DatasetError(
                 f"{where} has no instruction in frame {instructions.index(text)}; write one into "
-                f"{info.folder}/meta, or leave the episode out"
+                f"{info.folder}/meta, or 'drop_wordless: true' into the mapping, which leaves such "
+                "episodes out"
             )
     return rows, instructions, gaps
+
+
+def has_words(stored: StoredEpisode) -> bool:
+    """Whether every frame has an instruction."""
+    return all(text.strip() for text in set(stored.instructions))
 
 
 def rows_of(table: pa.Table, info: DatasetInfo, episode: Episode) -> pa.Table:
