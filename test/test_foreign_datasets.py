@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -525,6 +526,31 @@ def test_what_info_claims_is_bounded(tmp_path, values, says):
     with pytest.raises(DatasetError, match=says) as caught:
         LeRobotEpisodes(folder, MAPPING, BRIDGE)
     assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["info.json", "tasks.*", "*.parquet", "*.mp4"])
+@pytest.mark.parametrize("write", [write_v2, write_v3])
+def test_pipes_are_refused_and_not_waited_for(tmp_path, write, pattern):
+    folder = write(tmp_path / "set")
+    path = next(folder.rglob(pattern))
+    path.unlink()
+    os.mkfifo(path)
+    (tmp_path / "map.yaml").write_text("cameras: {front: camera}")
+    with pytest.raises(DatasetError, match=rf"{path.name}.* is a pipe|{path.name}|missing"):
+        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE, {})
+    assert any(f.level == PROBLEM for f in check_lerobot(folder, BRIDGE, MAPPING))
+
+
+def test_few_bytes_that_stand_for_very_many_values_are_refused(tmp_path):
+    folder = write_v2(tmp_path / "set", images=True)
+    path = folder / "data/chunk-000/episode_000001.parquet"
+    table = pa.table({"episode_index": pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(120_000_000, np.int8)), pa.array([1]))})  # fmt: skip
+    parquet.write_table(table, path, row_group_size=len(table))
+    del table
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(DatasetError, match=r"000001\.parquet claims 120000000 values"):
+        LeRobotEpisodes(folder, MAPPING, BRIDGE)
 
 
 def test_templates_give_what_they_say(tmp_path):

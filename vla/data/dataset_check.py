@@ -23,7 +23,15 @@ from vla.data.lerobot import check_labels, labels_by_episode, require_features
 from vla.data.lerobot_columns import number_column, odd_type
 from vla.data.lerobot_index import EPISODE, read_info
 from vla.data.lerobot_mapping import ANNOTATIONS_FILE, CONTRACT_FILE, LeRobotMapping, own_mapping
-from vla.data.lerobot_meta import NUMBERS, STORED, VIDEO, DatasetInfo, Episode, read_table
+from vla.data.lerobot_meta import (
+    NUMBERS,
+    STORED,
+    VIDEO,
+    DatasetInfo,
+    Episode,
+    is_number,
+    read_table,
+)
 from vla.data.lerobot_tracks import (
     FRAME,
     TASK,
@@ -144,6 +152,11 @@ def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Fin
             text = f"{one_line(name)} is claimed to be {odd}"
             found.append(told(area, text, "correct meta/info.json, or convert the column"))
     for name, entry in info.features.items():
+        about = entry.get("info") if isinstance(entry.get("info"), dict) else {}
+        rates = [rate for rate in (entry.get("fps"), about.get("video.fps")) if is_number(rate)]
+        if any(abs(rate - info.fps) > 0.01 * info.fps for rate in rates):
+            text = f"{one_line(name)} claims {rates[-1]:g} frames a second, the set {info.fps:g}"
+            found.append(warning(area, text, "correct meta/info.json"))
         names, shape = names_of(entry), entry.get("shape", [])
         if entry["dtype"] in NUMBERS and names and len(shape) == 1 and len(names) != shape[0]:
             text = f"{one_line(name)} has {len(names)} names for {shape[0]} values"

@@ -5,6 +5,7 @@ Nothing is believed that can be absurd: numbers are bounded, and paths stay insi
 
 from __future__ import annotations
 
+import glob
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -173,8 +174,11 @@ def path_in(folder: Path, template: str, names: Mapping[str, int | str]) -> Path
 
 
 def pattern_of(template: str) -> str:
-    """A template as a pattern for Path.glob."""
-    return _PLACE.sub("*", template)
+    """A template as a pattern for Path.glob, in which only its own places stand for anything."""
+    ends = [0, *(match.end() for match in _PLACE.finditer(template))]
+    starts = [*(match.start() for match in _PLACE.finditer(template)), len(template)]
+    pieces = (template[a:b] for a, b in zip(ends, starts, strict=True))
+    return "*".join(glob.escape(piece) for piece in pieces)
 
 
 def read_tasks(folder: str | Path) -> dict[int, str]:
@@ -217,6 +221,7 @@ def read_table(
     try:
         with parquet.ParquetFile(path) as file:
             held = file.schema_arrow.names
+            _require_bounded(file.metadata, path)
             if missing := [name for name in columns or () if name not in held]:
                 raise DatasetError(
                     f"{path} has no column {one_line(', '.join(missing))}; it has: "
@@ -231,6 +236,16 @@ def read_table(
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path} cannot be read ({one_line(error)}); fetch it again") from error
+
+
+def _require_bounded(metadata: parquet.FileMetaData, path: Path) -> None:
+    """Raises DatasetError where a few bytes of a file stand for more values than memory holds."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for column in range(group.num_columns):
+            values = group.column(column).num_values
+            if values > MOST_VALUES:
+                raise DatasetError(f"{path} claims {values} values in a column; fetch it again")
 
 
 def read_lines(path: Path) -> list[dict]:
