@@ -235,7 +235,7 @@ class ControlLoop:
             self.arm.hold()
         was_moving = self.arm.moving
         command = self._step(robot_now, steady_now)
-        if hold is None and self.arm.gives_way:
+        if hold is None and self._commands and self.arm.gives_way:
             hold = (
                 HoldReason.LIMIT,
                 "the arm does not follow its commands: is something in its way, are its brakes on, "
