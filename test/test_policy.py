@@ -184,6 +184,17 @@ def test_a_file_outside_of_the_folder_is_not_opened(damaged, tmp_path):
         assert index.name in str(caught.value) and len(str(caught.value)) < 500
 
 
+def test_a_tokenizer_that_finds_no_end_is_an_error_and_no_panic(damaged, images):
+    path = damaged / "tokenizer.json"
+    values = json.loads(path.read_text())
+    endless = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    values["pre_tokenizer"] = endless | {"invert": False}
+    path.write_text(json.dumps(values))
+    reasoner = Reasoner.from_pretrained(damaged)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be used"):
+        reasoner.latent_action(images, "a" * 60 + " b")
+
+
 def test_damaged_checkpoints_are_refused_or_sound(damaged, images):
     chance, refused = random.Random(11), 0
     names = ("config.json", "norm_stats.json", "contract.yaml", "tokenizer.json", WEIGHTS)
@@ -192,15 +203,17 @@ def test_damaged_checkpoints_are_refused_or_sound(damaged, images):
         whole = path.read_bytes()
         path.write_bytes(mutated(whole, chance))
         try:
-            actor = ActionModel.from_pretrained(damaged)
-            chunk = actor.action_chunk(images, STATE, np.zeros(actor.latent_shape, np.float32))
-            assert np.isfinite(chunk).all()
+            latent = np.zeros((4, 32), np.float32)
+            if path.name in ("config.json", "tokenizer.json"):
+                latent = Reasoner.from_pretrained(damaged).latent_action(images, ACTING)
+            chunk = ActionModel.from_pretrained(damaged).action_chunk(images, STATE, latent)
+            assert np.isfinite(latent).all() and np.isfinite(chunk).all()
         except CheckpointError as problem:
             refused += 1
             assert len(str(problem)) < 500 and str(problem).isprintable()
         except ValueError as problem:
-            # The contract has another state or another size of image.
-            assert path.name == "contract.yaml" and len(str(problem)) < 500
+            # It has another size of image, other cameras or another latent action.
+            assert path.name in ("contract.yaml", "config.json") and len(str(problem)) < 500
         path.write_bytes(whole)
     assert refused > 40
 

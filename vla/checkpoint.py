@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from vla.contract import EmbodimentContract
+from vla.contract import ContractError, EmbodimentContract
 from vla.data.normalization import NormStats
 from vla.files import brief, inside, one_line, read_json, shown_path
 from vla.models.config import CheckpointError, InstructVLAConfig, read_config, write_config
@@ -164,6 +164,14 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     robot_folder, folder = Path(folder), checkpoint_folder(folder)
     config = read_config(folder)
     robot = read_robot(robot_folder)
+    try:
+        for camera in (*config.vlm_cameras, *config.expert_cameras):
+            robot.contract.camera(camera)
+    except ContractError as error:
+        raise CheckpointError(
+            f"{shown_path(folder / 'config.json')} asks for a camera that is not there: {error}; "
+            "take both files from one checkpoint"
+        ) from error
     digest = weights_digest(weight_files(folder))
     return Checkpoint(config, robot.contract, robot.stats, load_tokenizer(folder), digest, folder)
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
+from vla.models.tokenizer import refused_as
+
 # Added tokens that are marks whatever a tokenizer says of them, such as <loc0001>. Others, of
 # spaces, line breaks or words, are text; so are bytes.
 _MARK = re.compile(r"(?!<0x[0-9A-F]{2}>$)[<\[].*[>\]]", re.DOTALL)
@@ -30,6 +32,10 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
+        with refused_as("tokenizer.json"):
+            self._name_anew(tokenizer)
+
+    def _name_anew(self, tokenizer: Tokenizer) -> None:
         values = json.loads(tokenizer.to_str())
         names = {
             token["content"]: _own_name(index)
@@ -50,11 +56,13 @@ class TextTokenizer:
         half of a surrogate pair, is read as U+FFFD.
         """
         words = self._format(before) + _NO_TEXT.sub("\ufffd", text) + self._format(after)
-        return self._renamed.encode(words, add_special_tokens=False).ids if words else []
+        with refused_as("tokenizer.json"):
+            return self._renamed.encode(words, add_special_tokens=False).ids if words else []
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
-        return self._tokenizer.decode(ids)
+        with refused_as("tokenizer.json"):
+            return self._tokenizer.decode(ids)
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token by its name, None for one that is not there."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -30,6 +31,23 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
+@contextmanager
+def refused_as(what: str) -> Iterator[None]:
+    """Makes CheckpointError of all that a tokenizer raises: plain Exception, and what is none.
+
+    Its Rust panics where a tokenizer.json asks for what can't be, as by an expression that finds
+    no end, and a panic passes by whoever waits for an Exception.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, CheckpointError):
+        raise
+    except BaseException as error:
+        raise CheckpointError(
+            f"{what} cannot be used: {one_line(error)}; copy it again from a whole checkpoint"
+        ) from error
+
+
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads tokenizer.json of a checkpoint folder. Raises CheckpointError."""
     path = Path(folder) / "tokenizer.json"
@@ -38,11 +56,5 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             f"{shown_path(folder)} has no tokenizer.json; it is not a complete checkpoint"
         )
     text = read_text(path, CheckpointError, MOST_BYTES)
-    try:
+    with refused_as(shown_path(path)):
         return Tokenizer.from_str(text)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # Plain Exception, and a panic, which is none, from Rust
-        raise CheckpointError(
-            f"{shown_path(path)} cannot be read: {one_line(error)}; copy it again"
-        ) from error

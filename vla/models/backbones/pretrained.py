@@ -85,6 +85,10 @@ def load_pretrained(
     weights = {}
     for name, tensor in model.state_dict().items():
         path, _, leaf = name.rpartition(".")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"the weights of {source} hold NaN or infinity in {name}; fetch them again"
+            )
         weights[f"{path}.base.{leaf}" if path in adapted else name] = tensor
     experts = {name for name in backbone.model.state_dict() if ".lora_" in name}
     backbone.model.to(model.dtype)
