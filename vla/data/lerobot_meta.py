@@ -220,8 +220,8 @@ def read_table(
     files.require_regular(path, DatasetError)
     try:
         with parquet.ParquetFile(path) as file:
-            held = file.schema_arrow.names
             _require_bounded(file.metadata, path)
+            held = file.schema_arrow.names
             if missing := [name for name in columns or () if name not in held]:
                 raise DatasetError(
                     f"{path} has no column {one_line(', '.join(missing))}; it has: "
@@ -240,12 +240,11 @@ def read_table(
 
 def _require_bounded(metadata: parquet.FileMetaData, path: Path) -> None:
     """Raises DatasetError where a few bytes of a file stand for more values than memory holds."""
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for column in range(group.num_columns):
-            values = group.column(column).num_values
-            if values > MOST_VALUES:
-                raise DatasetError(f"{path} claims {values} values in a column; fetch it again")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for column in range(metadata.num_columns if groups else 0):
+        values = sum(group.column(column).num_values for group in groups)
+        if values > MOST_VALUES:
+            raise DatasetError(f"{path} claims {values} values in a column; fetch it again")
 
 
 def read_lines(path: Path) -> list[dict]:
