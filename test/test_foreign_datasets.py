@@ -663,3 +663,32 @@ def test_whatever_is_wrong_with_a_set_the_check_tells_what_reading_refuses(tmp_p
             assert not told, f"{number}, {how}: {told}"
             assert np.isfinite(data.states()).all() and np.isfinite(data.actions()).all()
     assert refused > 10
+
+
+@pytest.mark.parametrize("write", [write_v2, write_v3])
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize(
+    ("low", "high", "more"),
+    [
+        (-1.0, 1.0, {}),
+        (-1.0, 1.0, {"gripper": "closed"}),
+        (0.0, 100.0, {"binarize": True}),
+        (0.0, 0.08, {"binarize": True}),
+        (0.0, 0.08, {"gripper": "closed", "binarize": True}),
+    ],
+)
+def test_a_gripper_in_other_units_becomes_0_to_1_or_is_refused(
+    tmp_path, write, images, low, high, more
+):
+    folder = write(tmp_path / "set", images, fps=10)
+    for path in folder.glob("data/*/*.parquet"):
+        actions = np.array(parquet.read_table(path).column("action").to_pylist())
+        actions[:, 6] = low + (high - low) * actions[:, 6]
+        replace_column(path, "action", actions.tolist())
+    mapping = replace(MAPPING, **more)
+    with pytest.raises(DatasetError, match=r"the gripper of action .*'gripper_range: \["):
+        LeRobotEpisodes(folder, mapping, BRIDGE)
+    data = LeRobotEpisodes(folder, replace(mapping, gripper_range=(low, high)), BRIDGE)
+    # The last of two steps is the one with 1.
+    expected = 0.0 if more.get("gripper") else 1.0
+    np.testing.assert_allclose(data.actions()[:, 6], expected, atol=1e-6)
