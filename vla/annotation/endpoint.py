@@ -20,6 +20,8 @@ from typing import Any
 import httpx2
 
 from vla.annotation.replies import REPLY_SCHEMA
+from vla.files import read_json_text
+from vla.text import one_line
 
 RESPONSE_FORMATS = ("json_schema", "json_object", "none")
 # Answers that no other episode would change: the key, the address or the model is wrong.
@@ -192,14 +194,17 @@ def retry_after(value: str) -> float:
 def _completion(response: httpx2.Response) -> Completion:
     """Raises _TryAgainError where an answer is not as the interface has it."""
     try:
-        value = response.json()
+        value = read_json_text(response.text, "the server's answer", _TryAgainError, finite=False)
         choice = value["choices"][0]
         text = choice["message"].get("content")
         usage = value.get("usage") or {}
         tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         refusal = choice["message"].get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _TryAgainError(f"the server's answer is no chat completion ({error!r})") from error
+    except _TryAgainError:
+        raise
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        said = one_line(repr(error))
+        raise _TryAgainError(f"the server's answer is no chat completion ({said})") from error
     if not isinstance(text, str):
-        raise _TryAgainError(f"the model did not answer ({refusal or 'no text'})")
+        raise _TryAgainError(f"the model did not answer ({one_line(refusal or 'no text')})")
     return Completion(text, *tokens, cut_off=choice.get("finish_reason") == "length")
