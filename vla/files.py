@@ -12,80 +12,21 @@ import json
 import math
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Collection
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import yaml
 
+from vla.shown import brief, listed, shown_path
 from vla.text import one_line
+from vla.yaml_nodes import MOST_DEPTH, YAML_LOADER, require_bounded, too_deep
 
 MOST_JSON_BYTES = 4_000_000
 MOST_YAML_BYTES = 1_000_000
 MOST_NODES = 100_000  # Values in a YAML file, each counted as often as aliases repeat it.
-MOST_DEPTH = 64  # Lists and mappings in one another.
 MOST_NUMBER = 2**63  # Larger whole numbers fit no message, array or index.
-
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN = ("str", "int", "float", "bool", "null", "seq", "map")
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in _PLAIN}
-
-
-def brief(value: Any, most: int = 80) -> str:
-    """A value for an error text or a log: on one line, escaped, of at most `most` characters.
-
-    It is cut while it is made, so that a huge or deeply aliased value costs nothing.
-    """
-    text = ""
-    for piece in _pieces(value, most + 1):
-        text += piece
-        if len(text) > most:
-            return text[: most - 1] + "…"
-    return text
-
-
-def _pieces(value: Any, most: int) -> Iterator[str]:
-    """Parts of the representation, the next one made only when it is asked for."""
-    if isinstance(value, (str, bytes, bytearray)):
-        yield repr(value[:most])
-    elif isinstance(value, int) and value.bit_length() > 256:
-        yield f"a number of {value.bit_length()} bits"
-    elif isinstance(value, dict):
-        yield "{"
-        for index, (key, entry) in enumerate(value.items()):
-            yield ", " if index else ""
-            yield from _pieces(key, most)
-            yield ": "
-            yield from _pieces(entry, most)
-        yield "}"
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield "[" if isinstance(value, list) else "(" if isinstance(value, tuple) else "{"
-        for index, entry in enumerate(value):
-            yield ", " if index else ""
-            yield from _pieces(entry, most)
-        yield "]" if isinstance(value, list) else ")" if isinstance(value, tuple) else "}"
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield f"{type(value).__name__}("
-        for index, entry in enumerate(fields(value)):
-            yield f"{', ' if index else ''}{entry.name}="
-            yield from _pieces(getattr(value, entry.name), most)
-        yield ")"
-    else:
-        yield " ".join(repr(value).split())
-
-
-def listed(names: Iterable[Any], most: int = 160) -> str:
-    """Names for an error text, as many as fit into `most` characters."""
-    return one_line(", ".join(one_line(name, 60) for name in islice(names, 40)), most)
-
-
-def shown_path(path: str | Path, most: int = 160) -> str:
-    """A path for an error text; of a very long one, the end."""
-    text = one_line(path, 8192)
-    return text if len(text) <= most else "…" + text[1 - most :]
 
 
 def require_regular(path: str | Path, error: type[Exception]) -> os.stat_result:
@@ -192,7 +133,7 @@ def read_json_text(text: str, where: str, error: type[Exception], finite: bool =
     try:
         value = json.loads(text, object_pairs_hook=unique)
     except RecursionError as problem:
-        raise error(_too_deep(where)) from problem
+        raise error(too_deep(where)) from problem
     except json.JSONDecodeError as problem:
         raise error(
             f"{where} is not valid JSON (line {problem.lineno}, column {problem.colno}: "
@@ -236,10 +177,10 @@ def read_yaml_text(
     MOST_DEPTH deep.
     """
     try:
-        _require_bounded(text, where, error, most_nodes)
-        value = yaml.load(text, Loader=_YAML_LOADER)
+        require_bounded(text, where, error, most_nodes)
+        value = yaml.load(text, Loader=YAML_LOADER)
     except RecursionError as problem:
-        raise error(_too_deep(where)) from problem
+        raise error(too_deep(where)) from problem
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
@@ -253,92 +194,6 @@ def read_yaml_text(
         raise error(f"{where} is not valid YAML ({one_line(problem)}); correct it") from problem
     _require_plain(value, where, error, finite, (str, int) if number_keys else (str,))
     return value
-
-
-@dataclass
-class _Node:
-    """A list or mapping that is being read: how many values it stands for so far."""
-
-    anchor: str | None
-    keys: set[str] | None = None
-    entries: int = 0
-    size: int = 1
-
-
-@dataclass
-class _Nodes:
-    """What a YAML text stands for: the size of each anchored node, and those not yet closed."""
-
-    sizes: dict[str, int] = field(default_factory=dict)
-    open: list[_Node] = field(default_factory=list)
-
-    def add(self, size: int) -> None:
-        if self.open:
-            self.open[-1].size += size
-            self.open[-1].entries += 1
-
-
-def _require_bounded(text: str, where: str, error: type[Exception], most_nodes: int) -> None:
-    """Raises `error` where a YAML text would become too many or too deep values."""
-    nodes = _Nodes()
-    for event in yaml.parse(text, Loader=_YAML_LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in nodes.sizes:
-                raise error(
-                    f"{where} has the alias {brief(event.anchor)}, which stands for nothing, or "
-                    "for what holds it; write out what is meant"
-                )
-            nodes.add(nodes.sizes[event.anchor])
-        elif isinstance(event, yaml.ScalarEvent):
-            _require_scalar(event, nodes, where, error)
-            nodes.add(1)
-            if event.anchor:
-                nodes.sizes[event.anchor] = 1
-        elif isinstance(event, yaml.CollectionStartEvent):
-            _require_tag(event.tag, where, error)
-            mapping = isinstance(event, yaml.MappingStartEvent)
-            nodes.open.append(_Node(event.anchor, set() if mapping else None))
-            if event.anchor:
-                nodes.sizes.pop(event.anchor, None)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            node = nodes.open.pop()
-            nodes.add(node.size)
-            if node.anchor:
-                nodes.sizes[node.anchor] = node.size
-        if len(nodes.open) > MOST_DEPTH:
-            raise error(_too_deep(where))
-        if nodes.open and nodes.open[-1].size > most_nodes:
-            raise error(
-                f"{where} stands for more than {most_nodes} values, with those that its aliases "
-                "repeat; write out what is meant"
-            )
-
-
-def _require_scalar(
-    event: yaml.ScalarEvent, nodes: _Nodes, where: str, error: type[Exception]
-) -> None:
-    _require_tag(event.tag, where, error)
-    number = (event.tag or "").endswith((":int", ":float"))
-    number |= not event.style and event.value[:1] in tuple("+-.0123456789")
-    if number and len(event.value) > 300 and " " not in event.value:
-        raise error(f"{where} holds a number of {len(event.value)} characters; correct it")
-    node = nodes.open[-1] if nodes.open else None
-    if node is not None and node.keys is not None and node.entries % 2 == 0:
-        if event.value in node.keys:
-            raise error(f"{where} has {brief(event.value)} twice; remove one")
-        node.keys.add(event.value)
-
-
-def _require_tag(tag: str | None, where: str, error: type[Exception]) -> None:
-    if tag not in (None, "!") and tag not in _PLAIN_TAGS:
-        raise error(f"{where} has the tag {brief(tag)}; write plain text, numbers and lists")
-
-
-def _too_deep(where: str) -> str:
-    return (
-        f"{where} has lists or mappings more than {MOST_DEPTH} deep in one another; write it "
-        "flatter"
-    )
 
 
 def _require_plain(
@@ -359,7 +214,7 @@ def _require_plain(
                 continue
             seen.add(id(entry))
             if depth > MOST_DEPTH:
-                raise error(_too_deep(where))
+                raise error(too_deep(where))
             if isinstance(entry, list):
                 waiting.extend((inner, depth + 1, name) for inner in entry)
                 continue
