@@ -42,7 +42,7 @@ from vla.data.lerobot_tracks import (
 from vla.data.sample import RobotSample
 from vla.data.video import VideoFrames
 from vla.data.vla_it import EpisodeLabels, read_vla_it
-from vla.files import brief, one_line
+from vla.files import brief, one_line, require_regular
 from vla.findings import PROBLEM
 from vla.observation import prepare_image
 
@@ -234,8 +234,8 @@ def chunk_with_padding(actions: np.ndarray, start: int, horizon: int) -> np.ndar
 
 
 @functools.lru_cache(maxsize=8)
-def _image_column(path: Path, feature: str):
-    """Encoded images of one file; neighbouring samples often share it."""
+def _image_column(path: Path, feature: str, written: int):
+    """Encoded images of one file as it was written then; neighbouring samples often share it."""
     return read_table(path, [feature]).column(feature)
 
 
@@ -252,7 +252,8 @@ def stored_frame(
         path, begins = episode.videos[feature]
         image = video.at(path, begins + frame / info.fps, 0.5 / info.fps)
     else:
-        column = _image_column(episode.data, feature)
+        written = require_regular(episode.data, DatasetError).st_mtime_ns
+        column = _image_column(episode.data, feature, written)
         row = column[episode.first_row + frame].as_py() if frame < episode.length else None
         content = row.get("bytes") if isinstance(row, dict) else None
         if not isinstance(content, bytes):

@@ -50,7 +50,10 @@ def contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract
     """The contract of a data set; ContractError where one model can't act for both robots."""
     if not entry.contract:
         return own
-    other = load_contract(contract_path(entry.contract))
+    try:
+        other = load_contract(contract_path(entry.contract))
+    except ValueError as error:
+        raise ContractError(f"{entry.path}: {error}") from error
     if other.name == own.name:
         own.require_same(other, "that of the run", f"that of {entry.path}")
     for what, ours, theirs in (
