@@ -86,7 +86,11 @@ def _mutate_table(random: Random, file: Path) -> None:
                 row[name] = odd
     whole = file.read_bytes()
     try:
-        parquet.write_table(pa.Table.from_pylist(rows), file)
+        table = pa.Table.from_pylist(rows)
+        if not table.num_columns:
+            # Arrow crashes when it writes this.
+            raise pa.ArrowInvalid("no columns")
+        parquet.write_table(table, file)
     except (pa.ArrowException, OverflowError, UnicodeError):
         # What parquet itself cannot hold is no case; a file that ends too soon is.
         file.write_bytes(whole[: random.randrange(len(whole))])
