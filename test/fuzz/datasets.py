@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -75,7 +76,8 @@ def _mutate_table(random: Random, file: Path) -> None:
     else:
         name = random.choice(sorted(rows[0]))
         chosen = rows if kind == 1 else [random.choice(rows)]
-        odd = odd_value(random, rows[0][name])
+        # A copy, or a list could become an entry of itself, at which Arrow crashes.
+        odd = odd_value(random, copy.deepcopy(rows[0][name]))
         for row in chosen:
             value = row[name]
             if isinstance(value, list) and value and random.randrange(2):
