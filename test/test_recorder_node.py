@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from node_harness import Graph
 from recorded_robot import CONTRACT, Robot, begin, end, started
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Float64MultiArray
+from test_bag_index import write_unfinished
 from vla_ros.msg import ActionChunk, Episode, Instruction, LatentAction
 from vla_ros.srv import StartEpisode
 
@@ -167,6 +169,65 @@ def test_killed_recorder_leaves_a_readable_bag_that_the_next_one_completes(tmp_p
             lambda: read_metadata(bag).custom_data["complete"] == "recovered", "completed bag"
         )
     assert validate_bag(bag).message_count == len(kept)
+
+
+def hostile_folders(directory: Path, precious: Path) -> list[str]:
+    """Folders that a recorder must pass over at its start, of which none is a sound bag."""
+    texts = {
+        "no_text": b"\xff\xfe\x00",
+        "bomb": b"a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + b"".join(
+            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n".encode()
+            for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        "no_bag": b"- 1\n",
+        "empty": b"",
+    }
+    for name, text in texts.items():
+        (directory / name).mkdir()
+        (directory / name / "metadata.yaml").write_bytes(text)
+    (directory / "pipe").mkdir()
+    os.mkfifo(directory / "pipe" / "metadata.yaml")
+    for name, file in (("outside", f"../../{precious.name}"), ("absolute", str(precious))):
+        write_unfinished(directory / name)
+        metadata = directory / name / "metadata.yaml"
+        metadata.write_text(metadata.read_text().replace(f"{name}.mcap", file))
+    write_unfinished(directory / "link")
+    (directory / "link" / "link.mcap").unlink()
+    (directory / "link" / "link.mcap").symlink_to(precious)
+    write_unfinished(directory / "no_mcap")
+    (directory / "no_mcap" / "no_mcap.mcap").write_text("precious, too")
+    return [path.name for path in directory.iterdir()]
+
+
+def test_hostile_folders_do_not_keep_the_recorder_from_starting(tmp_path):
+    directory, precious = tmp_path / "bags", tmp_path / "precious.txt"
+    directory.mkdir()
+    precious.write_text("precious")
+    names = hostile_folders(directory, precious)
+    # Behind all the others, so that it is completed last.
+    write_unfinished(directory / "zz_torn")
+    with Graph() as graph:
+        process = graph.start("recorder", contract=str(CONTRACT), directory=str(directory))
+        graph.wait_diagnostic("recorder", lambda status: status.message != "")
+        assert graph.state("recorder") == "active"
+        graph.wait(
+            lambda: (
+                read_metadata(directory / "zz_torn").custom_data["complete"] == "recovered"
+                and all(
+                    f"{name} in the recorder's folder is passed over" in process.output
+                    for name in names
+                    if name != "no_mcap"
+                )
+                and "no_mcap.mcap is no MCAP file" in process.output
+            ),
+            "completed bag, and a line for each other folder",
+        )
+        assert process.running
+    assert validate_bag(directory / "zz_torn").message_count == 60
+    assert precious.read_text() == "precious"
+    assert (directory / "no_mcap" / "no_mcap.mcap").read_text() == "precious, too"
+    assert "Traceback" not in process.output
 
 
 def test_auto_record_makes_one_episode_per_instruction(tmp_path):

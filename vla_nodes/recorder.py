@@ -117,9 +117,7 @@ class Recorder(ManagedNode):
             int(self.settings["ring_buffer_size"] * MEBIBYTE),
         )
         self.create_steady_timer(POLL_PERIOD, self._poll)
-        unfinished = unfinished_bags(directory)
-        if unfinished:
-            threading.Thread(target=self._recover, args=(unfinished,), daemon=True).start()
+        threading.Thread(target=self._recover, args=(directory,), daemon=True).start()
 
     def deactivate(self) -> None:
         """Closes the running episode, with the label that it has, and waits for all writing."""
@@ -489,14 +487,21 @@ class Recorder(ManagedNode):
             self._episode = None
             self.executor.create_task(self._finish, episode, failure)
 
-    def _recover(self, bags: list[Path]) -> None:
-        for bag in bags:
+    def _recover(self, directory: Path) -> None:
+        """Completes what a crash left behind, and passes over folders that are unsound."""
+        for bag in unfinished_bags(directory, self._skip):
             try:
                 report = recover_bag(bag)
-                text = f"completed {bag}, which a crash had left: {report.message_count} messages"
-                self.get_logger().warning(text)
             except (BagError, OSError) as error:
                 self.diagnostics.report("recover", f"cannot complete {bag}: {error}", WARN)
+                continue
+            text = f"completed {bag}, which a crash had left: {report.message_count} messages"
+            words = (text, report.lost, report.kept_in_words())
+            self.get_logger().warning("; ".join(filter(None, words)))
+
+    def _skip(self, folder: Path, reason: str) -> None:
+        text = f"{folder.name} in the recorder's folder is passed over: {reason}"
+        self.get_logger().warning(one_line(text, 400))
 
     def _require_active(self) -> None:
         if not self.is_active or self._intake is None:

@@ -22,8 +22,6 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vla.files import brief
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -83,7 +81,7 @@ class Settings:
             value = override.value if override is not None else default
             self._node.declare_parameter(setting.name, setting.default, descriptor, True)
             self.refused[setting.name] = (
-                f"parameter '{setting.name}' cannot be {brief(value)}: "
+                f"parameter '{setting.name}' cannot be {value!r}: "
                 f"it must be {_expectation(setting)}"
             )
 
