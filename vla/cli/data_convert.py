@@ -9,7 +9,7 @@ import sys
 from vla.cli.errors import CommandError
 
 CONVERT = """\
-Turn rosbag2 episodes (MCAP) into a LeRobot v3.0 data set. ROS is not needed.
+Turn rosbag2 episodes (MCAP or sqlite3) into a LeRobot v3.0 data set. ROS is not needed.
 
 Each frame holds what was known at the stamp of the reference camera's image, by the code with which
 the node perception makes observations. Bags that cannot be used are refused one by one, each with
