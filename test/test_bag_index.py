@@ -12,8 +12,8 @@ from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 
 from vla.data.bag import BagError, BagWriter
-from vla.data.bag_index import scan
 from vla.data.bag_reader import read_messages, read_metadata, recover_bag, validate_bag
+from vla.data.mcap_survey import survey
 from vla.data.message_types import load_message_type
 from vla.data.sealed_file import MCAP_SEAL, SealedFile
 
@@ -61,25 +61,35 @@ def test_completed_bag_has_index_and_metadata(tmp_path, compression):
         assert len(list(reader.messages())) == 60
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.integers(0, 10_000))
-def test_any_torn_end_is_dropped(tmp_path_factory, cut):
+def test_every_message_before_a_cut_is_kept(tmp_path_factory, cut):
     bag = tmp_path_factory.mktemp("torn") / "bag"
     file = write_unfinished(bag)
-    ends = [index.chunk_start_offset + index.chunk_length for index in scan(file).chunks]
     content = file.read_bytes()
-    cut = max(ends[0] - 1000, len(content) - cut)
+    payloads = [message.data for message in read_messages(bag, allow_truncated=True)]
+    ends = [content.index(payload) + len(payload) for payload in payloads]
+    cut = max(ends[0], len(content) - cut)
     file.write_bytes(content[:cut])
-    whole = sum(end <= cut for end in ends)
+    kept = sum(end <= cut for end in ends)
+    tolerated = [message.data for message in read_messages(bag, allow_truncated=True)]
+    assert tolerated == payloads[:kept]
     report = recover_bag(bag)
-    assert report.message_count == 20 * whole
-    assert validate_bag(bag).message_count == 20 * whole
+    assert report.message_count == kept and not report.lost
+    assert [message.data for message in read_messages(bag)] == payloads[:kept]
+    assert validate_bag(bag).message_count == kept
     with AnyReader([bag]) as reader:
-        assert len(list(reader.messages())) == 20 * whole
-    if whole:
-        with file.open("rb") as stream:
-            indices = make_reader(stream).get_summary().chunk_indexes
-        assert all(len(index.message_index_offsets) == 2 for index in indices)
+        assert len(list(reader.messages())) == kept
+    originals = [path.read_bytes() for path in report.originals]
+    appended = file.read_bytes().startswith(content[:cut][: -len(MCAP_SEAL)])
+    assert originals == [content[:cut]] if originals else appended
+    with file.open("rb") as stream:
+        indices = make_reader(stream).get_summary().chunk_indexes
+    assert all(index.message_index_offsets for index in indices)
 
 
 def test_a_completion_that_was_interrupted_is_done_again(tmp_path):
@@ -94,14 +104,23 @@ def test_a_completion_that_was_interrupted_is_done_again(tmp_path):
     assert read_metadata(bag).custom_data == {"note": "killed", "complete": "recovered"}
 
 
-def test_damaged_chunk_ends_what_is_kept(tmp_path):
+def test_only_the_damaged_chunk_is_left_out(tmp_path):
     bag = tmp_path / "bag"
     file = write_unfinished(bag)
-    content = bytearray(file.read_bytes())
-    last = scan(file).chunks[-1]
-    content[last.chunk_start_offset + last.chunk_length - 20] ^= 0xFF
-    file.write_bytes(content)
-    assert recover_bag(bag).message_count == 40
+    messages = list(read_messages(bag, allow_truncated=True))
+    damaged = bytearray(file.read_bytes())
+    middle = survey(file).chunks[1]
+    damaged[middle.end - 20] ^= 0xFF
+    file.write_bytes(damaged)
+    assert list(read_messages(bag, allow_truncated=True)) == messages[:20] + messages[40:]
+    report = recover_bag(bag)
+    assert report.message_count == 40
+    assert "1 of 3 chunks" in report.lost and "20 messages: /a 10, /b 10" in report.lost
+    assert read_metadata(bag).custom_data["lost"] == report.lost
+    assert list(read_messages(bag)) == messages[:20] + messages[40:]
+    assert report.originals == [bag / "bag.mcap.damaged"]
+    assert report.originals[0].read_bytes() == damaged
+    assert recover_bag(bag).message_count == 40 and len(list(bag.iterdir())) == 3
 
 
 def test_bag_in_use_is_left_alone(tmp_path):

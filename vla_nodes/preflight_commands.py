@@ -18,6 +18,7 @@ from rclpy.parameter import parameter_value_to_python
 from vla_ros.msg import PolicyStatus
 
 from vla.contract import ContractError, EmbodimentContract, load_contract
+from vla.files import brief
 from vla.findings import Finding, fine, problem, warning
 from vla.resources import contract_path
 from vla_nodes import qos
@@ -294,7 +295,7 @@ def _differences(
         value = judged[key]
         other = list(other) if isinstance(value, list) and other is not None else other
         if other is not None and other != value:
-            texts.append(f"{key} {other!r}; checked was {value!r}")
+            texts.append(f"{key} {brief(other)}; checked was {brief(value)}")
     try:
         other = load_contract(contract_path(contract_name or ""))
     except (ContractError, ValueError):

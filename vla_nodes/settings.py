@@ -22,6 +22,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from vla.files import brief
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -81,7 +83,7 @@ class Settings:
             value = override.value if override is not None else default
             self._node.declare_parameter(setting.name, setting.default, descriptor, True)
             self.refused[setting.name] = (
-                f"parameter '{setting.name}' cannot be {value!r}: "
+                f"parameter '{setting.name}' cannot be {brief(value)}: "
                 f"it must be {_expectation(setting)}"
             )
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from mcap.data_stream import RecordBuilder
+from mcap.records import Channel, Schema
 from mcap.writer import CompressionType, Writer
 
 from vla.data.message_types import MessageType
@@ -89,7 +91,9 @@ def replace_text(path: Path, text: str, durable: bool = False) -> None:
     durable: wait until the disk has it. Raises OSError when the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as stream:
+    # Made anew each time, so that no link that lies there is followed.
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8") as stream:
         stream.write(text)
         if durable:
             stream.flush()
@@ -144,6 +148,8 @@ class BagWriter:
         self._end = 0
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
+        # Records that describe topics, and stand in a chunk that may be damaged one day.
+        self._described: list[Schema | Channel] = []
         try:
             self.folder.mkdir(parents=True)
             self._stream = SealedFile(self.file)
@@ -185,18 +191,22 @@ class BagWriter:
         if name in self._channels:
             raise BagError(f"topic {name} was added to {self.folder} twice")
         if message_type.name not in self._schemas:
-            self._schemas[message_type.name] = writer.register_schema(
-                message_type.name, "ros2msg", message_type.definition.encode()
+            text = message_type.definition.encode()
+            number = writer.register_schema(message_type.name, "ros2msg", text)
+            self._schemas[message_type.name] = number
+            self._described.append(
+                Schema(id=number, name=message_type.name, encoding="ros2msg", data=text)
             )
         topic = BagTopic(name, message_type, list(qos))
-        self._channels[name] = writer.register_channel(
-            name,
-            "cdr",
-            self._schemas[message_type.name],
-            {
-                "offered_qos_profiles": dump_yaml(topic.qos).strip() if topic.qos else "",
-                "topic_type_hash": message_type.type_hash,
-            },
+        schema = self._schemas[message_type.name]
+        more = {
+            "offered_qos_profiles": dump_yaml(topic.qos).strip() if topic.qos else "",
+            "topic_type_hash": message_type.type_hash,
+        }
+        number = writer.register_channel(name, "cdr", schema, more)
+        self._channels[name] = number
+        self._described.append(
+            Channel(id=number, topic=name, message_encoding="cdr", schema_id=schema, metadata=more)
         )
         self.topics.append(topic)
         return topic
@@ -235,6 +245,14 @@ class BagWriter:
         What was flushed outlives this process. Raises OSError when the disk refuses.
         """
         self._open_writer().flush()
+        if self._described:
+            # Outside of all chunks, so that no damaged one takes the names of the topics away.
+            builder = RecordBuilder()
+            for record in self._described:
+                record.write(builder)
+            self._described = []
+            self._stream.write(builder.end())
+            self._stream.flush()
         self._write_metadata("false")
 
     def close(self, complete: str = "true") -> None:

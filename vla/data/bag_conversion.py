@@ -25,6 +25,7 @@ from vla.data.conversion_report import ConversionReport, EpisodeReport, Refusal,
 from vla.data.episode_files import VIDEO, EpisodeFiles, EpisodeImages
 from vla.data.frames import DatasetError
 from vla.data.lerobot_writer import LeRobotWriter
+from vla.files import one_line
 
 REPORT_FILE = "conversion.json"
 # What makes a bag one that is refused; anything else ends the conversion.
@@ -53,7 +54,7 @@ def find_bags(paths: Sequence[str | Path]) -> list[Path]:
 def contract_of_bags(bags: Sequence[Path]) -> EmbodimentContract:
     """The contract that the first of these bags carries. Raises DatasetError where none does."""
     for bag in bags:
-        with contextlib.suppress(BagError, ValueError):
+        with contextlib.suppress(*BAD_BAG):
             if (contract := recorded_contract(read_metadata(bag), bag)) is not None:
                 return contract
     raise DatasetError("none of the bags carries an embodiment contract: name one by --contract")
@@ -96,7 +97,7 @@ def convert_bags(
             files, episode = result
             episode.episode_index = writer.add(files)
             report.kept.append(episode)
-            report.bag_bytes += sum(file.stat().st_size for file in read_metadata(task.bag).files)
+            report.bag_bytes += _size(task.bag)
             progress(episode)
         report.wall_seconds = time.monotonic() - begin
         if report.kept:
@@ -112,11 +113,18 @@ def convert_bags(
     return report
 
 
+def _size(bag: Path) -> int:
+    """Bytes of a bag's files; 0 where somebody has taken it away meanwhile."""
+    with contextlib.suppress(*BAD_BAG):
+        return sum(file.stat().st_size for file in read_metadata(bag).files)
+    return 0
+
+
 def _unwanted(bag: Path, failures: bool) -> Refusal | None:
     """Whether a bag is left out by what its metadata says."""
     try:
         outcome = read_metadata(bag).custom_data.get("outcome")
-    except BagError as error:
+    except BAD_BAG as error:
         return Refusal(str(bag), str(error))
     if outcome == FAILURE and not failures:
         return Refusal(str(bag), f"{bag}: is labelled as a failure (--failures takes it, too)")
@@ -137,6 +145,10 @@ def _convert(task: _Task) -> tuple[EpisodeFiles, EpisodeReport] | Refusal:
         if str(task.bag) not in reason:
             reason = f"{task.bag}: {reason}"
         return Refusal(str(task.bag), reason)
+    except Exception as error:
+        # A fault of this package, which must not cost the other bags either.
+        reason = f"{type(error).__name__}: {one_line(error)}; please report this"
+        return Refusal(str(task.bag), f"{task.bag}: cannot be converted ({reason})")
     finally:
         with contextlib.suppress(*BAD_BAG):
             images.close()

@@ -1,4 +1,4 @@
-"""The copy of a bag's metadata inside of its MCAP file, for when metadata.yaml has lost something.
+"""The copy of a bag's metadata inside of its files, for when metadata.yaml has lost something.
 
 rosbag2, rosbags and our recorder write it when they close a bag. `ros2 bag reindex` makes a new
 metadata.yaml without custom data and leaves the file, and with it the copy, as it is.
@@ -6,20 +6,20 @@ metadata.yaml without custom data and leaves the file, and with it the copy, as 
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mcap.reader import SeekingReader
+from vla.data.bag import BagError
+from vla.data.bag_storage import MCAP, metadata_copy
+from vla.files import brief, checked_text, read_yaml_text
 
-from vla.files import read_yaml_text
-
-RECORD, ENTRY = "rosbag2", "serialized_metadata"
-# Records at the end of a file are small; more is damage.
-MOST_RECORD_BYTES = 4_000_000
+INFO = "rosbag2_bagfile_information"
+MOST_NODES = 1_000_000
+_MOST_CHARACTERS = 4_000_000
 
 
-def copied_custom_data(files: Sequence[Path]) -> dict[str, str]:
+def copied_custom_data(files: Sequence[Path], storage: str = MCAP) -> dict[str, str]:
     """The custom data in the copies that a bag's files hold; those of the last file win.
 
     Empty for files without a copy, of another kind or damaged: it is only asked for what is missing
@@ -27,27 +27,35 @@ def copied_custom_data(files: Sequence[Path]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for file in files:
-        try:
-            if stat.S_ISREG(file.stat().st_mode):
-                found |= _custom_data(file)
-        # Whatever the libraries raise for bytes that are no sound MCAP.
-        except Exception:
-            continue
+        if text := metadata_copy(file, storage):
+            found |= custom_data_in(text, file)
     return found
 
 
-def _custom_data(file: Path) -> dict[str, str]:
-    with file.open("rb") as stream:
-        reader = SeekingReader(stream, record_size_limit=MOST_RECORD_BYTES)
-        summary = reader.get_summary()
-        # Without an index there is no copy either: both are written at the end.
-        entries = summary.metadata_indexes if summary is not None else []
-        if not any(entry.name == RECORD for entry in entries):
-            return {}
-        found: dict[str, str] = {}
-        for record in reader.iter_metadata():
-            if record.name == RECORD and ENTRY in record.metadata:
-                info = read_yaml_text(record.metadata[ENTRY], str(file), ValueError)
-                custom = info.get("custom_data") or {}
-                found |= {str(key): str(value) for key, value in custom.items()}
-        return found
+def custom_data_in(text: str, file: Path) -> dict[str, str]:
+    """The custom data in a copy of metadata.yaml; none where it is unsound."""
+    try:
+        copy = read_yaml_text(text, f"{file}: copy of its metadata", BagError, MOST_NODES)
+        return checked_custom_data(copy.get(INFO, copy) if isinstance(copy, dict) else {}, file)
+    except BagError:
+        return {}
+
+
+def checked_custom_data(info: Mapping[str, Any], where: str | Path) -> dict[str, str]:
+    """The custom data of metadata that were read, as text. Raises BagError for other values."""
+    custom = info.get("custom_data") or {}
+    if not isinstance(custom, dict):
+        raise BagError(f"{where}: custom_data must be a mapping, got {brief(custom)}")
+    return {
+        key: checked_text(
+            _plain(value), f"{where}: {brief(key)} of custom_data", BagError, _MOST_CHARACTERS
+        )
+        for key, value in custom.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """What rosbag2 means by a text that it wrote without quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (int, float)) else "" if value is None else value

@@ -9,7 +9,7 @@ import numpy as np
 from vla.contract import EmbodimentContract
 from vla.data.bag import METADATA_FILE
 from vla.data.bag_frames import BagEpisode, Images, read_frames
-from vla.data.bag_reader import read_metadata
+from vla.data.bag_reader import is_bag, read_metadata
 from vla.data.frames import DatasetError
 from vla.data.lerobot import chunk_with_padding
 from vla.data.sample import RobotSample
@@ -82,11 +82,14 @@ def bag_folders(folder: str | Path) -> list[Path]:
     Raises DatasetError where there is none.
     """
     folder = Path(folder)
-    if (folder / METADATA_FILE).is_file():
+    if is_bag(folder):
         return [folder]
-    found = sorted(path.parent for path in folder.glob(f"[!.]*/{METADATA_FILE}"))
+    found = sorted(path for path in folder.glob("[!.]*") if is_bag(path))
     if not found:
-        raise DatasetError(f"no bags in {folder}; each is a folder with {METADATA_FILE}")
+        raise DatasetError(
+            f"no bags in {folder}; each is a folder with {METADATA_FILE}, or with files that end "
+            "in .mcap or .db3"
+        )
     return found
 
 

@@ -19,9 +19,15 @@ import numpy as np
 
 from vla.contract import CameraContract, ContractError, EmbodimentContract, contract_from_dict
 from vla.control.session import LONGEST_INSTRUCTION
-from vla.data.bag import COMPLETE_KEY, METADATA_FILE
+from vla.data.bag import METADATA_FILE
 from vla.data.bag_images import camera_image, defined_otherwise
-from vla.data.bag_reader import BagMessage, BagMetadata, read_metadata, read_undecoded
+from vla.data.bag_reader import (
+    BagMessage,
+    BagMetadata,
+    is_unfinished,
+    read_metadata,
+    read_undecoded,
+)
 from vla.data.bag_topics import (
     INSTRUCTION,
     contract_topics,
@@ -187,7 +193,7 @@ class _FrameReader:
 
     def read(self) -> BagEpisode:
         """All of it."""
-        torn = self._metadata.custom_data.get(COMPLETE_KEY) == "false"
+        torn = is_unfinished(self._metadata)
         topics = {*self._cameras, self._joints_topic, self._pose_topic}
         topics |= {topic for topic in (self._spoken, self._commands) if topic}
         for message, decode in read_undecoded(self._folder, topics, torn):

@@ -1,30 +1,25 @@
-"""Completes an MCAP file that has no index, in place: what a killed recorder left.
-
-Only the index is written, a few hundred bytes for every chunk of data, so that this works on a disk
-that is nearly full, and for a long recording costs reading it once.
-"""
+"""Ends MCAP files: the index, summary and footer that a closed file has and a killed one lacks."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO
 
-import lz4.frame
-import zstandard
 from mcap.data_stream import ReadDataStream, RecordBuilder
 from mcap.opcode import Opcode
 from mcap.records import (
+    Attachment,
+    AttachmentIndex,
     Channel,
     Chunk,
     ChunkIndex,
     DataEnd,
     Footer,
+    Header,
     MessageIndex,
     Metadata,
     MetadataIndex,
@@ -33,168 +28,228 @@ from mcap.records import (
     SummaryOffset,
 )
 
-from vla.data.sealed_file import MAGIC, SealedFile
+from vla.data.mcap_records import (
+    DAMAGED,
+    HEAD,
+    MAGIC,
+    ChunkContent,
+    Piece,
+    chunk_content,
+    torn_chunk,
+    walk,
+)
+from vla.data.mcap_survey import METADATA_NAME, KeptChunk, Survey, lost_topic, mapped
+from vla.data.sealed_file import SealedFile
 
-_HEAD = struct.Struct("<BQ")
-_MESSAGE = struct.Struct("<HIQ")
+# Messages outside of chunks are put into chunks of this size [bytes].
+_CHUNK_SIZE = 4 * 1024 * 1024
 
 
 @dataclass
-class FileContent:
-    """What a scan found. counts: messages by channel; end: of the last whole chunk [bytes].
+class FileIndex:
+    """What the summary of a file is made of. counts: messages by channel; times in [ns]."""
 
-    start_time, end_time: of the messages [ns]. torn_index: message indices of the last chunk, which
-    the file may lack.
-    """
-
-    end: int = 0
     schemas: dict[int, Schema] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     chunks: list[ChunkIndex] = field(default_factory=list)
+    attachments: list[AttachmentIndex] = field(default_factory=list)
+    metadata: list[MetadataIndex] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     start_time: int = 0
     end_time: int = 0
-    torn_index: list[MessageIndex] = field(default_factory=list)
-
-    @property
-    def message_count(self) -> int:
-        """Messages in whole chunks."""
-        return sum(self.counts.values())
-
-    @property
-    def topic_counts(self) -> dict[str, int]:
-        """Messages by topic, without topics that have none."""
-        return {self.channels[key].topic: count for key, count in self.counts.items() if count}
 
 
-def scan(path: Path) -> FileContent:
-    """Reads all whole chunks and checks their checksums; stops at the first that is not sound."""
-    content = FileContent()
-    with path.open("rb") as stream:
-        stream.seek(len(MAGIC))
-        for offset, opcode, body in _records(stream):
-            if opcode == Opcode.HEADER:
-                content.end = stream.tell()
-            elif opcode == Opcode.CHUNK:
-                try:
-                    _take_chunk(content, offset, body)
-                except (zlib.error, zstandard.ZstdError, RuntimeError, ValueError, struct.error):
-                    break
-                content.end = stream.tell()
-            elif opcode == Opcode.MESSAGE_INDEX and content.chunks:
-                (channel,) = struct.unpack_from("<H", body)
-                content.chunks[-1].message_index_offsets[channel] = offset
-                content.chunks[-1].message_index_length += _HEAD.size + len(body)
-                if len(content.chunks[-1].message_index_offsets) == len(content.torn_index):
-                    content.torn_index = []
-                    content.end = stream.tell()
-            else:
-                break
-    return content
-
-
-def append_index(path: Path, content: FileContent, metadata: dict[str, str]) -> None:
-    """Replaces what follows the last whole chunk by metadata, as rosbag2 keeps it, and an index.
+def append_index(found: Survey, metadata: dict[str, str]) -> None:
+    """Puts metadata, as rosbag2 keeps it, and an index in the place of the mark "unfinished".
 
     Raises OSError when the disk refuses; the file then stays without an index.
     """
-    file = SealedFile.reopen(path, content.end)
+    file = SealedFile.reopen(found.path, found.end)
     try:
-        builder = RecordBuilder()
-        if content.torn_index:
-            chunk = content.chunks[-1]
-            chunk.message_index_offsets = {}
-            for index in content.torn_index:
-                chunk.message_index_offsets[index.channel_id] = content.end + builder.count
-                index.write(builder)
-            chunk.message_index_length = builder.count
-        start = content.end + builder.count
-        Metadata("rosbag2", metadata).write(builder)
-        kept = MetadataIndex(start, content.end + builder.count - start, "rosbag2")
-        DataEnd(0).write(builder)
-        file.write(builder.end())
-        file.write(_summary(content, kept, file.tell()))
-        file.finish()
+        index = _index_of(found)
+        index.chunks = [_chunk_index(chunk) for chunk in found.chunks]
+        _finish(file, index, metadata)
     finally:
         file.close()
 
 
-def _records(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """Offset, opcode and body of each whole record."""
-    while True:
-        offset = stream.tell()
-        head = stream.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return
-        opcode, length = _HEAD.unpack(head)
-        if opcode not in (Opcode.HEADER, Opcode.CHUNK, Opcode.MESSAGE_INDEX):
-            return
-        body = stream.read(length)
-        if len(body) < length:
-            return
-        yield offset, opcode, body
+def write_sound_parts(found: Survey, target: Path, metadata: dict[str, str]) -> None:
+    """Writes a new file of all that is sound in another, chunk by chunk as it is, with an index.
+
+    target: replaced if it is there. Raises OSError when the disk refuses.
+    """
+    target.unlink(missing_ok=True)
+    file = SealedFile(target)
+    try:
+        with mapped(found.path) as buffer:
+            copy = _Copy(file, _index_of(found))
+            for piece in walk(buffer):
+                chunk = piece.chunk
+                if piece.opcode == DAMAGED and piece.torn:
+                    chunk = torn_chunk(buffer, piece.start)
+                copy.take(piece, chunk)
+            copy.flush()
+        _finish(file, copy.index, metadata)
+    finally:
+        file.close()
 
 
-def _take_chunk(content: FileContent, offset: int, body: bytes) -> None:
-    """Notes what is in a chunk. Raises ValueError and others when it is damaged."""
-    chunk = Chunk.read(ReadDataStream(BytesIO(body)))
-    data = chunk.data
-    if chunk.compression == "zstd":
-        data = zstandard.decompress(data, chunk.uncompressed_size)
-    elif chunk.compression == "lz4":
-        data = lz4.frame.decompress(data)
-    if len(data) != chunk.uncompressed_size or zlib.crc32(data) != chunk.uncompressed_crc:
-        raise ValueError("checksum")
-    indices: dict[int, MessageIndex] = {}
-    position, view = 0, memoryview(data)
-    while position < len(data):
-        opcode, length = _HEAD.unpack_from(data, position)
-        inside = position + _HEAD.size
-        if opcode == Opcode.MESSAGE:
-            channel, _, time = _MESSAGE.unpack_from(data, inside)
-            index = indices.setdefault(channel, MessageIndex(channel, []))
-            index.records.append((time, position))
-        else:
-            stream = ReadDataStream(BytesIO(view[inside : inside + length]))
-            if opcode == Opcode.SCHEMA:
-                schema = Schema.read(stream)
-                content.schemas[schema.id] = schema
-            elif opcode == Opcode.CHANNEL:
-                channel_record = Channel.read(stream)
-                content.channels[channel_record.id] = channel_record
-        position = inside + length
-    first = not content.chunks
-    times = (chunk.message_start_time, chunk.message_end_time)
-    content.start_time = times[0] if first else min(content.start_time, times[0])
-    content.end_time = max(content.end_time, times[1])
-    content.counts.update({channel: len(index.records) for channel, index in indices.items()})
-    content.torn_index = list(indices.values())
-    content.chunks.append(
-        ChunkIndex(
-            message_start_time=times[0],
-            message_end_time=times[1],
-            chunk_start_offset=offset,
-            chunk_length=_HEAD.size + len(body),
-            message_index_offsets={},
-            message_index_length=0,
-            compression=chunk.compression,
-            compressed_size=len(chunk.data),
-            uncompressed_size=chunk.uncompressed_size,
-        )
+def _index_of(found: Survey) -> FileIndex:
+    """Without the places of anything."""
+    index = FileIndex(
+        dict(found.definitions.schemas),
+        dict(found.definitions.channels),
+        counts=found.counts,
+        start_time=found.start_time,
+        end_time=found.end_time,
+    )
+    for key in found.counts:
+        if key not in index.channels:
+            index.channels[key] = Channel(
+                id=key, topic=lost_topic(key), message_encoding="", schema_id=0, metadata={}
+            )
+    for key, channel in index.channels.items():
+        if channel.schema_id not in index.schemas:
+            index.channels[key] = Channel(
+                id=key,
+                topic=channel.topic,
+                message_encoding=channel.message_encoding,
+                schema_id=0,
+                metadata=channel.metadata,
+            )
+    return index
+
+
+def _chunk_index(chunk: KeptChunk) -> ChunkIndex:
+    return ChunkIndex(
+        message_start_time=chunk.begin_time,
+        message_end_time=chunk.end_time,
+        chunk_start_offset=chunk.start,
+        chunk_length=chunk.end - chunk.start,
+        message_index_offsets=chunk.index_offsets,
+        message_index_length=chunk.index_length,
+        compression=chunk.compression,
+        compressed_size=chunk.stored_size,
+        uncompressed_size=chunk.size,
     )
 
 
-def _summary(content: FileContent, metadata: MetadataIndex, start: int) -> bytes:
+class _Copy:
+    """Writes what is sound, and notes where it stands. Loose messages are gathered in chunks."""
+
+    def __init__(self, file: SealedFile, index: FileIndex) -> None:
+        self._file, self.index = file, index
+        self._loose: list[bytes] = []
+        self._loose_size = 0
+        builder = RecordBuilder()
+        Header("ros2", "vla_ros").write(builder)
+        # Here once more, outside of all chunks: no damaged chunk can take them away.
+        for record in (*index.schemas.values(), *index.channels.values()):
+            record.write(builder)
+        file.write(MAGIC + builder.end())
+
+    def take(self, piece: Piece, chunk: ChunkContent | None) -> None:
+        """One piece of the other file, with the content of the chunk it is."""
+        if chunk is not None:
+            self.flush()
+            self._write_chunk(chunk)
+        elif piece.opcode == Opcode.MESSAGE:
+            self._loose.append(HEAD.pack(piece.opcode, len(piece.body)) + piece.body)
+            self._loose_size += len(self._loose[-1])
+            if self._loose_size >= _CHUNK_SIZE:
+                self.flush()
+        elif piece.opcode in (Opcode.METADATA, Opcode.ATTACHMENT):
+            self.flush()
+            self._copy_extra(piece)
+        self._file.flush()
+
+    def flush(self) -> None:
+        """Makes a chunk of the loose messages so far."""
+        if self._loose:
+            data = b"".join(self._loose)
+            self._loose, self._loose_size = [], 0
+            self._write_chunk(chunk_content(data, data, "", zlib.crc32(data)))
+
+    def _write_chunk(self, chunk: ChunkContent) -> None:
+        file, builder, offset = self._file, RecordBuilder(), self._file.tell()
+        Chunk(
+            compression=chunk.compression,
+            data=chunk.stored,
+            message_start_time=chunk.start_time,
+            message_end_time=chunk.end_time,
+            uncompressed_crc=zlib.crc32(chunk.data),
+            uncompressed_size=len(chunk.data),
+        ).write(builder)
+        length = builder.count
+        offsets = {}
+        for channel, entries in chunk.messages.items():
+            offsets[channel] = offset + builder.count
+            MessageIndex(channel, entries).write(builder)
+        index_length = builder.count - length
+        file.write(builder.end())
+        self.index.chunks.append(
+            ChunkIndex(
+                message_start_time=chunk.start_time,
+                message_end_time=chunk.end_time,
+                chunk_start_offset=offset,
+                chunk_length=length,
+                message_index_offsets=offsets,
+                message_index_length=index_length,
+                compression=chunk.compression,
+                compressed_size=len(chunk.stored),
+                uncompressed_size=len(chunk.data),
+            )
+        )
+
+    def _copy_extra(self, piece: Piece) -> None:
+        """An attachment, or metadata other than rosbag2's, which is written anew at the end."""
+        offset, length = self._file.tell(), piece.end - piece.start
+        stream = ReadDataStream(BytesIO(piece.body))
+        try:
+            if piece.opcode == Opcode.METADATA:
+                record = Metadata.read(stream)
+                if record.name == METADATA_NAME:
+                    return
+                self.index.metadata.append(MetadataIndex(offset, length, record.name))
+            else:
+                attachment = Attachment.read(stream)
+                self.index.attachments.append(
+                    AttachmentIndex(
+                        offset=offset,
+                        length=length,
+                        create_time=attachment.create_time,
+                        log_time=attachment.log_time,
+                        data_size=len(attachment.data),
+                        name=attachment.name,
+                        media_type=attachment.media_type,
+                    )
+                )
+        except ValueError:
+            return
+        self._file.write(HEAD.pack(piece.opcode, len(piece.body)) + piece.body)
+
+
+def _finish(file: SealedFile, index: FileIndex, metadata: dict[str, str]) -> None:
+    builder, start = RecordBuilder(), file.tell()
+    Metadata(METADATA_NAME, metadata).write(builder)
+    index.metadata.append(MetadataIndex(start, builder.count, METADATA_NAME))
+    DataEnd(0).write(builder)
+    file.write(builder.end())
+    file.write(_summary(index, file.tell()))
+    file.finish()
+
+
+def _summary(content: FileIndex, start: int) -> bytes:
     """The end of the file, from `start` [bytes]: summary, footer and magic."""
     statistics = Statistics(
-        attachment_count=0,
+        attachment_count=len(content.attachments),
         channel_count=len(content.channels),
         channel_message_counts=dict(content.counts),
         chunk_count=len(content.chunks),
-        message_count=content.message_count,
+        message_count=content.counts.total(),
         message_end_time=content.end_time,
         message_start_time=content.start_time,
-        metadata_count=1,
+        metadata_count=len(content.metadata),
         schema_count=len(content.schemas),
     )
     groups = (
@@ -202,7 +257,8 @@ def _summary(content: FileContent, metadata: MetadataIndex, start: int) -> bytes
         (Opcode.CHANNEL, content.channels.values()),
         (Opcode.STATISTICS, [statistics]),
         (Opcode.CHUNK_INDEX, content.chunks),
-        (Opcode.METADATA_INDEX, [metadata]),
+        (Opcode.ATTACHMENT_INDEX, content.attachments),
+        (Opcode.METADATA_INDEX, content.metadata),
     )
     builder = RecordBuilder()
     offsets = []
