@@ -28,16 +28,8 @@ from mcap.records import (
     SummaryOffset,
 )
 
-from vla.data.mcap_records import (
-    DAMAGED,
-    HEAD,
-    MAGIC,
-    ChunkContent,
-    Piece,
-    chunk_content,
-    torn_chunk,
-    walk,
-)
+from vla.data.mcap_chunks import HEAD, ChunkContent, chunk_content, torn_chunk
+from vla.data.mcap_records import DAMAGED, MAGIC, Piece, walk
 from vla.data.mcap_survey import METADATA_NAME, KeptChunk, Survey, lost_topic, mapped
 from vla.data.sealed_file import SealedFile
 

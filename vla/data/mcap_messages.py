@@ -16,31 +16,17 @@ from mcap.records import Channel, Metadata, MetadataIndex, Schema
 from vla.data.bag import BagError, BagTopic, topic_metadata
 from vla.data.bag_messages import BagMessage, FileSummary, FileTopic
 from vla.data.file_bytes import FileBytes
-from vla.data.mcap_records import (
-    DAMAGED,
-    HEAD,
-    MAGIC,
-    MESSAGE,
-    Piece,
-    read_channel,
-    read_schema,
-    records_in,
-    torn_chunk,
-    walk,
-)
-from vla.data.mcap_survey import (
+from vla.data.mcap_chunks import HEAD, MESSAGE, read_channel, read_schema, records_in, torn_chunk
+from vla.data.mcap_definitions import (
     CHECKED,
-    METADATA_NAME,
     REPEATED,
     UNCHECKED,
     Definitions,
-    Survey,
-    lost_topic,
-    mapped,
     summary_definitions,
     summary_of,
-    survey,
 )
+from vla.data.mcap_records import DAMAGED, MAGIC, Piece, walk
+from vla.data.mcap_survey import METADATA_NAME, Survey, lost_topic, mapped, survey
 from vla.data.message_types import MessageType
 
 _TEXT_DEFINITION = "ros2msg"
