@@ -198,7 +198,9 @@ def test_observations_come_at_camera_rate_with_little_delay(running):
         ("joints", lambda m: with_fingers(m, 0.4), "bad_joint_states", "0.800 m apart; open is"),
         ("joints", in_degrees, "bad_joint_states", "panda_joint1 is at 45.0, which is more than"),
         ("pose", lambda m: shifted_pose(m, 400.0), "bad_pose", "400 m from the base"),
-        ("joints", lambda m: shifted(m, 5.0), "stale_state", "is +"),
+        ("joints", lambda m: shifted(m, 5.0), "future_stamp", "in the future"),
+        ("pose", lambda m: shifted(m, 0.3), "future_stamp", "end_effector_pose"),
+        ("front", lambda m: shifted(m, 0.45), "future_stamp", "camera/front"),
     ],
 )
 def test_bad_input_is_named_gives_nothing_and_is_survived(running, topic, fault, reason, words):

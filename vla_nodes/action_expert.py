@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from vla_ros.msg import ActionChunk, Instruction, LatentAction
 
+from vla.clock import CLOCK_TOLERANCE, from_future
 from vla.control.committed import CommittedActions, committed_actions
 from vla.control.delay import DelayEstimate
 from vla.files import brief
@@ -16,8 +17,9 @@ from vla_nodes.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.diagnostics import WARN
 from vla_nodes.latest import Latest
 from vla_nodes.liveliness import promising
-from vla_nodes.model_node import CLOCK_TOLERANCE, MODEL_SETTINGS, ModelNode, Scene
+from vla_nodes.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.node import run
+from vla_nodes.scene import Scene
 from vla_nodes.settings import Setting
 
 WARM_UP_RUNS = 3
@@ -108,7 +110,7 @@ class ActionExpert(ModelNode):
     def configure(self) -> None:
         """Loads the model, subscribes to latent actions, opens the output."""
         super().configure()
-        self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
+        self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
             ActionChunk, "vla/action_chunk", promising(qos.RESULT)
         )
@@ -233,7 +235,11 @@ class ActionExpert(ModelNode):
         if not np.isfinite(latent).all():
             raise UnusableLatent("bad_latent", "the latent action holds NaN or infinity")
         age, limit = self.age_of(message.header.stamp), self.settings["max_latent_age"]
-        if not -CLOCK_TOLERANCE <= age <= limit:
+        if age < -CLOCK_TOLERANCE:
+            raise UnusableLatent(
+                "future_latent", f"the newest latent action is {from_future(-age)}"
+            )
+        if age > limit:
             raise UnusableLatent(
                 "stale_latent",
                 f"the newest latent action is {age:.2f} s old, more than max_latent_age "

@@ -32,6 +32,7 @@ from vla_nodes.controller_settings import (
     loop_limits,
     robot_model,
 )
+from vla_nodes.controller_sources import ControllerSources
 from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.diagnostics import WARN
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
@@ -41,6 +42,7 @@ from vla_nodes.pacing import PacedLoop, PeriodMeter
 from vla_nodes.planning_scene import WAYPOINTS, PlanningSceneCheck
 from vla_nodes.polled import PolledSubscription
 from vla_nodes.robot_side import RobotSide
+from vla_nodes.sources import SourceWatch
 
 # Longest time that deactivation waits for the arm to come to rest [s].
 STOPPING_PATIENCE = 1.0
@@ -64,6 +66,7 @@ class Controller(ManagedNode):
         super().__init__("controller")
         self._server: InstructionServer | None = None
         self._robot: RobotSide | None = None
+        self._sources: ControllerSources | None = None
         self._writers: list[WriterWatch] = []
         self._pace: PacedLoop | None = None
         self.diagnostics.checks.append(self._report_motion)
@@ -106,6 +109,8 @@ class Controller(ManagedNode):
         )
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
         self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
+        self._sources = ControllerSources(self, self._contract.joint_states_topic)
+        self._watches: dict[str, SourceWatch] = {}
         watchdog = self._loop.watchdog
         for message_type, topic, profile, name, model_node in (
             (Observation, "vla/observation", qos.LATEST, OBSERVATIONS, ""),
@@ -118,7 +123,9 @@ class Controller(ManagedNode):
                 if model_node:
                     self._adapters.note_alive(model_node, alive)
 
-            self._writers.append(WriterWatch(self, message_type, topic, profile, note))
+            writer = WriterWatch(self, message_type, topic, profile, note)
+            self._writers.append(writer)
+            self._watches[name] = self._sources.watch(topic, name, writer)
 
     def activate(self) -> None:
         """Takes instructions and starts the control loop; no instruction is in force yet."""
@@ -165,6 +172,9 @@ class Controller(ManagedNode):
         for writer in self._writers:
             writer.destroy()
         self._writers = []
+        if self._sources is not None:
+            self._sources.close()
+            self._sources = None
         if self._server is not None:
             self._adapters.destroy()
             self._server.destroy()
@@ -204,31 +214,46 @@ class Controller(ManagedNode):
         """Takes joint states, observations and signs of life that came since the last cycle."""
         for writer in self._writers:
             writer.poll()
+        if self._sources.poll(self._server.announced_at):
+            # Whatever was computed may come from the other one.
+            self._on_change()
         # Some robots send arm and gripper apart on one topic; more than a few have no time to come.
         robot_now = self._robot_now()
         for _ in range(qos.SENSOR.depth):
             message = self._joint_states.take()
             if message is None:
                 break
+            is_arm = not set(self._contract.joint_names).isdisjoint(message.name)
+            if is_arm and not self._sources.joint_states.accepts(self._joint_states.info):
+                continue
             # Zero means that no time has come yet.
             ahead = stamp_to_seconds(message.header.stamp) - robot_now if robot_now else 0.0
             try:
                 self._loop.take_joint_state(message.name, message.position, time.monotonic(), ahead)
             except ValueError as error:
                 self.diagnostics.report("joint_states", str(error))
-        if self._observations.take() is not None:
+        if self._observations.take() is not None and self._watches[OBSERVATIONS].accepts(
+            self._observations.info
+        ):
             self._loop.watchdog.heard(OBSERVATIONS, time.monotonic())
 
-    def _on_latent(self, message: LatentAction) -> None:
+    def _on_latent(self, message: LatentAction, info: dict) -> None:
         instruction = self._session.instruction
+        if not self._watches[LATENT_ACTIONS].accepts(info):
+            return
         if not instruction or message.instruction_id != instruction.instruction_id:
             return
         if self._adapters.why_not(message.checkpoint_id) is None:
             self._loop.watchdog.heard(LATENT_ACTIONS, time.monotonic())
 
-    def _on_chunk(self, message: ActionChunk) -> None:
+    def _on_chunk(self, message: ActionChunk, info: dict) -> None:
+        accepted = self._watches[ACTION_CHUNKS].accepts(info)
         if not self.is_active or not self._session.wants_motion:
             self.diagnostics.drop("no_instruction")
+            return
+        if not accepted or self._sources.problem:
+            self._counts.rejected += 1
+            self.diagnostics.drop("second_publisher")
             return
         if message.instruction_id != self._session.instruction.instruction_id:
             self._counts.rejected += 1
@@ -324,7 +349,7 @@ class Controller(ManagedNode):
         elif wants_motion and cycle.report.hold_reason in TOLD_HOLDS:
             self.diagnostics.report("hold", cycle.report.message)
         if self.is_active:
-            self._server.update(cycle.report, counts)
+            self._server.update(cycle.report, counts, self._sources.problem or self._sources.notice)
             self._adapters.tick()
 
     def _why_blocked(self) -> tuple[HoldReason, str] | None:
@@ -336,6 +361,8 @@ class Controller(ManagedNode):
             self._loop.release()
         if problem:
             return HoldReason.BACKEND, problem.message
+        if self._sources.problem:
+            return HoldReason.SECOND_PUBLISHER, self._sources.problem
         if self._session.loading:
             return HoldReason.LOADING, self._session.loading
         return None

@@ -32,8 +32,11 @@ from vla.control.session import (
 )
 from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
+from vla_nodes.liveliness import promising
 
 STATUS_PERIOD = 0.2
+# The instruction in force is announced again so often, for model nodes that heard another [s].
+REPEAT_PERIOD = 0.5
 INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the node first"
 
 
@@ -79,11 +82,17 @@ class InstructionServer:
         self._open = False
         self._goals: dict[int, tuple[object, Future]] = {}
         self._announced_id: int | None = None
+        self._announcement: Instruction | None = None
+        # Steady clock [s].
+        self.announced_at = 0.0
+        self._notice = ""
         self._status_key = None
         self._status_at = 0.0
         self._counts = ChunkCounts()
         self._group = ReentrantCallbackGroup()
-        self._instructions = node.create_publisher(Instruction, "vla/instruction", qos.LATCHED)
+        self._instructions = node.create_publisher(
+            Instruction, "vla/instruction", promising(qos.LATCHED)
+        )
         self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
         node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
         node.create_service(SetInstruction, "vla/set_instruction", self._set_instruction)
@@ -133,8 +142,12 @@ class InstructionServer:
         self._session.end_loading(time.monotonic())
         self._tell()
 
-    def update(self, report: ArmReport, counts: ChunkCounts) -> None:
-        """Takes in one control cycle and tells whoever has to know."""
+    def update(self, report: ArmReport, counts: ChunkCounts, notice: str = "") -> None:
+        """Takes in one control cycle and tells whoever has to know.
+
+        notice: what the status says while there is nothing else to say.
+        """
+        self._notice = notice
         self._session.update(report, time.monotonic())
         self._counts = counts
         self._tell()
@@ -161,6 +174,8 @@ class InstructionServer:
             instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
         if instruction_id == self._announced_id:
+            if time.monotonic() - self.announced_at > REPEAT_PERIOD:
+                self._publish_announcement()
             return
         self._announced_id = instruction_id
         message = Instruction(instruction_id=instruction_id)
@@ -168,15 +183,20 @@ class InstructionServer:
         if instruction:
             message.instruction, message.mode = instruction.text, instruction.mode
             self._node.get_logger().info(f"{instruction.mode}: '{instruction.text}'")
-        self._instructions.publish(message)
+        self._announcement = message
+        self._publish_announcement()
         self._on_change()
+
+    def _publish_announcement(self) -> None:
+        self.announced_at = time.monotonic()
+        self._instructions.publish(self._announcement)
 
     def _publish_status(self) -> None:
         session, counts = self._session, self._counts
         message = PolicyStatus(
             state=int(session.state),
             hold_reason=int(session.hold_reason),
-            message=one_line(session.message, LONGEST_LINE),
+            message=one_line(session.message or self._notice, LONGEST_LINE),
             settled=session.settled,
             chunks_accepted=counts.accepted,
             chunks_rejected=counts.rejected,

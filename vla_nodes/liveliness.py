@@ -87,6 +87,11 @@ class WriterWatch:
                 "noticed only when its messages are too old"
             )
 
+    @property
+    def alive(self) -> int:
+        """How many writers gave their sign of life when it was last looked."""
+        return self._counts[0]
+
     def poll(self) -> None:
         """Looks, and calls on_alive where something has changed."""
         if self._liveliness is None:

@@ -12,26 +12,31 @@ import math
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from vla_ros.msg import Instruction, Observation
+from rclpy.qos import QoSProfile
+from vla_ros.msg import Instruction, Observation, PolicyStatus
 
+from vla.clock import CLOCK_TOLERANCE, from_future
 from vla.contract import EmbodimentContract, load_contract
 from vla.control.session import InstructionError, check_instruction
-from vla.data.messages import image_to_array, stamp_to_nanoseconds
-from vla.files import brief
 from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.adapter_loader import AdapterLoader
+from vla_nodes.clock_watch import ClockWatch
 from vla_nodes.conversions import stamp_to_seconds
+from vla_nodes.followed_instruction import FollowedInstruction
 from vla_nodes.latest import Latest, Worker
+from vla_nodes.liveliness import WriterWatch
 from vla_nodes.node import ManagedNode
+from vla_nodes.scene import Scene, unpack_scene
 from vla_nodes.settings import Setting
+from vla_nodes.sources import SourceWatch
 
-# Observations from further ahead of our clock than this come from another clock [s].
-CLOCK_TOLERANCE = 0.5
+# How often the graph is looked at for second publishers [s].
+SOURCES_PERIOD = 0.1
 
 MODEL_SETTINGS = (
     Setting(
@@ -72,26 +77,6 @@ MODEL_SETTINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Scene:
-    """An observation, checked and unpacked.
-
-    images: uint8 [height, width, 3] by camera name. state [10]: as the contract lists it.
-    arrived: when it came in, steady clock [s]. age: of its stamp when it was taken to work [s].
-    """
-
-    message: Observation
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    arrived: float
-    age: float
-
-    @property
-    def stamp(self) -> int:
-        """Of the observation [ns]."""
-        return stamp_to_nanoseconds(self.message.header.stamp)
-
-
 class ModelNode(ManagedNode):
     """A managed node with one model, fed by the newest observation and the latched instruction."""
 
@@ -100,7 +85,9 @@ class ModelNode(ManagedNode):
         self.model = None
         self.worker: Worker | None = None
         self._observation: Latest[tuple[Observation, float]] = Latest()
-        self._instruction = Instruction()
+        self._followed = FollowedInstruction()
+        self._writers: list[WriterWatch] = []
+        self._sources: dict[str, SourceWatch] = {}
         self._lock = threading.Lock()
         self._working = False
         self._adapters = AdapterLoader(self)
@@ -134,8 +121,13 @@ class ModelNode(ManagedNode):
         )
         self.worker = Worker(self.get_name(), lambda _: self._turn(), self._on_work_error)
         self.worker.start()
-        self.create_subscription(Observation, "vla/observation", self._on_observation, qos.LATEST)
+        self.read("vla/observation", Observation, "observations", self._on_observation, qos.LATEST)
+        self._followed = FollowedInstruction()
+        self._instructions = self.watch("vla/instruction", Instruction, "instructions", qos.LATCHED)
         self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
+        self.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
+        self.create_steady_timer(SOURCES_PERIOD, self._poll_sources)
+        ClockWatch(self)
         self.show_checkpoint()
         self.diagnostics.values["device"] = self.settings["device"]
 
@@ -192,6 +184,9 @@ class ModelNode(ManagedNode):
         if self.worker is not None:
             self.worker.stop()
         self._adapters.close()
+        for writer in self._writers:
+            writer.destroy()
+        self._writers, self._sources = [], {}
         self.worker = None
         self.model = None
 
@@ -199,12 +194,45 @@ class ModelNode(ManagedNode):
     def instruction(self) -> Instruction:
         """The instruction in force; its id is 0 when there is none."""
         with self._lock:
-            return self._instruction
+            return self._followed.instruction
+
+    def watch(self, topic: str, kind: type, what: str, profile: QoSProfile) -> SourceWatch:
+        """Watches that a topic has one living publisher. what: is sent, for people."""
+        writer = WriterWatch(self, kind, topic, profile, lambda alive: None)
+        self._writers.append(writer)
+        self._sources[topic] = SourceWatch(self, topic, what, writer)
+        return self._sources[topic]
+
+    def read(
+        self, topic: str, kind: type, what: str, callback: Callable, profile: QoSProfile
+    ) -> None:
+        """Subscribes to what must come from one publisher; while there are two, nothing is taken.
+
+        what: is sent, for people.
+        """
+        watch = self.watch(topic, kind, what, profile)
+
+        def take(message, info: dict) -> None:
+            if watch.accepts(info):
+                callback(message)
+            else:
+                self.diagnostics.drop("second_publisher")
+
+        self.create_subscription(kind, topic, take, profile)
+
+    def second_publisher(self) -> bool:
+        """Whether an input has two publishers, so that none of its messages is to be used."""
+        return any(
+            watch.problem for watch in self._sources.values() if watch is not self._instructions
+        )
 
     def publish(self, publisher, message) -> bool:
         """Publishes a result unless its instruction was replaced meanwhile; returns whether."""
         with self._lock:
-            if message.instruction_id == self._instruction.instruction_id and self.is_active:
+            if (
+                message.instruction_id == self._followed.instruction.instruction_id
+                and self.is_active
+            ):
                 publisher.publish(message)
                 return True
         self.diagnostics.drop("instruction_replaced")
@@ -215,6 +243,9 @@ class ModelNode(ManagedNode):
         newest = self._observation.get()
         if newest is None:
             return None
+        if self.second_publisher():
+            self.diagnostics.drop("second_publisher")
+            return None
         message, arrived = newest
         age = self.age_of(message.header.stamp)
         limit = self.settings["max_observation_age"]
@@ -222,14 +253,10 @@ class ModelNode(ManagedNode):
             self.diagnostics.drop("stale_observation")
             return None
         if age < -CLOCK_TOLERANCE:
-            self.diagnostics.report(
-                "future_observation",
-                f"the observation is {-age:.1f} s in the future: do all nodes use the same clock "
-                "(use_sim_time)?",
-            )
+            self.diagnostics.report("future_observation", f"the observation is {from_future(-age)}")
             return None
         try:
-            return _unpack(message, self.contract, arrived, age)
+            return unpack_scene(message, self.contract, arrived, age)
         except ValueError as error:
             self.diagnostics.report("bad_observation", f"refused an observation: {error}")
             return None
@@ -282,15 +309,43 @@ class ModelNode(ManagedNode):
         except InstructionError as error:
             self.diagnostics.report("bad_instruction", f"refused vla/instruction: {error}")
             return
+        self._instructions.poll()
         with self._lock:
-            self._instruction = message
-        self.flush()
-        self.wake()
+            changed = self._followed.announce(message, alone=not self._instructions.problem)
+        self._on_followed(changed)
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        with self._lock:
+            changed = self._followed.confirm(message, alone=not self._instructions.problem)
+        self._on_followed(changed)
+
+    def _on_followed(self, changed: bool) -> None:
+        if changed:
+            self.flush()
+            self.wake()
+
+    def _poll_sources(self) -> None:
+        had_second = self.second_publisher()
+        for writer in self._writers:
+            writer.poll()
+        for watch in self._sources.values():
+            watch.poll()
+        if self.second_publisher() and not had_second:
+            # What is there may come from the other one.
+            self._observation.clear()
+            self.flush()
+            self._report_sources()
+
+    def _report_sources(self) -> None:
+        for watch in self._sources.values():
+            if watch.problem:
+                self.diagnostics.report("second_publisher", watch.problem)
 
     def _on_work_error(self, error: Exception) -> None:
         self.diagnostics.report("model", f"the model failed: {error}")
 
     def _check_inputs(self) -> None:
+        self._report_sources()
         if not self.is_active or self.instruction.instruction_id == 0:
             return
         newest = self._observation.get()
@@ -304,36 +359,6 @@ class ModelNode(ManagedNode):
                 "no_observation",
                 f"no observation for {silence:.1f} s: is perception active, do all cameras send?",
             )
-
-
-def _unpack(
-    message: Observation, contract: EmbodimentContract, arrived: float, age: float
-) -> Scene:
-    """Checks an observation against the contract; raises ValueError that says what differs."""
-    if message.contract_id != contract.contract_id:
-        raise ValueError(
-            f"it follows contract {brief(message.contract_id)}, this node has "
-            f"{contract.contract_id} ('{contract.name}'): give all nodes the same contract"
-        )
-    names = [camera.name for camera in contract.cameras]
-    if sorted(message.camera_names) != sorted(names) or len(message.images) != len(names):
-        cameras = brief(list(message.camera_names), 200)
-        raise ValueError(f"it has cameras {cameras}, expected {names}")
-    if list(message.state_names) != list(contract.state_names):
-        raise ValueError(f"it has state {brief(list(message.state_names), 300)}")
-    state = np.array(message.state, dtype=np.float64)
-    if state.shape != (len(contract.state_names),) or not np.isfinite(state).all():
-        raise ValueError(f"its state is not {len(contract.state_names)} finite values")
-    images = {}
-    for name, image in zip(message.camera_names, message.images, strict=True):
-        camera = contract.camera(name)
-        images[name] = image_to_array(image)
-        if images[name].shape != (camera.height, camera.width, 3):
-            raise ValueError(
-                f"its image '{name}' is {image.width} x {image.height}, expected "
-                f"{camera.width} x {camera.height}"
-            )
-    return Scene(message, images, state, arrived, age)
 
 
 def _cores() -> int:

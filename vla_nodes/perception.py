@@ -16,6 +16,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
+from vla.clock import CLOCK_TOLERANCE, from_future
 from vla.contract import CameraContract, load_contract
 from vla.data.frozen_images import FrozenImages
 from vla.data.messages import (
@@ -39,9 +40,11 @@ from vla.observation import prepare_image
 from vla.resources import contract_path
 from vla.state_checks import joints_fault, missing_joints, opening_fault, place_fault
 from vla_nodes import qos
+from vla_nodes.clock_watch import ClockWatch
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
+from vla_nodes.sources import SourceWatch
 
 # So many different names of joints are kept for the report of missing ones.
 MOST_NAMES = 200
@@ -122,6 +125,14 @@ class Perception(ManagedNode):
         self._waits_run_out = 0
         # Names that joint states had, for the report of those that they lack.
         self._joints_heard: dict[str, None] = {}
+        # By stream, why its newest message was refused.
+        self._ahead: dict[str, str] = {}
+        self._sources = {
+            ARM: SourceWatch(self, contract.joint_states_topic, "the arm's joint states"),
+            FINGERS: SourceWatch(self, contract.joint_states_topic, "the fingers' joint states"),
+            POSE: SourceWatch(self, contract.end_effector_pose_topic, "poses"),
+        }
+        ClockWatch(self)
         motion = self.settings["frozen_motion"]
         self._frozen = {camera.name: FrozenImages(motion) for camera in contract.cameras}
         # Fires only while an image waits, and then at its deadline.
@@ -132,8 +143,11 @@ class Perception(ManagedNode):
             (CompressedImage, "/compressed") if self.settings["compressed"] else (Image, "")
         )
         for camera in contract.cameras:
+            topic = camera.topic + suffix
+            what = f"images of camera '{camera.name}'"
+            self._sources[camera_stream(camera.name)] = SourceWatch(self, topic, what)
             callback = partial(self._on_image, camera.name)
-            self.create_subscription(kind, camera.topic + suffix, callback, qos.SENSOR)
+            self.create_subscription(kind, topic, callback, qos.SENSOR)
         self.create_subscription(
             JointState, contract.joint_states_topic, self._on_joint_states, qos.RESAMPLED
         )
@@ -141,23 +155,33 @@ class Perception(ManagedNode):
             PoseStamped, contract.end_effector_pose_topic, partial(self._take, POSE), qos.RESAMPLED
         )
 
-    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+    def _on_image(self, camera: str, message: Image | CompressedImage, info: dict) -> None:
         self._heard[camera] = time.monotonic()
-        self._take(camera_stream(camera), message)
+        self._take(camera_stream(camera), message, info)
 
-    def _on_joint_states(self, message: JointState) -> None:
+    def _on_joint_states(self, message: JointState, info: dict) -> None:
         # Some drivers send arm and gripper in separate messages on the same topic.
         if self._contract.joint_names[0] in message.name:
-            self._take(ARM, message)
+            self._take(ARM, message, info)
         if self._contract.finger_joint_names[0] in message.name:
-            self._take(FINGERS, message)
+            self._take(FINGERS, message, info)
         if len(self._joints_heard) < MOST_NAMES:
             self._joints_heard |= dict.fromkeys(message.name)
 
     def _take(
-        self, stream: str, message: Image | CompressedImage | JointState | PoseStamped
+        self, stream: str, message: Image | CompressedImage | JointState | PoseStamped, info: dict
     ) -> None:
+        if not self._sources[stream].accepts(info):
+            self.diagnostics.report("second_publisher", self._sources[stream].problem)
+            return
         now, stamp = time.monotonic(), stamp_to_nanoseconds(message.header.stamp)
+        ahead = (stamp - self.get_clock().now().nanoseconds) / NANOSECONDS
+        if ahead > CLOCK_TOLERANCE:
+            topic = self._resampler.streams[stream].topic
+            self._ahead[stream] = f"the stamps on '{topic}' are {from_future(ahead)}"
+            self.diagnostics.report("future_stamp", self._ahead[stream])
+            return
+        self._ahead.pop(stream, None)
         self._publish(self._resampler.add(stream, stamp, (now, message), now))
 
     def _on_deadline(self) -> None:
@@ -196,6 +220,10 @@ class Perception(ManagedNode):
     def _observe(self, sample: Sample) -> Observation | None:
         """The message; None where an image is missing that `_check_silence` speaks about."""
         contract = self._contract
+        if problem := next((s.problem for s in self._sources.values() if s.problem), ""):
+            raise BadInput("second_publisher", problem)
+        for problem in self._ahead.values():
+            raise BadInput("future_stamp", problem)
         now = self.get_clock().now().nanoseconds
         self._check_age(contract.camera(contract.reference_camera), sample, now)
         if not self._has_images(sample):
@@ -234,12 +262,12 @@ class Perception(ManagedNode):
         stream = camera_stream(camera.name)
         age = (now - sample.stamp + sample.ages[stream]) / NANOSECONDS
         self.diagnostics.input_age(stream, age)
-        if abs(age) > camera.max_age:
-            words = f"{age:.3f} s old" if age > 0 else f"{-age:.3f} s in the future"
+        if age > camera.max_age:
             raise BadInput(
                 "stale_image",
-                f"images of camera '{camera.name}' are {words}, more than the {camera.max_age:g} s "
-                "of the contract: check that the clocks agree (use_sim_time, NTP) and the load",
+                f"images of camera '{camera.name}' are {age:.3f} s old, more than the "
+                f"{camera.max_age:g} s of the contract: check that the clocks agree (use_sim_time, "
+                "NTP) and the load",
             )
 
     def _has_images(self, sample: Sample) -> bool:

@@ -32,6 +32,8 @@ class PolledSubscription:
     def __init__(self, node: Node, kind: type, topic: str, profile: QoSProfile, raw: bool = False):
         """raw: messages are taken as bytes, not unpacked."""
         self._kind, self._raw = kind, raw
+        # What rclpy says of the message that was taken last.
+        self.info: dict = {}
         self._subscription = node.create_subscription(
             kind, topic, lambda _: None, profile, callback_group=Unattended(), raw=raw
         )
@@ -40,4 +42,7 @@ class PolledSubscription:
         """The oldest message that waits; None when none does."""
         with self._subscription.handle:
             taken = self._subscription.handle.take_message(self._kind, self._raw)
-        return None if taken is None else taken[0]
+        if taken is None:
+            return None
+        message, self.info = taken
+        return message

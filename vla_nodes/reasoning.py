@@ -17,8 +17,9 @@ from vla.control.session import LONGEST_INSTRUCTION
 from vla.text import TextError, check_text, one_line
 from vla_nodes import qos
 from vla_nodes.liveliness import promising
-from vla_nodes.model_node import MODEL_SETTINGS, ModelNode, Scene
+from vla_nodes.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.node import run
+from vla_nodes.scene import Scene
 from vla_nodes.settings import Setting
 
 WARM_UP_RUNS = 2

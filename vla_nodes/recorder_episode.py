@@ -48,8 +48,9 @@ class RunningEpisode:
     heard_at: dict[str, int] = field(default_factory=dict)
 
     def take_instruction(self, instruction: Instruction) -> None:
-        """Notes an instruction that came into force."""
-        if instruction.instruction_id:
+        """Notes an instruction that came into force; one that is announced again counts once."""
+        known = self.instructions and self.instructions[-1]["instruction_id"]
+        if instruction.instruction_id and instruction.instruction_id != known:
             self.instruction = self.instruction or shown_instruction(instruction)
             self.instructions.append(instruction_entry(instruction))
 

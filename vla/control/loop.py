@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla.clock import CLOCK_STEP, CLOCK_TOLERANCE, from_future
 from vla.control.arm import ArmController
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.command import ArmCommand
@@ -31,13 +32,8 @@ RELEASE_TIME = 0.5
 NEAR = 0.01
 # A cycle that comes late makes up for at most this many [periods]: the motion then stays in time.
 LONGEST_CATCH_UP = 5
-# Robot time that steps back, or ahead of the steady clock, by more than this has jumped [s]: the
-# robot or the simulator started anew, or a clock was set.
-CLOCK_STEP = 0.5
 # A clock that goes on by less than this stands still [s].
 CLOCK_TICK = 1e-6
-# How far ahead of our clock another machine's may be [s], which stamps then are, too.
-CLOCK_TOLERANCE = 0.2
 # Refused chunks that show that the policy is not sound: the arm holds until a sound one comes.
 HOLDS_FOR = {
     "non_finite": HoldReason.NON_FINITE,
@@ -139,7 +135,7 @@ class ControlLoop:
         if values is None:
             return
         if ahead > CLOCK_TOLERANCE:
-            why = f"the joint states are {_from_future(ahead)}"
+            why = f"the joint states are {from_future(ahead)}"
             self.watchdog.refused(JOINT_STATES, why)
             raise ValueError(why)
         doubted = bool(self.joints.doubt)
@@ -181,7 +177,7 @@ class ControlLoop:
         for what, stamp in (("observation", chunk.stamp), ("latent action", chunk.latent_stamp)):
             if stamp > robot_now + CLOCK_TOLERANCE:
                 self.arm.safety.note("future_chunk")
-                raise ChunkError("stale", f"its {what} is {_from_future(stamp - robot_now)}")
+                raise ChunkError("stale", f"its {what} is {from_future(stamp - robot_now)}")
         if self.joints.doubt or chunk.stamp <= self._doubted_until:
             raise ChunkError(
                 "stale",
@@ -351,10 +347,3 @@ class ControlLoop:
     def _leave_alone(self) -> None:
         """No more commands until there is a chunk to follow."""
         self._commands = False
-
-
-def _from_future(seconds: float) -> str:
-    return (
-        f"{min(seconds, 1e9):.3g} s in the future: do all nodes use the same clock (use_sim_time), "
-        "and are the clocks of all machines synchronised?"
-    )

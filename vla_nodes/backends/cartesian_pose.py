@@ -21,7 +21,9 @@ from vla.rotations import difference
 from vla_nodes import qos
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.conversions import arrays_to_pose
+from vla_nodes.liveliness import promising
 from vla_nodes.settings import Setting
+from vla_nodes.sources import other_publishers
 
 SETTINGS = (
     Setting(
@@ -76,7 +78,7 @@ class CartesianPoseBackend(Backend):
         self._node = node
         self._frame = settings["cartesian_pose.frame"] or context.contract.base_frame
         self._output = node.create_publisher(
-            PoseStamped, settings["cartesian_pose.topic"], qos.COMMAND
+            PoseStamped, settings["cartesian_pose.topic"], promising(qos.COMMAND)
         )
         self._topic = self._output.topic_name
         self._pose_topic = settings["cartesian_pose.current_pose_topic"]
@@ -110,10 +112,10 @@ class CartesianPoseBackend(Backend):
                 f"nobody takes target poses from {self._topic}: is the Cartesian controller active "
                 "('ros2 control list_controllers')?"
             )
-        if self._node.count_publishers(self._topic) > 1:
+        if others := other_publishers(self._node, self._topic):
             return Problem(
-                f"another program publishes on {self._topic}, too, and controllers such as crisp's "
-                "then listen to neither: stop the other"
+                f"another program publishes on {self._topic}, too ({', '.join(others)}), and "
+                "controllers such as crisp's then listen to neither: stop the other"
             )
         return None
 

@@ -26,7 +26,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla.control.command import ArmCommand
 from vla_nodes import qos
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
+from vla_nodes.liveliness import promising
 from vla_nodes.settings import Setting
+from vla_nodes.sources import other_publishers
 
 SETTINGS = (
     Setting(
@@ -138,7 +140,9 @@ class JointTrajectoryBackend(Backend):
             )
             self._output = None
         else:
-            self._output = context.node.create_publisher(JointTrajectory, self._topic, qos.COMMAND)
+            self._output = context.node.create_publisher(
+                JointTrajectory, self._topic, promising(qos.COMMAND)
+            )
 
     def problem(self) -> Problem | None:
         """Whether the controller is there, is ours alone, and has taken what was sent."""
@@ -161,10 +165,10 @@ class JointTrajectoryBackend(Backend):
         if self._output.get_subscription_count() == 0:
             text = f"nobody takes trajectories from {self._topic}: {advice}"
             return Problem(text, dropped=True)
-        if self._node.count_publishers(self._topic) > 1:
+        if others := other_publishers(self._node, self._topic):
             return Problem(
-                f"another program publishes on {self._topic}, too: two must not command one arm, "
-                "stop the other"
+                f"another program publishes on {self._topic}, too ({', '.join(others)}): two must "
+                "not command one arm, stop the other"
             )
         return None
 

@@ -1,0 +1,141 @@
+"""One source for each stream: what tells a second publisher from a successor, and from a sharer."""
+
+import pytest
+
+from vla.sources import DOUBT, SUCCESSION, Publisher, SourceTrack, count_sources, name_sources
+
+OURS = Publisher(b"1", "/reasoning", True)
+BACK = Publisher(b"2", "/reasoning", True)
+PLAIN = Publisher(b"3", "/other", False)
+SAME_NAME = Publisher(b"4", "/reasoning", False)
+
+
+@pytest.mark.parametrize(
+    ("publishers", "alive", "sources"),
+    [
+        ([], 0, 0),
+        ([OURS], 1, 1),
+        # Its sign of life has not come yet, or a busy machine delays it.
+        ([OURS], 0, 1),
+        # Killed and started again: the dead one stays on the graph for a while.
+        ([OURS, BACK], 1, 1),
+        ([OURS, BACK], 2, 2),
+        ([OURS, PLAIN], 1, 2),
+        ([OURS, PLAIN], 0, 2),
+        ([OURS, SAME_NAME], 1, 2),
+        ([PLAIN], 0, 1),
+        ([PLAIN, Publisher(b"5", "/other", False)], 0, 1),
+        ([PLAIN, Publisher(b"5", "/third", False)], 0, 2),
+        ([PLAIN, Publisher(b"5", "", False)], 0, 2),
+    ],
+)
+def test_sources_are_the_publishers_that_live(publishers, alive, sources):
+    assert count_sources(publishers, alive) == sources
+
+
+def test_the_nodes_are_named_once_each_and_the_last_has_come_last():
+    assert name_sources([OURS, BACK, PLAIN]) == "/reasoning and /other"
+    assert name_sources([OURS, SAME_NAME]) == "two of the name /reasoning"
+    assert "one without a name" in name_sources([OURS, Publisher(b"5", "", False)])
+
+
+class Played:
+    """Messages into a track, each 10 ms after the one before."""
+
+    def __init__(self):
+        self.track, self.now = SourceTrack(), 100.0
+
+    def send(self, *numbers, publishers=2):
+        taken = []
+        for number in numbers:
+            self.now += 0.01
+            taken.append(self.track.follows(number, publishers, self.now))
+        return taken
+
+    def wait(self, seconds):
+        self.now += seconds
+
+    def in_doubt(self, publishers=2):
+        return self.track.in_doubt(publishers, self.now)
+
+
+def test_a_single_publisher_is_followed_whatever_its_numbers():
+    played = Played()
+    assert all(played.send(5, 6, 900, 1, 2, 1, publishers=1))
+    assert not played.in_doubt(1)
+
+
+@pytest.mark.parametrize("foreign", [1, 99, 4_000, 1_000_000])
+def test_a_foreign_message_between_those_of_the_source_is_not_followed(foreign):
+    played = Played()
+    played.send(500, 501, publishers=1)
+    assert played.send(502, foreign, 503, foreign + 1, 504) == [True, False, True, False, True]
+    assert played.in_doubt()
+
+
+def test_not_even_the_first_foreign_message_is_followed_however_short_the_pause():
+    played = Played()
+    played.send(500, publishers=1)
+    played.wait(SUCCESSION / 2)
+    assert played.send(1, 2, 3) == [False, False, False]
+    assert played.in_doubt()
+
+
+def test_doubt_ends_when_a_publisher_leaves_or_the_foreign_one_is_silent_for_long():
+    for how in ("leaves", "silent"):
+        played = Played()
+        played.send(500, publishers=1)
+        played.send(1)
+        assert played.in_doubt()
+        if how == "leaves":
+            assert not played.in_doubt(publishers=1)
+            assert played.send(501, publishers=1) == [True]
+        else:
+            played.wait(DOUBT + 0.1)
+            assert not played.in_doubt()
+            assert played.send(900, 901) == [True, True], "many may have been lost meanwhile"
+
+
+def test_a_driver_that_was_killed_and_started_again_is_followed():
+    """Its former life stays on the graph, and is silent."""
+    played = Played()
+    played.send(500, 501, publishers=1)
+    played.wait(SUCCESSION + 0.1)
+    assert all(played.send(1, 2, 3))
+    assert all(played.send(*range(4, 600))), "also past the numbers of its former life"
+    assert not played.in_doubt()
+
+
+def test_one_that_was_taken_for_dead_and_comes_back_is_a_second_one():
+    played = Played()
+    played.send(500, 501, publishers=1)
+    played.wait(SUCCESSION + 0.1)
+    assert played.send(1, 2) == [True, True]
+    assert played.send(502, 3) == [False, True]
+    assert played.in_doubt()
+
+
+def test_slow_streams_that_alternate_are_noticed_too():
+    played = Played()
+    played.send(500, publishers=1)
+    for number in range(3):
+        played.wait(1.0)
+        played.send(10 + number)
+        played.wait(1.0)
+        played.send(501 + number)
+    assert played.in_doubt()
+
+
+def test_a_flood_that_drowns_the_source_never_takes_its_place():
+    played = Played()
+    played.send(500, publishers=1)
+    assert not any(played.send(*range(1, 2000)))
+    assert played.in_doubt()
+
+
+def test_the_numbers_of_a_source_may_have_gaps():
+    """A driver of arm and gripper that sends them apart, and messages that are lost."""
+    played = Played()
+    played.send(500, publishers=1)
+    assert all(played.send(502, 504, 506, 560))
+    assert not played.in_doubt()
