@@ -11,6 +11,7 @@ from node_harness import ROOT, Graph
 from PIL import Image as PillowImage
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
@@ -77,6 +78,40 @@ class SensorPlayer:
         stream = io.BytesIO()
         PillowImage.fromarray(pixels).save(stream, "png")
         return CompressedImage(format="png", data=stream.getvalue())
+
+
+class SimulatedPlayer(SensorPlayer):
+    """The same with a clock of its own, which can be set."""
+
+    def __init__(self, graph: Graph):
+        self.set_by = 1_000 * 10**9
+        self.clocks = graph.publisher(Clock, "/clock", qos.SENSOR_OUTPUT)
+        super().__init__(graph)
+
+    def now(self) -> int:
+        return time.monotonic_ns() + self.set_by
+
+    def play(self) -> None:
+        clock = Clock()
+        clock.clock = nanoseconds_to_stamp(self.now())
+        self.clocks.publish(clock)
+        super().play()
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(20, "ahead by 20"), (-20, "back by 20")])
+def test_a_clock_that_jumps_is_named_and_observing_goes_on(seconds, words):
+    with Graph() as graph:
+        graph.start("perception", use_sim_time=True, longest_wait=0.1)
+        player = SimulatedPlayer(graph)
+        seen = graph.collect(Observation, "vla/observation", qos.LATEST)
+        graph.wait(lambda: len(seen) >= 3, "observations")
+        player.set_by += seconds * 10**9
+        graph.wait_diagnostic("perception", lambda s: f"the clock jumped {words}" in s.message)
+        begin = player.now()
+        graph.wait(
+            lambda: begin < stamp_to_nanoseconds(seen[-1].header.stamp) <= player.now(),
+            "observations of the new time",
+        )
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,7 @@ class ModelNode(ManagedNode):
         self._followed = FollowedInstruction()
         self._writers: list[WriterWatch] = []
         self._sources: dict[str, SourceWatch] = {}
+        self._instructions: SourceWatch | None = None
         self._lock = threading.Lock()
         self._working = False
         self._adapters = AdapterLoader(self)
@@ -186,7 +187,7 @@ class ModelNode(ManagedNode):
         self._adapters.close()
         for writer in self._writers:
             writer.destroy()
-        self._writers, self._sources = [], {}
+        self._writers, self._sources, self._instructions = [], {}, None
         self.worker = None
         self.model = None
 
@@ -309,15 +310,23 @@ class ModelNode(ManagedNode):
         except InstructionError as error:
             self.diagnostics.report("bad_instruction", f"refused vla/instruction: {error}")
             return
-        self._instructions.poll()
+        alone = self._controller_is_alone()
         with self._lock:
-            changed = self._followed.announce(message, alone=not self._instructions.problem)
+            changed = self._followed.announce(message, alone)
         self._on_followed(changed)
 
     def _on_status(self, message: PolicyStatus) -> None:
+        alone = self._controller_is_alone()
         with self._lock:
-            changed = self._followed.confirm(message, alone=not self._instructions.problem)
+            changed = self._followed.confirm(message, alone)
         self._on_followed(changed)
+
+    def _controller_is_alone(self) -> bool:
+        """Whether nobody else announces instructions."""
+        if self._instructions is None:
+            return True
+        self._instructions.poll()
+        return not self._instructions.problem
 
     def _on_followed(self, changed: bool) -> None:
         if changed:
