@@ -28,8 +28,9 @@ KINEMATICS = ArmController(LIMITS, CONTRACT).kinematics
 class PlayedRobot:
     """Plays robot, perception and model nodes from one timer; the streams can be cut one by one."""
 
-    def __init__(self, graph):
-        self.graph = graph
+    def __init__(self, graph, models=True):
+        """models: False where real model nodes are there, since each topic has one publisher."""
+        self.graph, self.models = graph, models
         self.joints = np.array(panda.HOME, dtype=float)
         self.commands = []
         self.widths = []
@@ -50,8 +51,9 @@ class PlayedRobot:
         )
         self.joint_states = graph.publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
         self.observations = graph.publisher(Observation, "vla/observation", qos.LATEST)
-        self.latents = graph.publisher(LatentAction, "vla/latent_action", qos.RESULT)
-        self.chunks = graph.publisher(ActionChunk, "vla/action_chunk", qos.RESULT)
+        if models:
+            self.latents = graph.publisher(LatentAction, "vla/latent_action", qos.RESULT)
+            self.chunks = graph.publisher(ActionChunk, "vla/action_chunk", qos.RESULT)
         self.ticks = 0
         self.noise = np.random.default_rng(0)
         self.restore()
@@ -89,6 +91,8 @@ class PlayedRobot:
             self.joint_states.publish(message)
         if self.ticks % 10 == 0 and "observations" not in self.cut:
             self.observations.publish(self.observation(**self.observation_changes))
+        if not self.models:
+            return
         if self.ticks % 20 == 0 and "latents" not in self.cut:
             self.latents.publish(LatentAction(instruction_id=self.instruction_id))
         if self.ticks % 20 == 5 and "chunks" not in self.cut:

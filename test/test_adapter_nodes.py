@@ -183,16 +183,6 @@ def test_results_of_other_weights_do_not_move_the_arm(bench, policy):
     for name in bench.processes:
         assert load(bench, "", f"{name}/revert_adapter").checkpoint_id == policy.base_id
     robot.wait_state(State.EXECUTING)
-    # A late chunk of the weights before is passed over.
-    late = robot.chunk(checkpoint_id=policy.base_id)
-    assert load(bench, policy.second).success
-    robot.wait_state(State.EXECUTING)
-    before = robot.status.chunks_rejected
-    late.instruction_id = robot.status.instruction_id
-    robot.chunks.publish(late)
-    status = robot.wait_status(lambda s: s.chunks_rejected > before, "the refusal")
-    assert status.state == State.EXECUTING
-    assert int(bench.graph.diagnostic("controller")["drops_other_checkpoint"]) >= 1
 
 
 def test_a_node_takes_it_when_inactive_or_with_its_checkpoint(bench, policy):

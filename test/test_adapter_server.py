@@ -118,3 +118,17 @@ def test_the_arm_holds_until_both_halves_agree_again(moving, expert, reasoning_b
     assert moving.wait_hold(HoldReason.CONTRACT_MISMATCH).chunks_rejected > 0
     moving.chunk_changes = {"checkpoint_id": NEW}
     moving.wait_state(State.EXECUTING)
+
+
+def test_a_late_chunk_of_the_weights_before_is_passed_over(moving):
+    late = moving.chunk(checkpoint_id=BASE)
+    moving.halves.play((True, NEW), (True, NEW))
+    assert load(moving, "/new").checkpoint_id == NEW
+    moving.chunk_changes = {"checkpoint_id": NEW}
+    moving.wait_state(State.EXECUTING)
+    before = moving.status.chunks_rejected
+    late.instruction_id = moving.status.instruction_id
+    moving.chunks.publish(late)
+    status = moving.wait_status(lambda s: s.chunks_rejected > before, "the refusal")
+    assert status.state == State.EXECUTING
+    assert int(moving.graph.diagnostic("controller")["drops_other_checkpoint"]) >= 1

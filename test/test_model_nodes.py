@@ -63,12 +63,11 @@ class Bench:
         self.latents = graph.collect(LatentAction, "vla/latent_action", qos.RESULT)
         self.chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
         self.responses = graph.collect(Response, "vla/response", qos.RESPONSE)
-        self.robot = PlayedRobot(graph)
+        self.robot = PlayedRobot(graph, models=False)
         self.restore()
 
     def restore(self):
         self.robot.restore()
-        self.robot.cut = {"latents", "chunks"}
         self.robot.trigger("vla/stop")
 
     def clear(self):
@@ -301,8 +300,9 @@ def test_an_old_observation_is_not_used(bench):
 
 
 def reasoning_off(bench):
-    """Deactivates the real reasoning, so that the test can send latent actions of its own."""
+    """Takes the real reasoning off its topic, so that the test can send latent actions."""
     assert bench.graph.transition("reasoning", "deactivate")
+    assert bench.graph.transition("reasoning", "cleanup")
     bench.clear()
 
 
@@ -320,6 +320,7 @@ def test_a_bad_latent_action_is_refused_with_a_reason(bench, changes, says):
     bench.wait(lambda: bench.latents, "a sound latent action")
     good = bench.latents[-1]
     reasoning_off(bench)
+    latents = bench.graph.node.create_publisher(LatentAction, "vla/latent_action", qos.RESULT)
     try:
         good.instruction_id = bench.robot.instruct("pick the blue block")
         for name, value in changes.items():
@@ -330,12 +331,14 @@ def test_a_bad_latent_action_is_refused_with_a_reason(bench, changes, says):
             setattr(good, name, value)
 
         def is_refused(status):
-            bench.robot.latents.publish(good)
+            latents.publish(good)
             return says in status.message
 
         bench.graph.wait_diagnostic("action_expert", is_refused)
         assert not bench.chunks_for(good.instruction_id)
     finally:
+        bench.graph.node.destroy_publisher(latents)
+        assert bench.graph.transition("reasoning", "configure")
         assert bench.graph.transition("reasoning", "activate")
 
 
