@@ -54,7 +54,7 @@ def read_file(
                         continue
                     raise BagError(
                         f"{path} is damaged: a compressed message of {topic.name} can't be read "
-                        f"({error}); record or copy the bag again"
+                        f"({error}); allow_truncated=True reads the others, or copy the bag again"
                     ) from error
                 message = BagMessage(**{**message.__dict__, "data": data})
             yield topic, message
