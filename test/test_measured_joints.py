@@ -209,7 +209,9 @@ def test_no_command_leaves_a_limit_whatever_is_measured(arms, robot, mode, event
         world.wants_motion = kind != "stop"
         base, drift = world.joints.copy(), rng.uniform(-2.0, 2.0, len(world.joints))
         if kind == "put elsewhere":
-            world.joints = world.joints + rng.uniform(-0.5, 0.5, len(world.joints))
+            moved = world.joints + rng.uniform(-0.5, 0.5, len(world.joints))
+            # No arm can be put where its joints do not go.
+            world.joints = np.clip(moved, world.arm.able.lower, world.arm.able.upper)
         elif kind == "release":
             world.loop.release()
         elif kind == "flush":
@@ -223,7 +225,7 @@ def test_no_command_leaves_a_limit_whatever_is_measured(arms, robot, mode, event
             if number % 15 == 0 and kind not in ("stop", "silence"):
                 world.offer(seed + number, delay=rng.uniform(0.0, 0.6))
             if kind == "guided" and world.left_alone:
-                world.joints = world.joints + GUIDED * PERIOD
+                world.joints = np.minimum(world.joints + GUIDED * PERIOD, world.arm.able.upper)
             if kind in LIES:
                 world.tell(LIES[kind](rng, world.joints))
             elif kind == "drifts":
