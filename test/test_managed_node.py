@@ -1,11 +1,14 @@
 """Settings, diagnostics and transitions of the node base, in process."""
 
+import asyncio
+
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
 from vla_ros.msg import Instruction
 
 from vla_nodes import diagnostics, qos
@@ -330,3 +333,24 @@ def test_a_model_node_follows_no_instruction_that_the_services_would_refuse(mode
     assert said.startswith("refused vla/instruction: mode 'mmm") and len(said) < 300
     model_node._on_instruction(Instruction())
     assert model_node.instruction.instruction_id == 0
+
+
+def test_a_service_whose_callback_fails_answers_so(make):
+    node = make()
+
+    async def fail_later(request, response):
+        raise OSError("the disk\nis full")
+
+    def fail(request, response):
+        raise KeyError
+
+    for callback, says in (
+        (fail_later, "it failed: the disk is full"),
+        (fail, "it failed: KeyError"),
+    ):
+        service = node.create_service(Trigger, "press", callback)
+        done = service.callback(Trigger.Request(), Trigger.Response())
+        answer = asyncio.run(done) if callback is fail_later else done
+        assert not answer.success and answer.message == says
+        assert service.qos_profile.depth == qos.SERVICE.depth
+        node.destroy_service(service)

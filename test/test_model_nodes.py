@@ -1,5 +1,6 @@
 """`reasoning` and `action_expert` as processes with a tiny policy; the test plays the robot."""
 
+import json
 import math
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
-from node_harness import ROOT, Graph
+from node_harness import ROBOTS, ROOT, Graph
 from played_robot import CONTRACT, CONTRACT_PATH, PlayedRobot
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -184,6 +185,16 @@ def test_the_ask_service_answers_while_an_instruction_runs(bench):
     assert bench.responses[0].instruction_id == 0
     assert bench.responses[0].text == answer.answer
     assert bench.robot.wait_state(State.EXECUTING).instruction == "pick the red block"
+
+
+def test_of_many_questions_at_once_each_is_answered_or_refused_as_busy(bench):
+    graph = bench.graph
+    caller = graph.run_script(ROBOTS / "caller.py", ("Ask", "vla/ask", "60", "0", "30"))
+    graph.wait(lambda: not caller.running, "the end of the caller", 90.0, alive=False)
+    graph.processes.remove(caller)
+    counts = json.loads(caller.output.splitlines()[-1])
+    assert counts["answered"] == 60 and 0 < counts["taken"] < 60, counts
+    assert any(text.startswith("busy: ") for text, _ in counts["said"]), counts
 
 
 def test_the_command_line_asks(bench):

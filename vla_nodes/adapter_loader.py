@@ -14,6 +14,9 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from vla_ros.srv import LoadAdapter
 
+# Requests that may wait; the controller sends one, and one to take it back.
+MOST_REQUESTS = 8
+
 
 class AdapterLoader:
     """Puts adapters into the model of a node, and out again."""
@@ -38,6 +41,11 @@ class AdapterLoader:
         """path: folder to load, "" to drop what is loaded, None to go back by one request."""
         if self._node.worker is None:
             return LoadAdapter.Response(message=self._not_configured())
+        if len(self._requests) >= MOST_REQUESTS:
+            return LoadAdapter.Response(
+                message=f"busy: {MOST_REQUESTS} requests for an adapter wait already",
+                checkpoint_id=self._node.model.checkpoint_id,
+            )
         future = Future(executor=self._node.executor)
         self._requests.append((path, future))
         self._node.wake()

@@ -129,7 +129,9 @@ class RobotClient:
     def _client(self, service_type, name: str) -> Client:
         """Kept from call to call, since making one takes a while to be discovered."""
         if name not in self._service_clients:
-            self._service_clients[name] = self.node.create_client(service_type, name)
+            self._service_clients[name] = self.node.create_client(
+                service_type, name, qos_profile=qos.SERVICE
+            )
         return self._service_clients[name]
 
     def execute(
@@ -144,7 +146,9 @@ class RobotClient:
         timeout: longest time to try [s], 0 for the controller's default. Raises UnreachableError
         when the goal is refused, or the controller falls silent.
         """
-        client = ActionClient(self.node, ExecuteInstruction, "vla/execute_instruction")
+        client = ActionClient(
+            self.node, ExecuteInstruction, "vla/execute_instruction", **qos.ACTION
+        )
         try:
             self._wait_for(client.server_is_ready, "the action vla/execute_instruction")
             goal = ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)

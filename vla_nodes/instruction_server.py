@@ -7,11 +7,12 @@ callbacks and update() must run in one thread.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_msgs.msg import Bool
@@ -33,10 +34,12 @@ from vla.control.session import (
 from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
 from vla_nodes.liveliness import promising
+from vla_nodes.requests import GoalServer, QuickService
 
 STATUS_PERIOD = 0.2
 # The instruction in force is announced again so often, for model nodes that heard another [s].
 REPEAT_PERIOD = 0.5
+STOPPED_MESSAGE = "a stop came before its turn: send it again"
 INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the node first"
 
 
@@ -89,24 +92,29 @@ class InstructionServer:
         self._status_key = None
         self._status_at = 0.0
         self._counts = ChunkCounts()
+        self._stops = 0
         self._group = ReentrantCallbackGroup()
         self._instructions = node.create_publisher(
             Instruction, "vla/instruction", promising(qos.LATCHED)
         )
         self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
         node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
-        node.create_service(SetInstruction, "vla/set_instruction", self._set_instruction)
+        # In the order in which rclpy calls them: what stops the arm comes first.
+        node.create_service(Trigger, "vla/emergency_stop", self._emergency_stop)
         node.create_service(Trigger, "vla/stop", self._stop)
         node.create_service(Trigger, "vla/resume", self._resume)
-        node.create_service(Trigger, "vla/emergency_stop", self._emergency_stop)
+        self._requests = QuickService(
+            node, SetInstruction, "vla/set_instruction", self._set_instruction
+        )
         node.create_service(Trigger, "vla/reset_emergency_stop", self._reset_emergency_stop)
         node.create_subscription(Bool, "vla/emergency_stop_button", self._on_button, qos.COMMAND)
-        self._action = ActionServer(
+        self._action = GoalServer(
             node,
             ExecuteInstruction,
             "vla/execute_instruction",
-            execute_callback=self._execute,
+            self._execute,
             goal_callback=self._on_goal,
+            handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
             callback_group=self._group,
         )
@@ -242,16 +250,26 @@ class InstructionServer:
         if not self._open:
             response.success, response.message = True, INACTIVE_MESSAGE
             return response
+        self._refuse_waiting()
         response.success, response.message = True, self._session.stop(time.monotonic())
         self._node.get_logger().info(response.message)
         self._on_change()
         self._tell()
         return response
 
+    def _refuse_waiting(self) -> None:
+        """Refuses what was asked for before a stop and is still waiting for its turn."""
+        self._stops += 1
+        refusal = SetInstruction.Response(success=False, message=STOPPED_MESSAGE)
+        count = self._requests.refuse_waiting(refusal) + self._action.refuse_waiting()
+        if count:
+            self._node.get_logger().warning(f"refused {count} instructions: {STOPPED_MESSAGE}")
+
     def stop(self, why: str) -> None:
         """Stops the policy for a reason that only a person can judge: as the stop service does."""
         if self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED):
             return
+        self._refuse_waiting()
         self._session.stop(time.monotonic())
         self._session.message = f"stopped: {why}; then call resume, or send a new instruction"
         self._node.get_logger().error(self._session.message)
@@ -269,6 +287,7 @@ class InstructionServer:
 
     def _enter_emergency(self, why: str) -> str:
         # Also while inactive: an emergency stop is never refused.
+        self._refuse_waiting()
         message = self._session.emergency_stop(why, time.monotonic())
         self._on_emergency(why)
         self._node.get_logger().error(message)
@@ -326,8 +345,15 @@ class InstructionServer:
         self._tell()
         return CancelResponse.ACCEPT
 
-    async def _execute(self, goal):
-        """Puts the goal's instruction in force and waits, without blocking, until it is over."""
+    def _on_accepted(self, goal) -> None:
+        """Has the goal executed in a moment, unless a stop comes first."""
+        goal.execute(functools.partial(self._execute, stops=self._stops))
+
+    async def _execute(self, goal, stops: int):
+        """Puts the goal's instruction in force and waits, without blocking, until it is over.
+
+        stops: how many stops there had been when the goal was accepted.
+        """
         request = goal.request
         timeout = request.timeout or self._default_timeout()
         try:
@@ -337,6 +363,11 @@ class InstructionServer:
                 goal.canceled()
                 return ExecuteInstruction.Result(
                     error_code=int(Outcome.CANCELED), message="cancelled before it began"
+                )
+            if stops != self._stops:
+                goal.abort()
+                return ExecuteInstruction.Result(
+                    error_code=int(Outcome.STOPPED), message=STOPPED_MESSAGE
                 )
             accepted = self._session.start(
                 request.instruction, request.mode, time.monotonic(), time.time_ns(), timeout

@@ -112,6 +112,7 @@ class Mover(ManagedNode):
             goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
             callback_group=group,
+            **qos.ACTION,
         )
 
     def deactivate(self) -> None:

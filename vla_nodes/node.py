@@ -58,8 +58,10 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 
 from vla.text import LONGEST_LINE, one_line
+from vla_nodes import qos
 from vla_nodes.diagnostics import Diagnostics
 from vla_nodes.log import OneLineLogger, traceback_text
+from vla_nodes.requests import answering
 from vla_nodes.settings import Setting, Settings
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
@@ -147,6 +149,11 @@ class ManagedNode(LifecycleNode):
             quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
             options.setdefault("event_callbacks", quiet)
         return super().create_subscription(*arguments, **options)
+
+    def create_service(self, kind: type, name: str, callback: Callable, **options):
+        """As rclpy's, with room for many requests that wait; a callback that fails answers so."""
+        options.setdefault("qos_profile", qos.SERVICE)
+        return super().create_service(kind, name, answering(self, kind, callback), **options)
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         """A timer of the steady clock, which runs on when simulated time stands still."""

@@ -64,5 +64,17 @@ EVENT = _profile(10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Simulated time: best effort and only the newest, as rclcpp and rclpy read it.
 CLOCK = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 
+# Services and those of actions: the queue of requests, and that of answers on their way. With the
+# ten places of a usual service a burst of requests loses all but the last ten, without a word to
+# those who wait. A thousand are ten seconds of a hundred a second. A caller that expects several
+# answers at a time needs it, too.
+SERVICE = _profile(1000)
+
+# The same for the three services of an action, as ActionServer and ActionClient name them.
+ACTION = dict.fromkeys(
+    ("goal_service_qos_profile", "result_service_qos_profile", "cancel_service_qos_profile"),
+    SERVICE,
+)
+
 # Diagnostics: what aggregators and rqt expect.
 DIAGNOSTICS = _profile(10)

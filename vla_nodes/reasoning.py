@@ -23,6 +23,8 @@ from vla_nodes.scene import Scene
 from vla_nodes.settings import Setting
 
 WARM_UP_RUNS = 2
+# Questions that may wait; each takes as long as the model needs for an answer.
+MOST_QUESTIONS = 8
 WARM_UP_INSTRUCTION = "pick the red block"
 
 
@@ -108,6 +110,8 @@ class Reasoning(ModelNode):
             return _refusal("the question is empty: ask, for example, 'what is on the table?'")
         if not self.is_active:
             return _refusal("reasoning is inactive: activate the node first")
+        if len(self._questions) >= MOST_QUESTIONS:
+            return _refusal(f"busy: {MOST_QUESTIONS} questions wait already, ask again later")
         future = Future(executor=self.executor)
         self._questions.append((question, future))
         self.wake()

@@ -79,6 +79,7 @@ class Recorder(ManagedNode):
         self._last = ""
         self._instruction = Instruction()
         self._disk = DiskWork()
+        self._saving = False
         # A request that waits for the disk must not keep the others, or the polling, waiting.
         self._service_group = ReentrantCallbackGroup()
         self.diagnostics.checks.append(self._check)
@@ -303,6 +304,8 @@ class Recorder(ManagedNode):
     async def _on_save_recent(self, request, response):
         try:
             self._require_active()
+            if self._saving:
+                raise RefusedError("busy: what was recorded lately is being saved, try again later")
             check_outcome(request.outcome)
             note, instruction = check_note(request.note), _demonstrated(request.instruction)
             recent = self._take_recent(request.duration)
@@ -312,9 +315,13 @@ class Recorder(ManagedNode):
             self.get_logger().warning(f"nothing saved: {error}")
             return response
         metadata = episode.metadata(self._intake.classes)
-        result = await self._in_background(
-            lambda: write_recent(episode.writer, recent, metadata, episode.started)
-        )
+        self._saving = True
+        try:
+            result = await self._in_background(
+                lambda: write_recent(episode.writer, recent, metadata, episode.started)
+            )
+        finally:
+            self._saving = False
         self._report(episode, result)
         _describe(response, episode, result)
         response.episode_id = episode.name

@@ -9,6 +9,7 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from vla_nodes import qos
 from vla_nodes.backends.base import import_interfaces
 from vla_nodes.trajectory import Trajectory
 
@@ -52,6 +53,7 @@ class TrajectoryServer:
             execute_callback=self._execute,
             goal_callback=self._on_goal,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            **qos.ACTION,
         )
 
     def destroy(self) -> None:

@@ -1,0 +1,133 @@
+"""Requests of ordinary rclpy programs, many at once: each is answered, and a stop comes first."""
+
+import json
+import signal
+from functools import partial
+
+import pytest
+from node_harness import ROBOTS, Graph
+from played_robot import CONTRACT_PATH, PlayedRobot
+from rclpy.action import ActionClient
+from std_srvs.srv import Trigger
+from vla_ros.action import ExecuteInstruction
+from vla_ros.srv import SetInstruction
+
+from vla.control.session import Outcome, State
+from vla_nodes import qos
+
+pytestmark = pytest.mark.nodes
+
+SET = ("SetInstruction", "vla/set_instruction")
+GOAL = ("ExecuteInstruction", "vla/execute_instruction")
+
+
+@pytest.fixture(scope="module")
+def robot():
+    with Graph() as graph:
+        graph.start("controller", contract=str(CONTRACT_PATH), fault_timeout=2.0)
+        graph.wait_state("controller", "active")
+        yield PlayedRobot(graph)
+
+
+def start_caller(graph, kind, name, count, rate):
+    return graph.run_script(ROBOTS / "caller.py", (kind, name, str(count), str(rate)))
+
+
+def finish(graph, caller):
+    """What the caller has counted."""
+    graph.wait(lambda: not caller.running, f"the end of {caller.name}", 60.0, alive=False)
+    graph.processes.remove(caller)
+    assert caller.process.returncode == 0, caller.output
+    return json.loads(caller.output.splitlines()[-1])
+
+
+def called(graph, kind, name, count, rate):
+    return finish(graph, start_caller(graph, kind, name, count, rate))
+
+
+def test_a_thousand_calls_at_a_hundred_a_second_are_answered_and_so_is_stop(robot):
+    stops = start_caller(robot.graph, "Trigger", "vla/stop", 10, 2)
+    counts = called(robot.graph, *SET, 1000, 100)
+    assert counts["sent"] == counts["answered"] == 1000
+    assert {text[:4] for text, _ in counts["said"]} <= {"act:", "a st"}, counts
+    assert finish(robot.graph, stops)["taken"] == 10
+
+
+@pytest.mark.parametrize(("kind", "count"), [(SET, 300), (GOAL, 60)])
+def test_all_at_once_are_answered(robot, kind, count):
+    # The last goal ends because the arm holds; those before it are replaced.
+    robot.cut.add("chunks")
+    counts = called(robot.graph, *kind, count, 0)
+    robot.restore()
+    assert counts["answered"] == counts["taken"] == count, counts
+
+
+def test_a_caller_that_dies_takes_no_answer_from_others(robot):
+    callers = [start_caller(robot.graph, *SET, 200, 50) for _ in range(4)]
+    robot.graph.wait(lambda: all("ready" in caller.output for caller in callers), "the callers")
+    first = robot.instruction_id
+    robot.graph.wait(lambda: robot.instruction_id != first, "the first of the calls")
+    victim = callers.pop()
+    victim.stop(signal.SIGKILL)
+    robot.graph.processes.remove(victim)
+    for caller in callers:
+        assert finish(robot.graph, caller)["answered"] == 200
+    assert robot.trigger("vla/stop").success
+
+
+def test_many_requests_to_load_an_adapter_are_answered(robot):
+    counts = called(robot.graph, "LoadAdapter", "vla/load_adapter", 50, 0)
+    assert counts["answered"] == 50 and counts["taken"] == 0
+
+
+def test_a_stop_overtakes_what_waits_and_refuses_it(robot):
+    graph, node = robot.graph, robot.graph.node
+    instructions = node.create_client(SetInstruction, SET[1], qos_profile=qos.SERVICE)
+    goals = ActionClient(node, ExecuteInstruction, GOAL[1], **qos.ACTION)
+    stop = node.create_client(Trigger, "vla/stop")
+    for is_ready in (instructions.service_is_ready, goals.server_is_ready, stop.service_is_ready):
+        graph.wait(is_ready, "the server")
+    robot.instruct()
+    # A server that does not know its client yet drops the answer.
+    request = partial(SetInstruction.Request, mode="act")
+    known = [
+        instructions.call_async(request(instruction="known")),
+        stop.call_async(Trigger.Request()),
+    ]
+    graph.wait(lambda: all(future.done() for future in known), "the first answers")
+    (controller,) = graph.processes
+    controller.process.send_signal(signal.SIGSTOP)
+    try:
+        waiting = [instructions.call_async(request(instruction=f"block {i}")) for i in range(30)]
+        sent = [
+            goals.send_goal_async(ExecuteInstruction.Goal(instruction=f"goal {i}", timeout=60.0))
+            for i in range(10)
+        ]
+        stopped = stop.call_async(Trigger.Request())
+    finally:
+        controller.process.send_signal(signal.SIGCONT)
+    everything = [*waiting, *sent, stopped]
+    graph.wait(lambda: all(future.done() for future in everything), "all answers")
+    assert stopped.result().success
+    assert robot.wait_state(State.STOPPED)
+    answers = [future.result() for future in waiting]
+    assert not any(answer.success for answer in answers)
+    assert {answer.message for answer in answers} == {"a stop came before its turn: send it again"}
+    results = [f.result().get_result_async() for f in sent if f.result().accepted]
+    graph.wait(lambda: all(future.done() for future in results), "the results")
+    assert {future.result().result.error_code for future in results} <= {int(Outcome.STOPPED)}
+    assert robot.wait_state(State.STOPPED)
+    goals.destroy()
+    # What is sent afterwards is taken.
+    robot.instruct()
+
+
+def test_an_inactive_controller_refuses_all_at_once(robot):
+    graph = robot.graph
+    assert graph.transition("controller", "deactivate")
+    try:
+        for kind, count in ((SET, 200), (GOAL, 30), (("Trigger", "vla/resume"), 30)):
+            counts = called(graph, *kind, count, 0)
+            assert counts["answered"] == count and counts["taken"] == 0, counts
+    finally:
+        assert graph.transition("controller", "activate")
