@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from vla_ros.srv import LoadAdapter
 
@@ -27,9 +26,8 @@ class AdapterLoader:
         self._requests: deque[tuple[str | None, Future]] = deque()
         # What the last request to load found, alone in a tuple; None before the first.
         self._found: tuple | None = None
-        group = ReentrantCallbackGroup()
         for name, callback in (("load", self._on_load), ("revert", self._on_revert)):
-            node.create_service(LoadAdapter, f"~/{name}_adapter", callback, callback_group=group)
+            node.create_service(LoadAdapter, f"~/{name}_adapter", callback)
 
     async def _on_load(self, request, response):
         return await self._ask_worker(request.path)

@@ -82,7 +82,7 @@ class AdapterServer:
             for name in MODEL_NODES
             for action in ("load", "revert")
         }
-        node.create_service(LoadAdapter, "vla/load_adapter", self._on_request, callback_group=group)
+        node.create_service(LoadAdapter, "vla/load_adapter", self._on_request)
 
     def open(self) -> None:
         """Starts to take requests."""

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rclpy.action import CancelResponse, GoalResponse
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -93,7 +92,6 @@ class InstructionServer:
         self._status_at = 0.0
         self._counts = ChunkCounts()
         self._stops = 0
-        self._group = ReentrantCallbackGroup()
         self._instructions = node.create_publisher(
             Instruction, "vla/instruction", promising(qos.LATCHED)
         )
@@ -116,7 +114,6 @@ class InstructionServer:
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
-            callback_group=self._group,
         )
 
     def open(self) -> None:

@@ -25,6 +25,7 @@ from vla.control.loop import RELEASE_TIME
 from vla_nodes import qos
 from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
 from vla_nodes.node import ManagedNode, run
+from vla_nodes.requests import Paced
 from vla_nodes.settings import Setting
 
 # A node of its own within this process, named so in parameter files.
@@ -111,7 +112,7 @@ class Mover(ManagedNode):
             self._execute,
             goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
-            callback_group=group,
+            callback_group=Paced(self.pacer),
             **qos.ACTION,
         )
 

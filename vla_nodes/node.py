@@ -61,7 +61,7 @@ from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
 from vla_nodes.diagnostics import Diagnostics
 from vla_nodes.log import OneLineLogger, traceback_text
-from vla_nodes.requests import answering
+from vla_nodes.requests import Paced, Pacer, answering
 from vla_nodes.settings import Setting, Settings
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
@@ -100,6 +100,7 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str, **options):
         self._log: OneLineLogger | None = None
+        self.pacer: Pacer | None = None
         super().__init__(name, **options)
         self.state = UNCONFIGURED
         # Set when the process is to end.
@@ -108,6 +109,8 @@ class ManagedNode(LifecycleNode):
         self.callback_lock = threading.RLock()
         self._configured_entities: set[int] = set()
         self._activated_entities: set[int] = set()
+        # Of the answers that leave this node.
+        self.pacer = Pacer(self)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.settings = Settings(self, (_AUTOSTART, *self.SETTINGS))
         self.diagnostics = Diagnostics(self)
@@ -151,8 +154,11 @@ class ManagedNode(LifecycleNode):
         return super().create_subscription(*arguments, **options)
 
     def create_service(self, kind: type, name: str, callback: Callable, **options):
-        """As rclpy's, with room for many requests that wait; a callback that fails answers so."""
+        """As rclpy's, with room for many requests, and paced; a callback that fails answers so."""
         options.setdefault("qos_profile", qos.SERVICE)
+        # rclpy's own services are made before there is a pacer.
+        if self.pacer is not None:
+            options.setdefault("callback_group", Paced(self.pacer))
         return super().create_service(kind, name, answering(self, kind, callback), **options)
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:

@@ -8,7 +8,6 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from vla_ros.msg import Instruction, LatentAction, Response
 from vla_ros.srv import Ask
@@ -75,7 +74,7 @@ class Reasoning(ModelNode):
             LatentAction, "vla/latent_action", promising(qos.RESULT)
         )
         self._responses = self.create_lifecycle_publisher(Response, "vla/response", qos.RESPONSE)
-        self.create_service(Ask, "vla/ask", self._on_ask, callback_group=ReentrantCallbackGroup())
+        self.create_service(Ask, "vla/ask", self._on_ask)
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs every path of the model."""

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.serialization import deserialize_message
 from vla_ros.msg import Episode, Instruction
 from vla_ros.srv import LabelEpisode, MarkSubtask, SaveRecent, StartEpisode, StopEpisode
@@ -80,8 +79,6 @@ class Recorder(ManagedNode):
         self._instruction = Instruction()
         self._disk = DiskWork()
         self._saving = False
-        # A request that waits for the disk must not keep the others, or the polling, waiting.
-        self._service_group = ReentrantCallbackGroup()
         self.diagnostics.checks.append(self._check)
 
     def configure(self) -> None:
@@ -104,7 +101,7 @@ class Recorder(ManagedNode):
             (MarkSubtask, "vla/mark_subtask", self._on_mark),
             (SaveRecent, "vla/save_recent", self._on_save_recent),
         ):
-            self.create_service(kind, name, callback, callback_group=self._service_group)
+            self.create_service(kind, name, callback)
 
     def activate(self) -> None:
         """Starts listening, and completes bags that a crash left behind."""

@@ -2,8 +2,11 @@
 
 rclpy takes one request of a service each time it has looked at everything on the node, which can
 take longer than requests need to come; with the ten places of a usual service the others were
-dropped and never answered. Ours have QUEUE places (qos.SERVICE), and several are taken at a time.
-How fast they are answered is limited, since a caller has ten places for answers, too.
+dropped and never answered. Ours have a thousand (qos.SERVICE), and of vla/set_instruction several
+requests are taken at a time.
+
+A usual caller has ten places for answers, too, and would lose those that come faster than it can
+look. So the answers of each service are paced: BURST at a time, RATE a second in the long run.
 
 A stop overtakes what waits, so what waits then is older and must not start the arm again: it is
 refused.
@@ -17,14 +20,95 @@ from collections import deque
 from collections.abc import Callable
 
 from rclpy.action import ActionServer
+from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
 
-# Most requests of one service that are answered at a time, and per second.
-BATCH = 6
-RATE = 500.0
+BURST = 4
+RATE = 200.0
+
+
+class Pacer:
+    """Wakes a node's executor when something that was paced may go on."""
+
+    def __init__(self, node):
+        """Adds a timer to `node`, which is not even looked at while nothing waits for it."""
+        self._armed = False
+        self._timer = node.create_timer(
+            1.0 / RATE, self._pause, _WhileArmed(self), Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    @property
+    def armed(self) -> bool:
+        """Whether something waits."""
+        return self._armed
+
+    def arm(self) -> None:
+        """Wakes the executor in a moment."""
+        if not self._armed:
+            self._armed = True
+            self._timer.reset()
+
+    def _pause(self) -> None:
+        self._armed = False
+
+
+class _WhileArmed(CallbackGroup):
+    def __init__(self, pacer: Pacer):
+        super().__init__()
+        self._pacer = pacer
+
+    def can_execute(self, entity) -> bool:
+        return self._pacer.armed
+
+    def beginning_execution(self, entity) -> bool:
+        return True
+
+    def ending_execution(self, entity) -> None:
+        pass
+
+
+class Paced(CallbackGroup):
+    """Lets a service, or an action, take its requests no faster than its callers take answers.
+
+    Coroutines in it may wait for each other, as in a ReentrantCallbackGroup.
+    """
+
+    def __init__(self, pacer: Pacer):
+        super().__init__()
+        self._pacer = pacer
+        self._left, self._at = float(BURST), time.monotonic()
+
+    def allowed(self) -> int:
+        """How many requests may be answered now."""
+        now = time.monotonic()
+        self._left = min(BURST, self._left + (now - self._at) * RATE)
+        self._at = now
+        return int(self._left)
+
+    def use(self) -> None:
+        """One is answered."""
+        self._left -= 1.0
+
+    def can_execute(self, entity) -> bool:
+        """Whether one may be answered now; if not, the executor looks again in a moment."""
+        if self.allowed() > 0:
+            return True
+        self._pacer.arm()
+        return False
+
+    def beginning_execution(self, entity) -> bool:
+        """Counts the one that is answered."""
+        self.use()
+        return True
+
+    def ending_execution(self, entity) -> None:
+        """Nothing is locked."""
 
 
 def answering(node, kind: type, callback: Callable) -> Callable:
@@ -65,10 +149,10 @@ class QuickService:
         """callback: as rclpy's, but no coroutine. The node destroys the service with its others."""
         self._node, self._kind = node, kind
         self._callback = answering(node, kind, callback)
-        self._allowance = _Allowance()
-        self._refused: deque = deque()
+        self._pace = Paced(node.pacer)
+        self._refusals = _Refusals(node, self._refuse)
         self._refusal = None
-        self._service = node.create_service(kind, name, self._on_request)
+        self._service = node.create_service(kind, name, self._on_request, callback_group=self._pace)
 
     def refuse_waiting(self, refusal) -> int:
         """Answers all that wait now with `refusal`; returns how many these are."""
@@ -76,24 +160,19 @@ class QuickService:
         waiting = []
         while (taken := self._take()) is not None:
             waiting.append(taken[1])
-        return _refuse(self._node, self._refused, waiting, self._send_refusal)
+        self._refusals.add(waiting)
+        return len(waiting)
 
     def _on_request(self, request, response):
         response = self._callback(request, response)
-        for _ in range(self._allowance.take()):
+        for _ in range(self._pace.allowed()):
             taken = self._take()
             if taken is None:
                 break
+            self._pace.use()
             request, header = taken
             self._send(self._callback(request, self._kind.Response()), header)
         return response
-
-    def _send(self, response, header) -> None:
-        try:
-            self._service.send_response(response, header)
-        except _rclpy.RCLError as error:
-            # One caller that is gone must not keep the others from their answers.
-            self._node.get_logger().warning(f"an answer was not delivered: {error}")
 
     def _take(self):
         """The oldest request that waits, with its header; None when none does."""
@@ -101,17 +180,26 @@ class QuickService:
             request, header = self._service.handle.service_take_request(self._kind.Request)
         return None if header is None else (request, header)
 
-    def _send_refusal(self, header) -> None:
+    def _refuse(self, header) -> None:
         self._send(self._refusal, header)
+
+    def _send(self, response, header) -> None:
+        try:
+            self._service.send_response(response, header)
+        except (_rclpy.RCLError, InvalidHandle) as error:
+            # One caller that is gone must not keep the others from their answers.
+            self._node.get_logger().warning(f"an answer was not delivered: {error}")
 
 
 class GoalServer(ActionServer):
-    """An action server that can refuse the goals that wait."""
+    """An action server with room for many goals, which can refuse those that wait."""
 
     def __init__(self, node, kind: type, name: str, execute: Callable, **options):
-        """As rclpy's, with the queues of qos.ACTION."""
-        self._refused: deque = deque()
-        super().__init__(node, kind, name, execute, **qos.ACTION, **options)
+        """As rclpy's; the callback group and the profiles of its services are set here."""
+        self._refusals = _Refusals(node, self._refuse)
+        super().__init__(
+            node, kind, name, execute, callback_group=Paced(node.pacer), **qos.ACTION, **options
+        )
 
     def refuse_waiting(self) -> int:
         """Rejects all goals that wait now; returns how many these are."""
@@ -122,43 +210,36 @@ class GoalServer(ActionServer):
                     self._action_type.Impl.SendGoalService.Request
                 )
             if header is None or request is None:
-                return _refuse(self._node, self._refused, waiting, self._send_refusal)
+                self._refusals.add(waiting)
+                return len(waiting)
             waiting.append(header)
 
-    def _send_refusal(self, header) -> None:
+    def _refuse(self, header) -> None:
         response = self._action_type.Impl.SendGoalService.Response(accepted=False)
         try:
             self._handle.send_goal_response(header, response)
-        except _rclpy.RCLError as error:
+        except (_rclpy.RCLError, InvalidHandle) as error:
             self._node.get_logger().warning(f"a rejection was not delivered: {error}")
 
 
-def _refuse(node, refused: deque, waiting: list, send: Callable) -> int:
-    """Sends one refusal each time the executor has looked at everything; returns how many."""
+class _Refusals:
+    """Sends refusals one after the other, as fast as answers may go out."""
 
-    def send_next() -> None:
-        if not refused:
-            return
-        send(refused.popleft())
-        if refused:
-            node.executor.create_task(send_next)
+    def __init__(self, node, send: Callable):
+        """send: called with the header of each request."""
+        self._node, self._send = node, send
+        self._headers: deque = deque()
+        self._timer = None
 
-    idle = not refused
-    refused.extend(waiting)
-    if waiting and idle:
-        node.executor.create_task(send_next)
-    return len(waiting)
+    def add(self, headers: list) -> None:
+        """From now on these wait for their refusal."""
+        self._headers.extend(headers)
+        if self._headers and self._timer is None:
+            self._timer = self._node.create_steady_timer(1.0 / RATE, self._send_next)
 
-
-class _Allowance:
-    """How many more answers may go out now."""
-
-    def __init__(self) -> None:
-        self._at = 0.0
-
-    def take(self) -> int:
-        """Gives all that have come together since the last call, at most a batch."""
-        now = time.monotonic()
-        allowed = min(BATCH - 1, int((now - self._at) * RATE))
-        self._at = now
-        return allowed
+    def _send_next(self) -> None:
+        if self._headers:
+            self._send(self._headers.popleft())
+        if not self._headers and self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
