@@ -84,15 +84,17 @@ def test_a_stop_overtakes_what_waits_and_refuses_it(robot):
     graph, node = robot.graph, robot.graph.node
     instructions = node.create_client(SetInstruction, SET[1], qos_profile=qos.SERVICE)
     goals = ActionClient(node, ExecuteInstruction, GOAL[1], **qos.ACTION)
-    stop = node.create_client(Trigger, "vla/stop")
-    for is_ready in (instructions.service_is_ready, goals.server_is_ready, stop.service_is_ready):
-        graph.wait(is_ready, "the server")
+    stop, resume = (node.create_client(Trigger, name) for name in ("vla/stop", "vla/resume"))
+    for client in (instructions, stop, resume):
+        graph.wait(client.service_is_ready, "the service")
+    graph.wait(goals.server_is_ready, "the action")
     robot.instruct()
     # A server that does not know its client yet drops the answer.
     request = partial(SetInstruction.Request, mode="act")
     known = [
         instructions.call_async(request(instruction="known")),
         stop.call_async(Trigger.Request()),
+        resume.call_async(Trigger.Request()),
     ]
     graph.wait(lambda: all(future.done() for future in known), "the first answers")
     (controller,) = graph.processes
@@ -103,14 +105,15 @@ def test_a_stop_overtakes_what_waits_and_refuses_it(robot):
             goals.send_goal_async(ExecuteInstruction.Goal(instruction=f"goal {i}", timeout=60.0))
             for i in range(10)
         ]
+        resumed = resume.call_async(Trigger.Request())
         stopped = stop.call_async(Trigger.Request())
     finally:
         controller.process.send_signal(signal.SIGCONT)
-    everything = [*waiting, *sent, stopped]
+    everything = [*waiting, *sent, resumed, stopped]
     graph.wait(lambda: all(future.done() for future in everything), "all answers")
     assert stopped.result().success
     assert robot.wait_state(State.STOPPED)
-    answers = [future.result() for future in waiting]
+    answers = [future.result() for future in (*waiting, resumed)]
     assert not any(answer.success for answer in answers)
     assert {answer.message for answer in answers} == {"a stop came before its turn: send it again"}
     results = [f.result().get_result_async() for f in sent if f.result().accepted]

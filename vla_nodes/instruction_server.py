@@ -100,7 +100,7 @@ class InstructionServer:
         # In the order in which rclpy calls them: what stops the arm comes first.
         node.create_service(Trigger, "vla/emergency_stop", self._emergency_stop)
         node.create_service(Trigger, "vla/stop", self._stop)
-        node.create_service(Trigger, "vla/resume", self._resume)
+        self._resumes = QuickService(node, Trigger, "vla/resume", self._resume)
         self._requests = QuickService(
             node, SetInstruction, "vla/set_instruction", self._set_instruction
         )
@@ -257,10 +257,11 @@ class InstructionServer:
     def _refuse_waiting(self) -> None:
         """Refuses what was asked for before a stop and is still waiting for its turn."""
         self._stops += 1
-        refusal = SetInstruction.Response(success=False, message=STOPPED_MESSAGE)
-        count = self._requests.refuse_waiting(refusal) + self._action.refuse_waiting()
+        count = self._action.refuse_waiting()
+        for service, kind in ((self._requests, SetInstruction), (self._resumes, Trigger)):
+            count += service.refuse_waiting(kind.Response(success=False, message=STOPPED_MESSAGE))
         if count:
-            self._node.get_logger().warning(f"refused {count} instructions: {STOPPED_MESSAGE}")
+            self._node.get_logger().warning(f"refused {count} requests: {STOPPED_MESSAGE}")
 
     def stop(self, why: str) -> None:
         """Stops the policy for a reason that only a person can judge: as the stop service does."""
