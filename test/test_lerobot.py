@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import yaml
@@ -184,6 +185,17 @@ def nan(folder):
 def narrow(folder):
     path = folder / "data/chunk-000/episode_000001.parquet"
     replace_column(path, "observation.state", STATES[1][:, :3].tolist())
+
+
+def test_rows_of_no_episode_are_passed_over(tmp_path):
+    folder = write_v3(tmp_path / "set")
+    path = folder / "data/chunk-000/file-001.parquet"
+    table = parquet.read_table(path)
+    column = table.column_names.index("episode_index")
+    odd = pa.array([-1] * len(table), table.schema.field(column).type)
+    parquet.write_table(table.set_column(column, "episode_index", odd), path)
+    with pytest.raises(DatasetError, match="episode 2: none of the data files holds its rows"):
+        LeRobotEpisodes(folder, MAPPING, CONTRACT)
 
 
 def test_broken_videos_are_named_when_they_are_read(tmp_path):

@@ -12,7 +12,7 @@ NUMBERS = (
     2**31, -(2**31) - 1, 2**63, 10**30, 999_999_999, 1e9, 0.001,
 )  # fmt: skip
 TEXTS = (
-    "", " ", "\x00", "\x1b[2J", "a\nb", "\u202eevil", "\ud7ff", "é" * 40, "x" * 20_000,
+    "", " ", "\x00", "\x1b[2J", "a\nb", "\u202eevil", "\ud800", "é" * 40, "x" * 20_000,
     "../../../etc/passwd", "/dev/zero", "/etc", "{0}", "{a.__class__}", "{episode_index:09999999d}",
     "%s%n", "(a+)+$", "<end><user>", "NaN", "1e400", "null", "-", "panda_joint1", "observation",
 )  # fmt: skip

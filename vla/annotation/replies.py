@@ -15,7 +15,7 @@ LONGEST_CAPTION = 600
 LONGEST_TEXT = 300
 LONGEST_REPLY = 200_000
 # Of all that is wrong with a reply, which is told to the model and to people.
-LONGEST_PROBLEMS = 2000
+LONGEST_PROBLEMS = 1000
 _PAIR = {
     "type": "object",
     "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},

@@ -7,6 +7,7 @@ right about the file.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -208,9 +209,10 @@ def _runs_of(path: Path) -> dict[int, list[_Run]]:
     table = read_table(path, [EPISODE], optional=[INDEX])
     episodes = whole_column(table, EPISODE, str(path))
     indices = whole_column(table, INDEX, str(path)) if INDEX in table.column_names else None
-    starts = np.flatnonzero(np.diff(episodes, prepend=-1 if len(episodes) else 0))
+    changes = np.flatnonzero(np.diff(episodes)) + 1
+    starts = [0, *changes] if len(episodes) else []
     runs: dict[int, list[_Run]] = {}
-    for start, end in zip(starts, [*starts[1:], len(episodes)], strict=True):
+    for start, end in itertools.zip_longest(starts, changes, fillvalue=len(episodes)):
         begins = None if indices is None else int(indices[start])
         run = _Run(path, int(start), int(end - start), begins)
         runs.setdefault(int(episodes[start]), []).append(run)
