@@ -195,6 +195,16 @@ def test_a_tokenizer_that_finds_no_end_is_an_error_and_no_panic(damaged, images)
         reasoner.latent_action(images, "a" * 60 + " b")
 
 
+def test_a_token_id_beyond_any_vocabulary_is_refused_before_the_library_counts_to_it(damaged):
+    path = damaged / "tokenizer.json"
+    values = json.loads(path.read_text())
+    name = list(values["model"]["vocab"])[50]
+    values["model"]["vocab"][name] = 2**31
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json has the token id 2147483648"):
+        Reasoner.from_pretrained(damaged)
+
+
 def test_damaged_checkpoints_are_refused_or_sound(damaged, images):
     chance, refused = random.Random(11), 0
     names = ("config.json", "norm_stats.json", "contract.yaml", "tokenizer.json", WEIGHTS)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vla.files import one_line, read_text, shown_path
-from vla.models.config import CheckpointError
+from vla.models.config import MOST_VOCABULARY, CheckpointError
 
 PAD, IMAGE, USER, ASSISTANT, END = "<pad>", "<image>", "<user>", "<assistant>", "<end>"
 MOST_BYTES = 64_000_000
@@ -57,4 +57,12 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         )
     text = read_text(path, CheckpointError, MOST_BYTES)
     with refused_as(shown_path(path)):
-        return Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(text)
+    # The library counts up to the largest id when it writes the tokens out.
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= MOST_VOCABULARY:
+        raise CheckpointError(
+            f"{shown_path(path)} has the token id {largest}, beyond any vocabulary; copy it again "
+            "from a whole checkpoint"
+        )
+    return tokenizer
