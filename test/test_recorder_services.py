@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from node_harness import Graph
+from node_harness import ROBOTS, Graph
 from recorded_robot import Robot, begin, end, started
 from rosbags.highlevel import AnyReader
 from vla_ros.msg import ActionChunk, Episode, Instruction
@@ -281,3 +281,25 @@ def test_full_disk_ends_the_episode_and_keeps_it(tmp_path, free):
             assert "nearly full" in custom(bag)["note"]
         else:
             assert kept and newest > kept[0].receive_time
+
+
+def test_of_many_requests_at_once_each_is_answered(tmp_path):
+    with Graph() as graph:
+        started(graph, tmp_path, ring_buffer=60.0, ring_buffer_size=16.0)
+        robot = Robot(graph)
+        graph.wait(
+            lambda: robot.send() or graph.diagnostic("recorder")["silent_topics"] == "",
+            "every topic heard",
+        )
+        for kind, name, most in (
+            ("SaveRecent", "vla/save_recent", 50),
+            ("StartEpisode", "vla/start_episode", 1),
+            ("MarkSubtask", "vla/mark_subtask", 0),
+            ("StopEpisode", "vla/stop_episode", 1),
+        ):
+            caller = graph.run_script(ROBOTS / "caller.py", (kind, name, "50", "0"))
+            graph.wait(lambda c=caller: robot.send() or not c.running, "the end", alive=False)
+            graph.processes.remove(caller)
+            counts = json.loads(caller.output.splitlines()[-1])
+            assert counts["answered"] == 50 and counts["taken"] <= most, counts
+        assert all(validate_bag(bag.parent) for bag in tmp_path.glob("*/metadata.yaml"))

@@ -114,11 +114,19 @@ def test_a_stop_overtakes_what_waits_and_refuses_it(robot):
     assert stopped.result().success
     assert robot.wait_state(State.STOPPED)
     answers = [future.result() for future in (*waiting, resumed)]
-    assert not any(answer.success for answer in answers)
-    assert {answer.message for answer in answers} == {"a stop came before its turn: send it again"}
+    # The controller may have taken a few before the stop was there.
+    refused = {answer.message for answer in answers if not answer.success}
+    assert refused <= {
+        "a stop came before its turn: send it again",
+        "nothing is stopped: send an instruction to move the arm",
+    }
+    assert "a stop came before its turn: send it again" in refused
     results = [f.result().get_result_async() for f in sent if f.result().accepted]
     graph.wait(lambda: all(future.done() for future in results), "the results")
-    assert {future.result().result.error_code for future in results} <= {int(Outcome.STOPPED)}
+    assert {future.result().result.error_code for future in results} <= {
+        int(Outcome.STOPPED),
+        int(Outcome.REPLACED),
+    }
     assert robot.wait_state(State.STOPPED)
     goals.destroy()
     # What is sent afterwards is taken.

@@ -18,6 +18,7 @@ from vla_nodes import qos
 from vla_nodes.liveliness import promising
 from vla_nodes.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.node import run
+from vla_nodes.requests import Paced
 from vla_nodes.scene import Scene
 from vla_nodes.settings import Setting
 
@@ -74,7 +75,9 @@ class Reasoning(ModelNode):
             LatentAction, "vla/latent_action", promising(qos.RESULT)
         )
         self._responses = self.create_lifecycle_publisher(Response, "vla/response", qos.RESPONSE)
-        self.create_service(Ask, "vla/ask", self._on_ask)
+        # The model may leave callers on the same machine little time to look for their answers.
+        pace = Paced(self.pacer, burst=2, rate=50.0)
+        self.create_service(Ask, "vla/ask", self._on_ask, callback_group=pace)
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs every path of the model."""

@@ -79,15 +79,16 @@ class Paced(CallbackGroup):
     Coroutines in it may wait for each other, as in a ReentrantCallbackGroup.
     """
 
-    def __init__(self, pacer: Pacer):
+    def __init__(self, pacer: Pacer, burst: int = BURST, rate: float = RATE):
+        """burst: most that go out at a time. rate: in the long run, a second."""
         super().__init__()
-        self._pacer = pacer
-        self._left, self._at = float(BURST), time.monotonic()
+        self._pacer, self._burst, self._rate = pacer, burst, rate
+        self._left, self._at = float(burst), time.monotonic()
 
     def allowed(self) -> int:
         """How many requests may be answered now."""
         now = time.monotonic()
-        self._left = min(BURST, self._left + (now - self._at) * RATE)
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         return int(self._left)
 

@@ -2,10 +2,11 @@
 
     caller.py KIND NAME COUNT RATE [TIMEOUT]
 
-KIND: SetInstruction, Trigger, Ask, LoadAdapter or ExecuteInstruction. RATE: calls a second, 0 for
-all at once. The last line that it prints is a JSON object: how many calls were sent, answered and
-taken (success, or the goal ended with a result), the longest wait for an answer [s], and what the
-answers said, with counts. It ends when all are answered or nothing has come for TIMEOUT [s].
+KIND: Trigger, ExecuteInstruction, or a service of vla_ros that answers with a message. RATE: calls
+a second, 0 for all at once. The last line that it prints is a JSON object: how many calls were
+sent, answered and taken (success, or the goal ended with a result), the longest wait for an answer
+[s], and what the answers said, with counts. It ends when all are answered or nothing has come for
+TIMEOUT [s].
 """
 
 import collections
@@ -16,19 +17,15 @@ import time
 import rclpy
 from rclpy.action import ActionClient
 from std_srvs.srv import Trigger
+from vla_ros import srv
 from vla_ros.action import ExecuteInstruction
-from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
-
-def request(kind: str, number: int):
-    """Type and request of one call."""
-    if kind == "SetInstruction":
-        return SetInstruction.Request(instruction=f"pick block {number}", mode="act")
-    if kind == "Ask":
-        return Ask.Request(question=f"what is at place {number}?")
-    if kind == "LoadAdapter":
-        return LoadAdapter.Request(path=f"/nowhere/{number}")
-    return Trigger.Request()
+# What makes each request different, where that is of interest.
+TEXTS = {
+    "SetInstruction": ("instruction", "pick block {}"),
+    "Ask": ("question", "what is at place {}?"),
+    "LoadAdapter": ("path", "/nowhere/{}"),
+}
 
 
 def main() -> None:
@@ -58,7 +55,11 @@ def main() -> None:
             answer = future.result()
             note(sent_at, answer.success, answer.message)
 
-        client.call_async(request(kind, counts["sent"])).add_done_callback(done)
+        request = service.Request()
+        if kind in TEXTS:
+            field, text = TEXTS[kind]
+            setattr(request, field, text.format(counts["sent"]))
+        client.call_async(request).add_done_callback(done)
 
     def send_goal() -> None:
         sent_at = time.monotonic()
@@ -83,8 +84,8 @@ def main() -> None:
         client, send = ActionClient(node, ExecuteInstruction, name), send_goal
         is_ready = client.server_is_ready
     else:
-        kinds = {"SetInstruction": SetInstruction, "Ask": Ask, "LoadAdapter": LoadAdapter}
-        client, send = node.create_client(kinds.get(kind, Trigger), name), send_call
+        service = Trigger if kind == "Trigger" else getattr(srv, kind)
+        client, send = node.create_client(service, name), send_call
         is_ready = client.service_is_ready
     while not is_ready():
         executor.spin_once(timeout_sec=0.05)
