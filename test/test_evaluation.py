@@ -324,14 +324,14 @@ def test_train_goes_on_from_where_it_was(train_config, tmp_path, capsys, monkeyp
     ("arguments", "says"),
     [
         (["--set", "steps"], "--set takes NAME=VALUE, got 'steps'"),
-        (["--set", "steps=many"], "steps must be a whole number, got 'many'"),
-        (["--set", "stepz=1"], "unknown stepz; known:"),
+        (["--set", "steps=many"], "steps must be a whole number from 0 to 1e+09, got 'many'"),
+        (["--set", "stepz=1"], "unknown entries: stepz; known:"),
         (["--set", "preset=huge"], "unknown preset 'huge'"),
         (["--set", "contract=fr9"], "there is no contract 'fr9'"),
         (["--set", "initialize_from=nowhere"], "nowhere is not a checkpoint folder"),
         (["--set", "stage=second"], "unknown stage 'second'; known: pretrain, action, instruct"),
         (["--set", "robot=[{path: none, kind: csv}]"], "unknown robot data 'csv'"),
-        (["--config", "none.yaml"], "cannot read training config none.yaml"),
+        (["--config", "none.yaml"], "cannot read none.yaml: No such file or directory"),
     ],
 )
 def test_train_errors(train_config, arguments, says, capsys, monkeypatch):

@@ -165,7 +165,7 @@ def test_a_state_that_is_cut_off_leaves_the_one_before(config, contract, data, m
 
 def test_a_run_of_another_model_is_refused(config, contract, data):
     train(replace(config, steps=1), contract, data)
-    with pytest.raises(CheckpointError, match="is of another model than this configuration's"):
+    with pytest.raises(CheckpointError, match="or of another model than this configuration's"):
         train(replace(config, lora=replace(LORA, rank=2)), contract, data)
     with pytest.raises(CheckpointError, match="was saved with averaged weights; give another"):
         train(replace(config, ema_decay=0.0), contract, data)
