@@ -255,3 +255,10 @@ def test_a_split_bag_is_repaired_file_by_file(tmp_path):
     metadata = read_metadata(bag)
     assert [file.name for file in metadata.files] == ["bag_9.mcap", "bag_10.mcap"]
     assert sum(metadata.topics.values()) == validate_bag(bag).message_count
+
+
+def test_the_holes_of_a_sparse_file_are_passed_over(tmp_path):
+    write_ours(tmp_path / "bag")
+    sound = keys(tmp_path / "bag")
+    os.truncate(next((tmp_path / "bag").glob("*.mcap")), 2**40)
+    assert keys(tmp_path / "bag", allow_truncated=True) == sound

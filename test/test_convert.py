@@ -365,6 +365,11 @@ def test_weights_keep_their_type_in_several_files(tmp_path, monkeypatch):
     save(None)
     files = sorted(folder.glob("model-*.safetensors"))
     assert len(files) > 2 and (folder / INDEX).is_file()
+    # As large as the list of a mixture of thousands of experts.
+    index = json.loads((folder / INDEX).read_text())
+    named = {f"model.layers.0.experts.{n}.weight": files[0].name for n in range(100_000)}
+    (folder / INDEX).write_text(json.dumps({"weight_map": named | index["weight_map"]}))
+    assert (folder / INDEX).stat().st_size > 6_000_000
     opened = open_checkpoint(folder)
     for dtype, wanted in ((None, torch.bfloat16), (torch.float32, torch.float32)):
         again = build_model(config, CONTRACT)

@@ -143,6 +143,12 @@ def test_a_file_that_is_too_large_or_no_text_is_refused(tmp_path):
     with path.open("wb") as stream:
         stream.truncate(10_000_000_000)
     assert "larger than 4 MB" in refusal(read_json, path)
+    assert "larger than 4000 MB" in refusal(read_json, path, most_bytes=4_000_000_000)
+
+
+def test_reading_a_small_file_takes_no_memory_for_the_largest(tmp_path):
+    (tmp_path / "a.json").write_text('["café"]')
+    assert read_json(tmp_path / "a.json", ReadError, most_bytes=2**62) == ["café"]
 
 
 def test_the_bad_line_of_json_lines_is_named(tmp_path):

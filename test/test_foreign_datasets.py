@@ -692,3 +692,12 @@ def test_a_gripper_in_other_units_becomes_0_to_1_or_is_refused(
     # The last of two steps is the one with 1.
     expected = 0.0 if more.get("gripper") else 1.0
     np.testing.assert_allclose(data.actions()[:, 6], expected, atol=1e-6)
+
+
+def test_names_with_control_characters_are_shown_escaped(tmp_path, capsys):
+    named = str(tmp_path / "a\nb\x1b[31m")
+    assert main(["data", "check", named, "--contract", str(contract_path("sim_panda"))]) == 1
+    assert main(["data", "convert", named, str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert shown.out.count(r"a b\x1b[31m") == 2

@@ -33,6 +33,7 @@ from vla.tensors import read_shapes, read_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+MOST_INDEX = 64_000_000  # Bytes; a mixture of 15 000 experts takes 9 MB.
 Module = TypeVar("Module", bound=torch.nn.Module)
 MOST_PER_FILE = 5_000_000_000  # Bytes; more can't be put on many file systems and hosts.
 
@@ -122,7 +123,8 @@ def weight_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     files = [folder / WEIGHTS]
     if (folder / INDEX).exists():
-        index, where = read_json(folder / INDEX, CheckpointError), shown_path(folder / INDEX)
+        path = folder / INDEX
+        index, where = read_json(path, CheckpointError, MOST_INDEX), shown_path(path)
         names = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(names, dict) or not names:
             raise CheckpointError(f"{where} has no mapping 'weight_map'; copy the folder again")

@@ -64,12 +64,15 @@ def read_bytes(path: str | Path, error: type[Exception], most_bytes: int) -> byt
     try:
         # What was a file may have become a pipe since: not to wait for its writer either.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise error(f"{shown_path(path)} is no regular file; give a file")
-            content = stream.read(most_bytes + 1)
+            # No more than its size: memory for all that is read is taken beforehand.
+            large = found.st_size > most_bytes
+            content = b"" if large else stream.read(found.st_size)
     except OSError as problem:
         _unreadable(path, problem, error)
-    if len(content) > most_bytes:
+    if large:
         raise error(
             f"{shown_path(path)} is larger than {most_bytes / 1e6:g} MB, the most that is read of "
             "such a file; give the right file"

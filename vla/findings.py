@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from vla.text import LONGEST_LINE, one_line
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
@@ -51,9 +53,9 @@ def report(findings: Sequence[Finding]) -> str:
     for area in dict.fromkeys(finding.area for finding in findings):
         lines.append(area)
         for finding in (f for f in findings if f.area == area):
-            lines.append(f"{marks[finding.level]} {finding.message}")
+            lines.append(f"{marks[finding.level]} {one_line(finding.message, LONGEST_LINE)}")
             if finding.cure:
-                lines.append(f"            -> {finding.cure}")
+                lines.append(f"            -> {one_line(finding.cure, LONGEST_LINE)}")
     counts = verdict(findings)
     lines.append(
         f"{'ready' if counts['ready'] else 'not ready'}: {counts['problems']} problems, "

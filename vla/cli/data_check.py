@@ -55,6 +55,7 @@ def add_parser(commands) -> None:
 def run_check(arguments: argparse.Namespace) -> int:
     """Looks, judges, prints."""
     from vla.contract import ContractError, load_contract
+    from vla.files import shown_path
     from vla.findings import report, verdict
     from vla.models.config import CheckpointError
     from vla.resources import contract_path
@@ -76,7 +77,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     except (CheckpointError, ContractError, ValueError) as error:
         raise CommandError(str(error)) from error
     for path, findings in found.items():
-        print(f"== {path}\n{report(findings)}\n")
+        print(f"== {shown_path(path)}\n{report(findings)}\n")
     judged = [{"path": path} | verdict(findings) for path, findings in found.items()]
     together = {
         "ready": all(entry["ready"] for entry in judged),

@@ -80,13 +80,16 @@ def run_convert(arguments: argparse.Namespace) -> int:
     from vla.data.bag_conversion import contract_of_bags, convert_bags, find_bags
     from vla.data.conversion_report import EpisodeReport, Refusal
     from vla.data.frames import DatasetError
+    from vla.files import shown_path
     from vla.resources import contract_path
+    from vla.text import LONGEST_LINE, one_line
 
     def progress(result: EpisodeReport | Refusal) -> None:
         if isinstance(result, Refusal):
-            print(f"refused: {result.reason}", file=sys.stderr)
+            print(f"refused: {one_line(result.reason, LONGEST_LINE)}", file=sys.stderr)
         else:
-            print(f"kept: {result.bag}, {result.frames} frames", file=sys.stderr, flush=True)
+            said = f"kept: {shown_path(result.bag)}, {result.frames} frames"
+            print(said, file=sys.stderr, flush=True)
 
     if arguments.workers < 0:
         raise CommandError("--workers must not be negative")

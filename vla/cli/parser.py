@@ -28,6 +28,7 @@ from vla.cli import (
     train,
 )
 from vla.cli.errors import CommandError
+from vla.text import escape_unseen
 
 COMMAND_MODULES = (
     demo,
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return parsed.run(parsed) or 0
     except CommandError as error:
-        print(f"vla: {error}", file=sys.stderr)
+        print(f"vla: {escape_unseen(str(error))}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130

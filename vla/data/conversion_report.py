@@ -13,7 +13,7 @@ from vla.data.bag_frames import BagEpisode
 from vla.data.frames import DatasetError
 from vla.data.messages import NANOSECONDS
 from vla.files import read_json_text
-from vla.text import one_line
+from vla.text import LONGEST_LINE, one_line
 
 # An interval between two messages is a gap when it is so many times the middle one.
 GAP = 1.5
@@ -164,7 +164,8 @@ class ConversionReport:
             )
             lines += ["", *_stream_table(summary["streams"])]
         if self.refused:
-            lines += ["", "refused:", *(f"  {r.reason}" for r in self.refused)]
+            reasons = (one_line(refusal.reason, LONGEST_LINE) for refusal in self.refused)
+            lines += ["", "refused:", *(f"  {reason}" for reason in reasons)]
         return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -53,8 +54,11 @@ class FileBytes:
         return layout.unpack(self[place : place + layout.size])
 
     def search(self, pattern: re.Pattern[bytes], begin: int, end: int, most: int) -> Iterator[int]:
-        """Places from `begin` to before `end` where a pattern of `most` bytes or fewer matches."""
-        while begin < end:
+        """Places from `begin` to before `end` where a pattern of `most` bytes or fewer matches.
+
+        The pattern must not match zeros alone: the holes of a sparse file are passed over.
+        """
+        while (begin := max(begin, self._next_data(begin) - most + 1)) < end:
             stop = min(begin + _STEP, end)
             block = self[begin : stop + most - 1]
             offset = 0
@@ -71,6 +75,13 @@ class FileBytes:
         for place in range(begin, end, _STEP):
             crc = zlib.crc32(self[place : min(place + _STEP, end)], crc)
         return crc
+
+    def _next_data(self, place: int) -> int:
+        """The next byte on the disk from a place on; the file's size where only a hole follows."""
+        try:
+            return os.lseek(self._descriptor, place, os.SEEK_DATA)
+        except OSError as error:
+            return self._size if error.errno == errno.ENXIO else place
 
     def _read(self, begin: int, size: int) -> bytes:
         parts = []

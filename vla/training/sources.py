@@ -11,6 +11,7 @@ from vla.data.frames import DatasetError, Shard, read_dataset
 from vla.data.image_check import require_images
 from vla.data.lerobot import LeRobotEpisodes, read_mapping
 from vla.data.sample import ConversationDataset, RobotDataset
+from vla.files import shown_path
 from vla.models.config import CheckpointError
 from vla.resources import contract_path, given_or_shared
 from vla.sim.samples import SimulatedDemonstrations
@@ -106,7 +107,8 @@ def kind_of(folder: str | Path) -> str:
     if any(path.glob("**/metadata.yaml")):
         return "bags"
     raise DatasetError(
-        f"{folder} holds neither a LeRobot data set nor bags; make one with: vla data convert"
+        f"{shown_path(folder)} holds neither a LeRobot data set nor bags; make one with: vla data "
+        "convert"
     )
 
 
