@@ -237,7 +237,11 @@ def test_eval_writes_table_json_and_video(checkpoint, tmp_path, capsys):
     ("arguments", "says"),
     [
         (["--family", "juggle"], "unknown family 'juggle'; known: pick, place"),
-        (["--seeds", "9:3"], "--seeds takes A:B with 0 <= A < B, got '9:3'"),
+        (["--seeds", "9:3"], "--seeds takes A:B with 0 <= A < B up to 2^32, got '9:3'"),
+        (["--seeds", f"0:{10**30}"], "--seeds takes A:B"),
+        (["--time-limit", "nan"], "--time-limit must be 0 to 1e6 seconds, got nan"),
+        (["--steps-per-chunk", "0"], "--steps-per-chunk takes 1 or more"),
+        (["--device", "banana"], "device 'banana' is not there; use 'cpu' or 'cuda'"),
         (["--seeds", "-4:3"], "--seeds takes A:B"),
         (["--seeds", "all"], "--seeds takes A:B"),
         (["--checkpoint", "nowhere"], "nowhere is not a checkpoint folder"),
@@ -338,6 +342,14 @@ def test_train_errors(train_config, arguments, says, capsys, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert main(["train", "--config", str(train_config), *arguments]) == 2
     assert says in one_line(capsys)
+
+
+def test_what_the_system_refuses_is_one_line(train_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    (tmp_path / "file").touch()
+    command = ["train", "--config", str(train_config), "--set", f"output={tmp_path / 'file'}"]
+    assert main(command) == 1
+    assert "file: File exists; check the path" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_demonstrate_keeps_what_is_there(train_config, capsys, dataset):

@@ -230,6 +230,20 @@ def test_the_command_names_what_is_no_data(tmp_path, capsys, checkpoint):
     assert "neither a LeRobot data set nor bags" in capsys.readouterr().err
 
 
+def test_the_command_looks_at_its_data_before_it_makes_any(tmp_path, capsys, checkpoint):
+    replay = tmp_path / "replay"
+    (tmp_path / "recipe.yaml").write_text(
+        f"train: {{preset: test, robot: [{{path: {replay}, annotations: truth}}]}}\n"
+    )
+    arguments = ["finetune", "--checkpoint", str(checkpoint), "--data", str(tmp_path / "none")]
+    arguments += ["--config", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "neither a LeRobot data set nor bags" in capsys.readouterr().err
+    assert main([*arguments, "--steps", "-5"]) == 2
+    assert "steps must be a whole number" in capsys.readouterr().err
+    assert not replay.exists()
+
+
 def test_the_command_trains_on_shards(tmp_path, capsys, checkpoint, dataset):
     (tmp_path / "recipe.yaml").write_text(
         "held_out_share: 0.25\n"

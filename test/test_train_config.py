@@ -121,6 +121,7 @@ def test_wrong_configurations_are_named(tmp_path, text, says):
     [
         ({"stage": "second"}, "unknown stage 'second'; known: pretrain, action, instruct"),
         ({"schedule": "linear"}, "unknown schedule"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'; known: no, bf16"),
         ({"stage": "pretrain"}, "needs conversations"),
         ({"robot": ()}, "stage 'action' needs robot data"),
         ({"lora": LoraConfig()}, "trains LoRA experts"),

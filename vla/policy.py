@@ -22,6 +22,7 @@ from vla.models.real_time_chunking import Inpainting, soft_mask
 from vla.models.reasoning import Reading, ReasoningModel
 from vla.models.sequence import Row, action_prompt, end_id, prompt_ids, tidy
 from vla.models.vision_language_action import sample_actions
+from vla.shown import brief
 
 MAX_ANSWER_TOKENS = 60
 # Bound of the guidance's weight. The paper's 5 holds a chunk so near to the one before that little
@@ -34,6 +35,10 @@ Images = dict[str, np.ndarray]
 def _device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise CheckpointError(f"device '{name}' asked for, but no CUDA device is there; use 'cpu'")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CheckpointError(f"device {brief(name)} is not there; use 'cpu' or 'cuda'") from error
     return name
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from vla.cli.errors import CommandError
+from vla.shown import brief
 
 DESCRIPTION = """\
 Measure a checkpoint in the simulator, in process: success per task family with its 95% interval,
@@ -73,8 +74,8 @@ def seed_range(text: str) -> range:
         seeds = range(int(first), int(last)) if separator else range(int(text), int(text) + 1)
     except ValueError:
         seeds = range(0)
-    if len(seeds) == 0 or seeds[0] < 0:
-        raise CommandError(f"--seeds takes A:B with 0 <= A < B, got '{text}'")
+    if not 0 <= seeds.start < seeds.stop <= 2**32:
+        raise CommandError(f"--seeds takes A:B with 0 <= A < B up to 2^32, got {brief(text)}")
     return seeds
 
 
@@ -102,6 +103,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if unknown := [family for family in families if family not in ALL_FAMILIES]:
         raise CommandError(f"unknown family '{unknown[0]}'; known: {', '.join(ALL_FAMILIES)}")
     seeds = seed_range(arguments.seeds)
+    if not 0 <= arguments.time_limit <= 1e6:
+        raise CommandError(f"--time-limit must be 0 to 1e6 seconds, got {arguments.time_limit:g}")
+    if arguments.steps_per_chunk < 1 or arguments.delay_steps < 0:
+        raise CommandError("--steps-per-chunk takes 1 or more, --delay-steps 0 or more")
     folder = given_or_shared(arguments.checkpoint)
     settings = EvaluationSettings(
         think=arguments.think,

@@ -71,18 +71,18 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         config = read_finetune_config(given_or_shared(arguments.config))
-        run = _overridden(config.train, arguments.set)
+        steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
+        run = _overridden(config.train, [*arguments.set, *steps])
         checkpoint = given_or_shared(arguments.checkpoint)
         run = replace(run, initialize_from=str(checkpoint), output=arguments.output)
-        if arguments.steps is not None:
-            run = replace(run, steps=arguments.steps)
         if arguments.no_replay:
             run = replace(run, robot=(), conversations=())
         check_train_config(run)
         contract = load_contract(contract_path(run.contract))
+        # First what takes no time: making data takes minutes.
+        new = [_open(folder, contract) for folder in arguments.data]
         make_simulated_data(run, contract)
         config = replace(config, train=run)
-        new = [_open(folder, contract) for folder in arguments.data]
         report = finetune(config, contract, new, _replay(run, contract), arguments.device)
     except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
         raise CommandError(str(error)) from error

@@ -8,6 +8,7 @@ that `vla --help` stays quick.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,8 @@ from vla.cli import (
     train,
 )
 from vla.cli.errors import CommandError
-from vla.text import escape_unseen
+from vla.shown import shown_path
+from vla.text import escape_unseen, one_line
 
 COMMAND_MODULES = (
     demo,
@@ -79,5 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"vla: {escape_unseen(str(error))}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:
+        # Nobody reads on, as with `| head`. What is still held back has nowhere to go, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"vla: {_failed(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _failed(error: OSError) -> str:
+    """What the system refused, such as a full disk or a folder that may not be written."""
+    named = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+    reason = error.strerror or one_line(error)
+    where = f"{shown_path(named)}: " if named else ""
+    return f"{where}{reason}; check the path, its rights and the disk's free space"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from vla.files import read_yaml, shown_path
+from vla.files import brief, read_yaml, shown_path
 from vla.models.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
 from vla.sim.demonstrations import DemonstrationConfig
 from vla.sim.scenes import SceneConfig
@@ -161,6 +161,8 @@ def check_train_config(config: TrainConfig) -> None:
         raise CheckpointError(f"unknown stage '{config.stage}'; known: {', '.join(STAGES)}")
     if config.schedule not in ("constant", "cosine"):
         raise CheckpointError(f"unknown schedule '{config.schedule}'; known: constant, cosine")
+    if config.precision not in ("no", "bf16"):
+        raise CheckpointError(f"unknown precision {brief(config.precision)}; known: no, bf16")
     if config.stage == "pretrain":
         if not (config.conversations and config.conversation_batch_size):
             raise CheckpointError("stage 'pretrain' needs conversations and their batch size")
