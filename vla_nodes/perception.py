@@ -359,7 +359,8 @@ class Perception(ManagedNode):
                 f"no image of camera '{name}' on '{topic}' for {seconds:.1f} s: check its driver "
                 "and the topic in the contract",
             )
-        if not silent and now - self._sampled > patience:
+        # A refused stamp is a cause that was named already.
+        if not (silent or self._ahead) and now - self._sampled > patience:
             self.diagnostics.report(
                 "not_synchronized",
                 f"all cameras send, but for {now - self._sampled:.1f} s no image of "
