@@ -3,7 +3,7 @@
 import math
 
 from vla.control.session import HoldReason
-from vla.control.watchdog import InputWatchdog, WatchedInput
+from vla.control.watchdog import HEARTBEAT, InputWatchdog, WatchedInput
 
 
 def make_watchdog():
@@ -40,6 +40,21 @@ def test_a_lost_process_counts_at_once_and_its_return_too():
     assert watchdog.first_silent(1.0).message == (
         "no latents (its publisher is gone): is reasoning up?"
     )
+    watchdog.set_alive("latents", True)
+    assert watchdog.first_silent(1.0) is None
+
+
+def test_each_sign_of_life_counts_alone():
+    watchdog = make_watchdog()
+    watchdog.heard("joint states", 1.0)
+    watchdog.heard("chunks", 1.0)
+    watchdog.set_alive("latents", False, HEARTBEAT)
+    assert watchdog.first_silent(1.0).message == (
+        "no latents (the heartbeat of its node is gone): is reasoning up?"
+    )
+    watchdog.set_alive("latents", False)
+    watchdog.set_alive("latents", True, HEARTBEAT)
+    assert "its publisher is gone" in watchdog.first_silent(1.0).message
     watchdog.set_alive("latents", True)
     assert watchdog.first_silent(1.0) is None
 

@@ -22,6 +22,7 @@ from vla.control.chunk import ActionChunk as Chunk
 from vla.control.chunk import ChunkError
 from vla.control.loop import ACTION_CHUNKS, LATENT_ACTIONS, OBSERVATIONS, ControlLoop
 from vla.control.session import HoldReason, InstructionSession
+from vla.control.watchdog import HEARTBEAT
 from vla.resources import contract_path
 from vla_nodes import qos
 from vla_nodes.adapter_server import AdapterServer
@@ -35,6 +36,7 @@ from vla_nodes.controller_settings import (
 from vla_nodes.controller_sources import ControllerSources
 from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.diagnostics import WARN
+from vla_nodes.heartbeat import HeartbeatWatch
 from vla_nodes.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.liveliness import WriterWatch
 from vla_nodes.node import ManagedNode, run
@@ -54,6 +56,12 @@ TOLD_HOLDS = (
     HoldReason.IMPLAUSIBLE_STATE,
     HoldReason.CLOCK,
 )
+# The node behind each stream, whose death makes the arm hold.
+STREAMS = {
+    "perception": OBSERVATIONS,
+    "reasoning": LATENT_ACTIONS,
+    "action_expert": ACTION_CHUNKS,
+}
 
 
 class Controller(ManagedNode):
@@ -89,7 +97,7 @@ class Controller(ManagedNode):
             self,
             self._session,
             lambda: self.settings["default_timeout"],
-            self._on_change,
+            self._on_instruction_change,
             self._on_emergency,
             settings["execution"],
         )
@@ -126,6 +134,14 @@ class Controller(ManagedNode):
             writer = WriterWatch(self, message_type, topic, profile, note)
             self._writers.append(writer)
             self._watches[name] = self._sources.watch(topic, name, writer)
+        self._heartbeats = HeartbeatWatch(
+            self,
+            tuple(STREAMS),
+            self.settings["max_heartbeat_age"],
+            lambda name, alive: watchdog.set_alive(STREAMS[name], alive, HEARTBEAT),
+            # Nothing that the life before has sent counts any more.
+            lambda name: watchdog.forget(STREAMS[name]),
+        )
 
     def activate(self) -> None:
         """Takes instructions and starts the control loop; no instruction is in force yet."""
@@ -198,6 +214,12 @@ class Controller(ManagedNode):
     def _robot_now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
 
+    def _on_instruction_change(self) -> None:
+        self._on_change()
+        # Whoever is there now is followed, with a heartbeat or without one.
+        for name in self._heartbeats.forget_stopped():
+            self._loop.watchdog.set_alive(STREAMS[name], True, HEARTBEAT)
+
     def _on_change(self) -> None:
         self._loop.flush()
         if self._scene is not None:
@@ -214,6 +236,7 @@ class Controller(ManagedNode):
         """Takes joint states, observations and signs of life that came since the last cycle."""
         for writer in self._writers:
             writer.poll()
+        self._heartbeats.poll()
         if self._sources.poll(self._server.announced_at):
             # Whatever was computed may come from the other one.
             self._on_change()
@@ -236,6 +259,7 @@ class Controller(ManagedNode):
             self._observations.info
         ):
             self._loop.watchdog.heard(OBSERVATIONS, time.monotonic())
+            self._heartbeats.note_work("perception")
 
     def _on_latent(self, message: LatentAction, info: dict) -> None:
         instruction = self._session.instruction
@@ -245,6 +269,7 @@ class Controller(ManagedNode):
             return
         if self._adapters.why_not(message.checkpoint_id) is None:
             self._loop.watchdog.heard(LATENT_ACTIONS, time.monotonic())
+            self._heartbeats.note_work("reasoning")
 
     def _on_chunk(self, message: ActionChunk, info: dict) -> None:
         accepted = self._watches[ACTION_CHUNKS].accepts(info)
@@ -317,6 +342,7 @@ class Controller(ManagedNode):
             else:
                 self.diagnostics.report(error.reason, str(error))
         else:
+            self._heartbeats.note_work("action_expert")
             self._counts.accepted += 1
             if self._accepted_at is not None:
                 self.diagnostics.drop("replaced_before_use")

@@ -140,6 +140,14 @@ CONTROLLER_SETTINGS = (
         minimum=0.05,
         maximum=60.0,
     ),
+    _seconds(
+        "max_heartbeat_age",
+        0.1,
+        "Longest silence of the heartbeat of perception, reasoning or action_expert before the arm "
+        "holds, for those that send one",
+        least=0.05,
+        most=10.0,
+    ),
     Setting(
         "lookahead",
         _ARM.lookahead,

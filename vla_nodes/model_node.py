@@ -28,6 +28,7 @@ from vla_nodes.adapter_loader import AdapterLoader
 from vla_nodes.clock_watch import ClockWatch
 from vla_nodes.conversions import stamp_to_seconds
 from vla_nodes.followed_instruction import FollowedInstruction
+from vla_nodes.heartbeat import Heart
 from vla_nodes.latest import Latest, Worker
 from vla_nodes.liveliness import WriterWatch
 from vla_nodes.node import ManagedNode
@@ -84,6 +85,7 @@ class ModelNode(ManagedNode):
         super().__init__(name)
         self.model = None
         self.worker: Worker | None = None
+        self._heart: Heart | None = None
         self._observation: Latest[tuple[Observation, float]] = Latest()
         self._followed = FollowedInstruction()
         self._writers: list[WriterWatch] = []
@@ -125,6 +127,7 @@ class ModelNode(ManagedNode):
         self.read("vla/observation", Observation, "observations", self._on_observation, qos.LATEST)
         self._followed = FollowedInstruction()
         self._instructions = self.watch("vla/instruction", Instruction, "instructions", qos.LATCHED)
+        self._heart = Heart(self)
         self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
         self.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
         self.create_steady_timer(SOURCES_PERIOD, self._poll_sources)
@@ -169,12 +172,15 @@ class ModelNode(ManagedNode):
         self._observation.clear()
         self._next_turn = -math.inf
         self._working = True
+        self._heart.start()
         self.worker.start()
         self.wake()
 
     def deactivate(self) -> None:
         """Ends the work; what is being computed is not published any more."""
         self._working = False
+        if self._heart is not None:
+            self._heart.stop()
         if self.worker is not None:
             self.worker.stop()
             self.worker.start()

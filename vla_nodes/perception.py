@@ -42,6 +42,7 @@ from vla.state_checks import joints_fault, missing_joints, opening_fault, place_
 from vla_nodes import qos
 from vla_nodes.clock_watch import ClockWatch
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
+from vla_nodes.heartbeat import Heart
 from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
 from vla_nodes.sources import SourceWatch
@@ -109,6 +110,7 @@ class Perception(ManagedNode):
         self._output = self.create_lifecycle_publisher(
             Observation, "vla/observation", promising(qos.LATEST)
         )
+        self._heart = Heart(self)
 
     def activate(self) -> None:
         """Subscribes to the robot."""
@@ -154,6 +156,11 @@ class Perception(ManagedNode):
         self.create_subscription(
             PoseStamped, contract.end_effector_pose_topic, partial(self._take, POSE), qos.RESAMPLED
         )
+        self._heart.start()
+
+    def deactivate(self) -> None:
+        """Ends the heartbeat; publisher and subscriptions are ended by the base."""
+        self._heart.stop()
 
     def _on_image(self, camera: str, message: Image | CompressedImage, info: dict) -> None:
         self._heard[camera] = time.monotonic()

@@ -51,6 +51,10 @@ LATEST = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 # counts.
 RESULT = _profile(1)
 
+# Heartbeats: never sent again, since the next one says as much. Deep enough for those of all nodes
+# that come between two looks at them.
+HEARTBEAT = _profile(50, ReliabilityPolicy.BEST_EFFORT)
+
 # Text answers: reliable and a few deep, because each of them is for a person to read.
 RESPONSE = _profile(10)
 

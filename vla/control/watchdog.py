@@ -1,8 +1,9 @@
 """Notices that an input of the control loop has fallen silent: free of ROS.
 
-Two signs count: no message for longer than the input's limit, and the middleware's word that the
-process behind it is gone, which comes sooner for slow streams such as those of large models. All
-times are seconds of one steady clock, since a dead simulator stops the ROS clock.
+No message for longer than the input's limit counts, and so does each sign that the process behind
+it is gone (the middleware's word, a heartbeat that stopped), which comes sooner for slow streams
+such as those of large models. All times are seconds of one steady clock, since a dead simulator
+stops the ROS clock.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import math
 from dataclasses import dataclass
 
 from vla.control.session import HoldReason
+
+# What is seen when the process behind an input dies, independently of each other.
+PUBLISHER, HEARTBEAT = "its publisher", "the heartbeat of its node"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class InputWatchdog:
         """inputs: in the order in which they depend on each other, the first cause first."""
         self._inputs = {entry.name: entry for entry in inputs}
         self._heard_at = dict.fromkeys(self._inputs, -math.inf)
-        self._lost: set[str] = set()
+        # Signs that are gone, by input.
+        self._lost: dict[str, set[str]] = {name: set() for name in self._inputs}
         self._refused: dict[str, str] = {}
 
     def heard(self, name: str, now: float) -> None:
@@ -55,12 +60,12 @@ class InputWatchdog:
         """A message of that input came in and could not be used; it does not count as heard."""
         self._refused[name] = why
 
-    def set_alive(self, name: str, alive: bool) -> None:
-        """The middleware saw the process behind the input come or go."""
+    def set_alive(self, name: str, alive: bool, sign: str = PUBLISHER) -> None:
+        """A sign of life of the process behind the input came or went."""
         if alive:
-            self._lost.discard(name)
+            self._lost[name].discard(sign)
         else:
-            self._lost.add(name)
+            self._lost[name].add(sign)
 
     def forget(self, name: str) -> None:
         """Starts anew with that input; that its process is gone, if it is, stays known."""
@@ -79,8 +84,8 @@ class InputWatchdog:
         """The first input that is silent or gone, None when all are there."""
         for entry in self._inputs.values():
             age = self.age(entry.name, now)
-            if entry.name in self._lost:
-                said = "its publisher is gone"
+            if lost := self._lost[entry.name]:
+                said = f"{max(lost)} is gone"
             elif age <= entry.max_gap:
                 continue
             elif math.isinf(age):

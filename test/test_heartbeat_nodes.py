@@ -1,0 +1,100 @@
+"""A heartbeat that stops makes the arm hold, although nothing else tells of the death.
+
+The streams themselves are played, promise no signs of life and go on: only the heartbeat, of a
+process of its own, can be what makes the arm hold.
+"""
+
+import signal
+import time
+
+import pytest
+from fault_report import time_to_hold
+from motion_watch import PERIOD, Watch
+from node_harness import Graph, use_test_interfaces
+from played_robot import CONTRACT_PATH, PlayedRobot
+
+from vla.control.session import HoldReason, State
+
+pytestmark = pytest.mark.nodes
+
+NODES = ("perception", "reasoning", "action_expert")
+SAID = "no heartbeat of /{} comes"
+
+
+class Case:
+    """A controller that follows played streams."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.controller = graph.start(
+            "controller", contract=str(CONTRACT_PATH), control_rate=1.0 / PERIOD
+        )
+        graph.wait_state("controller", "active")
+        self.robot = PlayedRobot(graph)
+        self.watch = Watch(graph)
+
+    def start_heart(self, name):
+        return self.graph.start_robot("beating", arguments=("-r", f"__node:={name}"))
+
+    def hearts_beat(self, count):
+        self.graph.wait(
+            lambda: self.graph.node.count_publishers("vla/heartbeat") == count, "the heartbeats"
+        )
+
+    def move(self):
+        self.robot.wait_state(State.EXECUTING)
+        self.robot.assert_moving()
+
+
+@pytest.fixture
+def case():
+    use_test_interfaces()
+    with Graph() as graph:
+        yield Case(graph)
+
+
+def test_the_arm_holds_when_only_a_heartbeat_stops(case):
+    hearts = {name: case.start_heart(name) for name in NODES}
+    case.hearts_beat(len(NODES))
+    case.robot.instruct()
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for name in NODES:
+            case.move()
+            if number == signal.SIGKILL:
+                case.graph.processes.remove(hearts[name])
+            at = time.monotonic()
+            hearts[name].process.send_signal(number)
+            status = case.robot.wait_hold(HoldReason.STALE_CHUNK)
+            assert name in status.message and "heartbeat" in status.message
+            case.robot.assert_still()
+            assert time_to_hold(case.watch.motion(), at) < 0.3
+            if number == signal.SIGSTOP:
+                hearts[name].process.send_signal(signal.SIGCONT)
+            else:
+                hearts[name] = case.start_heart(name)
+    case.move()
+    for name in NODES:
+        assert SAID.format(name) not in case.controller.output
+
+
+def test_nodes_without_a_heartbeat_are_followed_and_named_once(case):
+    case.robot.instruct()
+    case.move()
+    for name in NODES:
+        case.graph.wait(lambda name=name: SAID.format(name) in case.controller.output, "a word")
+    case.robot.instruct("pick the blue block")
+    case.move()
+    for name in NODES:
+        assert case.controller.output.count(SAID.format(name)) == 1
+
+
+def test_a_dead_node_is_replaced_by_one_without_a_heartbeat_at_the_next_instruction(case):
+    heart = case.start_heart("action_expert")
+    case.hearts_beat(1)
+    case.robot.instruct()
+    case.move()
+    case.graph.processes.remove(heart)
+    heart.kill()
+    case.robot.wait_hold(HoldReason.STALE_CHUNK)
+    case.robot.instruct("pick the blue block")
+    case.move()
