@@ -1,5 +1,6 @@
 """The benchmarks run, at a size that says nothing about speed."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -79,3 +80,50 @@ def test_conversion(tmp_path):
     assert figures["bag_gigabytes"] == pytest.approx(images / 1e9, rel=0.05)
     assert figures["gigabytes_per_minute"] > 0 and figures["frames_per_second"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["conversion.json"]
+
+
+def kills_benchmark():
+    spec = importlib.util.spec_from_file_location("node_kills", BENCHMARKS / "node_kills.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_time_to_rest_of_a_killed_graph():
+    time_to_rest = kills_benchmark().time_to_rest
+    moving = [(0.02 * i, 0.01) for i in range(60)]
+    assert time_to_rest(moving, 1.0, 1e-4, 1.3) is None, "too early to tell"
+    still = [(1.2 + 0.02 * i, 0.0) for i in range(30)]
+    assert time_to_rest(moving + still, 1.0, 1e-4, 1.8) == 180.0
+    again = [(2.0 + 0.02 * i, 0.01) for i in range(30)]
+    assert time_to_rest(moving + still + again, 1.0, 1e-4, 2.6) == 180.0
+    assert time_to_rest(moving, 1.0, 1e-4, 1.6) == 180.0, "silence is rest"
+    assert time_to_rest(moving, 1.19, 1e-4, 2.0) == 0.0
+
+
+def test_figures_of_kills():
+    def kill(node, command_ms, recovery_s, transport="default"):
+        return {
+            "node": node,
+            "transport": transport,
+            "command_ms": command_ms,
+            "rest_ms": None,
+            "recovery_s": recovery_s,
+        }
+
+    rounds = [kill("a", 100.0, 5.0), kill("a", 301.0, None), kill("a", None, 7.0)]
+    rounds += [kill("a", 120.0, 4.0, "udp"), kill("b", 90.0, None)]
+    figures = kills_benchmark().summarize(rounds)
+    assert set(figures) == {"a default", "a udp", "b default"}
+    assert figures["a default"] == {
+        "kills": 3,
+        "command_ms_p50": 200.5,
+        "command_ms_max": 301.0,
+        "over_300_ms": 2,
+        "rest_ms_p50": None,
+        "rest_ms_max": None,
+        "recovery_s_p50": 6.0,
+        "recovery_s_max": 7.0,
+        "never_moved_again": 1,
+    }
+    assert figures["b default"]["recovery_s_max"] is None
