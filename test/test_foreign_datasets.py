@@ -701,3 +701,13 @@ def test_names_with_control_characters_are_shown_escaped(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
     assert shown.out.count(r"a b\x1b[31m") == 2
+
+
+@pytest.mark.parametrize("write", [write_v2, write_v3])
+@pytest.mark.parametrize("pattern", ["data/**/*.parquet", "videos/**/*.mp4"])
+def test_a_pipe_in_the_place_of_a_file_is_a_problem(tmp_path, write, pattern):
+    folder = write(tmp_path / "set", fps=10)
+    path = sorted(folder.glob(pattern))[0]
+    path.unlink()
+    os.mkfifo(path)
+    assert any(f.level == PROBLEM for f in check_lerobot(folder, BRIDGE, MAPPING))

@@ -46,7 +46,7 @@ from vla.data.lerobot_tracks import (
     table_reader,
 )
 from vla.data.plausible import names_of
-from vla.files import one_line, shown_path
+from vla.files import one_line, require_regular, shown_path
 from vla.findings import Finding, fine, problem, warning
 
 # So many faults of one kind are told, the rest is counted.
@@ -134,6 +134,10 @@ def _check_tasks(info: DatasetInfo, tasks: Mapping[int, str]) -> list[Finding]:
 def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Finding]:
     """What info.json says of each feature, beside the columns of a data file."""
     area, path = "features", info.episodes[0].data
+    try:
+        require_regular(path, DatasetError)
+    except DatasetError as error:
+        return [problem(area, str(error), "")]
     try:
         schema = parquet.read_schema(path)
     except (OSError, ValueError, pa.ArrowException) as error:
