@@ -224,10 +224,10 @@ def test_hostile_folders_do_not_keep_the_recorder_from_starting(tmp_path):
             "completed bag, and a line for each other folder",
         )
         assert process.running
+        assert "Traceback" not in process.output
     assert validate_bag(directory / "zz_torn").message_count == 60
     assert precious.read_text() == "precious"
     assert (directory / "no_mcap" / "no_mcap.mcap").read_text() == "precious, too"
-    assert "Traceback" not in process.output
 
 
 def test_auto_record_makes_one_episode_per_instruction(tmp_path):
