@@ -58,8 +58,7 @@ def escape_unseen(text: str) -> str:
 def one_line(text: object, most: int = 160) -> str:
     """A text, such as a library's error, as one line of at most `most` characters.
 
-    For error texts, logs, diagnostics and metadata; a value is shown by vla.files.brief.
-
+    For error texts, logs, diagnostics and metadata; a value is shown by brief() of vla.shown.
     White space becomes one space, what cannot be seen is escaped, and of a longer text the middle
     is left out: its end often says what to do.
     """

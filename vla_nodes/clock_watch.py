@@ -6,6 +6,7 @@ import time
 
 from vla.clock import ClockSteps
 
+# How often the clock is looked at [s].
 PERIOD = 0.1
 
 

@@ -81,8 +81,8 @@ class ControllerSources:
             return ""
         name = self._node.get_fully_qualified_name()
         return (
-            f"another controller of the name {name} runs, too: end "
-            "one, or give each graph a namespace or a ROS_DOMAIN_ID of its own"
+            f"another controller of the name {name} runs, too: end one, or give each graph a "
+            "namespace or a ROS_DOMAIN_ID of its own"
         )
 
     def _foreign_instructions(self) -> str:

@@ -29,6 +29,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
 
+# Answers of one service that go out at a time, and that go out in a second.
 BURST = 4
 RATE = 200.0
 

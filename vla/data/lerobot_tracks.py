@@ -84,9 +84,7 @@ def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:
 def table_reader(mapping: LeRobotMapping) -> Callable[[Path], pa.Table]:
     """Reads the columns that a track needs, and keeps a file's for the next of its episodes."""
     needed = tuple(dict.fromkeys((mapping.state, mapping.action)))
-    optional = tuple(
-        name for name in (TIME, FRAME, TASK, EPISODE) if name not in needed
-    )  # fmt: skip
+    optional = tuple(name for name in (TIME, FRAME, TASK, EPISODE) if name not in needed)
 
     @functools.lru_cache(maxsize=1)
     def read(path: Path) -> pa.Table:

@@ -85,9 +85,8 @@ class Survey:
     chunks: that are sound. loose: messages outside of chunks by channel; rescued: messages of the
     last chunk, which is cut. flaws: what is wrong and costs nothing. end: up to there everything is
     sound [bytes]. sealed: nothing but the mark of an unfinished file follows it. finished: the
-    file ends with a summary. metadata: rosbag2's copy of metadata.yaml.
-    extras: attachments and metadata. start_time, end_time: of
-    all messages [ns], 0 without.
+    file ends with a summary. metadata: rosbag2's copy of metadata.yaml. extras: attachments and
+    metadata. start_time, end_time: of all messages [ns], 0 without.
     """
 
     path: Path

@@ -19,15 +19,18 @@ from vla.findings import Finding, problem, warning
 # An arm's tool is never so far from its base [m]; centimetres and millimetres are.
 FAR, UNLIKELY = 20.0, 3.2
 # In one step, of 99 in 100 actions [m, rad].
-LONG_STEP, LONG_TURN = 0.5, np.pi
+LONG_STEP, LONG_TURN = 0.5, 2 * np.pi
+# Beyond this, angles are degrees [rad].
 ANGLE = 2 * np.pi * 1.05
+# How far quaternions and columns of a rotation matrix may be from the length 1.
 LENGTH_TOLERANCE = 0.05
 # How like states and actions must be before their sizes are compared, and how unlike those may be.
 ALIKE, FACTOR = 0.8, 5.0
-# Of a gripper's range: what is beyond it, what is no motion, what is surely another unit.
-BEYOND, STILL, SMALL_PART = 0.05, 0.02, 0.1
+# Of a gripper's range: what is beyond it, and what is no motion.
+BEYOND, STILL = 0.05, 0.02
 # Frames from a command to the fingers' motion that are tried.
 GRIPPER_LAGS = 10
+# Frames whose motions are compared with those of the states, and the fewest that tell of fingers.
 COMPARED_FRAMES, COMPARED_LEAST = 20_000, 30
 _LOOK = "look whether that is so, and correct gripper_range if not"
 _JOINTS = re.compile(r"joint|^(shoulder|elbow|forearm|waist)|\.pos$", re.IGNORECASE)
@@ -126,7 +129,7 @@ def check_states(states: np.ndarray, contract: EmbodimentContract, where: str) -
                 area,
                 f"the positions of {where} lie {distance:.4g} from the base, where metres are "
                 "expected",
-                "are they millimetres or centimetres ? write 'state_scale' into the mapping, 0.001 "
+                "are they millimetres or centimetres? write 'state_scale' into the mapping, 0.001 "
                 "or 0.01 for x, y and z; or pick other columns by state_columns",
             )
         )
@@ -145,7 +148,7 @@ def _check_orientations(states: np.ndarray, names: tuple[str, ...], where: str) 
         if largest > ANGLE:
             text = f"roll, pitch and yaw of {where} go to {largest:.4g}, where radians are expected"
             cure = (
-                "are they degrees ? write 'state_scale' into the mapping, 0.0174533 for each "
+                "are they degrees? write 'state_scale' into the mapping, 0.0174533 for each "
                 "angle; or pick other columns by state_columns"
             )
             return [problem(area, text, cure)]
@@ -206,7 +209,7 @@ def check_motions(
         text = f"the actions of {where} are where the tool shall be, not how it moves in a step"
         return [problem(area, text, "write 'relabel: true' into the mapping")]
     found, units = [], {"shifts": "metres", "turns": "radians"}
-    for name, limit in (("shifts", LONG_STEP), ("turns", 2 * LONG_TURN)):
+    for name, limit in (("shifts", LONG_STEP), ("turns", LONG_TURN)):
         usual = float(np.quantile(size[name], 0.99))
         if usual > limit:
             text = f"the {name} of {where} go to {usual:.3g} a step"
