@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def read_metadata(folder: str | Path) -> BagMetadata:
         return found
     # Of another recorder, or made anew by a tool that did not know of it.
     custom = copied_custom_data(found.files, found.storage) | found.custom_data
-    return BagMetadata(**{**found.__dict__, "custom_data": custom})
+    return replace(found, custom_data=custom)
 
 
 def load_info(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from vla.data.bag import BagError
@@ -56,7 +57,7 @@ def read_file(
                         f"{path} is damaged: a compressed message of {topic.name} can't be read "
                         f"({error}); allow_truncated=True reads the others, or copy the bag again"
                     ) from error
-                message = BagMessage(**{**message.__dict__, "data": data})
+                message = replace(message, data=data)
             yield topic, message
 
 
