@@ -273,6 +273,15 @@ def checked_number(
     raise error(f"{what} must be a {'whole ' if whole else ''}number{bounds}, got {brief(value)}")
 
 
+def checked_numbers(
+    values: Any, what: str, error: type[Exception], most: int, largest: float
+) -> list[float]:
+    """A list of at most `most` finite numbers from -`largest` to `largest`. Raises `error`."""
+    if not isinstance(values, list) or len(values) > most:
+        raise error(f"{what} must be a list of finite numbers, got {brief(values)}")
+    return [checked_number(value, what, error, -largest, largest) for value in values]
+
+
 def checked_text(value: Any, what: str, error: type[Exception], most: int = 4096) -> str:
     """A text of at most `most` characters. Raises `error` for any other value."""
     if not isinstance(value, str):

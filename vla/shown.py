@@ -59,6 +59,13 @@ def listed(names: Iterable[Any], most: int = 160) -> str:
     return one_line(", ".join(one_line(name, 60) for name in islice(names, 40)), most)
 
 
+def first_few(names: Iterable[Any], count: int, most: int = 160) -> str:
+    """The first names for an error text, of `most` characters each, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(one_line(name, most) for name in names[:count])
+    return shown + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
 def shown_path(path: str | Path, most: int = 160) -> str:
     """A path for an error text; of a very long one, the end."""
     text = one_line(path, 8192)

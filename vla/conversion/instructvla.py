@@ -13,10 +13,17 @@ from tokenizers import Tokenizer
 from vla.checkpoint import build_model
 from vla.contract import EmbodimentContract
 from vla.conversion.names import LanguageNames, language_names, split_groups, translate
-from vla.data.normalization import ABSOLUTE, BINARY, RELATIVE, NormStats
+from vla.data.normalization import (
+    ABSOLUTE,
+    BINARY,
+    LARGEST,
+    MOST_DIMENSIONS,
+    RELATIVE,
+    NormStats,
+)
 from vla.files import (
     brief,
-    checked_number,
+    checked_numbers,
     listed,
     read_json,
     require_regular,
@@ -243,7 +250,11 @@ def read_statistics(
 
 def _stats(entry: dict, names: tuple[str, ...], kinds: tuple[str, ...], where: str) -> NormStats:
     arrays = {
-        name: _numbers(entry.get(name), f"{where}: {name}")
+        name: np.array(
+            checked_numbers(
+                entry.get(name), f"{where}: {name}", CheckpointError, MOST_DIMENSIONS, LARGEST
+            )
+        )
         for name in ("q01", "q99", "mean", "std", "min", "max")
         if name in entry or name.startswith("q")
     }
@@ -251,12 +262,6 @@ def _stats(entry: dict, names: tuple[str, ...], kinds: tuple[str, ...], where: s
     if lengths:
         raise CheckpointError(f"{where} has {min(lengths)} values, the contract {len(names)}")
     return NormStats(names, kinds, **arrays)
-
-
-def _numbers(values: Any, where: str) -> np.ndarray:
-    if not isinstance(values, list) or len(values) > 1000:
-        raise CheckpointError(f"{where} must be a list of numbers, got {brief(values)}")
-    return np.array([checked_number(v, where, CheckpointError, -1e15, 1e15) for v in values])
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: InstructVLAConfig, resized: bool) -> None:

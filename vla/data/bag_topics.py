@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
-from vla.text import one_line
+from vla.shown import first_few
 
 COMPRESSED = "/compressed"
 INSTRUCTION = "vla/instruction"
@@ -78,8 +78,8 @@ def _one(
         return _form(next(iter(alike.values())), counts)
     if alike:
         raise DatasetError(
-            f"needs one topic '{name}', but has several that end so: {_listed(alike)}; give the "
-            "full name of the right one in the contract, or record only that"
+            f"needs one topic '{name}', but has several that end so: {first_few(alike, SHOWN)}; "
+            "give the full name of the right one in the contract, or record only that"
         )
     others = [
         f"{topic} is {kind}"
@@ -88,12 +88,11 @@ def _one(
     ]
     if others:
         raise DatasetError(
-            f"needs one topic '{name}' of type {' or '.join(kinds)}, but {_listed(others)}: "
-            "correct the topic in the contract"
+            f"needs one topic '{name}' of type {' or '.join(kinds)}, but "
+            f"{first_few(others, SHOWN)}: correct the topic in the contract"
         )
-    raise DatasetError(
-        f"needs one topic '{name}', but has none; it has: {_listed(sorted(counts)) or 'none'}"
-    )
+    have = first_few(sorted(counts), SHOWN) or "none"
+    raise DatasetError(f"needs one topic '{name}', but has none; it has: {have}")
 
 
 def _candidates(
@@ -118,9 +117,3 @@ def _form(topics: list[str], counts: Mapping[str, int]) -> str:
 
 def _absolute(name: str) -> str:
     return f"/{name.lstrip('/')}"
-
-
-def _listed(texts) -> str:
-    texts = [one_line(text) for text in texts]
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla.data.statistics import BLOCK_ROWS, NormalizationError, RunningStatistics, Summary
-from vla.files import brief, checked_entries, checked_number, listed, read_json, shown_path
+from vla.files import brief, checked_entries, checked_numbers, listed, read_json, shown_path
 
 # Positions, joint angles with limits, openings: between two quantiles.
 ABSOLUTE = "absolute"
@@ -212,7 +212,7 @@ def _entry(values: dict, where: str) -> NormStats:
             f"{where} has unknown kinds: {listed(odd)}; known are {', '.join(KINDS)}"
         )
     numbers = {
-        entry: _numbers(values[entry], f"{where}: {entry}")
+        entry: _vector(values[entry], f"{where}: {entry}")
         for entry in (*KNOWN, *BOUNDS)
         if values[entry] is not None or entry in BOUNDS
     }
@@ -230,10 +230,6 @@ def _entry(values: dict, where: str) -> NormStats:
     return NormStats(names, tuple(values["kinds"]), **numbers)
 
 
-def _numbers(values: Any, where: str) -> np.ndarray:
-    if not isinstance(values, list) or len(values) > MOST_DIMENSIONS:
-        raise NormalizationError(f"{where} must be a list of finite numbers, got {brief(values)}")
-    numbers = [
-        checked_number(value, where, NormalizationError, -LARGEST, LARGEST) for value in values
-    ]
+def _vector(values: Any, where: str) -> np.ndarray:
+    numbers = checked_numbers(values, where, NormalizationError, MOST_DIMENSIONS, LARGEST)
     return np.array(numbers, dtype=np.float64)
