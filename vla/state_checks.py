@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.contract import EmbodimentContract
+from vla.shown import first_few
 from vla.text import one_line
 
 # Rounding of the fingers' positions [m].
@@ -21,12 +22,13 @@ WIDTH_TOLERANCE = 0.005
 WIDEST_GRIPPER = 2.0
 # An arm's joint turns no further [rad]; endless joints are kept to two turns, too.
 LARGEST_ANGLE = 4.0 * math.pi
-# How far a joint may be beyond the contract's limits by measurement [rad].
+# How far outside of its range a joint may be measured [rad]: encoders and zeros are never exact.
 ANGLE_TOLERANCE = 0.1
 # No tool is further from its arm's base [m].
 FARTHEST_TOOL = 10.0
 FINGER = "finger"
-# Among so many names, of at most so many characters, those of missing joints are looked for.
+# So many different names of joints are kept, and those of at most so many characters compared, to
+# find out by which name a missing joint goes.
 MOST_NAMES, LONGEST_NAME = 200, 200
 # So many names of joints are shown, of so many characters each.
 SHOWN, SHOWN_NAME = 12, 80
@@ -52,8 +54,9 @@ def missing_joints(wanted: Sequence[str], names: Iterable[str]) -> Fault | None:
     missing = [name for name in wanted if name not in names]
     if not missing:
         return None
+    have = first_few(names, SHOWN, SHOWN_NAME) or "none"
     return renamed_joints(wanted, names) or Fault(
-        f"the joint states lack {_listed(missing)}; they have {_listed(names) or 'none'}",
+        f"the joint states lack {first_few(missing, SHOWN, SHOWN_NAME)}; they have {have}",
         "correct joint_names and finger_joint_names of the contract, or start the missing driver "
         "(the gripper's, most often)",
     )
@@ -193,8 +196,3 @@ def place_fault(position: np.ndarray) -> Fault | None:
         "if the driver publishes millimetres, set it to metres; else check that the pose is in "
         "the base frame of the contract",
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(one_line(name, SHOWN_NAME) for name in names[:SHOWN])
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

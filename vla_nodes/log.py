@@ -27,6 +27,11 @@ class OneLineLogger(rcutils_logger.RcutilsLogger):
         return super().log(traceback_text(error), rcutils_logger.LoggingSeverity.ERROR, **options)
 
 
+def error_text(error: BaseException) -> str:
+    """What an exception says, on one line; its type where it says nothing."""
+    return one_line(error, LONGEST_LINE) or type(error).__name__
+
+
 def traceback_text(error: BaseException) -> str:
     """Python's traceback of an exception, with what the exception says on one line each."""
     parts = [

@@ -34,10 +34,7 @@ from vla_nodes.liveliness import WriterWatch
 from vla_nodes.node import ManagedNode
 from vla_nodes.scene import Scene, unpack_scene
 from vla_nodes.settings import Setting
-from vla_nodes.sources import SourceWatch
-
-# How often the graph is looked at for second publishers [s].
-SOURCES_PERIOD = 0.1
+from vla_nodes.sources import LOOK_PERIOD, SourceWatch
 
 MODEL_SETTINGS = (
     Setting(
@@ -130,7 +127,7 @@ class ModelNode(ManagedNode):
         self._heart = Heart(self)
         self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
         self.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
-        self.create_steady_timer(SOURCES_PERIOD, self._poll_sources)
+        self.create_steady_timer(LOOK_PERIOD, self._poll_sources)
         ClockWatch(self)
         self.show_checkpoint()
         self.diagnostics.values["device"] = self.settings["device"]

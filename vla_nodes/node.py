@@ -57,10 +57,9 @@ from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 
-from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
 from vla_nodes.diagnostics import Diagnostics
-from vla_nodes.log import OneLineLogger, traceback_text
+from vla_nodes.log import OneLineLogger, error_text, traceback_text
 from vla_nodes.requests import Paced, Pacer, answering
 from vla_nodes.settings import Setting, Settings
 
@@ -180,7 +179,7 @@ class ManagedNode(LifecycleNode):
 
     def report_failure(self, error: Exception) -> None:
         """Logs and reports what a callback raised; the node lives on."""
-        self.diagnostics.report("callback", f"a callback failed: {_one_line(error)}")
+        self.diagnostics.report("callback", f"a callback failed: {error_text(error)}")
         self.get_logger().traceback(error, throttle_duration_sec=5.0)
 
     @_logged
@@ -277,11 +276,11 @@ class ManagedNode(LifecycleNode):
             self._log_failure("cleanup", error)
 
     def _fail(self, step: str, error: Exception) -> None:
-        self.diagnostics.fault(f"{step} failed: {_one_line(error)}")
+        self.diagnostics.fault(f"{step} failed: {error_text(error)}")
         self._log_failure(step, error)
 
     def _log_failure(self, step: str, error: Exception) -> None:
-        self.get_logger().error(f"{step} failed: {_one_line(error)}")
+        self.get_logger().error(f"{step} failed: {error_text(error)}")
         if not isinstance(error, ValueError | OSError):
             self.get_logger().traceback(error)
 
@@ -321,7 +320,7 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
     try:
         node = node_class()
     except Exception as error:
-        print(f"cannot start: {_one_line(error)}", file=sys.stderr)
+        print(f"cannot start: {error_text(error)}", file=sys.stderr)
         print(traceback_text(error), file=sys.stderr)
         rclpy.try_shutdown()
         return 1
@@ -374,7 +373,3 @@ def _run_next(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
         task()
     if task.exception() is not None:
         raise task.exception()
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(error, LONGEST_LINE) or type(error).__name__

@@ -38,7 +38,13 @@ from vla.data.observation_streams import (
 from vla.data.resampling import Resampler, Sample
 from vla.observation import prepare_image
 from vla.resources import contract_path
-from vla.state_checks import joints_fault, missing_joints, opening_fault, place_fault
+from vla.state_checks import (
+    MOST_NAMES,
+    joints_fault,
+    missing_joints,
+    opening_fault,
+    place_fault,
+)
 from vla_nodes import qos
 from vla_nodes.clock_watch import ClockWatch
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
@@ -46,9 +52,6 @@ from vla_nodes.heartbeat import Heart
 from vla_nodes.liveliness import promising
 from vla_nodes.node import ManagedNode, Setting, run
 from vla_nodes.sources import SourceWatch
-
-# So many different names of joints are kept for the report of missing ones.
-MOST_NAMES = 200
 
 
 class BadInput(ValueError):

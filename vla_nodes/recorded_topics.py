@@ -37,8 +37,9 @@ COMMANDS = (
     ("joint_trajectory_controller/joint_trajectory", JointTrajectory),
     ("gripper_position_controller/commands", Float64MultiArray),
 )
+INSTRUCTION = "vla/instruction"
 POLICY = (
-    ("vla/instruction", Instruction, qos.LATCHED),
+    (INSTRUCTION, Instruction, qos.LATCHED),
     ("vla/status", PolicyStatus, qos.LATCHED),
     ("vla/response", Response, qos.RESPONSE),
     ("vla/latent_action", LatentAction, qos.RESULT),

@@ -22,6 +22,7 @@ from vla.resources import contract_path
 from vla_nodes.diagnostics import ERROR, WARN
 from vla_nodes.node import ManagedNode, run
 from vla_nodes.recorded_topics import (
+    INSTRUCTION,
     OBSERVATION,
     ReceivedMessage,
     TopicPlan,
@@ -30,7 +31,7 @@ from vla_nodes.recorded_topics import (
     type_name,
 )
 from vla_nodes.recorder_disk import MEBIBYTE, RefusedError, check_writable, free_mebibytes
-from vla_nodes.recorder_intake import INSTRUCTION, Intake
+from vla_nodes.recorder_intake import Intake
 from vla_nodes.recorder_repair import complete_bags
 from vla_nodes.recorder_services import RecorderServices
 from vla_nodes.recorder_settings import SETTINGS

@@ -21,7 +21,6 @@ from vla_nodes.recorded_topics import (
     type_name,
 )
 
-INSTRUCTION = "vla/instruction"
 # Messages of different topics may be read so much later than they arrived [ns].
 ORDERING_TIME = 10_000_000
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from vla.data.episode import EpisodeResult, write_recent
 from vla.data.ring_buffer import Recent
+from vla_nodes.recorded_topics import INSTRUCTION
 from vla_nodes.recorder_disk import RefusedError
 from vla_nodes.recorder_episode import RunningEpisode, instructions_in, shown_instruction
-from vla_nodes.recorder_intake import INSTRUCTION
 from vla_nodes.recorder_start_stop import Recording
 
 

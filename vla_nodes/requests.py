@@ -26,8 +26,8 @@ from rclpy.clock_type import ClockType
 from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
-from vla.text import LONGEST_LINE, one_line
 from vla_nodes import qos
+from vla_nodes.log import error_text
 
 # Answers of one service that go out at a time, and that go out in a second.
 BURST = 4
@@ -123,8 +123,7 @@ def answering(node, kind: type, callback: Callable) -> Callable:
 
     def failure(error: Exception):
         node.report_failure(error)
-        why = one_line(error, LONGEST_LINE) or type(error).__name__
-        return kind.Response(success=False, message=f"it failed: {why}")
+        return kind.Response(success=False, message=f"it failed: {error_text(error)}")
 
     if inspect.iscoroutinefunction(callback):
 

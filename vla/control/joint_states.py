@@ -14,15 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from vla.control.limits import JointLimits
-from vla.state_checks import missing_joints, renamed_joints
+from vla.state_checks import ANGLE_TOLERANCE, missing_joints, renamed_joints
 
 # What a joint may go further than SPEED_MARGIN times its top speed allows [rad]: messages come in
 # bursts, their ages are those of their arrival. It is made up for by going slower later, so that
 # joints which go to and fro between two places do not pass as slow ones.
 JUMP = 0.15
 SPEED_MARGIN = 1.5
-# How far outside of its range a joint may be measured [rad]: encoders and zeros are never exact.
-OUTSIDE = 0.1
 # Joints are at rest when they stay within STILL [rad] for STEADY_TIME [s].
 STEADY_TIME = 0.5
 STILL = 0.02
@@ -50,7 +48,8 @@ class MeasuredJoints:
         """
         self._names = tuple(names)
         self._limits, self._continuous, self._max_gap = limits, continuous, max_gap
-        self._lowest, self._highest = limits.lower - OUTSIDE, limits.upper + OUTSIDE
+        self._lowest = limits.lower - ANGLE_TOLERANCE
+        self._highest = limits.upper + ANGLE_TOLERANCE
         self._fastest = SPEED_MARGIN * limits.velocity
         self.positions: np.ndarray | None = None
         self.doubt = ""

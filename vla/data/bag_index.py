@@ -28,10 +28,10 @@ from mcap.records import (
     SummaryOffset,
 )
 
-from vla.data.mcap_chunks import HEAD, ChunkContent, chunk_content, torn_chunk
-from vla.data.mcap_records import DAMAGED, MAGIC, Piece, walk
+from vla.data.mcap_chunks import ChunkContent, chunk_content, torn_chunk
+from vla.data.mcap_records import DAMAGED, Piece, walk
 from vla.data.mcap_survey import METADATA_NAME, KeptChunk, Survey, lost_topic, mapped
-from vla.data.sealed_file import SealedFile
+from vla.data.sealed_file import HEAD, MAGIC, SealedFile
 
 # Messages outside of chunks are put into chunks of this size [bytes].
 _CHUNK_SIZE = 4 * 1024 * 1024

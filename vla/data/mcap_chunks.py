@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 from mcap.data_stream import ReadDataStream
@@ -14,12 +14,9 @@ from mcap.records import Channel, Schema
 
 from vla.data.decompression import CompressionError, decompress, decompress_begin
 from vla.data.file_bytes import FileBytes
+from vla.data.sealed_file import HEAD, PRIVATE
 
-HEAD = struct.Struct("<BQ")
 MESSAGE = struct.Struct("<HIQQ")
-# Opcodes from here on belong to applications; readers skip them.
-PRIVATE = 0x80
-
 _CHUNK = struct.Struct("<QQQII")
 _CHUNK_BYTE = bytes([Opcode.CHUNK])
 _U64 = struct.Struct("<Q")
@@ -86,12 +83,8 @@ def chunk_at(buffer: FileBytes, place: int) -> tuple[ChunkContent, int] | None:
             continue
         times = (content.start_time, content.end_time)
         same = exact and size == len(data) and (not content.messages or times == (start, stop))
-        return (content if same else _changed(content)), end
+        return (content if same else replace(content, as_written=False)), end
     return None
-
-
-def _changed(content: ChunkContent) -> ChunkContent:
-    return ChunkContent(**{**content.__dict__, "as_written": False})
 
 
 def chunk_content(data: bytes, stored: bytes, compression: str, crc: int) -> ChunkContent:

@@ -10,8 +10,8 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, Schema
 
 from vla.data.file_bytes import FileBytes
-from vla.data.mcap_chunks import HEAD, read_channel, read_schema, records_in
-from vla.data.mcap_records import MAGIC
+from vla.data.mcap_chunks import read_channel, read_schema, records_in
+from vla.data.sealed_file import HEAD, MAGIC
 
 # Sources of a schema or channel, best first: where a checksum covers it, among the data and in the
 # summary where none does, and what is left of a damaged chunk.

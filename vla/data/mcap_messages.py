@@ -16,7 +16,7 @@ from mcap.records import Channel, Metadata, MetadataIndex, Schema
 from vla.data.bag import BagError, BagTopic, topic_metadata
 from vla.data.bag_messages import BagMessage, FileSummary, FileTopic
 from vla.data.file_bytes import FileBytes
-from vla.data.mcap_chunks import HEAD, MESSAGE, read_channel, read_schema, records_in, torn_chunk
+from vla.data.mcap_chunks import MESSAGE, read_channel, read_schema, records_in, torn_chunk
 from vla.data.mcap_definitions import (
     CHECKED,
     REPEATED,
@@ -25,9 +25,10 @@ from vla.data.mcap_definitions import (
     summary_definitions,
     summary_of,
 )
-from vla.data.mcap_records import DAMAGED, MAGIC, Piece, walk
+from vla.data.mcap_records import DAMAGED, Piece, walk
 from vla.data.mcap_survey import METADATA_NAME, Survey, lost_topic, mapped, survey
 from vla.data.message_types import MessageType
+from vla.data.sealed_file import HEAD, MAGIC
 
 _TEXT_DEFINITION = "ros2msg"
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from mcap.opcode import Opcode
 
 from vla.data.file_bytes import FileBytes
-from vla.data.mcap_chunks import HEAD, MESSAGE, PRIVATE, ChunkContent, chunk_at, chunk_ends
+from vla.data.mcap_chunks import MESSAGE, ChunkContent, chunk_at, chunk_ends
+from vla.data.sealed_file import HEAD, MAGIC, PRIVATE
 
-MAGIC = b"\x89MCAP0\r\n"
 # Not an opcode: bytes that are no sound record.
 DAMAGED = 0
 

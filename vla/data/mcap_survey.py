@@ -19,9 +19,7 @@ from mcap.records import Metadata
 from vla.data.bag import BagError
 from vla.data.file_bytes import FileBytes
 from vla.data.mcap_chunks import (
-    HEAD,
     MESSAGE,
-    PRIVATE,
     ChunkContent,
     chunk_begin,
     read_channel,
@@ -38,8 +36,8 @@ from vla.data.mcap_definitions import (
     definitions_in,
     summary_definitions,
 )
-from vla.data.mcap_records import DAMAGED, MAGIC, Piece, has_magic, walk
-from vla.data.sealed_file import MCAP_SEAL
+from vla.data.mcap_records import DAMAGED, Piece, has_magic, walk
+from vla.data.sealed_file import HEAD, MAGIC, MCAP_SEAL, PRIVATE
 from vla.files import MOST_NUMBER, brief
 
 METADATA_NAME = "rosbag2"

@@ -15,6 +15,7 @@ from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
 from vla.data.messages import NANOSECONDS
 from vla.state_checks import (
+    MOST_NAMES,
     Fault,
     joints_fault,
     missing_joints,
@@ -31,8 +32,6 @@ OBEYED, MOSTLY_OPEN, MOSTLY_CLOSED = 1.0, 0.75, 0.25
 TURNED_SHARE = 0.1
 # A tool that is so far away [m] after so little time as no arm needs for it [m/s] was put there.
 LEAP, LEAP_SPEED = 0.1, 10.0
-# Different joint names that are kept for the report of a missing one.
-MOST_NAMES = 200
 
 
 @dataclass
