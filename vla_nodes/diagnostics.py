@@ -10,8 +10,8 @@
     node.diagnostics.checks.append(function)    # called before each message, to look for silence
 
 The level is ERROR with a fault or a recent report of that level, WARN with a recent warning, else
-OK. Texts become one line each, of bounded
-length (see vla.text). Everything may be called from any thread.
+OK. Texts become one line each, of bounded length (see vla.text). Everything may be called from any
+thread.
 """
 
 from __future__ import annotations

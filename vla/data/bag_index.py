@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -102,13 +102,7 @@ def _index_of(found: Survey) -> FileIndex:
             )
     for key, channel in index.channels.items():
         if channel.schema_id not in index.schemas:
-            index.channels[key] = Channel(
-                id=key,
-                topic=channel.topic,
-                message_encoding=channel.message_encoding,
-                schema_id=0,
-                metadata=channel.metadata,
-            )
+            index.channels[key] = replace(channel, schema_id=0)
     return index
 
 

@@ -16,15 +16,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from vla import files
 from vla.data.frames import DatasetError
-from vla.files import brief, one_line
+from vla.files import brief, one_line, read_json, read_json_lines, require_regular
 
 # More than any data set has; beyond, a number is a mistake.
 FASTEST_RATE = 1000.0
 MOST_LIST_BYTES = 2**28
 MOST_ROWS, MOST_EPISODES, MOST_FEATURES, MOST_VALUES = 10**9, 10**7, 1000, 10**8
-LONGEST_INSTRUCTION = 10_000
+LONGEST_TASK = 10_000
 VIDEO, STORED = "video", "image"
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
            "float16", "float32", "float64")  # fmt: skip
@@ -87,7 +86,7 @@ def read_description(folder: str | Path) -> DatasetInfo:
     path = folder / "meta" / "info.json"
     if not path.exists():
         raise DatasetError(f"{path} is missing; give the folder of a LeRobot data set")
-    info = files.read_json(path, DatasetError)
+    info = read_json(path, DatasetError)
     if not isinstance(info, dict):
         raise DatasetError(f"{path} holds no mapping; fetch it again")
     version = one_line(info.get("codebase_version"), 40)
@@ -204,7 +203,7 @@ def read_tasks(folder: str | Path) -> dict[int, str]:
                 f"{path}: task {brief(index)}, {brief(text)}, is no number with a text of its own; "
                 "correct it"
             )
-        if len(text) > LONGEST_INSTRUCTION:
+        if len(text) > LONGEST_TASK:
             raise DatasetError(f"{path}: task {index} has {len(text)} characters; shorten it")
         tasks[index] = text
     return tasks
@@ -217,7 +216,7 @@ def read_table(
 
     Raises DatasetError that names file and column.
     """
-    files.require_regular(path, DatasetError)
+    require_regular(path, DatasetError)
     try:
         with parquet.ParquetFile(path) as file:
             _require_bounded(file.metadata, path)
@@ -249,7 +248,7 @@ def _require_bounded(metadata: parquet.FileMetaData, path: Path) -> None:
 
 def read_lines(path: Path) -> list[dict]:
     """The mappings of a JSON Lines file. Raises DatasetError."""
-    entries = files.read_json_lines(path, DatasetError, MOST_LIST_BYTES)
+    entries = read_json_lines(path, DatasetError, MOST_LIST_BYTES)
     if not all(isinstance(entry, dict) for entry in entries):
         raise DatasetError(f"{path} holds a line that is no mapping; fetch it again")
     return entries
