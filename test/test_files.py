@@ -11,7 +11,6 @@ import yaml
 
 from vla.files import (
     MOST_DEPTH,
-    brief,
     checked_number,
     checked_text,
     inside,
@@ -22,6 +21,7 @@ from vla.files import (
     read_yaml,
     read_yaml_text,
 )
+from vla.shown import brief
 from vla.text import one_line
 
 

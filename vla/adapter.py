@@ -21,9 +21,11 @@ from safetensors.torch import save_file
 
 import vla
 from vla.checkpoint import Checkpoint, weight_files, weights_digest
-from vla.files import brief, checked_entries, checked_text, one_line, read_json, shown_path
+from vla.files import checked_entries, checked_text, read_json
 from vla.models.config import AdapterConfig, CheckpointError, from_dict
+from vla.shown import brief, shown_path
 from vla.tensors import read_tensors
+from vla.text import one_line
 
 WEIGHTS = "adapter.safetensors"
 DESCRIPTION = "adapter.json"

@@ -24,12 +24,14 @@ from transformers import PreTrainedModel
 
 from vla.contract import ContractError, EmbodimentContract
 from vla.data.normalization import NormStats
-from vla.files import brief, inside, one_line, read_json, shown_path
+from vla.files import inside, read_json
 from vla.models.config import CheckpointError, InstructVLAConfig, read_config, write_config
 from vla.models.tokenizer import load_tokenizer
 from vla.models.vision_language_action import InstructVLA
 from vla.robots import Robot, checkpoint_folder, read_robot, write_robots
+from vla.shown import brief, shown_path
 from vla.tensors import read_shapes, read_tensors
+from vla.text import one_line
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

@@ -16,17 +16,9 @@ from typing import Any
 import numpy as np
 
 from vla.control.limits import JointLimits
-from vla.files import (
-    brief,
-    checked_entries,
-    checked_name,
-    checked_names,
-    checked_number,
-    listed,
-    read_yaml,
-    shown_path,
-)
+from vla.files import checked_entries, checked_name, checked_names, checked_number, read_yaml
 from vla.rotations import matrix_to_euler, quaternion_to_matrix
+from vla.shown import brief, listed, shown_path
 
 # The state vectors that there are: the tool's position, its orientation in one form or another, the
 # gripper. The first has no angle that wraps; the others are those of Bridge and of Fractal.

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from vla.files import shown_path
+from vla.shown import shown_path
 
 PACKAGE = "vla_ros"
 

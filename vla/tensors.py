@@ -8,7 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from vla.files import one_line, require_regular, shown_path
+from vla.files import require_regular
+from vla.shown import shown_path
+from vla.text import one_line
 
 
 def read_tensors(

@@ -11,7 +11,7 @@ from vla_ros.msg import ActionChunk, Instruction, LatentAction
 from vla.clock import CLOCK_TOLERANCE, from_future
 from vla.control.committed import CommittedActions, committed_actions
 from vla.control.delay import DelayEstimate
-from vla.files import brief
+from vla.shown import brief
 from vla_nodes import qos
 from vla_nodes.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.diagnostics import WARN

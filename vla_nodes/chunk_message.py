@@ -7,7 +7,7 @@ from vla_ros.msg import ActionChunk as ActionChunkMessage
 
 from vla.contract import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk
-from vla.files import brief
+from vla.shown import brief
 from vla_nodes.conversions import stamp_to_seconds
 
 

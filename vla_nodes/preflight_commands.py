@@ -18,9 +18,9 @@ from rclpy.parameter import parameter_value_to_python
 from vla_ros.msg import PolicyStatus
 
 from vla.contract import ContractError, EmbodimentContract, load_contract
-from vla.files import brief
 from vla.findings import Finding, fine, problem, warning
 from vla.resources import contract_path
+from vla.shown import brief
 from vla_nodes import qos
 from vla_nodes.client import RobotClient, UnreachableError
 from vla_nodes.preflight import DESCRIPTION, RobotSeen, incompatible, node_name

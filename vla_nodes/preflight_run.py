@@ -18,7 +18,7 @@ from vla.control.robot_model import (
     model_from_urdf,
     panda_model,
 )
-from vla.files import brief, read_text, read_yaml, shown_path
+from vla.files import read_text, read_yaml
 from vla.findings import Finding, fine, problem
 from vla.preflight import (
     SLOWEST_STATES,
@@ -37,6 +37,7 @@ from vla.preflight_topics import (
 )
 from vla.resources import contract_path, given_or_shared
 from vla.rotations import difference
+from vla.shown import brief, shown_path
 from vla.text import one_line
 from vla_nodes.client import RobotClient
 from vla_nodes.controller_settings import (

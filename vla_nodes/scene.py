@@ -9,7 +9,7 @@ from vla_ros.msg import Observation
 
 from vla.contract import EmbodimentContract
 from vla.data.messages import image_to_array, stamp_to_nanoseconds
-from vla.files import brief
+from vla.shown import brief
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vla.files import brief
+from vla.shown import brief
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from vla.annotation.replies import Wanted
 from vla.control.session import LONGEST_INSTRUCTION
-from vla.files import listed, read_text
+from vla.files import read_text
+from vla.shown import listed
 from vla.text import one_line
 
 DEFAULT_PROMPT = "config/annotation/vla_it.md"

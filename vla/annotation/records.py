@@ -20,15 +20,14 @@ from vla.data.lerobot import ANNOTATIONS_FILE
 from vla.data.sample import Annotation, Pair
 from vla.data.vla_it import read_vla_it, write_vla_it
 from vla.files import (
-    brief,
     checked_entries,
     checked_number,
     checked_text,
     read_bytes,
     read_json_text,
     require_regular,
-    shown_path,
 )
+from vla.shown import brief, shown_path
 from vla.text import one_line
 
 RECORDS_FILE = "annotation_records.jsonl"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla.data.sample import Annotation, Pair
-from vla.files import brief, read_json_text
+from vla.files import read_json_text
+from vla.shown import brief
 from vla.text import one_line, unseen_character
 
 PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")

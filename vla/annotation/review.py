@@ -20,8 +20,9 @@ from vla.annotation.records import ACCEPTED, CAPTION, REJECTED, Entry, Record, R
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.annotation.source import AnnotationSource
 from vla.data.frames import DatasetError
-from vla.files import brief, read_text, shown_path
+from vla.files import read_text
 from vla.resources import shared_file
+from vla.shown import brief, shown_path
 from vla.text import one_line
 
 PAGE_FILE, TABLE_FILE = "review.html", "review.csv"

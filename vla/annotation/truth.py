@@ -19,7 +19,8 @@ from vla.annotation.run import Outcome
 from vla.data.frames import DatasetError, EpisodeWords
 from vla.data.lerobot_meta import Episode
 from vla.data.sample import Annotation
-from vla.files import read_json, read_yaml, shown_path
+from vla.files import read_json, read_yaml
+from vla.shown import shown_path
 from vla.sim.annotations import annotate
 from vla.sim.demonstrations import landmark_places, object_places
 from vla.sim.simulator import TableTopSimulator

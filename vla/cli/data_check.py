@@ -55,10 +55,10 @@ def add_parser(commands) -> None:
 def run_check(arguments: argparse.Namespace) -> int:
     """Looks, judges, prints."""
     from vla.contract import ContractError, load_contract
-    from vla.files import shown_path
     from vla.findings import report, verdict
     from vla.models.config import CheckpointError
     from vla.resources import contract_path
+    from vla.shown import shown_path
     from vla.training.data_check import check_config, check_folder
 
     if not arguments.folders and not arguments.config:

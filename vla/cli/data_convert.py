@@ -80,8 +80,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
     from vla.data.bag_conversion import contract_of_bags, convert_bags, find_bags
     from vla.data.conversion_report import EpisodeReport, Refusal
     from vla.data.frames import DatasetError
-    from vla.files import shown_path
     from vla.resources import contract_path
+    from vla.shown import shown_path
     from vla.text import LONGEST_LINE, one_line
 
     def progress(result: EpisodeReport | Refusal) -> None:

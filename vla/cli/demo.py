@@ -23,9 +23,9 @@ from vla.files import (
     read_json,
     read_json_text,
     read_yaml,
-    shown_path,
 )
 from vla.resources import contract_path, given_or_shared
+from vla.shown import shown_path
 
 DESCRIPTION = """\
 Start the simulator and all nodes, have the robot follow a few typed instructions, and judge it.

@@ -68,8 +68,9 @@ def overridden(values: dict, overrides: list[str]) -> dict:
 
     Raises CheckpointError where one is not of that form.
     """
-    from vla.files import brief, read_yaml_text
+    from vla.files import read_yaml_text
     from vla.models.config import CheckpointError
+    from vla.shown import brief
     from vla.text import one_line
 
     for override in overrides:

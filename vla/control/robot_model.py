@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from vla.contract import EmbodimentContract
 from vla.control.limits import JointLimits, stricter
-from vla.files import listed
+from vla.shown import listed
 from vla.sim import panda
 from vla.text import one_line
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
-from vla.files import brief
+from vla.shown import brief
 from vla.text import TextError, check_text, one_line
 
 MODES = ("act", "think", "ask")

@@ -21,17 +21,11 @@ from vla.data.normalization import (
     RELATIVE,
     NormStats,
 )
-from vla.files import (
-    brief,
-    checked_numbers,
-    listed,
-    read_json,
-    require_regular,
-    shown_path,
-)
+from vla.files import checked_numbers, read_json, require_regular
 from vla.models.config import CheckpointError, InstructVLAConfig, LoraConfig
 from vla.models.presets import with_language_expert
 from vla.models.sequence import end_id
+from vla.shown import brief, listed, shown_path
 from vla.tensors import read_tensors
 from vla.text import one_line
 

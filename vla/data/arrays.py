@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.files import require_regular, shown_path
+from vla.files import require_regular
+from vla.shown import shown_path
 from vla.text import one_line
 
 

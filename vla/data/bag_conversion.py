@@ -25,7 +25,7 @@ from vla.data.conversion_report import ConversionReport, EpisodeReport, Refusal,
 from vla.data.episode_files import VIDEO, EpisodeFiles, EpisodeImages
 from vla.data.frames import DatasetError
 from vla.data.lerobot_writer import LeRobotWriter
-from vla.files import one_line
+from vla.text import one_line
 
 REPORT_FILE = "conversion.json"
 # What makes a bag one that is refused; anything else ends the conversion.

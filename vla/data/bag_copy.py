@@ -12,7 +12,8 @@ from typing import Any
 
 from vla.data.bag import BagError
 from vla.data.bag_storage import MCAP, metadata_copy
-from vla.files import brief, checked_text, read_yaml_text
+from vla.files import checked_text, read_yaml_text
+from vla.shown import brief
 
 INFO = "rosbag2_bagfile_information"
 MOST_NODES = 1_000_000

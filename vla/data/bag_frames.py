@@ -54,7 +54,8 @@ from vla.data.observation_streams import (
 from vla.data.resampling import FramePicker, Resampler, Sample, Stream
 from vla.data.step_actions import gripper_commands, step_motion
 from vla.data.stream_checks import StreamChecks
-from vla.files import brief, read_yaml_text
+from vla.files import read_yaml_text
+from vla.shown import brief
 from vla.text import check_text
 
 # Mode of an instruction that is only answered; what the arm does goes on under the one before.

@@ -32,16 +32,8 @@ from vla.data.bag_storage import (
     FileSummary,
     file_summary,
 )
-from vla.files import (
-    MOST_NUMBER,
-    brief,
-    checked_number,
-    checked_text,
-    inside,
-    read_yaml,
-    require_regular,
-    shown_path,
-)
+from vla.files import MOST_NUMBER, checked_number, checked_text, inside, read_yaml, require_regular
+from vla.shown import brief, shown_path
 
 _MOST_BYTES = 16_000_000
 _FILE_NAME = re.compile(r"[^.].*\.(mcap|db3)(\.zstd)?")

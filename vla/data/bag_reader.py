@@ -26,7 +26,8 @@ from vla.data.bag_storage import MCAP, is_compressed, read_file
 from vla.data.mcap_messages import ends_well
 from vla.data.mcap_survey import survey
 from vla.data.message_types import MessageDecoder, MessageTypeError, load_message_type
-from vla.files import brief, one_line
+from vla.shown import brief
+from vla.text import one_line
 
 __all__ = [
     "BagMessage",

@@ -29,7 +29,8 @@ from vla.data.bag_metadata import (
 from vla.data.bag_storage import MCAP, is_compressed
 from vla.data.mcap_messages import summary_of_survey
 from vla.data.mcap_survey import Survey, survey
-from vla.files import require_regular, shown_path
+from vla.files import require_regular
+from vla.shown import shown_path
 
 # In custom_data of a repaired bag: what could not be kept, in words.
 LOST_KEY = "lost"

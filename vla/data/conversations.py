@@ -17,7 +17,8 @@ import numpy as np
 from vla.data.frames import DatasetError
 from vla.data.images import decode_image
 from vla.data.sample import Conversation, Pair
-from vla.files import brief, inside, read_json, read_json_lines, shown_path
+from vla.files import inside, read_json, read_json_lines
+from vla.shown import brief, shown_path
 from vla.text import escape_unseen, one_line
 
 IMAGE_MARKER = "<image>"

@@ -46,8 +46,10 @@ from vla.data.lerobot_tracks import (
     table_reader,
 )
 from vla.data.plausible import names_of
-from vla.files import one_line, require_regular, shown_path
+from vla.files import require_regular
 from vla.findings import Finding, fine, problem, warning
+from vla.shown import shown_path
+from vla.text import one_line
 
 # So many faults of one kind are told, the rest is counted.
 SHOWN = 5

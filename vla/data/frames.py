@@ -17,7 +17,9 @@ import numpy as np
 
 from vla.contract import ContractError, EmbodimentContract, contract_from_dict
 from vla.data.arrays import open_array
-from vla.files import brief, checked_entries, checked_number, checked_text, one_line, read_json
+from vla.files import checked_entries, checked_number, checked_text, read_json
+from vla.shown import brief
+from vla.text import one_line
 
 # Of one shard's words [bytes].
 MOST_WORDS = 2**28

@@ -15,8 +15,8 @@ from vla.data.frames import DatasetError
 from vla.data.lerobot import image_size, stored_frame
 from vla.data.lerobot_meta import VIDEO, DatasetInfo, Episode
 from vla.data.video import VideoFacts, VideoFrames, video_facts
-from vla.files import shown_path
 from vla.findings import PROBLEM, Finding, fine, problem, warning
+from vla.shown import shown_path
 
 # For all cameras of a data set [s], and frames that are decoded of each.
 SECONDS, FRAMES = 5.0, 12

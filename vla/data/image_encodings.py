@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.files import brief
+from vla.shown import brief
 
 # BT.601 from luma 16..235 and chroma 16..240, in units of 1 / 2**20.
 _SHIFT = 20

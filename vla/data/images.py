@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vla.data.frames import DatasetError
-from vla.files import one_line
+from vla.text import one_line
 
 # Of one image; beyond, it is no camera's.
 MOST_PIXELS = 100_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vla.data.bag import METADATA_FILE, BagError
 from vla.data.bag_reader import BagMetadata, read_metadata, update_custom_data
-from vla.files import brief
+from vla.shown import brief
 from vla.text import LONGEST_NOTE, TextError, check_text
 
 # Success, failure, and none.

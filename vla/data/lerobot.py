@@ -42,9 +42,11 @@ from vla.data.lerobot_tracks import (
 from vla.data.sample import RobotSample
 from vla.data.video import VideoFrames
 from vla.data.vla_it import EpisodeLabels, read_vla_it
-from vla.files import brief, one_line, require_regular
+from vla.files import require_regular
 from vla.findings import PROBLEM
 from vla.observation import prepare_image
+from vla.shown import brief
+from vla.text import one_line
 
 __all__ = [
     "ANNOTATIONS_FILE",

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vla.data.frames import DatasetError
 from vla.data.lerobot_meta import NUMBERS, STORED
-from vla.files import one_line
+from vla.text import one_line
 
 
 def number_column(table: pa.Table, name: str, where: str) -> np.ndarray:

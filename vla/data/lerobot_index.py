@@ -30,7 +30,8 @@ from vla.data.lerobot_meta import (
     texts_of,
     whole,
 )
-from vla.files import brief, one_line
+from vla.shown import brief
+from vla.text import one_line
 
 EPISODE, INDEX = "episode_index", "index"
 # Of the time that an episode claims in a video file, in frames.

@@ -10,7 +10,9 @@ from vla.contract import EmbodimentContract, load_contract
 from vla.data.episode_files import IMAGES
 from vla.data.frames import DatasetError
 from vla.data.lerobot_meta import is_number, is_whole
-from vla.files import brief, one_line, read_yaml
+from vla.files import read_yaml
+from vla.shown import brief
+from vla.text import one_line
 
 GRIPPERS = ("open", "closed")
 # What `vla data convert` and `vla data annotate` put beside LeRobot's own files in meta/.

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from vla.data.frames import DatasetError
-from vla.files import brief, one_line, read_json, read_json_lines, require_regular
+from vla.files import read_json, read_json_lines, require_regular
+from vla.shown import brief
+from vla.text import one_line
 
 # More than any data set has; beyond, a number is a mistake.
 FASTEST_RATE = 1000.0

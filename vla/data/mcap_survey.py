@@ -38,7 +38,8 @@ from vla.data.mcap_definitions import (
 )
 from vla.data.mcap_records import DAMAGED, Piece, has_magic, walk
 from vla.data.sealed_file import HEAD, MAGIC, MCAP_SEAL, PRIVATE
-from vla.files import MOST_NUMBER, brief
+from vla.files import MOST_NUMBER
+from vla.shown import brief
 
 METADATA_NAME = "rosbag2"
 _INDEX_ENTRY = struct.Struct("<QQ")

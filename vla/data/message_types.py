@@ -18,8 +18,9 @@ from pathlib import Path
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vla.files import brief, read_text
+from vla.files import read_text
 from vla.resources import PACKAGE, shared_file
+from vla.shown import brief
 
 SEPARATOR = "=" * 80
 _TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*/msg/[A-Za-z][A-Za-z0-9_]*")

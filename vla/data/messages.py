@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from vla.data.image_encodings import decode_image, to_8_bit
-from vla.files import brief
+from vla.shown import brief
 from vla.state_checks import missing_joints
 
 NANOSECONDS = 1_000_000_000

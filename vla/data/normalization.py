@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vla.data.statistics import BLOCK_ROWS, NormalizationError, RunningStatistics, Summary
-from vla.files import brief, checked_entries, checked_numbers, listed, read_json, shown_path
+from vla.files import checked_entries, checked_numbers, read_json
+from vla.shown import brief, listed, shown_path
 
 # Positions, joint angles with limits, openings: between two quantiles.
 ABSOLUTE = "absolute"

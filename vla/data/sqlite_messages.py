@@ -13,7 +13,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from vla.data.bag import BagError
 from vla.data.bag_messages import BagMessage, FileSummary, FileTopic
 from vla.data.message_types import MessageType
-from vla.files import one_line
+from vla.text import one_line
 
 _BEGIN = b"SQLite format 3\0"
 

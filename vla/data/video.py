@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from vla.data.frames import DatasetError
-from vla.files import one_line
+from vla.text import one_line
 
 OPEN_FILES = 16
 KEY_FRAME_EVERY = 4

@@ -17,7 +17,8 @@ from typing import Any
 
 from vla.data.frames import DatasetError
 from vla.data.sample import Annotation, Pair
-from vla.files import brief, read_json, shown_path
+from vla.files import read_json
+from vla.shown import brief, shown_path
 from vla.text import escape_unseen, one_line
 
 # The most that one file may have.

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from vla.files import brief, checked_entries, checked_number, checked_text, read_json, shown_path
+from vla.files import checked_entries, checked_number, checked_text, read_json
+from vla.shown import brief, shown_path
 
 # What a number may be at all where its field says nothing else.
 LARGEST = 1e12

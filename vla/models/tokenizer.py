@@ -8,8 +8,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from vla.files import one_line, read_text, shown_path
+from vla.files import read_text
 from vla.models.config import MOST_VOCABULARY, CheckpointError
+from vla.shown import shown_path
+from vla.text import one_line
 
 PAD, IMAGE, USER, ASSISTANT, END = "<pad>", "<image>", "<user>", "<assistant>", "<end>"
 MOST_BYTES = 64_000_000

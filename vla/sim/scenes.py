@@ -20,8 +20,9 @@ import numpy as np
 from vla.contract import EmbodimentContract, contract_from_dict
 from vla.data.arrays import open_array
 from vla.data.frames import MOST_WORDS, DatasetError, EpisodeWords, require_places
-from vla.files import checked_entries, checked_number, read_json, shown_path
+from vla.files import checked_entries, checked_number, read_json
 from vla.observation import prepare_image
+from vla.shown import shown_path
 from vla.sim import panda
 from vla.sim.demonstrations import landmark_places, object_places, run_jobs
 from vla.sim.simulator import TableTopSimulator

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from vla.files import brief, read_yaml, shown_path
+from vla.files import read_yaml
 from vla.models.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
+from vla.shown import brief, shown_path
 from vla.sim.demonstrations import DemonstrationConfig
 from vla.sim.scenes import SceneConfig
 from vla.training.corrections import CorrectionConfig

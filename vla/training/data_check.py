@@ -13,10 +13,10 @@ from vla.data.dataset_check import SHOWN, check_conversations, check_lerobot
 from vla.data.frames import DatasetError, read_dataset
 from vla.data.lerobot import read_mapping
 from vla.data.message_types import MessageTypeError
-from vla.files import shown_path
 from vla.findings import Finding, fine, problem, warning
 from vla.models.config import CheckpointError
 from vla.resources import given_or_shared
+from vla.shown import shown_path
 from vla.training.config import ConversationData, RobotData, TrainConfig
 from vla.training.sources import contract_of, kind_of, open_conversations
 

@@ -21,8 +21,9 @@ from vla.checkpoint import Checkpoint, open_checkpoint
 from vla.contract import EmbodimentContract
 from vla.data.frames import DatasetError
 from vla.data.sample import RobotDataset
-from vla.files import brief, read_json, read_yaml, shown_path
+from vla.files import read_json, read_yaml
 from vla.models.config import CheckpointError, bounded, from_dict
+from vla.shown import brief, shown_path
 from vla.training.batches import Mixture
 from vla.training.config import TrainConfig
 from vla.training.data import NOTABLE_SHARE, Part, TrainingData, clipped_shares, split

@@ -26,13 +26,14 @@ from tqdm import tqdm
 
 from vla.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.contract import EmbodimentContract
-from vla.files import checked_number, read_json, shown_path
+from vla.files import checked_number, read_json
 from vla.interrupts import deferred_interrupts
 from vla.models.adapter import insert_adapter
 from vla.models.backbones.pretrained import backbone_config, load_pretrained
 from vla.models.config import CheckpointError, InstructVLAConfig
 from vla.models.presets import preset
 from vla.models.vision_language_action import Batch, InstructVLA
+from vla.shown import shown_path
 from vla.training.batches import BatchMaker, Step
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer

@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.distributed.tensor import DTensor
 
-from vla.files import (
-    checked_entries,
-    checked_number,
-    one_line,
-    read_json,
-    require_regular,
-    shown_path,
-)
+from vla.files import checked_entries, checked_number, read_json, require_regular
 from vla.models.config import CheckpointError
+from vla.shown import shown_path
+from vla.text import one_line
 
 if TYPE_CHECKING:
     from vla.training.loop import Trainer

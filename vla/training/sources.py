@@ -11,9 +11,9 @@ from vla.data.frames import DatasetError, Shard, read_dataset
 from vla.data.image_check import require_images
 from vla.data.lerobot import LeRobotEpisodes, read_mapping
 from vla.data.sample import ConversationDataset, RobotDataset
-from vla.files import shown_path
 from vla.models.config import CheckpointError
 from vla.resources import contract_path, given_or_shared
+from vla.shown import shown_path
 from vla.sim.samples import SimulatedDemonstrations
 from vla.sim.scene_conversations import SceneConversations
 from vla.training.config import ConversationData, RobotData, TrainConfig

@@ -10,7 +10,8 @@ import xml.parsers.expat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vla.files import read_bytes, shown_path
+from vla.files import read_bytes
+from vla.shown import shown_path
 from vla.text import one_line
 from vla_nodes.launcher.substitution import SubstitutionError, parse_template
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from vla.files import brief, read_text, read_yaml_text
+from vla.files import read_text, read_yaml_text
+from vla.shown import brief
 from vla.text import one_line
 from vla_nodes.launcher.document import Element
 from vla_nodes.launcher.packages import PackageError, package_executable

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from vla.files import brief
+from vla.shown import brief
 from vla_nodes.launcher.substitution import (
     Call,
     Scope,
