@@ -164,7 +164,7 @@ def _check_value(area: str, setting: Setting, value) -> list[Finding]:
     low = -np.inf if setting.minimum is None else setting.minimum
     high = np.inf if setting.maximum is None else setting.maximum
     if number and not all(low <= entry <= high for entry in entries):
-        text = f"{name} is {value}, outside of {low:g} to {high:g}"
+        text = f"{name} is {brief(value)}, outside of {low:g} to {high:g}"
         return [problem(area, text, "correct it: the controller will refuse it")]
     return []
 
