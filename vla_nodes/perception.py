@@ -50,7 +50,8 @@ from vla_nodes.clock_watch import ClockWatch
 from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.heartbeat import Heart
 from vla_nodes.liveliness import promising
-from vla_nodes.node import ManagedNode, Setting, run
+from vla_nodes.node import ManagedNode, run
+from vla_nodes.perception_settings import SETTINGS
 from vla_nodes.sources import SourceWatch
 
 
@@ -65,41 +66,7 @@ class BadInput(ValueError):
 class Perception(ManagedNode):
     """Resamples, checks and shapes what the robot sees and feels."""
 
-    SETTINGS = (
-        Setting(
-            "contract",
-            "sim_panda",
-            "Embodiment contract: path of a YAML file, or name of one in config/contracts.",
-        ),
-        Setting(
-            "compressed",
-            False,
-            "Read sensor_msgs/CompressedImage from TOPIC/compressed instead of raw images.",
-        ),
-        Setting(
-            "longest_wait",
-            0.02,
-            "Longest time that an image waits for what else was measured until its stamp [s].",
-            minimum=0.0,
-            maximum=1.0,
-        ),
-        Setting(
-            "silence_timeout",
-            1.0,
-            "A camera that sends nothing for so long is reported [s].",
-            minimum=0.1,
-            maximum=60.0,
-            live=True,
-        ),
-        Setting(
-            "frozen_motion",
-            0.1,
-            "A camera whose image has not changed at all although a joint is this far from where "
-            "it was is frozen, and nothing is observed until it changes [rad].",
-            minimum=0.001,
-            maximum=10.0,
-        ),
-    )
+    SETTINGS = SETTINGS
 
     def __init__(self) -> None:
         super().__init__("perception")
