@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from launcher_prefix import (
     words,
     write,
 )
+from rclpy.context import Context
 
 from vla_nodes.launcher.arguments import declared_arguments, format_arguments, parse_arguments
 from vla_nodes.launcher.command import main
@@ -318,6 +320,66 @@ def test_a_missing_parameter_file_is_pointed_out_and_left_out(run):
     expansion = run(f'\n<node {SHOW}>\n<param from="/missing.yaml"/></node>')
     assert "main.launch.xml:4: there is no parameter file '/missing.yaml'" in expansion.warnings[0]
     assert "--params-file" not in expansion.processes[0].command
+
+
+NO_PARAMETERS = {
+    "utf16": (b"\xff\xfe", "not UTF-8"),
+    "list": (b"/**: {ros__parameters: [1,2]}\n", "has no mapping of parameters"),
+    "nothing": (b"/**:\n  ros__parameters:\n", "has no mapping of parameters"),
+    "flat": (b"rate: 10.0\n", "'rate' has no mapping of parameters"),
+    "sequence": (b"- rate\n", "no mapping of nodes"),
+    "alias": (b"a: {ros__parameters: {b: &x 1, c: *x}}\n", "alias 'x'"),
+    "empty value": (b"a: {ros__parameters: {b: }}\n", "'b' has no value"),
+    "lists in a list": (b"a: {ros__parameters: {b: [[1], [2]]}}\n", "a list holds lists"),
+    "torn": (b"a: {ros__parameters: {b: 1", "line "),
+    "deep": (b"{a: " * 5000, "deep"),
+    "pipe": (None, "a pipe"),
+}
+
+
+@pytest.mark.parametrize("way", ["from", "substituted", "for all", "in ros_args"])
+@pytest.mark.parametrize("name", NO_PARAMETERS)
+def test_a_file_that_holds_no_parameters_is_refused_before_anything_starts(
+    tmp_path, run, name, way
+):
+    content, says = NO_PARAMETERS[name]
+    file = tmp_path / "b.yaml"
+    os.mkfifo(file) if content is None else file.write_bytes(content)
+    body = {
+        "from": f'<node {SHOW}><param from="{file}"/></node>',
+        "substituted": f'<node {SHOW}><param from="{file}" allow_substs="true"/></node>',
+        "for all": f'<set_parameters_from_file filename="{file}"/><node {SHOW}/>',
+        "in ros_args": f'<node {SHOW} ros_args="--params-file {file}"/>',
+    }[way]
+    with pytest.raises(LaunchError) as told:
+        run(body)
+    assert str(file) in str(told.value) and says in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+HONEST_PARAMETERS = [
+    "",
+    "# nothing yet\n",
+    "{}\n",
+    "n: {ros__parameters: {}}\n",
+    "/**:\n  ros__parameters:\n    rate: 10.0\n",
+    "/*/n: {ros__parameters: {rate: 1.0, gains: {p: 1.0, 2: 0.5, on: true}}}\n",
+    "/left: {arm: {n: {ros__parameters: {day: 2026-01-01, names: [a, b], none: [], text: ''}}}}\n",
+    "/**: {ros__parameters: {a: 1}}\n/**: {ros__parameters: {b: !!str 2, c: .nan}}\n",
+    "\ufeffn: {ros__parameters: {a: 1}}\n---\nm: {ros__parameters: {b: 1}}\n",
+]
+
+
+@pytest.mark.parametrize("text", HONEST_PARAMETERS)
+def test_what_nodes_take_for_parameters_is_handed_on(tmp_path, run, text):
+    file = tmp_path / "b.yaml"
+    file.write_text(text)
+    command = run(f'<node {SHOW}><param from="{file}"/></node>').processes[0].command
+    assert command[command.index("--params-file") + 1] == str(file)
+    # The judge is what a node reads its command line by.
+    context = Context()
+    context.init([*command[command.index("--ros-args") :]])
+    context.shutdown()
 
 
 def test_words_of_args_and_the_order_of_the_command(run):

@@ -215,9 +215,26 @@ def test_parameters_files_are_judged(tmp_path):
     ]
     with pytest.raises(ValueError, match="max_linear_speed cannot be 'fast'"):
         check_parameters({"max_linear_speed": "fast"})
-    file.write_text("- a list\n")
-    with pytest.raises(ValueError, match="cannot read the parameters"):
-        given_parameters(file, "controller")
+    for text in ("- a list\n", "/**: {ros__parameters: [1, 2]}\n"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="cannot read the parameters"):
+            given_parameters(file, "controller")
+
+
+def test_parameters_of_a_node_are_found_in_its_namespaces(tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text("/left: {arm: {controller: {ros__parameters: {control_rate: 50.0}}}}\n")
+    assert given_parameters(file, "controller") == {"control_rate": 50.0}
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_every_number_must_be_finite(tmp_path, value):
+    file = tmp_path / "robot.yaml"
+    for setting in CONTROLLER_SETTINGS:
+        if isinstance(setting.default, float):
+            file.write_text(f"controller: {{ros__parameters: {{{setting.name}: {value}}}}}\n")
+            (told,) = of_level(check_parameters(given_parameters(file, "controller")), PROBLEM)
+            assert told.startswith(f"{setting.name} is {value.replace('.', '')}, ")
 
 
 @pytest.mark.parametrize("robot", ["sim_panda", "fr3", "ur5e"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,7 @@ from vla.preflight_topics import (
 )
 from vla.resources import contract_path, given_or_shared
 from vla.rotations import difference
-from vla.shown import brief, shown_path
-from vla.text import one_line
+from vla.shown import brief
 from vla_nodes.client import RobotClient
 from vla_nodes.controller_settings import (
     CONTROLLER_SETTINGS,
@@ -46,6 +46,7 @@ from vla_nodes.controller_settings import (
     SIMULATED,
     arm_config,
 )
+from vla_nodes.parameters_file import PARAMETERS, require_parameters
 from vla_nodes.preflight import Look, RobotSeen
 from vla_nodes.preflight_commands import (
     check_commands,
@@ -99,26 +100,25 @@ def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) ->
 
     Raises ValueError when it is no parameters file.
     """
-    content = read_yaml(file, ValueError, finite=False)
-    try:
-        entries = {
-            name: values.get("ros__parameters") or {} for name, values in (content or {}).items()
-        }
-        if odd := [name for name, values in entries.items() if not isinstance(values, dict)]:
-            raise TypeError(f"{brief(odd[0])} has no mapping of parameters")
-    except (AttributeError, TypeError) as error:
-        raise ValueError(
-            f"cannot read the parameters in {shown_path(file)}: {one_line(error)}; write them as "
-            "NODE: {ros__parameters: {NAME: VALUE}}"
-        ) from error
+    require_parameters(file, ValueError)
+    content = read_yaml(file, ValueError, finite=False) or {}
     found = {}
-    for name, values in entries.items():
+    for name, values in _by_node(content):
         if name.rpartition("/")[2] == node:
             found |= _flatten(values)
         elif name == "/**":
             # What is meant for every node may be another's.
             found |= {k: v for k, v in _flatten(values).items() if k in known}
     return found
+
+
+def _by_node(content: Mapping, namespace: str = "") -> Iterator[tuple[str, dict]]:
+    """Each node with its namespaces, and what is said of it."""
+    for name, values in content.items():
+        if name == PARAMETERS:
+            yield namespace, values
+        else:
+            yield from _by_node(values, f"{namespace}/{name}" if namespace else name)
 
 
 def _flatten(values: Mapping, prefix: str = "") -> dict:
@@ -163,6 +163,9 @@ def _check_value(area: str, setting: Setting, value) -> list[Finding]:
         raise ValueError(f"{name} cannot be {brief(value)}: it must be like {default!r}")
     low = -np.inf if setting.minimum is None else setting.minimum
     high = np.inf if setting.maximum is None else setting.maximum
+    if number and not all(isfinite(entry) for entry in entries):
+        text = f"{name} is {brief(value)}, which is no finite number"
+        return [problem(area, text, "correct it: the controller will refuse it")]
     if number and not all(low <= entry <= high for entry in entries):
         text = f"{name} is {brief(value)}, outside of {low:g} to {high:g}"
         return [problem(area, text, "correct it: the controller will refuse it")]

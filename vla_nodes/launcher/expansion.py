@@ -253,7 +253,7 @@ def _set_parameter(element: Element, context: Context, expansion: Expansion) -> 
 
 def _set_parameters_file(element: Element, context: Context, expansion: Expansion) -> None:
     path = Path(_attribute(element, "filename", context))
-    if not path.is_file():
+    if not path.exists():
         raise element.error(f"there is no parameter file '{path}'")
     context.parameters.append(path.resolve())
 

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vla.files import read_text, read_yaml_text
+from vla.files import read_text
 from vla.shown import brief
 from vla.text import one_line
 from vla_nodes.launcher.document import Element
@@ -35,6 +36,7 @@ from vla_nodes.launcher.values import (
     literal_number,
     parameter_value,
 )
+from vla_nodes.parameters_file import require_parameters, require_parameters_text
 
 # Shorter than those of ros2 launch (5 s each), so that everything is down within 5 s.
 SIGTERM_TIMEOUT = 2.5
@@ -99,7 +101,7 @@ def describe_process(
         warn: called with a message where the file is suspect but can be run.
 
     Raises:
-        LaunchError: the element is wrong, or its executable is not there.
+        LaunchError: the element is wrong, its executable is not there, or a parameter file is none.
     """
     reader = _Attributes(element, scope)
     if element.tag == "node":
@@ -259,10 +261,16 @@ def _node_command(
         file = scratch / f"{number}_{index}.yaml"
         with located(param):
             source = _parameter_file(param, scope, file, node)
-        if source.is_file():
+        # What is there and is no file is refused below.
+        if source.exists():
             command += ["--params-file", str(source)]
         else:
             warn(f"{param.file}:{param.line}: there is no parameter file '{source}'")
+    of_ros = command[command.index("--ros-args") :]
+    with located(element):
+        for flag, file in pairwise(of_ros):
+            if flag == "--params-file":
+                require_parameters(file, ValueTypeError)
     rules = list(remaps)
     for remap in element.named("remap"):
         inner = _Attributes(remap, scope)
@@ -288,7 +296,7 @@ def _parameter_file(param: Element, scope: Scope, file: Path, node: str) -> Path
         return path
     try:
         text = substitute(read_text(path, ValueTypeError), scope)
-        read_yaml_text(text, f"{path}, its substitutions replaced,", ValueTypeError, finite=False)
+        require_parameters_text(text, f"{path}, its substitutions replaced", ValueTypeError)
     except ValueTypeError as error:
         raise param.error(str(error)) from error
     file.write_text(text)
