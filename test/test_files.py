@@ -5,11 +5,13 @@ import math
 import os
 import random
 import socket
+import tracemalloc
 
 import pytest
 import yaml
 
 from vla.files import (
+    BLOCK,
     MOST_DEPTH,
     checked_number,
     checked_text,
@@ -149,6 +151,38 @@ def test_a_file_that_is_too_large_or_no_text_is_refused(tmp_path):
 def test_reading_a_small_file_takes_no_memory_for_the_largest(tmp_path):
     (tmp_path / "a.json").write_text('["café"]')
     assert read_json(tmp_path / "a.json", ReadError, most_bytes=2**62) == ["café"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        (b"", "no text (byte 0 is zero)"),
+        (b"[1, 2", "no text (byte 5 is zero)"),
+        (b"\xef\xbb\xbf \n", "no text (byte 5 is zero)"),
+        (b'{"a": "' + b"x" * 3_000_000, "no text (byte 3000007 is zero)"),
+        (b"[" + b"\xff" * 2_000_000, "not UTF-8 (byte 1)"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_json, read_json_lines, read_yaml, read_text])
+def test_of_what_is_no_text_only_the_begin_is_read(tmp_path, read, begin, said):
+    path = tmp_path / "a.json"
+    path.write_bytes(begin)
+    os.truncate(path, 3_900_000_000)
+    tracemalloc.start()
+    assert said in refusal(read, path, most_bytes=2**32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_letters_across_the_blocks_that_are_read_stay_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    for shift in range(4):
+        text = "x" * (BLOCK - shift) + "\U0001f916é" + "ü" * BLOCK
+        path.write_text(text, encoding="utf-8")
+        assert read_text(path, ReadError) == text
+        path.write_bytes(text.encode()[:-1])
+        assert f"not UTF-8 (byte {len(text.encode()) - 2})" in refusal(read_text, path)
 
 
 def test_the_bad_line_of_json_lines_is_named(tmp_path):

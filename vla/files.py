@@ -8,12 +8,14 @@ names the file and the remedy.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -26,6 +28,7 @@ from vla.yaml_nodes import MOST_DEPTH, YAML_LOADER, require_bounded, too_deep
 MOST_JSON_BYTES = 4_000_000
 MOST_YAML_BYTES = 1_000_000
 MOST_NODES = 100_000  # Values in a YAML file, each counted as often as aliases repeat it.
+BLOCK = 1 << 20  # Read and decoded at a time [bytes].
 MOST_NUMBER = 2**63  # Larger whole numbers fit no message, array or index.
 
 
@@ -60,6 +63,10 @@ def _unreadable(path: str | Path, problem: Exception, error: type[Exception]) ->
 
 def read_bytes(path: str | Path, error: type[Exception], most_bytes: int) -> bytes:
     """The content of a regular file of at most `most_bytes`. Raises `error`."""
+    return b"".join(_blocks(path, error, most_bytes))
+
+
+def _blocks(path: str | Path, error: type[Exception], most_bytes: int) -> Iterator[bytes]:
     require_regular(path, error)
     try:
         # What was a file may have become a pipe since: not to wait for its writer either.
@@ -67,31 +74,41 @@ def read_bytes(path: str | Path, error: type[Exception], most_bytes: int) -> byt
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise error(f"{shown_path(path)} is no regular file; give a file")
-            # No more than its size: memory for all that is read is taken beforehand.
-            large = found.st_size > most_bytes
-            content = b"" if large else stream.read(found.st_size)
+            left = found.st_size
+            if left > most_bytes:
+                raise error(
+                    f"{shown_path(path)} is larger than {most_bytes / 1e6:g} MB, the most that is "
+                    "read of such a file; give the right file"
+                )
+            # No more than its size, even when it grows.
+            while block := stream.read(min(left, BLOCK)):
+                left -= len(block)
+                yield block
     except OSError as problem:
         _unreadable(path, problem, error)
-    if large:
-        raise error(
-            f"{shown_path(path)} is larger than {most_bytes / 1e6:g} MB, the most that is read of "
-            "such a file; give the right file"
-        )
-    return content
 
 
 def read_text(path: str | Path, error: type[Exception], most_bytes: int = MOST_JSON_BYTES) -> str:
-    """The text of a regular file, UTF-8 with or without a byte order mark. Raises `error`."""
-    return _decoded(read_bytes(path, error, most_bytes), shown_path(path), error)
+    """The text of a regular file, UTF-8 with or without a byte order mark. Raises `error`.
+
+    Of a large file that is no text, no more is read than up to where it shows.
+    """
+    return _decoded(_blocks(path, error, most_bytes), shown_path(path), error)
 
 
-def _decoded(content: bytes, where: str, error: type[Exception]) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise error(
-            f"{where} is not UTF-8 (byte {problem.start}); save it as UTF-8 text"
-        ) from problem
+def _decoded(blocks: Iterable[bytes], where: str, error: type[Exception]) -> str:
+    decoder, texts, begin = codecs.getincrementaldecoder("utf-8-sig")(), [], 0
+    for block in chain(blocks, (b"",)):
+        if (zero := block.find(0)) >= 0:
+            raise error(f"{where} is no text (byte {begin + zero} is zero); give the right file")
+        waiting = len(decoder.getstate()[0])
+        try:
+            texts.append(decoder.decode(block, final=not block))
+        except UnicodeDecodeError as problem:
+            place = begin - waiting + problem.start
+            raise error(f"{where} is not UTF-8 (byte {place}); save it as UTF-8 text") from problem
+        begin += len(block)
+    return "".join(texts)
 
 
 def read_json(
