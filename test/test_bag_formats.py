@@ -102,6 +102,35 @@ def test_every_storage_and_compression_is_read(tmp_path, storage, mode, files):
     assert [(m.topic, m.receive_time, m.data) for m in read_messages(bag)] == messages()
 
 
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize(("storage", "mode"), FORMATS)
+def test_bags_made_of_links_are_read_and_never_changed(tmp_path, storage, mode, described):
+    write(tmp_path / "whole", storage, mode, slice(0, 90))
+    # As Hugging Face's cache keeps files: under a name without meaning, elsewhere.
+    blobs, bag = tmp_path / "blobs", tmp_path / "snapshot" / "bag"
+    blobs.mkdir()
+    bag.mkdir(parents=True)
+    for number, path in enumerate(sorted((tmp_path / "whole").iterdir())):
+        path.rename(blobs / f"{number:064x}")
+        if described or path.name != "metadata.yaml":
+            (bag / path.name).symlink_to(f"../../blobs/{number:064x}")
+    before = {path: path.read_bytes() for path in blobs.iterdir()}
+    names = sorted(bag.iterdir())
+    assert [(m.topic, m.receive_time, m.data) for m in read_messages(bag)] == messages()
+    assert validate_bag(bag).counts == {"/bytes": 45, "/words": 45}
+    assert bag in find_bags([tmp_path / "snapshot"])
+    with pytest.raises(BagError, match=r"is a link, .*cp -rL"):
+        recover_bag(bag)
+    if described:
+        with pytest.raises(BagError, match=r"metadata.yaml is a link, .*cp -rL"):
+            label_episode(bag, "success")
+    assert sorted(bag.iterdir()) == names
+    assert all(path.is_symlink() for path in names)
+    assert {path: path.read_bytes() for path in blobs.iterdir()} == before
+    shutil.copytree(bag, tmp_path / "copy")
+    assert label_episode(tmp_path / "copy", "success").custom_data["outcome"] == "success"
+
+
 @pytest.mark.parametrize("storage", StoragePlugin)
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path, storage):
     for mode in (CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE):

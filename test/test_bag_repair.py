@@ -147,11 +147,44 @@ def test_links_and_files_of_other_kinds_are_refused(tmp_path):
             os.mkfifo(file)
         else:
             file.write_text("precious" * 100 if name == "text" else "")
-    refused(tmp_path / "link", "out of the bag's folder")
+    refused(tmp_path / "link", "no MCAP file|is a link")
     refused(tmp_path / "text", "no MCAP file")
     refused(tmp_path / "empty", "no MCAP file")
     refused(tmp_path / "pipe", "a pipe")
     assert precious.read_text() == "precious" * 100
+
+
+@pytest.mark.parametrize("where", ["inside", "outside", "folder"])
+@pytest.mark.parametrize("cut", [0, 200])
+def test_nothing_is_repaired_through_a_link(tmp_path, where, cut):
+    write_ours(tmp_path / "bag", closed=False)
+    bag, file = tmp_path / "bag", tmp_path / "bag" / "bag.mcap"
+    content = file.read_bytes()
+    content = content[: len(content) - cut]
+    target = (bag if where == "inside" else tmp_path) / "precious"
+    if where == "folder":
+        target.mkdir()
+        (bag / "part").symlink_to(target)
+        metadata = bag / "metadata.yaml"
+        metadata.write_text(metadata.read_text().replace("- bag.mcap", "- part/bag.mcap"))
+        file.unlink()
+        target = target / "bag.mcap"
+    else:
+        file.unlink()
+        file.symlink_to(target)
+    target.write_bytes(content)
+    before = contents(bag)
+    assert list(read_messages(bag, allow_truncated=True))
+    with pytest.raises(BagError, match="is a link, and nothing is written through links"):
+        recover_bag(bag)
+    assert contents(bag) == before and target.read_bytes() == content
+    # Of links by which the user names the whole folder, none lies in the bag.
+    if where == "folder":
+        return
+    file.unlink()
+    file.write_bytes(content)
+    (tmp_path / "name").symlink_to(bag)
+    assert recover_bag(tmp_path / "name").message_count > 0
 
 
 def test_no_planted_link_is_followed_when_metadata_are_written(tmp_path):

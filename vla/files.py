@@ -99,14 +99,16 @@ def read_text(path: str | Path, error: type[Exception], most_bytes: int = MOST_J
 def _decoded(blocks: Iterable[bytes], where: str, error: type[Exception]) -> str:
     decoder, texts, begin = codecs.getincrementaldecoder("utf-8-sig")(), [], 0
     for block in chain(blocks, (b"",)):
-        if (zero := block.find(0)) >= 0:
-            raise error(f"{where} is no text (byte {begin + zero} is zero); give the right file")
         waiting = len(decoder.getstate()[0])
         try:
             texts.append(decoder.decode(block, final=not block))
         except UnicodeDecodeError as problem:
             place = begin - waiting + problem.start
             raise error(f"{where} is not UTF-8 (byte {place}); save it as UTF-8 text") from problem
+        if (zero := block.find(0)) >= 0:
+            raise error(
+                f"{where} is no text (byte {begin + zero} is zero); give the right file, in UTF-8"
+            )
         begin += len(block)
     return "".join(texts)
 

@@ -100,8 +100,8 @@ def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) ->
 
     Raises ValueError when it is no parameters file.
     """
-    require_parameters(file, ValueError)
     content = read_yaml(file, ValueError, finite=False) or {}
+    require_parameters(file, ValueError)
     found = {}
     for name, values in _by_node(content):
         if name.rpartition("/")[2] == node:

@@ -1,14 +1,14 @@
 """metadata.yaml of a rosbag2 bag, checked before anything in it is used.
 
-A bag is a folder that somebody else may have made. What its metadata name lies in that folder, or
-the bag is refused; a bag without metadata.yaml, as a killed `ros2 bag record` leaves it, is
-described by its files.
+A bag is a folder that somebody else may have made. What its metadata name lies in that folder,
+itself or as a link, or the bag is refused; a bag without metadata.yaml, as a killed `ros2 bag
+record` leaves it, is described by its files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -137,10 +137,11 @@ def update_custom_data(folder: str | Path, changes: Mapping[str, str]) -> BagMet
     """Adds to or replaces the custom data of a bag, at once or not at all; returns what is there.
 
     Only metadata.yaml changes, not the copy of it inside the file. Raises BagError when there is
-    no bag, it is being written or completed, or metadata.yaml cannot be written.
+    no bag, it is being written or completed, or metadata.yaml is a link or cannot be written.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
+    require_no_links(folder, ())
     path = folder / METADATA_FILE
     require_regular(metadata.files[0], BagError)
     try:
@@ -237,16 +238,25 @@ def _file(folder: Path, name: Any, where: str) -> Path:
         # Until version 4, the paths began with the folder's name.
         others = (folder / path.name, path.with_name(f"{path.name}.zstd"))
         path = next((other for other in others if other.exists()), path)
-    try:
-        beyond = not path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):
-        beyond = True
-    if beyond:
-        raise BagError(
-            f"{where} names {brief(name)}, a link that leads out of the bag's folder; put the file "
-            "itself there"
-        )
     return path
+
+
+def require_no_links(folder: Path, files: Iterable[Path]) -> None:
+    """Raises BagError where a file of a bag, or its metadata.yaml, lies elsewhere by a link.
+
+    Data sets that Hugging Face, DVC or git-annex keep are made of links to what many share, so such
+    bags are read like any other, and never changed.
+    """
+    for path in (folder / METADATA_FILE, *files):
+        try:
+            linked = path.resolve() != folder.resolve() / path.relative_to(folder)
+        except (OSError, RuntimeError):
+            linked = True
+        if linked:
+            raise BagError(
+                f"{shown_path(path)} is a link, and nothing is written through links; make a copy "
+                f"of the bag by 'cp -rL', and change that"
+            )
 
 
 def _mapping(info: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:

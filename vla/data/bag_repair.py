@@ -24,6 +24,7 @@ from vla.data.bag_metadata import (
     load_info,
     parse_info,
     read_metadata,
+    require_no_links,
     span_of,
 )
 from vla.data.bag_storage import MCAP, is_compressed
@@ -72,10 +73,11 @@ def recover_bag(folder: str | Path) -> BagReport:
     in the custom data. A bag that is whole is left as it is.
 
     Raises BagError, and changes nothing, where nothing can be kept, the bag is being written, is
-    compressed by file or is no MCAP, where a file lies outside of the folder, or the disk refuses.
+    compressed by file or is no MCAP, where a file is a link, or the disk refuses.
     """
     folder = Path(folder)
     info, metadata = _described(folder)
+    require_no_links(folder, metadata.files)
     if metadata.storage != MCAP:
         raise BagError(
             f"{folder} is a bag in {metadata.storage}, and only MCAP can be repaired; 'sqlite3 "

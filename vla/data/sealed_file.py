@@ -34,9 +34,12 @@ class SealedFile:
 
     @classmethod
     def reopen(cls, path: Path, end: int) -> SealedFile:
-        """A file that is there, to go on behind its first `end` bytes; the rest is replaced."""
+        """A file that is there, to go on behind its first `end` bytes; the rest is replaced.
+
+        Raises OSError for a link.
+        """
         file = cls.__new__(cls)
-        file._begin(os.open(path, os.O_WRONLY | os.O_CLOEXEC), end)
+        file._begin(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), end)
         return file
 
     def _begin(self, descriptor: int, end: int) -> None:
