@@ -401,13 +401,14 @@ def test_the_arm_holds_when_a_model_node_dies_and_goes_on_when_it_returns(checkp
             assert bench.processes[name].stop(number) == 0
 
 
-def test_weights_that_are_not_finite_publish_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["reasoning", "action_expert"])
+def test_weights_that_are_not_finite_are_refused(name, tmp_path):
     broken = save_tiny_checkpoint(tmp_path, scale=math.nan)
     with Graph() as graph:
-        bench = Bench(graph, broken)
-        bench.robot.instruct()
-        graph.wait_diagnostic("reasoning", lambda s: "NaN" in s.message)
-        assert not bench.latents and not bench.chunks
+        process = graph.start(name, threads=1, checkpoint=str(broken))
+        status = graph.wait_diagnostic(name, lambda s: "NaN" in s.message, 90.0)
+        assert "model.safetensors" in status.message and process.running
+        assert graph.state(name) == "unconfigured"
 
 
 def set_parameters(graph, node, **values):

@@ -119,7 +119,7 @@ CASES = [
     ("forged chunks", {"stream": "chunk"}, ()),
     ("chunks of a node of the same name", {"stream": "chunk"}, STEALTHY),
     ("a flood of chunks", {"stream": "chunk", "rate": 1000.0}, ()),
-    ("chunks for a moment", {"stream": "chunk", "lasts": 0.3}, ()),
+    ("chunks for a moment", {"stream": "chunk", "lasts": 0.3, "readers": 2}, ()),
     ("chunks that promise to live", {"stream": "chunk", "promises": True}, ()),
     ("best effort chunks", {"stream": "chunk", "best_effort": True}, ()),
     ("nothing yet, on the chunks' topic", {"stream": "chunk", "change": "silent"}, ()),
@@ -128,7 +128,11 @@ CASES = [
     ("observations of another contract", {"stream": "observation", "change": "garbage"}, ()),
     ("forged joint states", {"stream": "joint_states", "rate": 100.0}, ()),
     ("a flood of joint states", {"stream": "joint_states", "rate": 1000.0}, ()),
-    ("joint states for a moment", {"stream": "joint_states", "lasts": 0.3, "rate": 100.0}, ()),
+    (
+        "joint states for a moment",
+        {"stream": "joint_states", "lasts": 0.3, "readers": 3, "rate": 100.0},
+        (),
+    ),
 ]
 
 

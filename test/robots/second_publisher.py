@@ -1,7 +1,8 @@
 """A node that publishes on a topic which has its publisher already, as a replayed bag would.
 
-Parameters: stream: which. rate: messages per second. lasts: how long [s]; 0: until it is told to
-end. promises: it gives signs of life as our nodes do. best_effort: its messages may be lost.
+Parameters: stream: which. rate: messages per second. lasts: how long, once so many `readers`
+know it [s]; 0: until it is told to end. promises: it gives signs of life as our nodes do.
+best_effort: its messages may be lost.
 change: what it makes of the newest message that it has heard: "forged" moves the arm otherwise,
 "garbage" follows no contract, "fingers" leaves the arm's joints out, "silent" sends nothing.
 """
@@ -36,8 +37,8 @@ class SecondPublisher(PlayedNode):
 
     def __init__(self):
         super().__init__(
-            "outsider", stream="chunk", rate=20.0, lasts=0.0, promises=False, best_effort=False,
-            change="forged",
+            "outsider", stream="chunk", rate=20.0, lasts=0.0, readers=0, promises=False,
+            best_effort=False, change="forged",
         )  # fmt: skip
         kind, topic, profile = STREAMS[self.fault("stream")]
         # A reader that takes from everybody.
@@ -58,7 +59,7 @@ class SecondPublisher(PlayedNode):
             return
         self._message = getattr(self, f"_{self.fault('change')}")(message)
         self._output = self.create_publisher(self._kind, self._topic, self._profile)
-        self._began = time.monotonic()
+        self._began = None
         self.create_timer(1.0 / self.fault("rate"), self._send)
 
     def _send(self):
@@ -66,7 +67,11 @@ class SecondPublisher(PlayedNode):
             if hasattr(self._message, "header"):
                 self._message.header.stamp = self.get_clock().now().to_msg()
             self._output.publish(self._message)
-        if 0.0 < self.fault("lasts") < time.monotonic() - self._began:
+        # Its time counts from when readers know it: to be discovered takes a while.
+        if self._began is None and self._output.get_subscription_count() >= self.fault("readers"):
+            self._began = time.monotonic()
+        lasts = self.fault("lasts")
+        if lasts and self._began and time.monotonic() - self._began > lasts:
             raise KeyboardInterrupt
 
     def _silent(self, message):
