@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -233,6 +234,31 @@ def test_eval_writes_table_json_and_video(checkpoint, tmp_path, capsys):
     assert len(frames) == 10 and frames[0].shape == (480, 480, 3) and frames[0].std() > 10
 
 
+def test_results_are_known_to_be_writable_before_anything_else(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "kept.json").write_text("kept")
+    for option, name in (
+        ("--json", "kept.json/a.json"),
+        ("--json", "pipe"),
+        ("--json", "x" * 300),
+        ("--video", "kept.json/a.mp4"),
+        ("--video", "figures.txt"),
+        ("--video", "figures"),
+    ):
+        given = ["--json", str(tmp_path / "kept.json"), option, str(tmp_path / name)]
+        for more in ([], ["--questions", "9"]):
+            # What names no checkpoint would be told of next.
+            status = main(["eval", "--checkpoint", "nowhere", *given, *more])
+            line = one_line(capsys)
+            assert status == 2
+            if more and name.startswith("figures"):
+                assert "nowhere" in line
+            else:
+                assert "cannot write" in line and (name in line or len(name) > 200)
+    assert (tmp_path / "kept.json").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.json", "pipe"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -243,6 +269,9 @@ def test_eval_writes_table_json_and_video(checkpoint, tmp_path, capsys):
         (["--steps-per-chunk", "0"], "--steps-per-chunk takes 1 or more"),
         (["--device", "banana"], "device 'banana' is not there; use 'cpu' or 'cuda'"),
         (["--seeds", "-4:3"], "--seeds takes A:B"),
+        (["--json", "/proc/none/a.json"], "cannot write /proc/none/a.json: "),
+        (["--json", "/proc"], "cannot write /proc: Is a directory; name another file"),
+        (["--video", "/dev/null/a.mp4"], "cannot write /dev/null/a.mp4: Not a directory"),
         (["--seeds", "all"], "--seeds takes A:B"),
         (["--checkpoint", "nowhere"], "nowhere is not a checkpoint folder"),
     ],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from vla.cli.errors import CommandError
+from vla.cli.result_files import require_writable, write_result
 
 CHECK = """\
 Check data sets before anything is trained on them: what they claim beside what they hold, and both
@@ -63,6 +63,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
     if not arguments.folders and not arguments.config:
         raise CommandError("name folders of data sets, or a training by --config")
+    require_writable(arguments.json)
     found = {}
     try:
         named = arguments.contract
@@ -86,10 +87,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         "sets": judged,
     }
     if arguments.json:
-        try:
-            arguments.json.write_text(json.dumps(together, indent=1) + "\n")
-        except OSError as error:
-            raise CommandError(f"cannot write {arguments.json}: {error.strerror}") from error
+        write_result(arguments.json, together)
     if not found:
         print("the configuration names no data", file=sys.stderr)
     return 0 if together["ready"] else 1

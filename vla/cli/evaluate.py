@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from vla.cli.errors import CommandError
-from vla.shown import brief
+from vla.cli.result_files import require_writable, unwritable, write_result
+from vla.shown import brief, shown_path
+from vla.text import one_line
 
 DESCRIPTION = """\
 Measure a checkpoint in the simulator, in process: success per task family with its 95% interval,
@@ -81,6 +81,7 @@ def seed_range(text: str) -> range:
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Runs the episodes or asks the questions, prints the table, writes the files."""
+    require_writable(arguments.json, arguments.video)
     if arguments.questions is not None:
         return _ask_questions(arguments)
     from tqdm import tqdm
@@ -178,14 +179,12 @@ def _ask_questions(arguments: argparse.Namespace) -> int:
 
 def _write(file: str | None, content: dict[str, object]) -> None:
     if file:
-        path = Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
-        print(f"written: {path}")
+        write_result(file, content)
+        print(f"written: {file}")
 
 
 class _VideoRecorder:
-    """Writes the overview of the first minute or so of episodes."""
+    """Writes the overview of the first minute or so of episodes. Raises CommandError."""
 
     FRAMES = 900
     RATE = 10
@@ -194,9 +193,15 @@ class _VideoRecorder:
     def __init__(self, path: str):
         import av
 
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(path, "w")
-        self._stream = self._container.add_stream("libx264", rate=self.RATE)
+        self._path = path
+        try:
+            self._container = av.open(path, "w")
+            self._stream = self._container.add_stream("libx264", rate=self.RATE)
+        except (OSError, ValueError) as error:
+            raise CommandError(
+                f"cannot write a video to {shown_path(path)}: {one_line(error)}; name a file that "
+                "ends in .mp4"
+            ) from error
         self._stream.width = self._stream.height = self.SIZE
         self._stream.pix_fmt = "yuv420p"
         self._left = self.FRAMES
@@ -207,9 +212,14 @@ class _VideoRecorder:
         if self._left > 0:
             self._left -= 1
             picture = simulator.render("overview", self.SIZE, detailed=True)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            self._container.mux(self._stream.encode(frame))
+            self._encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode())
+        self._encode(None)
         self._container.close()
+
+    def _encode(self, frame) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, ValueError) as error:
+            raise unwritable(self._path, error) from error

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from vla.cli.connection import positive_seconds
 from vla.cli.errors import CommandError
+from vla.cli.result_files import require_writable, write_result
 
 DESCRIPTION = """\
 Check a running robot before anything moves: topics, types, rates, QoS, time offsets, images,
@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
     from vla.findings import report, verdict
 
+    require_writable(arguments.json)
     try:
         findings = preflight(arguments)
     except ValueError as error:
@@ -74,8 +75,5 @@ def run(arguments: argparse.Namespace) -> int:
     print(report(findings))
     judged = verdict(findings)
     if arguments.json:
-        try:
-            arguments.json.write_text(json.dumps(judged, indent=1) + "\n")
-        except OSError as error:
-            raise CommandError(f"cannot write {arguments.json}: {error.strerror}") from error
+        write_result(arguments.json, judged)
     return 0 if judged["ready"] else 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 
 from vla.cli.connection import add_robot_parser, connected, positive_seconds
 from vla.cli.errors import CommandError
+from vla.cli.result_files import require_writable, write_result
 from vla.control.session import InstructionError, check_instruction
 from vla.text import escape_unseen
 
@@ -90,18 +90,14 @@ def _say(text: str) -> None:
 
 
 def _write_json(path: Path | None, values: dict) -> None:
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}") from error
+    if path is not None:
+        write_result(path, values)
 
 
 def run_instruct(arguments: argparse.Namespace) -> int:
     """Sends the instruction; 0 when it settled (or was accepted, with --no-wait)."""
     arguments.text = _check(arguments.text)
+    require_writable(arguments.json)
     return connected(_send if arguments.no_wait else _follow)(arguments)
 
 
@@ -158,6 +154,7 @@ def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
 def run_ask(arguments: argparse.Namespace) -> int:
     """Prints the answer; 1 when the robot could not give one."""
     arguments.text = _check(arguments.text)
+    require_writable(arguments.json)
     return connected(_ask)(arguments)
 
 
