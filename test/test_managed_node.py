@@ -162,6 +162,8 @@ def test_parameters_of_a_file_are_used(make):
         ("mode", "hasty", "fast"),
         ("mode", 3, "fast"),
         ("weights", [-1.0, 1.0], [1.0, 1.0]),
+        ("weights", [float("nan"), 1.0], [1.0, 1.0]),
+        ("rate", float("inf"), 50.0),
     ],
 )
 def test_a_bad_parameter_is_named_and_a_good_one_repairs(make, name, bad, good):
