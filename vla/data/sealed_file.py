@@ -93,7 +93,9 @@ class SealedFile:
         descriptor, start, seal = self._descriptor, self._end, len(data) - len(MCAP_SEAL)
         try:
             if start and seal > HEAD.size:
-                os.ftruncate(descriptor, start + len(data))
+                # One write lets the file grow with its new footer: a kill finds it with or without.
+                if os.fstat(descriptor).st_size > start + len(data):
+                    os.ftruncate(descriptor, start + len(data))
                 _write_at(descriptor, MCAP_SEAL, start + seal)
                 _write_at(descriptor, HEAD.pack(PRIVATE, seal - HEAD.size), start)
                 _write_at(descriptor, memoryview(data)[HEAD.size : seal], start + HEAD.size)
