@@ -7,14 +7,13 @@ from pathlib import Path
 from vla.data.bag import BagError
 from vla.data.bag_reader import recover_bag, unfinished_bags
 from vla.text import one_line
-from vla_nodes.diagnostics import WARN
 from vla_nodes.node import ManagedNode
 
 
 def complete_bags(node: ManagedNode, directory: Path) -> None:
     """Completes the unfinished bags of a folder, and passes over folders that are unsound.
 
-    Says of each, in the node's log and diagnostics, what was found. May run in any thread.
+    Says of each, in the node's log, what was found. May run in any thread.
     """
 
     def skip(folder: Path, reason: str) -> None:
@@ -25,7 +24,7 @@ def complete_bags(node: ManagedNode, directory: Path) -> None:
         try:
             report = recover_bag(bag)
         except (BagError, OSError) as error:
-            node.diagnostics.report("recover", f"cannot complete {bag}: {error}", WARN)
+            skip(bag, str(error))
             continue
         text = f"completed {bag}, which a crash had left: {report.message_count} messages"
         words = (text, report.lost, report.kept_in_words())
