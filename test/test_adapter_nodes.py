@@ -1,5 +1,6 @@
 """Adapters into and out of the running graph: real nodes, a tiny policy, a played robot."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -151,12 +152,17 @@ def test_a_refused_adapter_changes_nothing(bench, policy, tmp_path):
     name = next(n for n in weights if n.startswith("expert.") and n.endswith("lora_a"))
     weights[name] = torch.zeros(weights[name].shape[0], weights[name].shape[1] + 1)
     save_file(weights, half / "adapter.safetensors")
+    pipe = with_description(policy.first, tmp_path / "pipe")
+    (pipe / "adapter.json").unlink()
+    os.mkfifo(pipe / "adapter.json")
     assert load(bench, policy.second).success
     instruction_id = bench.robot.status.instruction_id
     for path, says in (
         (tmp_path / "nowhere", "reasoning and action_expert: "),
         (tmp_path / "nowhere", "is not an adapter"),
         (foreign, "changes the checkpoint 0123456789ab"),
+        # Nobody writes into it: whoever opens it waits for good.
+        (pipe, "adapter.json is a pipe"),
         # Reasoning took it, and went back.
         (half, "action_expert: "),
     ):
