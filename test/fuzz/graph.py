@@ -26,7 +26,7 @@ from std_srvs.srv import Trigger
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
 from vla_ros.srv import ResetScene, SetInstruction
 
-from fuzz.report import Report
+from fuzz.report import Report, Target
 from vla.control.session import State
 from vla_nodes import qos
 
@@ -108,13 +108,13 @@ class FuzzedGraph:
         self.graph.processes.remove(foreigner)
         self._pause(STOPPING)
         figures.cases += count
-        self._judge_commands(case, place, moving)
+        # Before the statuses of the time after it take their place.
+        figures.figures[topic] = self._named()
+        self._judge_commands(figures, case, place, moving)
         self._judge_nodes(case)
         if moving and not self._moves_again():
             self.report.add(figures.name, case, "not_recovered", self.statuses[-1].message)
-        seconds = time.monotonic() - began
-        figures.seconds += seconds
-        figures.figures[topic] = self._named(topic)
+        figures.seconds += time.monotonic() - began
 
     def _prepare(self, seed: int, moving: bool) -> None:
         """A new scene with an arm on its way, or one that stands still and was told nothing."""
@@ -160,21 +160,20 @@ class FuzzedGraph:
         end = time.monotonic() + seconds
         self.graph.wait(lambda: time.monotonic() > end, "time", alive=False)
 
-    def _judge_commands(self, case: str, place: np.ndarray, moving: bool) -> None:
-        target = "foreign messages, " + ("moving" if moving else "at rest")
+    def _judge_commands(self, target: Target, case: str, place: np.ndarray, moving: bool) -> None:
         commands = self.watch.commands
         if len(commands) > 3:
             over = excess_of(self.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS, received=True)
             passed = {name: value for name, value in over.items() if value > 0.0}
             if passed:
-                self.report.add(target, case, "limit_passed", passed)
+                self.report.add(target.name, case, "limit_passed", passed)
         if not moving:
             self._pause(0.2)
             way = float(np.abs(self._measured() - place).max())
-            figures = self.report.target(target).figures
+            figures = target.figures
             figures["joints_moved"] = max(figures.get("joints_moved", 0.0), round(way, 5))
             if way > SAME_PLACE:
-                self.report.add(target, case, "moved_by_foreign_input", f"{way:.4f} rad")
+                self.report.add(target.name, case, "moved_by_foreign_input", f"{way:.4f} rad")
 
     def _judge_nodes(self, case: str) -> None:
         for name, process in self.nodes.items():
@@ -192,8 +191,8 @@ class FuzzedGraph:
                 if state != "active":
                     self.report.add(name, case, "node_died", f"it is {state}")
 
-    def _named(self, topic: str) -> str:
-        """The hold reason that spoke of the topic first, and what it said."""
+    def _named(self) -> str:
+        """What the status said first of the foreigner, "" where it said nothing."""
         for status in self.statuses:
             if "foreigner" in status.message:
                 return status.message[:200]
