@@ -331,10 +331,11 @@ class Perception(ManagedNode):
         silent = {name: now - at for name, at in self._heard.items() if now - at > patience}
         for name, seconds in silent.items():
             topic = self._contract.camera(name).topic
+            cause = "its publisher sends none" if self.count_publishers(topic) else "nobody sends"
             self.diagnostics.report(
                 f"no_camera_{name}",
-                f"no image of camera '{name}' on '{topic}' for {seconds:.1f} s: check its driver "
-                "and the topic in the contract",
+                f"no image of camera '{name}' on '{topic}' for {seconds:.1f} s ({cause}): check "
+                "its driver and the topic in the contract",
             )
         # A refused stamp is a cause that was named already.
         if not (silent or self._ahead) and now - self._sampled > patience:

@@ -35,9 +35,14 @@ NEWEST_SENSOR = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 # lost at 1 kHz while images are worked on, since an older one would make another observation.
 RESAMPLED = _profile(100, ReliabilityPolicy.BEST_EFFORT)
 
-# Writing simulated sensors: reliable, so that it also reaches tools that ask for reliable delivery;
-# shallow, so that a slow reader loses samples instead of delaying the others.
+# Writing simulated joint states, poses and time: reliable, so that it also reaches tools that ask
+# for reliable delivery; shallow, so that a slow reader loses samples instead of delaying the others.
 SENSOR_OUTPUT = _profile(5)
+
+# Writing simulated images: best effort, as most camera drivers do. A reliable writer of Fast DDS
+# 2.14 whose samples are larger than a datagram (64 KB) sends nothing to anybody any more after
+# about one SIGKILL in ten of one of its readers.
+IMAGE_OUTPUT = _profile(5, ReliabilityPolicy.BEST_EFFORT)
 
 # Commands to the arm and the gripper: reliable, because a lost one would leave the arm on an old
 # target; only the newest, because an older target is worthless once a newer one exists.

@@ -80,8 +80,8 @@ class Sim(ManagedNode):
         self._state_output = publisher(Float64MultiArray, "sim/state", qos.SENSOR_OUTPUT)
         self._camera_outputs = {
             name: (
-                publisher(Image, f"camera/{name}/image_raw", qos.SENSOR_OUTPUT),
-                publisher(CameraInfo, f"camera/{name}/camera_info", qos.SENSOR_OUTPUT),
+                publisher(Image, f"camera/{name}/image_raw", qos.IMAGE_OUTPUT),
+                publisher(CameraInfo, f"camera/{name}/camera_info", qos.IMAGE_OUTPUT),
             )
             for name in CAMERAS
         }
