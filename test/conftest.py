@@ -8,6 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that one passes or fails by what was changed. To search for
+# others: pytest --hypothesis-profile search. No deadline, since a busy machine is no fault.
+settings.register_profile("tests", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("tests")
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 

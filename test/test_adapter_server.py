@@ -5,9 +5,11 @@ from node_harness import Graph
 from played_robot import CONTRACT_PATH, PlayedRobot
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from vla_ros.msg import Heartbeat
 from vla_ros.srv import LoadAdapter
 
 from vla.control.session import HoldReason, State
+from vla_nodes import qos
 
 pytestmark = pytest.mark.nodes
 
@@ -132,3 +134,16 @@ def test_a_late_chunk_of_the_weights_before_is_passed_over(moving):
     status = moving.wait_status(lambda s: s.chunks_rejected > before, "the refusal")
     assert status.state == State.EXECUTING
     assert int(moving.graph.diagnostic("controller")["drops_other_checkpoint"]) >= 1
+
+
+def test_a_half_that_was_started_anew_is_given_the_adapter_by_its_heartbeat_alone(moving):
+    beats = moving.graph.publisher(Heartbeat, "vla/heartbeat", qos.HEARTBEAT)
+
+    def beat(life):
+        beats.publish(Heartbeat(node="/reasoning", life=life))
+
+    beat(1)
+    moving.wait_hold(HoldReason.STALE_CHUNK)
+    moving.halves.asked.clear()
+    moving.graph.wait(lambda: beat(2) or moving.halves.asked, "the adapter's way into the new one")
+    assert moving.halves.asked == [("reasoning/load_adapter", "")]

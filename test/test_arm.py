@@ -56,7 +56,7 @@ def run(arm, joints, now, seconds):
     return joints, now
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000))
 def test_no_limit_is_exceeded_whatever_the_chunks_say(shared_arm, seed):
     arm, config = shared_arm, shared_arm.config.safety
@@ -297,7 +297,7 @@ def test_kinematics_agree_with_the_simulated_arm(arm, simulator):
     assert np.linalg.norm(difference(quaternion, orientation)) < 1e-3
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000))
 def test_inverse_kinematics_reaches_what_forward_kinematics_gives(shared_arm, seed):
     kinematics = shared_arm.kinematics

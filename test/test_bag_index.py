@@ -63,7 +63,6 @@ def test_completed_bag_has_index_and_metadata(tmp_path, compression):
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.integers(0, 10_000))

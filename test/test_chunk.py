@@ -27,7 +27,7 @@ def distance(quaternion: np.ndarray, rotation: Rotation) -> float:
     return float((Rotation.from_quat(quaternion) * rotation.inv()).magnitude())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions)
 def test_deltas_add_up_in_the_base_frame(values):
     path = ChunkTrajectory(chunk_of(values))
@@ -41,7 +41,7 @@ def test_deltas_add_up_in_the_base_frame(values):
         assert distance(target.quaternion, rotation) < 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions, st.floats(-0.2, 0.8))
 def test_the_path_has_no_jumps(values, when):
     path = ChunkTrajectory(chunk_of(values))

@@ -123,7 +123,7 @@ def test_unknown_modes_and_weights_are_refused():
         ExecutionConfig(weights="mine")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     mode=st.sampled_from(MODES),
     weights=st.sampled_from(WEIGHTS),

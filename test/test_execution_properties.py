@@ -84,7 +84,7 @@ def assert_mean_of(target: ToolTarget, members: list[ToolTarget]) -> None:
     assert target.gripper in {member.gripper for member in members}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     mode=st.sampled_from(MODES),
     weights=st.sampled_from(WEIGHTS),
@@ -221,7 +221,7 @@ def assert_smooth(before, command, joints) -> None:
     assert (np.abs(ahead) <= joints.jerk * dt**3 / 8 + 1e-6).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     mode=st.sampled_from(MODES),
     events=st.lists(

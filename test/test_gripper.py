@@ -289,7 +289,7 @@ class Played:
             self.done = None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CYCLES, st.integers(0, 3), st.booleans())
 def test_never_two_actions_and_never_the_same_again(cycles, retries, homing):
     driver = Played(GripperConfig(0.08, retries=retries, homing=homing))
@@ -307,7 +307,7 @@ def test_never_two_actions_and_never_the_same_again(cycles, retries, homing):
         assert driver.state.running is driver.running
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 4),
     st.booleans(),
@@ -326,7 +326,7 @@ def test_whatever_fails_is_tried_a_bounded_number_of_times(retries, homing, answ
     assert driver.orders.count(Order.STOP) <= len(starts) * (retries + 2)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0.4 * 0.08, 0.6 * 0.08), min_size=1, max_size=200), st.booleans())
 def test_noise_between_the_thresholds_never_moves_the_gripper(widths, opened):
     driver = Driver()

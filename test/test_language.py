@@ -74,7 +74,7 @@ def images() -> torch.Tensor:
 # Tokenizer
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.text(min_size=1, max_size=40))
 def test_any_text_survives_the_tokens(text):
     ids = TextTokenizer(TOKENIZER).encode(text=text)

@@ -182,7 +182,7 @@ OTHERS = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     robot=st.sampled_from(list(START)),
     mode=st.sampled_from(MODES),
@@ -383,7 +383,7 @@ def test_as_fast_as_a_joint_goes_is_no_jump_even_in_bursts():
         assert joints.take(values, arrived) == ""
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_unwrapped_angles_are_the_same_and_near(seed):
     rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ def of_kind(kind: str, values: np.ndarray) -> NormStats:
 # There and back
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arrays(np.float64, (40, 3), elements=st.floats(-10, 10)),
     st.sampled_from(["absolute", "relative"]),
@@ -52,7 +52,7 @@ def test_values_between_the_quantiles_come_back(values, kind):
     np.testing.assert_allclose(stats.denormalize(normalized), inside, atol=1e-4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(arrays(np.float64, 20, elements=st.floats(-50, 50)), st.integers(-3, 3))
 @example(np.array([np.pi, -np.pi, -1e-20, 3 * np.pi, np.nextafter(-np.pi, -4)]), 1)
 def test_angles_come_back_up_to_whole_turns(angles, turns):
@@ -75,7 +75,7 @@ def test_an_angle_passes_its_seam_where_a_model_goes_beyond():
     assert steps[0] > 2.8 and steps[-1] < -2.8
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(np.float64, 50, elements=st.floats(-0.3, 0.3)))
 def test_a_step_over_the_seam_is_a_small_one(steps):
     """Differences of angles that go round, as they are and a whole turn off."""
@@ -192,7 +192,7 @@ def test_shipped_statistics_fit_their_contract(name):
 # Files
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     arrays(np.float64, (20, 3), elements=st.floats(-1e6, 1e6)),
     st.tuples(*[st.sampled_from(KINDS)] * 3),

@@ -169,7 +169,7 @@ def test_no_text_makes_a_special_token(name):
     tokenizer = READ[name]
     assert tokenizer.special_ids
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(hostile)
     def check(text):
         assert tokenizer.special_ids - UNKNOWN[name] & set(tokenizer.encode(text=text)) == set()
@@ -186,7 +186,7 @@ def test_other_text_and_the_chat_format_keep_their_ids(name):
     raw, tokenizer = RAW[name], READ[name]
     known = [mark for mark in MARKS if raw.token_to_id(mark) in tokenizer.special_ids]
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.sampled_from(["", *known, "User: ", "a "]), harmless, st.sampled_from(["", *known]))
     def check(before, text, after):
         expected = raw.encode(before + text + after, add_special_tokens=False).ids

@@ -21,7 +21,7 @@ from vla.rotations import (
 vectors = arrays(np.float64, 3, elements=st.floats(-3.0, 3.0)).map(
     lambda v: v if np.linalg.norm(v) < 3.1 else v * 3.1 / np.linalg.norm(v)
 )
-MANY = settings(max_examples=60, deadline=None)
+MANY = settings(max_examples=60)
 
 
 def same(first: np.ndarray, second: Rotation) -> bool:

@@ -54,7 +54,7 @@ def assert_within(before, motion, duration, limits=LIMITS, joints=JOINTS):
         assert depth <= 1e-4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rate=st.sampled_from([50.0, 200.0]),
@@ -81,7 +81,7 @@ def test_no_limit_is_left_whatever_is_wanted(seed, rate, bandwidth):
     assert safety.motion.at_rest
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_wild_motions_are_refused(seed):
     rng = np.random.default_rng(seed)

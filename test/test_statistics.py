@@ -66,7 +66,7 @@ def check_moments(running: RunningStatistics, values: np.ndarray) -> None:
     np.testing.assert_allclose(summary.std, spread, rtol=1e-6, atol=1e-13 * scale.max())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arrays(
         st.sampled_from([np.float32, np.float64]),

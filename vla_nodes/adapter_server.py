@@ -124,6 +124,12 @@ class AdapterServer:
         elif now - self._lost_at.pop(name, now) > DEAD_AFTER / 2:
             self._returned[name] = now
 
+    def note_restarted(self, name: str) -> None:
+        """A node was configured anew, by its heartbeat: what was loaded into it is gone."""
+        if name in MODEL_NODES:
+            self._lost_at.pop(name, None)
+            self._returned[name] = time.monotonic()
+
     def tick(self) -> None:
         """Gives what is loaded to a model node that was started anew; called in each cycle."""
         if not self._returned or self._busy:

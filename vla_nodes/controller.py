@@ -139,9 +139,13 @@ class Controller(ManagedNode):
             tuple(STREAMS),
             self.settings["max_heartbeat_age"],
             lambda name, alive: watchdog.set_alive(STREAMS[name], alive, HEARTBEAT),
-            # Nothing that the life before has sent counts any more.
-            lambda name: watchdog.forget(STREAMS[name]),
+            self._on_new_life,
         )
+
+    def _on_new_life(self, name: str) -> None:
+        # Nothing that the life before has sent counts any more.
+        self._loop.watchdog.forget(STREAMS[name])
+        self._adapters.note_restarted(name)
 
     def activate(self) -> None:
         """Takes instructions and starts the control loop; no instruction is in force yet."""
