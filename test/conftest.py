@@ -5,6 +5,7 @@ Heavy packages are imported by the fixtures that need them, so that the node tes
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from hypothesis import settings
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, print_blob=True)
 settings.load_profile("tests")
+
+# A shell ignores SIGINT in what it starts in the background, and all children inherit that; those
+# of the tests are to be interrupted all the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 

@@ -221,6 +221,23 @@ def test_latent_actions_are_those_of_the_rows_with_queries(model, tokenizer, ima
     torch.testing.assert_close(latent, alone, atol=1e-5, rtol=1e-5)
 
 
+def test_a_batch_of_text_alone_is_trained_on(model, tokenizer, images):
+    talks = Row((("what is red ?", "the block ."),), images=0)
+    sees = Row((("what is on the table ?", "a red block ."),))
+    latent, loss, _, image_tokens = model(images[:0], batch_of(tokenizer, talks, talks))
+    assert latent.shape == (0, QUERIES, CONFIG.backbone.width) and len(image_tokens) == 0
+    loss.backward()
+    assert loss > 0 and model.query_output.grad.isfinite().all()
+    # The same row beside one with an image.
+    with torch.no_grad():
+        both, of_image = (
+            model(images[:1], batch_of(tokenizer, *rows))[1] for rows in ((talks, sees), (sees,))
+        )
+        counts = [(batch_of(tokenizer, row).labels != IGNORE).sum() for row in (talks, sees)]
+    expected = (loss.detach() * counts[0] + of_image * counts[1]) / sum(counts)
+    torch.testing.assert_close(both, expected, atol=1e-5, rtol=1e-5)
+
+
 @torch.inference_mode()
 def test_queries_see_instruction_and_image(model, tokenizer, images):
     def latent(question, row):

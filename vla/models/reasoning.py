@@ -86,7 +86,7 @@ class ReasoningModel(nn.Module):
         positions = self.backbone.positions(text.ids == IMAGE, text.mask)
         embeddings = self.embed(text.ids, images)
         image_tokens = embeddings[text.ids == IMAGE].view(
-            len(images), self.config.backbone.image_tokens, -1
+            len(images), self.config.backbone.image_tokens, embeddings.shape[-1]
         )
         hidden = self.backbone.run(embeddings, positions, text.mask, prefix=text.prefix)
         targets = text.labels[:, 1:]
