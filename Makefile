@@ -31,7 +31,7 @@ fuzz:
 	@$(IN_ENVIRONMENT) PYTHONPATH="test:$$PYTHONPATH" OMP_NUM_THREADS=1 python -m fuzz
 
 lint: setup
-	$(IN_ENVIRONMENT) ruff check .
+	$(IN_ENVIRONMENT) ruff check . && ruff format --check --quiet .
 	xmllint --noout package.xml launch/*.xml
 
 clean:

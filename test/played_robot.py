@@ -206,9 +206,7 @@ class PlayedPolicy(PlayedRobot):
     def __init__(self, graph):
         super().__init__(graph)
         self.places = []
-        graph.node.create_subscription(
-            JointState, "joint_states", self.on_joint_states, qos.SENSOR
-        )
+        graph.node.create_subscription(JointState, "joint_states", self.on_joint_states, qos.SENSOR)
 
     def restore(self):
         super().restore()

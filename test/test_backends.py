@@ -1,6 +1,5 @@
 """Every backend through the whole controller, over DDS, with a played robot as a process."""
 
-
 import numpy as np
 import pytest
 from node_harness import Graph, use_test_interfaces

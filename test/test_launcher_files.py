@@ -261,7 +261,7 @@ def test_environment_of_scope_and_node(run, environment):
         ('value="$(var x).0"', 7.0),
         ('value="$(var x)" type="str"', "7"),
         ('value="$(var x)" type="float"', 7.0),
-        ('value="$(var none \'\')"', ""),
+        ("value=\"$(var none '')\"", ""),
         (r'value="\$(var x)"', "$(var x)"),
     ],
 )
@@ -384,7 +384,7 @@ def test_what_nodes_take_for_parameters_is_handed_on(tmp_path, run, text):
 
 def test_words_of_args_and_the_order_of_the_command(run):
     body = (
-        f"<node {SHOW} name=\"n\" args=\"a$(var x)b 'c d' $(var x) $(var x)$(var x)\" "
+        f'<node {SHOW} name="n" args="a$(var x)b \'c d\' $(var x) $(var x)$(var x)" '
         'ros_args="--log-level $(var level)"/>'
     )
     (process,) = run(body, x="1 2", level="debug").processes

@@ -74,12 +74,16 @@ def expand(
     root = load_document(path)
     _require_arguments(root, root, set(arguments))
     _visit_file(root, context, expansion)
-    known = expansion.declared | scope.used_configurations | {
-        "launch-prefix",
-        "launch-prefix-filter",
-        "sigterm_timeout",
-        "sigkill_timeout",
-    }
+    known = (
+        expansion.declared
+        | scope.used_configurations
+        | {
+            "launch-prefix",
+            "launch-prefix-filter",
+            "sigterm_timeout",
+            "sigkill_timeout",
+        }
+    )
     for name in arguments:
         if name not in known:
             expansion.warnings.append(

@@ -130,9 +130,7 @@ class Runner:
             os.set_blocking(pipe.fileno(), False)
             child.streams[pipe.fileno()] = _Stream(name)
             self._selector.register(pipe.fileno(), selectors.EVENT_READ, child)
-        self._output.report(
-            "INFO", what.label, f"process started with pid [{child.process.pid}]"
-        )
+        self._output.report("INFO", what.label, f"process started with pid [{child.process.pid}]")
 
     def _wait(self, wake_up: int) -> None:
         times = [child.respawn_at for child in self._children if child.respawn_at is not None]
@@ -197,9 +195,7 @@ class Runner:
         child.escalation.clear()
         label, code = child.description.label, process.returncode
         if code == 0 or (self._stopping and code in _CLEAN_STOPS):
-            self._output.report(
-                "INFO", label, f"process has finished cleanly [pid {process.pid}]"
-            )
+            self._output.report("INFO", label, f"process has finished cleanly [pid {process.pid}]")
         else:
             how = f"exit code {code}"
             if code < 0:
