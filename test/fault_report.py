@@ -28,14 +28,15 @@ LATE = 0.1
 class Motion:
     """Commanded joints over time.
 
-    times [K]: of the commands [s]. positions, velocities [K, n]. steps [K - 1]: control periods
-    between them, by which the motion went on.
+    steps [K - 1]: control periods between the commands, by which the motion went on.
     """
 
-    times: np.ndarray
-    positions: np.ndarray
-    velocities: np.ndarray
-    period: float
+    times: np.ndarray  # [K] of the commands [s]
+    positions: np.ndarray  # [K, n] [rad]
+    velocities: np.ndarray  # [K, n] [rad/s]
+    period: float  # [s]
+    # [K] given by the publisher, where the commands came over DDS and some were lost.
+    numbers: np.ndarray | None = None
 
     @property
     def steps(self) -> np.ndarray:
@@ -49,22 +50,22 @@ class Motion:
 
 
 def excess_of(
-    motion: Motion, joints: JointLimits, limits: SafetyLimits, kinematics, received: bool = False
+    motion: Motion, joints: JointLimits, limits: SafetyLimits, kinematics
 ) -> dict[str, float]:
     """By how much each limit was passed at worst, 0 where it was kept; SI units.
 
-    received: the commands came over DDS, where some are late and some are lost, so that only those
-    that plainly follow each other tell accelerations and jerks.
+    Of commands that came over DDS only those that follow each other, by their numbers and by how
+    far they are apart, tell accelerations and jerks.
     """
     if len(motion.times) < 3:
         return {}
     seconds = motion.steps[:, None] * motion.period
     acceleration = np.diff(motion.velocities, axis=0) / seconds
     jerk = np.diff(acceleration, axis=0) / ((seconds[1:] + seconds[:-1]) / 2)
-    if received:
+    if motion.numbers is not None:
         mean = (motion.velocities[1:] + motion.velocities[:-1]) / 2
         wide = np.abs(np.diff(motion.positions, axis=0) - mean * motion.period).max(axis=1)
-        plain = wide < 1e-4
+        plain = (wide < 1e-4) & (np.diff(motion.numbers) == 1)
         acceleration = acceleration[plain]
         jerk = jerk[plain[1:] & plain[:-1]]
         if len(acceleration) == 0 or len(jerk) == 0:

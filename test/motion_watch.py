@@ -26,10 +26,14 @@ class Watch:
         node.create_subscription(
             JointTrajectory,
             "joint_trajectory_controller/joint_trajectory",
-            lambda message: self.commands.append((time.monotonic(), message.points[0])),
+            self.on_command,
             100,
         )
         node.create_subscription(JointState, "joint_states", self.on_state, qos.RESAMPLED)
+
+    def on_command(self, message, info):
+        number = info["publication_sequence_number"]
+        self.commands.append((time.monotonic(), message.points[0], number))
 
     def on_state(self, message):
         whole = len(message.name) == len(message.position)
@@ -40,12 +44,13 @@ class Watch:
             self.stamps.append(stamp_to_seconds(message.header.stamp))
 
     def motion(self):
-        times, points = zip(*self.commands, strict=True)
+        times, points, numbers = zip(*self.commands, strict=True)
         return Motion(
             np.array(times),
             np.array([point.positions for point in points]),
             np.array([point.velocities for point in points]),
             PERIOD,
+            np.array(numbers),
         )
 
     def measured_hold(self, since):

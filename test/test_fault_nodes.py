@@ -64,7 +64,7 @@ class Case:
     def finish(self, case, since, at, commands=True, holds=True):
         """Judges the motion; at [s]: when the fault was."""
         motion = self.watch.motion() if self.watch.commands else None
-        over = excess_of(motion, JOINTS, LIMITS.safety, KINEMATICS, received=True) if motion else {}
+        over = excess_of(motion, JOINTS, LIMITS.safety, KINEMATICS) if motion else {}
         hold = time_to_hold(motion, at) if commands else self.watch.measured_hold(at)
         status = self.policy.status
         state = State(status.state).name.lower()
@@ -287,7 +287,7 @@ def test_nodes_killed_one_by_one(graph, name):
     def moves():
         recent = watch.commands[-10:]
         return len(recent) == 10 and all(
-            np.abs(point.velocities).max() > 0.05 for _, point in recent
+            np.abs(point.velocities).max() > 0.05 for _, point, _ in recent
         )
 
     assert graph.call(SetInstruction, "vla/set_instruction", request).success
@@ -299,7 +299,7 @@ def test_nodes_killed_one_by_one(graph, name):
     graph.wait(lambda: time.monotonic() > end, "time", alive=False)
     status = graph.statuses[-1]
     assert status.state == State.HOLDING
-    over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS, received=True)
+    over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
     hold = time_to_hold(watch.motion(), at)
     judge(FaultReport(f"{name} killed", over, hold, "its death", status.message))
 

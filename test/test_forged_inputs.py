@@ -81,7 +81,7 @@ def test_forged_joint_states_move_nothing(make, case_name):
     case.graph.node.destroy_publisher(forger.publisher)
     case.policy.wait_state(State.EXECUTING)
     case.settle(0.3)
-    over = excess_of(case.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS, received=True)
+    over = excess_of(case.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
     assert {name: value for name, value in over.items() if value > 0.0} == {}
 
 

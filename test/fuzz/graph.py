@@ -140,7 +140,7 @@ class FuzzedGraph:
     def _is_moving(self) -> bool:
         recent = self.watch.commands[-10:]
         return len(recent) == 10 and all(
-            np.abs(point.velocities).max() > 0.02 for _, point in recent
+            np.abs(point.velocities).max() > 0.02 for _, point, _ in recent
         )
 
     def _moves_again(self) -> bool:
@@ -163,7 +163,7 @@ class FuzzedGraph:
     def _judge_commands(self, target: Target, case: str, place: np.ndarray, moving: bool) -> None:
         commands = self.watch.commands
         if len(commands) > 3:
-            over = excess_of(self.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS, received=True)
+            over = excess_of(self.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
             passed = {name: value for name, value in over.items() if value > 0.0}
             if passed:
                 self.report.add(target.name, case, "limit_passed", passed)
