@@ -16,6 +16,8 @@ from vla_nodes import qos
 pytestmark = [pytest.mark.nodes, pytest.mark.faults]
 
 CHECKPOINT = str(ROOT / "checkpoints" / "nano")
+# As the launch files give a node time to leave the graph before it is started again [s].
+RESPAWN_DELAY = 1.0
 OUTSIDER = "/outsider"
 NODES = {
     "sim": {},
@@ -93,6 +95,8 @@ class Moving:
         old = self.nodes[name]
         old.stop(signal.SIGKILL)
         self.graph.processes.remove(old)
+        due = time.monotonic() + RESPAWN_DELAY
+        self.graph.wait(lambda: time.monotonic() > due, "the time of the next start")
         self.nodes[name] = self.graph.start(name, parameters=NODES[name])
 
 
