@@ -59,11 +59,5 @@ export VIRTUAL_ENV="$_vla_environment"
 # Nothing leaves this machine, and no other robot is heard, unless the user asks for it.
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
 
-# A process that is killed can leave Fast DDS's shared memory such that nodes which live, or come
-# back, hear nothing for long. UDP knows no such state, and is as good for images of 224 x 224.
-if [ -z "${FASTRTPS_DEFAULT_PROFILES_FILE-}${FASTDDS_DEFAULT_PROFILES_FILE-}" ]; then
-  export FASTDDS_BUILTIN_TRANSPORTS="${FASTDDS_BUILTIN_TRANSPORTS:-UDPv4}"
-fi
-
 unset -f _vla_prepend
 unset _vla_root _vla_environment _vla_install _vla_value _vla_folder

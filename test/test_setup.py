@@ -83,23 +83,6 @@ def test_env_leaves_a_chosen_discovery_range_alone():
     assert result.stdout == "SUBNET\n"
 
 
-@pytest.mark.parametrize(
-    ("chosen", "transports"),
-    [
-        ({}, "UDPv4"),
-        ({"FASTDDS_BUILTIN_TRANSPORTS": "SHM"}, "SHM"),
-        ({"FASTRTPS_DEFAULT_PROFILES_FILE": "/a.xml"}, ""),
-        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/a.xml"}, ""),
-    ],
-)
-def test_env_has_fast_dds_use_udp_unless_somebody_chose(chosen: dict, transports: str):
-    files = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    script = f"unset FASTDDS_BUILTIN_TRANSPORTS {' '.join(files)}\n"
-    script += "".join(f"export {name}={value}\n" for name, value in chosen.items())
-    script += f"source {ROOT}/env.sh; echo $FASTDDS_BUILTIN_TRANSPORTS"
-    assert in_new_shell("bash", script).stdout == f"{transports}\n"
-
-
 def test_env_says_what_to_do_before_the_set_up(tmp_path: Path):
     shutil.copy(ROOT / "env.sh", tmp_path)
     result = in_new_shell("bash", f"source {tmp_path}/env.sh || echo refused; set | grep ^_vla")

@@ -99,6 +99,18 @@ class Moving:
         self.graph.wait(lambda: time.monotonic() > due, "the time of the next start")
         self.nodes[name] = self.graph.start(name, parameters=NODES[name])
 
+    def go_on(self):
+        """Until the arm moves; `perception` that nobody hears after a kill is started again."""
+        for last in (False, True):
+            try:
+                self.instruct()
+                return
+            except AssertionError:
+                if last:
+                    raise
+                self.restart("perception")
+                self.graph.wait_state("perception", "active", 60.0)
+
 
 @pytest.fixture(scope="module")
 def whole_graph():
@@ -114,7 +126,7 @@ def moving(whole_graph):
     """The graph in motion, without the outsiders of the test before."""
     whole_graph.send_outsiders_away()
     if whole_graph.statuses[-1].state != State.EXECUTING:
-        whole_graph.instruct()
+        whole_graph.go_on()
     return whole_graph
 
 
@@ -210,10 +222,7 @@ def test_a_node_that_was_killed_is_no_second_publisher_when_it_is_back(moving, n
     mark = len(moving.statuses)
     moving.restart(name)
     graph.wait_state(name, "active", 60.0)
-    if name == "controller":
-        moving.instruct()
-    else:
-        moving.wait_executing(30.0)
+    moving.go_on()
     told = {s.message for s in moving.statuses[mark:]}
     assert not any("more than one node" in message for message in told), told
     assert not any("publishes on" in message for message in told), told
