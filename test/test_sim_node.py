@@ -10,7 +10,7 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import PoseStamped
 from node_harness import ROOT, Graph, use_test_interfaces
 from rclpy.action import ActionClient
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.nodes
 
 # The test process must not lose what it counts.
 DEEP = QoSProfile(depth=1000)
+DEEP_IMAGES = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 ARM = [f"panda_joint{number}" for number in range(1, 8)]
 
 
@@ -134,10 +135,11 @@ def test_rates_stamps_and_contents(simulated):
     clock = graph.collect(Clock, "clock", DEEP)
     poses = graph.collect(PoseStamped, "end_effector_pose", DEEP)
     images = {
-        name: graph.collect(Image, f"camera/{name}/image_raw", DEEP) for name in ("front", "wrist")
+        name: graph.collect(Image, f"camera/{name}/image_raw", DEEP_IMAGES)
+        for name in ("front", "wrist")
     }
     infos = {
-        name: graph.collect(CameraInfo, f"camera/{name}/camera_info", DEEP)
+        name: graph.collect(CameraInfo, f"camera/{name}/camera_info", DEEP_IMAGES)
         for name in ("front", "wrist")
     }
     joints = graph.collect(JointState, "joint_states", DEEP)
