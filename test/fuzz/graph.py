@@ -7,6 +7,7 @@ foreigner said, no node may die or print a traceback, and the arm must move agai
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -166,7 +167,8 @@ class FuzzedGraph:
             over = excess_of(self.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
             passed = {name: value for name, value in over.items() if value > 0.0}
             if passed:
-                self.report.add(target.name, case, "limit_passed", passed)
+                kept = self._keep_motion(case)
+                self.report.add(target.name, case, "limit_passed", f"{passed}; see {kept}")
         if not moving:
             self._pause(0.2)
             way = float(np.abs(self._measured() - place).max())
@@ -174,6 +176,22 @@ class FuzzedGraph:
             figures["joints_moved"] = max(figures.get("joints_moved", 0.0), round(way, 5))
             if way > SAME_PLACE:
                 self.report.add(target.name, case, "moved_by_foreign_input", f"{way:.4f} rad")
+
+    def _keep_motion(self, case: str) -> Path:
+        """Writes what was commanded, measured and said, by one clock, to be looked at later."""
+        motion, (at, places) = self.watch.motion(), zip(*self.watch.states, strict=True)
+        path = ROOT / "output" / f"fuzz_{re.sub(r'[^a-z]+', '_', case)}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(
+            path,
+            times=motion.times,
+            positions=motion.positions,
+            velocities=motion.velocities,
+            measured_times=at,
+            measured=places,
+            statuses=[f"{status.state} {status.message}" for status in self.statuses],
+        )
+        return path
 
     def _judge_nodes(self, case: str) -> None:
         for name, process in self.nodes.items():
