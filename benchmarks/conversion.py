@@ -23,12 +23,12 @@ import numpy as np
 import yaml
 from rosbags.typesys import Stores, get_typestore
 
-from vla.contract import EmbodimentContract, load_contract
-from vla.data.bag import BagWriter
-from vla.data.bag_conversion import convert_bags, find_bags
-from vla.data.dataset_to_bag import IMAGE, JOINT_STATE, POSE_STAMPED
-from vla.data.message_types import load_message_type
-from vla.resources import contract_path
+from vla.bags.conversion import convert_bags, find_bags
+from vla.bags.dataset_to_bag import IMAGE, JOINT_STATE, POSE_STAMPED
+from vla.bags.message_types import load_message_type
+from vla.bags.writer import BagWriter
+from vla.contract.embodiment import EmbodimentContract, load_contract
+from vla.core.resources import contract_path
 
 WIDTH, HEIGHT, CAMERA_RATE, JOINT_RATE, POSE_RATE = 640, 480, 30, 1000, 100
 BEGIN = 1_700_000_000_000_000_000

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController, ArmControllerConfig
+from vla.core.resources import contract_path
+from vla.envs.tabletop.expert import plan_chunk
+from vla.envs.tabletop.rollout import run_episode
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import ALL_FAMILIES, FAMILIES
 from vla.evaluation.benchmark import SeedResult, summarize, table
-from vla.resources import contract_path
-from vla.sim.expert import plan_chunk
-from vla.sim.rollout import run_episode
-from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import ALL_FAMILIES, FAMILIES
 
 
 @functools.cache

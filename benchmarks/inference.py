@@ -32,18 +32,19 @@ import numpy as np
 import torch
 import transformers
 
-from vla.checkpoint import build_model
-from vla.contract import load_contract
-from vla.models.action_expert import Context
-from vla.models.compiled import compile_for_inference
-from vla.models.config import InstructVLAConfig, LoraConfig
-from vla.models.expert_mixture import GATES
-from vla.models.flow_matching import integrate
-from vla.models.presets import preset
-from vla.models.real_time_chunking import Inpainting, soft_mask
-from vla.models.sequence import IMAGE
-from vla.models.vision_language_action import InstructVLA, sample_actions
-from vla.resources import contract_path
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla.policies.checkpoint import build_model
+from vla.policies.compiled import compile_for_inference
+from vla.policies.config import LoraConfig
+from vla.policies.heads.flow_matching import integrate
+from vla.policies.instructvla.action_expert import Context
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.expert_mixture import GATES
+from vla.policies.instructvla.presets import preset
+from vla.policies.instructvla.sequence import IMAGE
+from vla.policies.instructvla.vision_language_action import InstructVLA, sample_actions
+from vla.policies.real_time_chunking import Inpainting, soft_mask
 
 EXPERTS = ("language", "action")
 LANGUAGE_EVERY, LATENT_EVERY = 20, 2

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.cli.graph import free_domain_id
+from vla_cli.graph import free_domain_id
 
 MOVING = 0.10  # rad/s: the arm is on its way
 RESTING = 0.02  # rad/s: servo compliance stays below it
@@ -70,7 +70,7 @@ class Bench:
         from trajectory_msgs.msg import JointTrajectory
         from vla_ros.msg import PolicyStatus
 
-        from vla_nodes import qos
+        from vla_nodes.core import qos
 
         self.client = client
         self.speeds: deque[tuple[float, float]] = deque(maxlen=4000)
@@ -165,7 +165,7 @@ class Bench:
 
     def _wait_until_moved(self, killed: float, seed: int) -> tuple[float, bool]:
         """When the arm moved again, and whether by itself. Raises TimeoutError."""
-        from vla_nodes.client import UnreachableError
+        from vla_nodes.client.graph import UnreachableError
 
         went_on = True
         since = time.monotonic()
@@ -241,9 +241,9 @@ def summarize(rounds: list[dict]) -> dict[str, dict]:
 @contextmanager
 def running_graph(checkpoint: Path, folder: Path) -> Iterator[Bench]:
     """The simulated robot's whole graph, active."""
-    from vla_nodes.demo_client import DemoClient
+    from vla_nodes.client.demo import DemoClient
 
-    command = [sys.executable, "-m", "vla.cli", "launch", "sim.launch.xml"]
+    command = [sys.executable, "-m", "vla_cli", "launch", "sim.launch.xml"]
     command += [f"checkpoint:={checkpoint.resolve()}", f"bag_directory:={folder}/bags"]
     with (folder / "nodes.log").open("ab") as log:
         launcher = subprocess.Popen(
@@ -275,7 +275,7 @@ def main() -> None:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTDDS_BUILTIN_TRANSPORTS": TRANSPORTS[arguments.transport],
     }
-    from vla_nodes.demo_client import NODES
+    from vla_nodes.client.demo import NODES
 
     folder = Path(tempfile.mkdtemp(prefix="node_kills_"))
     rounds = json.loads(arguments.json.read_text())["rounds"] if arguments.json.exists() else []

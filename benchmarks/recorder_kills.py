@@ -29,7 +29,7 @@ import numpy as np
 from recording import start_episode, start_recorder
 from recording_load import Load
 
-from vla.cli.graph import free_domain_id
+from vla_cli.graph import free_domain_id
 
 LONGEST_LOSS = 1000.0  # ms
 STOPPED_SHARE = 0.2
@@ -40,7 +40,7 @@ def newest_by(bag: Path) -> dict[str, tuple[int, int] | str]:
     from mcap.reader import make_reader
     from rosbags.highlevel import AnyReader
 
-    from vla.data.bag_reader import read_messages
+    from vla.bags.reader import read_messages
 
     def ours() -> list[int]:
         return [message.receive_time for message in read_messages(bag, allow_truncated=True)]
@@ -65,7 +65,7 @@ def newest_by(bag: Path) -> dict[str, tuple[int, int] | str]:
 
 def kill_once(directory: Path, log, longest: float) -> tuple[dict, Path]:
     """One episode and its end; what was found, and the bag."""
-    from vla.data.bag_reader import read_metadata
+    from vla.bags.reader import read_metadata
 
     recorder = start_recorder(directory, log)
     try:
@@ -106,7 +106,7 @@ def kill_once(directory: Path, log, longest: float) -> tuple[dict, Path]:
 def _stop() -> None:
     from vla_ros.srv import StopEpisode
 
-    from vla_nodes.client import RobotClient, UnreachableError
+    from vla_nodes.client.graph import RobotClient, UnreachableError
 
     # The answer may never come: the recorder is killed meanwhile.
     with contextlib.suppress(UnreachableError), RobotClient() as client:
@@ -160,8 +160,8 @@ def main() -> int:
 
 def complete(result: dict, bag: Path) -> None:
     """Completes a bag, if the next recorder has not got to that, checks all of it, deletes it."""
-    from vla.data.bag import BagError
-    from vla.data.bag_reader import recover_bag
+    from vla.bags.reader import recover_bag
+    from vla.bags.writer import BagError
 
     try:
         count = recover_bag(bag).message_count

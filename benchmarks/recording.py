@@ -25,7 +25,7 @@ from pathlib import Path
 
 from recording_load import RATES, Load, index_of
 
-from vla.cli.graph import free_domain_id
+from vla_cli.graph import free_domain_id
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "config" / "contracts" / "sim_panda.yaml"
@@ -47,7 +47,7 @@ def start_episode(process: subprocess.Popen, directory: Path) -> Path:
     """Tries until the recorder has heard every topic; folder of the bag. Raises RuntimeError."""
     from vla_ros.srv import StartEpisode
 
-    from vla_nodes.client import RobotClient, UnreachableError
+    from vla_nodes.client.graph import RobotClient, UnreachableError
 
     request = StartEpisode.Request(instruction="measure", note="benchmark")
     deadline = time.monotonic() + START_TIMEOUT
@@ -84,7 +84,7 @@ def compare(bag: Path, first: dict[str, int], end: dict[str, int]) -> dict[str, 
 
     first, end: counts when the episode had begun, and when publishing ended.
     """
-    from vla.data.bag_reader import read_messages
+    from vla.bags.reader import read_messages
 
     found: dict[str, list[int]] = {topic: [] for topic in end}
     # Reads every chunk and checks its checksum.
@@ -134,8 +134,8 @@ def main() -> int:
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     if arguments.transport == "shipped":
         os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
-    from vla_nodes.client import RobotClient
-    from vla_nodes.recorder_client import stop_episode
+    from vla_nodes.client.graph import RobotClient
+    from vla_nodes.recorder.client import stop_episode
 
     directory = arguments.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)

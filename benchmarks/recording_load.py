@@ -139,7 +139,7 @@ def main() -> None:
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from rclpy.serialization import serialize_message
 
-    from vla_nodes import qos
+    from vla_nodes.core import qos
 
     rclpy.init()
     node = rclpy.create_node(f"recording_load_{arguments.part}")

@@ -22,12 +22,13 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from vla.contract import EmbodimentContract, load_contract
-from vla.models.config import InstructVLAConfig, LoraConfig
-from vla.models.expert_mixture import GATES
-from vla.models.sequence import IGNORE, IMAGE, TextBatch
-from vla.models.vision_language_action import Batch
-from vla.resources import contract_path
+from vla.contract.embodiment import EmbodimentContract, load_contract
+from vla.core.resources import contract_path
+from vla.policies.config import LoraConfig
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.expert_mixture import GATES
+from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
+from vla.policies.instructvla.vision_language_action import Batch
 from vla.training.batches import Step
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from vla.checkpoint import open_checkpoint
+from vla.envs.tabletop.tasks import FAMILIES
+from vla.envs.tabletop.wording import WORDINGS
 from vla.evaluation.benchmark import (
     EvaluationError,
     EvaluationSettings,
@@ -29,8 +30,7 @@ from vla.evaluation.benchmark import (
     evaluate,
     wilson_interval,
 )
-from vla.sim.tasks import FAMILIES
-from vla.sim.wording import WORDINGS
+from vla.policies.checkpoint import open_checkpoint
 
 
 @dataclass(frozen=True)

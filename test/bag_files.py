@@ -13,13 +13,13 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, JointState
 from vla_ros.msg import Instruction
 
-from vla.contract import EmbodimentContract
-from vla.data.bag import BagWriter
-from vla.data.image_encodings import ENCODINGS
-from vla.data.message_types import load_message_type
-from vla.rotations import from_rotation_vector
-from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
-from vla_nodes.recorded_topics import type_name
+from vla.bags.message_types import load_message_type
+from vla.bags.writer import BagWriter
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.rotations import from_rotation_vector
+from vla.observations.image_encodings import ENCODINGS
+from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
+from vla_nodes.recorder.topics import type_name
 
 BEGIN = 50_000_000_000
 MILLISECOND = 1_000_000

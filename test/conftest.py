@@ -28,7 +28,7 @@ CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.
 @pytest.fixture(scope="session")
 def contract():
     """The shipped contract of the simulated Panda."""
-    from vla.contract import load_contract
+    from vla.contract.embodiment import load_contract
 
     return load_contract(CONTRACT_PATH)
 
@@ -36,7 +36,7 @@ def contract():
 @pytest.fixture(scope="session")
 def simulator():
     """One simulator for all tests of a process; each test resets it."""
-    from vla.sim.simulator import TableTopSimulator
+    from vla.envs.tabletop.simulator import TableTopSimulator
 
     simulator = TableTopSimulator()
     yield simulator
@@ -46,7 +46,7 @@ def simulator():
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory, contract):
     """Folder of two shards of two demonstrations each, made as `vla train` makes them."""
-    from vla.sim.demonstrations import DemonstrationConfig, make_shard
+    from vla.envs.tabletop.demonstrations import DemonstrationConfig, make_shard
 
     folder = tmp_path_factory.mktemp("dataset")
     config = DemonstrationConfig(
@@ -65,7 +65,7 @@ def dataset(tmp_path_factory, contract):
 @pytest.fixture(scope="session")
 def shards(dataset, contract):
     """The dataset's opened shards."""
-    from vla.data.frames import read_dataset
+    from vla.datasets.frames import read_dataset
 
     return read_dataset(dataset, contract)
 

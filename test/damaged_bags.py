@@ -17,9 +17,9 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as RosbagsWriter
 from rosbags.typesys import Stores, get_typestore
 
-from vla.data.bag import BagError, BagWriter
-from vla.data.bag_reader import read_messages, recover_bag, validate_bag
-from vla.data.message_types import load_message_type
+from vla.bags.message_types import load_message_type
+from vla.bags.reader import read_messages, recover_bag, validate_bag
+from vla.bags.writer import BagError, BagWriter
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 KINDS = ("std_msgs/msg/UInt8MultiArray", "std_msgs/msg/String")

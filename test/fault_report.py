@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.control.limits import JointLimits
+from vla.contract.joint_limits import JointLimits
 from vla.control.safety import WALL_TOLERANCE, SafetyLimits
 
 LONGEST_HOLD = 0.3

@@ -11,7 +11,7 @@ from node_harness import ROOT
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vla.contract import EmbodimentContract
+from vla.contract.embodiment import EmbodimentContract
 
 WALL = 1_700_000_000_000_000_000
 MILLISECOND = 1_000_000

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vla.contract import load_contract
-from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping
-from vla.resources import contract_path
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla.datasets.lerobot.dataset import LeRobotEpisodes, LeRobotMapping
 from vla.training.config import RobotData, TrainConfig
 
 DATA = Path(__file__).parent / "data"

@@ -9,8 +9,8 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from vla.control.robot_model import arm_limits, panda_model
-from vla_nodes import qos
-from vla_nodes.conversions import stamp_to_seconds
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import stamp_to_seconds
 
 # Of the controllers that are watched [s].
 PERIOD = 0.01

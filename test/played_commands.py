@@ -7,9 +7,9 @@ from sensor_msgs.msg import JointState
 
 from vla.control.command import ArmCommand, StoppingMotion
 from vla.control.kinematics import DifferentialIK
-from vla.rotations import from_rotation_vector, multiply
-from vla.sim import panda
-from vla_nodes import qos
+from vla.control.robots import panda
+from vla.core.rotations import from_rotation_vector, multiply
+from vla_nodes.core import qos
 
 AT_REST = StoppingMotion(np.zeros(0), np.zeros((0, 7)), np.zeros((0, 7)))
 

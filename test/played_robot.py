@@ -12,12 +12,12 @@ from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
 from vla_ros.srv import SetInstruction
 
-from vla.contract import load_contract, state_vector
+from vla.contract.embodiment import load_contract, state_vector
 from vla.control.arm import ArmController, ArmControllerConfig
+from vla.control.robots import panda
 from vla.control.session import State
-from vla.sim import panda
-from vla_nodes import qos
-from vla_nodes.conversions import array_to_image, arrays_to_pose
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import array_to_image, arrays_to_pose
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 CONTRACT = load_contract(CONTRACT_PATH)

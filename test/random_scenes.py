@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vla.data.frames import EpisodeWords
-from vla.sim.tasks import COLORS, DESTINATIONS, KINDS, Task
+from vla.datasets.frames import EpisodeWords
+from vla.envs.tabletop.tasks import COLORS, DESTINATIONS, KINDS, Task
 
 
 def random_scene(generator: np.random.Generator, landmarks: bool = False) -> EpisodeWords:

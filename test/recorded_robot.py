@@ -10,7 +10,7 @@ from node_harness import ROOT, Graph
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.srv import StartEpisode, StopEpisode
 
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 CONTRACT = ROOT / "config/contracts/sim_panda.yaml"
 SENSOR_TOPICS = (

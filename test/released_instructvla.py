@@ -1,6 +1,6 @@
 """A tiny InstructVLA of plain transformers modules, under the names of the released checkpoints.
 
-It is what conversion is judged by: nothing of vla/models runs here.
+It is what conversion is judged by: nothing of vla/policies runs here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from vla.models.config import ActionExpertConfig, InstructVLAConfig, LoraConfig
-from vla.models.presets import PRESETS, as_published
+from vla.policies.config import LoraConfig
+from vla.policies.instructvla.config import ActionExpertConfig, InstructVLAConfig
+from vla.policies.instructvla.presets import PRESETS, as_published
 
 QUERIES, WIDTH, SIDE = 3, 32, 28
 HORIZON, ACTIONS = 16, 7

@@ -8,7 +8,7 @@ import sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from vla.cli.parser import main
+from vla_cli.parser import main
 
 if __name__ == "__main__":
     PartialState(cpu=True)

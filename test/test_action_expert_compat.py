@@ -20,12 +20,13 @@ from released_instructvla import (
 )
 from torch.nn import functional as F
 
-from vla.conversion.names import LanguageNames, recipe
-from vla.models.action_expert import ActionExpert
-from vla.models.config import ActionExpertConfig, CheckpointError
-from vla.models.film_dinov2 import Dinov2Encoder
-from vla.models.film_vision import standardize
-from vla.models.images import zoom_images
+from vla.policies.config import CheckpointError
+from vla.policies.images import zoom_images
+from vla.policies.instructvla.action_expert import ActionExpert
+from vla.policies.instructvla.config import ActionExpertConfig
+from vla.policies.instructvla.conversion_names import LanguageNames, recipe
+from vla.policies.instructvla.film_dinov2 import Dinov2Encoder
+from vla.policies.instructvla.film_vision import standardize
 
 STATE = 8
 LANGUAGE = LanguageNames("language_model.", (), QUERIES)

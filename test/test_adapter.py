@@ -12,11 +12,11 @@ from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
 
-from vla.adapter import open_adapter, require_base, save_adapter
-from vla.checkpoint import build_model, load_weights, open_checkpoint
-from vla.models.adapter import adapter_layers, insert_adapter, is_adapter_weight
-from vla.models.config import AdapterConfig, CheckpointError
-from vla.policy import ActionModel, Reasoner
+from vla.policies.adapter_layers import adapter_layers, insert_adapter, is_adapter_weight
+from vla.policies.adapters import open_adapter, require_base, save_adapter
+from vla.policies.checkpoint import build_model, load_weights, open_checkpoint
+from vla.policies.config import AdapterConfig, CheckpointError
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 
 INSTRUCTION = "pick the red block"
 

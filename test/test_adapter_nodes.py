@@ -15,9 +15,9 @@ from tiny_adapter import save_tiny_adapter, with_description
 from tiny_checkpoint import save_tiny_checkpoint
 from vla_ros.srv import LoadAdapter, SetInstruction
 
-from vla.adapter import open_adapter
-from vla.checkpoint import open_checkpoint
 from vla.control.session import HoldReason, State
+from vla.policies.adapters import open_adapter
+from vla.policies.checkpoint import open_checkpoint
 
 pytestmark = pytest.mark.nodes
 

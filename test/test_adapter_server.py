@@ -9,7 +9,7 @@ from vla_ros.msg import Heartbeat
 from vla_ros.srv import LoadAdapter
 
 from vla.control.session import HoldReason, State
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 

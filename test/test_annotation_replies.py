@@ -21,10 +21,10 @@ from vla.annotation.records import (
     write_annotations,
 )
 from vla.annotation.replies import REPLY_SCHEMA, ReplyError, Wanted, read_reply
-from vla.data.frames import DatasetError
-from vla.data.sample import Annotation
-from vla.data.vla_it import read_vla_it
-from vla.resources import shared_file
+from vla.core.resources import shared_file
+from vla.datasets.frames import DatasetError
+from vla.datasets.sample import Annotation
+from vla.datasets.vla_it import read_vla_it
 
 
 def changed(**entries: object) -> str:

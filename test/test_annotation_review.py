@@ -18,16 +18,16 @@ from PIL import Image
 
 from vla.annotation.records import ACCEPTED, REJECTED, Record, Records, entries_of, read_records
 from vla.annotation.truth import SceneOrigin, TruthAnnotator, scene_of_note
-from vla.cli.parser import main
-from vla.contract import load_contract
-from vla.data.conversion_report import ConversionReport, EpisodeReport
-from vla.data.lerobot_meta import Episode
-from vla.data.sample import Annotation
-from vla.data.vla_it import read_vla_it
-from vla.resources import contract_path
-from vla.sim import sentences
-from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import ALL_FAMILIES
+from vla.bags.conversion_report import ConversionReport, EpisodeReport
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla.datasets.lerobot.meta import Episode
+from vla.datasets.sample import Annotation
+from vla.datasets.vla_it import read_vla_it
+from vla.envs.tabletop import sentences
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import ALL_FAMILIES
+from vla_cli.parser import main
 
 SEED = 31
 

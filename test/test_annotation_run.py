@@ -36,14 +36,14 @@ from vla.annotation.records import Records, read_records
 from vla.annotation.replies import REPLY_SCHEMA
 from vla.annotation.run import GIVE_UP_AFTER, Annotator, Outcome, annotate_episodes
 from vla.annotation.source import AnnotationSource
-from vla.cli.parser import main
-from vla.contract import load_contract
-from vla.data.bag_conversion import convert_bags, find_bags
-from vla.data.bag_episodes import BagEpisodes
-from vla.data.bag_frames import MOTION_SPAN
-from vla.data.language_motion import MotionThresholds, language_motion, poses_of_states
-from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping
-from vla.resources import contract_path, shared_file
+from vla.bags.conversion import convert_bags, find_bags
+from vla.bags.episodes import BagEpisodes
+from vla.bags.frames import MOTION_SPAN
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path, shared_file
+from vla.datasets.language_motion import MotionThresholds, language_motion, poses_of_states
+from vla.datasets.lerobot.dataset import LeRobotEpisodes, LeRobotMapping
+from vla_cli.parser import main
 
 CONTRACT = load_contract(contract_path("widowx_bridge"))
 MAPPING = LeRobotMapping({CONTRACT.cameras[0].name: "camera"})
@@ -338,7 +338,7 @@ def test_the_key_is_never_shown_or_written(tmp_path, capsys, monkeypatch):
 
 def test_an_interrupt_keeps_what_is_done(tmp_path):
     folder = write_v2(tmp_path / "set")
-    code = "import sys; from vla.cli.parser import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from vla_cli.parser import main; sys.exit(main(sys.argv[1:]))"
     with chat_server(lambda _, n: Reply(delay=0.0 if n == 0 else 30.0)) as server:
         arguments = ["data", "annotate", str(folder), "--base-url", server.url, "--model", "m",
                      "--concurrency", "1"]  # fmt: skip

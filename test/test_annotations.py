@@ -9,11 +9,11 @@ import numpy as np
 from random_scenes import possible_tasks, random_scene
 from test_questions import check_answer, listed
 
-from vla.data.frames import EpisodeWords
-from vla.data.sample import Annotation
-from vla.sim.annotations import annotate
-from vla.sim.samples import SimulatedDemonstrations
-from vla.sim.tasks import Task
+from vla.datasets.frames import EpisodeWords
+from vla.datasets.sample import Annotation
+from vla.envs.tabletop.annotations import annotate
+from vla.envs.tabletop.samples import SimulatedDemonstrations
+from vla.envs.tabletop.tasks import Task
 
 
 def episode(words: EpisodeWords, task: Task) -> EpisodeWords:

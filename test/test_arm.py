@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.execution import MODES, ExecutionConfig
+from vla.control.robots import panda
 from vla.control.safety import WALL_TOLERANCE
-from vla.rotations import difference
-from vla.sim import panda
+from vla.core.rotations import difference
 
 RATE = 50.0
 NOW = 100.0

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vla.models.plain_text import TextTokenizer
-from vla.models.presets import preset
-from vla.models.reasoning import ReasoningModel
-from vla.models.tokenizer import train_tokenizer
+from vla.policies.instructvla.presets import preset
+from vla.policies.instructvla.reasoning import ReasoningModel
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.tokenizer import train_tokenizer
 from vla.training.augment import Change, change_image, draw_change
 from vla.training.config import Augmentation
 from vla.training.naming import name_cells

@@ -14,11 +14,12 @@ import pytest
 import torch
 from tiny_backbones import CONFIGS, close, embed, hidden_states, scene, transformers_logits
 
-from vla.models.backbones import Backbone, build_backbone
-from vla.models.config import CheckpointError, InstructVLAConfig, LoraConfig
-from vla.models.lora import expert_weights, load_expert, lora_layers, merge_experts
-from vla.models.reasoning import ReasoningModel
-from vla.models.sequence import IGNORE, IMAGE, TextBatch
+from vla.policies.backbones import Backbone, build_backbone
+from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.reasoning import ReasoningModel
+from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
+from vla.policies.lora import expert_weights, load_expert, lora_layers, merge_experts
 
 GATES = ("sum", "two_pass", "layer")
 QUERIES = 3

@@ -5,8 +5,8 @@ import pytest
 from node_harness import Graph, use_test_interfaces
 from played_robot import CONTRACT_PATH, PlayedPolicy
 
+from vla.control.robots import panda
 from vla.control.session import HoldReason, State
-from vla.sim import panda
 
 pytestmark = pytest.mark.nodes
 

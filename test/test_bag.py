@@ -16,8 +16,8 @@ from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from vla.data.bag import BagError, BagWriter, qos_entry
-from vla.data.bag_reader import (
+from vla.bags.message_types import MessageTypeError, load_message_type
+from vla.bags.reader import (
     read_decoded,
     read_messages,
     read_metadata,
@@ -25,7 +25,7 @@ from vla.data.bag_reader import (
     unfinished_bags,
     validate_bag,
 )
-from vla.data.message_types import MessageTypeError, load_message_type
+from vla.bags.writer import BagError, BagWriter, qos_entry
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -233,8 +233,8 @@ def test_bag_without_messages_is_valid(tmp_path):
 
 WRITE_FOR_EVER = """
 import sys
-from vla.data.bag import BagWriter
-from vla.data.message_types import load_message_type
+from vla.bags.writer import BagWriter
+from vla.bags.message_types import load_message_type
 writer = BagWriter(sys.argv[1])
 topic = writer.add_topic("/bytes", load_message_type("std_msgs/msg/UInt8MultiArray", ()))
 data = bytes([0, 1, 0, 0]) + bytes(8) + (20_000).to_bytes(4, "little") + bytes(20_000)

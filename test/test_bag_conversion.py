@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from bag_files import BEGIN, MILLISECOND, write_demonstration
 
-from vla.cli.parser import main
-from vla.contract import load_contract
-from vla.data.bag_conversion import contract_of_bags, convert_bags, find_bags
-from vla.data.bag_episodes import BagEpisodes
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
-from vla.data.normalization import read_norm_stats
-from vla.resources import contract_path
+from vla.bags.conversion import contract_of_bags, convert_bags, find_bags
+from vla.bags.episodes import BagEpisodes
+from vla.contract.embodiment import load_contract
+from vla.contract.normalization import read_norm_stats
+from vla.core.resources import contract_path
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
 from vla.training.batches import Mixture
 from vla.training.config import RobotData
 from vla.training.data import measure_statistics
 from vla.training.sources import open_robot
+from vla_cli.parser import main
 
 CONTRACT = load_contract(contract_path("sim_panda"))
 GENERATOR = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path):
     for name in ("a", "b", "c"):
         write_demonstration(tmp_path / "bags" / name, CONTRACT, 20.0)
     for number in (signal.SIGINT, signal.SIGTERM):
-        command = [sys.executable, "-m", "vla.cli", "data", "convert", "bags", "set"]
+        command = [sys.executable, "-m", "vla_cli", "data", "convert", "bags", "set"]
         process = subprocess.Popen(
             command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()
         )
@@ -199,7 +199,7 @@ def test_ros_is_not_needed(bags, tmp_path):
                     raise ImportError(f"{name} is blocked")
 
         sys.meta_path.insert(0, Blocked())
-        from vla.cli.parser import main
+        from vla_cli.parser import main
 
         raise SystemExit(main(sys.argv[1:]))
     """

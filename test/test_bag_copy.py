@@ -8,12 +8,12 @@ from bag_files import write_demonstration
 from foreign_bags import write_foreign_bag
 from node_harness import ROOT
 
-from vla.contract import ContractError, load_contract
-from vla.data.bag_conversion import contract_of_bags
-from vla.data.bag_copy import copied_custom_data
-from vla.data.bag_episodes import read_bag_episode
-from vla.data.bag_reader import read_metadata, update_custom_data
-from vla.data.frames import DatasetError
+from vla.bags.conversion import contract_of_bags
+from vla.bags.episodes import read_bag_episode
+from vla.bags.metadata_copy import copied_custom_data
+from vla.bags.reader import read_metadata, update_custom_data
+from vla.contract.embodiment import ContractError, load_contract
+from vla.datasets.frames import DatasetError
 
 CONTRACT = load_contract(ROOT / "config/contracts/sim_panda.yaml")
 

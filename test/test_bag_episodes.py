@@ -20,16 +20,16 @@ from bag_files import (
     write_demonstration,
 )
 
-from vla.cli.parser import main
-from vla.contract import ContractError, load_contract
-from vla.data.bag import BagError
-from vla.data.bag_episodes import BagEpisodes, bag_folders, read_bag_episode
-from vla.data.frames import DatasetError
-from vla.data.normalization import read_norm_stats
-from vla.data.step_actions import gripper_commands
-from vla.models.config import LoraConfig
-from vla.resources import contract_path
+from vla.bags.episodes import BagEpisodes, bag_folders, read_bag_episode
+from vla.bags.writer import BagError
+from vla.contract.embodiment import ContractError, load_contract
+from vla.contract.normalization import read_norm_stats
+from vla.core.resources import contract_path
+from vla.datasets.frames import DatasetError
+from vla.datasets.step_actions import gripper_commands
+from vla.policies.config import LoraConfig
 from vla.training.config import RobotData, TrainConfig, write_train_config
+from vla_cli.parser import main
 
 CONTRACT = load_contract(contract_path("sim_panda"))
 GENERATOR = np.random.default_rng(0)

@@ -17,10 +17,11 @@ from foreign_bags import write_foreign_bag
 from node_harness import ROOT
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from vla.contract import load_contract
-from vla.data.bag import BagError
-from vla.data.bag_conversion import convert_bags, find_bags
-from vla.data.bag_reader import (
+from vla.bags.conversion import convert_bags, find_bags
+from vla.bags.decompression import CompressionError, copy_decompressed, decompress
+from vla.bags.labels import label_episode
+from vla.bags.message_types import MessageTypeError
+from vla.bags.reader import (
     is_unfinished,
     read_decoded,
     read_messages,
@@ -28,10 +29,9 @@ from vla.data.bag_reader import (
     recover_bag,
     validate_bag,
 )
-from vla.data.decompression import CompressionError, copy_decompressed, decompress
-from vla.data.labels import label_episode
-from vla.data.message_types import MessageTypeError
-from vla.resources import contract_path
+from vla.bags.writer import BagError
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
 
 DATA = ROOT / "test/data"
 CONTRACT = load_contract(contract_path("sim_panda"))

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 
-from vla.data.bag import BagError, BagWriter
-from vla.data.bag_reader import read_messages, read_metadata, recover_bag, validate_bag
-from vla.data.mcap_survey import survey
-from vla.data.message_types import load_message_type
-from vla.data.sealed_file import MCAP_SEAL, SealedFile
+from vla.bags.mcap_survey import survey
+from vla.bags.message_types import load_message_type
+from vla.bags.reader import read_messages, read_metadata, recover_bag, validate_bag
+from vla.bags.sealed_file import MCAP_SEAL, SealedFile
+from vla.bags.writer import BagError, BagWriter
 
 TYPE = load_message_type("std_msgs/msg/UInt8MultiArray", ())
 

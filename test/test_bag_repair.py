@@ -20,8 +20,7 @@ from damaged_bags import (
 from node_harness import ROOT
 from rosbags.highlevel import AnyReader
 
-from vla.data.bag import BagError
-from vla.data.bag_reader import (
+from vla.bags.reader import (
     is_unfinished,
     read_messages,
     read_metadata,
@@ -29,6 +28,7 @@ from vla.data.bag_reader import (
     unfinished_bags,
     validate_bag,
 )
+from vla.bags.writer import BagError
 
 DATA = ROOT / "test/data"
 

@@ -9,7 +9,7 @@ from geometry_msgs.msg import PoseStamped
 from node_harness import Graph
 from played_commands import Stream, settings_of
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla_nodes.backends import cartesian_pose, make_backend
 from vla_nodes.backends.base import BackendContext
 

@@ -11,7 +11,7 @@ import pytest
 from node_harness import ROOT, Graph
 from recorded_robot import Robot, started
 
-from vla.data.bag_reader import read_metadata, validate_bag
+from vla.bags.reader import read_metadata, validate_bag
 
 pytestmark = pytest.mark.nodes
 START_UP = 90.0

@@ -122,7 +122,7 @@ def test_errors_are_one_line_that_says_what_to_do(robot, arguments, says):
 @pytest.mark.parametrize("command", ["instruct", "ask", "stop", "resume", "status", "launch"])
 def test_help_explains_each_command(command):
     answer = subprocess.run(
-        [sys.executable, "-m", "vla.cli", command, "--help"],
+        [sys.executable, "-m", "vla_cli", command, "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -134,7 +134,7 @@ def test_help_explains_each_command(command):
 def test_without_ros_the_command_says_how_to_get_it():
     script = (
         "import sys; sys.modules['rclpy'] = None\n"
-        "from vla.cli import main; sys.exit(main(['status']))"
+        "from vla_cli import main; sys.exit(main(['status']))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vla.clock import ClockSteps
+from vla.core.clock import ClockSteps
 
 
 def steps(times, period=0.1):

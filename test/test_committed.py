@@ -5,7 +5,7 @@ import pytest
 
 from vla.control.chunk import ActionChunk, ChunkTrajectory
 from vla.control.committed import CommittedActions, committed_actions, join
-from vla.rotations import difference, from_rotation_vector, multiply
+from vla.core.rotations import difference, from_rotation_vector, multiply
 
 STEP, HORIZON = 0.1, 16
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from vla.models.action_expert import Context
-from vla.models.compiled import keeping
+from vla.policies.compiled import keeping
+from vla.policies.instructvla.action_expert import Context
 
 
 def test_results_are_kept_from_the_next_replay():

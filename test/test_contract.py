@@ -12,7 +12,7 @@ from conftest import CONTRACT_PATH
 from mutations import mutated
 from scipy.spatial.transform import Rotation
 
-from vla.contract import (
+from vla.contract.embodiment import (
     STATE_LAYOUTS,
     STATE_NAMES,
     ContractError,
@@ -21,7 +21,7 @@ from vla.contract import (
     state_vector,
 )
 from vla.control.arm import ArmController, ArmControllerConfig
-from vla.resources import contract_path, given_or_shared, shared_file
+from vla.core.resources import contract_path, given_or_shared, shared_file
 
 
 def values() -> dict:

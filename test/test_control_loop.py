@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.loop import (
@@ -17,9 +17,9 @@ from vla.control.loop import (
     ControlLoop,
     LoopLimits,
 )
+from vla.control.robots import panda
 from vla.control.safety import WALL_TOLERANCE
 from vla.control.session import HoldReason
-from vla.sim import panda
 
 CONTRACT = load_contract(Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml")
 PERIOD = 0.02

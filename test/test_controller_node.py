@@ -22,9 +22,9 @@ from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
 from vla_ros.srv import LoadAdapter, SetInstruction
 
+from vla.control.robots import panda
 from vla.control.session import HoldReason, Outcome, State
-from vla.sim import panda
-from vla_nodes.controller import Controller
+from vla_nodes.controller.node import Controller
 
 Result = ExecuteInstruction.Result
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vla.data.conversations import LlavaConversations
-from vla.data.frames import DatasetError
-from vla.data.sample import Annotation
-from vla.data.vla_it import read_vla_it
+from vla.datasets.conversations import LlavaConversations
+from vla.datasets.frames import DatasetError
+from vla.datasets.sample import Annotation
+from vla.datasets.vla_it import read_vla_it
 
 GENERATOR = np.random.default_rng(0)
 

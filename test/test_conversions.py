@@ -9,15 +9,15 @@ from geometry_msgs.msg import Pose
 from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from vla.data.image_encodings import ENCODINGS
-from vla.data.messages import (
+from vla.observations.image_encodings import ENCODINGS
+from vla.observations.messages import (
     compressed_to_array,
     image_to_array,
     joint_positions,
     pose_to_arrays,
     stamp_to_nanoseconds,
 )
-from vla_nodes.conversions import (
+from vla_nodes.core.conversions import (
     array_to_image,
     arrays_to_pose,
     camera_info,

@@ -24,23 +24,29 @@ from released_shapes import released_shapes
 from safetensors.torch import save_file
 from tiny_checkpoint import CONTRACT_PATH
 
-from vla.checkpoint import INDEX, build_model, load_weights, open_checkpoint, save_checkpoint
-from vla.cli.parser import main
-from vla.contract import dimension_kinds, load_contract
-from vla.conversion.instructvla import (
+from vla.contract.embodiment import dimension_kinds, load_contract
+from vla.core.resources import contract_path
+from vla.policies.checkpoint import (
+    INDEX,
+    build_model,
+    load_weights,
+    open_checkpoint,
+    save_checkpoint,
+)
+from vla.policies.config import CheckpointError
+from vla.policies.images import zoom_images
+from vla.policies.instructvla.conversion import (
     convert_released,
     read_eagle,
     read_released,
     read_statistics,
 )
-from vla.conversion.names import language_names, split_groups, translate
-from vla.models.config import CheckpointError
-from vla.models.film_vision import standardize
-from vla.models.images import zoom_images
-from vla.models.presets import PRESETS, preset, with_language_expert, with_state
-from vla.policy import ActionModel, Reasoner
-from vla.resources import contract_path
-from vla.robots import Robot
+from vla.policies.instructvla.conversion_names import language_names, split_groups, translate
+from vla.policies.instructvla.film_vision import standardize
+from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.instructvla.presets import PRESETS, preset, with_language_expert, with_state
+from vla.policies.robots import Robot
+from vla_cli.parser import main
 
 CONTRACT = load_contract(CONTRACT_PATH)
 STATE = len(CONTRACT.state_names)
@@ -352,7 +358,7 @@ def test_the_documented_layout_maps_at_full_size(adapters, uses_state):
 
 
 def test_weights_keep_their_type_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("vla.checkpoint.MOST_PER_FILE", 40_000)
+    monkeypatch.setattr("vla.policies.checkpoint.MOST_PER_FILE", 40_000)
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = tiny_preset(tokenizer.get_vocab_size())
@@ -383,7 +389,7 @@ def test_weights_keep_their_type_in_several_files(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"has no model-00001-of-.*; it is not a complete"):
         open_checkpoint(folder)
     # One file again: nothing of the several is left.
-    monkeypatch.setattr("vla.checkpoint.MOST_PER_FILE", 5_000_000_000)
+    monkeypatch.setattr("vla.policies.checkpoint.MOST_PER_FILE", 5_000_000_000)
     save(torch.float16)
     assert [file.name for file in folder.glob("model*")] == ["model.safetensors"]
     assert open_checkpoint(folder).checkpoint_id != opened.checkpoint_id

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import yaml
 
-from vla.cli.parser import main
-from vla.data.frames import read_dataset
-from vla.evaluation.benchmark import learned_policy
-from vla.models.config import LoraConfig
-from vla.policy import ActionModel, Reasoner
-from vla.sim.demonstrations import Frames, observation_of
-from vla.sim.expert import plan_chunk
+from vla.datasets.frames import read_dataset
+from vla.envs.tabletop.corrections import CorrectionConfig, labelling, make_corrections
+from vla.envs.tabletop.demonstrations import Frames, observation_of
+from vla.envs.tabletop.driving import learned_policy
+from vla.envs.tabletop.expert import plan_chunk
+from vla.policies.config import LoraConfig
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.training.config import RobotData, TrainConfig, write_train_config
-from vla.training.corrections import CorrectionConfig, labelling, make_corrections
+from vla_cli.parser import main
 
 ONE = CorrectionConfig(
     episodes=2, episodes_per_shard=2, shares={"pick": 1.0}, expert_share=0.0, time_limit=0.75

@@ -17,22 +17,27 @@ from vla.annotation.prompts import PromptError, read_prompt
 from vla.annotation.records import RECORDS_FILE, Entry, Record, Records, read_records
 from vla.annotation.replies import ReplyError, read_reply
 from vla.annotation.truth import read_scenes
-from vla.cli.demo import load_demo_config
-from vla.cli.errors import CommandError
+from vla.bags.message_types import MessageTypeError, load_message_type
+from vla.contract.normalization import (
+    NormalizationError,
+    measure,
+    read_norm_stats,
+    write_norm_stats,
+)
 from vla.control.robot_model import RobotModelError, model_from_urdf
-from vla.conversion.instructvla import read_statistics
-from vla.data.conversations import LlavaConversations
-from vla.data.frames import DatasetError, EpisodeWords, Shard, read_shard, write_shard
-from vla.data.message_types import MessageTypeError, load_message_type
-from vla.data.normalization import NormalizationError, measure, read_norm_stats, write_norm_stats
-from vla.data.vla_it import read_vla_it
-from vla.files import read_text
-from vla.models.config import CheckpointError
-from vla.resources import shared_file
+from vla.core.files import read_text
+from vla.core.resources import shared_file
+from vla.datasets.conversations import LlavaConversations
+from vla.datasets.frames import DatasetError, EpisodeWords, Shard, read_shard, write_shard
+from vla.datasets.vla_it import read_vla_it
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.conversion import read_statistics
 from vla.training.config import read_train_config
 from vla.training.finetune import read_finetune_config
+from vla_cli.demo import load_demo_config
+from vla_cli.errors import CommandError
 from vla_nodes.launcher.document import LaunchError, load_document
-from vla_nodes.preflight_run import given_parameters
+from vla_nodes.preflight.run import given_parameters
 
 PAIR = {"question": "where is it ?", "answer": "on the left"}
 LABELS = {
@@ -150,8 +155,8 @@ READERS = (
 
 @pytest.fixture
 def fr3():
-    from vla.contract import load_contract
-    from vla.resources import contract_path
+    from vla.contract.embodiment import load_contract
+    from vla.core.resources import contract_path
 
     return load_contract(contract_path("fr3"))
 
@@ -256,7 +261,7 @@ def test_a_damaged_shard_is_refused_or_sound(tmp_path, contract):
 
 
 def test_an_override_is_read_as_carefully_as_a_file():
-    from vla.cli.train import overridden
+    from vla_cli.train import overridden
 
     for text in ("steps=[", "steps=2026-01-31", "steps=.nan", "steps=&a [*a]", "steps"):
         with pytest.raises(CheckpointError, match="--set"):

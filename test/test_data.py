@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vla.contract import ContractError
-from vla.data.frames import DatasetError, read_dataset, read_shard, write_shard
+from vla.contract.embodiment import ContractError
+from vla.datasets.frames import DatasetError, read_dataset, read_shard, write_shard
 
 
 def test_a_shard_reads_as_it_was_written(tmp_path, shards, contract):

@@ -18,13 +18,13 @@ from lerobot_files import (
     write_v3,
 )
 
-from vla.cli.parser import main
-from vla.data.dataset_check import check_lerobot
-from vla.data.frames import DatasetError
-from vla.data.image_check import require_images
-from vla.data.lerobot import LeRobotEpisodes
-from vla.findings import PROBLEM
-from vla.resources import contract_path
+from vla.core.findings import PROBLEM
+from vla.core.resources import contract_path
+from vla.datasets.dataset_check import check_lerobot
+from vla.datasets.frames import DatasetError
+from vla.datasets.image_check import require_images
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla_cli.parser import main
 
 
 @pytest.mark.parametrize("write", [write_v2, write_v3])

@@ -13,11 +13,11 @@ from lerobot_files import (
     write_v3,
 )
 
-from vla.data.dataset_check import check_lerobot
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
-from vla.data.lerobot_meta import path_in, read_description
-from vla.findings import PROBLEM
+from vla.core.findings import PROBLEM
+from vla.datasets.dataset_check import check_lerobot
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla.datasets.lerobot.meta import path_in, read_description
 from vla.training.config import RobotData
 from vla.training.sources import open_robot
 

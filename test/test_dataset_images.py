@@ -15,9 +15,9 @@ from lerobot_files import (
 )
 from PIL import Image
 
-from vla.data.frames import DatasetError
-from vla.data.images import decode_image
-from vla.data.video import VideoFrames
+from vla.datasets.frames import DatasetError
+from vla.datasets.images import decode_image
+from vla.datasets.video import VideoFrames
 from vla.training.config import RobotData
 from vla.training.sources import open_robot
 

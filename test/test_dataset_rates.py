@@ -17,11 +17,11 @@ from lerobot_files import (
 )
 from scipy.spatial.transform import Rotation
 
-from vla.cli.parser import main
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
-from vla.data.step_actions import joined_steps, state_motions
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla.datasets.step_actions import joined_steps, state_motions
 from vla.training.sources import open_data
+from vla_cli.parser import main
 
 
 def test_a_set_of_three_times_the_rate_is_thinned_out_with_its_motion_added_up():

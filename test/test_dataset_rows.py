@@ -16,9 +16,9 @@ from lerobot_files import (
     write_v3,
 )
 
-from vla.cli.parser import main
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla_cli.parser import main
 
 
 def test_sets_of_lerobots_own_converter_are_read():

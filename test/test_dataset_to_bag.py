@@ -10,15 +10,15 @@ import pytest
 from bag_files import GRASP, write_demonstration
 from rosbags.highlevel import AnyReader
 
-from vla.cli.parser import main
-from vla.contract import STATE_LAYOUTS, load_contract
-from vla.data.bag_conversion import convert_bags
-from vla.data.bag_episodes import read_bag_episode
-from vla.data.bag_reader import read_decoded, read_metadata, validate_bag
-from vla.data.dataset_to_bag import export_episodes
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
-from vla.resources import contract_path
+from vla.bags.conversion import convert_bags
+from vla.bags.dataset_to_bag import export_episodes
+from vla.bags.episodes import read_bag_episode
+from vla.bags.reader import read_decoded, read_metadata, validate_bag
+from vla.contract.embodiment import STATE_LAYOUTS, load_contract
+from vla.core.resources import contract_path
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla_cli.parser import main
 
 CONTRACT = load_contract(contract_path("sim_panda"))
 GENERATOR = np.random.default_rng(0)

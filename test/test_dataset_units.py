@@ -15,12 +15,12 @@ from lerobot_files import (
 )
 from scipy.spatial.transform import Rotation
 
-from vla.cli.parser import main
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes, read_mapping
-from vla.data.plausible import check_gripper, check_motions, check_names, check_states
-from vla.data.step_actions import state_motions
-from vla.findings import PROBLEM
+from vla.core.findings import PROBLEM
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes, read_mapping
+from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states
+from vla.datasets.step_actions import state_motions
+from vla_cli.parser import main
 
 
 @pytest.mark.parametrize("more", [{}, {"binarize": True}, {"gripper": "closed"}])

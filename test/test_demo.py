@@ -11,15 +11,15 @@ import pytest
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
 
-from vla.cli.demo import load_demo_config, versions
-from vla.cli.errors import CommandError
-from vla.cli.graph import free_domain_id
-from vla.cli.parser import main
-from vla.data.bag import BagWriter
-from vla.data.message_types import load_message_type
+from vla.bags.message_types import load_message_type
+from vla.bags.writer import BagWriter
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import FAMILIES
 from vla.evaluation.replay_video import STATE_TOPIC, EpisodeFootage, write_video
-from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import FAMILIES
+from vla_cli.demo import load_demo_config, versions
+from vla_cli.errors import CommandError
+from vla_cli.graph import free_domain_id
+from vla_cli.parser import main
 
 ROOT = Path(__file__).parents[1]
 

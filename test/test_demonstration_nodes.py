@@ -8,13 +8,13 @@ from node_harness import ROOT, Graph
 from vla_ros.msg import PolicyStatus
 from vla_ros.srv import SetInstruction
 
-from vla.contract import load_contract
-from vla.data.bag_episodes import BagEpisodes
-from vla.data.bag_reader import read_metadata, validate_bag
-from vla_nodes import qos
-from vla_nodes.client import UnreachableError
-from vla_nodes.demo_client import DemoClient
-from vla_nodes.scripted_operator import OperatorStation, demonstrate_episode
+from vla.bags.episodes import BagEpisodes
+from vla.bags.reader import read_metadata, validate_bag
+from vla.contract.embodiment import load_contract
+from vla_nodes.client.demo import DemoClient
+from vla_nodes.client.graph import UnreachableError
+from vla_nodes.client.scripted_operator import OperatorStation, demonstrate_episode
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 CONTRACT = ROOT / "config/contracts/sim_panda.yaml"

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from vla.checkpoint import open_checkpoint, read_weights
-from vla.models.config import LoraConfig
+from vla.policies.checkpoint import open_checkpoint, read_weights
+from vla.policies.config import LoraConfig
 from vla.training.config import RobotData, TrainConfig, write_train_config
 
 ROOT = Path(__file__).parents[1]

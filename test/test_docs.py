@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vla.cli.parser import build_parser
+from vla_cli.parser import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rosbags.highlevel import AnyReader
 
-from vla.data.bag_reader import read_messages, read_metadata, recover_bag, validate_bag
-from vla.data.episode import EpisodeWriter, RecordedTopic
-from vla.data.message_types import load_message_type
+from vla.bags.episode_writer import EpisodeWriter, RecordedTopic
+from vla.bags.message_types import load_message_type
+from vla.bags.reader import read_messages, read_metadata, recover_bag, validate_bag
 
 ROOT = Path(__file__).parents[1]
 TOPIC = RecordedTopic("/bytes", load_message_type("std_msgs/msg/UInt8MultiArray", ()))
@@ -66,8 +66,8 @@ def test_messages_beyond_the_queue_are_dropped_and_counted(tmp_path):
 FILL_THE_DISK = """
 import resource, signal, sys, time
 from pathlib import Path
-from vla.data.episode import EpisodeWriter, RecordedTopic
-from vla.data.message_types import load_message_type
+from vla.bags.episode_writer import EpisodeWriter, RecordedTopic
+from vla.bags.message_types import load_message_type
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 topic = RecordedTopic("/bytes", load_message_type("std_msgs/msg/UInt8MultiArray", ()))

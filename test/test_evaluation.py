@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
-from vla.checkpoint import build_model, open_checkpoint
-from vla.cli import evaluate as evaluate_command
-from vla.cli.parser import main
+from vla.envs.tabletop.driving import learned_policy
+from vla.envs.tabletop.questions import QUESTION_KINDS
+from vla.envs.tabletop.wording import WORDINGS
 from vla.evaluation.benchmark import (
     EvaluationError,
     EvaluationSettings,
     SeedResult,
     evaluate,
-    learned_policy,
     report,
     summarize,
     table,
@@ -32,11 +31,12 @@ from vla.evaluation.question_answering import (
     question_table,
     score,
 )
-from vla.models.config import CheckpointError, LoraConfig
-from vla.policy import ActionModel, Reasoner
-from vla.sim.questions import QUESTION_KINDS
-from vla.sim.wording import WORDINGS
+from vla.policies.checkpoint import build_model, open_checkpoint
+from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.training.config import RobotData, TrainConfig, write_train_config
+from vla_cli import evaluate as evaluate_command
+from vla_cli.parser import main
 
 SHORT = EvaluationSettings(time_limit=1.0)
 

@@ -17,9 +17,9 @@ from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory, ToolTarget
 from vla.control.execution import MODES, WEIGHTS, ChunkExecutor, ExecutionConfig
 from vla.control.loop import LATENT_ACTIONS, OBSERVATIONS, ControlLoop, LoopLimits
+from vla.control.robots import panda
 from vla.control.session import HoldReason
-from vla.rotations import difference
-from vla.sim import panda
+from vla.core.rotations import difference
 
 STEP, HORIZON = 0.1, 8
 PERIOD, AHEAD, LIMIT = 0.02, 0.13, 0.7

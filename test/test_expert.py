@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from vla.control.arm import ArmController, ArmControllerConfig
-from vla.data.frames import read_dataset
-from vla.sim.demonstrations import (
+from vla.datasets.frames import read_dataset
+from vla.envs.tabletop.demonstrations import (
     FIRST_TRAINING_SEED,
     DemonstrationConfig,
     make_demonstrations,
     make_shard,
     observation_of,
 )
-from vla.sim.expert import MAX_STEP, plan_chunk
-from vla.sim.rollout import run_episode
-from vla.sim.tasks import ALL_FAMILIES, task_of_answer
+from vla.envs.tabletop.expert import MAX_STEP, plan_chunk
+from vla.envs.tabletop.rollout import run_episode
+from vla.envs.tabletop.tasks import ALL_FAMILIES, task_of_answer
 
 
 def expert(simulator, task):

@@ -22,10 +22,10 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.msg import Instruction, PolicyStatus
 from vla_ros.srv import SetInstruction
 
+from vla.control.robots import panda
 from vla.control.session import HoldReason, State
-from vla.sim import panda
-from vla_nodes import qos
-from vla_nodes.conversions import array_to_image
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import array_to_image
 
 pytestmark = [pytest.mark.nodes, pytest.mark.faults]
 

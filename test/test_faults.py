@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from fault_report import FaultReport, Motion, excess_of, judge, time_to_hold
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.loop import LATENT_ACTIONS, OBSERVATIONS, ControlLoop, LoopLimits
+from vla.control.robots import panda
 from vla.control.safety import SafetyLimits
 from vla.control.session import HoldReason
-from vla.sim import panda
 
 pytestmark = pytest.mark.faults
 

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 import yaml
 
-from vla.files import (
+from vla.core.files import (
     BLOCK,
     MOST_DEPTH,
     checked_number,
@@ -23,8 +23,8 @@ from vla.files import (
     read_yaml,
     read_yaml_text,
 )
-from vla.shown import brief
-from vla.text import one_line
+from vla.core.shown import brief
+from vla.core.text import one_line
 
 
 class ReadError(ValueError):

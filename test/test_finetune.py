@@ -13,14 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vla.adapter import open_adapter
-from vla.checkpoint import open_checkpoint
-from vla.cli.parser import main
-from vla.data.frames import DatasetError
-from vla.models.config import AdapterConfig, CheckpointError
-from vla.policy import ActionModel, Reasoner
-from vla.robots import NORM_STATS, Robot
-from vla.sim.samples import SimulatedDemonstrations
+from vla.datasets.frames import DatasetError
+from vla.envs.tabletop.samples import SimulatedDemonstrations
+from vla.policies.adapters import open_adapter
+from vla.policies.checkpoint import open_checkpoint
+from vla.policies.config import AdapterConfig, CheckpointError
+from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.robots import NORM_STATS, Robot
 from vla.training import finetune as module
 from vla.training.batches import BatchMaker, Mixture
 from vla.training.config import Augmentation, TrainConfig
@@ -33,6 +32,7 @@ from vla.training.finetune import (
     replay_data,
     steps_for,
 )
+from vla_cli.parser import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype")
 

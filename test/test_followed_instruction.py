@@ -2,7 +2,7 @@
 
 from vla_ros.msg import Instruction, PolicyStatus
 
-from vla_nodes.followed_instruction import FollowedInstruction
+from vla_nodes.models.followed_instruction import FollowedInstruction
 
 OURS = Instruction(instruction_id=7, instruction="open the drawer", mode="act")
 NEXT = Instruction(instruction_id=8, instruction="close the drawer", mode="act")

@@ -15,11 +15,11 @@ from node_harness import ROOT
 from PIL import Image as PillowImage
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vla.cli.parser import main
-from vla.contract import load_contract
-from vla.data.bag_episodes import read_bag_episode
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
+from vla.bags.episodes import read_bag_episode
+from vla.contract.embodiment import load_contract
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla_cli.parser import main
 
 CONTRACT = load_contract(ROOT / "config/contracts/sim_panda.yaml")
 DATA = Path(__file__).parent / "data"

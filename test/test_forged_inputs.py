@@ -13,8 +13,8 @@ from sensor_msgs.msg import JointState
 from test_fault_nodes import Case
 
 from vla.control.session import HoldReason, State
-from vla_nodes import qos
-from vla_nodes.conversions import stamp_to_seconds
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import stamp_to_seconds
 
 pytestmark = [pytest.mark.nodes, pytest.mark.faults]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vla.data.frozen_images import REST, FrozenImages
+from vla.observations.frozen_images import REST, FrozenImages
 
 STILL, MOVED = np.zeros(7), np.full(7, 0.06)
 IMAGE, OTHER = bytes(100), bytes(99) + b"1"

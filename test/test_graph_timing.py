@@ -11,9 +11,9 @@ from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 from vla_ros.msg import ActionChunk, LatentAction, Observation
 
-from vla.contract import load_contract
-from vla.data.bag import BagWriter
-from vla.data.message_types import load_message_type
+from vla.bags.message_types import load_message_type
+from vla.bags.writer import BagWriter
+from vla.contract.embodiment import load_contract
 from vla.evaluation.graph_timing import format_table, measure_graph, percentiles
 
 CONTRACT = load_contract(Path(__file__).parents[1] / "config/contracts/sim_panda.yaml")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from vla.contract import load_contract
-from vla.data.frames import Shard
-from vla.resources import contract_path
-from vla.sim.demonstrations import observation_of
-from vla.sim.samples import simulated_views
-from vla.sim.simulator import TableTopSimulator
-from vla.training.grounding import EVENTS, grounding_loss, next_places, place_pixels
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla.datasets.frames import Shard
+from vla.datasets.grounding import EVENTS, grounding_loss, next_places, place_pixels
+from vla.envs.tabletop.demonstrations import observation_of
+from vla.envs.tabletop.samples import simulated_views
+from vla.envs.tabletop.simulator import TableTopSimulator
 
 CONTRACT = load_contract(contract_path("sim_panda"))
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vla.inference import ReasoningSession, Refresh
-from vla.policy import Reasoner
+from vla.policies.instructvla.inference import Reasoner
+from vla.policies.instructvla.threads import ReasoningSession, Refresh
 
 
 @pytest.fixture(scope="module")

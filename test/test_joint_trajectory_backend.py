@@ -7,8 +7,8 @@ from played_robot import CONTRACT_PATH, KINEMATICS, PlayedPolicy
 from rclpy.qos import QoSProfile
 
 from vla.control.command import ArmCommand, StoppingMotion
+from vla.control.robots import panda
 from vla.control.session import State
-from vla.sim import panda
 from vla_nodes.backends.joint_trajectory import TrajectoryMessages
 
 PERIOD = 0.005

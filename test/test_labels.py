@@ -6,10 +6,10 @@ import pytest
 import yaml
 from rosbags.highlevel import AnyReader
 
-from vla.data.bag import BagError, BagWriter
-from vla.data.bag_reader import read_metadata, validate_bag
-from vla.data.labels import episode_folders, find_episode, label_episode
-from vla.data.message_types import load_message_type
+from vla.bags.labels import episode_folders, find_episode, label_episode
+from vla.bags.message_types import load_message_type
+from vla.bags.reader import read_metadata, validate_bag
+from vla.bags.writer import BagError, BagWriter
 
 TYPE = load_message_type("std_msgs/msg/UInt8MultiArray", ())
 

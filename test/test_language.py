@@ -9,21 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla.models.backbones import build_backbone
-from vla.models.config import (
+from vla.policies.backbones import build_backbone
+from vla.policies.config import BackboneConfig, CheckpointError, from_dict
+from vla.policies.instructvla.config import (
     ActionExpertConfig,
-    BackboneConfig,
-    CheckpointError,
     InstructVLAConfig,
     PromptConfig,
-    from_dict,
     read_config,
     write_config,
 )
-from vla.models.plain_text import TextTokenizer
-from vla.models.presets import PRESETS, preset
-from vla.models.reasoning import ReasoningModel
-from vla.models.sequence import (
+from vla.policies.instructvla.presets import PRESETS, preset
+from vla.policies.instructvla.reasoning import ReasoningModel
+from vla.policies.instructvla.sequence import (
     IGNORE,
     IMAGE,
     Row,
@@ -34,7 +31,9 @@ from vla.models.sequence import (
     prompt_ids,
     tidy,
 )
-from vla.models.tokenizer import (
+from vla.policies.instructvla.vision_language_action import Batch, InstructVLA
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.tokenizer import (
     ASSISTANT,
     END,
     SPECIAL,
@@ -42,7 +41,6 @@ from vla.models.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
-from vla.models.vision_language_action import Batch, InstructVLA
 
 CONFIG = preset("test")
 VOCABULARY = CONFIG.backbone.vocabulary

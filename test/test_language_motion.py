@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vla.data.language_motion import MotionThresholds, language_motion, motion_words
+from vla.datasets.language_motion import MotionThresholds, language_motion, motion_words
 
 STILL = np.eye(3)
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from vla_nodes.latest import Latest, Worker
+from vla_nodes.core.latest import Latest, Worker
 
 
 def test_put_replaces_what_nobody_took():

@@ -11,16 +11,16 @@ import pytest
 import yaml
 from launcher_prefix import install_vla_ros, make_prefix, parameters_of
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import arm_limits, model_from_urdf
-from vla.sim import panda
-from vla_nodes.controller_settings import CONTROLLER_SETTINGS
+from vla.control.robots import panda
+from vla_nodes.controller.settings import CONTROLLER_SETTINGS
+from vla_nodes.core.settings import _allowed
 from vla_nodes.launcher.arguments import declared_arguments
 from vla_nodes.launcher.document import LaunchError
 from vla_nodes.launcher.expansion import expand
 from vla_nodes.launcher.process import ProcessDescription
-from vla_nodes.settings import _allowed
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("sim", "bringup", "record", "mover", "fr3", "ur5e")

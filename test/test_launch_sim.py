@@ -24,10 +24,10 @@ from vla_ros.srv import (
     StopEpisode,
 )
 
-from vla.contract import load_contract
-from vla.data.bag_reader import read_metadata, validate_bag
+from vla.bags.reader import read_metadata, validate_bag
+from vla.contract.embodiment import load_contract
 from vla.evaluation.graph_timing import measure_graph
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 NODES = ("sim", "perception", "reasoning", "action_expert", "controller", "recorder")
@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory) -> Path:
 def launch(graph: Graph, folder: Path, *arguments: str) -> NodeProcess:
     """Runs sim.launch.xml in the graph's domain."""
     log = folder / "launch.log"
-    command = [sys.executable, "-m", "vla.cli", "launch", "sim.launch.xml", *arguments]
+    command = [sys.executable, "-m", "vla_cli", "launch", "sim.launch.xml", *arguments]
     with log.open("w") as stream:
         process = subprocess.Popen(
             command,

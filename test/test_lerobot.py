@@ -19,16 +19,16 @@ from lerobot_files import (
     write_v3,
 )
 
-from vla.contract import contract_from_dict, load_contract
-from vla.data.frames import DatasetError
-from vla.data.lerobot import (
+from vla.contract.embodiment import contract_from_dict, load_contract
+from vla.core.resources import contract_path, given_or_shared
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import (
     LeRobotEpisodes,
     LeRobotMapping,
     binarize_gripper,
     chunk_with_padding,
     read_mapping,
 )
-from vla.resources import contract_path, given_or_shared
 
 CONTRACT = load_contract(contract_path("widowx_bridge"))
 MAPPING = LeRobotMapping(cameras={"front": "camera"})

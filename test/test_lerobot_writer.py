@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from vla.contract import ContractError, load_contract
-from vla.data.frames import DatasetError
-from vla.data.lerobot import LeRobotEpisodes
-from vla.data.lerobot_writer import LeRobotWriter
-from vla.data.normalization import read_norm_stats
-from vla.data.sample import Annotation
-from vla.data.vla_it import write_vla_it
-from vla.resources import contract_path
+from vla.contract.embodiment import ContractError, load_contract
+from vla.contract.normalization import read_norm_stats
+from vla.core.resources import contract_path
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import LeRobotEpisodes
+from vla.datasets.lerobot.writer import LeRobotWriter
+from vla.datasets.sample import Annotation
+from vla.datasets.vla_it import write_vla_it
 
 CONTRACT = load_contract(contract_path("sim_panda"))
 CAMERAS = [camera.name for camera in CONTRACT.cameras]

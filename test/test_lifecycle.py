@@ -8,7 +8,7 @@ from lifecycle_msgs.srv import ChangeState
 from node_harness import Graph, use_test_interfaces
 from rosgraph_msgs.msg import Clock
 
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 

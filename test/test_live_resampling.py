@@ -12,12 +12,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
-from vla.contract import load_contract
-from vla.data.bag_episodes import read_bag_episode
-from vla.data.bag_reader import read_messages
-from vla.data.messages import image_to_array, serialized_stamp, stamp_to_nanoseconds
-from vla_nodes import qos
-from vla_nodes.conversions import nanoseconds_to_stamp
+from vla.bags.episodes import read_bag_episode
+from vla.bags.reader import read_messages
+from vla.contract.embodiment import load_contract
+from vla.observations.messages import image_to_array, serialized_stamp, stamp_to_nanoseconds
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import nanoseconds_to_stamp
 
 pytestmark = pytest.mark.nodes
 

@@ -11,10 +11,10 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from vla_ros.msg import Instruction
 
-from vla_nodes import diagnostics, qos
-from vla_nodes.diagnostics import Diagnostics
-from vla_nodes.model_node import ModelNode
-from vla_nodes.node import ManagedNode, Setting
+from vla_nodes.core import diagnostics, qos
+from vla_nodes.core.diagnostics import Diagnostics
+from vla_nodes.core.node import ManagedNode, Setting
+from vla_nodes.models.model_node import ModelNode
 
 
 class Example(ManagedNode):

@@ -12,16 +12,16 @@ from fault_report import Motion, excess_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.execution import MODES, ExecutionConfig
 from vla.control.joint_states import STEADY_TIME, STILL, MeasuredJoints, unwrapped
 from vla.control.loop import LATENT_ACTIONS, NEAR, OBSERVATIONS, ControlLoop, LoopLimits
 from vla.control.robot_model import model_from_urdf
+from vla.control.robots import panda
 from vla.control.safety import SafetyLimits
 from vla.control.session import HoldReason
-from vla.sim import panda
 
 CONFIG = Path(__file__).parents[1] / "config"
 RATE = 100.0

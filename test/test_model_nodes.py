@@ -23,10 +23,10 @@ from vla_ros.srv import Ask
 
 from vla.control.chunk import ChunkTrajectory
 from vla.control.session import HoldReason, State
-from vla.data.messages import stamp_to_nanoseconds
-from vla.rotations import difference
-from vla_nodes import qos
-from vla_nodes.chunk_message import chunk_from_message
+from vla.core.rotations import difference
+from vla.observations.messages import stamp_to_nanoseconds
+from vla_nodes.core import qos
+from vla_nodes.core.chunk_message import chunk_from_message
 
 pytestmark = pytest.mark.nodes
 

@@ -9,18 +9,19 @@ import pytest
 import torch
 from scipy import stats
 
-from vla.models.action_expert import (
+from vla.policies.config import CheckpointError, FlowMatchingConfig
+from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
+from vla.policies.instructvla.action_expert import (
     ActionExpert,
     Context,
     repeat_context,
     rotary_turns,
     rotate,
 )
-from vla.models.config import ActionExpertConfig, CheckpointError, FlowMatchingConfig
-from vla.models.film_dinov2 import Dinov2Encoder
-from vla.models.film_vision import ConvVisionEncoder, FiLM, Keypoints
-from vla.models.flow_matching import integrate, interpolate, sample_times
-from vla.models.vision_language_action import sample_actions
+from vla.policies.instructvla.config import ActionExpertConfig
+from vla.policies.instructvla.film_dinov2 import Dinov2Encoder
+from vla.policies.instructvla.film_vision import ConvVisionEncoder, FiLM, Keypoints
+from vla.policies.instructvla.vision_language_action import sample_actions
 
 LATENT, QUERIES, CAMERAS, STATE, HORIZON, ACTION = 24, 4, 2, 10, 6, 7
 CONFIG = ActionExpertConfig(

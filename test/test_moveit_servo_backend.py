@@ -13,12 +13,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, Int8
 from std_srvs.srv import SetBool
 
-from vla.contract import load_contract
-from vla.rotations import difference, from_rotation_vector
+from vla.contract.embodiment import load_contract
+from vla.core.rotations import difference, from_rotation_vector
 from vla_nodes.backends import make_backend, moveit_servo
 from vla_nodes.backends.base import BackendContext
-from vla_nodes.conversions import stamp_to_seconds
-from vla_nodes.diagnostics import WARN, Diagnostics
+from vla_nodes.core.conversions import stamp_to_seconds
+from vla_nodes.core.diagnostics import WARN, Diagnostics
 
 pytestmark = pytest.mark.nodes
 

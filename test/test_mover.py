@@ -13,8 +13,8 @@ from played_robot import CONTRACT_PATH, PlayedPolicy
 from rclpy.action import ActionClient
 from vla_ros.action import MoveTo
 
+from vla.control.robots import panda
 from vla.control.session import State
-from vla.sim import panda
 from vla_nodes.backends.moveit_py import MoveError, read_targets
 
 pytestmark = pytest.mark.nodes

@@ -7,13 +7,13 @@ import pytest
 from random_scenes import random_scene
 from test_simulator import move_object
 
-from vla.sim import scene
-from vla.sim.annotations import annotate
-from vla.sim.demonstrations import DemonstrationConfig
-from vla.sim.expert import plan_chunk
-from vla.sim.references import SPLITS
-from vla.sim.tasks import ALL_FAMILIES, FAMILIES, NEW_FAMILIES, Task, parse_task, phrase
-from vla.sim.wording import reword
+from vla.envs.tabletop import scene
+from vla.envs.tabletop.annotations import annotate
+from vla.envs.tabletop.demonstrations import DemonstrationConfig
+from vla.envs.tabletop.expert import plan_chunk
+from vla.envs.tabletop.references import SPLITS
+from vla.envs.tabletop.tasks import ALL_FAMILIES, FAMILIES, NEW_FAMILIES, Task, parse_task, phrase
+from vla.envs.tabletop.wording import reword
 
 
 def test_what_the_shipped_policy_knows_is_as_it_was():

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vla.contract import dimension_kinds, load_contract
-from vla.data.normalization import (
+from vla.contract.embodiment import dimension_kinds, load_contract
+from vla.contract.normalization import (
     KINDS,
     NormalizationError,
     NormStats,
@@ -22,9 +22,9 @@ from vla.data.normalization import (
     read_norm_stats,
     write_norm_stats,
 )
-from vla.models.config import CheckpointError
-from vla.resources import contract_path
-from vla.robots import NORM_STATS, read_stats
+from vla.core.resources import contract_path
+from vla.policies.config import CheckpointError
+from vla.policies.robots import NORM_STATS, read_stats
 
 NAMES = {"state": ("x", "y", "gripper")}
 NAN = float("nan")

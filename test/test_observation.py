@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla.contract import CameraContract
-from vla.observation import prepare_image
+from vla.contract.embodiment import CameraContract
+from vla.contract.image_fit import prepare_image
 
 
 def camera(width: int, height: int) -> CameraContract:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla.sim.operator import ScriptedOperator
-from vla.sim.simulator import TableTopSimulator
+from vla.envs.tabletop.operator import ScriptedOperator
+from vla.envs.tabletop.simulator import TableTopSimulator
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vla_nodes.pacing import PacedLoop
+from vla_nodes.core.pacing import PacedLoop
 
 
 def nothing():
@@ -77,7 +77,7 @@ def test_steps_that_were_missed_are_made_up_for_or_left_out(monkeypatch, catch_u
         times.append(round(now / 0.005))
         now += 0.045 if len(times) == 3 else 0.0
 
-    monkeypatch.setattr("vla_nodes.pacing.time.monotonic", lambda: now)
+    monkeypatch.setattr("vla_nodes.core.pacing.time.monotonic", lambda: now)
     loop = PacedLoop("test", 0.01, step, nothing, nothing, nothing, catch_up)
     loop._stop = Stop()
     loop._loop()

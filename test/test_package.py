@@ -65,7 +65,7 @@ def test_package_file_is_valid():
 def test_every_ros_package_in_use_is_declared():
     ros = installed_ros_packages()
     assert "rclpy" in ros, "source env.sh first"
-    used = (imported_modules("vla_nodes") | imported_modules("vla/cli")) & ros - OPTIONAL
+    used = (imported_modules("vla_nodes") | imported_modules("vla_cli")) & ros - OPTIONAL
     assert used <= declared("exec"), "add an exec_depend to package.xml"
     assert interface_packages() <= declared("build") & declared("exec"), "add a depend"
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from vla.cli.parser import main
-from vla.models.presets import PRESETS, preset
+from vla.policies.instructvla.presets import PRESETS, preset
+from vla_cli.parser import main
 
 MILLION = 1_000_000
 

@@ -15,12 +15,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
-from vla.contract import load_contract, state_vector
-from vla.data.messages import image_to_array, stamp_to_nanoseconds
-from vla.observation import prepare_image
-from vla_nodes import qos
-from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
-from vla_nodes.liveliness import WriterWatch
+from vla.contract.embodiment import load_contract, state_vector
+from vla.contract.image_fit import prepare_image
+from vla.observations.messages import image_to_array, stamp_to_nanoseconds
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
+from vla_nodes.core.liveliness import WriterWatch
 
 pytestmark = pytest.mark.nodes
 

@@ -21,14 +21,14 @@ from tokenizers import (
     trainers,
 )
 
-from vla.data.sample import Annotation, RobotSample
-from vla.models.backbones import KINDS
-from vla.models.backbones.pretrained import load_tokenizer_of
-from vla.models.config import PromptConfig
-from vla.models.plain_text import TextTokenizer
-from vla.models.sequence import IMAGE, Row, row_ids
-from vla.models.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
-from vla.policy import ActionModel, Reasoner
+from vla.datasets.sample import Annotation, RobotSample
+from vla.policies.backbones import KINDS
+from vla.policies.backbones.pretrained import load_tokenizer_of
+from vla.policies.instructvla.config import PromptConfig
+from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.instructvla.sequence import IMAGE, Row, row_ids
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
 from vla.training.config import PromptSampling
 from vla.training.prompts import sample_row
 

@@ -9,10 +9,10 @@ import pytest
 from node_harness import Graph, use_test_interfaces
 from played_robot import CONTRACT, CONTRACT_PATH, KINEMATICS, PlayedRobot
 
+from vla.control.robots import panda
 from vla.control.session import State
-from vla.sim import panda
-from vla_nodes import planning_scene
-from vla_nodes.planning_scene import PlanningSceneCheck
+from vla_nodes.controller import planning_scene
+from vla_nodes.controller.planning_scene import PlanningSceneCheck
 
 pytestmark = pytest.mark.nodes
 

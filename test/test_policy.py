@@ -16,9 +16,9 @@ from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
 
-from vla.checkpoint import WEIGHTS, build_model, load_weights, open_checkpoint
-from vla.models.config import CheckpointError
-from vla.policy import ActionModel, Reasoner
+from vla.policies.checkpoint import WEIGHTS, build_model, load_weights, open_checkpoint
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 
 ACTING = "pick the red block"
 

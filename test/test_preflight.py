@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.robot_model import panda_model
+from vla.control.robots import panda
 from vla.control.safety import SafetyLimits
-from vla.findings import OK, PROBLEM, WARNING, report, verdict
-from vla.preflight import check_clock, check_joints, check_limits, check_policy, check_pose
-from vla.preflight_topics import (
+from vla.core.findings import OK, PROBLEM, WARNING, report, verdict
+from vla.preflight.checks import check_clock, check_joints, check_limits, check_policy, check_pose
+from vla.preflight.topics import (
     CameraSeen,
     TopicSeen,
     check_camera,
@@ -17,7 +18,6 @@ from vla.preflight_topics import (
     check_together,
     check_topic,
 )
-from vla.sim import panda
 
 KIND = "sensor_msgs/msg/JointState"
 BOX = ((0.25, -0.45, 0.012), (0.75, 0.45, 0.65))

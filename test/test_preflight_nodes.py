@@ -9,15 +9,15 @@ import pytest
 from node_harness import ROOT, Graph, use_test_interfaces
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from vla.cli.parser import build_parser, main
-from vla.contract import load_contract
-from vla.findings import OK, PROBLEM, WARNING
-from vla.sim import panda
-from vla_nodes.client import RobotClient
-from vla_nodes.controller_settings import CONTROLLER_SETTINGS
-from vla_nodes.preflight import Look, RobotSeen
-from vla_nodes.preflight_commands import check_commands, watched
-from vla_nodes.preflight_run import check_parameters, given_parameters, preflight
+from vla.contract.embodiment import load_contract
+from vla.control.robots import panda
+from vla.core.findings import OK, PROBLEM, WARNING
+from vla_cli.parser import build_parser, main
+from vla_nodes.client.graph import RobotClient
+from vla_nodes.controller.settings import CONTROLLER_SETTINGS
+from vla_nodes.preflight.commands import check_commands, watched
+from vla_nodes.preflight.look import Look, RobotSeen
+from vla_nodes.preflight.run import check_parameters, given_parameters, preflight
 
 pytestmark = pytest.mark.nodes
 CONTRACT = load_contract(ROOT / "config" / "contracts" / "sim_panda.yaml")
@@ -114,7 +114,7 @@ def test_a_robot_that_is_ready(tmp_path, monkeypatch):
         graph.wait_state("controller", "active")
         graph.wait_state("sim", "active")
         file = tmp_path / "findings.json"
-        command = [sys.executable, "-m", "vla.cli", "preflight", "--use-sim-time", "--seconds", "2"]
+        command = [sys.executable, "-m", "vla_cli", "preflight", "--use-sim-time", "--seconds", "2"]
         command += ["--checkpoint", "checkpoints/nano", "--json", str(file)]
         process = subprocess.Popen(
             command, env=graph.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE

@@ -21,12 +21,12 @@ from tiny_backbones import (
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForImageTextToText
 
-from vla.models.backbones import KINDS, build_backbone
-from vla.models.backbones.pretrained import backbone_config, load_pretrained, load_tokenizer_of
-from vla.models.config import BackboneConfig, CheckpointError, LoraConfig, from_dict
-from vla.models.plain_text import TextTokenizer
-from vla.models.sequence import IMAGE, Row, row_ids
-from vla.models.tokenizer import train_tokenizer
+from vla.policies.backbones import KINDS, build_backbone
+from vla.policies.backbones.pretrained import backbone_config, load_pretrained, load_tokenizer_of
+from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, from_dict
+from vla.policies.instructvla.sequence import IMAGE, Row, row_ids
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.tokenizer import train_tokenizer
 
 RELEASED = [name for name, config in CONFIGS.items() if KINDS[config.kind].model_types]
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from random_scenes import NAMES, random_scene
 
-from vla.data.frames import EpisodeWords
-from vla.sim import relations
-from vla.sim.questions import (
+from vla.datasets.frames import EpisodeWords
+from vla.envs.tabletop import relations
+from vla.envs.tabletop.questions import (
     CONTENT_KINDS,
     PLACE_KINDS,
     QUESTION_KINDS,
     ask_about,
     question_of,
 )
-from vla.sim.tasks import COLORS
+from vla.envs.tabletop.tasks import COLORS
 
 NUMBERS = ["zero", "one", "two", "three", "four"]
 # What grows from thing to thing in each direction; y points to the left, x away from the robot.

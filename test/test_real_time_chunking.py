@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from vla.control.committed import CommittedActions
-from vla.models.action_expert import ActionExpert
-from vla.models.flow_matching import integrate
-from vla.models.presets import preset
-from vla.models.real_time_chunking import (
+from vla.policies.heads.flow_matching import integrate
+from vla.policies.instructvla.action_expert import ActionExpert
+from vla.policies.instructvla.inference import ActionModel
+from vla.policies.instructvla.presets import preset
+from vla.policies.instructvla.vision_language_action import sample_actions
+from vla.policies.real_time_chunking import (
     Inpainting,
     guidance_weight,
     guided_integrate,
     soft_mask,
 )
-from vla.models.vision_language_action import sample_actions
-from vla.policy import ActionModel
 
 HORIZON, SIZE = 16, 7
 

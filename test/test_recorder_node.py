@@ -18,15 +18,15 @@ from test_bag_index import write_unfinished
 from vla_ros.msg import ActionChunk, Episode, Instruction, LatentAction
 from vla_ros.srv import StartEpisode
 
-from vla.contract import contract_from_dict, load_contract
-from vla.data.bag_reader import (
+from vla.bags.reader import (
     read_decoded,
     read_messages,
     read_metadata,
     unfinished_bags,
     validate_bag,
 )
-from vla_nodes import qos
+from vla.contract.embodiment import contract_from_dict, load_contract
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 

@@ -18,8 +18,8 @@ from vla_ros.msg import ActionChunk, Episode, Instruction
 from vla_ros.srv import LabelEpisode, MarkSubtask, SaveRecent, StartEpisode
 
 import vla
-from vla.data.bag_reader import read_messages, read_metadata, validate_bag
-from vla_nodes import qos
+from vla.bags.reader import read_messages, read_metadata, validate_bag
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 

@@ -13,7 +13,7 @@ from vla_ros.action import ExecuteInstruction
 from vla_ros.srv import SetInstruction
 
 from vla.control.session import Outcome, State
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 

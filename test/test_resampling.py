@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla.data.resampling import HISTORY, ClockError, FramePicker, Resampler, Stream
+from vla.observations.resampling import HISTORY, ClockError, FramePicker, Resampler, Stream
 
 MILLISECOND = 1_000_000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla.data.ring_buffer import NANOSECONDS, RingBuffer, RingMessage
+from vla.bags.ring_buffer import NANOSECONDS, RingBuffer, RingMessage
 
 LATCHED = ("/instruction", "/status")
 MILLISECOND = 1_000_000

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
+from vla.contract.joint_limits import LimitsError
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk
 from vla.control.kinematics import DifferentialIK
-from vla.control.limits import LimitsError
 from vla.control.robot_model import RobotModelError, arm_limits, model_from_urdf, panda_model
+from vla.control.robots import panda
 from vla.control.safety import SafetyLimits
-from vla.rotations import quaternion_to_matrix
-from vla.sim import panda
+from vla.core.rotations import quaternion_to_matrix
 
 CONFIG = Path(__file__).parents[1] / "config"
 ROBOTS = ("fr3", "ur5e")

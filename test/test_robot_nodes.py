@@ -14,16 +14,16 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
 from vla_ros.srv import SetInstruction
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import arm_limits, model_from_urdf
+from vla.control.robots import panda
 from vla.control.session import State
-from vla.data.messages import pose_to_arrays
-from vla.rotations import quaternion_to_matrix
-from vla.sim import panda
-from vla_nodes import qos
-from vla_nodes.conversions import array_to_image, arrays_to_pose
-from vla_nodes.recorded_topics import plan_topics
+from vla.core.rotations import quaternion_to_matrix
+from vla.observations.messages import pose_to_arrays
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import array_to_image, arrays_to_pose
+from vla_nodes.recorder.topics import plan_topics
 
 pytestmark = pytest.mark.nodes
 

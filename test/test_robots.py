@@ -11,19 +11,19 @@ import yaml
 from lerobot_files import STATES, write_v3
 from tiny_checkpoint import save_tiny_checkpoint
 
-from vla.checkpoint import open_checkpoint, read_weights
-from vla.cli.parser import main
-from vla.contract import ContractError, load_contract
-from vla.models.config import CheckpointError, LoraConfig
-from vla.models.presets import PRESETS, preset
-from vla.policy import ActionModel
-from vla.resources import contract_path
-from vla.robots import read_robots
+from vla.contract.embodiment import ContractError, load_contract
+from vla.core.resources import contract_path
+from vla.policies.checkpoint import open_checkpoint, read_weights
+from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.inference import ActionModel
+from vla.policies.instructvla.presets import PRESETS, preset
+from vla.policies.robots import read_robots
 from vla.training.batches import BatchMaker
 from vla.training.config import Augmentation, RobotData, TrainConfig, check_train_config
 from vla.training.data import clipped_shares, measure_statistics, prepare_robots
 from vla.training.loop import train
 from vla.training.sources import open_data
+from vla_cli.parser import main
 
 BRIDGE = load_contract(contract_path("widowx_bridge"))
 FRACTAL = load_contract(contract_path("google_fractal"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
-from vla.rotations import (
+from vla.core.rotations import (
     difference,
     from_rotation_vector,
     matrix_to_euler,

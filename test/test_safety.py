@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vla.contract.joint_limits import JointLimits, LimitsError, stricter
 from vla.control.kinematics import DifferentialIK
-from vla.control.limits import JointLimits, LimitsError, stricter
+from vla.control.robots import panda
 from vla.control.safety import WALL_TOLERANCE, SafetyLimits, SafetyStage
 from vla.control.tracking import JointMotion, JointTracker, at_rest
-from vla.sim import panda
 
 JOINTS = JointLimits(
     panda.ARM_JOINTS,

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from test_questions import check_answer
 
-from vla.cli.parser import main
-from vla.data.frames import DatasetError
-from vla.rotations import quaternion_to_matrix
-from vla.sim import panda
-from vla.sim.scene_conversations import COMMAND_QUESTION, SceneConversations, export_llava
-from vla.sim.scenes import (
+from vla.control.robots import panda
+from vla.core.rotations import quaternion_to_matrix
+from vla.datasets.frames import DatasetError
+from vla.envs.tabletop.scene_conversations import COMMAND_QUESTION, SceneConversations, export_llava
+from vla.envs.tabletop.scenes import (
     FIRST_SCENE_SEED,
     SEEN_PIXELS,
     Scene,
@@ -24,6 +23,7 @@ from vla.sim.scenes import (
     make_scenes,
     read_scene_shard,
 )
+from vla_cli.parser import main
 
 CONFIG = SceneConfig(scenes=14, scenes_per_shard=8)
 

@@ -17,9 +17,9 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.srv import CheckTask, ResetScene
 
-from vla.data.messages import image_to_array, stamp_to_nanoseconds
-from vla_nodes import qos
-from vla_nodes.conversions import stamp_to_seconds
+from vla.observations.messages import image_to_array, stamp_to_nanoseconds
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import stamp_to_seconds
 
 pytestmark = pytest.mark.nodes
 

@@ -8,9 +8,9 @@ import weakref
 import numpy as np
 import pytest
 
-from vla.sim import panda
-from vla.sim.simulator import DRAWER_OPEN, LIFT_HEIGHT, TableTopSimulator
-from vla.sim.tasks import FAMILIES, Task, parse_task
+from vla.control.robots import panda
+from vla.envs.tabletop.simulator import DRAWER_OPEN, LIFT_HEIGHT, TableTopSimulator
+from vla.envs.tabletop.tasks import FAMILIES, Task, parse_task
 
 
 def move_object(simulator, name, position) -> None:

@@ -11,7 +11,7 @@ from vla_ros.msg import PolicyStatus
 from vla_ros.srv import SetInstruction
 
 from vla.control.session import HoldReason, State
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 pytestmark = [pytest.mark.nodes, pytest.mark.faults]
 

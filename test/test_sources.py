@@ -2,7 +2,14 @@
 
 import pytest
 
-from vla.sources import DOUBT, SUCCESSION, Publisher, SourceTrack, count_sources, name_sources
+from vla.control.sources import (
+    DOUBT,
+    SUCCESSION,
+    Publisher,
+    SourceTrack,
+    count_sources,
+    name_sources,
+)
 
 OURS = Publisher(b"1", "/reasoning", True)
 BACK = Publisher(b"2", "/reasoning", True)

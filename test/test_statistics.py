@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vla.data import statistics
-from vla.data.statistics import KEPT_ROWS, NormalizationError, RunningStatistics
+from vla.core import statistics
+from vla.core.statistics import KEPT_ROWS, NormalizationError, RunningStatistics
 
 NAMES = ("x", "y")
 # What the text beside SKETCH_SIZE promises.

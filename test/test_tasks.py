@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla.sim.tasks import (
+from vla.envs.tabletop.tasks import (
     ALL_FAMILIES,
     COLORS,
     DESTINATIONS,

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from vla.cli.parser import main
-from vla.data.bag_reader import read_metadata, validate_bag
+from vla.bags.reader import read_metadata, validate_bag
+from vla_cli.parser import main
 
 RECIPE = """\
 held_out_share: 0.5

@@ -9,8 +9,8 @@ from vla_ros.msg import Instruction
 
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.control.session import InstructionError, InstructionSession, check_instruction
-from vla.text import TextError, check_text, escape_unseen, one_line, unseen_character
-from vla_nodes.recorder_episode import RunningEpisode
+from vla.core.text import TextError, check_text, escape_unseen, one_line, unseen_character
+from vla_nodes.recorder.episode import RunningEpisode
 
 # One of each kind: C0, DEL, C1, separators, overrides, isolates, without width, tags, halves.
 UNSEEN = (

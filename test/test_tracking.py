@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vla.control.limits import JointLimits
+from vla.contract.joint_limits import JointLimits
 from vla.control.tracking import JointTracker, at_rest
 
 LIMITS = JointLimits(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla.contract import load_contract
-from vla.data.sample import Annotation, RobotSample
-from vla.models.config import CheckpointError, LoraConfig
-from vla.models.presets import preset
-from vla.resources import contract_path, given_or_shared
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path, given_or_shared
+from vla.datasets.sample import Annotation, RobotSample
+from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.presets import preset
 from vla.training.config import (
     PromptSampling,
     RobotData,

@@ -14,20 +14,20 @@ from lerobot_files import write_v3
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_backbones import save_released
 
-from vla.checkpoint import build_model, open_checkpoint, read_weights
-from vla.contract import load_contract
-from vla.data.normalization import read_norm_stats
-from vla.data.sample import Conversation
-from vla.models.backbones import build_backbone
-from vla.models.backbones.pretrained import load_pretrained
-from vla.models.config import CheckpointError, LoraConfig
-from vla.models.presets import PRESETS, preset
-from vla.models.sequence import IGNORE
-from vla.models.tokenizer import load_tokenizer
-from vla.policy import ActionModel, Reasoner
-from vla.resources import contract_path
-from vla.robots import Robot
-from vla.sim.samples import SimulatedDemonstrations
+from vla.contract.embodiment import load_contract
+from vla.contract.normalization import read_norm_stats
+from vla.core.resources import contract_path
+from vla.datasets.sample import Conversation
+from vla.envs.tabletop.samples import SimulatedDemonstrations
+from vla.policies.backbones import build_backbone
+from vla.policies.backbones.pretrained import load_pretrained
+from vla.policies.checkpoint import build_model, open_checkpoint, read_weights
+from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.instructvla.presets import PRESETS, preset
+from vla.policies.instructvla.sequence import IGNORE
+from vla.policies.robots import Robot
+from vla.policies.tokenizer import load_tokenizer
 from vla.training.batches import BatchMaker, Mixture
 from vla.training.config import (
     Augmentation,

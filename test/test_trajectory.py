@@ -5,9 +5,9 @@ import pytest
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla.data.messages import NANOSECONDS
-from vla_nodes.conversions import seconds_to_stamp
-from vla_nodes.trajectory import Follower, read_trajectory
+from vla.observations.messages import NANOSECONDS
+from vla_nodes.core.conversions import seconds_to_stamp
+from vla_nodes.sim.trajectory import Follower, read_trajectory
 
 NAMES = ["a", "b"]
 LOWER, UPPER = np.array([-1.0, -2.0]), np.array([1.0, 2.0])

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from random_scenes import NAMES, possible_tasks, random_scene
 
-from vla.sim import references, sentences
-from vla.sim.references import SPLITS, attribute_references, contrasts, negative_references
-from vla.sim.tasks import Task, phrase
-from vla.sim.wording import NEW_WORDINGS, WORDINGS, reword, reworded_task
+from vla.envs.tabletop import references, sentences
+from vla.envs.tabletop.references import (
+    SPLITS,
+    attribute_references,
+    contrasts,
+    negative_references,
+)
+from vla.envs.tabletop.tasks import Task, phrase
+from vla.envs.tabletop.wording import NEW_WORDINGS, WORDINGS, reword, reworded_task
 
 BANKS = {name: bank for name, bank in vars(sentences).items() if name.isupper()}
 NOUN, NAME = r"(?P<noun>object|block|can)", r"(?P<other>\w+ (?:block|can))"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from vla.adapter import save_adapter
-from vla.checkpoint import build_model, open_checkpoint
-from vla.models.adapter import adapter_layers, insert_adapter, is_adapter_weight
-from vla.models.config import AdapterConfig
+from vla.policies.adapter_layers import adapter_layers, insert_adapter, is_adapter_weight
+from vla.policies.adapters import save_adapter
+from vla.policies.checkpoint import build_model, open_checkpoint
+from vla.policies.config import AdapterConfig
 
 
 def save_tiny_adapter(checkpoint: Path, folder: Path, seed: int = 0) -> Path:

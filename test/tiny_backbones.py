@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
-from vla.models.backbones import KINDS, Backbone, build_backbone
-from vla.models.backbones.base import tiny_text
-from vla.models.config import BackboneConfig
-from vla.models.sequence import IMAGE
-from vla.models.tokenizer import train_tokenizer
+from vla.policies.backbones import KINDS, Backbone, build_backbone
+from vla.policies.backbones.base import tiny_text
+from vla.policies.config import BackboneConfig
+from vla.policies.instructvla.sequence import IMAGE
+from vla.policies.tokenizer import train_tokenizer
 
 # An id that stands for image tokens in the inputs of transformers; text keeps clear of it.
 PLACEHOLDER = 1

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vla.checkpoint import build_model, save_checkpoint
-from vla.contract import EmbodimentContract, dimension_kinds, load_contract
-from vla.data.normalization import measure
-from vla.models.presets import preset
-from vla.models.tokenizer import train_tokenizer
-from vla.robots import Robot
+from vla.contract.embodiment import EmbodimentContract, dimension_kinds, load_contract
+from vla.contract.normalization import measure
+from vla.policies.checkpoint import build_model, save_checkpoint
+from vla.policies.instructvla.presets import preset
+from vla.policies.robots import Robot
+from vla.policies.tokenizer import train_tokenizer
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 SENTENCES = ("pick the red block", "put the can in the bowl", "what is on the table ?")

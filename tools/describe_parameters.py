@@ -12,8 +12,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from vla_nodes.node import ManagedNode
-from vla_nodes.settings import Setting
+from vla_nodes.core.node import ManagedNode
+from vla_nodes.core.settings import Setting
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "nodes.md"
 NODES = ("perception", "reasoning", "action_expert", "controller", "mover", "recorder", "sim")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.contract import load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk
 from vla.control.committed import committed_actions, join
 from vla.control.execution import MODES, ExecutionConfig
-from vla.resources import shared_file
-from vla.sim import panda
+from vla.control.robots import panda
+from vla.core.resources import shared_file
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "images"
 RATE, SECONDS = 100.0, 6.0

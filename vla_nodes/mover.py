@@ -22,11 +22,11 @@ from vla_ros.action import MoveTo
 from vla_ros.msg import PolicyStatus
 
 from vla.control.loop import RELEASE_TIME
-from vla_nodes import qos
 from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
-from vla_nodes.node import ManagedNode, run
-from vla_nodes.requests import Paced
-from vla_nodes.settings import Setting
+from vla_nodes.core import qos
+from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.requests import Paced
+from vla_nodes.core.settings import Setting
 
 # A node of its own within this process, named so in parameter files.
 MOVEIT_NODE = "vla_moveit"

@@ -22,7 +22,7 @@ from mcap.writer import CompressionType, Writer
 from test_bag import ARRAY_TYPE, encode_array
 
 from fuzz.report import Report
-from vla.data.bag_reader import read_messages, recover_bag
+from vla.bags.reader import read_messages, recover_bag
 
 MAGIC = 8
 CHUNK = 0x06

@@ -14,7 +14,7 @@ from tiny_checkpoint import save_tiny_checkpoint
 
 from fuzz.mutation import mutate_bytes, mutate_text, mutate_tree
 from fuzz.report import Report
-from vla.policy import ActionModel, Reasoner
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 
 
 def fuzz_checkpoints(report: Report, count: int, seed: int) -> None:

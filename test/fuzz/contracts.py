@@ -9,9 +9,9 @@ import yaml
 
 from fuzz.mutation import mutate_bytes, mutate_text, mutate_tree
 from fuzz.report import Report
-from vla.contract import EmbodimentContract, load_contract
+from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.control.arm import ArmController, ArmControllerConfig
-from vla.resources import shared_file
+from vla.core.resources import shared_file
 
 
 def fuzz_contracts(report: Report, count: int, seed: int) -> None:

@@ -17,10 +17,10 @@ from PIL import Image
 
 from fuzz.mutation import mutate_bytes, mutate_text, mutate_tree, odd_value
 from fuzz.report import Report
-from vla.contract import load_contract
-from vla.data.conversations import LlavaConversations
-from vla.data.lerobot import LeRobotEpisodes, LeRobotMapping
-from vla.resources import contract_path
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla.datasets.conversations import LlavaConversations
+from vla.datasets.lerobot.dataset import LeRobotEpisodes, LeRobotMapping
 
 CONTRACT = load_contract(contract_path("widowx_bridge"))
 MAPPING = LeRobotMapping(cameras={"front": "camera"})

@@ -29,7 +29,7 @@ from vla_ros.srv import ResetScene, SetInstruction
 
 from fuzz.report import Report, Target
 from vla.control.session import State
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 CHECKPOINT = ROOT / "checkpoints" / "nano"
 FOREIGNER = Path(__file__).with_name("foreign_publisher.py")

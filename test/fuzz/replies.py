@@ -12,7 +12,7 @@ from fuzz.mutation import mutate_text, mutate_tree
 from fuzz.report import Report
 from vla.annotation.endpoint import Endpoint, EndpointConfig, user_message
 from vla.annotation.replies import LONGEST_CAPTION, LONGEST_TEXT, read_reply
-from vla.data.sample import Annotation
+from vla.datasets.sample import Annotation
 
 
 def fuzz_replies(report: Report, count: int, seed: int) -> None:

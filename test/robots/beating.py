@@ -10,7 +10,7 @@ import os
 from plain_node import PlayedNode, run
 from vla_ros.msg import Heartbeat
 
-from vla_nodes import qos
+from vla_nodes.core import qos
 
 
 class Beating(PlayedNode):

@@ -18,8 +18,8 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 
 from vla.control.kinematics import DifferentialIK
-from vla.rotations import difference, from_rotation_vector, multiply
-from vla.sim import panda
+from vla.control.robots import panda
+from vla.core.rotations import difference, from_rotation_vector, multiply
 
 ERROR_CLIP, TURN_CLIP = 0.1, 0.5
 # How much of what is left to the target the arm makes up for in a second, as an impedance would.

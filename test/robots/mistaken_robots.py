@@ -27,9 +27,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import panda_model
-from vla.sim import panda
-from vla_nodes import qos
-from vla_nodes.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
+from vla.control.robots import panda
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 
 JOINTS = dict(zip(panda.ARM_JOINTS, panda.HOME.tolist(), strict=True))
 JOINTS |= dict.fromkeys(panda.FINGER_JOINTS, 0.04)

@@ -14,7 +14,7 @@ from moveit_msgs.srv import GetStateValidity
 from plain_node import PlayedNode, run
 
 from vla.control.kinematics import DifferentialIK
-from vla.sim import panda
+from vla.control.robots import panda
 
 
 class MoveGroup(PlayedNode):

@@ -19,8 +19,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation
 
-from vla_nodes import qos
-from vla_nodes.liveliness import promising
+from vla_nodes.core import qos
+from vla_nodes.core.liveliness import promising
 
 STREAMS = {
     "chunk": (ActionChunk, "vla/action_chunk", qos.RESULT),

@@ -27,8 +27,8 @@ from std_msgs.msg import Bool, Int8
 from std_srvs.srv import SetBool
 
 from vla.control.kinematics import DifferentialIK
-from vla.rotations import difference, from_rotation_vector, multiply, quaternion_to_matrix
-from vla.sim import panda
+from vla.control.robots import panda
+from vla.core.rotations import difference, from_rotation_vector, multiply, quaternion_to_matrix
 
 PERIOD = 0.01
 TIMEOUT = 0.1

@@ -20,8 +20,8 @@ from typing import Any
 import httpx2
 
 from vla.annotation.replies import REPLY_SCHEMA
-from vla.files import read_json_text
-from vla.text import one_line
+from vla.core.files import read_json_text
+from vla.core.text import one_line
 
 RESPONSE_FORMATS = ("json_schema", "json_object", "none")
 # Answers that no other episode would change: the key, the address or the model is wrong.

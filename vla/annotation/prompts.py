@@ -14,9 +14,9 @@ from pathlib import Path
 
 from vla.annotation.replies import Wanted
 from vla.control.session import LONGEST_INSTRUCTION
-from vla.files import read_text
-from vla.shown import listed
-from vla.text import one_line
+from vla.core.files import read_text
+from vla.core.shown import listed
+from vla.core.text import one_line
 
 DEFAULT_PROMPT = "config/annotation/vla_it.md"
 MOST_BYTES = 100_000

@@ -15,11 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
-from vla.data.frames import DatasetError
-from vla.data.lerobot import ANNOTATIONS_FILE
-from vla.data.sample import Annotation, Pair
-from vla.data.vla_it import read_vla_it, write_vla_it
-from vla.files import (
+from vla.core.files import (
     checked_entries,
     checked_number,
     checked_text,
@@ -27,8 +23,12 @@ from vla.files import (
     read_json_text,
     require_regular,
 )
-from vla.shown import brief, shown_path
-from vla.text import one_line
+from vla.core.shown import brief, shown_path
+from vla.core.text import one_line
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import ANNOTATIONS_FILE
+from vla.datasets.sample import Annotation, Pair
+from vla.datasets.vla_it import read_vla_it, write_vla_it
 
 RECORDS_FILE = "annotation_records.jsonl"
 CAPTION, QUESTION, REWRITE, CONTEXT = KINDS = ("Caption", "QA", "CR", "CC")

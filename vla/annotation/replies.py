@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vla.data.sample import Annotation, Pair
-from vla.files import read_json_text
-from vla.shown import brief
-from vla.text import one_line, unseen_character
+from vla.core.files import read_json_text
+from vla.core.shown import brief
+from vla.core.text import one_line, unseen_character
+from vla.datasets.sample import Annotation, Pair
 
 PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
 LONGEST_CAPTION = 600

@@ -19,11 +19,11 @@ from typing import Any
 from vla.annotation.records import ACCEPTED, CAPTION, REJECTED, Entry, Record, Records
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.annotation.source import AnnotationSource
-from vla.data.frames import DatasetError
-from vla.files import read_text
-from vla.resources import shared_file
-from vla.shown import brief, shown_path
-from vla.text import one_line
+from vla.core.files import read_text
+from vla.core.resources import shared_file
+from vla.core.shown import brief, shown_path
+from vla.core.text import one_line
+from vla.datasets.frames import DatasetError
 
 PAGE_FILE, TABLE_FILE = "review.html", "review.csv"
 COLUMNS = ("episode", "entry", "digest", "verdict", "question", "answer", "instruction")

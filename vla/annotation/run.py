@@ -18,9 +18,9 @@ from vla.annotation.prompts import Prompt
 from vla.annotation.records import Record, Records, entries_of, made_digest
 from vla.annotation.replies import ReplyError, Wanted, read_reply
 from vla.annotation.source import AnnotationSource
-from vla.data.frames import DatasetError
-from vla.data.lerobot_meta import Episode
-from vla.data.sample import Annotation
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.meta import Episode
+from vla.datasets.sample import Annotation
 
 # A server that is gone must not be asked for every episode of a large data set.
 GIVE_UP_AFTER = 10

@@ -13,22 +13,22 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from vla.contract import EmbodimentContract, load_contract
-from vla.data.bag_frames import MOTION_SPAN
-from vla.data.frames import DatasetError
-from vla.data.language_motion import MotionThresholds, language_motion, poses_of_states
-from vla.data.lerobot import (
+from vla.bags.frames import MOTION_SPAN
+from vla.contract.embodiment import EmbodimentContract, load_contract
+from vla.datasets.frames import DatasetError
+from vla.datasets.language_motion import MotionThresholds, language_motion, poses_of_states
+from vla.datasets.lerobot.columns import number_column
+from vla.datasets.lerobot.dataset import (
     CONTRACT_FILE,
     LeRobotEpisodes,
     LeRobotMapping,
     own_mapping,
     stored_frame,
 )
-from vla.data.lerobot_columns import number_column
-from vla.data.lerobot_index import EPISODE, read_info
-from vla.data.lerobot_meta import DatasetInfo, Episode, read_table
-from vla.data.lerobot_tracks import TASK, instructions_of, known_tasks, rows_of
-from vla.data.video import VideoFrames
+from vla.datasets.lerobot.index import EPISODE, read_info
+from vla.datasets.lerobot.meta import DatasetInfo, Episode, read_table
+from vla.datasets.lerobot.tracks import TASK, instructions_of, known_tasks, rows_of
+from vla.datasets.video import VideoFrames
 
 _CAMERA_TYPES = ("video", "image")
 

@@ -16,16 +16,16 @@ import numpy as np
 
 from vla.annotation.records import Record, Records, entries_of, made_digest
 from vla.annotation.run import Outcome
-from vla.data.frames import DatasetError, EpisodeWords
-from vla.data.lerobot_meta import Episode
-from vla.data.sample import Annotation
-from vla.files import read_json, read_yaml
-from vla.shown import shown_path
-from vla.sim.annotations import annotate
-from vla.sim.demonstrations import landmark_places, object_places
-from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import ALL_FAMILIES, COLORS, Task, phrase
-from vla.text import one_line
+from vla.core.files import read_json, read_yaml
+from vla.core.shown import shown_path
+from vla.core.text import one_line
+from vla.datasets.frames import DatasetError, EpisodeWords
+from vla.datasets.lerobot.meta import Episode
+from vla.datasets.sample import Annotation
+from vla.envs.tabletop.annotations import annotate
+from vla.envs.tabletop.demonstrations import landmark_places, object_places
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import ALL_FAMILIES, COLORS, Task, phrase
 
 MOST_BYTES = 100_000_000
 

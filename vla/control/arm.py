@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from mink import MinkError
 
-from vla.contract import ContractError, EmbodimentContract
+from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.control.chunk import (
     ActionChunk,
     ChunkError,
@@ -29,7 +29,7 @@ from vla.control.kinematics import DifferentialIK
 from vla.control.robot_model import RobotModel, able_limits, arm_limits, panda_model
 from vla.control.safety import SafetyLimits, SafetyStage
 from vla.control.tracking import JointTracker
-from vla.rotations import difference, from_rotation_vector, multiply
+from vla.core.rotations import difference, from_rotation_vector, multiply
 
 # Share of a limit that targets are shaped to, so that the safety stage seldom has to step in.
 SHAPED_SHARE = 0.9

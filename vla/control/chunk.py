@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.rotations import difference, from_rotation_vector, multiply
+from vla.core.rotations import difference, from_rotation_vector, multiply
 
 # A step that is longer than this many times what the tool's limits allow in its time is refused.
 # One a little too long is followed as fast as allowed; one that far off is no motion of a tool.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.control.chunk import ActionChunk, ChunkTrajectory
-from vla.rotations import difference, from_rotation_vector, multiply
+from vla.core.rotations import difference, from_rotation_vector, multiply
 
 # Steps over which a joined chunk comes back from where the old one ended to its own path.
 FADE_STEPS = 4

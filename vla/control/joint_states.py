@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vla.control.limits import JointLimits
-from vla.state_checks import ANGLE_TOLERANCE, missing_joints, renamed_joints
+from vla.contract.joint_limits import JointLimits
+from vla.contract.state_checks import ANGLE_TOLERANCE, missing_joints, renamed_joints
 
 # What a joint may go further than SPEED_MARGIN times its top speed allows [rad]: messages come in
 # bursts, their ages are those of their arrival. It is made up for by going slower later, so that

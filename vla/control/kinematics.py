@@ -6,7 +6,7 @@ import mink
 import mujoco
 import numpy as np
 
-from vla.rotations import matrix_to_quaternion
+from vla.core.rotations import matrix_to_quaternion
 
 # Share of the way to the end of a joint's range that one step may go at most.
 RANGE_GAIN = 0.95

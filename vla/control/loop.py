@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.clock import CLOCK_STEP, CLOCK_TOLERANCE, from_future
 from vla.control.arm import ArmController
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.command import ArmCommand
 from vla.control.joint_states import STEADY_TIME, MeasuredJoints
 from vla.control.session import ArmReport, HoldReason
 from vla.control.watchdog import InputWatchdog, SilentInput, WatchedInput
+from vla.core.clock import CLOCK_STEP, CLOCK_TOLERANCE, from_future
 
 JOINT_STATES = "joint states"
 OBSERVATIONS = "observations"

@@ -11,11 +11,11 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vla.contract import EmbodimentContract
-from vla.control.limits import JointLimits, stricter
-from vla.shown import listed
-from vla.sim import panda
-from vla.text import one_line
+from vla.contract.embodiment import EmbodimentContract
+from vla.contract.joint_limits import JointLimits, stricter
+from vla.control.robots import panda
+from vla.core.shown import listed
+from vla.core.text import one_line
 
 MOVABLE = ("revolute", "continuous", "prismatic")
 LIMITED = ("lower", "upper", "velocity", "acceleration")

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import ruckig
 
+from vla.contract.joint_limits import JointLimits, LimitsError
 from vla.control.command import StoppingMotion
 from vla.control.kinematics import DifferentialIK
-from vla.control.limits import JointLimits, LimitsError
 from vla.control.tracking import JointMotion, at_rest
 
 # How far the tool may pass a wall [m]: the smallest error of inverse kinematics would otherwise

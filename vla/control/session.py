@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
-from vla.shown import brief
-from vla.text import TextError, check_text, one_line
+from vla.core.shown import brief
+from vla.core.text import TextError, check_text, one_line
 
 MODES = ("act", "think", "ask")
 LONGEST_INSTRUCTION = 1000
@@ -107,7 +107,7 @@ def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
     """The instruction without surrounding space, and its mode, where "" reads as "act".
 
     Tabs and line breaks in it become spaces. Raises InstructionError when the text is empty or far
-    too long or holds a character that cannot be seen (see vla.text), or the mode is unknown.
+    too long or holds a character that cannot be seen (see vla.core.text), or the mode is unknown.
     """
     mode = mode or "act"
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla.control.limits import JointLimits
+from vla.contract.joint_limits import JointLimits
 
 # Longest step of the integration [s]: the law is stable and close to its continuous form below it.
 LONGEST_STEP = 0.005

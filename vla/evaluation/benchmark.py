@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from vla.control.arm import ArmController, ArmControllerConfig
-from vla.policy import ActionModel, Reasoner
-from vla.sim.demonstrations import object_places, observation_of
-from vla.sim.rollout import ChunkPolicy, run_episode
-from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import Task
-from vla.sim.wording import WORDINGS, reworded_task
+from vla.envs.tabletop.demonstrations import object_places, observation_of
+from vla.envs.tabletop.driving import learned_policy
+from vla.envs.tabletop.rollout import run_episode
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import Task
+from vla.envs.tabletop.wording import WORDINGS, reworded_task
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 
 
 class EvaluationError(ValueError):
@@ -57,8 +58,8 @@ class EvaluationSettings:
 
     steps_per_chunk: policy steps executed of each chunk. delay_steps: policy steps between an
     observation and its chunk. latent_every: chunks that share one latent action. think: answer in
-    text first, and act on the answer. wording: of the instructions, see vla.sim.wording; other ones
-    than "direct" are of the sentences that training never has.
+    text first, and act on the answer. wording: of the instructions, see vla.envs.tabletop.wording;
+    other ones than "direct" are of the sentences that training never has.
     """
 
     think: bool = False
@@ -104,27 +105,6 @@ def worded_scenes(
     raise EvaluationError(
         f"only {found} of the scenes up to seed {last} allow the wording '{wording}'"
     )
-
-
-def learned_policy(
-    reasoner: Reasoner,
-    action_model: ActionModel,
-    response: str | None,
-    latent_every: int,
-    seed: int,
-) -> ChunkPolicy:
-    """A checkpoint's two halves as one chunk policy for one episode."""
-    state: dict = {"calls": 0, "latent": None}
-
-    def policy(simulator: TableTopSimulator, task: Task) -> np.ndarray:
-        images, proprioception = observation_of(simulator, action_model.contract)
-        if state["calls"] % latent_every == 0:
-            state["latent"] = reasoner.latent_action(images, task.instruction, response)
-        first = seed if state["calls"] == 0 else None
-        state["calls"] += 1
-        return action_model.action_chunk(images, proprioception, state["latent"], first)
-
-    return policy
 
 
 def evaluate(

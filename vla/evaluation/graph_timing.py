@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from vla.contract import EmbodimentContract
-from vla.data.bag_reader import read_decoded
-from vla.data.messages import stamp_to_nanoseconds
+from vla.bags.reader import read_decoded
+from vla.contract.embodiment import EmbodimentContract
+from vla.observations.messages import stamp_to_nanoseconds
 
 CLOCK = "/clock"
 OBSERVATION = "/vla/observation"

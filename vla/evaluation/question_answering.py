@@ -9,17 +9,17 @@ from typing import Protocol
 
 import numpy as np
 
-from vla.contract import EmbodimentContract
+from vla.contract.embodiment import EmbodimentContract
+from vla.envs.tabletop.demonstrations import FIRST_TRAINING_SEED
+from vla.envs.tabletop.questions import QUESTION_KINDS, question_of
+from vla.envs.tabletop.scenes import SceneCamera, make_scene
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import FAMILIES
 from vla.evaluation.benchmark import EvaluationError, wilson_interval
-from vla.sim.demonstrations import FIRST_TRAINING_SEED
-from vla.sim.questions import QUESTION_KINDS, question_of
-from vla.sim.scenes import SceneCamera, make_scene
-from vla.sim.simulator import TableTopSimulator
-from vla.sim.tasks import FAMILIES
 
 
 class Answering(Protocol):
-    """What answers, such as vla.policy.Reasoner."""
+    """What answers, such as vla.policies.instructvla.inference.Reasoner."""
 
     def ask(self, images: dict[str, np.ndarray], question: str) -> str:
         """The answer to a question about images uint8 [H, W, 3] by camera name."""

@@ -13,8 +13,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vla.data.bag_reader import read_decoded
-from vla.sim.simulator import TableTopSimulator
+from vla.bags.reader import read_decoded
+from vla.envs.tabletop.simulator import TableTopSimulator
 
 STATE_TOPIC = "/sim/state"
 MARGIN = 14

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vla.models.images import fit_images
+from vla.policies.images import fit_images
 from vla.training.config import Augmentation
 
 # Of red, green and blue in what the eye takes for brightness (ITU-R BT.601).

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
-from vla.models.config import InstructVLAConfig
-from vla.models.images import fit_images
-from vla.models.plain_text import TextTokenizer
-from vla.models.sequence import Row, collate
-from vla.models.vision_language_action import Batch
-from vla.robots import Robot
+from vla.datasets.grounding import EVENTS
+from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
+from vla.policies.images import fit_images
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.sequence import Row, collate
+from vla.policies.instructvla.vision_language_action import Batch
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.robots import Robot
 from vla.training.augment import change_image, draw_change
 from vla.training.config import TrainConfig
-from vla.training.grounding import EVENTS
 from vla.training.naming import name_cells
 from vla.training.prompts import sample_row
 

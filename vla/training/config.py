@@ -7,12 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from vla.files import read_yaml
-from vla.models.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
-from vla.shown import brief, shown_path
-from vla.sim.demonstrations import DemonstrationConfig
-from vla.sim.scenes import SceneConfig
-from vla.training.corrections import CorrectionConfig
+from vla.core.files import read_yaml
+from vla.core.shown import brief, shown_path
+from vla.envs.tabletop.corrections import CorrectionConfig
+from vla.envs.tabletop.demonstrations import DemonstrationConfig
+from vla.envs.tabletop.scenes import SceneConfig
+from vla.policies.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
 
 STAGES = ("pretrain", "action", "instruct", "adapt")
 

@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from vla.checkpoint import Checkpoint
-from vla.contract import EmbodimentContract, dimension_kinds
-from vla.data.normalization import (
+from vla.contract.embodiment import EmbodimentContract, dimension_kinds
+from vla.contract.normalization import (
     SMALLEST_SPANS,
     NormStats,
     clipped_share,
     measure_all,
     write_norm_stats,
 )
-from vla.data.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
-from vla.models.backbones.pretrained import load_tokenizer_of
-from vla.models.config import CheckpointError, InstructVLAConfig
-from vla.models.tokenizer import load_tokenizer, train_tokenizer
-from vla.robots import NORM_STATS, Robot, read_robots, read_stats, robot_folder
+from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
+from vla.policies.backbones.pretrained import load_tokenizer_of
+from vla.policies.checkpoint import Checkpoint
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.robots import NORM_STATS, Robot, read_robots, read_stats, robot_folder
+from vla.policies.tokenizer import load_tokenizer, train_tokenizer
 from vla.training.batches import Mixture
 from vla.training.config import PromptSampling, TrainConfig
 from vla.training.prompts import sample_row

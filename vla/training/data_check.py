@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vla.contract import ContractError, EmbodimentContract
-from vla.data.bag import BagError
-from vla.data.bag_episodes import FAILURE, bag_folders
-from vla.data.bag_frames import read_frames
-from vla.data.bag_reader import read_metadata
-from vla.data.dataset_check import SHOWN, check_conversations, check_lerobot
-from vla.data.frames import DatasetError, read_dataset
-from vla.data.lerobot import read_mapping
-from vla.data.message_types import MessageTypeError
-from vla.findings import Finding, fine, problem, warning
-from vla.models.config import CheckpointError
-from vla.resources import given_or_shared
-from vla.shown import shown_path
+from vla.bags.episodes import FAILURE, bag_folders
+from vla.bags.frames import read_frames
+from vla.bags.message_types import MessageTypeError
+from vla.bags.reader import read_metadata
+from vla.bags.writer import BagError
+from vla.contract.embodiment import ContractError, EmbodimentContract
+from vla.core.findings import Finding, fine, problem, warning
+from vla.core.resources import given_or_shared
+from vla.core.shown import shown_path
+from vla.datasets.dataset_check import SHOWN, check_conversations, check_lerobot
+from vla.datasets.frames import DatasetError, read_dataset
+from vla.datasets.lerobot.dataset import read_mapping
+from vla.policies.config import CheckpointError
 from vla.training.config import ConversationData, RobotData, TrainConfig
 from vla.training.sources import contract_of, kind_of, open_conversations
 

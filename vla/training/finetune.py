@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vla.adapter import CARD, DESCRIPTION, save_adapter
-from vla.checkpoint import Checkpoint, open_checkpoint
-from vla.contract import EmbodimentContract
-from vla.data.frames import DatasetError
-from vla.data.sample import RobotDataset
-from vla.files import read_json, read_yaml
-from vla.models.config import CheckpointError, bounded, from_dict
-from vla.shown import brief, shown_path
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.files import read_json, read_yaml
+from vla.core.shown import brief, shown_path
+from vla.datasets.frames import DatasetError
+from vla.datasets.sample import RobotDataset
+from vla.policies.adapters import CARD, DESCRIPTION, save_adapter
+from vla.policies.checkpoint import Checkpoint, open_checkpoint
+from vla.policies.config import CheckpointError, bounded, from_dict
 from vla.training.batches import Mixture
 from vla.training.config import TrainConfig
 from vla.training.data import NOTABLE_SHARE, Part, TrainingData, clipped_shares, split

@@ -24,20 +24,21 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vla.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
-from vla.contract import EmbodimentContract
-from vla.files import checked_number, read_json
-from vla.interrupts import deferred_interrupts
-from vla.models.adapter import insert_adapter
-from vla.models.backbones.pretrained import backbone_config, load_pretrained
-from vla.models.config import CheckpointError, InstructVLAConfig
-from vla.models.presets import preset
-from vla.models.vision_language_action import Batch, InstructVLA
-from vla.shown import shown_path
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.files import checked_number, read_json
+from vla.core.interrupts import deferred_interrupts
+from vla.core.shown import shown_path
+from vla.datasets.grounding import grounding_loss
+from vla.policies.adapter_layers import insert_adapter
+from vla.policies.backbones.pretrained import backbone_config, load_pretrained
+from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.presets import preset
+from vla.policies.instructvla.vision_language_action import Batch, InstructVLA
 from vla.training.batches import BatchMaker, Step
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
-from vla.training.grounding import grounding_loss
 from vla.training.saved_state import load_state, save_state
 from vla.training.stages import (
     freeze_for,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vla.models.plain_text import TextTokenizer
+from vla.policies.plain_text import TextTokenizer
 
 
 @dataclass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vla.data.sample import RobotSample
-from vla.models.config import PromptConfig
-from vla.models.sequence import Row, action_prompt
+from vla.datasets.sample import RobotSample
+from vla.policies.instructvla.config import PromptConfig
+from vla.policies.instructvla.sequence import Row, action_prompt
 from vla.training.config import PromptSampling
 
 

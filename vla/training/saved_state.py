@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.distributed.tensor import DTensor
 
-from vla.files import checked_entries, checked_number, read_json, require_regular
-from vla.models.config import CheckpointError
-from vla.shown import shown_path
-from vla.text import one_line
+from vla.core.files import checked_entries, checked_number, read_json, require_regular
+from vla.core.shown import shown_path
+from vla.core.text import one_line
+from vla.policies.config import CheckpointError
 
 if TYPE_CHECKING:
     from vla.training.loop import Trainer

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vla.contract import ContractError, EmbodimentContract, load_contract
-from vla.data.bag_episodes import BagEpisodes
-from vla.data.conversations import LlavaConversations
-from vla.data.frames import DatasetError, Shard, read_dataset
-from vla.data.image_check import require_images
-from vla.data.lerobot import LeRobotEpisodes, read_mapping
-from vla.data.sample import ConversationDataset, RobotDataset
-from vla.models.config import CheckpointError
-from vla.resources import contract_path, given_or_shared
-from vla.shown import shown_path
-from vla.sim.samples import SimulatedDemonstrations
-from vla.sim.scene_conversations import SceneConversations
+from vla.bags.episodes import BagEpisodes
+from vla.contract.embodiment import ContractError, EmbodimentContract, load_contract
+from vla.core.resources import contract_path, given_or_shared
+from vla.core.shown import shown_path
+from vla.datasets.conversations import LlavaConversations
+from vla.datasets.frames import DatasetError, Shard, read_dataset
+from vla.datasets.grounding import CameraView
+from vla.datasets.image_check import require_images
+from vla.datasets.lerobot.dataset import LeRobotEpisodes, read_mapping
+from vla.datasets.sample import ConversationDataset, RobotDataset
+from vla.envs.tabletop.samples import SimulatedDemonstrations
+from vla.envs.tabletop.scene_conversations import SceneConversations
+from vla.policies.config import CheckpointError
 from vla.training.config import ConversationData, RobotData, TrainConfig
 from vla.training.data import TrainingData, split
-from vla.training.grounding import CameraView
 
 TRUTH = "truth"
 

@@ -7,10 +7,10 @@ import re
 import torch
 from torch import nn
 
-from vla.checkpoint import Checkpoint, read_weights
-from vla.models.adapter import adapter_layers, is_adapter_weight
-from vla.models.config import CheckpointError, LoraConfig
-from vla.models.vision_language_action import InstructVLA
+from vla.policies.adapter_layers import adapter_layers, is_adapter_weight
+from vla.policies.checkpoint import Checkpoint, read_weights
+from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.vision_language_action import InstructVLA
 
 _LORA = re.compile(r"\.lora_[ab]$")
 

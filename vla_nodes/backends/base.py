@@ -17,9 +17,9 @@ from types import ModuleType
 
 from rclpy.node import Node
 
-from vla.contract import EmbodimentContract
+from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
-from vla_nodes.settings import Settings
+from vla_nodes.core.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 
 from vla.control.command import ArmCommand
-from vla.rotations import difference
-from vla_nodes import qos
+from vla.core.rotations import difference
 from vla_nodes.backends.base import Backend, BackendContext, Problem
-from vla_nodes.conversions import arrays_to_pose
-from vla_nodes.liveliness import promising
-from vla_nodes.settings import Setting
-from vla_nodes.sources import other_publishers
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import arrays_to_pose
+from vla_nodes.core.liveliness import promising
+from vla_nodes.core.settings import Setting
+from vla_nodes.core.sources import other_publishers
 
 SETTINGS = (
     Setting(

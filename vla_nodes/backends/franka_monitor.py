@@ -14,10 +14,10 @@ from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
 
-from vla_nodes import qos
 from vla_nodes.backends.base import BackendContext, Monitor, Problem, import_interfaces
-from vla_nodes.polled import PolledSubscription
-from vla_nodes.settings import Setting
+from vla_nodes.core import qos
+from vla_nodes.core.polled import PolledSubscription
+from vla_nodes.core.settings import Setting
 
 SETTINGS = (
     Setting(

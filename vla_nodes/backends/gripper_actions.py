@@ -15,7 +15,7 @@ from unique_identifier_msgs.msg import UUID
 
 from vla.control.gripper import DOING, GripperConfig, GripperState, Order
 from vla_nodes.backends.base import BackendContext, Gripper, Problem
-from vla_nodes.settings import Setting
+from vla_nodes.core.settings import Setting
 
 LOOK_PERIOD = 0.2
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import JointState
 from vla.control.gripper import Order
 from vla_nodes.backends.base import BackendContext, import_interfaces
 from vla_nodes.backends.gripper_actions import ActionGripper, action_settings
-from vla_nodes.settings import Setting
+from vla_nodes.core.settings import Setting
 
 SETTINGS = (
     Setting(

@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 from vla.control.gripper import Order
 from vla_nodes.backends.base import BackendContext, import_interfaces
 from vla_nodes.backends.gripper_actions import ActionGripper, action_settings
-from vla_nodes.settings import Setting
+from vla_nodes.core.settings import Setting
 
 SETTINGS = (
     Setting("franka_gripper.node", "franka_gripper", "Name of the franka_gripper node."),

@@ -7,9 +7,9 @@ import time
 
 from std_msgs.msg import Float64MultiArray
 
-from vla_nodes import qos
 from vla_nodes.backends.base import BackendContext, Gripper, Problem
-from vla_nodes.settings import Setting
+from vla_nodes.core import qos
+from vla_nodes.core.settings import Setting
 
 # A command is repeated although nothing changed, for a gripper that was started late [s].
 PERIOD = 0.2

@@ -24,11 +24,11 @@ from rclpy.action import ActionClient
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla.control.command import ArmCommand
-from vla_nodes import qos
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
-from vla_nodes.liveliness import promising
-from vla_nodes.settings import Setting
-from vla_nodes.sources import other_publishers
+from vla_nodes.core import qos
+from vla_nodes.core.liveliness import promising
+from vla_nodes.core.settings import Setting
+from vla_nodes.core.sources import other_publishers
 
 SETTINGS = (
     Setting(

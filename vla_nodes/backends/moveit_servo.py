@@ -17,12 +17,12 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from std_srvs.srv import SetBool
 
 from vla.control.command import ArmCommand
-from vla.rotations import difference, multiply, quaternion_to_matrix
-from vla_nodes import qos
+from vla.core.rotations import difference, multiply, quaternion_to_matrix
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
-from vla_nodes.conversions import arrays_to_pose
-from vla_nodes.diagnostics import WARN
-from vla_nodes.settings import Setting
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import arrays_to_pose
+from vla_nodes.core.diagnostics import WARN
+from vla_nodes.core.settings import Setting
 
 SETTINGS = (
     Setting("moveit_servo.node", "servo_node", "Name of the MoveIt Servo node."),

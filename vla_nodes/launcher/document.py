@@ -10,9 +10,9 @@ import xml.parsers.expat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vla.files import read_bytes
-from vla.shown import shown_path
-from vla.text import one_line
+from vla.core.files import read_bytes
+from vla.core.shown import shown_path
+from vla.core.text import one_line
 from vla_nodes.launcher.substitution import SubstitutionError, parse_template
 
 # Beyond this many files inside each other, a launch file includes itself.

@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
-from vla.files import read_text
-from vla.shown import brief
-from vla.text import one_line
+from vla.core.files import read_text
+from vla.core.shown import brief
+from vla.core.text import one_line
+from vla_nodes.core.parameters_file import require_parameters, require_parameters_text
 from vla_nodes.launcher.document import Element
 from vla_nodes.launcher.packages import PackageError, package_executable
 from vla_nodes.launcher.substitution import (
@@ -36,7 +37,6 @@ from vla_nodes.launcher.values import (
     literal_number,
     parameter_value,
 )
-from vla_nodes.parameters_file import require_parameters, require_parameters_text
 
 # Shorter than those of ros2 launch (5 s each), so that everything is down within 5 s.
 SIGTERM_TIMEOUT = 2.5

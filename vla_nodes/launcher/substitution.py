@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vla.files import read_text, read_yaml_text
-from vla.shown import brief
+from vla.core.files import read_text, read_yaml_text
+from vla.core.shown import brief
 from vla_nodes.launcher.expression import ExpressionError, evaluate_expression
 from vla_nodes.launcher.packages import (
     PackageError,

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from vla.shown import brief
+from vla.core.shown import brief
 from vla_nodes.launcher.substitution import (
     Call,
     Scope,

@@ -14,7 +14,7 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from trajectory_msgs.msg import JointTrajectoryPoint
 
-from vla.sim import panda
+from vla.control.robots import panda
 
 GROUP = "fr3_arm"
 STATES = {"ready": panda.HOME, "corner": panda.HOME + 0.4, "far": panda.HOME + 0.2}

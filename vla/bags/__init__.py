@@ -1,0 +1,1 @@
+"""rosbag2: bags read, written, repaired and turned into data sets, without ROS."""

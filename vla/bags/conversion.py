@@ -1,0 +1,190 @@
+"""Bags to a LeRobot data set, several bags at a time, each by a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from vla import __version__
+from vla.bags.conversion_report import ConversionReport, EpisodeReport, Refusal, report_of
+from vla.bags.episodes import FAILURE, bag_folders
+from vla.bags.frames import read_frames, recorded_contract
+from vla.bags.reader import read_metadata
+from vla.bags.writer import BagError
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.text import one_line
+from vla.datasets.episode_files import VIDEO, EpisodeFiles, EpisodeImages
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.writer import LeRobotWriter
+
+REPORT_FILE = "conversion.json"
+# What makes a bag one that is refused; anything else ends the conversion.
+BAD_BAG = (BagError, ValueError, OSError)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A bag, and the folder that its images go to."""
+
+    bag: Path
+    folder: Path
+    contract: EmbodimentContract
+    storage: str
+
+
+def find_bags(paths: Sequence[str | Path]) -> list[Path]:
+    """The bags that some paths name, bags or folders of bags, none twice.
+
+    Raises DatasetError where a path has none.
+    """
+    return list(dict.fromkeys(bag for path in paths for bag in bag_folders(path)))
+
+
+def contract_of_bags(bags: Sequence[Path]) -> EmbodimentContract:
+    """The contract that the first of these bags carries. Raises DatasetError where none does."""
+    for bag in bags:
+        with contextlib.suppress(*BAD_BAG):
+            if (contract := recorded_contract(read_metadata(bag), bag)) is not None:
+                return contract
+    raise DatasetError("none of the bags carries an embodiment contract: name one by --contract")
+
+
+def convert_bags(
+    bags: Sequence[Path],
+    folder: str | Path,
+    contract: EmbodimentContract,
+    storage: str = VIDEO,
+    failures: bool = False,
+    workers: int = 0,
+    progress: Callable[[EpisodeReport | Refusal], None] = lambda _: None,
+) -> ConversionReport:
+    """Converts bags into a new data set at `folder`, in their order, and returns the report.
+
+    storage: "video" or "image". failures: take also episodes that are labelled so. workers:
+    processes; 0 for as many as there are cores. progress: called for each bag. A bag that cannot be
+    used is refused and the others are kept; where none is kept there is no data set. Raises
+    DatasetError where the folder exists, the disk is full or a process was killed.
+    """
+    begin = time.monotonic()
+    report = ConversionReport(
+        contract.name, contract.contract_id, contract.rate, storage, __version__
+    )
+    writer = LeRobotWriter(folder, contract, storage)
+    try:
+        tasks = []
+        for bag in bags:
+            if (refusal := _unwanted(bag, failures)) is not None:
+                report.refused.append(refusal)
+                progress(refusal)
+                continue
+            tasks.append(_Task(bag, writer.episode_folder(), contract, storage))
+        for task, result in zip(tasks, _results(tasks, workers), strict=True):
+            if isinstance(result, Refusal):
+                report.refused.append(result)
+                progress(result)
+                continue
+            files, episode = result
+            episode.episode_index = writer.add(files)
+            report.kept.append(episode)
+            report.bag_bytes += _size(task.bag)
+            progress(episode)
+        report.wall_seconds = time.monotonic() - begin
+        if report.kept:
+            writer.finish({REPORT_FILE: report.json()})
+        else:
+            writer.abandon()
+    except OSError as error:
+        writer.abandon()
+        raise DatasetError(f"cannot write {folder}: {error.strerror or error}") from error
+    except BaseException:
+        writer.abandon()
+        raise
+    return report
+
+
+def _size(bag: Path) -> int:
+    """Bytes of a bag's files; 0 where somebody has taken it away meanwhile."""
+    with contextlib.suppress(*BAD_BAG):
+        return sum(file.stat().st_size for file in read_metadata(bag).files)
+    return 0
+
+
+def _unwanted(bag: Path, failures: bool) -> Refusal | None:
+    """Whether a bag is left out by what its metadata says."""
+    try:
+        outcome = read_metadata(bag).custom_data.get("outcome")
+    except BAD_BAG as error:
+        return Refusal(str(bag), str(error))
+    if outcome == FAILURE and not failures:
+        return Refusal(str(bag), f"{bag}: is labelled as a failure (--failures takes it, too)")
+    return None
+
+
+def _convert(task: _Task) -> tuple[EpisodeFiles, EpisodeReport] | Refusal:
+    """One bag; runs in a process of its own."""
+    images = EpisodeImages(task.folder, task.contract, task.storage)
+    try:
+        episode = read_frames(task.bag, task.contract, images.add)
+        files = images.finish(episode.states, episode.actions, episode.instructions)
+        return files, report_of(episode)
+    except BAD_BAG as error:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise
+        reason = str(error)
+        if str(task.bag) not in reason:
+            reason = f"{task.bag}: {reason}"
+        return Refusal(str(task.bag), reason)
+    except Exception as error:
+        # A fault of this package, which must not cost the other bags either.
+        reason = f"{type(error).__name__}: {one_line(error)}; please report this"
+        return Refusal(str(task.bag), f"{task.bag}: cannot be converted ({reason})")
+    finally:
+        with contextlib.suppress(*BAD_BAG):
+            images.close()
+        if images.frames == 0:
+            shutil.rmtree(task.folder, ignore_errors=True)
+
+
+def _results(
+    tasks: list[_Task], workers: int
+) -> Iterator[tuple[EpisodeFiles, EpisodeReport] | Refusal]:
+    """Results in the order of the tasks."""
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    if workers < 2:
+        yield from map(_convert, tasks)
+        return
+    others = set(multiprocessing.active_children())
+    # Not forked: a process that holds threads of other libraries must not be copied.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        yield from pool.map(_convert, tasks)
+    except BaseException as error:
+        # Nobody waits for the results any more.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise DatasetError(
+                "a process was killed while it converted a bag, perhaps for lack of memory: try "
+                "fewer --workers"
+            ) from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C ends the process that waits for this one, and that ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,94 @@
+"""The bytes of a large file by their places, read as they are needed.
+
+Not a memory map: where a disk cannot read a block any more, that is an error and not the end of the
+process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vla.bags.writer import BagError
+
+_BLOCK = 1 << 16
+_STEP = 1 << 22
+
+
+class FileBytes:
+    """An open file as something to cut slices from.
+
+    path: what errors call it. Every method raises BagError where the disk cannot be read. Not
+    thread-safe.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor, self._path = descriptor, path
+        self._size = os.fstat(descriptor).st_size
+        # Records are small and stand one behind the other: so is what is kept of the file.
+        self._start, self._block = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, place: slice) -> bytes:
+        begin, end, _ = place.indices(self._size)
+        size = end - begin
+        if size <= 0:
+            return b""
+        if size > _BLOCK:
+            return self._read(begin, size)
+        offset = begin - self._start
+        if offset < 0 or offset + size > len(self._block):
+            self._start, self._block, offset = begin, self._read(begin, _BLOCK), 0
+        return self._block[offset : offset + size]
+
+    def unpack(self, layout: struct.Struct, place: int) -> tuple[Any, ...]:
+        """Numbers that stand at a place. Raises struct.error where the file ends before them."""
+        return layout.unpack(self[place : place + layout.size])
+
+    def search(self, pattern: re.Pattern[bytes], begin: int, end: int, most: int) -> Iterator[int]:
+        """Places from `begin` to before `end` where a pattern of `most` bytes or fewer matches.
+
+        The pattern must not match zeros alone: the holes of a sparse file are passed over.
+        """
+        while (begin := max(begin, self._next_data(begin) - most + 1)) < end:
+            stop = min(begin + _STEP, end)
+            block = self[begin : stop + most - 1]
+            offset = 0
+            while (match := pattern.search(block, offset)) is not None:
+                if begin + match.start() >= stop:
+                    break
+                yield begin + match.start()
+                offset = match.start() + 1
+            begin = stop
+
+    def crc32(self, begin: int, end: int) -> int:
+        """The checksum of a part."""
+        crc = 0
+        for place in range(begin, end, _STEP):
+            crc = zlib.crc32(self[place : min(place + _STEP, end)], crc)
+        return crc
+
+    def _next_data(self, place: int) -> int:
+        """The next byte on the disk from a place on; the file's size where only a hole follows."""
+        try:
+            return os.lseek(self._descriptor, place, os.SEEK_DATA)
+        except OSError as error:
+            return self._size if error.errno == errno.ENXIO else place
+
+    def _read(self, begin: int, size: int) -> bytes:
+        parts = []
+        try:
+            while size > 0 and (part := os.pread(self._descriptor, size, begin)):
+                parts.append(part)
+                begin, size = begin + len(part), size - len(part)
+        except OSError as error:
+            raise BagError(f"cannot read {self._path}: {error.strerror}") from error
+        return b"".join(parts)

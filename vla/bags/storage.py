@@ -1,0 +1,146 @@
+"""The files of a bag, whatever storage and compression rosbag2 gave them, as one kind of messages.
+
+MCAP and sqlite3, as they are, compressed as a whole (`.zstd`) or message by message. A file that is
+compressed as a whole is decompressed into one that has no name, so that nothing of it can stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vla.bags.contents import CDR, BagMessage, FileSummary, FileTopic
+from vla.bags.decompression import (
+    ZSTD_MAGIC,
+    CompressionError,
+    copy_decompressed,
+    decompress,
+)
+from vla.bags.mcap_messages import metadata_of_mcap, read_mcap, summarize_mcap
+from vla.bags.sqlite_messages import metadata_of_sqlite, read_sqlite, summarize_sqlite
+from vla.bags.writer import BagError
+
+MCAP = "mcap"
+SQLITE3 = "sqlite3"
+STORAGES = (MCAP, SQLITE3)
+# A file may become so much larger, or so large in any case, and must leave so much room [bytes].
+_LARGEST_FACTOR = 500
+_ALWAYS_ALLOWED = 1 << 30
+_ROOM_TO_LEAVE = 1 << 29
+
+
+def read_file(
+    path: Path, storage: str, topics: Collection[str] | None, tolerant: bool
+) -> Iterator[tuple[FileTopic, BagMessage]]:
+    """Messages of one file in its order. topics: only these; None for all.
+
+    tolerant: pass over what is damaged, and end where a truncated file ends. Raises BagError that
+    names the file.
+    """
+    with opened(path, tolerant) as readable:
+        read = read_mcap if storage == MCAP else read_sqlite
+        for topic, message in read(readable, path, topics, tolerant):
+            if topic.encoding == CDR and message.data[: len(ZSTD_MAGIC)] == ZSTD_MAGIC:
+                # CDR begins with a zero: this one was compressed by rosbag2.
+                try:
+                    data = decompress(message.data, "zstd")
+                except CompressionError as error:
+                    if tolerant:
+                        continue
+                    raise BagError(
+                        f"{path} is damaged: a compressed message of {topic.name} can't be read "
+                        f"({error}); allow_truncated=True reads the others, or copy the bag again"
+                    ) from error
+                message = replace(message, data=data)
+            yield topic, message
+
+
+def file_summary(path: Path, storage: str) -> FileSummary:
+    """What a file holds, as far as it can be read. Raises BagError that names the file."""
+    with opened(path, tolerant=True) as readable:
+        return (summarize_mcap if storage == MCAP else summarize_sqlite)(readable, path)
+
+
+def metadata_copy(path: Path, storage: str) -> str:
+    """The copy of metadata.yaml that a finished file holds; empty where there is none.
+
+    A file that is compressed as a whole is not decompressed for it.
+    """
+    with contextlib.suppress(BagError):
+        if is_compressed(path):
+            return ""
+        with opened(path, tolerant=True) as readable:
+            return (metadata_of_mcap if storage == MCAP else metadata_of_sqlite)(readable, path)
+    return ""
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is compressed as a whole. Raises BagError where it cannot be read."""
+    with contextlib.closing(_Descriptor(path)) as file:
+        return file.begin(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+
+
+@contextlib.contextmanager
+def opened(path: Path, tolerant: bool = False) -> Iterator[Path]:
+    """A path at which the file can be opened, decompressed where it is compressed as a whole.
+
+    tolerant: take what comes before the damage in a compressed file. Raises BagError where the file
+    cannot be read, is no regular one, or would become too large for the disk.
+    """
+    with contextlib.closing(_Descriptor(path)) as file:
+        if file.begin(len(ZSTD_MAGIC)) != ZSTD_MAGIC:
+            yield Path(f"/proc/self/fd/{file.number}")
+            return
+        room = shutil.disk_usage(tempfile.gettempdir()).free - _ROOM_TO_LEAVE
+        limit = min(max(_ALWAYS_ALLOWED, _LARGEST_FACTOR * file.size), max(room, 0))
+        with tempfile.TemporaryFile() as target:
+            try:
+                with os.fdopen(os.dup(file.number), "rb") as source:
+                    whole = copy_decompressed(source, target, limit)
+                target.flush()
+            except CompressionError as error:
+                raise BagError(
+                    f"{path} becomes {error}, for which there is no room in "
+                    f"{tempfile.gettempdir()}, or which is no bag; set TMPDIR to a disk with more, "
+                    "or decompress it by 'zstd -d'"
+                ) from error
+            except OSError as error:
+                raise BagError(
+                    f"cannot decompress {path} in {tempfile.gettempdir()}: {error.strerror}; set "
+                    "TMPDIR to another disk"
+                ) from error
+            if not whole and not (tolerant and target.tell()):
+                raise BagError(
+                    f"{path} is damaged or cut: it can't be decompressed to its end; 'zstd -dc' "
+                    "gives what comes before, as a bag that vla.bags.reader.recover_bag repairs"
+                )
+            yield Path(f"/proc/self/fd/{target.fileno()}")
+
+
+class _Descriptor:
+    """A regular file, opened without waiting for anybody. Raises BagError where it is none."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise BagError(f"cannot read {path}: {error.strerror}") from error
+        state = os.fstat(self.number)
+        self.size = state.st_size
+        if not stat.S_ISREG(state.st_mode):
+            os.close(self.number)
+            raise BagError(f"{path} is no regular file, and cannot be one of a bag")
+
+    def begin(self, size: int) -> bytes:
+        """The first bytes."""
+        return os.pread(self.number, size, 0)
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self.number)

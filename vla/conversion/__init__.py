@@ -1,1 +1,0 @@
-"""Released weights of other code into our checkpoint folders."""

@@ -1,0 +1,1 @@
+"""What everything else stands on: files, text, clocks, rotations, tensors on disk."""

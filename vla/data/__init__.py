@@ -1,1 +1,0 @@
-"""Data: episodes as bags and frames, normalisation."""

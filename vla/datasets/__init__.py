@@ -1,0 +1,1 @@
+"""Data sets to learn from: frames, samples, conversations, annotations."""

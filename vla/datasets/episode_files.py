@@ -1,0 +1,132 @@
+"""The files of one episode on its way into a LeRobot data set: images, written frame by frame."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+from PIL import Image
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.statistics import PixelStatistics
+from vla.datasets.video import VideoWriter
+
+IMAGES = "observation.images."
+VIDEO, STORED = "video", "image"
+# Frames of stored images that are in memory at once.
+STORED_FRAMES = 32
+STORED_FILE = "images.parquet"
+STORED_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@dataclass
+class EpisodeFiles:
+    """One finished episode of N frames, not yet part of a data set.
+
+    folder: of its images. states [N, S] and actions [N, A] as float32, instructions of the N
+    frames. pixels: by camera.
+    """
+
+    folder: Path
+    states: np.ndarray
+    actions: np.ndarray
+    instructions: list[str]
+    pixels: dict[str, PixelStatistics]
+
+
+class EpisodeImages:
+    """Takes an episode's images and writes them into a folder, frame by frame.
+
+    storage: "video" for H.264, "image" for PNG without loss.
+    """
+
+    def __init__(self, folder: str | Path, contract: EmbodimentContract, storage: str = VIDEO):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True)
+        self._contract = contract
+        self._pixels = {camera.name: PixelStatistics() for camera in contract.cameras}
+        self._videos: dict[str, VideoWriter] = {}
+        self._stored: parquet.ParquetWriter | None = None
+        self._waiting: list[dict[str, dict]] = []
+        self.frames = 0
+        if storage == VIDEO:
+            for camera in contract.cameras:
+                path = self.folder / f"{camera.name}.mp4"
+                size = camera.width, camera.height
+                self._videos[camera.name] = VideoWriter(path, *size, contract.rate)
+        else:
+            names = [IMAGES + camera.name for camera in contract.cameras]
+            self._schema = pa.schema([(name, STORED_TYPE) for name in names])
+            # PNG does not get smaller.
+            self._stored = parquet.ParquetWriter(
+                self.folder / STORED_FILE, self._schema, compression="none"
+            )
+
+    def add(self, images: dict[str, np.ndarray]) -> None:
+        """Appends a frame: uint8 [H, W, 3] by camera, of the contract's size.
+
+        Raises DatasetError where a camera is missing or its image has another size.
+        """
+        for camera in self._contract.cameras:
+            image = images.get(camera.name)
+            if image is None or image.shape != (camera.height, camera.width, 3):
+                shape = "missing" if image is None else image.shape
+                raise DatasetError(
+                    f"image of camera '{camera.name}' is {shape}; the contract says "
+                    f"{(camera.height, camera.width, 3)}"
+                )
+            self._pixels[camera.name].add(image)
+        for name, video in self._videos.items():
+            video.add(images[name])
+        if self._stored is not None:
+            self._waiting.append({IMAGES + n: _png(images[n]) for n in self._pixels})
+            if len(self._waiting) == STORED_FRAMES:
+                self._flush()
+        self.frames += 1
+
+    def finish(
+        self, states: np.ndarray, actions: np.ndarray, instructions: Sequence[str]
+    ) -> EpisodeFiles:
+        """Closes the files.
+
+        Raises DatasetError where frames are not as many as images, or a value is not finite.
+        """
+        self.close()
+        arrays = [np.asarray(values, dtype=np.float32) for values in (states, actions)]
+        lengths = [*map(len, arrays), len(instructions)]
+        if self.frames == 0 or set(lengths) != {self.frames}:
+            raise DatasetError(
+                f"{self.frames} images, but {lengths[0]} states, {lengths[1]} actions and "
+                f"{lengths[2]} instructions"
+            )
+        if not all(np.isfinite(values).all() for values in arrays):
+            raise DatasetError("a state or an action is not finite")
+        return EpisodeFiles(self.folder, *arrays, list(instructions), self._pixels)
+
+    def close(self) -> None:
+        """Closes the files of an episode that is given up or done."""
+        videos, self._videos = self._videos, {}
+        for video in videos.values():
+            video.close()
+        if self._stored is not None:
+            self._flush()
+            self._stored.close()
+            self._stored = None
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._stored.write_table(pa.Table.from_pylist(self._waiting, self._schema))
+            self._waiting = []
+
+
+def _png(image: np.ndarray) -> dict[str, Any]:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "png", compress_level=1)
+    return {"bytes": stream.getvalue(), "path": None}

@@ -1,0 +1,100 @@
+"""Grounding labels: where in each image the gripper is going to act next.
+
+The next places where the gripper closes and opens are known from the demonstration itself. Seen by
+a calibrated camera they are points of the image, and finding them is what the expert's first
+keypoints are trained for. Without it, looking is slow to start: a policy gains nothing from an
+image before it knows both what the words mean and where that is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vla.datasets.frames import Shard
+
+# What the first keypoints stand for: where the gripper closes next, and where it opens next.
+EVENTS = ("close", "open")
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """A calibrated camera, at rest or mounted on the tool.
+
+    position [3] in metres and rotation [3, 3] of the camera (x right, y up, looking along -z), in
+    the base frame, or in the tool's where it is mounted on the tool; matrix [3, 3]: its intrinsics;
+    size: side of its square image [px].
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    matrix: np.ndarray
+    size: int
+    on_tool: bool = False
+
+    def project(self, points: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Pixels [N, 2], right and down, of points [N, 3] in the base frame; NaN behind the camera.
+
+        state [N, S]: of the robot at the image, tool position and two axes of the tool first.
+        """
+        if self.on_tool:
+            axes = np.stack([state[:, 3:6], state[:, 6:9]], axis=2)
+            third = np.cross(axes[:, :, 0], axes[:, :, 1])[:, :, None]
+            tool = np.concatenate([axes, third], axis=2)  # [N, 3, 3]
+            points = np.einsum("ni,nij->nj", points - state[:, :3], tool)
+        local = (points - self.position) @ self.rotation
+        depth = -local[:, 2:]
+        focal = np.array([self.matrix[0, 0], -self.matrix[1, 1]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels = self.matrix[:2, 2] + focal * local[:, :2] / depth
+        return np.where(depth > 0, pixels, np.nan)
+
+
+def next_places(shard: Shard) -> np.ndarray:
+    """Tool position [N, E, 3] at each frame's next closing and opening; NaN where none follows."""
+    command = shard.action[:, 0, 6] > 0.5
+    places = np.full((len(shard), len(EVENTS), 3), np.nan)
+    following = np.full((len(EVENTS), 3), np.nan)
+    for row in range(len(shard) - 2, -1, -1):
+        if shard.episode[row] != shard.episode[row + 1]:
+            following[:] = np.nan
+        elif command[row] != command[row + 1]:
+            event = EVENTS.index("open" if command[row + 1] else "close")
+            following[event] = shard.state[row + 1, :3]
+        places[row] = following
+    return places
+
+
+def place_pixels(shard: Shard, views: list[CameraView | None]) -> np.ndarray:
+    """Pixels [N, C, E, 2] of the next places in each view; NaN where it does not show them."""
+    pixels = np.full((len(shard), len(views), len(EVENTS), 2), np.nan)
+    places, state = next_places(shard), np.asarray(shard.state, dtype=np.float64)
+    for camera, view in enumerate(views):
+        if view is None:
+            continue
+        for event in range(len(EVENTS)):
+            seen = view.project(places[:, event], state)
+            inside = ((seen > -0.5) & (seen < view.size - 0.5)).all(axis=1, keepdims=True)
+            pixels[:, camera, event] = np.where(inside, seen, np.nan)
+    return pixels
+
+
+def grounding_loss(scores: torch.Tensor, pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Cross-entropy of the first keypoints' scores [A, C, K, cells] and pixels [A, C, E, 2].
+
+    A place between cells is shared among the four next to it, so that the keypoint's expectation
+    lies on the place itself. size: side of the square image [px]. 0 where all pixels are NaN.
+    """
+    scores = scores[:, :, : len(EVENTS)]
+    side = round(scores.shape[-1] ** 0.5)
+    known = pixels.isfinite().all(dim=-1)  # [A, C, E]
+    if not known.any():
+        return scores.sum() * 0.0
+    places = ((pixels[known] + 0.5) * (side / size) - 0.5).clamp(0, side - 1)  # [P, 2]
+    grid = torch.arange(side, device=pixels.device, dtype=pixels.dtype)
+    columns, rows = (1.0 - (places[:, :, None] - grid).abs()).clamp(min=0).unbind(dim=1)
+    shares = (rows[:, :, None] * columns[:, None]).flatten(1)  # [P, cells]
+    return F.cross_entropy(scores[known], shares)

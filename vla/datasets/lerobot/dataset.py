@@ -1,0 +1,281 @@
+"""Robot episodes of LeRobot data sets as training samples, by a mapping onto a contract."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.contract.image_fit import prepare_image
+from vla.core.files import require_regular
+from vla.core.findings import PROBLEM
+from vla.core.shown import brief
+from vla.core.text import one_line
+from vla.datasets.frames import DatasetError
+from vla.datasets.images import decode_image
+from vla.datasets.lerobot.index import read_info
+from vla.datasets.lerobot.mapping import (
+    ANNOTATIONS_FILE,
+    CONTRACT_FILE,
+    LeRobotMapping,
+    own_mapping,
+    read_mapping,
+)
+from vla.datasets.lerobot.meta import (
+    NUMBERS,
+    STORED,
+    VIDEO,
+    DatasetInfo,
+    Episode,
+    read_table,
+)
+from vla.datasets.lerobot.tracks import (
+    StoredEpisode,
+    binarize_gripper,
+    check_values,
+    frames_per_step,
+    has_words,
+    known_tasks,
+    read_stored,
+    table_reader,
+    track_of,
+)
+from vla.datasets.sample import RobotSample
+from vla.datasets.video import VideoFrames
+from vla.datasets.vla_it import EpisodeLabels, read_vla_it
+
+__all__ = [
+    "ANNOTATIONS_FILE",
+    "CONTRACT_FILE",
+    "LeRobotEpisodes",
+    "LeRobotMapping",
+    "binarize_gripper",
+    "chunk_with_padding",
+    "own_mapping",
+    "read_mapping",
+    "stored_frame",
+]
+
+logger = logging.getLogger(__name__)
+
+# Frames that language motion may have more or fewer labels than.
+TRIMMED = 2
+
+
+class LeRobotEpisodes:
+    """Frames of a LeRobot data set; states and actions in memory, images read when asked for.
+
+    mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
+    are found by their index, under any file path; by default the data set's own where it has one.
+    as_stored: every frame, at the data set's own rate and without its instruction, instead of one
+    for each step of the contract. Raises DatasetError or ContractError that names the file or
+    episode that does not fit, or what the numbers are instead of what the contract says; what is
+    unlikely is logged.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        mapping: LeRobotMapping | None,
+        contract: EmbodimentContract,
+        annotations: str | Path = "",
+        as_stored: bool = False,
+    ):
+        own = mapping is None
+        mapping = own_mapping(folder, contract) if mapping is None else mapping
+        self.info, self.mapping, self.contract = read_info(folder), mapping, contract
+        every = 1 if as_stored else frames_per_step(self.info, contract)
+        kept = Path(folder) / "meta" / ANNOTATIONS_FILE
+        annotations = annotations or (kept if kept.is_file() else "")
+        require_features(self.info, mapping, contract)
+        labels = labels_by_episode(annotations) if annotations else {}
+        tasks = None if as_stored else known_tasks(self.info)
+        read = table_reader(mapping)
+        stored = [
+            read_stored(self.info, episode, mapping, contract, tasks, read)
+            for episode in self.info.episodes
+        ]
+        if tasks is not None:
+            stored = _with_words(stored, folder)
+        for finding in check_values(self.info, stored, mapping, contract, own):
+            text = f"{folder}: {finding.message}; {finding.cure}"
+            if finding.level == PROBLEM:
+                raise DatasetError(text)
+            logger.warning("%s", text)
+        self._tracks = [track_of(entry, mapping, contract, every) for entry in stored]
+        for track in self._tracks:
+            track.labels = labels.get(str(track.episode.index))
+            check_labels(track.labels, track.episode, annotations)
+        self._starts = np.cumsum([0, *(len(track.states) for track in self._tracks)])
+        self._video = VideoFrames()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """For each episode, the index of the first frame after it."""
+        return self._starts[1:].copy()
+
+    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+        """One frame. Raises DatasetError where an image can't be read."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        track, row = self._tracks[number], int(index - self._starts[number])
+        frame, labels = int(track.frames[row]), track.labels
+        return RobotSample(
+            images={
+                camera.name: self._image(track.episode, camera.name, frame)
+                for camera in self.contract.cameras
+            },
+            state=track.states[row],
+            actions=chunk_with_padding(track.actions, row, self.contract.horizon),
+            instruction=track.instructions[row],
+            motion=None if labels is None else labels.motion(frame),
+            annotation=None if labels is None else labels.annotation,
+            source=f"{self.info.folder}, episode {track.episode.index}, frame {frame}",
+        )
+
+    def states(self) -> np.ndarray:
+        """States [N, S]."""
+        return np.concatenate([track.states for track in self._tracks])
+
+    def actions(self) -> np.ndarray:
+        """Actions [N, A]."""
+        return np.concatenate([track.actions for track in self._tracks])
+
+    def _image(self, episode: Episode, name: str, frame: int) -> np.ndarray:
+        camera = self.contract.camera(name)
+        feature = self.mapping.cameras.get(name)
+        if feature is None:
+            return np.zeros((camera.height, camera.width, 3), np.uint8)
+        image = stored_frame(self.info, episode, feature, frame, self._video)
+        return prepare_image(image, camera)
+
+
+def _with_words(stored: list[StoredEpisode], folder: str | Path) -> list[StoredEpisode]:
+    """The episodes that have instructions. Raises DatasetError where none has."""
+    kept = [entry for entry in stored if has_words(entry)]
+    if not kept:
+        raise DatasetError(f"no episode of {folder} has an instruction; write them into its meta/")
+    if len(kept) < len(stored):
+        left_out = len(stored) - len(kept)
+        logger.warning("%s: %d episodes without an instruction are left out", folder, left_out)
+    return kept
+
+
+def require_features(
+    info: DatasetInfo, mapping: LeRobotMapping, contract: EmbodimentContract
+) -> None:
+    """Raises DatasetError where a mapping names what data set or contract do not have."""
+    if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
+        raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
+    wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
+    if missing := [name for name in wanted if name not in info.features]:
+        raise DatasetError(
+            f"{info.folder} has no feature {one_line(', '.join(missing))}; it has: "
+            f"{one_line(', '.join(info.features), 400)}"
+        )
+    kinds = dict.fromkeys((mapping.state, mapping.action), NUMBERS)
+    kinds |= dict.fromkeys(mapping.cameras.values(), (VIDEO, STORED))
+    for name, kinds_wanted in kinds.items():
+        entry = info.features[name]
+        if entry["dtype"] not in kinds_wanted:
+            raise DatasetError(
+                f"{info.folder}/meta/info.json: {name} is {brief(entry['dtype'])}, not "
+                f"{'images' if STORED in kinds_wanted else 'numbers'}; correct the mapping"
+            )
+        about = entry.get("info") or entry.get("video_info")
+        if isinstance(about, dict) and about.get("video.is_depth_map") is True:
+            raise DatasetError(
+                f"{info.folder}: {name} is a depth map, not colour; leave the camera out of the "
+                "mapping, or name another feature"
+            )
+
+
+def labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
+    """Labels by episode index. Raises DatasetError where that does not tell the episodes apart."""
+    by_episode: dict[str, EpisodeLabels] = {}
+    for (file, episode), entry in read_vla_it(path).items():
+        if episode in by_episode:
+            raise DatasetError(
+                f"{path}: episode {episode} stands under {file} and another file path; a LeRobot "
+                "data set knows its episodes by their index alone, so give each one of its own"
+            )
+        by_episode[episode] = entry
+    return by_episode
+
+
+def check_labels(labels: EpisodeLabels | None, episode: Episode, path: str | Path) -> None:
+    """Raises DatasetError where an episode's labels are of another one.
+
+    Sources differ in whether the first and the last step, which do not move, are labelled.
+    """
+    motions = 0 if labels is None else len(labels.motions)
+    if motions and abs(motions - episode.length) > TRIMMED:
+        raise DatasetError(
+            f"{path}: episode {episode.index} has {motions} motion labels, but "
+            f"{episode.length} frames in {episode.data}: the two count their episodes "
+            "differently"
+        )
+
+
+def chunk_with_padding(actions: np.ndarray, start: int, horizon: int) -> np.ndarray:
+    """The chunk [H, A] from a step on, of actions [N, A] that end with the gripper.
+
+    Past the end there is no motion, and the gripper stays as it is last commanded.
+    """
+    chunk = np.zeros((horizon, actions.shape[1]), dtype=np.float32)
+    known = actions[start : start + horizon]
+    chunk[: len(known)] = known
+    chunk[len(known) :, -1] = actions[-1, -1]
+    return chunk
+
+
+@functools.lru_cache(maxsize=8)
+def _image_column(path: Path, feature: str, written: int):
+    """Encoded images of one file as it was written then; neighbouring samples often share it."""
+    return read_table(path, [feature]).column(feature)
+
+
+def stored_frame(
+    info: DatasetInfo, episode: Episode, feature: str, frame: int, video: VideoFrames
+) -> np.ndarray:
+    """One image of an episode, uint8 [H, W, 3] as it is stored, from a video or the data file.
+
+    Raises DatasetError where it can't be read, is not 8-bit colour or grey, or has another size
+    than meta/info.json says.
+    """
+    where = f"{episode.data}, episode {episode.index}, frame {frame}: {feature}"
+    if feature in episode.videos:
+        path, begins = episode.videos[feature]
+        image = video.at(path, begins + frame / info.fps, 0.5 / info.fps)
+    else:
+        written = require_regular(episode.data, DatasetError).st_mtime_ns
+        column = _image_column(episode.data, feature, written)
+        row = column[episode.first_row + frame].as_py() if frame < episode.length else None
+        content = row.get("bytes") if isinstance(row, dict) else None
+        if not isinstance(content, bytes):
+            raise DatasetError(f"{where} holds no image; fetch the file again")
+        image = decode_image(content, where)
+    claimed, size = image_size(info.features[feature]), image.shape[:2]
+    if claimed is not None and claimed != size:
+        raise DatasetError(
+            f"{where} has {size[1]} x {size[0]} pixels, meta/info.json says {claimed[1]} x "
+            f"{claimed[0]}; correct the shape there, or fetch the file again"
+        )
+    return image
+
+
+def image_size(feature: dict[str, Any]) -> tuple[int, int] | None:
+    """Height and width that info.json gives a feature's images; None where it does not."""
+    shape, names = feature.get("shape"), feature.get("names")
+    if not isinstance(shape, list) or len(shape) != 3:
+        return None
+    if isinstance(names, list) and {"height", "width"} <= {str(name) for name in names}:
+        return shape[names.index("height")], shape[names.index("width")]
+    first_channels = shape[0] in (1, 3) and shape[2] not in (1, 3)
+    return (shape[1], shape[2]) if first_channels else (shape[0], shape[1])

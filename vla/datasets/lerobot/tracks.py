@@ -1,0 +1,367 @@
+"""States, actions and instructions of LeRobot episodes: read, checked, and as a contract has them.
+
+The rule of the rate: a data set of n times the contract's rate is thinned out to every n-th frame,
+each with the motion of the n steps from it on and the gripper's value of the last of them. One of
+any other rate is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.findings import WARNING, Finding
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.columns import number_column, odd_type, whole_column
+from vla.datasets.lerobot.index import EPISODE
+from vla.datasets.lerobot.mapping import LeRobotMapping
+from vla.datasets.lerobot.meta import DatasetInfo, Episode, read_table, read_tasks
+from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states
+from vla.datasets.step_actions import joined_steps, state_motions
+from vla.datasets.vla_it import EpisodeLabels
+
+TIME, FRAME, TASK = "timestamp", "frame_index", "task_index"
+# 29.97 frames a second are 30.
+RATE_TOLERANCE = 0.01
+# Of the time that timestamps give a step, and of that which an episode takes.
+STEP_TOLERANCE, SPAN_TOLERANCE = 0.02, 0.05
+
+
+@dataclass
+class Track:
+    """States [N, S] and actions [N, A] of an episode, as the contract has them, and instructions.
+
+    frames: which of the episode's they are, as it is stored.
+    """
+
+    episode: Episode
+    states: np.ndarray
+    actions: np.ndarray
+    instructions: list[str]
+    labels: EpisodeLabels | None = None
+    frames: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """An episode's rows as they are stored, columns picked and scaled by the mapping.
+
+    states [N, S], actions [N, A]; the gripper's column of the actions as it is. instructions [N].
+    gaps: steps between timestamps that are longer than one and a half.
+    """
+
+    episode: Episode
+    states: np.ndarray
+    actions: np.ndarray
+    instructions: list[str]
+    gaps: int = 0
+
+
+def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:
+    """How many stored frames are a step of the contract.
+
+    Raises DatasetError where the data set's rate is no multiple of the contract's.
+    """
+    ratio = info.fps / contract.rate
+    whole = round(ratio)
+    if whole < 1 or abs(ratio - whole) > RATE_TOLERANCE * whole:
+        other = info.fps / max(1, whole)
+        raise DatasetError(
+            f"{info.folder} has {info.fps:g} frames a second, contract '{contract.name}' has "
+            f"{contract.rate:g} Hz: only a multiple of the contract's rate can be thinned out; use "
+            f"a contract of {other:g} Hz, or resample the data set"
+        )
+    return whole
+
+
+def table_reader(mapping: LeRobotMapping) -> Callable[[Path], pa.Table]:
+    """Reads the columns that a track needs, and keeps a file's for the next of its episodes."""
+    needed = tuple(dict.fromkeys((mapping.state, mapping.action)))
+    optional = tuple(name for name in (TIME, FRAME, TASK, EPISODE) if name not in needed)
+
+    @functools.lru_cache(maxsize=1)
+    def read(path: Path) -> pa.Table:
+        return read_table(path, needed, optional)
+
+    return read
+
+
+def read_stored(
+    info: DatasetInfo,
+    episode: Episode,
+    mapping: LeRobotMapping,
+    contract: EmbodimentContract,
+    tasks: Mapping[int, str] | None,
+    read: Callable[[Path], pa.Table],
+) -> StoredEpisode:
+    """One episode. Raises DatasetError that names it and what is wrong with its rows.
+
+    tasks: None where words do not matter; see checked_rows.
+    """
+    where = f"{episode.data}, episode {episode.index}"
+    rows, instructions, gaps = checked_rows(info, episode, tasks, read, mapping.drop_wordless)
+    vectors = [
+        _chosen(rows, info, feature, columns, scale, names, where)
+        for feature, columns, scale, names in (
+            (mapping.state, mapping.state_columns, mapping.state_scale, contract.state_names),
+            (mapping.action, mapping.action_columns, mapping.action_scale, contract.action_names),
+        )
+    ]
+    return StoredEpisode(episode, *vectors, instructions, gaps)
+
+
+def checked_rows(
+    info: DatasetInfo,
+    episode: Episode,
+    tasks: Mapping[int, str] | None,
+    read: Callable[[Path], pa.Table],
+    wordless: bool = False,
+) -> tuple[pa.Table, list[str], int]:
+    """An episode's rows, its instructions, and how many gaps its timestamps have.
+
+    tasks: by index; None for empty instructions, whatever the rows say. wordless: none is needed.
+    Raises DatasetError where rows are missing, out of order, at another rate than the data set
+    claims, or without an instruction.
+    """
+    where = f"{episode.data}, episode {episode.index}"
+    rows = rows_of(read(episode.data), info, episode)
+    gaps = _check_order(rows, info, where)
+    if tasks is None:
+        return rows, [""] * len(rows), gaps
+    instructions = instructions_of(rows, episode, tasks, where)
+    for text in dict.fromkeys(instructions):
+        if not text.strip() and not wordless:
+            raise DatasetError(
+                f"{where} has no instruction in frame {instructions.index(text)}; write one into "
+                f"{info.folder}/meta, or 'drop_wordless: true' into the mapping, which leaves such "
+                "episodes out"
+            )
+    return rows, instructions, gaps
+
+
+def has_words(stored: StoredEpisode) -> bool:
+    """Whether every frame has an instruction."""
+    return all(text.strip() for text in set(stored.instructions))
+
+
+def rows_of(table: pa.Table, info: DatasetInfo, episode: Episode) -> pa.Table:
+    """The rows of an episode. Raises DatasetError where they are not as many as it says."""
+    where = f"{episode.data}, episode {episode.index}"
+    # A file of version 2 is one episode.
+    held = len(table) if info.version == 2 else len(table.slice(episode.first_row, episode.length))
+    if held != episode.length:
+        raise DatasetError(f"{where}: {held} of {episode.length} rows; fetch the file again")
+    rows = table.slice(episode.first_row, episode.length)
+    if EPISODE in rows.column_names:
+        others = set(whole_column(rows, EPISODE, where).tolist()) - {episode.index}
+        if others:
+            raise DatasetError(f"{where} has rows of episode {min(others)}; fetch the file again")
+    return rows
+
+
+def instructions_of(
+    rows: pa.Table, episode: Episode, tasks: Mapping[int, str], where: str
+) -> list[str]:
+    """The instruction of each row, by its task_index; "" where nothing gives any.
+
+    tasks: of the data set, see known_tasks. Raises DatasetError where an index is unknown, or where
+    an episode of several tasks does not say which row has which.
+    """
+    if TASK not in rows.column_names:
+        if len(set(episode.tasks)) > 1:
+            raise DatasetError(
+                f"{where} has {len(episode.tasks)} tasks and no column {TASK}, which would tell "
+                "them apart; leave the episode out"
+            )
+        return [episode.instruction] * len(rows)
+    indices = whole_column(rows, TASK, where).tolist()
+    if unknown := set(indices) - tasks.keys():
+        raise DatasetError(
+            f"{where}: task {min(unknown)} is not in the list of tasks in meta/; fetch meta/ "
+            "again, or leave the episode out"
+        )
+    return [tasks[index] for index in indices]
+
+
+def known_tasks(info: DatasetInfo) -> dict[int, str]:
+    """The instructions by index; none where a data set lists none and its rows name none.
+
+    Raises DatasetError where the list is damaged.
+    """
+    meta = info.folder / "meta"
+    if any((meta / name).exists() for name in ("tasks.parquet", "tasks.jsonl")):
+        return read_tasks(info.folder)
+    return {}
+
+
+def _check_order(rows: pa.Table, info: DatasetInfo, where: str) -> int:
+    """Frames and timestamps of an episode go on as they should; returns how many gaps there are."""
+    if FRAME in rows.column_names:
+        frames = whole_column(rows, FRAME, where)
+        if (np.diff(frames) != 1).any():
+            row = int(np.flatnonzero(np.diff(frames) != 1)[0]) + 1
+            raise DatasetError(
+                f"{where}: frame {frames[row]} comes after {frames[row - 1]}: rows are missing or "
+                "out of order; fetch the file again, or leave the episode out"
+            )
+    if TIME not in rows.column_names or len(rows) < 2:
+        return 0
+    times = number_column(rows, TIME, where)
+    if times.shape[1] != 1:
+        raise DatasetError(f"{where}: {TIME} has {times.shape[1]} values a row; write it anew")
+    steps = np.diff(times[:, 0])
+    if (steps <= 0).any():
+        row = int(np.flatnonzero(steps <= 0)[0]) + 1
+        raise DatasetError(
+            f"{where}: the time goes from {times[row - 1, 0]:.6g} s to {times[row, 0]:.6g} s at "
+            f"frame {row}; leave the episode out, or mend its timestamps"
+        )
+    usual, taken = float(np.median(steps)) * info.fps, float(steps.mean()) * info.fps
+    # Single precision keeps no more of a long time.
+    rounding = 2.0**-23 * float(np.abs(times).max()) * info.fps
+    if abs(usual - 1) > STEP_TOLERANCE + 2 * rounding:
+        raise DatasetError(
+            f"{where}: its timestamps are {usual / info.fps:.4g} s apart, {info.fps / usual:.4g} "
+            f"frames a second, but meta/info.json says fps {info.fps:g}; correct the one that is "
+            "wrong"
+        )
+    gaps = int((steps * info.fps > 1.5).sum())
+    if abs(taken - 1) > SPAN_TOLERANCE + rounding:
+        raise DatasetError(
+            f"{where}: {len(steps) + 1} frames take {times[-1, 0] - times[0, 0]:.4g} s, with "
+            f"{gaps} gaps, which is not {info.fps:g} frames a second; leave the episode out"
+        )
+    return gaps
+
+
+def _chosen(
+    rows: pa.Table,
+    info: DatasetInfo,
+    feature: str,
+    columns: tuple[int, ...],
+    scale: tuple[float, ...],
+    names: tuple[str, ...],
+    where: str,
+) -> np.ndarray:
+    """A feature's columns as float32 [N, D], D as many as the contract has names."""
+    if odd := odd_type(info.features[feature], rows.schema.field(feature).type):
+        raise DatasetError(
+            f"{where}: {feature} is claimed to be {odd}; correct meta/info.json, or convert it"
+        )
+    values = number_column(rows, feature, where)
+    chosen = columns or tuple(range(values.shape[1]))
+    if len(chosen) != len(names) or max(chosen) >= values.shape[1]:
+        raise DatasetError(
+            f"{where}: {feature} has {values.shape[1]} columns, of which {len(chosen)} are taken; "
+            f"the contract has {len(names)}: {', '.join(names)}"
+        )
+    claimed = math.prod(info.features[feature].get("shape", [values.shape[1]]))
+    if claimed != values.shape[1]:
+        raise DatasetError(
+            f"{where}: {feature} has {values.shape[1]} columns, meta/info.json says {claimed}; "
+            "correct its shape, or fetch the file again"
+        )
+    if scale and len(scale) != len(names):
+        raise DatasetError(
+            f"the mapping has {len(scale)} factors for {feature}; give {len(names)}, one each for "
+            f"{', '.join(names)}"
+        )
+    values = values[:, list(chosen)] * (np.array(scale) if scale else 1.0)
+    if not (np.abs(values) <= np.finfo(np.float32).max).all():
+        raise DatasetError(f"{where}: {feature}, scaled, is infinite; correct the mapping")
+    return values.astype(np.float32)
+
+
+def check_values(
+    info: DatasetInfo,
+    stored: Sequence[StoredEpisode],
+    mapping: LeRobotMapping,
+    contract: EmbodimentContract,
+    own: bool = False,
+) -> list[Finding]:
+    """What is wrong or unlikely with the numbers of a data set: names, units, the gripper.
+
+    own: the data set was made for the contract and no mapping could mend it; then states and
+    motions that are not what the contract says are only unlikely.
+    """
+    states = np.concatenate([entry.states for entry in stored]).astype(np.float64)
+    actions = np.concatenate([entry.actions for entry in stored]).astype(np.float64)
+    ends = np.cumsum([len(entry.states) for entry in stored])
+    found = []
+    for feature, columns, names, entry in (
+        (mapping.state, mapping.state_columns, contract.state_names, "state_columns"),
+        (mapping.action, mapping.action_columns, contract.action_names, "action_columns"),
+    ):
+        found += check_names(info.features[feature], columns, names, feature, entry)
+    found += check_states(states, contract, mapping.state)
+    if not mapping.relabel:
+        found += check_motions(states, actions, ends, contract, mapping.action)
+    if own:
+        cure = "look at one of its episodes, and convert its bags anew"
+        found = [replace(finding, level=WARNING, cure=cure) for finding in found]
+    openings = states[:, -1] if contract.state_names[-1] != "gripper_closed" else -states[:, -1]
+    found += check_gripper(
+        actions[:, -1], mapping.gripper_range, mapping.gripper == "open", openings, ends,
+        mapping.action,
+    )  # fmt: skip
+    return found
+
+
+def track_of(
+    stored: StoredEpisode, mapping: LeRobotMapping, contract: EmbodimentContract, every: int
+) -> Track:
+    """An episode as the contract has it, every so many frames.
+
+    Raises DatasetError where it is shorter than a step.
+    """
+    episode, states, actions = stored.episode, stored.states, stored.actions.copy()
+    where = f"{episode.data}, episode {episode.index}"
+    low, high = mapping.gripper_range or (0.0, 1.0)
+    gripper = np.clip((actions[:, -1] - low) / (high - low), 0.0, 1.0)
+    if mapping.binarize:
+        gripper = binarize_gripper(gripper)
+    actions[:, -1] = 1.0 - gripper if mapping.gripper == "closed" else gripper
+    first = mapping.drop_first
+    # Of a motion between states, the last state has none.
+    steps = (len(states) - first - int(mapping.relabel)) // every
+    if steps < 1:
+        raise DatasetError(
+            f"{where} is too short: {episode.length} frames, at {every} a step and {first} left "
+            "out; leave it out"
+        )
+    frames = first + every * np.arange(steps)
+    kept = actions[first : first + every * steps]
+    if every > 1:
+        kept = joined_steps(kept, every, contract.representation)
+    if mapping.relabel:
+        try:
+            kept[:, :6] = state_motions(
+                states[first : first + every * steps + 1 : every],
+                contract.state_names,
+                contract.representation,
+            )
+        except ValueError as error:
+            raise DatasetError(f"{where}: {error}; leave the episode out") from error
+    instructions = [stored.instructions[frame] for frame in frames]
+    return Track(episode, states[frames], kept.astype(np.float32), instructions, frames=frames)
+
+
+def binarize_gripper(values: np.ndarray, closed: float = 0.05, opened: float = 0.95) -> np.ndarray:
+    """Gripper values [N] as 0 or 1; what is in between takes the next definite value, from the end.
+
+    The last values, if none is definite, are decided at a half.
+    """
+    result = np.zeros(len(values), dtype=np.float32)
+    following = float(values[-1] >= 0.5)
+    for row in range(len(values) - 1, -1, -1):
+        if values[row] > opened or values[row] < closed:
+            following = float(values[row] > opened)
+        result[row] = following
+    return result

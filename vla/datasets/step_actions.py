@@ -1,0 +1,84 @@
+"""Actions of a demonstration: how tool and fingers moved from one step to the next."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.rotations import difference, matrix_to_euler, quaternion_to_matrix
+from vla.datasets.language_motion import poses_of_states
+
+# Fingers whose distance changes faster were told to move [m/s]; slower, a held object gives way.
+FINGER_SPEED = 0.05
+
+
+def step_motion(
+    now: tuple[np.ndarray, np.ndarray], then: tuple[np.ndarray, np.ndarray], representation: str
+) -> np.ndarray:
+    """The motion [6] from one pose to another, as the contract's actions give it."""
+    shift = then[0] - now[0]
+    if representation == "delta":
+        return np.concatenate([shift, difference(then[1], now[1])])
+    before, after = (matrix_to_euler(quaternion_to_matrix(pose[1])) for pose in (now, then))
+    turn = (after - before + np.pi) % (2 * np.pi) - np.pi
+    return np.concatenate([shift, turn])
+
+
+def gripper_commands(
+    width: np.ndarray, next_width: np.ndarray, contract: EmbodimentContract
+) -> np.ndarray:
+    """What the fingers were told in each step [N], 1 open and 0 closed, by how they moved.
+
+    width, next_width: [N], before and after the step [m]. Fingers that rest do what they were told
+    last, so that a held object, which keeps them apart, does not look like an open gripper.
+    """
+    told = float(width[0] > contract.gripper_open_width / 2)
+    least = FINGER_SPEED * contract.time_step
+    commands = np.empty(len(width))
+    for row, change in enumerate(next_width - width):
+        if abs(change) > least:
+            told = float(change > 0)
+        commands[row] = told
+    return commands
+
+
+def joined_steps(actions: np.ndarray, every: int, representation: str) -> np.ndarray:
+    """Actions [N, 7] of so many steps at a time as one each, [N // every, 7].
+
+    Shifts add up, turns follow one another (rotation vectors in the base frame; differences of
+    Euler angles add up), the gripper is that of the last step. Steps left over at the end are
+    dropped.
+    """
+    count = len(actions) // every
+    grouped = np.asarray(actions, dtype=np.float64)[: count * every].reshape(count, every, -1)
+    joined = grouped.sum(axis=1)
+    joined[:, 6:] = grouped[:, -1, 6:]
+    if representation == "delta" and count:
+        turn = Rotation.from_rotvec(grouped[:, 0, 3:6])
+        for step in range(1, every):
+            turn = Rotation.from_rotvec(grouped[:, step, 3:6]) * turn
+        joined[:, 3:6] = turn.as_rotvec()
+    return joined
+
+
+def state_motions(
+    states: np.ndarray, names: tuple[str, ...], representation: str, every: int = 1
+) -> np.ndarray:
+    """Motions [N - every, 6] from each state [N, S] to the one so many steps on.
+
+    names: of the states' columns, one of vla.contract.embodiment.STATE_LAYOUTS. Raises ValueError
+    where an orientation is none.
+    """
+    positions, quaternions = poses_of_states(states, names)
+    shifts = positions[every:] - positions[:-every]
+    if representation == "delta":
+        turns = Rotation.from_quat(quaternions)
+        return np.hstack([shifts, (turns[every:] * turns[:-every].inv()).as_rotvec()])
+    if "roll" in names:
+        column = names.index("roll")
+        angles = np.asarray(states, dtype=np.float64)[:, column : column + 3]
+    else:
+        angles = Rotation.from_quat(quaternions).as_euler("xyz")
+    turned = (angles[every:] - angles[:-every] + np.pi) % (2 * np.pi) - np.pi
+    return np.hstack([shifts, turned])

@@ -1,0 +1,233 @@
+"""The scripted expert: solves every task family from the simulator's truth.
+
+It keeps no memory: what to do next is read from the present state alone. That lets it label any
+state, also one that noise or a learning policy led to, with the chunk that it would execute from
+there (see plan_chunk), so recoveries are in the data and labels stay free of noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vla.control.robots import panda
+from vla.core.rotations import difference, quaternion_to_matrix
+from vla.envs.tabletop import scene
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import Task
+
+MAX_STEP = 0.032
+MAX_TURN = 0.14
+FINGER_STEP = 0.02
+LIFTED_HEIGHT = 0.22
+CARRY_HEIGHT = 0.17
+# Above the cabinet, so that what hangs below the fingers clears it and the drawer's handle.
+HIGH_CARRY_HEIGHT = 0.22
+RELEASE_RADIUS = 0.022
+# A cabinet has more room than a bowl: less often up again to correct.
+WIDE_RELEASE_RADIUS = 0.035
+RETREAT_HEIGHT = 0.26
+HOVER = 0.09
+DRAWER_GOAL = 0.11
+
+
+@dataclass(frozen=True)
+class ExpertState:
+    """What the expert looks at; the base frame, metres and radians.
+
+    tool: position of the tool. tilt: rotation vector (x, y) that would set the tool upright.
+    yaw: of the tool. width: finger opening. grasp: where to take the target; grasp_yaw: with which
+    turn; grasp_width: its thickness. gripped: both fingers are on it. drawer: how far it is open.
+    destination: where to put the target; placed: it rests there. release_height: of the tool, where
+    to let go; carry_height: on the way there. release_radius: how near the middle of its place the
+    target is let go.
+    """
+
+    tool: np.ndarray
+    tilt: np.ndarray
+    yaw: float
+    width: float
+    grasp: np.ndarray
+    grasp_yaw: float
+    grasp_width: float
+    gripped: bool
+    drawer: float = 0.0
+    destination: np.ndarray | None = None
+    placed: bool = False
+    release_height: float = 0.0
+    carry_height: float = CARRY_HEIGHT
+    release_radius: float = RELEASE_RADIUS
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where the tool should go next: position [3], yaw, gripper 1 open or 0 closed."""
+
+    position: np.ndarray
+    yaw: float
+    gripper: float
+
+
+def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
+    """The expert's state of a task, from the simulator's truth."""
+    position, quaternion = simulator.end_effector_pose()
+    matrix = quaternion_to_matrix(quaternion)
+    yaw = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    upright = np.array([np.cos(yaw / 2), np.sin(yaw / 2), 0.0, 0.0])  # turned by yaw, then down
+    tilt = difference(upright, quaternion)[:2]
+    common = {"tool": position, "tilt": tilt, "yaw": yaw, "width": simulator.gripper_width}
+    if task.target == "drawer":
+        return ExpertState(
+            **common,
+            grasp=simulator.handle_position() + np.array([0.0, 0.0, 0.006]),
+            grasp_yaw=0.0,
+            grasp_width=scene.HANDLE_THICKNESS,
+            gripped=simulator.touching_fingers("drawer") == 2,
+            drawer=simulator.drawer_opening,
+        )
+    item = simulator.scene_objects[task.target]
+    centre = simulator.object_position(task.target)
+    gripped = (
+        simulator.touching_fingers(item.body) == 2 and np.linalg.norm(centre - position) < 0.04
+    )
+    grasp = centre + np.array([0.0, 0.0, 0.008 if task.target.endswith("can") else 0.0])
+    state = ExpertState(
+        **common,
+        grasp=grasp,
+        grasp_yaw=simulator.object_yaw(task.target),
+        grasp_width=2 * item.half_width,
+        gripped=bool(gripped),
+    )
+    if not task.destination:
+        return state
+    place = simulator.place_position(task.destination)
+    drop = 0.02 if task.destination == "bowl" else 0.004
+    return replace(
+        state,
+        destination=place,
+        placed=simulator.is_placed(task.target, task.destination),
+        release_height=float(place[2] + item.half_height + position[2] - centre[2] + drop),
+        carry_height=HIGH_CARRY_HEIGHT if task.family == "store" else CARRY_HEIGHT,
+        release_radius=WIDE_RELEASE_RADIUS if task.family == "store" else RELEASE_RADIUS,
+    )
+
+
+def next_goal(state: ExpertState, family: str) -> Goal:
+    """What to do next in this state."""
+    if family in ("place", "store"):
+        return _next_place_goal(state)
+    if family == "pick":
+        return _lift(state) if state.gripped else _approach(state)
+    goal_opening = DRAWER_GOAL if family == "open_drawer" else 0.0
+    done = state.drawer >= 0.1 if family == "open_drawer" else state.drawer <= 0.007
+    if done:
+        return _retreat(state)
+    if state.gripped:
+        # Aim beyond the end, so that servo compliance does not leave the drawer short of it.
+        pull = goal_opening - state.drawer + (0.01 if family == "open_drawer" else -0.012)
+        x, _, z = state.grasp
+        return Goal(np.array([x, state.tool[1] - pull, z]), 0.0, 0.0)
+    return _approach(state)
+
+
+def _next_place_goal(state: ExpertState) -> Goal:
+    if state.placed:
+        return _retreat(state)
+    if not state.gripped:
+        return _approach(state)
+    offset = float(np.hypot(*(state.grasp[:2] - state.destination[:2])))
+    aim = state.tool[:2] + state.destination[:2] - state.grasp[:2]
+    if offset > state.release_radius:
+        if state.tool[2] < state.carry_height - 0.05:
+            return Goal(np.array([*state.tool[:2], state.carry_height]), 0.0, 0.0)
+        return Goal(np.array([*aim, state.carry_height]), 0.0, 0.0)
+    if state.tool[2] > state.release_height + 0.009:
+        return Goal(np.array([*aim, state.release_height]), 0.0, 0.0)
+    return Goal(state.tool, 0.0, 1.0)
+
+
+def _lift(state: ExpertState) -> Goal:
+    return Goal(np.array([*state.tool[:2], LIFTED_HEIGHT]), 0.0, 0.0)
+
+
+def _retreat(state: ExpertState) -> Goal:
+    """Open, then straight up and stay."""
+    if state.width < 0.055:
+        return Goal(state.tool, 0.0, 1.0)
+    return Goal(np.array([*state.tool[:2], RETREAT_HEIGHT]), 0.0, 1.0)
+
+
+def _approach(state: ExpertState) -> Goal:
+    """Above the target, down within a funnel, close."""
+    gx, gy, gz = state.grasp
+    hover = np.array([gx, gy, gz + HOVER])
+    distance = float(np.hypot(state.tool[0] - gx, state.tool[1] - gy))
+    height = float(state.tool[2] - gz)
+    turn = abs(state.yaw - state.grasp_yaw)
+    missed = state.width < state.grasp_width - 0.007
+    if missed:
+        return Goal(np.array([*state.tool[:2], hover[2]]), state.grasp_yaw, 1.0)
+    # Once the fingers are closing, a target that they nudge is no reason to open again.
+    reach = 0.007 if state.width > 0.074 else 0.014
+    if distance < reach and abs(height) < 0.011 and turn < 0.15:
+        return Goal(state.grasp, state.grasp_yaw, 0.0)
+    open_wide = state.width > state.grasp_width + 0.018
+    if height < HOVER + 0.05 and distance < 0.012 + 0.25 * max(height, 0.0) and open_wide:
+        low = distance < 0.014 and turn < 0.2
+        return Goal(np.array([gx, gy, gz if low else gz + 0.04]), state.grasp_yaw, 1.0)
+    if height < HOVER - 0.04:
+        return Goal(np.array([*state.tool[:2], hover[2]]), state.grasp_yaw, 1.0)
+    return Goal(hover, state.grasp_yaw, 1.0)
+
+
+def _advance(state: ExpertState, goal: Goal) -> tuple[ExpertState, np.ndarray]:
+    """One policy step towards the goal, without physics: the next state and the action [7]."""
+    offset = goal.position - state.tool
+    distance = float(np.linalg.norm(offset))
+    # Slow down near the goal: the last centimetres decide the grasp.
+    length = min(MAX_STEP, 0.004 + 0.55 * distance)
+    move = offset if distance <= length else offset * (length / distance)
+    tilt = np.clip(state.tilt, -MAX_TURN, MAX_TURN)
+    turn = float(np.clip(goal.yaw - state.yaw, -MAX_TURN, MAX_TURN))
+    action = np.array([*move, *tilt, turn, goal.gripper])
+
+    opening = FINGER_STEP if goal.gripper > 0.5 else -FINGER_STEP
+    width = float(np.clip(state.width + opening, 0.0, panda.OPEN_WIDTH))
+    tool = state.tool + move
+    gripped, placed, grasp, drawer = state.gripped, state.placed, state.grasp, state.drawer
+    near = np.hypot(*(tool[:2] - grasp[:2])) < 0.015 and abs(tool[2] - grasp[2]) < 0.015
+    if goal.gripper > 0.5 and width > state.grasp_width + 0.004:
+        if gripped and state.destination is not None:
+            placed = bool(np.hypot(*(grasp[:2] - state.destination[:2])) < 0.05)
+        gripped = False
+    elif goal.gripper < 0.5 and near and width <= state.grasp_width:
+        gripped = True
+    if gripped:
+        width = max(width, state.grasp_width)
+        grasp = grasp + move
+        drawer = state.drawer - float(move[1])
+    after = replace(
+        state,
+        tool=tool,
+        tilt=state.tilt - tilt,
+        yaw=state.yaw + turn,
+        width=width,
+        grasp=grasp,
+        gripped=gripped,
+        placed=placed,
+        drawer=drawer,
+    )
+    return after, action
+
+
+def plan_chunk(simulator: TableTopSimulator, task: Task, horizon: int) -> np.ndarray:
+    """The expert's next actions from the present state, [horizon, 7], un-normalised deltas.
+
+    The plan runs ahead without physics, assuming that commands are met.
+    """
+    state = observe(simulator, task)
+    actions = np.zeros((horizon, 7))
+    for index in range(horizon):
+        state, actions[index] = _advance(state, next_goal(state, task.family))
+    return actions

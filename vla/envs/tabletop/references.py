@@ -1,0 +1,230 @@
+"""Ways to point at one object of a scene without its name, each of which fits no other one.
+
+An "object" is a block or a can, as in the questions; bowl, plate and cabinet are none. Left and
+right are the robot's, whom the words speak to. What is too close to call is not said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vla.envs.tabletop import relations
+from vla.envs.tabletop.relations import Places
+from vla.envs.tabletop.tasks import KINDS
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """text: such as "the leftmost can". name: of the one object that it fits. by: what tells it."""
+
+    text: str
+    name: str
+    by: str
+
+
+# Forms by split: those of "test" are never seen in training. {kind} is "object" or a kind.
+_FOREMOST = {
+    "left": {
+        "train": ("the leftmost {kind}", "the {kind} farthest to the left"),
+        "test": ("the {kind} that is farthest to the left",),
+    },
+    "right": {
+        "train": ("the rightmost {kind}", "the {kind} farthest to the right"),
+        "test": ("the {kind} that is farthest to the right",),
+    },
+    "near": {
+        "train": ("the {kind} nearest to the robot", "the {kind} closest to you"),
+        "test": ("the {kind} that is nearest to you", "the {kind} that is closest to the robot"),
+    },
+    "far": {
+        "train": ("the {kind} farthest from the robot", "the {kind} farthest away from you"),
+        "test": ("the {kind} that is farthest away from the robot",),
+    },
+}
+_OF_TWO = {
+    "left": {
+        "train": ("the left {kind}", "the {kind} on the left"),
+        "test": ("the {kind} that is on the left",),
+    },
+    "right": {
+        "train": ("the right {kind}", "the {kind} on the right"),
+        "test": ("the {kind} that is on the right",),
+    },
+    "near": {
+        "train": ("the nearer {kind}", "the {kind} closer to you"),
+        "test": ("the {kind} that is closer to you",),
+    },
+    "far": {
+        "train": ("the {kind} farther from you", "the {kind} farther away"),
+        "test": ("the {kind} that is farther away",),
+    },
+}
+_MIDDLE = {
+    "train": ("the middle {kind}", "the {kind} in the middle"),
+    "test": ("the {kind} that is in the middle",),
+}
+_ONLY_KIND = {
+    "train": ("the only {kind}", "the only {kind} on the table"),
+    "test": ("the one {kind} that is on the table",),
+}
+_SHAPES = {
+    "can": {
+        "train": ("the only round object", "the tallest object", "the only tall object"),
+        "test": ("the object that is round", "the object that is the tallest"),
+    },
+    "block": {
+        "train": ("the only square object", "the lowest object", "the only low object"),
+        "test": ("the object that is square", "the object that is the lowest"),
+    },
+}
+_ONLY_COLOR = {
+    "train": ("the only {color} object", "the {color} one"),
+    "test": ("the object that is {color}",),
+}
+_NEAREST = {
+    "train": ("the {kind} nearest to the {other}", "the {kind} closest to the {other}"),
+    "test": ("the {kind} that is nearest to the {other}",),
+}
+_BEYOND = {
+    "train": (
+        "the {kind} {direction} of the {other}",
+        "the {kind} to the {direction} of the {other}",
+    ),
+    "test": ("the {kind} that is {direction} of the {other}",),
+}
+_NOT_COLOR = {
+    "train": ("the {kind} that is not {color}", "the only {kind} that is not {color}"),
+    "test": ("the {kind} which is not {color}",),
+}
+_NOT_KIND = {
+    "train": ("the object that is not a {kind}", "the only object that is not a {kind}"),
+    "test": ("the object which is not a {kind}",),
+}
+_NEITHER = {
+    "train": ("the {kind} that is neither {one} nor {two}",),
+    "test": ("the {kind} which is not {one} and not {two}",),
+}
+_NOT_SIDE = {
+    "train": ("the {kind} that is not on the {direction}",),
+    "test": ("the {kind} which is not on the {direction}",),
+}
+
+
+def color_of(name: str) -> str:
+    """The first word of a name such as "red block"."""
+    return name.split()[0]
+
+
+def kind_of(name: str) -> str:
+    """The last word of a name such as "red block"."""
+    return name.split()[-1]
+
+
+def _fill(
+    forms: dict[str, tuple[str, ...]], split: str, name: str, by: str, **words: str
+) -> Iterator[Reference]:
+    for form in forms[split]:
+        yield Reference(form.format(**words), name, by)
+
+
+def _groups(objects: Places) -> Iterator[tuple[str, Places]]:
+    """All objects, then those of each kind, with the noun for them."""
+    yield "object", objects
+    for kind in KINDS:
+        yield kind, {name: place for name, place in objects.items() if kind_of(name) == kind}
+
+
+def attribute_references(objects: Places, split: str) -> list[Reference]:
+    """Everything that is one object's alone: where it stands, what it is beside, how it looks.
+
+    objects: names with places [x, y] in metres. split: whose forms.
+    """
+    found: list[Reference] = []
+    for noun, group in _groups(objects):
+        if len(group) > 1:
+            found += _by_place(noun, group, split)
+            found += _by_neighbor(noun, group, objects, split)
+        elif len(group) == 1 and noun in KINDS:
+            (name,) = group
+            found += _by_neighbor(noun, group, objects, split)
+            found += _fill(_ONLY_KIND, split, name, "kind", kind=noun)
+            if len(objects) > 1:
+                found += _fill(_SHAPES[noun], split, name, "shape")
+    colors = [color_of(name) for name in objects]
+    for name in objects:
+        if colors.count(color_of(name)) == 1:
+            found += _fill(_ONLY_COLOR, split, name, "color", color=color_of(name))
+    return found
+
+
+def _by_place(noun: str, group: Places, split: str) -> Iterator[Reference]:
+    for direction in relations.DIRECTIONS:
+        name = relations.foremost(group, direction)
+        if name is not None:
+            yield from _fill(_FOREMOST[direction], split, name, "place", kind=noun)
+            if len(group) == 2:
+                yield from _fill(_OF_TWO[direction], split, name, "place", kind=noun)
+    middle = relations.between(group, "left")
+    if middle is not None:
+        yield from _fill(_MIDDLE, split, middle, "place", kind=noun)
+
+
+def _by_neighbor(noun: str, group: Places, objects: Places, split: str) -> Iterator[Reference]:
+    for other, place in objects.items():
+        rest = {name: where for name, where in group.items() if name != other}
+        near = relations.nearest(rest, place)
+        if near is not None:
+            yield from _fill(_NEAREST, split, near, "neighbor", kind=noun, other=other)
+        for direction in ("left", "right"):
+            verdicts = {name: _is_beyond(rest[name], place, direction) for name in rest}
+            if None not in verdicts.values() and sum(verdicts.values()) == 1:
+                name = next(name for name, verdict in verdicts.items() if verdict)
+                yield from _fill(
+                    _BEYOND, split, name, "neighbor", kind=noun, direction=direction, other=other
+                )
+
+
+def _is_beyond(place, other, direction: str) -> bool | None:
+    return relations.is_beyond({"one": place, "other": other}, "one", "other", direction)
+
+
+def negative_references(objects: Places, split: str) -> list[Reference]:
+    """Everything that says what one object alone is not. See attribute_references."""
+    found: list[Reference] = []
+    for noun, group in _groups(objects):
+        colors = sorted({color_of(name) for name in group})
+        for name in group if len(group) > 1 else ():
+            others = sorted({color_of(other) for other in group if other != name})
+            if color_of(name) not in others and len(others) == 1:
+                found += _fill(_NOT_COLOR, split, name, "color", kind=noun, color=others[0])
+            if len(colors) == 3 and color_of(name) not in others and len(others) == 2:
+                one, two = others
+                found += _fill(_NEITHER, split, name, "color", kind=noun, one=one, two=two)
+                found += _fill(_NEITHER, split, name, "color", kind=noun, one=two, two=one)
+        if len(group) == 2:
+            for direction in ("left", "right"):
+                name = relations.foremost(group, relations.OPPOSITE[direction])
+                if name is not None:
+                    found += _fill(_NOT_SIDE, split, name, "place", kind=noun, direction=direction)
+    for kind in KINDS:
+        rest = [name for name in objects if kind_of(name) != kind]
+        if len(rest) == 1 and len(objects) > 1:
+            found += _fill(_NOT_KIND, split, rest[0], "kind", kind=kind)
+    return found
+
+
+def contrasts(objects: Places) -> list[tuple[str, Reference]]:
+    """Pairs of an object's name and a reference to the one that is meant instead of it.
+
+    Such as "red can" and "the other can"; the second one is clear after the first one only.
+    """
+    found = []
+    for noun, group in _groups(objects):
+        if len(group) == 2:
+            one, two = group
+            for name, other in ((one, two), (two, one)):
+                found.append((other, Reference(f"the other {noun}", name, "contrast")))
+    return found

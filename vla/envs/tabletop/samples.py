@@ -1,0 +1,108 @@
+"""Simulated demonstrations as training samples: words drawn anew each time, places to look at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.rotations import from_rotation_vector, multiply, quaternion_to_matrix
+from vla.datasets.frames import Shard
+from vla.datasets.grounding import CameraView, place_pixels
+from vla.datasets.language_motion import motion_words
+from vla.datasets.sample import Annotation, RobotSample
+from vla.envs.tabletop.annotations import annotate
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import phrase, task_of_answer
+
+# Policy steps that a motion label looks ahead: 0.5 s, as two frames of the paper's data are apart.
+MOTION_STEPS = 5
+
+
+class SimulatedDemonstrations:
+    """Frames of shards, each as often as `repeats` says.
+
+    views: calibration of cameras by name; in others no place is labelled. annotated: with
+    annotations from the scene's truth.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        contract: EmbodimentContract,
+        views: dict[str, CameraView],
+        annotated: bool = False,
+    ):
+        self.shards, self.contract, self.annotated = shards, contract, annotated
+        self.cameras = [camera.name for camera in contract.cameras]
+        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        calibrated = [views.get(name) for name in self.cameras]
+        self._places = [place_pixels(shard, calibrated) for shard in shards]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+        """One frame; its instruction is phrased anew."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard, row = self.shards[number], int(index - self._starts[number])
+        words = shard.episodes[shard.episode[row]]
+        task = task_of_answer(words.family, words.answer)
+        return RobotSample(
+            images={name: shard.images[name][row] for name in self.cameras},
+            state=shard.state[row],
+            actions=shard.action[row],
+            instruction=phrase(task, generator),
+            motion=motion_of_chunk(shard.action[row]),
+            annotation=self._annotation(shard, row, generator) if self.annotated else None,
+            answer=words.answer,
+            places=dict(zip(self.cameras, self._places[number][row], strict=True)),
+            source=f"{shard.folder}, episode {shard.episode[row]}, frame {row}",
+        )
+
+    def _annotation(self, shard: Shard, row: int, generator: np.random.Generator) -> Annotation:
+        episode = int(shard.episode[row])
+        first = int(np.searchsorted(shard.episode, episode))
+        return annotate(shard.episodes[episode], generator, float(shard.drawer_opening[first]))
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Frames [E] up to and with each episode, in order."""
+        ends = [start + np.flatnonzero(np.diff(shard.episode, append=-1)) + 1
+                for start, shard in zip(self._starts, self.shards, strict=False)]  # fmt: skip
+        return np.concatenate(ends)
+
+    def states(self) -> np.ndarray:
+        """States [N, S]."""
+        return np.concatenate([shard.state for shard in self.shards])
+
+    def actions(self) -> np.ndarray:
+        """Actions [N, A]: the first of each chunk."""
+        return np.concatenate([shard.action[:, 0] for shard in self.shards])
+
+
+def motion_of_chunk(actions: np.ndarray) -> str:
+    """Language motion of the first steps of a chunk [H, A] of deltas in the base frame."""
+    steps = np.asarray(actions[:MOTION_STEPS], dtype=np.float64)
+    quaternion = np.array([0.0, 0.0, 0.0, 1.0])
+    for turn in steps[:, 3:6]:
+        quaternion = multiply(from_rotation_vector(turn), quaternion)
+    closing = float(steps[0, 6] - steps[-1, 6])
+    return motion_words(steps[:, :3].sum(axis=0), quaternion_to_matrix(quaternion), closing)
+
+
+def simulated_views(contract: EmbodimentContract) -> dict[str, CameraView]:
+    """Calibration of the simulated cameras, which the demonstrations were seen by."""
+    simulator = TableTopSimulator(contract.camera("front").width)
+    size, views = simulator.camera_size, {}
+    tool, quaternion = simulator.end_effector_pose()
+    tool_rotation = quaternion_to_matrix(quaternion)
+    for name in simulator.camera_names:
+        position, rotation = simulator.camera_pose(name)
+        on_tool = name == "wrist"
+        if on_tool:
+            position = tool_rotation.T @ (position - tool)
+            rotation = tool_rotation.T @ rotation
+        matrix = simulator.camera_matrix(name)
+        views[name] = CameraView(position, rotation, matrix, size, on_tool)
+    simulator.close()
+    return views

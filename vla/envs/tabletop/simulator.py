@@ -1,0 +1,412 @@
+"""The table-top simulator: physics, cameras and success checks, stepped in process."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from vla.control.robots import panda
+from vla.core.rotations import matrix_to_quaternion
+from vla.envs.tabletop import scene
+from vla.envs.tabletop.tasks import CABINET, COLORS, Task, parse_task, sample_task
+
+CAMERAS = ("front", "wrist")
+GRIPPER_SPEED = 0.2
+LIFT_HEIGHT = 0.06
+DRAWER_OPEN = 0.08
+DRAWER_CLOSED = 0.015
+_COLOR_VALUES = {
+    "red": (0.80, 0.10, 0.10),
+    "green": (0.10, 0.60, 0.18),
+    "blue": (0.10, 0.25, 0.80),
+    "yellow": (0.90, 0.78, 0.10),
+    "purple": (0.52, 0.16, 0.62),
+}
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """A block or can on the table. size: half extents or radius and half height [m]."""
+
+    name: str
+    body: str
+    size: tuple[float, ...]
+
+    @property
+    def half_height(self) -> float:
+        """From the centre to the bottom [m]."""
+        return self.size[-1]
+
+    @property
+    def half_width(self) -> float:
+        """From the centre to where a finger touches [m]."""
+        return self.size[0]
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """success: the task is done now. wrong_object: another object was lifted since the reset."""
+
+    success: bool
+    wrong_object: bool
+
+
+class TableTopSimulator:
+    """A Panda at a table. Positions in metres in the base frame (x forward, y left, z up).
+
+    camera_size: side of the square images that render() gives [px].
+    """
+
+    camera_names = CAMERAS
+
+    def __init__(self, camera_size: int = 96):
+        self.camera_size = camera_size
+        self.model = mujoco.MjModel.from_xml_string(scene.scene_xml())
+        self.data = mujoco.MjData(self.model)
+        self._tool = self.model.site(panda.TOOL_SITE).id
+        self._drawer = self.model.joint("drawer").qposadr[0]
+        self._finger_bodies = {self.model.body(f"panda_finger{i}").id for i in (1, 2)}
+        self._rest_heights: dict[str, float] = {}
+        self._renderers: dict[int, mujoco.Renderer] = {}
+        self._default_sizes = self.model.geom_size.copy()
+        self._default_light = self.model.light_diffuse.copy()
+        self._default_light_position = self.model.light_pos.copy()
+        self.scene_objects: dict[str, SceneObject] = {}
+        self.task = Task("pick", "")
+        self._lifted: set[str] = set()
+        self._width_command = panda.OPEN_WIDTH
+        # Rendering contexts must be freed before the interpreter goes, and no later than this
+        # object; a reference to close() would keep it for good.
+        weakref.finalize(self, _free, self._renderers)
+        self.reset(0, "pick")
+
+    def close(self) -> None:
+        """Frees the rendering contexts."""
+        _free(self._renderers)
+
+    # Scene
+
+    def reset(self, seed: int, family: str, settle: float = 0.2) -> Task:
+        """Lays out the scene of that seed and family and returns its task; the clock restarts at 0.
+
+        settle: how long things come to rest before that [s]. Raises ValueError when the family is
+        unknown.
+        """
+        generator = np.random.default_rng([seed, sum(family.encode())])
+        mujoco.mj_resetData(self.model, self.data)
+        self._lay_out(generator, family)
+        self.task = sample_task(family, self.objects(), generator)
+        self._place_arm(generator)
+        self._lifted.clear()
+        self._rest_heights = {}
+        mujoco.mj_forward(self.model, self.data)
+        self.step(settle)
+        self.data.time = 0.0
+        self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
+        return self.task
+
+    def _lay_out(self, generator: np.random.Generator, family: str) -> None:
+        model, data = self.model, self.data
+        cabinet = np.array([generator.uniform(0.43, 0.55), generator.uniform(0.42, 0.47), 0.0])
+        model.body("cabinet").pos[:] = cabinet
+        if family == "close_drawer":
+            data.qpos[self._drawer] = generator.uniform(0.09, scene.DRAWER_TRAVEL)
+        elif family != "open_drawer" and generator.random() < 0.3:
+            data.qpos[self._drawer] = generator.uniform(0.0, scene.DRAWER_TRAVEL)
+
+        # The way of the drawer's handle stays free.
+        handle_way = (cabinet[0], cabinet[1] + scene.HANDLE_OFFSET[1] - 0.24, 0.045)
+        taken: list[tuple[float, float, float]] = [handle_way]
+        for body, radius in (("bowl", scene.BOWL_RADIUS), ("plate", scene.PLATE_RADIUS)):
+            x, y = self._free_place(generator, taken, radius + 0.01)
+            model.body(body).pos[:2] = x, y
+        count = int(generator.integers(2, 5))
+        kinds = generator.permutation(["block"] * 3 + ["can"] * 3)[:count]
+        names: list[str] = []
+        self.scene_objects = {}
+        for kind in kinds:
+            slot = sum(name.endswith(kind) for name in names)
+            free = [color for color in COLORS if f"{color} {kind}" not in names]
+            color = str(generator.choice(free))
+            name, body = f"{color} {kind}", f"{kind}{slot}"
+            names.append(name)
+            if kind == "block":
+                size = (float(generator.uniform(0.019, 0.023)),) * 3
+            else:
+                size = (
+                    float(generator.uniform(0.021, 0.025)),
+                    float(generator.uniform(0.034, 0.042)),
+                )
+            self._dress(body, color, size, generator)
+            x, y = self._free_place(generator, taken, 0.035)
+            address = model.joint(body).qposadr[0]
+            data.qpos[address : address + 3] = x, y, size[-1] + 0.001
+            yaw = generator.uniform(-0.4, 0.4) * (kind == "block")
+            data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
+            self.scene_objects[name] = SceneObject(name, body, size)
+        self._park_unused()
+        self._set_light(generator)
+
+    def _park_unused(self) -> None:
+        """Puts blocks and cans that the scene does not use on the floor, behind the robot."""
+        used = {item.body for item in self.scene_objects.values()}
+        slots = [f"block{i}" for i in range(scene.BLOCK_SLOTS)]
+        slots += [f"can{i}" for i in range(scene.CAN_SLOTS)]
+        for index, body in enumerate(slots):
+            if body not in used:
+                address = self.model.joint(body).qposadr[0]
+                self.data.qpos[address : address + 3] = -2.5, 0.3 * index - 1.0, -0.65
+                # Sizes of an earlier scene must not show in this one's numbers.
+                first, count = _geom_range(self.model, body)
+                geoms = slice(first, first + count)
+                self.model.geom_size[geoms] = self._default_sizes[geoms]
+
+    def _free_place(
+        self, generator: np.random.Generator, taken: list[tuple[float, float, float]], radius: float
+    ) -> tuple[float, float]:
+        """A place on the table that keeps a finger's width from everything in `taken`."""
+        for gap in (0.035, 0.02, 0.005):
+            for _ in range(200):
+                x, y = generator.uniform(0.35, 0.65), generator.uniform(-0.31, 0.11)
+                if all(np.hypot(x - a, y - b) > radius + r + gap for a, b, r in taken):
+                    taken.append((x, y, radius))
+                    return x, y
+        raise RuntimeError("no free place left on the table")
+
+    def _dress(
+        self, body: str, color: str, size: tuple[float, ...], generator: np.random.Generator
+    ) -> None:
+        geom = self.model.geom(body)
+        geom.size[: len(size)] = size
+        shade = generator.uniform(0.85, 1.1) * np.array(_COLOR_VALUES[color])
+        geom.rgba[:3] = np.clip(shade + generator.uniform(-0.03, 0.03, 3), 0, 1)
+        if body.startswith("can"):
+            self.model.geom(f"{body}_lid").pos[2] = size[-1]
+            self.model.geom(f"{body}_hull").size[:] = 0.8 * size[0], size[0], size[1]
+
+    def _set_light(self, generator: np.random.Generator) -> None:
+        model = self.model
+        model.light_diffuse[:] = self._default_light * generator.uniform(0.6, 1.05)
+        model.light_pos[:] = self._default_light_position + generator.uniform(-0.4, 0.4, (2, 3))
+        model.vis.headlight.ambient[:] = generator.uniform(0.28, 0.42)
+        wood = np.array([0.70, 0.65, 0.60]) * generator.uniform(0.7, 1.2)
+        model.geom("table").rgba[:3] = np.clip(wood + generator.uniform(-0.06, 0.06, 3), 0, 1)
+        for name, base in (("bowl", 0.88), ("plate", 0.80)):
+            tint = base + generator.uniform(-0.08, 0.08, 3)
+            for geom in range(model.body(name).geomadr[0], sum(_geom_range(model, name))):
+                model.geom_rgba[geom, :3] = np.clip(tint, 0, 1)
+
+    def _place_arm(self, generator: np.random.Generator) -> None:
+        joints = panda.HOME + generator.uniform(-0.08, 0.08, 7)
+        self.data.qpos[:7] = self.data.ctrl[:7] = joints
+        self.data.qpos[7:9] = self.data.ctrl[7:9] = panda.OPEN_WIDTH / 2
+        self._width_command = panda.OPEN_WIDTH
+
+    # Robot
+
+    def command(self, joint_positions: np.ndarray, gripper_width: float) -> None:
+        """Sets the servo targets: joint positions [7] in radians, finger opening in metres.
+
+        Raises ValueError on another shape or a value that is not finite; the arm then holds.
+        """
+        joint_positions = np.asarray(joint_positions, dtype=np.float64)
+        if (
+            joint_positions.shape != (7,)
+            or not np.isfinite([*joint_positions, gripper_width]).all()
+        ):
+            raise ValueError(
+                f"expected 7 finite joint positions and a width, got {joint_positions}"
+            )
+        self.data.ctrl[:7] = np.clip(joint_positions, panda.JOINT_LOWER, panda.JOINT_UPPER)
+        self._width_command = float(np.clip(gripper_width, 0.0, panda.OPEN_WIDTH))
+
+    def step(self, duration: float) -> None:
+        """Advances physics by `duration` seconds, rounded to whole steps."""
+        timestep = self.model.opt.timestep
+        limit = GRIPPER_SPEED * timestep / 2
+        for _ in range(max(1, round(duration / timestep))):
+            width = self.data.ctrl[7]
+            width += np.clip(self._width_command / 2 - width, -limit, limit)
+            self.data.ctrl[7:9] = width
+            mujoco.mj_step(self.model, self.data)
+        self._note_lifted()
+
+    def _note_lifted(self) -> None:
+        for name in self._rest_heights:
+            if self.lift(name) > LIFT_HEIGHT * 0.7:
+                self._lifted.add(name)
+
+    @property
+    def time(self) -> float:
+        """Simulated time since the reset [s]."""
+        return float(self.data.time)
+
+    @property
+    def joint_positions(self) -> np.ndarray:
+        """Arm joints [7] in radians."""
+        return self.data.qpos[:7].copy()
+
+    @property
+    def joint_velocities(self) -> np.ndarray:
+        """Arm joints [7] in radians per second."""
+        return self.data.qvel[:7].copy()
+
+    @property
+    def finger_positions(self) -> np.ndarray:
+        """Travel of each finger [2] in metres."""
+        return self.data.qpos[7:9].copy()
+
+    @property
+    def gripper_width(self) -> float:
+        """Opening between the fingers [m]."""
+        return float(self.data.qpos[7] + self.data.qpos[8])
+
+    def end_effector_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position [3] in metres and quaternion [4] x y z w of the tool centre point."""
+        site = self.data.site(panda.TOOL_SITE)
+        return site.xpos.copy(), matrix_to_quaternion(site.xmat)
+
+    # Truth
+
+    @property
+    def qpos(self) -> np.ndarray:
+        """MuJoCo's whole configuration, from which a frame can be drawn again."""
+        return self.data.qpos.copy()
+
+    def set_qpos(self, qpos: np.ndarray) -> None:
+        """Puts the scene into a recorded configuration. Raises ValueError on another length."""
+        if len(qpos) != self.model.nq:
+            raise ValueError(f"expected {self.model.nq} values, got {len(qpos)}")
+        self.data.qpos[:] = qpos
+        mujoco.mj_forward(self.model, self.data)
+
+    def objects(self) -> list[str]:
+        """Names of the blocks and cans on the table, such as "red block"."""
+        return list(self.scene_objects)
+
+    def object_position(self, name: str) -> np.ndarray:
+        """Centre of a block or can [3] in metres."""
+        return self.data.body(self.scene_objects[name].body).xpos.copy()
+
+    def object_yaw(self, name: str) -> float:
+        """Turn of a block about the vertical, folded into ±45 degrees [rad]; 0 for cans."""
+        if name.endswith("can"):
+            return 0.0
+        matrix = self.data.body(self.scene_objects[name].body).xmat.reshape(3, 3)
+        yaw = np.arctan2(matrix[1, 0], matrix[0, 0])
+        return float((yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4)
+
+    def place_position(self, destination: str) -> np.ndarray:
+        """Centre of the bowl's or plate's foot, or where on the cabinet things go [3] in metres."""
+        foot = self.data.body(destination).xpos.copy()
+        return foot + scene.CABINET_PLACE if destination == CABINET else foot
+
+    @property
+    def drawer_opening(self) -> float:
+        """How far the drawer is out [m]."""
+        return float(self.data.qpos[self._drawer])
+
+    def handle_position(self) -> np.ndarray:
+        """Centre of the drawer's handle [3] in metres."""
+        return self.data.geom("handle").xpos.copy()
+
+    def lift(self, name: str) -> float:
+        """Height of an object above where it stood after the reset [m]."""
+        return float(self.object_position(name)[2] - self._rest_heights[name])
+
+    def touching_fingers(self, body: str) -> int:
+        """How many of the two fingers touch the body."""
+        pairs = self.model.geom_bodyid[self.data.contact.geom]  # [contacts, 2]
+        wanted = self.model.body(body).id
+        others = np.concatenate([pairs[pairs[:, 0] == wanted, 1], pairs[pairs[:, 1] == wanted, 0]])
+        return len(set(others.tolist()) & self._finger_bodies)
+
+    def is_placed(self, name: str, destination: str) -> bool:
+        """True when the object rests in or on the destination and no finger touches it."""
+        item = self.scene_objects[name]
+        if destination == CABINET:
+            return self._is_on_cabinet(item)
+        offset = self.object_position(name) - self.place_position(destination)
+        radius = scene.BOWL_RADIUS if destination == "bowl" else scene.PLATE_RADIUS
+        return bool(
+            np.hypot(*offset[:2]) < radius
+            and offset[2] < item.half_height + 0.03
+            and self.touching_fingers(item.body) == 0
+        )
+
+    def _is_on_cabinet(self, item: SceneObject) -> bool:
+        offset = self.data.body(item.body).xpos - self.data.body(CABINET).xpos
+        height = offset[2] - scene.CABINET_TOP
+        return bool(
+            abs(offset[0]) < scene.CABINET_WIDTH
+            and abs(offset[1]) < scene.CABINET_DEPTH
+            and 0.0 < height < item.half_height + 0.01
+            and self.touching_fingers(item.body) == 0
+        )
+
+    def parse_task(self, text: str) -> Task:
+        """Reads a task and checks that its target is there.
+
+        Raises ValueError that says what cannot be read or is not there.
+        """
+        task = parse_task(text)
+        if task.target != "drawer" and task.target not in self.scene_objects:
+            raise ValueError(f"there is no {task.target}; there are: {', '.join(self.objects())}")
+        return task
+
+    def check(self, task: Task) -> TaskStatus:
+        """Whether the task is done now, judged from the truth."""
+        wrong = bool(self._lifted - {task.target})
+        if task.family == "pick":
+            item = self.scene_objects[task.target]
+            held = self.touching_fingers(item.body) > 0
+            return TaskStatus(bool(held and self.lift(task.target) > LIFT_HEIGHT), wrong)
+        if task.destination:
+            return TaskStatus(self.is_placed(task.target, task.destination), wrong)
+        if task.family == "open_drawer":
+            return TaskStatus(self.drawer_opening > DRAWER_OPEN, wrong)
+        return TaskStatus(self.drawer_opening < DRAWER_CLOSED, wrong)
+
+    # Cameras
+
+    def render(self, camera: str, size: int | None = None, detailed: bool = False) -> np.ndarray:
+        """An image uint8 [size, size, 3] of "front", "wrist" or "overview".
+
+        detailed: the fine meshes and shadows, for videos; else what policies see.
+        """
+        size = size or self.camera_size
+        if size not in self._renderers:
+            # A buffer of just this size: clearing and reading a larger one costs more than drawing.
+            self.model.vis.quality.offsamples = 4 if detailed else 0
+            self.model.vis.global_.offwidth = self.model.vis.global_.offheight = size
+            self._renderers[size] = mujoco.Renderer(self.model, size, size)
+        option = mujoco.MjvOption()
+        option.geomgroup[:] = [1, 0, detailed, not detailed, 0, 0]
+        renderer = self._renderers[size]
+        renderer.update_scene(self.data, camera, option)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = detailed
+        return renderer.render().copy()
+
+    def camera_pose(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
+        """Position [3] in metres and rotation [3, 3] of a camera that looks along its -z, y up."""
+        place = self.data.camera(camera)
+        return place.xpos.copy(), place.xmat.reshape(3, 3).copy()
+
+    def camera_matrix(self, camera: str) -> np.ndarray:
+        """Pinhole intrinsics K [3, 3] in pixels at camera_size."""
+        focal = self.camera_size / 2 / np.tan(np.radians(self.model.camera(camera).fovy[0]) / 2)
+        centre = (self.camera_size - 1) / 2
+        return np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]])
+
+
+def _free(renderers: dict[int, mujoco.Renderer]) -> None:
+    for renderer in renderers.values():
+        renderer.close()
+    renderers.clear()
+
+
+def _geom_range(model: mujoco.MjModel, body: str) -> tuple[int, int]:
+    return int(model.body(body).geomadr[0]), int(model.body(body).geomnum[0])

@@ -1,1 +1,0 @@
-"""Models: vision-language backbone, action queries, action expert and what joins them."""

@@ -1,0 +1,1 @@
+"""Policies: what they are built of, and one folder for each published system."""

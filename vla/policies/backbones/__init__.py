@@ -1,0 +1,35 @@
+"""Vision-language models by kind, one file each."""
+
+from __future__ import annotations
+
+from vla.policies.backbones.base import Backbone, TokenCache
+from vla.policies.backbones.eagle import Eagle
+from vla.policies.backbones.internvl import InternVL
+from vla.policies.backbones.kosmos2 import Kosmos2
+from vla.policies.backbones.llava import Llava
+from vla.policies.backbones.paligemma import PaliGemma
+from vla.policies.backbones.qwen2_5_vl import Qwen25VL
+from vla.policies.backbones.smolvlm import SmolVLM
+from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig
+
+KINDS: dict[str, type[Backbone]] = {
+    "eagle": Eagle,
+    "internvl": InternVL,
+    "kosmos2": Kosmos2,
+    "llava": Llava,
+    "paligemma": PaliGemma,
+    "qwen2_5_vl": Qwen25VL,
+    "smolvlm": SmolVLM,
+}
+
+
+def build_backbone(config: BackboneConfig, lora: LoraConfig | None = None) -> Backbone:
+    """The backbone with random weights. Raises CheckpointError for an unknown kind."""
+    if config.kind not in KINDS:
+        raise CheckpointError(
+            f"unknown backbone '{config.kind}'; known: {', '.join(sorted(KINDS))}"
+        )
+    return KINDS[config.kind](config, lora)
+
+
+__all__ = ["KINDS", "Backbone", "TokenCache", "build_backbone"]

@@ -1,0 +1,300 @@
+"""What the rest of the library asks of a vision-language model, whichever it is.
+
+A backbone composes classes of transformers; a file of this folder says how for each kind. LoRA
+experts, gates, caches and checkpointing work on any of them, and are here.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
+from vla.policies.instructvla.expert_mixture import gate_each_layer, make_scale_head
+from vla.policies.lora import Blend, add_lora, lora_layers
+
+# How Qwen2 and what is built on it read turns; an opening and marks around images are added to it.
+CHATML = ChatFormat(
+    user="<|im_start|>user\n",
+    user_end="<|im_end|>\n",
+    assistant="<|im_start|>assistant\n",
+    end="<|im_end|>",
+    answer_end="\n",
+    plain_words=False,
+)
+QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+
+@dataclass
+class TokenCache:
+    """Keys and values of the tokens so far.
+
+    plain: those of the pass without adapters, for a gate that looks at it.
+    """
+
+    adapted: DynamicCache
+    plain: DynamicCache | None = None
+
+
+class Backbone(nn.Module):
+    """Images and text to hidden states, and hidden states to scores.
+
+    A kind of backbone gives what follows; the defaults suit most.
+
+    SOURCE: Hugging Face id of its usual size. model_types: what transformers calls its
+    configuration; none where transformers does not have it. linear_names: what its language model
+    calls the layers that adapters go to. chat: the format that its released weights read text in.
+    image_mean, image_std: of their images.
+    """
+
+    SOURCE: ClassVar[str] = ""
+    model_types: ClassVar[tuple[str, ...]] = ()
+    chat: ClassVar[ChatFormat]
+    linear_names: ClassVar[dict[str, str]] = {
+        "q": "q_proj",
+        "k": "k_proj",
+        "v": "v_proj",
+        "o": "o_proj",
+        "gate": "gate_proj",
+        "up": "up_proj",
+        "down": "down_proj",
+    }
+    image_mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
+    image_std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
+
+    def __init__(self, config: BackboneConfig, lora: LoraConfig | None = None):
+        super().__init__()
+        self.config = config
+        self.model = self.make(config)
+        self._check_sizes()
+        self.lora = LoraConfig()
+        self.blend = Blend()
+        self.scale_head: nn.Module | None = None
+        if lora is not None:
+            self.add_experts(lora)
+
+    # What a kind of backbone gives
+
+    @classmethod
+    def tiny(cls) -> BackboneConfig:
+        """A configuration that is built and run in a moment, for tests."""
+        raise NotImplementedError
+
+    @classmethod
+    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
+        """Side of its square input [px], and tokens of one image, of released weights."""
+        raise NotImplementedError
+
+    def make(self, config: BackboneConfig) -> PreTrainedModel:
+        """The model with random weights, sized by config.architecture."""
+        # A copy: transformers changes the values that it is given.
+        values = {"model_type": self.model_types[0]} | deepcopy(config.architecture)
+        return AutoModelForImageTextToText.from_config(AutoConfig.for_model(**values))
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The decoder, from embeddings to final hidden states."""
+        return self.model.model.language_model
+
+    @property
+    def vision_parts(self) -> dict[str, nn.Module]:
+        """The vision encoder and the connector, by these names."""
+        return {
+            "vision encoder": self.model.model.vision_tower,
+            "connector": self.model.model.multi_modal_projector,
+        }
+
+    @property
+    def head(self) -> nn.Linear:
+        """From hidden states to scores of the vocabulary."""
+        return self.model.get_output_embeddings()
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""
+        features = self.model.model.get_image_features(pixel_values=pixels)
+        return getattr(features, "pooler_output", features)
+
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [B, T, D] of token ids [B, T]."""
+        return self.model.get_input_embeddings()(ids)
+
+    def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Positions [B, T] of tokens that start a sequence.
+
+        is_image [B, T]: True on image tokens. mask [B, T]: 1 where there is a token.
+        """
+        return (mask.cumsum(-1) - 1).clamp(min=0)
+
+    def text_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """Positions [B, T] of later text tokens as `decode` takes them."""
+        return positions
+
+    def decode(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        cache: DynamicCache | None,
+        prefix: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Final hidden states of one pass through the language model; arguments as for run."""
+        return self.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    # What holds for all
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 images [B, 3, S, S] to image tokens [B, N, D] in the language model's space.
+
+        Raises CheckpointError where N is not what the configuration says.
+        """
+        like = next(self.vision_parts["vision encoder"].parameters())
+        mean = images.new_tensor(self.config.image_mean, dtype=like.dtype).view(3, 1, 1)
+        std = images.new_tensor(self.config.image_std, dtype=like.dtype).view(3, 1, 1)
+        features = self.image_features((images.to(like.dtype) / 255.0 - mean) / std)
+        if features.shape[1] != self.config.image_tokens:
+            raise CheckpointError(
+                f"backbone: an image becomes {features.shape[1]} tokens, but image_tokens says "
+                f"{self.config.image_tokens}"
+            )
+        return features
+
+    def new_cache(self) -> TokenCache:
+        """An empty cache for run."""
+        plain = DynamicCache() if self.lora.gate == "two_pass" else None
+        return TokenCache(DynamicCache(), plain)
+
+    def run(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        cache: TokenCache | None = None,
+        prefix: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Final hidden states [B, T, D] of embeddings [B, T, D], LoRA experts blended.
+
+        positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
+        token. cache: what came before; extended in place. prefix [B, T]: True on image and
+        question, which see each other both ways in models that were trained so.
+        """
+        adapted, plain = (cache.adapted, cache.plain) if cache is not None else (None, None)
+        weights = None
+        if self.lora.gate == "two_pass":
+            # The scale head alone learns from this pass, as in X-LoRA.
+            with torch.no_grad(), self.blend.use(enabled=False):
+                hidden = self.decode(embeddings, positions, mask, plain, prefix)
+            weights = self.scale_head(hidden)
+        with self.blend.use(weights):
+            return self.decode(embeddings, positions, mask, adapted, prefix)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores [..., vocabulary] of hidden states [..., D]."""
+        return self.head(hidden)
+
+    def add_experts(self, lora: LoraConfig) -> None:
+        """Puts LoRA experts and their gate into a language model that has none yet."""
+        if not lora.experts:
+            return
+        if self.lora.experts:
+            raise CheckpointError("the backbone has LoRA experts already")
+        self.lora = lora
+        self.scale_head = make_scale_head(self.config.width, lora)
+        add_lora(self.language_model, self.linear_names, lora, self.blend)
+        if lora.gate == "layer":
+            gate_each_layer(self.layers, self.scale_head, self.blend)
+
+    def change_experts(self, experts: tuple[str, ...]) -> None:
+        """Keeps, drops and adds LoRA experts, so that they are these; new ones change nothing yet.
+
+        The gate gives a dropped expert's share to those that stay; a new one enters with the share
+        of an even start. Raises CheckpointError where a gate would be left with one expert.
+        """
+        if not self.lora.experts:
+            raise CheckpointError("the backbone has no LoRA experts; add some first")
+        if self.scale_head is not None and len(experts) < 2:
+            raise CheckpointError(f"gate '{self.lora.gate}' needs two experts; merge them instead")
+        kept = [self.lora.experts.index(name) for name in experts if name in self.lora.experts]
+        names = [self.lora.experts[index] for index in kept]
+        names += [name for name in experts if name not in names]
+        if names != list(experts):
+            raise CheckpointError(f"new experts come behind those that stay: {', '.join(names)}")
+        for layer in lora_layers(self.language_model).values():
+            layer.resize(kept, len(experts) - len(kept))
+        if self.scale_head is not None:
+            self.scale_head.resize(kept, len(experts) - len(kept))
+        self.lora = replace(self.lora, experts=tuple(experts))
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers."""
+        return self.language_model.layers
+
+    def checkpoint_activations(self) -> None:
+        """Trades time for memory in training: layers are run again in the backward pass.
+
+        Each recomputation sees the blend that its forward pass saw.
+        """
+
+        def contexts():
+            return nullcontext(), self.blend.use(self.blend.weights, self.blend.enabled)
+
+        # Named so since transformers 5.21.
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        enable = enable or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False, "context_fn": contexts})
+        # Else frozen vision encoders keep everything for a backward pass that never comes.
+        self.model.disable_input_require_grads()
+
+    def _check_sizes(self) -> None:
+        rows, width = self.model.get_input_embeddings().weight.shape
+        if (rows, width) != (self.config.vocabulary, self.config.width):
+            raise CheckpointError(
+                f"backbone: architecture has {rows} rows of width {width}, but vocabulary and "
+                f"width say {self.config.vocabulary} and {self.config.width}"
+            )
+
+
+def tiny_text(**values: Any) -> dict[str, Any]:
+    """Sizes of a tiny language model, with weights large enough for attention to matter."""
+    return {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "vocab_size": 320,
+        "initializer_range": 0.3,
+        **values,
+    }
+
+
+def tiny_vision(**values: Any) -> dict[str, Any]:
+    """Sizes of a tiny vision transformer: 4 x 4 patches of 7 px."""
+    return {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 28,
+        "patch_size": 7,
+        "initializer_range": 0.3,
+        **values,
+    }

@@ -1,0 +1,94 @@
+"""KosMos-2: CLIP, a resampler into 64 tokens, a text model with sinusoidal positions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+
+from vla.policies.backbones.base import Backbone, tiny_vision
+from vla.policies.config import BackboneConfig, ChatFormat
+
+
+class Kosmos2(Backbone):
+    """KosMos-2. Its text model scales embeddings itself, those of images and queries too."""
+
+    SOURCE = "microsoft/kosmos-2-patch14-224"
+    model_types = ("kosmos-2",)
+    chat = ChatFormat(
+        opening="<s>",
+        user="",
+        image_start="<image>",
+        image_end="</image>",
+        question="Question: ",
+        user_end=" ",
+        assistant="Answer:",
+        end="</s>",
+        plain_words=False,
+    )
+    linear_names: ClassVar[dict[str, str]] = {
+        "q": "q_proj",
+        "k": "k_proj",
+        "v": "v_proj",
+        "o": "out_proj",
+        "up": "fc1",
+        "down": "fc2",
+    }
+    image_mean = (0.48145466, 0.4578275, 0.40821073)
+    image_std = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    def tiny(cls) -> BackboneConfig:
+        """17 vision tokens into 6."""
+        architecture = {
+            "vision_config": tiny_vision(),
+            "text_config": {
+                "vocab_size": 320,
+                "embed_dim": 32,
+                "layers": 2,
+                "ffn_dim": 48,
+                "attention_heads": 4,
+                "dropout": 0.0,
+                "attention_dropout": 0.0,
+                "init_std": 0.3,
+            },
+            "latent_query_num": 6,
+        }
+        return BackboneConfig("kosmos2", "", architecture, 32, 320, 28, image_tokens=6)
+
+    @classmethod
+    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
+        """Side of its square input [px], and tokens of one image, of released weights."""
+        return config.vision_config.image_size, config.latent_query_num
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The decoder, from embeddings to final hidden states."""
+        return self.model.text_model.model
+
+    @property
+    def vision_parts(self) -> dict[str, nn.Module]:
+        """The vision encoder and the connector, by these names."""
+        return {
+            "vision encoder": self.model.vision_model,
+            "connector": self.model.image_to_text_projection,
+        }
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""
+        vision = self.model.vision_model
+        # All tokens go through the norm that is the class token's elsewhere.
+        hidden = vision.model.post_layernorm(vision(pixel_values=pixels).last_hidden_state)
+        return self.model.image_to_text_projection(F.normalize(hidden, dim=-1))[0]
+
+    def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Positions [B, T] of tokens that start a sequence, behind the row of padding."""
+        first = self.language_model.embed_positions.padding_idx + 1
+        return super().positions(is_image, mask) + first
+
+    def text_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """Positions [B, T] of later text tokens; transformers views them as one row."""
+        return positions.contiguous()

@@ -1,0 +1,53 @@
+"""LLaVA: CLIP, a two-layer connector, Vicuna."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedConfig
+
+from vla.policies.backbones.base import Backbone, tiny_text, tiny_vision
+from vla.policies.config import BackboneConfig, ChatFormat
+
+
+class Llava(Backbone):
+    """LLaVA 1.5 and what else `transformers` has as `llava`: one square image, no tiles."""
+
+    SOURCE = "llava-hf/llava-1.5-7b-hf"
+    model_types = ("llava",)
+    chat = ChatFormat(
+        opening="<s>",
+        user="USER: ",
+        image_end="\n",
+        user_end=" ",
+        assistant="ASSISTANT:",
+        end="</s>",
+        plain_words=False,
+    )
+    image_mean = (0.48145466, 0.4578275, 0.40821073)
+    image_std = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    def tiny(cls) -> BackboneConfig:
+        """16 tokens of the last block but one, without CLIP's class token."""
+        architecture = {
+            "vision_config": tiny_vision(model_type="clip_vision_model"),
+            "text_config": tiny_text(model_type="llama"),
+            "image_token_index": 1,
+            "image_seq_length": 16,
+        }
+        return BackboneConfig("llava", "", architecture, 32, 320, 28, image_tokens=16)
+
+    @classmethod
+    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
+        """Side of its square input [px], and tokens of one image, of released weights."""
+        vision = config.vision_config
+        tokens = (vision.image_size // vision.patch_size) ** 2
+        has_class = vision.model_type == "clip_vision_model"
+        if config.vision_feature_select_strategy == "default":
+            # Drops the first token, whatever it is.
+            return vision.image_size, tokens - (not has_class)
+        return vision.image_size, tokens + has_class
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""
+        return torch.stack(self.model.model.get_image_features(pixel_values=pixels).pooler_output)

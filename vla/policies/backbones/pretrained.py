@@ -1,0 +1,192 @@
+"""Released weights and tokenizers, from the Hugging Face hub or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.image_processing_base import ImageProcessingMixin
+
+from vla.policies.backbones import KINDS
+from vla.policies.backbones.base import Backbone
+from vla.policies.config import BackboneConfig, CheckpointError
+from vla.policies.lora import lora_layers
+
+# Of a configuration: what says nothing about the architecture.
+_NOTES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+
+Value = TypeVar("Value")
+
+
+def backbone_config(kind: str, source: str) -> BackboneConfig:
+    """The configuration of released weights: a Hugging Face id or a folder.
+
+    Raises CheckpointError for weights of another kind, and where they or their tokenizer can't be
+    read.
+    """
+    config = _released_config(kind, source)
+    image_size, image_tokens = KINDS[kind].image_shape(config)
+    mean, std = _standardisation(source, KINDS[kind])
+    text = config.get_text_config()
+    released = BackboneConfig(
+        kind=kind,
+        source=source,
+        architecture=_without_notes(config.to_diff_dict()),
+        width=text.hidden_size,
+        vocabulary=text.vocab_size,
+        image_size=image_size,
+        image_mean=mean,
+        image_std=std,
+        image_tokens=image_tokens,
+        chat=KINDS[kind].chat,
+    )
+    _check_tokenizer(load_tokenizer_of(source), released)
+    return released
+
+
+def load_pretrained(
+    backbone: Backbone, source: str, dtype: torch.dtype | str = torch.float32
+) -> None:
+    """Fills a backbone with released weights, which it holds in that type then; "auto" for theirs.
+
+    LoRA experts, where it has any, stay as they are. The backbone's configuration is corrected
+    where it wrongly says that input and output embeddings are one. Raises CheckpointError for
+    weights of another kind or shape, and where they can't be read or miss something.
+    """
+    _released_config(backbone.config.kind, source)
+    model, report = _fetch(
+        "the weights",
+        source,
+        lambda: AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, output_loading_info=True
+        ),
+    )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(
+            f"the weights of {source} lack {len(missing)} tensors, {missing[0]} for one; "
+            f"give the released weights of a {backbone.config.kind} model"
+        )
+    if not _is_tied(model) and _is_tied(backbone.model):
+        backbone.head.weight = nn.Parameter(backbone.head.weight.detach().clone())
+        backbone.config.architecture["tie_word_embeddings"] = False
+    # Adapted layers keep their matrices one level deeper.
+    adapted = lora_layers(backbone.model)
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        path, _, leaf = name.rpartition(".")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"the weights of {source} hold NaN or infinity in {name}; fetch them again"
+            )
+        weights[f"{path}.base.{leaf}" if path in adapted else name] = tensor
+    experts = {name for name in backbone.model.state_dict() if ".lora_" in name}
+    backbone.model.to(model.dtype)
+    _fill(backbone.model, weights, experts, source)
+
+
+def load_tokenizer_of(source: str) -> Tokenizer:
+    """The fast tokenizer of a Hugging Face id or folder. Raises CheckpointError."""
+    tokenizer = _fetch("the tokenizer", source, lambda: AutoTokenizer.from_pretrained(source))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise CheckpointError(
+            f"{source} has no fast tokenizer; give a source that has a tokenizer.json"
+        )
+    return backend
+
+
+def _released_config(kind: str, source: str) -> PreTrainedConfig:
+    if kind not in KINDS:
+        raise CheckpointError(f"unknown backbone '{kind}'; known: {', '.join(sorted(KINDS))}")
+    known = KINDS[kind].model_types
+    if not known:
+        raise CheckpointError(
+            f"transformers has no {kind}; convert its released weights with vla convert"
+        )
+    # The plain values first: they name the kind even where transformers does not know it.
+    values, _ = _fetch(
+        "the configuration", source, lambda: PreTrainedConfig.get_config_dict(source)
+    )
+    found = values.get("model_type")
+    if found not in known:
+        raise CheckpointError(
+            f"{source} is a model of type '{found}', but kind {kind} needs "
+            f"{' or '.join(known)}; give {KINDS[kind].SOURCE} or the like, or another kind"
+        )
+    return _fetch("the configuration", source, lambda: AutoConfig.from_pretrained(source))
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def _fetch(what: str, source: str, read: Callable[[], Value]) -> Value:
+    """What `read` gives; its failure as a CheckpointError."""
+    try:
+        return read()
+    except Exception as error:  # Of transformers, the hub, safetensors and tokenizers alike.
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise CheckpointError(
+            f"{what} of {source} can't be read ({reason}); give a folder, or check the name and "
+            "the network"
+        ) from error
+
+
+def _without_notes(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_notes(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if name not in _NOTES
+    }
+
+
+def _standardisation(
+    source: str, kind: type[Backbone]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of its images, by its preprocessor; the kind's where it has none."""
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except (OSError, ValueError):
+        values = {}
+    mean, std = values.get("image_mean"), values.get("image_std")
+    return tuple(mean or kind.image_mean), tuple(std or kind.image_std)
+
+
+def _check_tokenizer(tokenizer: Tokenizer, config: BackboneConfig) -> None:
+    if tokenizer.token_to_id(config.chat.end) is None:
+        raise CheckpointError(
+            f"the tokenizer of {config.source} has no token '{config.chat.end}', which answers of "
+            f"kind {config.kind} end with; give {KINDS[config.kind].SOURCE} or the like"
+        )
+    if (highest := max(tokenizer.get_vocab().values())) >= config.vocabulary:
+        raise CheckpointError(
+            f"the tokenizer of {config.source} goes up to token {highest}, but its model has "
+            f"{config.vocabulary}; they are not of one model"
+        )
+
+
+@torch.no_grad()
+def _fill(
+    model: PreTrainedModel, weights: dict[str, torch.Tensor], kept: set[str], source: str
+) -> None:
+    own = model.state_dict()
+    odd = sorted((own.keys() - kept) ^ weights.keys())
+    odd += sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape)
+    if odd:
+        raise CheckpointError(
+            f"the weights of {source} do not fit this backbone, {odd[0]} for one; "
+            "make its configuration from the same source"
+        )
+    for name, tensor in weights.items():
+        own[name].copy_(tensor)

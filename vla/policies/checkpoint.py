@@ -1,0 +1,270 @@
+"""Checkpoints: a folder with everything that a policy needs, and no more.
+
+config.json, model.safetensors, norm_stats.json, contract.yaml, tokenizer.json and a model card,
+README.md; with several robots, those of the others in robots (vla/policies/robots.py). Large
+weights are in several files, model-00001-of-00003.safetensors and so on, with
+model.safetensors.index.json, as in the Hugging Face hub's folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from vla.contract.embodiment import ContractError, EmbodimentContract
+from vla.contract.normalization import NormStats
+from vla.core.files import inside, read_json
+from vla.core.shown import brief, shown_path
+from vla.core.tensors import read_shapes, read_tensors
+from vla.core.text import one_line
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.config import InstructVLAConfig, read_config, write_config
+from vla.policies.instructvla.vision_language_action import InstructVLA
+from vla.policies.robots import Robot, checkpoint_folder, read_robot, write_robots
+from vla.policies.tokenizer import load_tokenizer
+
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+MOST_INDEX = 64_000_000  # Bytes; a mixture of 15 000 experts takes 9 MB.
+Module = TypeVar("Module", bound=torch.nn.Module)
+MOST_PER_FILE = 5_000_000_000  # Bytes; more can't be put on many file systems and hosts.
+
+
+@dataclass
+class Checkpoint:
+    """An opened checkpoint, for one of its robots.
+
+    checkpoint_id: first 12 hexadecimal digits of the weights' SHA-256.
+    """
+
+    config: InstructVLAConfig
+    contract: EmbodimentContract
+    stats: dict[str, NormStats]
+    tokenizer: Tokenizer
+    checkpoint_id: str
+    folder: Path
+
+
+def build_model(config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLA:
+    """A randomly initialised model for an embodiment. Raises CheckpointError."""
+    sizes = len(contract.state_names), contract.horizon, len(contract.action_names)
+    return _built(f"preset {brief(config.preset)}", lambda: InstructVLA(config, *sizes))
+
+
+def _built(where: str, make: Callable[[], Module]) -> Module:
+    try:
+        return make()
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers and torch raise whatever they meet
+        raise CheckpointError(
+            f"{where}: no model can be built from its configuration: {one_line(error)}; take "
+            "the config.json that was stored with the weights"
+        ) from error
+
+
+def save_checkpoint(
+    folder: str | Path,
+    config: InstructVLAConfig,
+    weights: dict[str, torch.Tensor],
+    robots: list[Robot],
+    tokenizer: Tokenizer,
+    dtype: torch.dtype | None = torch.float16,
+) -> None:
+    """Writes a checkpoint folder; existing files are replaced one by one, each whole.
+
+    weights: a model's state, or its reasoning half's alone, with names that begin "reasoning.".
+    robots: that it acts for, at least one. dtype: of the stored weights; None for those that they
+    have.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder)
+    write_robots(folder, robots)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tied = ties_embeddings(config)
+    kept = {
+        name: value.detach().to("cpu", dtype or value.dtype).contiguous()
+        for name, value in weights.items()
+        if not (tied and name.endswith("lm_head.weight"))
+    }
+    _write_weights(folder, kept)
+
+
+def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """One file, or several with an index; those of an earlier checkpoint go at the end."""
+    shards = split_torch_state_dict_into_shards(weights, max_shard_size=MOST_PER_FILE)
+    for name, tensors in shards.filename_to_tensors.items():
+        temporary = folder / f"{name}.part"
+        save_file({tensor: weights[tensor] for tensor in tensors}, temporary)
+        os.replace(temporary, folder / name)
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        temporary = folder / f"{INDEX}.part"
+        temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        os.replace(temporary, folder / INDEX)
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    for file in folder.glob("model*.safetensors"):
+        if file.name not in shards.filename_to_tensors:
+            file.unlink()
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The files that hold a checkpoint's weights. Raises CheckpointError where one is missing."""
+    folder = Path(folder)
+    files = [folder / WEIGHTS]
+    if (folder / INDEX).exists():
+        path = folder / INDEX
+        index, where = read_json(path, CheckpointError, MOST_INDEX), shown_path(path)
+        names = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(names, dict) or not names:
+            raise CheckpointError(f"{where} has no mapping 'weight_map'; copy the folder again")
+        # By way of brief: a name may be anything that JSON has.
+        unique = {brief(name, 200): name for name in names.values()}
+        files = [inside(folder, unique[name], where, CheckpointError) for name in sorted(unique)]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(
+                f"{shown_path(folder)} has no {shown_path(file.name)}; it is not a complete "
+                "checkpoint, copy it again"
+            )
+    return files
+
+
+def weights_digest(files: list[Path]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the files one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def ties_embeddings(config: InstructVLAConfig) -> bool:
+    """Whether the language model's head is its input embedding, which is stored once then."""
+    architecture = config.backbone.architecture
+    text = architecture.get("text_config") or {}
+    tied = architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
+    return bool(tied)
+
+
+def open_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads everything but the weights. Raises CheckpointError, one sentence.
+
+    folder: of a checkpoint, for its first robot, or of one of its robots.
+    """
+    robot_folder, folder = Path(folder), checkpoint_folder(folder)
+    config = read_config(folder)
+    robot = read_robot(robot_folder)
+    try:
+        for camera in (*config.vlm_cameras, *config.expert_cameras):
+            robot.contract.camera(camera)
+    except ContractError as error:
+        raise CheckpointError(
+            f"{shown_path(folder / 'config.json')} asks for a camera that is not there: {error}; "
+            "take both files from one checkpoint"
+        ) from error
+    digest = weights_digest(weight_files(folder))
+    return Checkpoint(config, robot.contract, robot.stats, load_tokenizer(folder), digest, folder)
+
+
+def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """All weights by name. Raises CheckpointError for a damaged file."""
+    weights: dict[str, torch.Tensor] = {}
+    for path in weight_files(checkpoint.folder):
+        weights |= read_tensors(path, CheckpointError, device)
+    return weights
+
+
+def build_half(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str) -> Module:
+    """Makes one half of the model ("reasoning." or "expert.") as its configuration says.
+
+    It is sized without memory first, and compared with the stored weights, so that a configuration
+    that asks for more than there is takes none. Raises CheckpointError.
+    """
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(checkpoint.folder):
+        stored |= read_shapes(path, CheckpointError)
+    where = shown_path(checkpoint.folder)
+    if not any(name.startswith(prefix) for name in stored):
+        _refuse_without_half(where, prefix)
+    with torch.device("meta"):
+        sized = _built(where, make)
+    _require_shapes(where, prefix, sized, stored)
+    return _built(where, make)
+
+
+def _refuse_without_half(where: str, prefix: str) -> NoReturn:
+    raise CheckpointError(
+        f"{where} holds no weights of the {prefix.rstrip('.')}: a pretrained vision-language "
+        "model has not learned to act; train stage 'action' from it"
+    )
+
+
+def _require_shapes(
+    where: str, prefix: str, module: torch.nn.Module, stored: dict[str, tuple[int, ...]]
+) -> None:
+    for name, value in module.state_dict().items():
+        found = stored.get(prefix + name)
+        if found is not None and found != tuple(value.shape):
+            raise CheckpointError(
+                f"{where}: {one_line(prefix + name)} has shape {brief(list(found))}, but "
+                f"config.json and contract.yaml need {list(value.shape)}"
+            )
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    module: torch.nn.Module,
+    prefix: str,
+    device: str,
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
+    """Fills one half of the model ("reasoning." or "expert.") or, with prefix "", all of it.
+
+    dtype: of its parameters from then on; None for those that the checkpoint stores. Raises
+    CheckpointError that names what is missing, superfluous or of another shape.
+    """
+    path = checkpoint.folder / WEIGHTS
+    weights = read_weights(checkpoint, device)
+    own = {
+        name.removeprefix(prefix): value if dtype is None else value.to(dtype)
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    if not own:
+        _refuse_without_half(shown_path(path), prefix)
+    shapes = {prefix + name: tuple(value.shape) for name, value in own.items()}
+    _require_shapes(shown_path(path), prefix, module, shapes)
+    for name, value in module.state_dict().items():
+        real = weights.get(prefix + name, value).is_floating_point()
+        if value.is_floating_point() and not real:
+            raise CheckpointError(
+                f"{shown_path(path)}: {one_line(prefix + name)} is of whole numbers, no weights; "
+                "copy it again"
+            )
+    # Assigned, not copied: copies would take the type that the parameters have.
+    result = module.load_state_dict(own, strict=False, assign=dtype is not torch.float32)
+    tied = ties_embeddings(checkpoint.config)
+    missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]
+    if missing or result.unexpected_keys:
+        raise CheckpointError(
+            f"{shown_path(path)} does not fit config.json: missing {brief(missing[:3], 120)}, "
+            f"superfluous {brief(result.unexpected_keys[:3], 120)}; copy both from one checkpoint"
+        )
+    for part in module.modules():
+        if tied and isinstance(part, PreTrainedModel):
+            part.tie_weights()

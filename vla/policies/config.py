@@ -1,0 +1,213 @@
+"""Configurations as plain dataclasses: what policies share, and how any of them is read."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from vla.core.files import checked_entries, checked_number, checked_text
+from vla.core.shown import brief
+
+# What a number may be at all where its field says nothing else.
+LARGEST = 1e12
+MOST_ENTRIES = 1000  # Of a list, and of a mapping.
+MOST_LAYERS = 512
+MOST_WIDTH = 65_536
+MOST_VOCABULARY = 2_000_000
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or model configuration that can't be used."""
+
+
+def bounded(default: Any, lowest: float, highest: float) -> Any:
+    """A number of a configuration, or a list of numbers, with what each may be."""
+    return field(default=default, metadata={"bounds": (lowest, highest)})
+
+
+@dataclass
+class ChatFormat:
+    """The text between which questions and answers stand, special tokens by their names.
+
+    opening: before the first turn. user, user_end: around a question. image_start, image_end:
+    around each image's tokens, which come first in a question. question: between them and its
+    words. assistant: before an answer. answer: before its words, where it has any. end: closes it,
+    and is predicted. answer_end: follows it before another question. plain_words: lower case, with
+    punctuation apart, as small models are trained; false leaves the words as they are.
+    """
+
+    opening: str = ""
+    user: str = "<user>"
+    image_start: str = ""
+    image_end: str = ""
+    question: str = ""
+    user_end: str = ""
+    assistant: str = "<assistant>"
+    answer: str = ""
+    end: str = "<end>"
+    answer_end: str = ""
+    plain_words: bool = True
+
+
+@dataclass
+class BackboneConfig:
+    """A vision-language model.
+
+    kind: file of vla/policies/backbones. source: Hugging Face id or folder whose weights a new
+    model starts from; empty for random weights. architecture: of its transformers configuration,
+    what differs from that class's defaults. width: of its language model. image_size: side of its
+    square input [px]. image_mean, image_std: of its values, per channel, in 0..1. image_tokens:
+    what one image becomes in the language model. vocabulary: rows of its embedding.
+    """
+
+    kind: str = "internvl"
+    source: str = ""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    width: int = bounded(192, 1, MOST_WIDTH)
+    vocabulary: int = bounded(512, 1, MOST_VOCABULARY)
+    image_size: int = bounded(96, 1, 4096)
+    image_mean: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0, 1)
+    image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)
+    image_tokens: int = bounded(16, 1, 16384)
+    chat: ChatFormat = field(default_factory=ChatFormat)
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters of the language model, one per expert, and how they are blended.
+
+    experts: their names; none for a language model without adapters. gate: "sum" adds all of them
+    as they are; "two_pass" blends them for each token by a scale head on the final hidden state of
+    a pass without adapters, as InstructVLA does (X-LoRA, arXiv 2402.07148); "layer" by a scale head
+    on the hidden state that enters each layer, in the same pass. head_width, head_depth,
+    head_dropout: of the scale head.
+    """
+
+    experts: tuple[str, ...] = ()
+    rank: int = bounded(128, 1, 4096)
+    alpha: float = bounded(256.0, 0.001, 16384)
+    dropout: float = bounded(0.05, 0, 0.99)
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "up", "down")
+    gate: str = "sum"
+    head_width: int = bounded(128, 1, MOST_WIDTH)
+    head_depth: int = bounded(4, 1, MOST_LAYERS)
+    head_dropout: float = bounded(0.2, 0, 0.99)
+
+
+@dataclass
+class AdapterConfig:
+    """A few-shot adapter: one low-rank change of each linear layer, in both halves of a policy.
+
+    state_limit: where normalised states are cut. The base is given -1 to 1; a new task may lead to
+    where it has never been, and a policy that can't tell how far it has gone lets go anywhere.
+    """
+
+    rank: int = bounded(16, 1, 4096)
+    alpha: float = bounded(32.0, 0.001, 16384)
+    dropout: float = bounded(0.0, 0, 0.99)
+    state_limit: float = bounded(2.0, 1, 100)
+
+
+@dataclass
+class FlowMatchingConfig:
+    """Flow matching (InstructVLA, equation 1; time distribution after pi0).
+
+    Time 0 is noise, time 1 data. Training times are time_scale * (1 - z), z ~ Beta(alpha, beta).
+    """
+
+    alpha: float = bounded(1.5, 0.01, 100)
+    beta: float = bounded(1.0, 0.01, 100)
+    time_scale: float = bounded(0.999, 0.01, 1)
+    sigma_min: float = bounded(0.001, 0, 1)
+    steps: int = bounded(10, 1, 1000)
+
+
+def from_dict(kind: type, values: Any, where: str = "config") -> Any:
+    """Builds a (nested) dataclass from plain values, refusing unknown names and absurd numbers.
+
+    Raises CheckpointError that names the entry and what is known there.
+    """
+    known = {entry.name: entry for entry in fields(kind)}
+    checked_entries(values, where, CheckpointError, sorted(known))
+    hints = get_type_hints(kind)
+    built = {
+        name: _converted(hints[name], value, f"{where}: {name}", known[name].metadata.get("bounds"))
+        for name, value in values.items()
+    }
+    try:
+        return kind(**built)
+    except (TypeError, ValueError) as error:  # An entry that has no default, or __post_init__
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def _converted(hint: Any, value: Any, where: str, bounds: tuple[float, float] | None = None) -> Any:
+    """A value as its field's type says."""
+    if is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if hint in (int, float):
+        return _number(hint, value, where, bounds or (0, LARGEST))
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{where} must be true or false, got {brief(value)}")
+        return value
+    if hint is str:
+        return checked_text(value, where, CheckpointError)
+    if get_origin(hint) is tuple:
+        return _list(get_args(hint), value, where, bounds)
+    return _mapping(get_args(hint)[1], value, where)
+
+
+def _number(kind: type, value: Any, where: str, bounds: tuple[float, float]) -> int | float:
+    if isinstance(value, str) and len(value) < 40:
+        # YAML takes "1e-3" for text, which is a number here.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return checked_number(value, where, CheckpointError, *bounds, whole=kind is int)
+
+
+def _list(kinds: tuple, value: Any, where: str, bounds: tuple[float, float] | None) -> tuple:
+    """kinds: of the entries one by one, or of any number of them where the second is `...`."""
+    if not isinstance(value, (list, tuple)) or len(value) > MOST_ENTRIES:
+        raise CheckpointError(f"{where} must be a list, got {brief(value)}")
+    any_number = kinds[-1] is Ellipsis
+    if not any_number and len(value) != len(kinds):
+        raise CheckpointError(f"{where} must have {len(kinds)} entries, it has {len(value)}")
+    return tuple(
+        _converted(kinds[0 if any_number else index], entry, f"{where} {index + 1}", bounds)
+        for index, entry in enumerate(value)
+    )
+
+
+def _mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    """kind: of the values; Any for those of a transformers configuration."""
+    if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
+        raise CheckpointError(f"{where} must be a mapping, got {brief(value)}")
+    if kind is Any:
+        require_sane_sizes(value, where)
+        return value
+    return {
+        checked_text(name, where, CheckpointError): _converted(kind, entry, f"{where}: {name}")
+        for name, entry in value.items()
+    }
+
+
+def require_sane_sizes(architecture: Any, where: str, depth: int = 0) -> None:
+    """Raises CheckpointError where a transformers configuration asks for an absurd model.
+
+    Its names are those of many families; whatever counts layers is told by its name.
+    """
+    if depth > 8:
+        raise CheckpointError(f"{where} is nested too deep; take it from the released model")
+    if isinstance(architecture, dict):
+        for name, value in architecture.items():
+            what = f"{where}: {name}"
+            layers = isinstance(name, str) and ("layers" in name or "depth" in name)
+            if layers and type(value) in (int, float):
+                checked_number(value, what, CheckpointError, 0, MOST_LAYERS)
+            require_sane_sizes(value, what, depth + 1)
+    elif isinstance(architecture, list):
+        for value in architecture[:MOST_ENTRIES]:
+            require_sane_sizes(value, where, depth + 1)
+    elif type(architecture) in (int, float):
+        checked_number(architecture, where, CheckpointError, -LARGEST, LARGEST)

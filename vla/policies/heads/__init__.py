@@ -1,0 +1,1 @@
+"""Action heads that policies share."""

@@ -1,0 +1,41 @@
+"""Flow matching on action chunks: time 0 is noise, time 1 is the chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from vla.policies.config import FlowMatchingConfig
+
+
+def sample_times(
+    count: int, config: FlowMatchingConfig, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Training times [count]: time_scale * (1 - z), z ~ Beta(alpha, 1), most of them near noise."""
+    if config.beta != 1.0:
+        raise ValueError("only Beta(alpha, 1) is supported: its inverse is in closed form")
+    uniform = torch.rand(count, generator=generator)
+    return config.time_scale * (1.0 - uniform ** (1.0 / config.alpha))
+
+
+def interpolate(
+    noise: torch.Tensor, actions: torch.Tensor, times: torch.Tensor, config: FlowMatchingConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Point on the path and its velocity, both [B, H, A], for times [B]."""
+    t = times[:, None, None]
+    keep = 1.0 - config.sigma_min
+    return (1.0 - keep * t) * noise + t * actions, actions - keep * noise
+
+
+def integrate(
+    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    noise: torch.Tensor,
+    steps: int,
+) -> torch.Tensor:
+    """Euler integration of velocity(x, times) from noise [B, H, A], time 0, to actions, time 1."""
+    x = noise
+    for step in range(steps):
+        times = torch.full((len(x),), step / steps, device=x.device, dtype=x.dtype)
+        x = x + velocity(x, times) / steps
+    return x

@@ -1,0 +1,251 @@
+"""The action expert: a block-masked transformer over vision, latent, state and action tokens.
+
+Blocks see themselves and what comes before (InstructVLA, figure 2): vision | latent and state |
+actions. Nothing before the actions ever looks at them, so the context's keys and values are
+computed once per chunk and each integration step runs the action tokens alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vla.policies.config import CheckpointError
+from vla.policies.images import fit_images
+from vla.policies.instructvla.config import ActionExpertConfig
+from vla.policies.instructvla.film_dinov2 import Dinov2Encoder
+from vla.policies.instructvla.film_vision import ConvVisionEncoder
+
+MASKS = ("causal", "separate", "bias", "full")
+
+
+@dataclass
+class Context:
+    """What all integration steps of a chunk share.
+
+    tokens [B, N, D]: vision, latent and state. layers: their keys and values, one pair
+    [B, heads, N, D / heads] per layer; None where the mask lets them see the actions, so that they
+    have to be run again in each step.
+    """
+
+    tokens: torch.Tensor
+    layers: list[tuple[torch.Tensor, torch.Tensor]] | None
+
+
+def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
+    """Cosines and sines [2, T, width / 2] of the angles that positions [T] are turned by."""
+    frequencies = theta ** (-torch.arange(0, width, 2, device=positions.device) / width)
+    angles = positions[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of [..., heads, T, D], halves paired, turns [2, T, D / 2]."""
+    cos, sin = turns.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def time_frequencies(width: int) -> torch.Tensor:
+    """Frequencies [width / 2] of a time embedding, from 1 down to 1/100."""
+    half = width // 2
+    return torch.exp(-math.log(100.0) * torch.arange(half) / (half - 1))
+
+
+def time_embedding(times: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines [B, 2 F] of times [B] in 0..1 at frequencies [F]."""
+    angles = times[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and gated MLP on [B, T, D], which may also attend to a context."""
+
+    def __init__(self, config: ActionExpertConfig):
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm1 = nn.RMSNorm(config.width, eps=1e-6)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.projection = nn.Linear(config.width, config.width, bias=False)
+        self.norm2 = nn.RMSNorm(config.width, eps=1e-6)
+        self.gate = nn.Linear(config.width, config.mlp, bias=False)
+        self.up = nn.Linear(config.width, config.mlp, bias=False)
+        self.down = nn.Linear(config.mlp, config.width, bias=False)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        turns: torch.Tensor,
+        context: tuple[torch.Tensor, torch.Tensor] | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Tokens [B, T, D] after this layer, and their own keys and values.
+
+        turns [2, T, D / heads / 2]: of rotary positions. context: keys and values that come before
+        the tokens' own. mask [T, N]: True where a token may look, or a number to add to its
+        interest; None for everywhere.
+        """
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        (query, key), value = rotate(qkv[:2], turns), qkv[2]
+        own = (key, value)
+        if context is not None:
+            key = torch.cat([context[0], key], dim=2)
+            value = torch.cat([context[1], value], dim=2)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        x = x + self.projection(attended.transpose(1, 2).reshape(batch, tokens, width))
+        normed = self.norm2(x)
+        x = x + self.down(F.silu(self.gate(normed)) * self.up(normed))
+        return x, own
+
+
+def _projector(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+
+
+class ActionExpert(nn.Module):
+    """Velocity field over action chunks, conditioned on images, latent action and state.
+
+    latent_width: of the latent action's tokens. cameras: images per observation. state_size,
+    horizon, action_size: of the embodiment.
+    """
+
+    def __init__(
+        self,
+        config: ActionExpertConfig,
+        latent_width: int,
+        num_queries: int,
+        cameras: int,
+        state_size: int,
+        horizon: int,
+        action_size: int,
+    ):
+        super().__init__()
+        self.config = config
+        self.horizon, self.action_size = horizon, action_size
+        width = config.width
+        if config.mask not in MASKS:
+            raise CheckpointError(f"unknown expert.mask '{config.mask}'; known: {', '.join(MASKS)}")
+        if config.vision == "conv":
+            self.vision: nn.Module = ConvVisionEncoder(config, latent_width, cameras)
+        elif config.vision == "dinov2":
+            self.vision = Dinov2Encoder(config, latent_width)
+        else:
+            raise CheckpointError(f"unknown expert.vision '{config.vision}'; known: conv, dinov2")
+        self.vision_projector = _projector(config.vision_width, width)
+        self.latent_projector = _projector(latent_width, width)
+        # Where things are enters beside where the tool is: their difference is the way to go.
+        places = 2 * config.keypoints * cameras
+        self.state_projector = _projector(state_size + places, width) if config.use_state else None
+        self.action_embedding = nn.Linear(action_size, width)
+        self.action_projector = _projector(2 * width, width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        sizes = [horizon * width, *config.head_widths, horizon * action_size]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.SiLU()]
+        self.head = nn.Sequential(*layers[:-1])
+        self.vision_tokens = self.vision.tokens * cameras
+        self.context_tokens = self.vision_tokens + num_queries + int(config.use_state)
+        # Computed once: in each integration step they would cost as much as a layer.
+        positions = torch.arange(self.context_tokens + horizon, dtype=torch.float32)
+        turns = rotary_turns(positions, width // config.heads, config.rope_theta)
+        self.register_buffer("turns", turns, persistent=False)
+        self.register_buffer("frequencies", time_frequencies(width), persistent=False)
+
+    def block_mask(self, device: torch.device) -> torch.Tensor:
+        """Which token may look at which, True or False [N + H, N + H]."""
+        kind, vision, context = self.config.mask, self.vision_tokens, self.context_tokens
+        total = context + self.horizon
+        mask = torch.ones(total, total, dtype=torch.bool, device=device)
+        if kind != "full":
+            mask[:context, context:] = False
+            mask[:vision, vision:] = False
+        if kind == "separate":
+            mask[vision:context, :vision] = False
+        return mask
+
+    def encode_context(
+        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
+    ) -> Context:
+        """Runs everything but the actions, once per chunk.
+
+        images: uint8 [B, C, 3, S, S]; latent [B, Q, L]; state [B, S], normalised.
+        """
+        return self.encode_context_and_places(images, latent, state)[0]
+
+    def encode_context_and_places(
+        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
+    ) -> tuple[Context, torch.Tensor | None]:
+        """The context, and the keypoints' scores [B, C, K, cells] for a loss of their own."""
+        batch, cameras = images.shape[:2]
+        condition = latent.mean(dim=1)  # [B, L]
+        camera = torch.arange(cameras, device=images.device).repeat(batch)
+        images = fit_images(images.flatten(0, 1), self.config.image_size)
+        visual, keypoints = self.vision(images, condition.repeat_interleave(cameras, 0), camera)
+        # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
+        visual = visual.view(batch, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
+        parts = [self.vision_projector(visual), self.latent_projector(latent)]
+        if self.state_projector is not None:
+            if keypoints is not None:
+                state = torch.cat([state, keypoints[0].view(batch, -1)], dim=-1)
+            parts.append(self.state_projector(state)[:, None])
+        tokens = torch.cat(parts, dim=1)  # [B, N, D]
+        layers = None
+        if self.config.mask in ("causal", "separate"):
+            layers = self._run_context(tokens)
+        scores = None if keypoints is None else keypoints[1].unflatten(0, (batch, cameras))
+        return Context(tokens, layers), scores
+
+    def _run_context(self, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        count = self.context_tokens
+        mask = self.block_mask(tokens.device)[:count, :count]
+        turns = self.turns[:, :count]
+        layers = []
+        for layer in self.layers:
+            tokens, keys_and_values = layer(tokens, turns, mask=mask)
+            layers.append(keys_and_values)
+        return layers
+
+    def velocity(self, context: Context, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """Velocity [B, H, A] at points x [B, H, A] and times [B] under a context of that batch."""
+        dtype = context.tokens.dtype
+        time = time_embedding(times, self.frequencies)[:, None].expand(-1, self.horizon, -1)
+        tokens = torch.cat([time.to(dtype), self.action_embedding(x.to(dtype))], dim=-1)
+        tokens = self.action_projector(tokens)
+        if context.layers is None:
+            tokens = self._run_all(torch.cat([context.tokens, tokens], dim=1))
+        else:
+            turns = self.turns[:, self.context_tokens :]
+            for layer, past in zip(self.layers, context.layers, strict=True):
+                tokens, _ = layer(tokens, turns, context=past)
+        return self.head(self.norm(tokens).flatten(1)).view(-1, self.horizon, self.action_size)
+
+    def _run_all(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Action tokens [B, H, D] after all layers, context [B, N, D] and actions run together."""
+        mask = self.block_mask(tokens.device)
+        if self.config.mask == "bias":
+            mask = mask.to(tokens.dtype)
+        for layer in self.layers:
+            tokens, _ = layer(tokens, self.turns, mask=mask)
+        return tokens[:, -self.horizon :]
+
+
+def repeat_context(context: Context, times: int) -> Context:
+    """The same context for several samples each: [B, ...] becomes [B * times, ...]."""
+    layers = context.layers
+    if layers is not None:
+        layers = [
+            (key.repeat_interleave(times, 0), value.repeat_interleave(times, 0))
+            for key, value in layers
+        ]
+    return Context(context.tokens.repeat_interleave(times, 0), layers)

@@ -1,0 +1,122 @@
+"""Configuration of an InstructVLA model as plain dataclasses, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from vla.core.files import read_json
+from vla.core.shown import brief, shown_path
+from vla.policies.config import (
+    MOST_LAYERS,
+    MOST_WIDTH,
+    BackboneConfig,
+    CheckpointError,
+    FlowMatchingConfig,
+    LoraConfig,
+    bounded,
+    from_dict,
+)
+
+
+@dataclass
+class ActionExpertConfig:
+    """Sizes of the action expert (InstructVLA, section 3.1 and appendix E).
+
+    vision: "dinov2", a DINOv2 vision transformer with registers, or "conv", a small transformer
+    behind strided convolutions, which learns from little data. patch: pixels per visual token.
+    vision_feature_block: with dinov2, the block whose output the tokens are; the published code
+    takes 2 of 24. vision_zoom: with dinov2, enlarge by 256 / 224 and crop, as the published code.
+    keypoints: with conv, places in each image that the state token is given beside the state; 0 for
+    none, as in the paper. mask: "causal" by blocks, as in the paper; "separate", where the latent
+    block does not see vision; "bias", where allowed pairs get a bonus of one and nothing is masked,
+    which is what the published code runs; or "full". dropout: of attention, in training.
+    """
+
+    image_size: int = bounded(96, 1, 4096)
+    vision: str = "conv"
+    patch: int = bounded(16, 1, 4096)
+    vision_width: int = bounded(192, 1, MOST_WIDTH)
+    vision_layers: int = bounded(2, 0, MOST_LAYERS)
+    vision_heads: int = bounded(6, 1, 1024)
+    vision_mlp: int = bounded(576, 1, MOST_WIDTH)
+    vision_feature_block: int = bounded(1, 0, MOST_LAYERS)
+    vision_zoom: bool = False
+    keypoints: int = bounded(32, 0, 4096)
+    width: int = bounded(192, 1, MOST_WIDTH)
+    layers: int = bounded(3, 1, MOST_LAYERS)
+    heads: int = bounded(6, 1, 1024)
+    mlp: int = bounded(512, 1, MOST_WIDTH)
+    head_widths: tuple[int, ...] = bounded((512, 256, 192), 1, MOST_WIDTH)
+    rope_theta: float = bounded(1000.0, 1, 1e9)
+    dropout: float = bounded(0.0, 0, 0.99)
+    use_state: bool = True
+    mask: str = "causal"
+
+
+@dataclass
+class PromptConfig:
+    """The words around an instruction; weights need the ones that they were trained with.
+
+    act: asks for an action. think_suffix: asks for an answer first. motion_suffix: asks for the
+    motion in words first. captions: questions that ask for a description of the scene.
+    """
+
+    act: str = "what action should the robot take to {instruction} ?"
+    think_suffix: str = " first answer my question ."
+    motion_suffix: str = " say the motion , then act ."
+    captions: tuple[str, ...] = ("describe the scene without the robot .",)
+
+
+@dataclass
+class InstructVLAConfig:
+    """Everything that shapes the weights, except the embodiment contract.
+
+    num_queries: action queries, rows of the latent action. vlm_cameras, expert_cameras: which
+    images of an observation go to which half, by name. lora: of the backbone's language model.
+    """
+
+    preset: str = "nano"
+    num_queries: int = bounded(8, 1, 4096)
+    vlm_cameras: tuple[str, ...] = ("front",)
+    expert_cameras: tuple[str, ...] = ("front", "wrist")
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    expert: ActionExpertConfig = field(default_factory=ActionExpertConfig)
+    flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+
+
+def _require_formats(prompts: PromptConfig, where: str) -> None:
+    """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
+    try:
+        parts = list(string.Formatter().parse(prompts.act))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: prompts.act {brief(prompts.act)}: {error}") from error
+    for _, name, width, conversion in parts:
+        if name is not None and (name != "instruction" or width or conversion):
+            raise CheckpointError(
+                f"{where}: prompts.act {brief(prompts.act)} may hold {{instruction}} and nothing "
+                "else in braces"
+            )
+
+
+def read_config(folder: str | Path) -> InstructVLAConfig:
+    """Reads config.json of a checkpoint folder. Raises CheckpointError."""
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise CheckpointError(
+            f"{shown_path(folder)} is not a checkpoint folder (it has no {path.name}); "
+            "give the folder that vla train wrote"
+        )
+    where = shown_path(path)
+    config = from_dict(InstructVLAConfig, read_json(path, CheckpointError), where)
+    _require_formats(config.prompts, where)
+    return config
+
+
+def write_config(config: InstructVLAConfig, folder: str | Path) -> None:
+    """Writes config.json."""
+    (Path(folder) / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")

@@ -1,0 +1,206 @@
+"""Which tensors of the released InstructVLA make each of ours.
+
+The released checkpoints name their tensors as PEFT, timm and transformers do, in four groups:
+vision_model, language_model, mlp1 and action_model. Each tensor of ours is made of none, one or
+several of theirs, and each of theirs has to be used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from vla.policies.config import CheckpointError
+
+Build = Callable[[list[torch.Tensor]], torch.Tensor]
+
+# The names of PEFT around a language model: with a gate, with one adapter, without any.
+_WRAPPINGS = ("base_model.lora_model.model.", "base_model.model.", "")
+_GATE = "base_model.internal_xlora_classifier."
+
+# Not in our model: SigLIP's pooling head, and what is computed from the configuration.
+_IDLE = re.compile(r"^vision_model\.head\.|\.position_ids$|\.rotary_emb\.inv_freq$")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of our tensors is made of theirs. build: None where one is taken as it is."""
+
+    sources: tuple[str, ...]
+    build: Build | None = None
+
+
+@dataclass(frozen=True)
+class LanguageNames:
+    """How a released language model is wrapped.
+
+    prefix: before its names. adapters: PEFT's names of the LoRA adapters, none for a plain one.
+    queries: how many of its last rows are action queries.
+    """
+
+    prefix: str
+    adapters: tuple[str, ...]
+    queries: int
+
+
+def language_names(names: Iterable[str], queries: int) -> LanguageNames:
+    """Reads the wrapping off a checkpoint's names. Raises CheckpointError for an unknown one."""
+    names = [n.removeprefix("language_model.") for n in names if n.startswith("language_model.")]
+    for prefix in _WRAPPINGS:
+        if any(name.startswith(f"{prefix}model.embed_tokens.") for name in names):
+            found = {match[1] for name in names if (match := re.search(r"\.lora_A\.(\w+)\.", name))}
+            return LanguageNames(f"language_model.{prefix}", tuple(sorted(found)), queries)
+    raise CheckpointError(
+        "language_model has no embedding under a known name: not a checkpoint of InstructVLA"
+    )
+
+
+def split_groups(
+    groups: dict[str, dict[str, torch.Tensor]],
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of all groups by one name each, "group.name", and the names of idle ones.
+
+    Older versions of transformers have SigLIP's names one level deeper; here that level is gone.
+    """
+    used, idle = {}, []
+    for group, part in groups.items():
+        for name, value in part.items():
+            if group == "vision_model":
+                name = name.removeprefix("vision_model.")
+            if _IDLE.search(f"{group}.{name}"):
+                idle.append(f"{group}.{name}")
+            else:
+                used[f"{group}.{name}"] = value
+    return used, sorted(idle)
+
+
+# Action expert: ours, and theirs where one tensor becomes one.
+_EXPERT = (
+    (r"layers\.(\d+)\.norm1\.", r"VideoGPT.model.layers.\1.input_layernorm."),
+    (r"layers\.(\d+)\.norm2\.", r"VideoGPT.model.layers.\1.post_attention_layernorm."),
+    (r"layers\.(\d+)\.projection\.", r"VideoGPT.model.layers.\1.self_attn.o_proj."),
+    (r"layers\.(\d+)\.(gate|up|down)\.", r"VideoGPT.model.layers.\1.mlp.\2_proj."),
+    (r"norm\.", "VideoGPT.model.norm."),
+    (r"vision_projector\.", "visual_projector."),
+    (r"latent_projector\.", "cog_projector."),
+    (r"state_projector\.", "state_embed."),
+    (r"action_embedding\.", "action_embed.linear_1."),
+    (r"action_projector\.0\.", "action_embed.linear_2."),
+    (r"action_projector\.2\.", "action_embed.linear_3."),
+    (r"head\.", "action_head."),
+    (r"vision\.films\.(\d+)\.gamma\.", r"@blocks.\1.scale."),
+    (r"vision\.films\.(\d+)\.beta\.", r"@blocks.\1.shift."),
+    (r"vision\.model\.embeddings\.cls_token$", "@cls_token"),
+    (r"vision\.model\.embeddings\.register_tokens$", "@reg_token"),
+    (r"vision\.model\.embeddings\.patch_embeddings\.projection\.", "@patch_embed.proj."),
+    (r"vision\.model\.encoder\.layer\.(\d+)\.norm([12])\.", r"@blocks.\1.block.norm\2."),
+    (r"vision\.model\.encoder\.layer\.(\d+)\.attention\.o_proj\.", r"@blocks.\1.block.attn.proj."),
+    (
+        r"vision\.model\.encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1$",
+        r"@blocks.\1.block.ls\2.gamma",
+    ),
+    (r"vision\.model\.encoder\.layer\.(\d+)\.mlp\.", r"@blocks.\1.block.mlp."),
+    (r"vision\.model\.layernorm\.", "@norm."),
+)
+_FILM = "action_model.film_vision_model.vision_model."
+
+
+def recipe(name: str, language: LanguageNames, shape: torch.Size) -> Recipe | None:
+    """How our tensor of that name and shape is made; None for one that theirs does not have."""
+    if name.startswith("expert."):
+        return _expert_recipe(name.removeprefix("expert."), shape)
+    if name in ("reasoning.query_embedding", "reasoning.query_output"):
+        source = "model.embed_tokens" if name.endswith("embedding") else "lm_head"
+        rows = language.queries
+        # Copies: of a tied head, both are the same memory, and are two tensors of ours.
+        return Recipe(
+            (f"{language.prefix}{source}.weight",), lambda t: t[0][len(t[0]) - rows :].clone()
+        )
+    name = name.removeprefix("reasoning.backbone.")
+    if name.startswith("scale_head."):
+        return Recipe((f"language_model.{_GATE}{name.removeprefix('scale_head.')}",))
+    return _backbone_recipe(name.removeprefix("model."), language)
+
+
+def _expert_recipe(name: str, shape: torch.Size) -> Recipe | None:
+    if match := re.fullmatch(r"layers\.(\d+)\.qkv\.weight", name):
+        layer = f"action_model.VideoGPT.model.layers.{match[1]}.self_attn"
+        return Recipe(tuple(f"{layer}.{part}_proj.weight" for part in "qkv"), torch.cat)
+    pattern = r"vision\.model\.encoder\.layer\.(\d+)\.attention\.([qkv])_proj\.(\w+)"
+    if match := re.fullmatch(pattern, name):
+        third = "qkv".index(match[2])
+        fused = f"{_FILM}blocks.{match[1]}.block.attn.qkv.{match[3]}"
+        return Recipe((fused,), lambda t: t[0].chunk(3)[third])
+    if name == "vision.model.embeddings.position_embeddings":
+        # The released class token includes its position.
+        return Recipe(
+            (f"{_FILM}pos_embed",), lambda t: torch.cat([torch.zeros_like(t[0][:, :1]), t[0]], 1)
+        )
+    if name == "vision.model.embeddings.mask_token":
+        return Recipe((), lambda _: torch.zeros(shape))
+    for ours, theirs in _EXPERT:
+        renamed, found = re.subn(f"^{ours}", theirs, name)
+        if found:
+            return Recipe((f"action_model.{renamed}".replace("action_model.@", _FILM),))
+    return None
+
+
+def _backbone_recipe(name: str, language: LanguageNames) -> Recipe | None:
+    for index, part in enumerate(("layer_norm", "linear_1", "", "linear_2")):
+        if part and name.startswith(prefix := f"model.multi_modal_projector.{part}."):
+            return Recipe((f"mlp1.{index}.{name.removeprefix(prefix)}",))
+    if name.startswith(prefix := "model.vision_tower."):
+        return Recipe((f"vision_model.{name.removeprefix(prefix)}",))
+    rows = language.queries
+    if name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
+        theirs = name.replace("model.language_model.", "model.")
+        return Recipe((f"{language.prefix}{theirs}",), lambda t: t[0][: len(t[0]) - rows])
+    if not name.startswith("model.language_model."):
+        return None
+    path = language.prefix + name.replace("model.language_model.", "model.")
+    path, _, leaf = path.rpartition(".")
+    if leaf in ("lora_a", "lora_b"):
+        letter, turned = leaf[-1].upper(), leaf == "lora_b"
+        sources = tuple(f"{path}.lora_{letter}.{name}.weight" for name in language.adapters)
+        return Recipe(sources, lambda t: torch.stack([m.T if turned else m for m in t]))
+    if path.endswith(".base"):
+        path += "_layer"
+    return Recipe((f"{path}.{leaf}",))
+
+
+def translate(
+    theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor], language: LanguageNames
+) -> dict[str, torch.Tensor]:
+    """Their tensors, from split_groups, as ours.
+
+    ours: a model's state, for names and shapes alone, so that meta tensors do. Raises
+    CheckpointError that names what is missing, left over or of another shape.
+    """
+    made, missing, odd, used = {}, [], [], set()
+    for name, like in ours.items():
+        steps = recipe(name, language, like.shape)
+        lacking = [name] if steps is None else [s for s in steps.sources if s not in theirs]
+        if lacking:
+            missing += lacking
+            continue
+        used |= set(steps.sources)
+        parts = [theirs[source] for source in steps.sources]
+        value = parts[0] if steps.build is None else steps.build(parts)
+        if value.shape != like.shape:
+            odd.append(f"{', '.join(steps.sources)} {list(value.shape)}, not {list(like.shape)}")
+        made[name] = value
+    complaints = [
+        f"{what} {', '.join(sorted(set(names))[:4])}" + (" and more" if len(set(names)) > 4 else "")
+        for what, names in (
+            ("missing", missing),
+            ("left over", sorted(theirs.keys() - used)),
+            ("of another shape", odd),
+        )
+        if names
+    ]
+    if complaints:
+        raise CheckpointError(f"the weights do not fit this preset: {'; '.join(complaints)}")
+    return made

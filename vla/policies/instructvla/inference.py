@@ -1,0 +1,302 @@
+"""The two halves of a checkpoint as plain functions on NumPy arrays.
+
+The reasoning node, the action expert node, evaluation and the command line all go through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.control.committed import CommittedActions, join
+from vla.core.shown import brief
+from vla.policies.adapters import Adapter, adapted_id, open_adapter, swap_adapter
+from vla.policies.checkpoint import Checkpoint, build_half, load_weights, open_checkpoint
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.action_expert import ActionExpert
+from vla.policies.instructvla.reasoning import Reading, ReasoningModel
+from vla.policies.instructvla.sequence import Row, action_prompt, end_id, prompt_ids, tidy
+from vla.policies.instructvla.vision_language_action import sample_actions
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.real_time_chunking import Inpainting, soft_mask
+
+MAX_ANSWER_TOKENS = 60
+# Bound of the guidance's weight. The paper's 5 holds a chunk so near to the one before that little
+# of what the new observation corrects is left, where the committed steps are half of a chunk.
+MAX_GUIDANCE = 2.0
+
+Images = dict[str, np.ndarray]
+
+
+def _device(name: str) -> str:
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise CheckpointError(f"device '{name}' asked for, but no CUDA device is there; use 'cpu'")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CheckpointError(f"device {brief(name)} is not there; use 'cpu' or 'cuda'") from error
+    return name
+
+
+def _stack(
+    scenes: Sequence[Images], cameras: tuple[str, ...], contract: EmbodimentContract, device: str
+) -> torch.Tensor:
+    """uint8 [B, C, 3, H, W]; raises ValueError for a missing camera or another size."""
+    rows = []
+    for images in scenes:
+        for name in cameras:
+            if name not in images:
+                raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
+            wanted = (contract.camera(name).height, contract.camera(name).width, 3)
+            if images[name].shape != wanted:
+                raise ValueError(
+                    f"camera '{name}': expected {list(wanted)}, got {images[name].shape}"
+                )
+        # A copy: images of a message or a dataset may be read-only, which torch warns about.
+        rows.append(np.stack([images[name] for name in cameras]))
+    return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)
+
+
+def _expert(checkpoint: Checkpoint) -> ActionExpert:
+    config, contract = checkpoint.config, checkpoint.contract
+    return ActionExpert(
+        config.expert,
+        config.backbone.width,
+        config.num_queries,
+        len(config.expert_cameras),
+        len(contract.state_names),
+        contract.horizon,
+        len(contract.action_names),
+    )
+
+
+class _Half:
+    """One half of a checkpoint in memory, with or without an adapter.
+
+    checkpoint_id: of the weights as they are, the adapter's included.
+    """
+
+    def _own(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str) -> None:
+        self._base, self._module, self._prefix = checkpoint, module, prefix
+        self.adapter: Adapter | None = None
+        self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str = "cpu", adapter: str | Path = ""):
+        """Loads a checkpoint folder and, where one is given, an adapter's folder into it.
+
+        Raises CheckpointError, one sentence.
+        """
+        half = cls(open_checkpoint(path), device)
+        if adapter:
+            half.set_adapter(open_adapter(adapter))
+        return half
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Puts an adapter in the place of the one before, None for the checkpoint as it is.
+
+        Not while another thread runs the model. Raises CheckpointError, with nothing changed.
+        """
+        swap_adapter(self._module, self._prefix, self._base, self.adapter, adapter)
+        self.adapter = adapter
+        self.checkpoint_id = adapted_id(self._base, adapter)
+
+
+class Reasoner(_Half):
+    """The vision-language half: answers in text and gives latent actions.
+
+    Each function takes one scene, images uint8 [H, W, 3] by camera name, or, in the plural, a
+    sequence of them with a sequence of texts.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+        self.device = _device(device)
+        self.config = checkpoint.config
+        self._tokenizer = TextTokenizer(checkpoint.tokenizer)
+        self.num_queries = checkpoint.config.num_queries
+        self.hidden_size = checkpoint.config.backbone.width
+        made = build_half(checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.")
+        self.model = made.eval()
+        load_weights(checkpoint, self.model, "reasoning.", device)
+        self.model.to(self.device)
+        self._own(checkpoint, self.model, "reasoning.")
+        self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
+
+    def _prompts(
+        self, questions: Sequence[str], answers: Sequence[str] | None = None, acts: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids, mask and prefix (the question) [B, T] of prompts, padded on the left."""
+        images = len(self.config.vlm_cameras)
+        encoded = [
+            prompt_ids(
+                self._tokenizer,
+                self.config.backbone,
+                Row(((question, answer),), acts, images),
+                self.num_queries,
+            )
+            for question, answer in zip(questions, answers or [""] * len(questions), strict=True)
+        ]
+        length = max(len(tokens) for tokens, _ in encoded)
+        ids = torch.zeros(len(encoded), length, dtype=torch.long)
+        mask = torch.zeros(len(encoded), length, dtype=torch.long)
+        prefix = torch.zeros(len(encoded), length, dtype=torch.bool)
+        for row, (tokens, asked) in enumerate(encoded):
+            start = length - len(tokens)
+            ids[row, start:] = torch.tensor(tokens)
+            mask[row, start:] = 1
+            prefix[row, start : start + asked] = True
+        return ids.to(self.device), mask.to(self.device), prefix.to(self.device)
+
+    def _images(self, scenes: Sequence[Images]) -> torch.Tensor:
+        images = _stack(scenes, self.config.vlm_cameras, self.contract, self.device)
+        return images.flatten(0, 1)
+
+    def _read(self, scenes: Sequence[Images], questions: Sequence[str]) -> Reading:
+        images = self._images(scenes)
+        return self.model.read(images, *self._prompts(questions))
+
+    def _say(self, reading: Reading) -> list[str]:
+        texts = [
+            self._tokenizer.decode(tokens)
+            for tokens in self.model.generate(reading, self._stop, MAX_ANSWER_TOKENS)
+        ]
+        plain = self.config.backbone.chat.plain_words
+        return [tidy(text) if plain else text.strip() for text in texts]
+
+    def _thinking_prompt(self, instruction: str) -> str:
+        prompts = self.config.prompts
+        return action_prompt(instruction, prompts, prompts.think_suffix)
+
+    def think(self, images: Images, instruction: str) -> str:
+        """What the robot says that it will do."""
+        return self._say(self._read([images], [self._thinking_prompt(instruction)]))[0]
+
+    def ask(self, images: Images, question: str) -> str:
+        """The answer to a question about the scene."""
+        return self._say(self._read([images], [question]))[0]
+
+    def think_and_act(self, images: Images, instruction: str) -> tuple[str, np.ndarray]:
+        """What the robot says, and the latent action [Q, D] that follows it, on one cache."""
+        texts, latents = self.think_and_act_all([images], [instruction])
+        return texts[0], latents[0]
+
+    def think_and_act_all(
+        self, scenes: Sequence[Images], instructions: Sequence[str]
+    ) -> tuple[list[str], np.ndarray]:
+        """The same for B scenes; latent actions [B, Q, D]."""
+        reading = self._read(scenes, [self._thinking_prompt(text) for text in instructions])
+        texts = self._say(reading)
+        return texts, self.model.latent_action(reading).float().cpu().numpy()
+
+    def latent_action(
+        self, images: Images, instruction: str, response: str | None = None
+    ) -> np.ndarray:
+        """Latent action float32 [Q, D]; response: what think() answered, None to act without."""
+        return self.latent_actions([images], [instruction], [response])[0]
+
+    def latent_actions(
+        self,
+        scenes: Sequence[Images],
+        instructions: Sequence[str],
+        responses: Sequence[str | None],
+    ) -> np.ndarray:
+        """The same for B scenes: latent actions float32 [B, Q, D] in one pass."""
+        questions = [
+            action_prompt(instruction, self.config.prompts)
+            if response is None
+            else self._thinking_prompt(instruction)
+            for instruction, response in zip(instructions, responses, strict=True)
+        ]
+        images = self._images(scenes)
+        prompts = self._prompts(questions, [text or "" for text in responses], acts=True)
+        return self.model.act(images, *prompts).float().cpu().numpy()
+
+
+class ActionModel(_Half):
+    """The action expert: chunks of un-normalised actions from images, state and latent action."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+        self.device = _device(device)
+        self._config, self._stats = checkpoint.config, checkpoint.stats
+        if not self._stats:
+            raise CheckpointError(
+                f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train "
+                "stage 'action' from it, or give another checkpoint"
+            )
+        self.horizon = checkpoint.contract.horizon
+        self.latent_shape = (checkpoint.config.num_queries, checkpoint.config.backbone.width)
+        self._expert = build_half(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
+        load_weights(checkpoint, self._expert, "expert.", device)
+        # Guidance needs gradients of actions, never of weights.
+        self._expert.to(self.device).requires_grad_(False)
+        self._own(checkpoint, self._expert, "expert.")
+        self._generator = torch.Generator()
+
+    def action_chunk(
+        self,
+        images: Images,
+        state: np.ndarray,
+        latent: np.ndarray,
+        seed: int | None = None,
+        before: CommittedActions | None = None,
+        max_guidance: float = MAX_GUIDANCE,
+    ) -> np.ndarray:
+        """Actions float32 [H, D], in the contract's units.
+
+        images: uint8 [H, W, 3] by camera name. state [S], not normalised. latent [Q, L]. seed: of
+        the flow's noise; None goes on with the generator. before: what the chunk goes on from, see
+        vla.policies.real_time_chunking; its committed steps are taken over as they are. Raises
+        ValueError on other shapes.
+        """
+        inpainting = None if before is None else self._inpainting(before, max_guidance)
+        states = np.asarray(state)[None]
+        actions = self.action_chunks([images], states, latent[None], seed, inpainting)[0]
+        return actions if before is None else join(before, actions).astype(np.float32)
+
+    def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
+        covered, size = before.actions.shape
+        if covered > self.horizon or size != len(self.contract.action_names):
+            raise ValueError(
+                f"the chunk before has {covered} steps of {size} values; this model has "
+                f"{self.horizon} of {len(self.contract.action_names)}"
+            )
+        wanted = np.zeros((1, self.horizon, size), dtype=np.float32)
+        wanted[0, :covered] = self._stats["action"].normalize(before.actions)
+        weights = soft_mask(self.horizon, before.committed, covered)
+        return Inpainting(torch.from_numpy(wanted), weights[None], max_guidance)
+
+    def action_chunks(
+        self,
+        scenes: Sequence[Images],
+        states: np.ndarray,
+        latents: np.ndarray,
+        seed: int | None = None,
+        inpainting: Inpainting | None = None,
+    ) -> np.ndarray:
+        """The same for B scenes: states [B, S] and latent actions [B, Q, L] to [B, H, D]."""
+        states = np.asarray(states, dtype=np.float64)
+        wanted = (len(scenes), len(self.contract.state_names))
+        if states.shape != wanted or not np.isfinite(states).all():
+            raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
+        if latents.shape != (len(scenes), *self.latent_shape) or not np.isfinite(latents).all():
+            raise ValueError(
+                f"expected a finite latent action {self.latent_shape}, got {latents.shape[1:]}"
+            )
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
+        normalized = self._stats["state"].normalize(states, limit)
+        actions = sample_actions(
+            self._expert,
+            _stack(scenes, self._config.expert_cameras, self.contract, self.device),
+            torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device),
+            torch.from_numpy(normalized).to(self.device),
+            self._config.flow.steps,
+            self._generator,
+            inpainting,
+        )
+        return self._stats["action"].denormalize(actions.cpu().numpy()).astype(np.float32)

@@ -1,0 +1,235 @@
+"""Named sizes. A preset sets sizes only; the code path is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vla.policies.backbones.eagle import Eagle
+from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
+from vla.policies.instructvla.config import ActionExpertConfig, InstructVLAConfig, PromptConfig
+
+
+def _small_internvl(
+    image_size: int,
+    patch: int,
+    vision: tuple[int, int, int, int],
+    text: tuple[int, int, int, int, int],
+    vocabulary: int,
+) -> BackboneConfig:
+    """An InternVL composition of any size.
+
+    vision: width, layers, heads, MLP. text: width, layers, heads, key-value heads, MLP.
+    """
+    tokens = (image_size // patch // 2) ** 2
+    architecture: dict[str, Any] = {
+        "vision_config": {
+            "hidden_size": vision[0],
+            "num_hidden_layers": vision[1],
+            "num_attention_heads": vision[2],
+            "intermediate_size": vision[3],
+            "image_size": image_size,
+            "patch_size": patch,
+        },
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": text[0],
+            "num_hidden_layers": text[1],
+            "num_attention_heads": text[2],
+            "num_key_value_heads": text[3],
+            "intermediate_size": text[4],
+            "vocab_size": vocabulary,
+            "tie_word_embeddings": True,
+        },
+        "image_token_id": 1,
+        "image_seq_length": tokens,
+        "tie_word_embeddings": True,
+    }
+    return BackboneConfig(
+        architecture=architecture,
+        width=text[0],
+        vocabulary=vocabulary,
+        image_size=image_size,
+        image_tokens=tokens,
+    )
+
+
+def _eagle(
+    image_size: int,
+    vision: tuple[int, int, int, int],
+    text: tuple[int, int, int, int, int],
+    vocabulary: int,
+    chat: ChatFormat,
+) -> BackboneConfig:
+    """An Eagle composition of any size, 14 pixels per patch; arguments as above."""
+    return BackboneConfig(
+        kind="eagle",
+        architecture={
+            "vision_config": {
+                "hidden_size": vision[0],
+                "num_hidden_layers": vision[1],
+                "num_attention_heads": vision[2],
+                "intermediate_size": vision[3],
+                "image_size": image_size,
+                "patch_size": 14,
+            },
+            "text_config": {
+                "hidden_size": text[0],
+                "num_hidden_layers": text[1],
+                "num_attention_heads": text[2],
+                "num_key_value_heads": text[3],
+                "intermediate_size": text[4],
+                "vocab_size": vocabulary,
+                "max_position_embeddings": 32768,
+                "rope_theta": 1000000.0,
+                "tie_word_embeddings": True,
+            },
+        },
+        width=text[0],
+        vocabulary=vocabulary,
+        image_size=image_size,
+        image_tokens=(image_size // 14 // 2) ** 2,
+        chat=chat,
+    )
+
+
+def _dinov2_expert(
+    width: int, layers: int, mlp: int, head_widths: tuple[int, ...], dropout: float, **vision: int
+) -> ActionExpertConfig:
+    """An action expert behind DINOv2 at 224 px, whose last block but one gives the tokens."""
+    return ActionExpertConfig(
+        image_size=224,
+        vision="dinov2",
+        patch=14,
+        vision_feature_block=vision["vision_layers"] - 2,
+        keypoints=0,
+        width=width,
+        layers=layers,
+        heads=width // 64,
+        mlp=mlp,
+        head_widths=head_widths,
+        dropout=dropout,
+        use_state=False,
+        **vision,
+    )
+
+
+def with_state(config: InstructVLAConfig) -> InstructVLAConfig:
+    """The variant whose action expert is given the robot's state as one more token."""
+    return replace(config, expert=replace(config.expert, use_state=True))
+
+
+def with_two_cameras(config: InstructVLAConfig) -> InstructVLAConfig:
+    """The variant with a wrist camera, as for LIBERO, whose contract has chunks of 8 actions."""
+    cameras = ("front", "wrist")
+    return replace(config, vlm_cameras=cameras, expert_cameras=cameras)
+
+
+def with_language_expert(config: InstructVLAConfig) -> InstructVLAConfig:
+    """The form of stage 2: a language expert before the action expert, blended by a scale head."""
+    lora = replace(config.lora, experts=("language", "action"), gate="two_pass")
+    return replace(config, lora=lora)
+
+
+def as_published(config: InstructVLAConfig) -> InstructVLAConfig:
+    """What the released weights act with, where the published code differs from the paper.
+
+    Its vision tokens are the third block's, of images enlarged by 256 / 224; under the version of
+    transformers that it names, its attention mask adds one where it was meant to allow.
+    """
+    expert = replace(config.expert, vision_feature_block=2, vision_zoom=True, mask="bias")
+    return replace(config, expert=expert)
+
+
+# InstructVLA, section 3.1 and appendix E: Eagle2-2B, a 12-layer expert, DINOv2 ViT-L/14.
+_BASE = InstructVLAConfig(
+    preset="base",
+    num_queries=64,
+    expert_cameras=("front",),
+    backbone=_eagle(448, (1152, 27, 16, 4304), (1536, 28, 12, 2, 8960), 151674, Eagle.chat),
+    lora=LoraConfig(experts=("action",)),
+    expert=_dinov2_expert(
+        768,
+        12,
+        3072,
+        (3072, 1536, 384),
+        0.1,
+        vision_width=1024,
+        vision_layers=24,
+        vision_heads=16,
+        vision_mlp=4096,
+    ),
+    # Act and think are what the released weights were trained with.
+    prompts=PromptConfig(
+        act="What action should the robot take to {instruction}?",
+        think_suffix=" First answer my question.",
+        motion_suffix=" Give both move primitive and action.",
+        captions=(
+            "Describe the scene without the robot.",
+            "Which objects do you see? Leave the robot out.",
+            "What is on the table? Do not mention the robot arm.",
+        ),
+    ),
+)
+
+# Everything of the paper's structure at a hundred million parameters, for measurements on a CPU.
+_SMALL = replace(
+    _BASE,
+    preset="small",
+    num_queries=32,
+    backbone=_eagle(224, (384, 6, 6, 1536), (512, 12, 8, 2, 2048), 32000, ChatFormat()),
+    lora=LoraConfig(experts=("action",), rank=32, alpha=64.0),
+    expert=_dinov2_expert(
+        384,
+        6,
+        1536,
+        (1536, 768, 192),
+        0.1,
+        vision_width=384,
+        vision_layers=6,
+        vision_heads=6,
+        vision_mlp=1536,
+    ),
+    prompts=PromptConfig(),
+)
+
+_NAMED = (
+    _BASE,
+    replace(with_state(_BASE), preset="base_state"),
+    replace(with_two_cameras(_BASE), preset="base_two_cameras"),
+    replace(with_language_expert(_BASE), preset="base_generalist"),
+    replace(as_published(_BASE), preset="published"),
+    _SMALL,
+)
+
+PRESETS = {
+    **{config.preset: config for config in _NAMED},
+    # The shipped policy: real time on two CPU cores.
+    "nano": InstructVLAConfig(
+        preset="nano", backbone=_small_internvl(96, 8, (128, 4, 4, 384), (192, 4, 4, 2, 512), 1024)
+    ),
+    # Seconds to build and run: tests of nodes and tools.
+    "test": InstructVLAConfig(
+        preset="test",
+        num_queries=4,
+        backbone=_small_internvl(96, 24, (32, 1, 2, 64), (32, 1, 2, 1, 64), 512),
+        expert=ActionExpertConfig(
+            vision_width=32,
+            vision_layers=1,
+            vision_heads=2,
+            vision_mlp=96,
+            width=32,
+            layers=1,
+            heads=2,
+            mlp=64,
+            head_widths=(256, 128),
+        ),
+    ),
+}
+
+
+def preset(name: str) -> InstructVLAConfig:
+    """The configuration of that name; raises CheckpointError that lists the known ones."""
+    if name not in PRESETS:
+        raise CheckpointError(f"unknown preset '{name}'; known: {', '.join(sorted(PRESETS))}")
+    return PRESETS[name]

@@ -1,0 +1,171 @@
+"""What the vision-language model reads: turns of questions and answers, images, action queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+
+from vla.policies.config import BackboneConfig, ChatFormat
+from vla.policies.instructvla.config import PromptConfig
+from vla.policies.plain_text import TextTokenizer
+
+IGNORE = -100
+# Stands for an image token; its embedding comes from the vision encoder.
+IMAGE = -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation. turns: questions and answers, the images in the first question.
+
+    acts: the last answer ends with the action queries.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    acts: bool = False
+    images: int = 1
+
+
+@dataclass
+class TextBatch:
+    """Token ids, padded on the right.
+
+    ids [B, T], IMAGE at image tokens, action queries from the vocabulary's size on; mask [B, T], 1
+    on tokens; labels [B, T], IGNORE where nothing is to be predicted; query_start [B]: where the
+    queries begin, -1 for rows without.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    labels: torch.Tensor
+    query_start: torch.Tensor
+
+    def to(self, device: str | torch.device) -> TextBatch:
+        """The batch on another device."""
+        return TextBatch(
+            self.ids.to(device),
+            self.mask.to(device),
+            self.labels.to(device),
+            self.query_start.to(device),
+        )
+
+    @property
+    def prefix(self) -> torch.Tensor:
+        """[B, T], True before the first answer."""
+        return ((self.labels != IGNORE).cumsum(-1) == 0) & self.mask.bool()
+
+
+def action_prompt(instruction: str, prompts: PromptConfig, suffix: str = "") -> str:
+    """The question that stands for an instruction; a suffix asks for more than the action."""
+    instruction = instruction.strip().rstrip(".").strip().lower()
+    return prompts.act.format(instruction=instruction) + suffix
+
+
+def plain_words(text: str) -> str:
+    """Lower case, with punctuation apart, as ChatFormat.plain_words says."""
+    text = text.strip().lower()
+    for mark in "?.,":
+        text = text.replace(mark, f" {mark}")
+    return " ".join(text.split())
+
+
+def tidy(text: str) -> str:
+    """Text of plain words as a person writes it: "Pick up the red block."."""
+    text = text.strip()
+    for mark in ",.?":
+        text = text.replace(f" {mark}", mark)
+    return text[:1].upper() + text[1:]
+
+
+def question_ids(
+    tokenizer: TextTokenizer, chat: ChatFormat, question: str, images: int, image_tokens: int
+) -> list[int]:
+    """Tokens of a user's turn with so many images, and of the start of the answer."""
+    ids: list[int] = []
+    before = chat.user
+    # What stands between images is one text, as a tokenizer sees it in training: its pieces may
+    # span the seams.
+    for _ in range(images):
+        ids += tokenizer.encode(before + chat.image_start) + [IMAGE] * image_tokens
+        before = chat.image_end
+    words = plain_words(question) if chat.plain_words else question.strip()
+    return ids + tokenizer.encode(before + chat.question, words, chat.user_end + chat.assistant)
+
+
+def answer_ids(
+    tokenizer: TextTokenizer, chat: ChatFormat, answer: str, before_queries: bool = False
+) -> list[int]:
+    """Tokens of an answer, none for an empty one; a space stands between it and queries."""
+    words = plain_words(answer) if chat.plain_words else answer.strip()
+    if not words:
+        return []
+    if before_queries and not chat.plain_words:
+        words += " "
+    return tokenizer.encode(chat.answer, words)
+
+
+def end_id(tokenizer: Tokenizer | TextTokenizer, chat: ChatFormat) -> int:
+    """The token that closes an answer; raises ValueError where the tokenizer lacks it."""
+    token = tokenizer.token_to_id(chat.end)
+    if token is None:
+        raise ValueError(f"the tokenizer has no token '{chat.end}', which closes an answer")
+    return token
+
+
+def prompt_ids(
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+) -> tuple[list[int], int]:
+    """Token ids of a question whose answer is to be gone on with, and how many are the question's.
+
+    The answer is what has been said of it so far. A row that acts ends with the action queries.
+    """
+    ids, predicted, _ = row_ids(tokenizer, backbone, row, num_queries)
+    return ids[:-1], predicted.index(True)  # All but the end token.
+
+
+def row_ids(
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+) -> tuple[list[int], list[bool], int]:
+    """Token ids of a row, which of them are to be predicted, and where its queries begin (or -1).
+
+    Predicted are all answers, each with its end token, and the queries, so that the model learns to
+    close a text with its first query where an action is asked for, and with the end token where
+    not.
+    """
+    chat, end = backbone.chat, end_id(tokenizer, backbone.chat)
+    queries = list(range(backbone.vocabulary, backbone.vocabulary + num_queries))
+    ids = tokenizer.encode(chat.opening)
+    labels = [False] * len(ids)
+    query_start = -1
+    for index, (question, answer) in enumerate(row.turns):
+        acts = row.acts and index == len(row.turns) - 1
+        images = row.images if index == 0 else 0
+        before = tokenizer.encode(chat.answer_end) if index else []
+        before += question_ids(tokenizer, chat, question, images, backbone.image_tokens)
+        said = answer_ids(tokenizer, chat, answer, acts)
+        if acts:
+            query_start = len(ids) + len(before) + len(said)
+            said += queries
+        ids += before + said + [end]
+        labels += [False] * len(before) + [True] * (len(said) + 1)
+    return ids, labels, query_start
+
+
+def collate(
+    tokenizer: TextTokenizer, backbone: BackboneConfig, rows: Sequence[Row], num_queries: int
+) -> TextBatch:
+    """Rows to one batch, padded on the right."""
+    encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]
+    length = max(len(ids) for ids, _, _ in encoded)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    labels = torch.full((len(rows), length), IGNORE, dtype=torch.long)
+    for row, (tokens, predicted, _) in enumerate(encoded):
+        count = len(tokens)
+        ids[row, :count] = torch.tensor(tokens)
+        mask[row, :count] = 1
+        labels[row, :count] = torch.where(torch.tensor(predicted), ids[row, :count], IGNORE)
+    return TextBatch(ids, mask, labels, torch.tensor([start for _, _, start in encoded]))

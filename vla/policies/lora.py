@@ -1,0 +1,172 @@
+"""Low-rank adapters, several experts to one linear layer, blended by weights per token.
+
+y = W x + (alpha / rank) * sum over experts i of w_i(token) * B_i A_i x (LoRA, arXiv 2106.09685;
+the mixture: InstructVLA, section 3.2, after X-LoRA, arXiv 2402.07148). All experts of a layer run
+as one pair of products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vla.policies.config import CheckpointError, LoraConfig
+
+
+@dataclass
+class Blend:
+    """What all adapted layers of a model share for the pass under way.
+
+    weights [B, T, E], or [E] for all tokens alike; None counts every expert once. enabled: False
+    leaves the experts out.
+    """
+
+    weights: torch.Tensor | None = None
+    enabled: bool = True
+
+    @contextmanager
+    def use(self, weights: torch.Tensor | None = None, enabled: bool = True) -> Iterator[None]:
+        """Sets both, and puts the former ones back at the end."""
+        former = self.weights, self.enabled
+        self.weights, self.enabled = weights, enabled
+        try:
+            yield
+        finally:
+            self.weights, self.enabled = former
+
+
+class LoraLinear(nn.Module):
+    """A linear layer, kept as it is, with low-rank experts beside it.
+
+    lora_a [E, rank, in] starts at random, lora_b [E, rank, out] at zero, so that a new expert
+    changes nothing.
+    """
+
+    def __init__(self, base: nn.Linear, experts: int, config: LoraConfig, blend: Blend):
+        super().__init__()
+        self.base, self.blend = base, blend
+        self.scale, self.rank = config.alpha / config.rank, config.rank
+        self.dropout = nn.Dropout(config.dropout)
+        like = {"device": base.weight.device, "dtype": base.weight.dtype}
+        self.lora_a = nn.Parameter(torch.empty(experts, config.rank, base.in_features, **like))
+        self.lora_b = nn.Parameter(torch.zeros(experts, config.rank, base.out_features, **like))
+        _start(self.lora_a)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs [B, T, out] of x [B, T, in]."""
+        y = self.base(x)
+        if not self.blend.enabled or not len(self.lora_a):
+            return y
+        reduced = F.linear(self.dropout(x), self.lora_a.flatten(0, 1))  # [B, T, E * rank]
+        if self.blend.weights is not None:
+            weights = self.blend.weights.to(reduced.dtype) * self.scale
+            reduced = (reduced.unflatten(-1, (-1, self.rank)) * weights[..., None]).flatten(-2)
+        else:
+            reduced = reduced * self.scale
+        return y + reduced @ self.lora_b.flatten(0, 1)
+
+    def delta(self, expert: int) -> torch.Tensor:
+        """What an expert of weight one adds to the layer's matrix [out, in]."""
+        return self.scale * (self.lora_b[expert].T @ self.lora_a[expert])
+
+    def resize(self, kept: list[int], added: int) -> None:
+        """Keeps the experts of those indices, in that order, and adds new ones behind them."""
+        fresh_a = self.lora_a.new_empty(added, *self.lora_a.shape[1:])
+        _start(fresh_a)
+        fresh_b = self.lora_b.new_zeros(added, *self.lora_b.shape[1:])
+        self.lora_a = nn.Parameter(torch.cat([self.lora_a.detach()[kept], fresh_a]))
+        self.lora_b = nn.Parameter(torch.cat([self.lora_b.detach()[kept], fresh_b]))
+
+
+def _start(lora_a: torch.Tensor) -> None:
+    """PyTorch's and PEFT's start of a linear layer, expert by expert."""
+    for matrix in lora_a.detach():
+        nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+
+
+def add_lora(
+    language_model: nn.Module, names: dict[str, str], config: LoraConfig, blend: Blend
+) -> list[LoraLinear]:
+    """Replaces the linear layers that the configuration targets, in place, and returns them.
+
+    names: what this language model calls q, k, v, o, gate, up and down. Raises CheckpointError for
+    a target that it does not have.
+    """
+    if unknown := [target for target in config.targets if target not in names]:
+        raise CheckpointError(
+            f"lora.targets: this backbone has no {', '.join(unknown)}; it has: {', '.join(names)}"
+        )
+    wanted = {names[target] for target in config.targets}
+    found = [
+        (parent, name, child)
+        for parent in language_model.modules()
+        for name, child in parent.named_children()
+        if name in wanted and isinstance(child, nn.Linear)
+    ]
+    if missing := wanted - {name for _, name, _ in found}:
+        raise CheckpointError(
+            f"the language model has no layers named {', '.join(sorted(missing))}"
+        )
+    adapted = []
+    for parent, name, child in found:
+        layer = LoraLinear(child, len(config.experts), config, blend)
+        setattr(parent, name, layer)
+        adapted.append(layer)
+    return adapted
+
+
+def lora_layers(module: nn.Module) -> dict[str, LoraLinear]:
+    """All adapted layers by their path."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, LoraLinear)}
+
+
+@torch.no_grad()
+def merge_experts(module: nn.Module, weights: list[float]) -> None:
+    """Adds the experts, each times its weight, to the layers' own matrices; removes the adapters.
+
+    The merged model gives what the unmerged one gives under these weights for every token.
+    """
+    for path, layer in lora_layers(module).items():
+        if len(weights) != len(layer.lora_a):
+            raise CheckpointError(f"{len(weights)} weights for {len(layer.lora_a)} experts")
+        for expert, weight in enumerate(weights):
+            layer.base.weight += weight * layer.delta(expert).to(layer.base.weight.dtype)
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent), name, layer.base)
+
+
+def expert_weights(module: nn.Module, index: int) -> dict[str, torch.Tensor]:
+    """One expert's tensors by path, to be saved apart from the model."""
+    tensors = {}
+    for path, layer in lora_layers(module).items():
+        tensors[f"{path}.lora_a"] = layer.lora_a[index].detach().clone()
+        tensors[f"{path}.lora_b"] = layer.lora_b[index].detach().clone()
+    return tensors
+
+
+@torch.no_grad()
+def load_expert(module: nn.Module, index: int, tensors: dict[str, torch.Tensor]) -> None:
+    """Fills one expert with what expert_weights gave.
+
+    Raises CheckpointError where names or shapes differ.
+    """
+    own = expert_weights(module, index)
+    if own.keys() != tensors.keys():
+        odd = sorted(own.keys() ^ tensors.keys())
+        raise CheckpointError(f"the adapter is of another model: {odd[0]} is in one of them only")
+    for path, layer in lora_layers(module).items():
+        for name in ("lora_a", "lora_b"):
+            given = tensors[f"{path}.{name}"]
+            target = getattr(layer, name)[index]
+            if given.shape != target.shape:
+                raise CheckpointError(
+                    f"the adapter's {path}.{name} is {list(given.shape)}, "
+                    f"the model needs {list(target.shape)}"
+                )
+            target.copy_(given)

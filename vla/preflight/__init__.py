@@ -1,0 +1,1 @@
+"""What vla preflight judges, from what was measured."""

@@ -1,0 +1,64 @@
+"""What the subcommands that talk to a running graph share: options, connecting, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from vla_cli.errors import CommandError
+
+
+def add_robot_parser(
+    subparsers, name: str, summary: str, description: str, run: Callable
+) -> argparse.ArgumentParser:
+    """A subcommand that talks to the robot's nodes, with the options that all of them have."""
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--namespace", default="", metavar="NAME", help="namespace of the robot's nodes"
+    )
+    parser.add_argument(
+        "--wait",
+        type=positive_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="longest time for the robot's nodes to be found (default: 5)",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def positive_seconds(text: str) -> float:
+    """Type of an argument that is a time."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def connected(call: Callable) -> Callable[[argparse.Namespace], int]:
+    """A function of the arguments that runs `call(client_module, client, arguments)`.
+
+    The client is a vla_nodes.client.graph.RobotClient. What fails on the way to the graph is raised
+    as CommandError with one line.
+    """
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            from vla_nodes.client import graph as ros_client
+        except ImportError as error:
+            raise CommandError(
+                f"ROS 2 is not on this shell's path ({error}): run 'make setup', then "
+                "'source ./env.sh'"
+            ) from error
+        try:
+            with ros_client.RobotClient(arguments.namespace, arguments.wait) as client:
+                return call(ros_client, client, arguments)
+        except ros_client.UnreachableError as error:
+            raise CommandError(str(error)) from error
+
+    return run

@@ -1,0 +1,31 @@
+"""`vla data`: what is done with recorded episodes; its subcommands have modules of their own."""
+
+from __future__ import annotations
+
+import argparse
+
+from vla_cli import data_annotate, data_check, data_convert
+
+DESCRIPTION = """\
+Check data sets, turn recorded episodes into them, annotate them, and play them back.
+
+examples:
+  vla data check datasets/mine --contract fr3     what would keep it from being trained on
+  vla data convert output/bags datasets/mine      rosbag2 episodes to a LeRobot data set
+  vla data annotate datasets/mine --truth         what the robot could be asked, in words
+  vla data export datasets/mine output/replay     back to bags, for RViz or Foxglove
+"""
+COMMAND_MODULES = (data_check, data_convert, data_annotate)
+
+
+def add_parser(subparsers) -> None:
+    """Adds `vla data` with its subcommands."""
+    parser = subparsers.add_parser(
+        "data",
+        help="check, convert, annotate and play back recorded episodes",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMAND_MODULES:
+        module.add_parser(commands)

@@ -1,0 +1,144 @@
+"""`vla data convert` and `vla data export`: from recorded bags to a LeRobot data set, and back."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from vla_cli.errors import CommandError
+
+CONVERT = """\
+Turn rosbag2 episodes (MCAP or sqlite3) into a LeRobot v3.0 data set. ROS is not needed.
+
+Each frame holds what was known at the stamp of the reference camera's image, by the code with which
+the node perception makes observations. Bags that cannot be used are refused one by one, each with
+the reason. The report stands in meta/conversion.json.
+
+examples:
+  vla data convert output/bags datasets/mine
+  vla data convert monday tuesday/episode_3 datasets/mine --contract my_robot --images stored
+"""
+EXPORT = """\
+Turn episodes of a data set that `vla data convert` wrote into rosbag2 bags, one for each, to look
+at in RViz or Foxglove or with `ros2 bag play`.
+
+examples:
+  vla data export datasets/mine output/replay
+  vla data export datasets/mine output/replay --episodes 10:20 --images raw
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Adds both subcommands."""
+    convert = subparsers.add_parser(
+        "convert",
+        help="rosbag2 episodes to a LeRobot data set",
+        description=CONVERT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("bags", metavar="BAGS", nargs="+", help="bags, or folders of bags")
+    convert.add_argument("dataset", metavar="DATASET", help="folder to create")
+    convert.add_argument(
+        "--contract", help="embodiment contract, file or name (default: the one in the bags)"
+    )
+    convert.add_argument(
+        "--images",
+        choices=("video", "stored"),
+        default="video",
+        help="H.264 videos, or PNG images without loss (video)",
+    )
+    convert.add_argument(
+        "--failures", action="store_true", help="take episodes that are labelled as failures, too"
+    )
+    convert.add_argument(
+        "--workers", type=int, default=0, help="processes (default: as many as there are cores)"
+    )
+    convert.add_argument("--json", action="store_true", help="print the report as JSON")
+    convert.set_defaults(run=run_convert)
+    export = subparsers.add_parser(
+        "export",
+        help="a data set's episodes to rosbag2 bags",
+        description=EXPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_argument("dataset", metavar="DATASET", help="folder of the data set")
+    export.add_argument("folder", metavar="BAGS_FOLDER", help="where the bags are put")
+    export.add_argument(
+        "--episodes", metavar="A:B", default=":", help="from A to before B (default: all)"
+    )
+    export.add_argument(
+        "--images", choices=("compressed", "raw"), default="compressed", help="(compressed)"
+    )
+    export.set_defaults(run=run_export)
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Converts; 0 when a bag was kept, 1 when none was."""
+    from vla.bags.conversion import contract_of_bags, convert_bags, find_bags
+    from vla.bags.conversion_report import EpisodeReport, Refusal
+    from vla.bags.writer import BagError
+    from vla.contract.embodiment import ContractError, load_contract
+    from vla.core.resources import contract_path
+    from vla.core.shown import shown_path
+    from vla.core.text import LONGEST_LINE, one_line
+    from vla.datasets.frames import DatasetError
+
+    def progress(result: EpisodeReport | Refusal) -> None:
+        if isinstance(result, Refusal):
+            print(f"refused: {one_line(result.reason, LONGEST_LINE)}", file=sys.stderr)
+        else:
+            said = f"kept: {shown_path(result.bag)}, {result.frames} frames"
+            print(said, file=sys.stderr, flush=True)
+
+    if arguments.workers < 0:
+        raise CommandError("--workers must not be negative")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        bags = find_bags(arguments.bags)
+        if arguments.contract:
+            contract = load_contract(contract_path(arguments.contract))
+        else:
+            contract = contract_of_bags(bags)
+        report = convert_bags(
+            bags,
+            arguments.dataset,
+            contract,
+            "image" if arguments.images == "stored" else "video",
+            arguments.failures,
+            arguments.workers,
+            progress,
+        )
+    except (DatasetError, ContractError, BagError) as error:
+        raise CommandError(str(error)) from error
+    print(report.json() if arguments.json else report.table())
+    if not report.kept:
+        print(f"vla: no bag was kept; {arguments.dataset} was not written", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Exports; the exit status."""
+    from vla.bags.dataset_to_bag import export_episodes
+    from vla.bags.writer import BagError
+    from vla.contract.embodiment import ContractError
+    from vla.datasets.frames import DatasetError
+
+    first, colon, last = arguments.episodes.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        chosen = slice(int(first) if first else None, int(last) if last else None)
+    except ValueError as error:
+        raise CommandError(
+            f"--episodes {arguments.episodes}: expected A:B, such as 10:20, :5 or 7:"
+        ) from error
+    try:
+        for bag in export_episodes(
+            arguments.dataset, arguments.folder, chosen, arguments.images == "raw"
+        ):
+            print(bag, flush=True)
+    except (DatasetError, ContractError, BagError) as error:
+        raise CommandError(str(error)) from error
+    return 0

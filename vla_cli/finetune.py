@@ -1,0 +1,139 @@
+"""`vla finetune`: teaches a policy something new from a few demonstrations, as an adapter."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vla_cli.errors import CommandError
+from vla_cli.train import make_simulated_data
+
+DESCRIPTION = """\
+Train an adapter on a few demonstrations: low-rank changes of the language model and of the action
+expert, vision left as it is. Frames of the data that the policy comes from are trained on in turn,
+so that old skills and language stay; --no-replay leaves them out. The last demonstrations are held
+out; the adapter that does best on them is kept, and training ends when it gets no better. Ctrl-C
+saves, and the same command goes on from there.
+
+Data is a LeRobot data set (vla data convert), a folder of bags, or shards of vla demonstrate. The
+base's normalisation statistics are kept, and what lies outside of their bounds is reported.
+
+examples:
+  vla finetune --data datasets/mine --output runs/mine
+  vla finetune --checkpoint checkpoints/nano --data datasets/mine --set learning_rate=0.0005
+  vla adapter load runs/mine/adapter              into the running robot
+  vla eval --adapter runs/mine/adapter            in simulation
+"""
+CONFIG = "config/training/finetune.yaml"
+
+
+def add_parser(subparsers) -> None:
+    """Adds `vla finetune`."""
+    parser = subparsers.add_parser(
+        "finetune",
+        help="teach a policy from a few demonstrations",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint", default="checkpoints/nano", help="folder of the base (checkpoints/nano)"
+    )
+    parser.add_argument("--data", nargs="+", required=True, help="folders of demonstrations")
+    parser.add_argument("--output", default="runs/finetune", help="folder (runs/finetune)")
+    parser.add_argument("--config", default=CONFIG, help=f"YAML file ({CONFIG})")
+    parser.add_argument("--no-replay", action="store_true", help="train on the new data alone")
+    parser.add_argument("--steps", type=int, help="most steps (default: by the episodes)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of `train`"
+    )
+    parser.set_defaults(run=run_finetune)
+
+
+def run_finetune(arguments: argparse.Namespace) -> int:
+    """Trains, or continues, and prints the report."""
+    import torch
+
+    from vla.bags.message_types import MessageTypeError
+    from vla.bags.writer import BagError
+    from vla.contract.embodiment import ContractError, load_contract
+    from vla.core.resources import contract_path, given_or_shared
+    from vla.datasets.frames import DatasetError
+    from vla.policies.config import CheckpointError
+    from vla.training.config import check_train_config
+    from vla.training.finetune import finetune, read_finetune_config
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        config = read_finetune_config(given_or_shared(arguments.config))
+        steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
+        run = _overridden(config.train, [*arguments.set, *steps])
+        checkpoint = given_or_shared(arguments.checkpoint)
+        run = replace(run, initialize_from=str(checkpoint), output=arguments.output)
+        if arguments.no_replay:
+            run = replace(run, robot=(), conversations=())
+        check_train_config(run)
+        contract = load_contract(contract_path(run.contract))
+        # First what takes no time: making data takes minutes.
+        new = [_open(folder, contract) for folder in arguments.data]
+        make_simulated_data(run, contract)
+        config = replace(config, train=run)
+        report = finetune(config, contract, new, _replay(run, contract), arguments.device)
+    except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
+        raise CommandError(str(error)) from error
+    print(_summary(report, Path(arguments.output) / "adapter"))
+    return 0
+
+
+def _overridden(run, overrides: list[str]):
+    from vla.policies.config import from_dict
+    from vla.training.config import TrainConfig
+    from vla_cli.train import overridden
+
+    return from_dict(TrainConfig, overridden(asdict(run), overrides), "--set")
+
+
+def _open(folder: str, contract):
+    """Demonstrations of whatever kind lies in a folder."""
+    from vla.envs.tabletop.samples import simulated_views
+    from vla.training.config import RobotData
+    from vla.training.sources import kind_of, open_robot
+
+    kind = kind_of(folder)
+    views = simulated_views(contract) if kind == "simulated" else {}
+    return open_robot(RobotData(folder, kind), contract, views)
+
+
+def _replay(run, contract):
+    from vla.envs.tabletop.samples import simulated_views
+    from vla.training.finetune import replay_data
+    from vla.training.sources import open_conversations, open_robot
+
+    simulated = any(entry.kind == "simulated" for entry in run.robot)
+    views = simulated_views(contract) if simulated else {}
+    return replay_data(
+        [open_robot(entry, contract, views) for entry in run.robot],
+        [entry.weight for entry in run.robot],
+        [open_conversations(entry, contract) for entry in run.conversations],
+        [entry.weight for entry in run.conversations],
+    )
+
+
+def _summary(report: dict, adapter: Path) -> str:
+    data = report["data"]
+    lines = [
+        f"{data['episodes']} demonstrations, {data['held_out_episodes']} held out; best at step "
+        f"{report['best_step']} of {report['steps']}, {report['seconds']} s",
+        f"{'figure':<44} {'before':>9} {'after':>9}",
+    ]
+    for name, after in report["after"].items():
+        lines.append(f"{name:<44} {report['before'][name]:>9.4f} {after:>9.4f}")
+    for name, share in report["clipped"].items():
+        lines.append(f"{share:.0%} of {name} lie outside of the base's bounds")
+    lines.append(f"adapter: {adapter}\nload it with: vla adapter load {adapter}")
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""Starts the simulator and all nodes for a command that drives them, and ends them with it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vla_cli.errors import CommandError
+
+SHUTDOWN_TIMEOUT = 10.0
+
+
+def free_domain_id() -> int:
+    """A ROS domain in which no participant of this machine has its first port."""
+    candidates = list(range(1, 100))
+    random.shuffle(candidates)
+    for domain in candidates:
+        # DDS-RTPS: 7400 + 250 per domain, 10 is the first participant's unicast discovery port.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+        return domain
+    raise CommandError("all ROS domains from 1 to 99 are in use on this machine; give --domain-id")
+
+
+def enter_domain(domain_id: int | None) -> int:
+    """Keeps this process and those that it starts in a ROS domain of their own; returns its number.
+
+    To be called before the first import of ROS, which reads the environment once. Raises
+    CommandError where ROS is not on the path.
+    """
+    domain = domain_id if domain_id is not None else free_domain_id()
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise CommandError(
+            f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
+        ) from error
+    return domain
+
+
+@contextmanager
+def running_graph(
+    launch_file: str, arguments: list[str], log: Path
+) -> Iterator[Callable[[], None]]:
+    """Runs a launch file; gives a function that raises CommandError once it has ended.
+
+    arguments: NAME:=VALUE of the launch file. log: file that takes what the nodes say.
+    """
+    command = [sys.executable, "-m", "vla_cli", "launch", launch_file, *arguments]
+    # Ended from outside, it must still take the nodes along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with log.open("ab") as stream:
+        # Its own group: a Ctrl-C reaches the launcher once, through us, when the bags are closed.
+        launcher = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+        def still_running() -> None:
+            if launcher.poll() is not None:
+                raise CommandError(f"the nodes ended early; {last_words(log)}", 1)
+
+        try:
+            yield still_running
+        finally:
+            _end(launcher)
+
+
+def _end(launcher: subprocess.Popen) -> None:
+    if launcher.poll() is None:
+        launcher.send_signal(signal.SIGINT)
+    try:
+        launcher.wait(SHUTDOWN_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+
+
+def last_words(log: Path) -> str:
+    """Where the nodes' output is, and the last of it that says what went wrong."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
+    said = (errors or lines or ["nothing"])[-1].strip()
+    return f"see {short(log)}, which says: {said}"
+
+
+def short(path: Path) -> str:
+    """The path as seen from here, if it lies below."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

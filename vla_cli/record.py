@@ -1,0 +1,152 @@
+"""`vla record`: start, stop, label and mark episodes of a running recorder."""
+
+from __future__ import annotations
+
+import argparse
+
+from vla_cli.connection import add_robot_parser, connected, positive_seconds
+from vla_cli.errors import CommandError
+
+DESCRIPTION = """\
+Record episodes with the running recorder: one rosbag2 folder for each.
+
+examples:
+  vla record start --instruction "put the cup on the plate" --note "operator: Ada"
+  vla record mark "grasp the cup"
+  vla record stop --outcome success
+  vla record discard                       stops, and deletes the episode
+  vla record label failure                 the last episode, after all
+  vla record save-recent --seconds 20      what has just happened (parameter ring_buffer)
+
+exit status: 0 done, 1 refused by the recorder, 2 no recorder answers
+"""
+OUTCOMES = ("success", "failure", "none")
+
+
+def add_parser(subparsers) -> None:
+    """Adds the subcommand and its own subcommands."""
+    parser = subparsers.add_parser(
+        "record",
+        help="record episodes: start, stop, discard, label, mark, save-recent",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    start = _add(actions, "start", "Start recording an episode.", _start)
+    start.add_argument(
+        "--instruction",
+        default="",
+        metavar="TEXT",
+        help="what a person demonstrates (default: the instruction in force)",
+    )
+    _add_note(start)
+
+    stop = _add(actions, "stop", "End the episode and keep it.", _stop)
+    stop.add_argument(
+        "--outcome",
+        choices=OUTCOMES,
+        default="none",
+        help="how it went (default: none, or what 'vla record label' said)",
+    )
+    _add_note(stop)
+
+    _add(actions, "discard", "End the episode and delete it.", _discard)
+
+    label = _add(actions, "label", "Say how an episode went, during it or afterwards.", _label)
+    label.add_argument("outcome", choices=OUTCOMES, help="none takes a label away")
+    label.add_argument(
+        "--episode",
+        default="",
+        metavar="ID",
+        help="name or folder of the episode (default: the running one, or else the last)",
+    )
+    _add_note(label)
+
+    mark = _add(actions, "mark", "Mark that a sub-task begins now.", _mark)
+    mark.add_argument("name", help="what is done from here on, in words")
+
+    save = _add(actions, "save-recent", "Save what has just happened as an episode.", _save_recent)
+    save.add_argument(
+        "--seconds",
+        type=positive_seconds,
+        default=0.0,
+        help="how far back to go (default: all that the ring buffer holds)",
+    )
+    save.add_argument(
+        "--instruction",
+        default="",
+        metavar="TEXT",
+        help="what was done (default: the instruction that was in force)",
+    )
+    save.add_argument("--outcome", choices=OUTCOMES, default="none", help="how it went")
+    _add_note(save)
+
+
+def _add(actions, name: str, description: str, call) -> argparse.ArgumentParser:
+    def run(ros_client, client, arguments: argparse.Namespace) -> int:
+        from vla_nodes.recorder import client as recorder_client
+
+        answer = call(recorder_client, client, arguments)
+        if not answer.success:
+            raise CommandError(answer.message, exit_status=1)
+        return 0
+
+    return add_robot_parser(actions, name, description, description, connected(run))
+
+
+def _add_note(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--note", default="", metavar="TEXT", help="kept with the episode")
+
+
+def _outcome(arguments: argparse.Namespace) -> str:
+    return "" if arguments.outcome == "none" else arguments.outcome
+
+
+def _start(recorder, client, arguments: argparse.Namespace):
+    answer = recorder.start_episode(client, arguments.instruction, arguments.note)
+    if answer.success:
+        print(f"recording {answer.uri}")
+    return answer
+
+
+def _stop(recorder, client, arguments: argparse.Namespace):
+    answer = recorder.stop_episode(client, _outcome(arguments), arguments.note)
+    _print_bag(answer)
+    return answer
+
+
+def _discard(recorder, client, arguments: argparse.Namespace):
+    answer = recorder.stop_episode(client, "discard")
+    if answer.success:
+        print("discarded")
+    return answer
+
+
+def _label(recorder, client, arguments: argparse.Namespace):
+    answer = recorder.label_episode(client, _outcome(arguments), arguments.note, arguments.episode)
+    if answer.success:
+        print(f"{answer.episode_id}: {arguments.outcome}")
+    return answer
+
+
+def _mark(recorder, client, arguments: argparse.Namespace):
+    answer = recorder.mark_subtask(client, arguments.name)
+    if answer.success:
+        print(f"{answer.elapsed:.1f} s: {arguments.name}")
+    return answer
+
+
+def _save_recent(recorder, client, arguments: argparse.Namespace):
+    answer = recorder.save_recent(
+        client, arguments.seconds, arguments.instruction, _outcome(arguments), arguments.note
+    )
+    _print_bag(answer)
+    return answer
+
+
+def _print_bag(answer) -> None:
+    if answer.success:
+        print(f"{answer.uri}: {answer.message_count} messages in {answer.duration:.1f} s")
+        if answer.message:
+            print(answer.message)

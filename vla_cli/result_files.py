@@ -1,0 +1,49 @@
+"""Files that a command writes its results to: refused before the work, not after it."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vla.core.shown import shown_path
+from vla_cli.errors import CommandError
+
+
+def require_writable(*paths: str | Path | None) -> None:
+    """Raises CommandError, which names the file, where a result could not be written.
+
+    Makes the folders of the paths. A file that is there keeps its content. None and "" are skipped.
+    """
+    for path in map(Path, filter(None, paths)):
+        known = os.path.lexists(path)
+        try:
+            # Where a file stands in a folder's place, opening says so best.
+            with suppress(FileExistsError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            # Not to wait for the reader of a pipe.
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+            if not known:
+                path.unlink()
+        except (OSError, ValueError) as error:
+            raise unwritable(path, error) from error
+
+
+def write_result(path: str | Path, content: Any) -> None:
+    """Writes JSON. Raises CommandError, which names the file."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        # Names of files may be no Unicode; JSON has the same escapes for that.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, error: Exception) -> CommandError:
+    """The error of a file that cannot be written."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return CommandError(f"cannot write {shown_path(path)}: {reason}; name another file")

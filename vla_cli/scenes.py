@@ -1,0 +1,77 @@
+"""`vla scenes`: makes still scenes with their truth, to pretrain a vision-language model on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vla_cli.errors import CommandError
+
+DESCRIPTION = """\
+Make still scenes: random tables and arm poses, rendered by the robot's cameras, with their truth
+beside them, from which questions and answers are drawn in training. What is already there is kept.
+
+examples:
+  vla scenes --out datasets/scenes --count 20000
+  vla scenes --out datasets/scenes --llava output/llava     the same as LLaVA conversations
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Adds `vla scenes`."""
+    parser = subparsers.add_parser(
+        "scenes",
+        help="make scenes to ask about in simulation",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", default="datasets/scenes", help="folder (datasets/scenes)")
+    parser.add_argument("--count", type=int, default=20000, help="how many (20000)")
+    parser.add_argument("--contract", default="sim_panda", help="embodiment contract (sim_panda)")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument(
+        "--llava", metavar="FOLDER", help="also write LLaVA conversations there, as JSON and PNG"
+    )
+    parser.set_defaults(run=run_scenes)
+
+
+def make_missing_scenes(contract, config, folder: str | Path, workers: int | None = None) -> None:
+    """Makes the scenes of a SceneConfig that are not in a folder yet, and shows the progress."""
+    from tqdm import tqdm
+
+    from vla.envs.tabletop.scenes import make_scenes
+
+    total = -(-config.scenes // config.scenes_per_shard)
+    present = sum((Path(folder) / f"shard-{index:05d}").exists() for index in range(total))
+    if present == total:
+        return
+    print(f"making {config.scenes} scenes in {folder}, {present} of {total} shards there")
+    with tqdm(total=total, unit="shard") as progress:
+        make_scenes(
+            folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)
+        )
+
+
+def run_scenes(arguments: argparse.Namespace) -> int:
+    """Makes what is missing, and exports it where asked to."""
+    from vla.contract.embodiment import load_contract
+    from vla.core.resources import contract_path
+    from vla.envs.tabletop.scene_conversations import SceneConversations, export_llava
+    from vla.envs.tabletop.scenes import SceneConfig
+
+    if arguments.count < 1:
+        raise CommandError(f"--count takes a number from 1 on, got {arguments.count}")
+    if arguments.llava and Path(arguments.llava).exists():
+        raise CommandError(f"{arguments.llava} is there already; name a new folder for --llava")
+    try:
+        contract = load_contract(contract_path(arguments.contract))
+        config = SceneConfig(scenes=arguments.count)
+        make_missing_scenes(contract, config, arguments.out, arguments.workers)
+        camera = contract.cameras[0].name
+        scenes = SceneConversations(arguments.out, contract, camera)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    print(f"{len(scenes)} scenes to ask about in {arguments.out}")
+    if arguments.llava:
+        print(f"written: {export_llava(scenes, arguments.llava)}")
+    return 0

@@ -1,0 +1,301 @@
+"""`vla teach-demo`: the whole circle in simulation, from demonstrations to a new skill."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vla.core.files import read_json
+from vla_cli.errors import CommandError
+from vla_cli.evaluate import seed_range
+from vla_cli.finetune import CONFIG
+from vla_cli.graph import enter_domain, last_words, running_graph, short
+
+DESCRIPTION = """\
+Teach the simulated robot a task that its policy has not been trained on: the scripted operator
+demonstrates it through the ROS graph while the recorder records, the bags become a data set, which
+is annotated, an adapter is fine-tuned on it and loaded into the running graph. Success on unseen
+seeds before and after, of the new task and of the old ones, goes to teach.json.
+
+What an earlier call has finished in the output folder is kept, so that a call that was interrupted
+goes on; start anew with another folder.
+
+examples:
+  vla teach-demo
+  vla teach-demo --demonstrations 10 --seeds 0:20 --old-seeds 0:10 --output output/teach_10
+"""
+# Operators demonstrate on seeds that neither training nor evaluation uses.
+FIRST_SEED = 4_000_000
+ACTIVE_TIMEOUT = 180.0
+# Of a demonstration [s].
+TIME_LIMIT = 20.0
+
+
+def add_parser(subparsers) -> None:
+    """Adds `vla teach-demo`."""
+    parser = subparsers.add_parser(
+        "teach-demo",
+        help="teach the simulated robot a new task",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", default="checkpoints/nano", help="the policy's folder")
+    parser.add_argument("--family", default="store", help="task family to teach (store)")
+    parser.add_argument("--demonstrations", type=int, default=20, help="how many (20)")
+    parser.add_argument("--seeds", default="0:50", metavar="A:B", help="of the new task (0:50)")
+    parser.add_argument("--old-seeds", default="0:25", metavar="A:B", help="of each old (0:25)")
+    parser.add_argument("--trials", type=int, default=5, help="through the graph afterwards (5)")
+    parser.add_argument("--output", type=Path, default=Path("output/teach"), help="folder")
+    parser.add_argument("--domain-id", type=int, help="ROS domain to use (default: a free one)")
+    parser.add_argument(
+        "--time-limit", type=float, default=20.0, help="of the policy's episodes [s] (20)"
+    )
+    parser.add_argument("--config", default=CONFIG, help=f"recipe of fine-tuning ({CONFIG})")
+    parser.add_argument("--steps", type=int, help="of fine-tuning (default: by the episodes)")
+    parser.set_defaults(run=run_teach_demo)
+
+
+def run_teach_demo(arguments: argparse.Namespace) -> int:
+    """Runs what is missing of the circle, and prints what came of it."""
+    from vla.core.resources import given_or_shared
+
+    output = arguments.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint = given_or_shared(arguments.checkpoint).resolve()
+    if not checkpoint.is_dir():
+        raise CommandError(f"there is no checkpoint {checkpoint}: give one with --checkpoint")
+    enter_domain(arguments.domain_id)
+    steps = _Steps(output / "steps.json")
+    with steps.timed("demonstrate"):
+        _demonstrate(arguments, checkpoint, output)
+    with steps.timed("convert"):
+        _command("data", "convert", output / "bags", output / "dataset", unless=output / "dataset")
+    dataset = output / "dataset"
+    with steps.timed("annotate"):
+        _command("data", "annotate", dataset, "--truth", unless=dataset / "meta/annotations.json")
+    run = output / "run"
+    with steps.timed("finetune"):
+        more = ["--config", arguments.config]
+        more += ["--steps", arguments.steps] if arguments.steps else []
+        _command(
+            "finetune", "--checkpoint", checkpoint, "--data", dataset, "--output", run, *more,
+            unless=run / "finetune.json",
+        )  # fmt: skip
+    with steps.timed("graph"):
+        _try_in_graph(arguments, checkpoint, output)
+    for name, adapter in (("before", None), ("after", run / "adapter")):
+        with steps.timed(f"evaluate_{name}"):
+            _evaluate(arguments, checkpoint, output, name, adapter)
+    return _report(arguments, output, steps)
+
+
+def _read(path: Path) -> Any:
+    """What an earlier step of the same demonstration wrote."""
+    return read_json(path, CommandError, 1_000_000_000, finite=False)
+
+
+class _Steps:
+    """Wall seconds of each step over all calls."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.seconds: dict[str, float] = _read(path) if path.exists() else {}
+
+    @contextmanager
+    def timed(self, name: str):
+        print(f"\n== {name} ==", flush=True)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self.seconds[name] = round(spent, 1)
+            self.path.write_text(json.dumps(self.seconds, indent=1) + "\n")
+
+
+def _command(*words, unless: Path) -> None:
+    """Runs a subcommand, as a person would, unless what it makes is there."""
+    from vla_cli.parser import build_parser
+
+    if unless.exists():
+        print(f"kept: {short(unless)}")
+        return
+    text = [str(word) for word in words]
+    print(f"vla {' '.join(text)}", flush=True)
+    parsed = build_parser().parse_args(text)
+    if status := parsed.run(parsed):
+        raise CommandError(f"vla {' '.join(text)} ended with exit status {status}", status)
+
+
+@contextmanager
+def _graph(checkpoint: Path, output: Path):
+    """A client of a running graph whose recorder writes to the output folder."""
+    from vla_nodes.client.demo import DemoClient
+    from vla_nodes.client.graph import UnreachableError
+
+    log = output / "nodes.log"
+    with running_graph("sim.launch.xml", [f"checkpoint:={checkpoint}"], log) as still_running:
+        try:
+            with DemoClient() as client:
+                client.wait_until_active(ACTIVE_TIMEOUT, still_running)
+                yield client, still_running
+        except UnreachableError as error:
+            raise CommandError(f"{error}; {last_words(log)}", 1) from error
+
+
+def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) -> None:
+    from vla.contract.embodiment import load_contract
+    from vla.core.resources import contract_path
+    from vla_nodes.client.scripted_operator import OperatorStation, demonstrate_episode
+
+    path = output / "demonstrations.json"
+    done = _read(path) if path.exists() else []
+    wanted = arguments.demonstrations
+    if len(done) >= wanted:
+        print(f"kept: {len(done)} demonstrations")
+        return
+    seed = done[-1]["seed"] + 1 if done else FIRST_SEED
+    contract = load_contract(contract_path("sim_panda"))
+    with _graph(checkpoint, output) as (client, still_running):
+        client.configure_recorder(str(output / "bags"))
+        with OperatorStation(client, contract) as operator:
+            while len(done) < wanted:
+                still_running()
+                episode = demonstrate_episode(client, operator, seed, arguments.family, TIME_LIMIT)
+                seed += 1
+                verdict = f"{episode.seconds:.1f} s" if episode.success else "failed, discarded"
+                print(f"[{len(done) + episode.success}/{wanted}] {episode.instruction}: {verdict}")
+                if episode.success:
+                    done.append(
+                        {
+                            "seed": episode.seed,
+                            "instruction": episode.instruction,
+                            "bag": str(Path(episode.bag).relative_to(output)),
+                            "seconds": episode.seconds,
+                        }
+                    )
+                    path.write_text(json.dumps(done, indent=1) + "\n")
+                elif seed - FIRST_SEED > 3 * wanted + 10:
+                    raise CommandError("the operator fails too often; see nodes.log")
+
+
+def _try_in_graph(arguments: argparse.Namespace, checkpoint: Path, output: Path) -> None:
+    """One trial of the running policy as it is, and some after the adapter was loaded into it."""
+    from dataclasses import asdict
+
+    from vla_nodes.client.demo import Trial
+
+    path = output / "graph.json"
+    if path.is_file():
+        print(f"kept: {short(path)}")
+        return
+    first = seed_range(arguments.seeds).start
+    with _graph(checkpoint, output) as (client, still_running):
+        client.configure_recorder(str(output / "trials"))
+
+        def trial(seed: int) -> dict:
+            still_running()
+            entry = Trial(seed=seed, family=arguments.family)
+            client.run_trial(
+                entry, arguments.time_limit, lambda line: print(f"  {line}", flush=True)
+            )
+            print(f"  result:       {'done' if entry.success else 'not done'}")
+            return asdict(entry) | {"bag": str(Path(entry.bag).relative_to(output))}
+
+        before = trial(first)
+        started = time.monotonic()
+        loaded = client.load_adapter(str(output / "run" / "adapter"))
+        seconds = time.monotonic() - started
+        if not loaded.success:
+            raise CommandError(f"the adapter was not loaded: {loaded.message}")
+        print(f"loaded in {seconds:.2f} s: {loaded.checkpoint_id}")
+        after = [trial(first + index) for index in range(arguments.trials)]
+        dropped = client.load_adapter("")
+    results = {
+        "before_loading": before,
+        "loading_s": round(seconds, 2),
+        "checkpoint_id": loaded.checkpoint_id,
+        "after_loading": after,
+        "after_dropping": dropped.checkpoint_id,
+    }
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Path | None) -> None:
+    """The new task and the old ones, each family in a process of its own."""
+    import multiprocessing
+    import os
+
+    from vla.envs.tabletop.tasks import FAMILIES
+    from vla.evaluation.benchmark import EvaluationSettings, report, summarize, table
+
+    path = output / f"evaluation_{name}.json"
+    if path.is_file():
+        print(f"kept: {short(path)}")
+        return
+    settings = EvaluationSettings(time_limit=arguments.time_limit)
+    parts = [(arguments.family, seeds) for seeds in _halves(seed_range(arguments.seeds))]
+    parts += [(family, seed_range(arguments.old_seeds)) for family in FAMILIES]
+    jobs = [(str(checkpoint), *part, str(adapter or ""), settings) for part in parts]
+    with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
+        results = [r for part in pool.map(_evaluate_family, jobs, chunksize=1) for r in part]
+    print(table(summarize(results)))
+    from vla.policies.adapters import adapted_id, open_adapter
+    from vla.policies.checkpoint import open_checkpoint
+
+    acting = adapted_id(open_checkpoint(checkpoint), open_adapter(adapter) if adapter else None)
+    content = report(acting, settings, results)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _halves(seeds: range) -> list[range]:
+    middle = len(seeds) // 2
+    return [half for half in (seeds[:middle], seeds[middle:]) if len(half)]
+
+
+def _evaluate_family(job: tuple) -> list:
+    import torch
+
+    from vla.evaluation.benchmark import evaluate
+
+    torch.set_num_threads(1)
+    checkpoint, family, seeds, adapter, settings = job
+    return evaluate(checkpoint, [family], seeds, settings, adapter=adapter)
+
+
+def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:
+    from vla_cli.demo import machine, versions
+
+    evaluations = {name: _read(output / f"evaluation_{name}.json") for name in ("before", "after")}
+    families = {}
+    for name, evaluation in evaluations.items():
+        for entry in evaluation["summary"]:
+            families.setdefault(entry["family"], {})[name] = entry
+    old = [entry for family, entry in families.items() if family != arguments.family]
+    change = {name: sum(e[name]["success"] for e in old) / len(old) for name in evaluations}
+    report = {
+        "family": arguments.family,
+        "new_task": {name: families[arguments.family][name]["success"] for name in evaluations},
+        "old_tasks": change,
+        "families": families,
+        "demonstrations": _read(output / "demonstrations.json"),
+        "conversion": _read(output / "dataset/meta/conversion.json"),
+        "finetune": _read(output / "run/finetune.json"),
+        "graph": _read(output / "graph.json"),
+        "seconds": steps.seconds,
+        "total_minutes": round(sum(steps.seconds.values()) / 60, 1),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    path = output.with_name(f"{output.name}.json")
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\n{'task':<14} {'before':>7} {'after':>7}")
+    for family, entry in families.items():
+        print(f"{family:<14} {entry['before']['success']:>7.0%} {entry['after']['success']:>7.0%}")
+    print(f"old tasks together: {change['before']:.1%} before, {change['after']:.1%} after")
+    print(f"{report['total_minutes']} minutes in all; written: {short(path)}")
+    return 0

@@ -1,0 +1,227 @@
+"""`vla demonstrate` and `vla train`: make demonstrations, train a policy on them."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+from vla_cli.errors import CommandError
+from vla_cli.scenes import make_missing_scenes
+
+TRAIN = """\
+Train from configuration files, one after the other, or continue where a run was interrupted.
+Simulated data that a configuration asks for and that is missing is made first; corrections, where
+it asks for any, in the middle: episodes that the policy drives and the expert labels. Ctrl-C saves
+and stops; the same command goes on from there. On many GPUs, start it with accelerate.
+
+examples:
+  vla train                                         the small policy, both stages
+  vla train --config config/training/nano_action.yaml --device cuda --set batch_size=256
+  accelerate launch --config_file config/training/fsdp2.yaml scripts/vla train --config mine.yaml
+  tensorboard --logdir runs
+"""
+DEMONSTRATE = """\
+Make demonstrations with the scripted expert. What is already there is kept.
+
+examples:
+  vla demonstrate --out datasets/table_top --episodes 2200
+"""
+SHIPPED = ("config/training/nano_action.yaml", "config/training/nano_instruct.yaml")
+DEMONSTRATED = "config/training/nano_action.yaml"
+
+
+def add_parser(subparsers) -> None:
+    """Adds both subcommands."""
+    train = subparsers.add_parser(
+        "train",
+        help="train a policy, or continue",
+        description=TRAIN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument(
+        "--config", nargs="+", default=SHIPPED, help="YAML files (those of the small policy)"
+    )
+    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    train.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    train.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
+    )
+    train.set_defaults(run=run_train)
+
+    demonstrate = subparsers.add_parser(
+        "demonstrate",
+        help="make demonstrations in simulation",
+        description=DEMONSTRATE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demonstrate.add_argument("--config", default=DEMONSTRATED, help=f"YAML file ({DEMONSTRATED})")
+    demonstrate.add_argument("--out", help="folder (default: that of the file's simulated data)")
+    demonstrate.add_argument("--episodes", type=int, help="how many (default: the file's)")
+    demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
+    demonstrate.set_defaults(run=run_demonstrate)
+
+
+def overridden(values: dict, overrides: list[str]) -> dict:
+    """A configuration's entries with NAME=VALUE overrides, read as YAML; mappings are merged.
+
+    Raises CheckpointError where one is not of that form.
+    """
+    from vla.core.files import read_yaml_text
+    from vla.core.shown import brief
+    from vla.core.text import one_line
+    from vla.policies.config import CheckpointError
+
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator:
+            raise CheckpointError(f"--set takes NAME=VALUE, got {brief(override)}")
+        value = read_yaml_text(text, f"--set {one_line(name, 60)}", CheckpointError)
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            value = values[name] | value
+        values[name] = value
+    return values
+
+
+def _read(path: str, overrides: list[str] = ()):
+    """The configuration of a file, with overrides."""
+    from dataclasses import asdict
+
+    from vla.core.resources import given_or_shared
+    from vla.policies.config import CheckpointError, from_dict
+    from vla.training.config import TrainConfig, read_train_config
+
+    try:
+        values = asdict(read_train_config(given_or_shared(path)))
+        return from_dict(TrainConfig, overridden(values, overrides), "--set")
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
+
+
+def _contract(config):
+    """The embodiment contract that a configuration names."""
+    from vla.contract.embodiment import load_contract
+    from vla.core.resources import contract_path
+
+    try:
+        return load_contract(contract_path(config.contract))
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _demonstrate(contract, config, folder: str, workers: int | None) -> None:
+    from tqdm import tqdm
+
+    from vla.envs.tabletop.demonstrations import make_demonstrations
+
+    total = -(-config.episodes // config.episodes_per_shard)
+    present = sum((Path(folder) / f"shard-{index:05d}").exists() for index in range(total))
+    if present == total:
+        return
+    print(
+        f"making demonstrations in {folder}: {config.episodes} episodes, "
+        f"{present} of {total} shards there"
+    )
+    with tqdm(total=total, unit="shard") as progress:
+        failures = make_demonstrations(
+            folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)
+        )
+    print(f"the expert failed in {failures} disturbed episodes; they are left out")
+
+
+def _correct(contract, config, folder: Path, checkpoint: Path) -> None:
+    from tqdm import tqdm
+
+    from vla.envs.tabletop.corrections import make_corrections
+
+    total = -(-config.episodes // config.episodes_per_shard)
+    if all((folder / f"shard-{index:05d}").exists() for index in range(total)):
+        return
+    print(f"the policy drives {config.episodes} episodes, which the expert labels, in {folder}")
+    with tqdm(total=total, unit="shard") as progress:
+        failures = make_corrections(
+            folder,
+            checkpoint,
+            contract,
+            config,
+            on_shard=lambda done, _: progress.update(done - progress.n),
+        )
+    print(f"the policy failed in {failures} of them")
+
+
+def run_demonstrate(arguments: argparse.Namespace) -> int:
+    """Makes what is missing of a dataset."""
+    config = _read(arguments.config)
+    demonstrations = config.demonstrations
+    if arguments.episodes:
+        demonstrations = replace(demonstrations, episodes=arguments.episodes)
+    contract = _contract(config)
+    paths = [entry.path for entry in config.robot if entry.kind == "simulated"]
+    if not arguments.out and not paths:
+        raise CommandError(f"{arguments.config} names no simulated data; give --out")
+    _demonstrate(contract, demonstrations, arguments.out or paths[0], arguments.workers)
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Trains, or continues, each configuration in turn."""
+    import torch
+
+    from vla.bags.message_types import MessageTypeError
+    from vla.bags.writer import BagError
+    from vla.contract.embodiment import ContractError
+    from vla.datasets.frames import DatasetError
+    from vla.policies.config import CheckpointError
+    from vla.training.config import check_train_config
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    configs = [_read(path, arguments.set) for path in arguments.config]
+    checkpoint = ""
+    try:
+        for config in configs:
+            check_train_config(config)
+            if config.stage == "adapt":
+                raise CommandError("stage 'adapt' is trained by 'vla finetune'")
+        for path, config in zip(arguments.config, configs, strict=True):
+            print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
+            contract = _contract(config)
+            make_simulated_data(config, contract)
+            checkpoint = _train_with_corrections(config, contract, arguments.device)
+    except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
+        raise CommandError(str(error)) from error
+    print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
+    return 0
+
+
+def make_simulated_data(config, contract) -> None:
+    """Makes what a configuration asks for in simulation and is not there yet."""
+    for entry in config.robot:
+        if entry.kind == "simulated":
+            _demonstrate(contract, config.demonstrations, entry.path, None)
+    for entry in config.conversations:
+        if entry.kind == "scenes":
+            make_missing_scenes(contract, config.scenes, entry.path)
+
+
+def _train_with_corrections(config, contract, device: str) -> Path:
+    """Trains in parts, between which the policy drives and the scripted expert corrects it."""
+    from vla.datasets.frames import read_dataset
+    from vla.envs.tabletop.samples import simulated_views
+    from vla.training.loop import train
+    from vla.training.sources import open_data
+
+    simulated = any(entry.kind == "simulated" for entry in config.robot)
+    views = simulated_views(contract) if simulated else {}
+    corrections, shards = config.corrections, []
+    for step in sorted(corrections.after_steps):
+        data = open_data(config, contract, views, shards)
+        checkpoint = train(config, contract, data, device, until=step)
+        folder = Path(config.output) / f"corrections-{step:06d}"
+        _correct(contract, corrections, folder, checkpoint)
+        shards += read_dataset(folder, contract)
+        corrections = replace(corrections, seed=corrections.seed + corrections.episodes)
+    return train(config, contract, open_data(config, contract, views, shards), device)

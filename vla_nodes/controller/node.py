@@ -1,0 +1,422 @@
+"""The node `controller`: owns the instruction, follows action chunks, and makes the arm hold.
+
+What to do in each cycle is decided in vla.control.loop, what is in force in vla.control.session;
+here both meet topics and time. Cycles have a thread of their own, since a timer would have rclpy
+look at everything on the node for each; they and the callbacks never run at the same time.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+
+from mink import MinkError
+from sensor_msgs.msg import JointState
+from vla_ros.msg import ActionChunk, LatentAction, Observation
+
+from vla.contract.embodiment import ContractError, load_contract
+from vla.control.arm import ArmController
+from vla.control.chunk import ActionChunk as Chunk
+from vla.control.chunk import ChunkError
+from vla.control.loop import ACTION_CHUNKS, LATENT_ACTIONS, OBSERVATIONS, ControlLoop
+from vla.control.session import HoldReason, InstructionSession
+from vla.control.watchdog import HEARTBEAT
+from vla.core.resources import contract_path
+from vla_nodes.controller.adapter_server import AdapterServer
+from vla_nodes.controller.instruction_server import ChunkCounts, InstructionServer
+from vla_nodes.controller.planning_scene import WAYPOINTS, PlanningSceneCheck
+from vla_nodes.controller.robot_side import RobotSide
+from vla_nodes.controller.settings import (
+    CONTROLLER_SETTINGS,
+    arm_config,
+    loop_limits,
+    robot_model,
+)
+from vla_nodes.controller.sources import ControllerSources
+from vla_nodes.core import qos
+from vla_nodes.core.chunk_message import chunk_from_message
+from vla_nodes.core.conversions import stamp_to_seconds
+from vla_nodes.core.diagnostics import WARN
+from vla_nodes.core.heartbeat import HeartbeatWatch
+from vla_nodes.core.liveliness import WriterWatch
+from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.pacing import PacedLoop, PeriodMeter
+from vla_nodes.core.polled import PolledSubscription
+from vla_nodes.core.sources import SourceWatch
+
+# Longest time that deactivation waits for the arm to come to rest [s].
+STOPPING_PATIENCE = 1.0
+# Holds that a person should hear of at once.
+TOLD_HOLDS = (
+    HoldReason.STALE_STATE,
+    HoldReason.BACKEND,
+    HoldReason.LIMIT,
+    HoldReason.IMPLAUSIBLE_STATE,
+    HoldReason.CLOCK,
+)
+# The node behind each stream, whose death makes the arm hold.
+STREAMS = {
+    "perception": OBSERVATIONS,
+    "reasoning": LATENT_ACTIONS,
+    "action_expert": ACTION_CHUNKS,
+}
+
+
+class Controller(ManagedNode):
+    """Chunks and robot state in, joint commands and the policy's status out."""
+
+    SETTINGS = CONTROLLER_SETTINGS
+    QOS_WARNINGS = False
+
+    def __init__(self):
+        super().__init__("controller")
+        self._server: InstructionServer | None = None
+        self._robot: RobotSide | None = None
+        self._sources: ControllerSources | None = None
+        self._writers: list[WriterWatch] = []
+        self._pace: PacedLoop | None = None
+        self.diagnostics.checks.append(self._report_motion)
+
+    def configure(self) -> None:
+        """Builds the arm controller and joins the graph; raises ValueError for bad parameters."""
+        settings = self.settings
+        self._contract = load_contract(contract_path(settings["contract"]))
+        model = robot_model(self, settings, self._contract)
+        arm = ArmController(arm_config(settings), self._contract, model)
+        self._loop = ControlLoop(arm, loop_limits(settings))
+        self._robot = RobotSide(self, self._contract)
+        self._scene = None
+        if settings["planning_scene.check"]:
+            self._scene = PlanningSceneCheck(self, self._contract.joint_names)
+        self._counts = ChunkCounts()
+        self._accepted_at: float | None = None
+        self._session = InstructionSession(settings["fault_timeout"])
+        self._server = InstructionServer(
+            self,
+            self._session,
+            lambda: self.settings["default_timeout"],
+            self._on_instruction_change,
+            self._on_emergency,
+            settings["execution"],
+        )
+        self._adapters = AdapterServer(
+            self, self._server, self._robot_now, lambda: self.settings["load_timeout"]
+        )
+        self._subscribe()
+        self.diagnostics.values["contract"] = self._contract.contract_id
+
+    def _subscribe(self) -> None:
+        self._joint_states = PolledSubscription(
+            self, JointState, self._contract.joint_states_topic, qos.SENSOR
+        )
+        # Only that it comes is of interest here, so its images are not even unpacked.
+        self._observations = PolledSubscription(
+            self, Observation, "vla/observation", qos.LATEST, raw=True
+        )
+        self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
+        self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
+        self._sources = ControllerSources(self, self._contract.joint_states_topic)
+        self._watches: dict[str, SourceWatch] = {}
+        watchdog = self._loop.watchdog
+        for message_type, topic, profile, name, model_node in (
+            (Observation, "vla/observation", qos.LATEST, OBSERVATIONS, ""),
+            (LatentAction, "vla/latent_action", qos.RESULT, LATENT_ACTIONS, "reasoning"),
+            (ActionChunk, "vla/action_chunk", qos.RESULT, ACTION_CHUNKS, "action_expert"),
+        ):
+
+            def note(alive: bool, name: str = name, model_node: str = model_node) -> None:
+                watchdog.set_alive(name, alive)
+                if model_node:
+                    self._adapters.note_alive(model_node, alive)
+
+            writer = WriterWatch(self, message_type, topic, profile, note)
+            self._writers.append(writer)
+            self._watches[name] = self._sources.watch(topic, name, writer)
+        self._heartbeats = HeartbeatWatch(
+            self,
+            tuple(STREAMS),
+            self.settings["max_heartbeat_age"],
+            lambda name, alive: watchdog.set_alive(STREAMS[name], alive, HEARTBEAT),
+            self._on_new_life,
+        )
+
+    def _on_new_life(self, name: str) -> None:
+        # Nothing that the life before has sent counts any more.
+        self._loop.watchdog.forget(STREAMS[name])
+        self._adapters.note_restarted(name)
+
+    def activate(self) -> None:
+        """Takes instructions and starts the control loop; no instruction is in force yet."""
+        interventions = self._loop.arm.safety.counts
+        interventions.clear()
+        self._counts = ChunkCounts(interventions=interventions)
+        self._periods = PeriodMeter()
+        self._use_realtime_priority()
+        # What is there now is not looked through again and again while the arm moves.
+        gc.collect()
+        gc.freeze()
+        # A person, or another program, may have moved the arm meanwhile.
+        self._loop.release()
+        self._server.open()
+        self._adapters.open()
+        pace = PacedLoop(
+            "control",
+            self._loop.arm.period,
+            lambda: self._paced_cycle(pace),
+            setup=lambda: None,
+            teardown=lambda: None,
+            on_error=self.report_failure,
+            catch_up=False,
+        )
+        pace.start()
+        self._pace = pace
+
+    def deactivate(self) -> None:
+        """Refuses instructions, and comes back when the arm is at rest."""
+        # None after an activation that failed before the cycles had begun.
+        if self._pace is not None:
+            # Its thread may be waiting for the lock that is held here.
+            self._pace.stop(wait=False)
+        self._adapters.close()
+        self._server.close()
+        deadline = time.monotonic() + STOPPING_PATIENCE
+        self._cycle()
+        while self._loop.arm.moving and time.monotonic() < deadline:
+            time.sleep(self._loop.arm.period)
+            self._cycle()
+
+    def cleanup(self) -> None:
+        """Leaves the graph."""
+        for writer in self._writers:
+            writer.destroy()
+        self._writers = []
+        if self._sources is not None:
+            self._sources.close()
+            self._sources = None
+        if self._server is not None:
+            self._adapters.destroy()
+            self._server.destroy()
+            self._server = None
+        if self._robot is not None:
+            self._robot.close()
+            self._robot = None
+
+    def _use_realtime_priority(self) -> None:
+        priority = self.settings["realtime_priority"]
+        if priority == 0:
+            return
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        except PermissionError:
+            raise ValueError(
+                f"realtime_priority {priority} is not allowed to this user: add 'rtprio 99' for it "
+                "in /etc/security/limits.conf and log in again, or set the parameter to 0"
+            ) from None
+
+    def _robot_now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _on_instruction_change(self) -> None:
+        self._on_change()
+        # Whoever is there now is followed, with a heartbeat or without one.
+        for name in self._heartbeats.forget_stopped():
+            self._loop.watchdog.set_alive(STREAMS[name], True, HEARTBEAT)
+
+    def _on_change(self) -> None:
+        self._loop.flush()
+        if self._scene is not None:
+            self._scene.drop()
+        self._counts.chunk_age = math.nan
+
+    def _on_emergency(self, why: str) -> None:
+        if why:
+            self._loop.arm.safety.emergency_stop(why)
+        else:
+            self._loop.arm.safety.reset_emergency_stop()
+
+    def _take_inputs(self) -> None:
+        """Takes joint states, observations and signs of life that came since the last cycle."""
+        for writer in self._writers:
+            writer.poll()
+        self._heartbeats.poll()
+        if self._sources.poll(self._server.announced_at):
+            # Whatever was computed may come from the other one.
+            self._on_change()
+        # Some robots send arm and gripper apart on one topic; more than a few have no time to come.
+        robot_now = self._robot_now()
+        for _ in range(qos.SENSOR.depth):
+            message = self._joint_states.take()
+            if message is None:
+                break
+            is_arm = not set(self._contract.joint_names).isdisjoint(message.name)
+            if is_arm and not self._sources.joint_states.accepts(self._joint_states.info):
+                continue
+            # Zero means that no time has come yet.
+            ahead = stamp_to_seconds(message.header.stamp) - robot_now if robot_now else 0.0
+            try:
+                self._loop.take_joint_state(message.name, message.position, time.monotonic(), ahead)
+            except ValueError as error:
+                self.diagnostics.report("joint_states", str(error))
+        if self._observations.take() is not None and self._watches[OBSERVATIONS].accepts(
+            self._observations.info
+        ):
+            self._loop.watchdog.heard(OBSERVATIONS, time.monotonic())
+            self._heartbeats.note_work("perception")
+
+    def _on_latent(self, message: LatentAction, info: dict) -> None:
+        instruction = self._session.instruction
+        if not self._watches[LATENT_ACTIONS].accepts(info):
+            return
+        if not instruction or message.instruction_id != instruction.instruction_id:
+            return
+        if self._adapters.why_not(message.checkpoint_id) is None:
+            self._loop.watchdog.heard(LATENT_ACTIONS, time.monotonic())
+            self._heartbeats.note_work("reasoning")
+
+    def _on_chunk(self, message: ActionChunk, info: dict) -> None:
+        accepted = self._watches[ACTION_CHUNKS].accepts(info)
+        if not self.is_active or not self._session.wants_motion:
+            self.diagnostics.drop("no_instruction")
+            return
+        if not accepted or self._sources.problem:
+            self._counts.rejected += 1
+            self.diagnostics.drop("second_publisher")
+            return
+        if message.instruction_id != self._session.instruction.instruction_id:
+            self._counts.rejected += 1
+            self.diagnostics.drop("other_instruction")
+            return
+        if self._session.loading:
+            self.diagnostics.drop("loading")
+            return
+        if other := self._adapters.why_not(message.checkpoint_id):
+            self._counts.rejected += 1
+            if self._adapters.is_older(message.header.stamp):
+                self.diagnostics.drop("other_checkpoint")
+                return
+            self._loop.fail(HoldReason.CONTRACT_MISMATCH, other)
+            self.diagnostics.report("other_checkpoint", other)
+            return
+        try:
+            chunk = chunk_from_message(message, self._contract)
+        except ContractError as error:
+            self._counts.rejected += 1
+            self._loop.fail(HoldReason.CONTRACT_MISMATCH, str(error))
+            self.diagnostics.report("contract", str(error))
+            return
+        if self._scene is None:
+            self._take(chunk)
+        else:
+            self._ask_scene(chunk)
+
+    def _ask_scene(self, chunk: Chunk) -> None:
+        """Takes a chunk when MoveIt has found its way free."""
+        joints = self._loop.whereabouts
+        if joints is None:
+            self._on_scene(chunk, "no joint states yet, so that its way cannot be checked")
+            return
+        try:
+            way = self._loop.arm.preview(chunk, self._robot_now(), WAYPOINTS, joints)
+        except (ChunkError, MinkError):
+            # What is wrong with it is said where it is taken.
+            self._take(chunk)
+            return
+        self._scene.ask(way, lambda why: self._on_scene(chunk, why))
+
+    def _on_scene(self, chunk: Chunk, why: str) -> None:
+        """Takes a chunk whose way is free; refuses any other, and goes on with the one before."""
+        if not why:
+            self._take(chunk)
+            return
+        self._counts.rejected += 1
+        self._loop.arm.safety.note("planning_scene")
+        self.diagnostics.report("planning_scene", f"refused a chunk: {why}", WARN)
+
+    def _take(self, chunk: Chunk) -> None:
+        now = time.monotonic()
+        try:
+            self._loop.take_chunk(chunk, self._robot_now(), now)
+        except ChunkError as error:
+            self._counts.rejected += 1
+            if error.reason == "stale":
+                self.diagnostics.drop("stale")
+                self.diagnostics.report("stale_chunk", f"refused a chunk: {error}", WARN)
+            else:
+                self.diagnostics.report(error.reason, str(error))
+        else:
+            self._heartbeats.note_work("action_expert")
+            self._counts.accepted += 1
+            if self._accepted_at is not None:
+                self.diagnostics.drop("replaced_before_use")
+            self._accepted_at = now
+
+    def _paced_cycle(self, pace: PacedLoop) -> None:
+        with self.callback_lock:
+            if pace.stopping:
+                return
+            try:
+                self._cycle()
+            except Exception as error:
+                self.report_failure(error)
+
+    def _cycle(self) -> None:
+        session, loop, counts = self._session, self._loop, self._counts
+        self._take_inputs()
+        now = time.monotonic()
+        self._periods.note(now)
+        if self._scene is not None:
+            self._scene.tick()
+        blocked = self._why_blocked()
+        wants_motion = session.wants_motion and self.is_active
+        cycle = loop.cycle(self._robot_now(), now, wants_motion, blocked)
+        self._robot.send(cycle.command)
+        counts.chunk_age = cycle.command.chunk_age if cycle.report.executing else math.nan
+        if cycle.report.executing:
+            counts.limited_steps += cycle.command.limited
+            self._note_delays(cycle.command.chunk_age)
+        elif wants_motion and cycle.report.hold_reason in TOLD_HOLDS:
+            self.diagnostics.report("hold", cycle.report.message)
+        if self.is_active:
+            self._server.update(cycle.report, counts, self._sources.problem or self._sources.notice)
+            self._adapters.tick()
+
+    def _why_blocked(self) -> tuple[HoldReason, str] | None:
+        """Why the arm must hold for reasons outside of the control loop."""
+        problem = self._robot.problem()
+        if problem and problem.stops and self._session.wants_motion:
+            self._server.stop(problem.message)
+        if problem and problem.dropped:
+            self._loop.release()
+        if problem:
+            return HoldReason.BACKEND, problem.message
+        if self._sources.problem:
+            return HoldReason.SECOND_PUBLISHER, self._sources.problem
+        if self._session.loading:
+            return HoldReason.LOADING, self._session.loading
+        return None
+
+    def _report_motion(self) -> None:
+        """Adds the safety stage's counts and the timing of the cycles to the diagnostics."""
+        if not self.is_active:
+            return
+        safety, values = self._loop.arm.safety, self.diagnostics.values
+        values["limited_steps"] = str(self._counts.limited_steps)
+        for reason, count in safety.counts.items():
+            values[f"interventions.{reason}"] = str(count)
+        values |= self._periods.summary(self._loop.arm.period)
+
+    def _note_delays(self, chunk_age: float) -> None:
+        """Notes, for a chunk's first command, how old its observation is and how long it waited."""
+        if self._accepted_at is None:
+            self.diagnostics.output()
+            return
+        self.diagnostics.output(time.monotonic() - self._accepted_at)
+        self.diagnostics.input_age("observation", chunk_age)
+        self._accepted_at = None
+
+
+def main() -> int:
+    """Runs the node."""
+    return run(Controller)

@@ -1,0 +1,132 @@
+"""Learns within a fraction of a second that the process behind a topic has died.
+
+Ages alone cannot tell that in time: a large model may rightly be silent for a second. So the
+writers of observations, latent actions and chunks promise a sign of life, which the middleware's
+own threads give, and the controller asks for it in a reader of its own, beside the one that takes
+the messages. A writer that promises nothing, such as somebody else's model node, is read all the
+same; then only ages count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.duration import Duration
+from rclpy.event_handler import (
+    EventHandler,
+    QoSSubscriptionEventType,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
+from rclpy.node import Node
+from rclpy.qos import LivelinessPolicy, QoSProfile
+from rclpy.subscription import Subscription
+
+from vla_nodes.core.polled import Unattended
+
+# A death is noticed after one lease at most. The arm must rest within 300 ms, and its servos take
+# about 180 of them to come to rest from full speed. Any shorter, and a busy machine would look like
+# a dead one: the middleware gives a sign after two thirds of the lease.
+LEASE = 0.1
+
+
+def promising(profile: QoSProfile) -> QoSProfile:
+    """The same profile for a writer, or a reader, that promises, or asks for, signs of life."""
+    return QoSProfile(
+        depth=profile.depth,
+        history=profile.history,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=Duration(seconds=LEASE),
+    )
+
+
+class WriterWatch:
+    """Tells, when it is asked, whether a writer of a topic lives.
+
+    It is to be asked often, as once in a control cycle: rclpy would wake the node for each message
+    of its reader, although nobody wants them, just to hear of the few events.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        profile: QoSProfile,
+        on_alive: Callable[[bool], None],
+    ):
+        """on_alive: called by poll() with whether a writer lives, whenever that has changed."""
+        self._node, self._topic, self._on_alive = node, topic, on_alive
+        group = Unattended()
+        subscription = node.create_subscription(
+            message_type,
+            topic,
+            lambda message: None,
+            promising(profile),
+            callback_group=group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            raw=True,
+        )
+        self._liveliness = self._other_promises = None
+        self._counts = (0, 0)
+        try:
+            kinds = QoSSubscriptionEventType
+            self._liveliness = _PolledEvent(
+                subscription, group, kinds.RCL_SUBSCRIPTION_LIVELINESS_CHANGED
+            )
+            self._other_promises = _PolledEvent(
+                subscription, group, kinds.RCL_SUBSCRIPTION_REQUESTED_INCOMPATIBLE_QOS
+            )
+        except UnsupportedEventTypeError:
+            node.get_logger().warning(
+                f"this middleware gives no signs of life for {topic}: a dead writer will be "
+                "noticed only when its messages are too old"
+            )
+
+    @property
+    def alive(self) -> int:
+        """How many writers gave their sign of life when it was last looked."""
+        return self._counts[0]
+
+    def poll(self) -> None:
+        """Looks, and calls on_alive where something has changed."""
+        if self._liveliness is None:
+            return
+        status = self._liveliness.take()
+        counts = (status.alive_count, status.not_alive_count)
+        if counts != self._counts:
+            self._counts = counts
+            self._on_alive(status.alive_count > 0)
+        if self._other_promises and self._other_promises.take().total_count_change:
+            self._node.get_logger().info(
+                f"a writer of {self._topic} promises no signs of life (liveliness lease of "
+                f"{LEASE} s): its death will be noticed only when its messages are too old"
+            )
+
+    def destroy(self) -> None:
+        """Lets go of the reader, which the node destroys."""
+        for event in (self._liveliness, self._other_promises):
+            if event is not None:
+                event.destroy()
+        self._liveliness = self._other_promises = None
+
+
+class _PolledEvent(EventHandler):
+    """An event's present status, which nothing waits for."""
+
+    def __init__(self, subscription: Subscription, group: CallbackGroup, kind: IntEnum):
+        super().__init__(
+            callback_group=group,
+            callback=lambda status: None,
+            event_type=kind,
+            parent_impl=subscription.handle,
+        )
+
+    def take(self):
+        """The status; its changes are since the last call."""
+        self._ready_to_take_data = True
+        return self.take_data()

@@ -1,0 +1,375 @@
+"""The managed node that every node of this package is, and `run`, which is its whole main program.
+
+    class Blink(ManagedNode):
+        SETTINGS = (Setting("rate", 10.0, "Blinks per second [Hz].", minimum=0.1, maximum=100.0),)
+
+        def __init__(self):
+            super().__init__("blink")
+
+        def configure(self):     # load and validate; raise ValueError with one sentence if it fails
+            self.output = self.create_lifecycle_publisher(Bool, "light", qos.LATCHED)
+            self.create_subscription(Bool, "switch", self.on_switch, qos.SENSOR)
+
+        def activate(self):      # start output
+            self.create_steady_timer(1.0 / self.settings["rate"], self.blink)
+
+        def deactivate(self):    # stop output; make the arm hold first
+        def cleanup(self):       # free what configure loaded; also called after a failed configure
+
+    def main() -> int:
+        return run(Blink)
+
+What the base does:
+- Declares SETTINGS and `autostart` (see settings.py). With `autostart` (the default) the node
+  configures and activates itself as soon as it spins.
+- Publishers, subscriptions, services, clients and timers created in `configure` are destroyed
+  after `cleanup`; those created in `activate` are destroyed after `deactivate`. Action servers and
+  threads are the node's own to stop. A lifecycle publisher is silent unless the node is active.
+- A failed `configure` or `activate` leaves the node alive, in the state it came from, with an ERROR
+  in the log and on /diagnostics; correct the parameter or the file and configure again.
+- An exception in a callback is logged and reported; the node lives on.
+- `self.diagnostics` (diagnostics.py), `self.settings["name"]`, `self.is_active`, `self.state`.
+- SIGINT, SIGTERM and the transition `shutdown`: deactivate, cleanup, exit status 0; a `configure`
+  that is still running after 3 s is abandoned. A finalized node can never work again, so it must
+  not linger: its launcher starts it anew.
+
+Callbacks run one at a time in one thread, unless THREADS is set higher. A thread of the node's own
+that shares data with them takes `callback_lock`. Model work belongs into a `Worker` (latest.py),
+never into a callback.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import rclpy
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
+
+from vla_nodes.core import qos
+from vla_nodes.core.diagnostics import Diagnostics
+from vla_nodes.core.log import OneLineLogger, error_text, traceback_text
+from vla_nodes.core.requests import Paced, Pacer, answering
+from vla_nodes.core.settings import Setting, Settings
+
+UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
+EXIT_PATIENCE = 3.0
+
+_AUTOSTART = Setting(
+    "autostart",
+    True,
+    "Configure and activate by itself at start; false leaves both to a lifecycle manager.",
+    read_only=True,
+)
+
+
+def _logged(transition: Callable) -> Callable:
+    """A transition whose exceptions are logged: rclpy would not say a word about them."""
+
+    @functools.wraps(transition)
+    def logged(node: ManagedNode, state: LifecycleState) -> Transition:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node._log_failure(transition.__name__, error)
+            raise
+
+    return logged
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node with settings, diagnostics and an orderly end; see the module's text."""
+
+    SETTINGS: tuple[Setting, ...] = ()
+    THREADS = 1
+    # False for a node with a fast timer: the handlers that warn of incompatible QoS, two for each
+    # topic, are looked at on each of its wake-ups, and the other side warns as well.
+    QOS_WARNINGS = True
+
+    def __init__(self, name: str, **options):
+        self._log: OneLineLogger | None = None
+        self.pacer: Pacer | None = None
+        super().__init__(name, **options)
+        self.state = UNCONFIGURED
+        # Set when the process is to end.
+        self.ended = threading.Event()
+        # Held while a callback or a transition runs, where there is one thread for them.
+        self.callback_lock = threading.RLock()
+        self._configured_entities: set[int] = set()
+        self._activated_entities: set[int] = set()
+        # Of the answers that leave this node.
+        self.pacer = Pacer(self)
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.settings = Settings(self, (_AUTOSTART, *self.SETTINGS))
+        self.diagnostics = Diagnostics(self)
+        self.diagnostics.values["state"] = self.state
+
+    def configure(self) -> None:
+        """Loads and validates; raises ValueError with one sentence when something is wrong."""
+
+    def activate(self) -> None:
+        """Starts output."""
+
+    def deactivate(self) -> None:
+        """Stops output."""
+
+    def cleanup(self) -> None:
+        """Frees what `configure` loaded, of which some may be missing after a failure."""
+
+    @property
+    def is_active(self) -> bool:
+        """True from the start of `activate` to the start of `deactivate`."""
+        return self.state == ACTIVE
+
+    def get_logger(self) -> OneLineLogger:
+        """As rclpy's; one line for each call."""
+        if self._log is None:
+            self._log = OneLineLogger(super().get_logger().name)
+        return self._log
+
+    def create_publisher(self, *arguments, **options):
+        """As rclpy's, with or without the handlers of QOS_WARNINGS."""
+        if not self.QOS_WARNINGS:
+            quiet = PublisherEventCallbacks(use_default_callbacks=False)
+            options.setdefault("event_callbacks", quiet)
+        return super().create_publisher(*arguments, **options)
+
+    def create_subscription(self, *arguments, **options):
+        """As rclpy's, with or without the handlers of QOS_WARNINGS."""
+        if not self.QOS_WARNINGS:
+            quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+            options.setdefault("event_callbacks", quiet)
+        return super().create_subscription(*arguments, **options)
+
+    def create_service(self, kind: type, name: str, callback: Callable, **options):
+        """As rclpy's, with room for many requests, and paced; a callback that fails answers so."""
+        options.setdefault("qos_profile", qos.SERVICE)
+        # rclpy's own services are made before there is a pacer.
+        if self.pacer is not None:
+            options.setdefault("callback_group", Paced(self.pacer))
+        return super().create_service(kind, name, answering(self, kind, callback), **options)
+
+    def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
+        """A timer of the steady clock, which runs on when simulated time stands still."""
+        return self.create_timer(period, callback, clock=self._steady_clock)
+
+    def autostart(self) -> None:
+        """Configures and activates, if the parameter `autostart` says so."""
+        if self.settings["autostart"] and self.trigger_configure() == Transition.SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> None:
+        """Deactivates and cleans up, from whatever state the node is in."""
+        with self.callback_lock:
+            if self.state == ACTIVE:
+                self.trigger_deactivate()
+            if self.state == INACTIVE:
+                self.trigger_cleanup()
+
+    def report_failure(self, error: Exception) -> None:
+        """Logs and reports what a callback raised; the node lives on."""
+        self.diagnostics.report("callback", f"a callback failed: {error_text(error)}")
+        self.get_logger().traceback(error, throttle_duration_sec=5.0)
+
+    @_logged
+    def on_configure(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `configure` instead."""
+        before = self._entities().keys()
+        try:
+            self.settings.require_valid()
+            self.configure()
+        except Exception as error:
+            self._fail("configure", error)
+            self._free()
+            self._destroy_entities(self._entities().keys() - before)
+            return Transition.FAILURE
+        self._configured_entities = self._entities().keys() - before
+        self.settings.locked = True
+        self.diagnostics.fault(None)
+        self._enter(INACTIVE, "configured")
+        return Transition.SUCCESS
+
+    @_logged
+    def on_activate(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `activate` instead."""
+        before = self._entities().keys()
+        super().on_activate(state)
+        self.diagnostics.reset()
+        self.state = ACTIVE
+        try:
+            self.activate()
+        except Exception as error:
+            self.state = INACTIVE
+            self._fail("activate", error)
+            self._stop()
+            super().on_deactivate(state)
+            self._destroy_entities(self._entities().keys() - before)
+            return Transition.FAILURE
+        self._activated_entities = self._entities().keys() - before
+        self.diagnostics.fault(None)
+        self._enter(ACTIVE, "active")
+        return Transition.SUCCESS
+
+    @_logged
+    def on_deactivate(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `deactivate` instead."""
+        self._stop()
+        super().on_deactivate(state)
+        self._destroy_entities(self._activated_entities)
+        self._enter(INACTIVE, "deactivated")
+        return Transition.SUCCESS
+
+    @_logged
+    def on_cleanup(self, state: LifecycleState) -> Transition:
+        """Implements the transition; override `cleanup` instead."""
+        self._free()
+        self._destroy_entities(self._configured_entities)
+        self.settings.locked = False
+        self._enter(UNCONFIGURED, "cleaned up")
+        return Transition.SUCCESS
+
+    @_logged
+    def on_shutdown(self, state: LifecycleState) -> Transition:
+        """Implements the transition: deactivates, cleans up, and has the process end."""
+        try:
+            if self.state == ACTIVE:
+                self.on_deactivate(state)
+            if self.state == INACTIVE:
+                self.on_cleanup(state)
+            self._enter(FINALIZED, "shut down")
+        finally:
+            self.ended.set()
+        return Transition.SUCCESS
+
+    @_logged
+    def on_error(self, state: LifecycleState) -> Transition:
+        """A transition failed half-way: what is left of the node is in no known state."""
+        self.ended.set()
+        return Transition.FAILURE
+
+    def _enter(self, state: str, words: str) -> None:
+        self.state = state
+        self.diagnostics.values["state"] = state
+        self.get_logger().info(words)
+
+    def _stop(self) -> None:
+        try:
+            self.deactivate()
+        except Exception as error:
+            self._log_failure("deactivate", error)
+
+    def _free(self) -> None:
+        try:
+            self.cleanup()
+        except Exception as error:
+            self._log_failure("cleanup", error)
+
+    def _fail(self, step: str, error: Exception) -> None:
+        self.diagnostics.fault(f"{step} failed: {error_text(error)}")
+        self._log_failure(step, error)
+
+    def _log_failure(self, step: str, error: Exception) -> None:
+        self.get_logger().error(f"{step} failed: {error_text(error)}")
+        if not isinstance(error, ValueError | OSError):
+            self.get_logger().traceback(error)
+
+    def _entities(self) -> dict[int, tuple[Callable, object]]:
+        """Everything this node has on the graph, by identity, with what destroys it."""
+        kinds = (
+            (self.timers, self.destroy_timer),
+            (self.subscriptions, self.destroy_subscription),
+            (self.services, self.destroy_service),
+            (self.clients, self.destroy_client),
+            (self.publishers, self._destroy_any_publisher),
+        )
+        return {id(entity): (destroy, entity) for group, destroy in kinds for entity in group}
+
+    def _destroy_entities(self, identities: set[int]) -> None:
+        for identity, (destroy, entity) in self._entities().items():
+            if identity in identities:
+                destroy(entity)
+
+    def _destroy_any_publisher(self, publisher) -> None:
+        if isinstance(publisher, LifecyclePublisher):
+            self.destroy_lifecycle_publisher(publisher)
+        else:
+            self.destroy_publisher(publisher)
+
+
+def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
+    """Runs one node until SIGINT, SIGTERM or a shutdown by others; returns the exit status.
+
+    The executor has a thread of its own. The main thread only waits for signals, so that the graph
+    is still there while the node deactivates and cleans up.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = node_class()
+    except Exception as error:
+        print(f"cannot start: {error_text(error)}", file=sys.stderr)
+        print(traceback_text(error), file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    node.ended = stop
+    many = node.THREADS > 1
+    executor = MultiThreadedExecutor(node.THREADS) if many else SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.create_task(node.autostart)
+    spinning = threading.Thread(
+        target=_spin, args=(executor, node, stop), name="executor", daemon=True
+    )
+    spinning.start()
+    stop.wait()
+    if rclpy.ok():
+        # Work for the executor, so that it wakes and sees that it is to stop.
+        executor.create_task(lambda: None)
+    spinning.join(EXIT_PATIENCE)
+    if spinning.is_alive():
+        node.get_logger().warning("still busy at the end; exiting without cleaning up")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    if rclpy.ok():
+        node.close()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+def _spin(executor, node: ManagedNode, stop: threading.Event) -> None:
+    many = isinstance(executor, MultiThreadedExecutor)
+    while not stop.is_set():
+        try:
+            if many:
+                executor.spin_once()
+            else:
+                _run_next(executor, node)
+        except ExternalShutdownException:
+            break
+        except Exception as error:
+            node.report_failure(error)
+    stop.set()
+
+
+def _run_next(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
+    """Waits for the next callback and runs it, as spin_once does, under the node's lock."""
+    task, _, _ = executor.wait_for_ready_callbacks()
+    with node.callback_lock:
+        task()
+    if task.exception() is not None:
+        raise task.exception()

@@ -1,0 +1,1 @@
+"""The nodes that run a policy: reasoning and action_expert."""

@@ -1,0 +1,385 @@
+"""What the two model nodes have in common: loading, latest inputs, and work in a thread of its own.
+
+A subclass gives `load`, `warm_up` and `work`. `work` runs in the worker's thread whenever there is
+something new; callbacks only store values. What is computed for an instruction is published only
+if that instruction is still in force at the end, which `publish` sees to. The worker also puts
+adapters into the model, between two computations, and does so while the node is inactive, too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rclpy.qos import QoSProfile
+from vla_ros.msg import Instruction, Observation, PolicyStatus
+
+from vla.contract.embodiment import EmbodimentContract, load_contract
+from vla.control.session import InstructionError, check_instruction
+from vla.core.clock import CLOCK_TOLERANCE, from_future
+from vla.core.resources import contract_path
+from vla_nodes.core import qos
+from vla_nodes.core.clock_watch import ClockWatch
+from vla_nodes.core.conversions import stamp_to_seconds
+from vla_nodes.core.heartbeat import Heart
+from vla_nodes.core.latest import Latest, Worker
+from vla_nodes.core.liveliness import WriterWatch
+from vla_nodes.core.node import ManagedNode
+from vla_nodes.core.settings import Setting
+from vla_nodes.core.sources import LOOK_PERIOD, SourceWatch
+from vla_nodes.models.adapter_loader import AdapterLoader
+from vla_nodes.models.followed_instruction import FollowedInstruction
+from vla_nodes.models.scene import Scene, unpack_scene
+
+MODEL_SETTINGS = (
+    Setting(
+        "contract",
+        "sim_panda",
+        "Embodiment contract: path of a YAML file, or name of one in config/contracts.",
+    ),
+    Setting("checkpoint", "", "Folder of the policy's checkpoint."),
+    Setting(
+        "adapter",
+        "",
+        "Folder of an adapter that is loaded with the checkpoint; empty for none.",
+    ),
+    Setting("device", "cpu", "Where the model runs: cpu, cuda or cuda:N."),
+    Setting(
+        "threads",
+        0,
+        "CPU threads of the model; 0: half of the machine's cores, since two models share it.",
+        minimum=0,
+        maximum=1024,
+    ),
+    Setting(
+        "max_rate",
+        0.0,
+        "Most results per second [Hz]; 0: as many as the model can.",
+        minimum=0.0,
+        maximum=1000.0,
+        live=True,
+    ),
+    Setting(
+        "max_observation_age",
+        0.5,
+        "Oldest observation that is still worked on [s].",
+        minimum=0.01,
+        maximum=60.0,
+        live=True,
+    ),
+)
+
+
+class ModelNode(ManagedNode):
+    """A managed node with one model, fed by the newest observation and the latched instruction."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.model = None
+        self.worker: Worker | None = None
+        self._heart: Heart | None = None
+        self._observation: Latest[tuple[Observation, float]] = Latest()
+        self._followed = FollowedInstruction()
+        self._writers: list[WriterWatch] = []
+        self._sources: dict[str, SourceWatch] = {}
+        self._instructions: SourceWatch | None = None
+        self._lock = threading.Lock()
+        self._working = False
+        self._adapters = AdapterLoader(self)
+        self._next_turn = -math.inf
+        self.diagnostics.checks.append(self._check_inputs)
+
+    def load(self, checkpoint: Path, device: str, adapter: str):
+        """The model of a checkpoint, with the adapter of a folder in it unless that is "".
+
+        Raises ValueError with one sentence when it cannot be used.
+        """
+        raise NotImplementedError
+
+    def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        """Runs everything once on an empty scene, so that the first real result is not late."""
+        raise NotImplementedError
+
+    def work(self) -> None:
+        """Does what is due with the newest inputs; runs in the worker's thread."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Drops what was kept for the last instruction."""
+
+    def configure(self) -> None:
+        """Loads and checks the checkpoint, then joins the graph."""
+        self.contract: EmbodimentContract = load_contract(contract_path(self.settings["contract"]))
+        self.model = self._load_model()
+        self.contract.require_same(
+            self.model.contract, own="of this node", theirs="of the checkpoint"
+        )
+        self.worker = Worker(self.get_name(), lambda _: self._turn(), self._on_work_error)
+        self.worker.start()
+        self.read(
+            "vla/observation",
+            Observation,
+            "observations",
+            self._on_observation,
+            qos.LATEST,
+        )
+        self._followed = FollowedInstruction()
+        self._instructions = self.watch("vla/instruction", Instruction, "instructions", qos.LATCHED)
+        self._heart = Heart(self)
+        self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
+        self.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
+        self.create_steady_timer(LOOK_PERIOD, self._poll_sources)
+        ClockWatch(self)
+        self.show_checkpoint()
+        self.diagnostics.values["device"] = self.settings["device"]
+
+    def _load_model(self):
+        checkpoint = self.settings["checkpoint"]
+        if not checkpoint:
+            raise ValueError("parameter 'checkpoint' is empty: give the folder of a checkpoint")
+        if not Path(checkpoint).is_dir():
+            raise ValueError(f"parameter 'checkpoint': there is no folder '{checkpoint}'")
+        # Imported here, so that the node is on the graph before torch is loaded.
+        import torch
+
+        torch.set_num_threads(self.settings["threads"] or max(1, _cores() // 2))
+        device = self.settings["device"]
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"parameter 'device': '{device}' cannot be used ({str(error).splitlines()[0]}); "
+                "use cpu, or a GPU that this installation of torch finds"
+            ) from error
+        started = time.monotonic()
+        model = self.load(Path(checkpoint), device, self.settings["adapter"])
+        self.get_logger().info(
+            f"loaded checkpoint {model.checkpoint_id} in {time.monotonic() - started:.1f} s"
+        )
+        return model
+
+    def activate(self) -> None:
+        """Warms up, then starts to work."""
+        # Whoever warms up runs the model in this thread, so the worker must not change it.
+        self.worker.stop()
+        started = time.monotonic()
+        cameras = self.contract.cameras
+        images = {c.name: np.zeros((c.height, c.width, 3), dtype=np.uint8) for c in cameras}
+        self.warm_up(images, np.zeros(len(self.contract.state_names)))
+        self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
+        self._observation.clear()
+        self._next_turn = -math.inf
+        self._working = True
+        self._heart.start()
+        self.worker.start()
+        self.wake()
+
+    def deactivate(self) -> None:
+        """Ends the work; what is being computed is not published any more."""
+        self._working = False
+        if self._heart is not None:
+            self._heart.stop()
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker.start()
+            self.wake()
+
+    def cleanup(self) -> None:
+        """Frees the model."""
+        if self.worker is not None:
+            self.worker.stop()
+        self._adapters.close()
+        for writer in self._writers:
+            writer.destroy()
+        self._writers, self._sources, self._instructions = [], {}, None
+        self.worker = None
+        self.model = None
+
+    @property
+    def instruction(self) -> Instruction:
+        """The instruction in force; its id is 0 when there is none."""
+        with self._lock:
+            return self._followed.instruction
+
+    def watch(self, topic: str, kind: type, what: str, profile: QoSProfile) -> SourceWatch:
+        """Watches that a topic has one living publisher. what: is sent, for people."""
+        writer = WriterWatch(self, kind, topic, profile, lambda alive: None)
+        self._writers.append(writer)
+        self._sources[topic] = SourceWatch(self, topic, what, writer)
+        return self._sources[topic]
+
+    def read(
+        self, topic: str, kind: type, what: str, callback: Callable, profile: QoSProfile
+    ) -> None:
+        """Subscribes to what must come from one publisher; while there are two, nothing is taken.
+
+        what: is sent, for people.
+        """
+        watch = self.watch(topic, kind, what, profile)
+
+        def take(message, info: dict) -> None:
+            if watch.accepts(info):
+                callback(message)
+            else:
+                self.diagnostics.drop("second_publisher")
+
+        self.create_subscription(kind, topic, take, profile)
+
+    def second_publisher(self) -> bool:
+        """Whether an input has two publishers, so that none of its messages is to be used."""
+        return any(
+            watch.problem for watch in self._sources.values() if watch is not self._instructions
+        )
+
+    def publish(self, publisher, message) -> bool:
+        """Publishes a result unless its instruction was replaced meanwhile; returns whether."""
+        with self._lock:
+            if (
+                message.instruction_id == self._followed.instruction.instruction_id
+                and self.is_active
+            ):
+                publisher.publish(message)
+                return True
+        self.diagnostics.drop("instruction_replaced")
+        return False
+
+    def new_scene(self) -> Scene | None:
+        """The newest observation, checked; None, and a diagnostic that says why, without one."""
+        newest = self._observation.get()
+        if newest is None:
+            return None
+        if self.second_publisher():
+            self.diagnostics.drop("second_publisher")
+            return None
+        message, arrived = newest
+        age = self.age_of(message.header.stamp)
+        limit = self.settings["max_observation_age"]
+        if age > limit:
+            self.diagnostics.drop("stale_observation")
+            return None
+        if age < -CLOCK_TOLERANCE:
+            self.diagnostics.report("future_observation", f"the observation is {from_future(-age)}")
+            return None
+        try:
+            return unpack_scene(message, self.contract, arrived, age)
+        except ValueError as error:
+            self.diagnostics.report("bad_observation", f"refused an observation: {error}")
+            return None
+
+    def age_of(self, stamp) -> float:
+        """How old a stamp is by the robot's clock [s]."""
+        return self.get_clock().now().nanoseconds * 1e-9 - stamp_to_seconds(stamp)
+
+    def take_turn(self) -> bool:
+        """False while `max_rate` says to wait; the next observation then asks again."""
+        rate = self.settings["max_rate"]
+        if rate <= 0.0:
+            return True
+        now = time.monotonic()
+        # A little early is fine: observations come in steps, and the mean is kept all the same.
+        if now < self._next_turn - 0.1 / rate:
+            return False
+        self._next_turn = max(self._next_turn, now) + 1.0 / rate
+        return True
+
+    def note_output(self, scene: Scene, inference_time: float) -> None:
+        """Tells the diagnostics of one published result."""
+        self.diagnostics.output(time.monotonic() - scene.arrived)
+        self.diagnostics.input_age("observation", scene.age)
+        self.diagnostics.values["inference_ms"] = f"{1e3 * inference_time:.1f}"
+
+    def wake(self) -> None:
+        """Lets the worker look for something to do."""
+        if self.worker is not None:
+            self.worker.put(True)
+
+    def show_checkpoint(self) -> None:
+        """Tells the diagnostics which weights are in the model now."""
+        self.diagnostics.values["checkpoint"] = self.model.checkpoint_id
+
+    def _turn(self) -> None:
+        self._adapters.serve()
+        if self._working:
+            self.work()
+
+    def _on_observation(self, message: Observation) -> None:
+        self._observation.put((message, time.monotonic()))
+        self.wake()
+
+    def _on_instruction(self, message: Instruction) -> None:
+        try:
+            # An id of 0 says that none is in force, and the rest then says nothing.
+            if message.instruction_id:
+                check_instruction(message.instruction, message.mode)
+        except InstructionError as error:
+            self.diagnostics.report("bad_instruction", f"refused vla/instruction: {error}")
+            return
+        alone = self._controller_is_alone()
+        with self._lock:
+            changed = self._followed.announce(message, alone)
+        self._on_followed(changed)
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        alone = self._controller_is_alone()
+        with self._lock:
+            changed = self._followed.confirm(message, alone)
+        self._on_followed(changed)
+
+    def _controller_is_alone(self) -> bool:
+        """Whether nobody else announces instructions."""
+        if self._instructions is None:
+            return True
+        self._instructions.poll()
+        return not self._instructions.problem
+
+    def _on_followed(self, changed: bool) -> None:
+        if changed:
+            self.flush()
+            self.wake()
+
+    def _poll_sources(self) -> None:
+        had_second = self.second_publisher()
+        for writer in self._writers:
+            writer.poll()
+        for watch in self._sources.values():
+            watch.poll()
+        if self.second_publisher() and not had_second:
+            # What is there may come from the other one.
+            self._observation.clear()
+            self.flush()
+            self._report_sources()
+
+    def _report_sources(self) -> None:
+        for watch in self._sources.values():
+            if watch.problem:
+                self.diagnostics.report("second_publisher", watch.problem)
+
+    def _on_work_error(self, error: Exception) -> None:
+        self.diagnostics.report("model", f"the model failed: {error}")
+
+    def _check_inputs(self) -> None:
+        self._report_sources()
+        if not self.is_active or self.instruction.instruction_id == 0:
+            return
+        newest = self._observation.get()
+        if newest is None:
+            self.diagnostics.report(
+                "no_observation",
+                "no observation has come: is perception active, and do all cameras send?",
+            )
+        elif (silence := time.monotonic() - newest[1]) > self.settings["max_observation_age"]:
+            self.diagnostics.report(
+                "no_observation",
+                f"no observation for {silence:.1f} s: is perception active, do all cameras send?",
+            )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

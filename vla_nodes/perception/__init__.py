@@ -1,0 +1,1 @@
+"""The node perception and its parameters."""

@@ -1,0 +1,41 @@
+"""The parameters of the node `perception`."""
+
+from __future__ import annotations
+
+from vla_nodes.core.settings import Setting
+
+SETTINGS = (
+    Setting(
+        "contract",
+        "sim_panda",
+        "Embodiment contract: path of a YAML file, or name of one in config/contracts.",
+    ),
+    Setting(
+        "compressed",
+        False,
+        "Read sensor_msgs/CompressedImage from TOPIC/compressed instead of raw images.",
+    ),
+    Setting(
+        "longest_wait",
+        0.02,
+        "Longest time that an image waits for what else was measured until its stamp [s].",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    Setting(
+        "silence_timeout",
+        1.0,
+        "A camera that sends nothing for so long is reported [s].",
+        minimum=0.1,
+        maximum=60.0,
+        live=True,
+    ),
+    Setting(
+        "frozen_motion",
+        0.1,
+        "A camera whose image has not changed at all although a joint is this far from where "
+        "it was is frozen, and nothing is observed until it changes [rad].",
+        minimum=0.001,
+        maximum=10.0,
+    ),
+)

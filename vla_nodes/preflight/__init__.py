@@ -1,0 +1,1 @@
+"""The measuring half of vla preflight."""

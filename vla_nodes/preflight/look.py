@@ -1,0 +1,271 @@
+"""Looks at a running robot for some seconds and measures what `vla preflight` judges.
+
+Nothing is commanded, and no publisher is created.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rclpy.duration import Infinite
+from rclpy.parameter import Parameter
+from rclpy.qos import (
+    LivelinessPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from vla_ros.msg import PolicyStatus
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.observations.messages import compressed_to_array, image_to_array
+from vla.preflight.topics import CameraSeen, TopicSeen
+from vla_nodes.client.graph import RobotClient
+from vla_nodes.core import qos
+from vla_nodes.core.conversions import stamp_to_seconds
+
+# Discovery takes a moment, which is no pause of the robot's: at least and at most, while there are
+# topics of which nothing has come yet [s].
+DISCOVERY_TIME, LONGEST_DISCOVERY = 1.5, 6.0
+# What rmw calls a node of which only an endpoint has been heard of.
+UNKNOWN = "_NODE_NAME_UNKNOWN_"
+DESCRIPTION = "robot_description"
+
+
+@dataclass
+class RobotSeen:
+    """Everything that was measured.
+
+    topics: by name, those of the contract. cameras: by the contract's name. positions: newest of
+    each joint [rad, m]. joint_sets: lists of joint names that came, each once. pose: frame,
+    position [3] and quaternion [4] x y z w; None without one. urdf: "" without one. status: of the
+    policy, None without one. known: topics that somebody publishes, with their types. clocks:
+    publishers of /clock. clock_runs: whether simulated time came. heard: messages on topics that
+    must be alive, None where their type is not installed.
+    """
+
+    topics: dict[str, TopicSeen] = field(default_factory=dict)
+    cameras: dict[str, CameraSeen] = field(default_factory=dict)
+    positions: dict[str, float] = field(default_factory=dict)
+    joint_sets: list[tuple[str, ...]] = field(default_factory=list)
+    pose: tuple[str, np.ndarray, np.ndarray] | None = None
+    urdf: str = ""
+    status: PolicyStatus | None = None
+    known: dict[str, list[str]] = field(default_factory=dict)
+    clocks: tuple[str, ...] = ()
+    clock_runs: bool = True
+    heard: dict[str, int | None] = field(default_factory=dict)
+
+
+class Look:
+    """Subscribes to a robot's topics while it exists."""
+
+    def __init__(
+        self,
+        client: RobotClient,
+        contract: EmbodimentContract,
+        compressed: bool,
+        use_sim_time: bool,
+        alive: Sequence[str] = (),
+    ):
+        """Begins to look.
+
+        compressed: take `<topic>/compressed` of each camera. alive: topics of any type of which
+        only counts whether something comes.
+        """
+        self._client, self._node, self._contract = client, client.node, contract
+        self._use_sim_time, self._alive = use_sim_time, alive
+        self._set_sim_time(use_sim_time)
+        self.seen = RobotSeen()
+        self._arm_came = False
+        self._checksums: dict[str, int] = {}
+        suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
+        for camera in contract.cameras:
+            self.seen.cameras[camera.name] = CameraSeen()
+            self._watch(
+                kind,
+                camera.topic + suffix,
+                lambda message, name=camera.name: self._on_image(name, message),
+            )
+        self._watch(JointState, contract.joint_states_topic, self._on_joints)
+        self._watch(PoseStamped, contract.end_effector_pose_topic, self._on_pose)
+        subscribe = self._node.create_subscription
+        subscribe(String, DESCRIPTION, self._on_urdf, qos.LATCHED)
+        subscribe(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
+
+    def finish(self, seconds: float) -> RobotSeen:
+        """Looks for some seconds and gives what was seen."""
+        seen = self.seen
+        self._client.spin(DISCOVERY_TIME)
+        self._spin_while(self._is_missing)
+        if self._use_sim_time and self._now() == 0.0:
+            # All else can still be looked at by this machine's clock.
+            seen.clock_runs = False
+            self._set_sim_time(False)
+        for topic in self._alive:
+            self._listen(topic)
+        self._forget()
+        began, began_steady = self._now(), time.monotonic()
+        self._client.spin(seconds)
+        self._spin_while(self._is_nameless)
+        passed = self._now() - began
+        # A simulator that starts again turns its time back.
+        passed = passed if passed > 0.0 else time.monotonic() - began_steady
+        seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic("/clock")))
+        seen.known = {
+            name: kinds
+            for name, kinds in self._node.get_topic_names_and_types()
+            if self._node.count_publishers(name) > 0
+        }
+        for name, topic in seen.topics.items():
+            infos = self._node.get_publishers_info_by_topic(name)
+            topic.seconds = passed
+            topic.publishers = tuple(map(node_name, infos))
+            topic.kinds = tuple(dict.fromkeys(info.topic_type for info in infos))
+            topic.best_effort = any(
+                info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for info in infos
+            )
+            topic.incompatible = incompatible(infos, qos.RESAMPLED)
+        return seen
+
+    def _is_missing(self) -> bool:
+        """Whether the clock or a topic of the contract has not come yet."""
+        silent = [name for name, topic in self.seen.topics.items() if not topic.count]
+        return bool(silent) or (self._use_sim_time and self._now() == 0.0)
+
+    def _is_nameless(self) -> bool:
+        """Whether there is a publisher of which the node is not known yet."""
+        return any(
+            UNKNOWN in node_name(info)
+            for name, _ in self._node.get_topic_names_and_types()
+            for info in self._node.get_publishers_info_by_topic(name)
+        )
+
+    def _spin_while(self, condition: Callable[[], bool]) -> None:
+        started = time.monotonic()
+        while condition() and time.monotonic() - started < LONGEST_DISCOVERY:
+            self._client.spin(0.1)
+
+    def _now(self) -> float:
+        return self._node.get_clock().now().nanoseconds * 1e-9
+
+    def _set_sim_time(self, value: bool) -> None:
+        self._node.set_parameters([Parameter("use_sim_time", value=value)])
+
+    def _forget(self) -> None:
+        for topic in self.seen.topics.values():
+            topic.arrivals.clear()
+            topic.stamps.clear()
+        for name in self.seen.cameras:
+            self.seen.cameras[name] = CameraSeen()
+        self._checksums.clear()
+
+    def _watch(self, kind, topic: str, take: Callable[..., bool]) -> None:
+        seen = self.seen.topics[topic] = TopicSeen(topic)
+
+        def on_message(message) -> None:
+            if take(message):
+                seen.arrivals.append(self._now())
+                seen.stamps.append(stamp_to_seconds(message.header.stamp))
+
+        self._node.create_subscription(kind, topic, on_message, qos.RESAMPLED)
+
+    def _listen(self, topic: str) -> None:
+        """Counts the messages of a topic, whatever they are."""
+        topic = self._node.resolve_topic_name(topic)
+        infos = self._node.get_publishers_info_by_topic(topic)
+        if not infos:
+            return
+        package, kind, name = infos[0].topic_type.split("/")
+        try:
+            message_type = getattr(import_module(f"{package}.{kind}"), name)
+        except (ImportError, AttributeError):
+            self.seen.heard[topic] = None
+            return
+        self.seen.heard[topic] = 0
+
+        def count(message) -> None:
+            self.seen.heard[topic] += 1
+
+        self._node.create_subscription(message_type, topic, count, qos.NEWEST_SENSOR, raw=True)
+
+    def _on_image(self, name: str, message) -> bool:
+        seen = self.seen.cameras[name]
+        checksum = zlib.crc32(message.data)
+        seen.changed |= self._checksums.setdefault(name, checksum) != checksum
+        if seen.width or seen.error:
+            return True
+        compressed = isinstance(message, CompressedImage)
+        try:
+            pixels = compressed_to_array(message) if compressed else image_to_array(message)
+        except ValueError as error:
+            seen.error = str(error)
+            return True
+        seen.height, seen.width = pixels.shape[:2]
+        seen.encoding = message.format if compressed else message.encoding
+        seen.mean = float(pixels.mean())
+        return True
+
+    def _on_joints(self, message: JointState) -> bool:
+        """Whether the message counts: where some have the arm and others the gripper, the arm's."""
+        names = tuple(message.name)
+        if names not in self.seen.joint_sets:
+            self.seen.joint_sets.append(names)
+        self.seen.positions |= zip(names, message.position, strict=False)
+        has_arm = self._contract.joint_names[0] in names
+        self._arm_came |= has_arm
+        return has_arm or not self._arm_came
+
+    def _on_pose(self, message: PoseStamped) -> bool:
+        place, turn = message.pose.position, message.pose.orientation
+        self.seen.pose = (
+            message.header.frame_id,
+            np.array([place.x, place.y, place.z]),
+            np.array([turn.x, turn.y, turn.z, turn.w]),
+        )
+        return True
+
+    def _on_urdf(self, message: String) -> None:
+        self.seen.urdf = message.data
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self.seen.status = message
+
+
+def node_name(info) -> str:
+    """Full name of the node of an endpoint."""
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
+def incompatible(infos: Sequence, ours: QoSProfile, ours_writes: bool = False) -> tuple[str, ...]:
+    """What keeps our profile from those of other endpoints: one sentence for each of them.
+
+    ours_writes: that ours is the writer's, and theirs are readers'.
+    """
+    reasons = []
+    # Profiles from the graph say that there is no deadline and no lease; one that leaves them open,
+    # as ours do, would be taken for another.
+    ours = QoSProfile(
+        depth=ours.depth,
+        reliability=ours.reliability,
+        durability=ours.durability,
+        deadline=Infinite,
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=Infinite,
+    )
+    for info in infos:
+        theirs = info.qos_profile
+        pair = (ours, theirs) if ours_writes else (theirs, ours)
+        verdict, reason = qos_check_compatible(*pair)
+        if verdict == QoSCompatibility.ERROR:
+            reasons.append(f"{node_name(info)}: {reason.replace('ERROR: ', ' ').strip('; ')}")
+    return tuple(reasons)

@@ -1,0 +1,1 @@
+"""The node recorder and its parts."""

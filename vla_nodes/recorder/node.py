@@ -1,0 +1,180 @@
+"""The node `recorder`: one rosbag2 MCAP bag per episode, with everything needed to train from it.
+
+Messages are kept as the bytes that arrived. Writing happens in vla.bags.episode_writer on a thread
+of its own. What is listened to is in topics.py and intake.py, the services in
+services.py, the start and end of episodes in start_stop.py, what the metadata
+says in episode.py. Nothing in this node's one thread waits for the disk, since messages go
+on coming in.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+
+from rclpy.serialization import deserialize_message
+from vla_ros.msg import Instruction
+
+from vla.bags.message_types import load_message_type
+from vla.bags.writer import BagError
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla_nodes.core.diagnostics import ERROR, WARN
+from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.recorder.disk import MEBIBYTE, RefusedError, check_writable, free_mebibytes
+from vla_nodes.recorder.intake import Intake
+from vla_nodes.recorder.repair import complete_bags
+from vla_nodes.recorder.services import RecorderServices
+from vla_nodes.recorder.settings import SETTINGS
+from vla_nodes.recorder.start_stop import Recording
+from vla_nodes.recorder.topics import (
+    INSTRUCTION,
+    OBSERVATION,
+    ReceivedMessage,
+    TopicPlan,
+    TopicReader,
+    plan_topics,
+    type_name,
+)
+
+POLL_PERIOD = 0.04
+
+
+class Recorder(ManagedNode):
+    """Listens all the time, and writes between start and stop."""
+
+    SETTINGS = SETTINGS
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        self._recording = Recording(self)
+        self.diagnostics.checks.append(self._check)
+
+    def configure(self) -> None:
+        """Loads the contract and offers the services, which refuse until the node is active."""
+        contract = load_contract(contract_path(self.settings["contract"]))
+        self._plans = plan_topics(
+            contract,
+            self.settings["compressed"],
+            self.get_parameter("use_sim_time").value,
+            self.settings["extra_topics"],
+            self.settings["excluded_topics"],
+        )
+        for plan in self._plans:
+            load_message_type(type_name(plan.message_class))
+        self._recording.configure(contract)
+        RecorderServices(self, self._recording, lambda: self._poll(everything=True))
+
+    def activate(self) -> None:
+        """Starts listening, and completes bags that a crash left behind."""
+        directory = self._recording.directory()
+        check_writable(directory)
+        self._recording.intake = Intake(
+            self,
+            self._plans,
+            self._is_wanted,
+            self.settings["ring_buffer"],
+            int(self.settings["ring_buffer_size"] * MEBIBYTE),
+        )
+        self.create_steady_timer(POLL_PERIOD, self._poll)
+        threading.Thread(target=complete_bags, args=(self, directory), daemon=True).start()
+
+    def deactivate(self) -> None:
+        """Closes the running episode, with the label that it has, and waits for all writing."""
+        self._recording.deactivate()
+
+    def cleanup(self) -> None:
+        """Forgets what was heard."""
+        self._recording.instruction = Instruction()
+
+    def _poll(self, everything: bool = False) -> None:
+        silence = self.settings["freshness"]
+        for reader, message in self._recording.intake.take(everything):
+            self._record(reader, message, silence)
+            if reader.plan.name == INSTRUCTION:
+                self._take_instruction(message)
+
+    def _record(self, reader: TopicReader, message: ReceivedMessage, silence: float) -> None:
+        episode = self._recording.episode
+        if message.lost:
+            self.diagnostics.drop(f"lost_{reader.plan.name}", message.lost)
+        if episode is None:
+            return
+        if message.lost:
+            episode.writer.count_lost(reader.name, message.lost)
+        if episode.writer.put(
+            reader.name,
+            message.data,
+            message.receive_time,
+            message.publish_time,
+            message.sequence & 0xFFFFFFFF,
+        ):
+            self.diagnostics.output((message.receive_time - message.publish_time) * 1e-9)
+        else:
+            self.diagnostics.drop(f"queue_{reader.plan.name}")
+        if reader.plan.required:
+            episode.note_arrival(reader.name, message.receive_time, silence)
+        if hasattr(reader.plan.message_class, "checkpoint_id"):
+            episode.derived_from[reader.name] = message.data
+
+    def _is_wanted(self, plan: TopicPlan) -> bool:
+        return plan.name != OBSERVATION or self.settings["record_observation"]
+
+    def _take_instruction(self, message: ReceivedMessage) -> None:
+        instruction = deserialize_message(message.data, Instruction)
+        if instruction.instruction_id == self._recording.instruction.instruction_id:
+            return
+        self._recording.instruction = instruction
+        if self.settings["auto_record"]:
+            self._follow_instruction(instruction)
+        if self._recording.episode is not None:
+            self._recording.episode.take_instruction(instruction)
+
+    def _follow_instruction(self, instruction: Instruction) -> None:
+        if self._recording.episode is not None and self._recording.episode.automatic:
+            episode, self._recording.episode = self._recording.episode, None
+            self.executor.create_task(self._recording.finish, episode)
+        wanted = instruction.instruction_id and instruction.mode != Instruction.MODE_ASK
+        if wanted and self._recording.episode is None:
+            try:
+                self._recording.begin("", automatic=True)
+            except (RefusedError, BagError) as error:
+                self.diagnostics.report("not_recorded", f"instruction is not recorded: {error}")
+
+    def _check(self) -> None:
+        """Looks after publishers, disk and writer once a second."""
+        values = self.diagnostics.values
+        if not self.is_active or self._recording.intake is None:
+            values["episode"] = ""
+            return
+        intake, episode = self._recording.intake, self._recording.episode
+        intake.expire()
+        if intake.ring is not None:
+            values["ring_s"] = f"{intake.ring.duration:.1f}"
+            values["ring_mib"] = f"{intake.ring.size / MEBIBYTE:.1f}"
+        silent = intake.silent(self.settings["freshness"])
+        values["silent_topics"] = ", ".join(silent)
+        values["episode"] = episode.name if episode else ""
+        if episode is None:
+            intake.match_publishers()
+            return
+        values["messages"] = str(episode.writer.message_count)
+        values["queue_mib"] = f"{episode.writer.waiting_bytes / MEBIBYTE:.1f}"
+        if silent:
+            self.diagnostics.report("silent", f"silent while recording: {'; '.join(silent)}", WARN)
+        if drops := episode.writer.drops():
+            values["lost"] = json.dumps(drops)
+        self._recording.renew_metadata(episode)
+        failure = ""
+        if free_mebibytes(episode.writer.folder) < self.settings["minimum_free_space"]:
+            failure = f"the disk of {episode.writer.folder} is nearly full: recording ended"
+            episode.add_note(failure)
+            self.diagnostics.report("disk", failure, ERROR)
+        if failure or episode.writer.error:
+            self._recording.episode = None
+            self.executor.create_task(self._recording.finish, episode, failure)
+
+
+def main() -> int:
+    """Runs the node."""
+    return run(Recorder)

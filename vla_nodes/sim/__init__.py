@@ -1,0 +1,1 @@
+"""The node sim and its parts."""
