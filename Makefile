@@ -1,8 +1,8 @@
-# What each of these does is said in README.md. `make setup` does nothing once it is done.
+# README.md and docs/first_steps.md say what each of these does. `make setup` does nothing once it is done.
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo teach-demo train test faults fuzz lint clean
+.PHONY: setup demo teach-demo train test faults fuzz lint docs clean
 
 setup:
 	@tools/setup.sh
@@ -33,6 +33,16 @@ fuzz:
 lint: setup
 	$(IN_ENVIRONMENT) ruff check . && ruff format --check --quiet .
 	xmllint --noout package.xml launch/*.xml
+
+# The site needs none of the rest: its tools have an environment of their own.
+docs: build/docs-venv/installed
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet --strict
+	@echo "The site is build/site/index.html"
+
+build/docs-venv/installed: requirements/docs.lock
+	$${VLA_PYTHON:-python3} -m venv build/docs-venv
+	build/docs-venv/bin/pip install --quiet --requirement requirements/docs.lock
+	touch $@
 
 clean:
 	rm -rf .venv build install build_test install_test log

@@ -16,18 +16,26 @@ from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.settings import Setting
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "nodes.md"
-NODES = ("perception", "reasoning", "action_expert", "controller", "mover", "recorder", "sim")
+MODULES = {
+    "perception": "perception.node",
+    "reasoning": "models.reasoning",
+    "action_expert": "models.action_expert",
+    "controller": "controller.node",
+    "mover": "mover",
+    "recorder": "recorder.node",
+    "sim": "sim.node",
+}
 TABLE = re.compile(r"(<!-- parameters (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def settings_of(node: str) -> tuple[Setting, ...]:
     """The parameters that a node declares, without those that every node has."""
-    module = import_module(f"vla_nodes.{node}")
+    module = import_module(f"vla_nodes.{MODULES[node]}")
     for value in vars(module).values():
         own = isinstance(value, type) and value.__module__ == module.__name__
         if own and issubclass(value, ManagedNode):
             return value.SETTINGS
-    raise LookupError(f"vla_nodes.{node} has no managed node")
+    raise LookupError(f"{module.__name__} has no managed node")
 
 
 def _value(value: object) -> str:
@@ -57,7 +65,7 @@ def table(node: str) -> str:
 
 
 def filled(text: str) -> str:
-    """The document with every table made anew."""
+    """The document with every table filled in again."""
     return TABLE.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 
 

@@ -1,0 +1,70 @@
+"""Hooks of mkdocs: a link from a page to a file of the repository leads to a page that shows it.
+
+Pages link to sources by their path, such as `../vla/control/safety.py`, so that links also work
+where the repository is browsed. The site shows each file that is linked to, as `source/PATH`.
+A link to nothing is a warning, which `make docs` treats as an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = logging.getLogger("mkdocs.plugins.sources")
+LINK = re.compile(r"(?<=\]\()([^)\s#]+)(?:#[^)\s]*)?(?=\))")
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".xml": "xml", ".md": "markdown", ".sh": "bash"}
+
+
+def source_of(page: str, target: str) -> str | None:
+    """The path, from the root, that `page` of docs/ links to by `target`; None if it is a page."""
+    if "://" in target or target.startswith(("mailto:", "#")):
+        return None
+    path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), target))
+    return None if path.startswith("docs/") else path
+
+
+def on_files(files, config):
+    """Adds a page for every source that a page links to, and returns the files."""
+    sources = set()
+    for page in files.documentation_pages():
+        for target in LINK.findall(page.content_string):
+            path = source_of(page.src_uri, target)
+            if path is None:
+                continue
+            if (ROOT / path).exists():
+                sources.add(path)
+            else:
+                LOG.warning("%s links to %s, which does not exist", page.src_uri, path)
+    for path in sorted(sources):
+        files.append(File.generated(config, f"source/{path}.md", content=_page_of(path)))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Turns links to sources into links to their pages."""
+    here = posixpath.dirname(page.file.src_uri)
+
+    def replaced(match):
+        path = source_of(page.file.src_uri, match[1])
+        if path is None or page.file.src_uri.startswith("source/"):
+            return match[0]
+        return posixpath.relpath(f"source/{path}.md", here or ".")
+
+    return LINK.sub(replaced, markdown)
+
+
+def _page_of(path: str) -> str:
+    source = ROOT / path
+    named = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
+    parts = [f"# `{path}`"]
+    for file in named:
+        if source.is_dir():
+            parts.append(f"## `{file.name}`")
+        language = LANGUAGES.get(file.suffix, "text")
+        parts.append(f"`````{language}\n{file.read_text().rstrip()}\n`````")
+    return "\n\n".join(parts) + "\n"
