@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.core.resources import contract_path
 from vla.policies.config import LoraConfig
+from vla.policies.expert_mixture import GATES
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.expert_mixture import GATES
 from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
 from vla.policies.instructvla.vision_language_action import Batch
 from vla.training.batches import Step

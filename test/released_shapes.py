@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2ForCausalLM
 
-from vla.policies.instructvla.presets import preset
+from vla.policies.registry import preset
 
 
 def released_shapes(adapters: tuple[str, ...], state: int) -> dict[str, dict]:

@@ -124,7 +124,7 @@ def test_it_comes_out_again_to_the_last_bit_and_gives_way_to_another(folder, ada
 def test_states_beyond_the_base_s_bounds_are_told_apart_with_an_adapter_only(folder, adapter):
     action_model = ActionModel.from_pretrained(folder)
     images, state = _scene(action_model.contract)
-    latent = np.zeros(action_model.latent_shape, np.float32)
+    latent = np.zeros(action_model.features.latent_shape, np.float32)
 
     def chunk(y):
         moved = state.copy()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vla.policies.instructvla.presets import preset
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.plain_text import TextTokenizer
+from vla.policies.registry import preset
 from vla.policies.tokenizer import train_tokenizer
 from vla.training.augment import Change, change_image, draw_change
 from vla.training.config import Augmentation

@@ -44,7 +44,8 @@ from vla.policies.instructvla.conversion import (
 from vla.policies.instructvla.conversion_names import language_names, split_groups, translate
 from vla.policies.instructvla.film_vision import standardize
 from vla.policies.instructvla.inference import ActionModel, Reasoner
-from vla.policies.instructvla.presets import PRESETS, preset, with_language_expert, with_state
+from vla.policies.instructvla.presets import PRESETS, with_language_expert, with_state
+from vla.policies.registry import preset
 from vla.policies.robots import Robot
 from vla_cli.parser import main
 

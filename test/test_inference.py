@@ -1,10 +1,11 @@
-"""Refreshing text and latent actions over the steps of an episode."""
+"""Refreshing text and actions over the steps of an episode."""
 
 import numpy as np
 import pytest
 
+from vla.policies.base import Observation
 from vla.policies.instructvla.inference import Reasoner
-from vla.policies.instructvla.threads import ReasoningSession, Refresh
+from vla.policies.reasoning_session import ReasoningSession, Refresh
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +16,12 @@ def reasoner(checkpoint):
 @pytest.fixture
 def scenes():
     generator = np.random.default_rng(0)
+    names = ("front", "wrist")
     return [
-        {name: generator.integers(0, 256, (96, 96, 3), np.uint8) for name in ("front", "wrist")}
+        Observation(
+            {name: generator.integers(0, 256, (96, 96, 3), np.uint8) for name in names},
+            np.zeros(10),
+        )
         for _ in range(9)
     ]
 
@@ -25,47 +30,47 @@ def scenes():
     ("refresh", "think", "texts", "latents"),
     [
         (Refresh(), False, [], range(9)),
-        (Refresh(latent_every=2), False, [], [0, 2, 4, 6, 8]),
+        (Refresh(action_every=2), False, [], [0, 2, 4, 6, 8]),
         (Refresh(language_every=4), True, [0, 4, 8], range(9)),
-        (Refresh(language_every=0, latent_every=3), True, [0], [0, 3, 6]),
+        (Refresh(language_every=0, action_every=3), True, [0], [0, 3, 6]),
         # A new text brings its own latent action, from which the next ones are counted.
-        (Refresh(language_every=5, latent_every=3), True, [0, 5], [0, 3, 5, 8]),
+        (Refresh(language_every=5, action_every=3), True, [0, 5], [0, 3, 5, 8]),
     ],
 )
 def test_what_is_computed_when(reasoner, scenes, refresh, think, texts, latents):
     session = ReasoningSession(reasoner, refresh)
-    steps = [session.step(images, "pick the red block", think) for images in scenes]
+    steps = [session.step(seen, "pick the red block", think) for seen in scenes]
     assert [i for i, step in enumerate(steps) if step.new_text] == list(texts)
-    assert [i for i, step in enumerate(steps) if step.new_latent] == list(latents)
+    assert [i for i, step in enumerate(steps) if step.new_action] == list(latents)
     for index, step in enumerate(steps):
         assert (step.text is None) == (not think)
-        if not step.new_latent:
-            assert step.latent is steps[index - 1].latent
+        if not step.new_action:
+            assert step.action is steps[index - 1].action
         elif not step.new_text:
-            expected = reasoner.latent_action(scenes[index], "pick the red block", step.text)
-            np.testing.assert_array_equal(step.latent, expected)
+            expected = reasoner.latent_action(scenes[index].images, "pick the red block", step.text)
+            np.testing.assert_array_equal(step.action, expected)
         else:
-            assert step.text == reasoner.think(scenes[index], "pick the red block")
+            assert step.text == reasoner.think(scenes[index].images, "pick the red block")
 
 
 def test_settings_may_change_between_steps(reasoner, scenes):
-    session = ReasoningSession(reasoner, Refresh(latent_every=100))
+    session = ReasoningSession(reasoner, Refresh(action_every=100))
     session.step(scenes[0], "pick the red block")
-    assert not session.step(scenes[1], "pick the red block").new_latent
-    session.refresh = Refresh(latent_every=1)
-    assert session.step(scenes[2], "pick the red block").new_latent
+    assert not session.step(scenes[1], "pick the red block").new_action
+    session.refresh = Refresh(action_every=1)
+    assert session.step(scenes[2], "pick the red block").new_action
 
 
 @pytest.mark.parametrize("change", ["instruction", "mode", "episode"])
 def test_another_instruction_mode_or_episode_drops_what_was_kept(reasoner, scenes, change):
-    session = ReasoningSession(reasoner, Refresh(language_every=0, latent_every=0))
+    session = ReasoningSession(reasoner, Refresh(language_every=0, action_every=0))
     session.step(scenes[0], "pick the red block", think=True)
-    assert not session.step(scenes[1], "pick the red block", think=True).new_latent
+    assert not session.step(scenes[1], "pick the red block", think=True).new_action
     if change == "episode":
         session.reset()
     instruction = "open the drawer" if change == "instruction" else "pick the red block"
     step = session.step(scenes[2], instruction, think=change != "mode")
-    assert step.new_latent and step.new_text == (change != "mode")
+    assert step.new_action and step.new_text == (change != "mode")
     fresh = ReasoningSession(reasoner).step(scenes[2], instruction, think=change != "mode")
     assert step.text == fresh.text
-    np.testing.assert_array_equal(step.latent, fresh.latent)
+    np.testing.assert_array_equal(step.action, fresh.action)

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla.policies.backbones import build_backbone
+from vla.policies.checkpoint import read_config, write_config
 from vla.policies.config import BackboneConfig, CheckpointError, from_dict
 from vla.policies.instructvla.config import (
     ActionExpertConfig,
     InstructVLAConfig,
     PromptConfig,
-    read_config,
-    write_config,
 )
-from vla.policies.instructvla.presets import PRESETS, preset
+from vla.policies.instructvla.presets import PRESETS
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.sequence import (
     IGNORE,
@@ -33,6 +32,7 @@ from vla.policies.instructvla.sequence import (
 )
 from vla.policies.instructvla.vision_language_action import Batch, InstructVLA
 from vla.policies.plain_text import TextTokenizer
+from vla.policies.registry import preset
 from vla.policies.tokenizer import (
     ASSISTANT,
     END,

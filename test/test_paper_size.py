@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from vla.policies.instructvla.presets import PRESETS, preset
+from vla.policies.instructvla.presets import PRESETS
+from vla.policies.registry import preset
 from vla_cli.parser import main
 
 MILLION = 1_000_000

@@ -16,6 +16,7 @@ from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
 
+from vla.policies.base import Observation
 from vla.policies.checkpoint import WEIGHTS, build_model, load_weights, open_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.inference import ActionModel, Reasoner
@@ -282,7 +283,7 @@ def test_answers_are_text_that_can_be_acted_on(reasoner, images, monkeypatch):
     said = reasoner._tokenizer.encode(text="pick up the red block .")
     monkeypatch.setattr(reasoner.model, "generate", lambda *_: [said])
     assert reasoner.think(images, ACTING) == "Pick up the red block."
-    text, latent = reasoner.think_and_act(images, ACTING)
+    text, latent = reasoner.think_and_act(Observation(images, STATE), ACTING)
     assert text == "Pick up the red block." and np.isfinite(latent).all()
 
 
@@ -310,7 +311,7 @@ def test_thinking_then_acting_on_one_cache_is_reading_the_thought(reasoner, imag
 
     with monkeypatch.context() as patch:
         patch.setattr(reasoner.model, "logits", scores)
-        text, latent = reasoner.think_and_act(images, ACTING)
+        text, latent = reasoner.think_and_act(Observation(images, STATE), ACTING)
     assert text == "Pick up the red block."
     np.testing.assert_allclose(latent, reasoner.latent_action(images, ACTING, text), atol=1e-5)
 
@@ -324,7 +325,7 @@ def test_a_batch_gives_what_each_scene_gives_alone(reasoner, action_model, image
     np.testing.assert_allclose(latents, np.stack(alone), atol=1e-5)
     said, thought = reasoner.think_and_act_all(scenes, texts)
     for row in range(2):
-        text, latent = reasoner.think_and_act(scenes[row], texts[row])
+        text, latent = reasoner.think_and_act(Observation(scenes[row], STATE), texts[row])
         assert text == said[row]
         np.testing.assert_allclose(thought[row], latent, atol=1e-5)
     states = np.stack([STATE, STATE - [0.3, *[0] * 9]])

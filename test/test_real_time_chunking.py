@@ -10,7 +10,6 @@ from vla.control.committed import CommittedActions
 from vla.policies.heads.flow_matching import integrate
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.inference import ActionModel
-from vla.policies.instructvla.presets import preset
 from vla.policies.instructvla.vision_language_action import sample_actions
 from vla.policies.real_time_chunking import (
     Inpainting,
@@ -18,6 +17,7 @@ from vla.policies.real_time_chunking import (
     guided_integrate,
     soft_mask,
 )
+from vla.policies.registry import preset
 
 HORIZON, SIZE = 16, 7
 
@@ -196,7 +196,7 @@ def scene(policy):
     images = {
         name: generator.integers(0, 256, (96, 96, 3), dtype=np.uint8) for name in ("front", "wrist")
     }
-    return images, STATE, np.zeros(policy.latent_shape, dtype=np.float32)
+    return images, STATE, np.zeros(policy.features.latent_shape, dtype=np.float32)
 
 
 def test_a_policys_chunk_begins_with_the_committed_steps_exactly(policy, scene):

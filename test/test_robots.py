@@ -16,7 +16,8 @@ from vla.core.resources import contract_path
 from vla.policies.checkpoint import open_checkpoint, read_weights
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.inference import ActionModel
-from vla.policies.instructvla.presets import PRESETS, preset
+from vla.policies.instructvla.presets import PRESETS
+from vla.policies.registry import preset
 from vla.policies.robots import read_robots
 from vla.training.batches import BatchMaker
 from vla.training.config import Augmentation, RobotData, TrainConfig, check_train_config
@@ -94,7 +95,7 @@ def test_a_robot_of_a_checkpoint_is_opened_like_a_checkpoint(config, capsys):
     theirs = second.stats["state"].denormalize(first.stats["state"].normalize(state))
     assert theirs[0] == pytest.approx(10 * state[0], rel=1e-4)
     model = ActionModel.from_pretrained(folder)
-    latent = np.zeros(model.latent_shape, np.float32)
+    latent = np.zeros(model.features.latent_shape, np.float32)
     chunk = model.action_chunk(image, state, latent, seed=1)
     again = ActionModel.from_pretrained(other).action_chunk(image, theirs, latent, seed=1)
     np.testing.assert_allclose(chunk, again, atol=1e-4)

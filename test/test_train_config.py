@@ -12,7 +12,7 @@ from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path, given_or_shared
 from vla.datasets.sample import Annotation, RobotSample
 from vla.policies.config import CheckpointError, LoraConfig
-from vla.policies.instructvla.presets import preset
+from vla.policies.registry import preset
 from vla.training.config import (
     PromptSampling,
     RobotData,

@@ -8,7 +8,7 @@ import torch
 from vla.contract.embodiment import EmbodimentContract, dimension_kinds, load_contract
 from vla.contract.normalization import measure
 from vla.policies.checkpoint import build_model, save_checkpoint
-from vla.policies.instructvla.presets import preset
+from vla.policies.registry import preset
 from vla.policies.robots import Robot
 from vla.policies.tokenizer import train_tokenizer
 

@@ -70,7 +70,7 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
         read_released,
         read_statistics,
     )
-    from vla.policies.instructvla.presets import preset
+    from vla.policies.registry import preset
     from vla.policies.robots import Robot
 
     _check_target(arguments.folder)
@@ -100,7 +100,7 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
 def run_eagle(arguments: argparse.Namespace) -> int:
     """Converts a released Eagle 2."""
     from vla.policies.instructvla.conversion import convert_eagle, read_eagle
-    from vla.policies.instructvla.presets import preset
+    from vla.policies.registry import preset
     from vla.policies.robots import Robot
 
     _check_target(arguments.folder)

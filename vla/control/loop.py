@@ -168,8 +168,10 @@ class ControlLoop:
             raise
         self._fault = None
         self.watchdog.heard(ACTION_CHUNKS, steady_now)
-        # A chunk proves a latent, whose own message may arrive after it.
-        if math.isinf(self.watchdog.age(LATENT_ACTIONS, steady_now)):
+        # A chunk proves its latent action, whose own message may arrive after it, or never: one
+        # that rests on its own observation alone comes from a policy of one part.
+        unheard = math.isinf(self.watchdog.age(LATENT_ACTIONS, steady_now))
+        if unheard or chunk.latent_stamp >= chunk.stamp:
             self.watchdog.heard(LATENT_ACTIONS, steady_now)
 
     def _check_time(self, chunk: ActionChunk, robot_now: float) -> None:

@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -24,16 +24,18 @@ from transformers import PreTrainedModel
 
 from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.contract.normalization import NormStats
-from vla.core.files import inside, read_json
+from vla.core.files import checked_text, inside, read_json
 from vla.core.shown import brief, shown_path
 from vla.core.tensors import read_shapes, read_tensors
 from vla.core.text import one_line
-from vla.policies.config import CheckpointError
-from vla.policies.instructvla.config import InstructVLAConfig, read_config, write_config
-from vla.policies.instructvla.vision_language_action import InstructVLA
+from vla.policies.base import PolicyFeatures, PolicyType
+from vla.policies.config import CheckpointError, from_dict
+from vla.policies.registry import DEFAULT, policy_type
 from vla.policies.robots import Robot, checkpoint_folder, read_robot, write_robots
 from vla.policies.tokenizer import load_tokenizer
 
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 MOST_INDEX = 64_000_000  # Bytes; a mixture of 15 000 experts takes 9 MB.
@@ -43,23 +45,54 @@ MOST_PER_FILE = 5_000_000_000  # Bytes; more can't be put on many file systems a
 
 @dataclass
 class Checkpoint:
-    """An opened checkpoint, for one of its robots.
+    """An opened checkpoint, for one of its robots."""
 
-    checkpoint_id: first 12 hexadecimal digits of the weights' SHA-256.
-    """
-
-    config: InstructVLAConfig
+    config: Any  # of the class that its policy type names
     contract: EmbodimentContract
     stats: dict[str, NormStats]
-    tokenizer: Tokenizer
-    checkpoint_id: str
+    tokenizer: Tokenizer | None  # None for a policy that reads no words
+    checkpoint_id: str  # first 12 hexadecimal digits of the weights' SHA-256
     folder: Path
 
+    @property
+    def type(self) -> PolicyType:
+        """What kind of policy it is."""
+        return policy_type(self.config.TYPE)
 
-def build_model(config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLA:
+    @property
+    def features(self) -> PolicyFeatures:
+        """What the policy reads and gives."""
+        return self.type.features(self.config, self.contract)
+
+
+def read_config(folder: str | Path) -> Any:
+    """Reads config.json of a checkpoint folder. Raises CheckpointError."""
+    path = Path(folder) / CONFIG
+    if not path.exists():
+        raise CheckpointError(
+            f"{shown_path(folder)} is not a checkpoint folder (it has no {path.name}); "
+            "give the folder that vla train wrote"
+        )
+    where, values = shown_path(path), read_json(path, CheckpointError)
+    name = DEFAULT
+    if isinstance(values, dict) and "type" in values:
+        name = checked_text(values.pop("type"), f"{where}: type", CheckpointError, 100)
+    kind = policy_type(name)
+    config = from_dict(kind.config, values, where)
+    kind.check_config(config, where)
+    return config
+
+
+def write_config(config: Any, folder: str | Path) -> None:
+    """Writes config.json."""
+    text = json.dumps({"type": config.TYPE} | asdict(config), indent=2)
+    (Path(folder) / CONFIG).write_text(text + "\n")
+
+
+def build_model(config: Any, contract: EmbodimentContract) -> torch.nn.Module:
     """A randomly initialised model for an embodiment. Raises CheckpointError."""
-    sizes = len(contract.state_names), contract.horizon, len(contract.action_names)
-    return _built(f"preset {brief(config.preset)}", lambda: InstructVLA(config, *sizes))
+    where = f"policy type {config.TYPE}"
+    return _built(where, lambda: policy_type(config.TYPE).build(config, contract))
 
 
 def _built(where: str, make: Callable[[], Module]) -> Module:
@@ -76,10 +109,10 @@ def _built(where: str, make: Callable[[], Module]) -> Module:
 
 def save_checkpoint(
     folder: str | Path,
-    config: InstructVLAConfig,
+    config: Any,
     weights: dict[str, torch.Tensor],
     robots: list[Robot],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     dtype: torch.dtype | None = torch.float16,
 ) -> None:
     """Writes a checkpoint folder; existing files are replaced one by one, each whole.
@@ -92,8 +125,9 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder)
     write_robots(folder, robots)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    tied = ties_embeddings(config)
+    if tokenizer is not None:
+        tokenizer.save(str(folder / TOKENIZER))
+    tied = policy_type(config.TYPE).ties_embeddings(config)
     kept = {
         name: value.detach().to("cpu", dtype or value.dtype).contiguous()
         for name, value in weights.items()
@@ -153,14 +187,6 @@ def weights_digest(files: list[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def ties_embeddings(config: InstructVLAConfig) -> bool:
-    """Whether the language model's head is its input embedding, which is stored once then."""
-    architecture = config.backbone.architecture
-    text = architecture.get("text_config") or {}
-    tied = architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
-    return bool(tied)
-
-
 def open_checkpoint(folder: str | Path) -> Checkpoint:
     """Reads everything but the weights. Raises CheckpointError, one sentence.
 
@@ -169,8 +195,9 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     robot_folder, folder = Path(folder), checkpoint_folder(folder)
     config = read_config(folder)
     robot = read_robot(robot_folder)
+    features = policy_type(config.TYPE).features(config, robot.contract)
     try:
-        for camera in (*config.vlm_cameras, *config.expert_cameras):
+        for camera in features.cameras:
             robot.contract.camera(camera)
     except ContractError as error:
         raise CheckpointError(
@@ -178,7 +205,8 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
             "take both files from one checkpoint"
         ) from error
     digest = weights_digest(weight_files(folder))
-    return Checkpoint(config, robot.contract, robot.stats, load_tokenizer(folder), digest, folder)
+    tokenizer = load_tokenizer(folder) if features.reads_words else None
+    return Checkpoint(config, robot.contract, robot.stats, tokenizer, digest, folder)
 
 
 def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch.Tensor]:
@@ -258,7 +286,7 @@ def load_weights(
             )
     # Assigned, not copied: copies would take the type that the parameters have.
     result = module.load_state_dict(own, strict=False, assign=dtype is not torch.float32)
-    tied = ties_embeddings(checkpoint.config)
+    tied = checkpoint.type.ties_embeddings(checkpoint.config)
     missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]
     if missing or result.unexpected_keys:
         raise CheckpointError(

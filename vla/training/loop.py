@@ -34,8 +34,8 @@ from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.presets import preset
 from vla.policies.instructvla.vision_language_action import Batch, InstructVLA
+from vla.policies.registry import preset
 from vla.training.batches import BatchMaker, Step
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer

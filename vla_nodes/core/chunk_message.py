@@ -12,16 +12,22 @@ from vla_nodes.core.conversions import stamp_to_seconds
 
 
 def message_from_actions(
-    actions: np.ndarray, contract: EmbodimentContract, checkpoint_id: str, observation, latent
+    actions: np.ndarray,
+    contract: EmbodimentContract,
+    checkpoint_id: str,
+    instruction_id: int,
+    observation,
+    latent_stamp=None,
 ) -> ActionChunkMessage:
     """The message of a chunk.
 
-    actions [H, 7]: un-normalised, as the contract says. observation, latent: the messages that it
-    was computed from; their stamps and the instruction's id are carried on.
+    actions [H, 7]: un-normalised, as the contract says. observation: the message that it was
+    computed from. latent_stamp: of the observation behind its latent action; None where there is
+    no latent action, so that the chunk's own observation is all that it rests on.
     """
     message = ActionChunkMessage(
-        instruction_id=latent.instruction_id,
-        latent_stamp=latent.header.stamp,
+        instruction_id=instruction_id,
+        latent_stamp=latent_stamp or observation.header.stamp,
         horizon=actions.shape[0],
         action_dim=actions.shape[1],
         time_step=contract.time_step,

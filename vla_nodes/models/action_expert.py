@@ -102,14 +102,21 @@ class ActionExpert(ModelNode):
         self._delay = DelayEstimate(INITIAL_DELAY)
 
     def load(self, checkpoint: Path, device: str, adapter: str):
-        """The action half of the checkpoint."""
-        from vla.policies.instructvla.inference import ActionModel
+        """The checkpoint's second part; where it has none, what stands for it."""
+        from vla.policies.parts import open_action_part
 
-        return ActionModel.from_pretrained(checkpoint, device=device, adapter=adapter)
+        return open_action_part(checkpoint, device, adapter)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the policy has a second part."""
+        return self.model.features.latent_shape is not None
 
     def configure(self) -> None:
         """Loads the model, subscribes to latent actions, opens the output."""
         super().configure()
+        if not self.has_work:
+            return
         self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
             ActionChunk, "vla/action_chunk", promising(qos.RESULT)
@@ -117,11 +124,11 @@ class ActionExpert(ModelNode):
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs the model on nothing."""
-        latent = np.zeros(self.model.latent_shape, dtype=np.float32)
+        latent = np.zeros(self.model.features.latent_shape, dtype=np.float32)
         for _ in range(WARM_UP_RUNS):
             self.model.action_chunk(images, state, latent, seed=0)
         if self.settings["real_time_chunking"]:
-            shape = (self.model.horizon, len(self.contract.action_names))
+            shape = (self.model.features.horizon, len(self.contract.action_names))
             before = CommittedActions(np.zeros(shape), 1)
             self.model.action_chunk(images, state, latent, 0, before)
 
@@ -179,7 +186,12 @@ class ActionExpert(ModelNode):
             )
             return
         message = message_from_actions(
-            actions, self.contract, self.model.checkpoint_id, scene.message, latent_message
+            actions,
+            self.contract,
+            self.model.checkpoint_id,
+            latent_message.instruction_id,
+            scene.message,
+            latent_message.header.stamp,
         )
         message.inference_time = seconds
         message.committed_steps = before.committed if before is not None else 0
@@ -225,11 +237,12 @@ class ActionExpert(ModelNode):
                 f"has {self.model.checkpoint_id}: give reasoning and action_expert the same one",
             )
         shape = (message.num_queries, message.hidden_size)
-        if shape != self.model.latent_shape or len(message.data) != shape[0] * shape[1]:
+        expected = self.model.features.latent_shape
+        if shape != expected or len(message.data) != shape[0] * shape[1]:
             raise UnusableLatent(
                 "latent_shape",
                 f"the latent action is {shape[0]} x {shape[1]} with {len(message.data)} values, "
-                f"the checkpoint's is {' x '.join(map(str, self.model.latent_shape))}",
+                f"the checkpoint's is {' x '.join(map(str, expected))}",
             )
         latent = np.array(message.data, dtype=np.float32).reshape(shape)
         if not np.isfinite(latent).all():

@@ -112,6 +112,11 @@ class ModelNode(ManagedNode):
     def flush(self) -> None:
         """Drops what was kept for the last instruction."""
 
+    @property
+    def has_work(self) -> bool:
+        """Whether the loaded policy has a part for this node."""
+        return True
+
     def configure(self) -> None:
         """Loads and checks the checkpoint, then joins the graph."""
         self.contract: EmbodimentContract = load_contract(contract_path(self.settings["contract"]))
@@ -121,22 +126,21 @@ class ModelNode(ManagedNode):
         )
         self.worker = Worker(self.get_name(), lambda _: self._turn(), self._on_work_error)
         self.worker.start()
-        self.read(
-            "vla/observation",
-            Observation,
-            "observations",
-            self._on_observation,
-            qos.LATEST,
-        )
+        self.show_checkpoint()
+        self.diagnostics.values["device"] = self.settings["device"]
         self._followed = FollowedInstruction()
+        if not self.has_work:
+            why = "the policy has one part, which reasoning runs: nothing to do here"
+            self.diagnostics.values["part"] = why
+            self.get_logger().info(why)
+            return
+        self.read("vla/observation", Observation, "observations", self._on_observation, qos.LATEST)
         self._instructions = self.watch("vla/instruction", Instruction, "instructions", qos.LATCHED)
         self._heart = Heart(self)
         self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
         self.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
         self.create_steady_timer(LOOK_PERIOD, self._poll_sources)
         ClockWatch(self)
-        self.show_checkpoint()
-        self.diagnostics.values["device"] = self.settings["device"]
 
     def _load_model(self):
         checkpoint = self.settings["checkpoint"]
@@ -165,6 +169,8 @@ class ModelNode(ManagedNode):
 
     def activate(self) -> None:
         """Warms up, then starts to work."""
+        if not self.has_work:
+            return
         # Whoever warms up runs the model in this thread, so the worker must not change it.
         self.worker.stop()
         started = time.monotonic()

@@ -1,4 +1,7 @@
-"""The node `reasoning`: the vision-language model, from what is seen to text and latent actions."""
+"""The node `reasoning`: the vision-language model, from what is seen to text and latent actions.
+
+Of a policy of one part it runs the whole, and publishes action chunks instead of latent actions.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from rclpy.task import Future
-from vla_ros.msg import Instruction, LatentAction, Response
+from vla_ros.msg import ActionChunk, Instruction, LatentAction, Response
 from vla_ros.srv import Ask
 
 from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.text import TextError, check_text, one_line
 from vla_nodes.core import qos
+from vla_nodes.core.chunk_message import message_from_actions
 from vla_nodes.core.liveliness import promising
 from vla_nodes.core.node import run
 from vla_nodes.core.requests import Paced
@@ -44,7 +48,7 @@ class Reasoning(ModelNode):
         Setting(
             "latent_every",
             1,
-            "Of so many observations, one is given a latent action.",
+            "Of so many observations, one is given a latent action, or a chunk.",
             minimum=1,
             maximum=1000,
             live=True,
@@ -60,20 +64,23 @@ class Reasoning(ModelNode):
         self._done = (0, 0)
 
     def load(self, checkpoint: Path, device: str, adapter: str):
-        """The reasoning half of the checkpoint."""
-        from vla.policies.instructvla.inference import Reasoner
-        from vla.policies.instructvla.threads import ReasoningSession
+        """The checkpoint's first part."""
+        from vla.policies.history import ObservationHistory
+        from vla.policies.parts import open_reasoning_part
+        from vla.policies.reasoning_session import ReasoningSession
 
-        reasoner = Reasoner.from_pretrained(checkpoint, device=device, adapter=adapter)
-        self._session = ReasoningSession(reasoner)
-        return reasoner
+        part = open_reasoning_part(checkpoint, device, adapter)
+        self._session = ReasoningSession(part)
+        self._history = ObservationHistory(part.features)
+        return part
 
     def configure(self) -> None:
         """Loads the model and opens the outputs and the ask service."""
         super().configure()
-        self._latents = self.create_lifecycle_publisher(
-            LatentAction, "vla/latent_action", promising(qos.RESULT)
-        )
+        kind, topic = (LatentAction, "vla/latent_action")
+        if self.model.features.latent_shape is None:
+            kind, topic = (ActionChunk, "vla/action_chunk")
+        self._actions = self.create_lifecycle_publisher(kind, topic, promising(qos.RESULT))
         self._responses = self.create_lifecycle_publisher(Response, "vla/response", qos.RESPONSE)
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(self.pacer, burst=2, rate=50.0)
@@ -81,10 +88,15 @@ class Reasoning(ModelNode):
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs every path of the model."""
+        from vla.policies.base import Observation
+
+        seen = self._history.add(0.0, Observation(images, state))
         for _ in range(WARM_UP_RUNS):
-            text, _ = self.model.think_and_act(images, WARM_UP_INSTRUCTION)
-            self.model.latent_action(images, WARM_UP_INSTRUCTION)
-            self.model.latent_action(images, WARM_UP_INSTRUCTION, response=text)
+            self.model.act(seen, WARM_UP_INSTRUCTION)
+            if self.model.features.answers:
+                text, _ = self.model.think_and_act(seen, WARM_UP_INSTRUCTION)
+                self.model.act(seen, WARM_UP_INSTRUCTION, text)
+        self._history.reset()
 
     def activate(self) -> None:
         """Forgets earlier results, warms up, starts to work."""
@@ -108,6 +120,8 @@ class Reasoning(ModelNode):
             question = check_text(request.question, "question", LONGEST_INSTRUCTION)
         except TextError as error:
             return _refusal(str(error))
+        if not self.model.features.answers:
+            return _refusal("this policy gives no text: ask one that does")
         if not question:
             return _refusal("the question is empty: ask, for example, 'what is on the table?'")
         if not self.is_active:
@@ -135,6 +149,11 @@ class Reasoning(ModelNode):
                 raise
         instruction = self.instruction
         if instruction.instruction_id == 0:
+            return
+        if instruction.mode != Instruction.MODE_ACT and not self.model.features.answers:
+            self.diagnostics.report(
+                "no_text", "this policy gives no text: send the instruction with mode 'act'"
+            )
             return
         if instruction.mode == Instruction.MODE_ASK:
             self._answer_once(instruction)
@@ -180,51 +199,72 @@ class Reasoning(ModelNode):
         )
 
     def _reason(self, instruction: Instruction, scene: Scene) -> None:
-        from vla.policies.instructvla.threads import Refresh
+        from vla.policies.base import Observation
+        from vla.policies.reasoning_session import Refresh
 
         session, settings = self._session, self.settings
         session.refresh = Refresh(settings["language_every"], settings["latent_every"])
         if self._begin_anew or instruction.instruction_id != self._done[0]:
             self._begin_anew = False
             session.reset()
+            self._history.reset()
+        seen = Observation(scene.images, scene.state)
+        seen = self._history.add(scene.stamp * 1e-9, seen)
         started = time.perf_counter()
         think = instruction.mode == Instruction.MODE_THINK
-        thought = session.step(scene.images, instruction.instruction, think)
+        output = session.step(seen, instruction.instruction, think)
         seconds = time.perf_counter() - started
         self._done = (instruction.instruction_id, scene.stamp)
-        if thought.new_text:
+        if output.new_text:
             self.publish(
                 self._responses,
                 _response(
                     scene,
                     instruction.instruction_id,
                     instruction.instruction,
-                    thought.text,
+                    output.text,
                     seconds,
                 ),
             )
-        if thought.new_latent:
-            self._publish_latent(instruction, scene, thought.latent, seconds)
+        if output.new_action:
+            self._publish_action(instruction, scene, output.action, seconds)
 
-    def _publish_latent(
-        self, instruction: Instruction, scene: Scene, latent: np.ndarray, seconds: float
+    def _publish_action(
+        self, instruction: Instruction, scene: Scene, action: np.ndarray, seconds: float
     ) -> None:
-        if not np.isfinite(latent).all():
+        one_part = self.model.features.latent_shape is None
+        if not np.isfinite(action).all():
+            what = "action chunk" if one_part else "latent action"
             self.diagnostics.report(
-                "non_finite", "the latent action holds NaN or infinity and was not published"
+                "non_finite", f"the {what} holds NaN or infinity and was not published"
             )
             return
+        if one_part:
+            message = message_from_actions(
+                action,
+                self.contract,
+                self.model.checkpoint_id,
+                instruction.instruction_id,
+                scene.message,
+            )
+        else:
+            message = self._latent_message(instruction, scene, action)
+        message.inference_time = seconds
+        if self.publish(self._actions, message):
+            self.note_output(scene, seconds)
+
+    def _latent_message(
+        self, instruction: Instruction, scene: Scene, latent: np.ndarray
+    ) -> LatentAction:
         message = LatentAction(
             instruction_id=instruction.instruction_id,
             num_queries=latent.shape[0],
             hidden_size=latent.shape[1],
             data=array.array("f", np.asarray(latent, dtype=np.float32).tobytes()),
             checkpoint_id=self.model.checkpoint_id,
-            inference_time=seconds,
         )
         message.header.stamp = scene.message.header.stamp
-        if self.publish(self._latents, message):
-            self.note_output(scene, seconds)
+        return message
 
 
 def _response(

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
-from vla.policies.instructvla.expert_mixture import gate_each_layer, make_scale_head
+from vla.policies.expert_mixture import gate_each_layer, make_scale_head
 from vla.policies.lora import Blend, add_lora, lora_layers
 
 # How Qwen2 and what is built on it read turns; an opening and marks around images are added to it.

@@ -1,14 +1,12 @@
-"""Configuration of an InstructVLA model as plain dataclasses, and its JSON form."""
+"""Configuration of an InstructVLA model as plain dataclasses, and what they must hold."""
 
 from __future__ import annotations
 
-import json
 import string
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from vla.core.files import read_json
-from vla.core.shown import brief, shown_path
+from vla.core.shown import brief
 from vla.policies.config import (
     MOST_LAYERS,
     MOST_WIDTH,
@@ -17,7 +15,6 @@ from vla.policies.config import (
     FlowMatchingConfig,
     LoraConfig,
     bounded,
-    from_dict,
 )
 
 
@@ -78,6 +75,8 @@ class InstructVLAConfig:
     images of an observation go to which half, by name. lora: of the backbone's language model.
     """
 
+    TYPE: ClassVar[str] = "instructvla"
+
     preset: str = "nano"
     num_queries: int = bounded(8, 1, 4096)
     vlm_cameras: tuple[str, ...] = ("front",)
@@ -89,7 +88,7 @@ class InstructVLAConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
 
 
-def _require_formats(prompts: PromptConfig, where: str) -> None:
+def require_formats(prompts: PromptConfig, where: str) -> None:
     """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
     try:
         parts = list(string.Formatter().parse(prompts.act))
@@ -101,22 +100,3 @@ def _require_formats(prompts: PromptConfig, where: str) -> None:
                 f"{where}: prompts.act {brief(prompts.act)} may hold {{instruction}} and nothing "
                 "else in braces"
             )
-
-
-def read_config(folder: str | Path) -> InstructVLAConfig:
-    """Reads config.json of a checkpoint folder. Raises CheckpointError."""
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise CheckpointError(
-            f"{shown_path(folder)} is not a checkpoint folder (it has no {path.name}); "
-            "give the folder that vla train wrote"
-        )
-    where = shown_path(path)
-    config = from_dict(InstructVLAConfig, read_json(path, CheckpointError), where)
-    _require_formats(config.prompts, where)
-    return config
-
-
-def write_config(config: InstructVLAConfig, folder: str | Path) -> None:
-    """Writes config.json."""
-    (Path(folder) / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")

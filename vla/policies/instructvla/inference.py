@@ -6,21 +6,19 @@ The reasoning node, the action expert node, evaluation and the command line all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from vla.contract.embodiment import EmbodimentContract
 from vla.control.committed import CommittedActions, join
-from vla.core.shown import brief
-from vla.policies.adapters import Adapter, adapted_id, open_adapter, swap_adapter
-from vla.policies.checkpoint import Checkpoint, build_half, load_weights, open_checkpoint
+from vla.policies.base import Images, Observation
+from vla.policies.checkpoint import Checkpoint, build_half, load_weights
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.reasoning import Reading, ReasoningModel
 from vla.policies.instructvla.sequence import Row, action_prompt, end_id, prompt_ids, tidy
 from vla.policies.instructvla.vision_language_action import sample_actions
+from vla.policies.parts import ActionPart, ReasoningPart, stack_images
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 
@@ -28,37 +26,6 @@ MAX_ANSWER_TOKENS = 60
 # Bound of the guidance's weight. The paper's 5 holds a chunk so near to the one before that little
 # of what the new observation corrects is left, where the committed steps are half of a chunk.
 MAX_GUIDANCE = 2.0
-
-Images = dict[str, np.ndarray]
-
-
-def _device(name: str) -> str:
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise CheckpointError(f"device '{name}' asked for, but no CUDA device is there; use 'cpu'")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CheckpointError(f"device {brief(name)} is not there; use 'cpu' or 'cuda'") from error
-    return name
-
-
-def _stack(
-    scenes: Sequence[Images], cameras: tuple[str, ...], contract: EmbodimentContract, device: str
-) -> torch.Tensor:
-    """uint8 [B, C, 3, H, W]; raises ValueError for a missing camera or another size."""
-    rows = []
-    for images in scenes:
-        for name in cameras:
-            if name not in images:
-                raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
-            wanted = (contract.camera(name).height, contract.camera(name).width, 3)
-            if images[name].shape != wanted:
-                raise ValueError(
-                    f"camera '{name}': expected {list(wanted)}, got {images[name].shape}"
-                )
-        # A copy: images of a message or a dataset may be read-only, which torch warns about.
-        rows.append(np.stack([images[name] for name in cameras]))
-    return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)
 
 
 def _expert(checkpoint: Checkpoint) -> ActionExpert:
@@ -74,39 +41,7 @@ def _expert(checkpoint: Checkpoint) -> ActionExpert:
     )
 
 
-class _Half:
-    """One half of a checkpoint in memory, with or without an adapter.
-
-    checkpoint_id: of the weights as they are, the adapter's included.
-    """
-
-    def _own(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str) -> None:
-        self._base, self._module, self._prefix = checkpoint, module, prefix
-        self.adapter: Adapter | None = None
-        self.checkpoint_id, self.contract = checkpoint.checkpoint_id, checkpoint.contract
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "cpu", adapter: str | Path = ""):
-        """Loads a checkpoint folder and, where one is given, an adapter's folder into it.
-
-        Raises CheckpointError, one sentence.
-        """
-        half = cls(open_checkpoint(path), device)
-        if adapter:
-            half.set_adapter(open_adapter(adapter))
-        return half
-
-    def set_adapter(self, adapter: Adapter | None) -> None:
-        """Puts an adapter in the place of the one before, None for the checkpoint as it is.
-
-        Not while another thread runs the model. Raises CheckpointError, with nothing changed.
-        """
-        swap_adapter(self._module, self._prefix, self._base, self.adapter, adapter)
-        self.adapter = adapter
-        self.checkpoint_id = adapted_id(self._base, adapter)
-
-
-class Reasoner(_Half):
+class Reasoner(ReasoningPart):
     """The vision-language half: answers in text and gives latent actions.
 
     Each function takes one scene, images uint8 [H, W, 3] by camera name, or, in the plural, a
@@ -114,7 +49,7 @@ class Reasoner(_Half):
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
-        self.device = _device(device)
+        self.device = device
         self.config = checkpoint.config
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
@@ -123,7 +58,7 @@ class Reasoner(_Half):
         self.model = made.eval()
         load_weights(checkpoint, self.model, "reasoning.", device)
         self.model.to(self.device)
-        self._own(checkpoint, self.model, "reasoning.")
+        super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
     def _prompts(
@@ -152,7 +87,7 @@ class Reasoner(_Half):
         return ids.to(self.device), mask.to(self.device), prefix.to(self.device)
 
     def _images(self, scenes: Sequence[Images]) -> torch.Tensor:
-        images = _stack(scenes, self.config.vlm_cameras, self.contract, self.device)
+        images = stack_images(scenes, self.config.vlm_cameras, self.contract, self.device)
         return images.flatten(0, 1)
 
     def _read(self, scenes: Sequence[Images], questions: Sequence[str]) -> Reading:
@@ -179,9 +114,19 @@ class Reasoner(_Half):
         """The answer to a question about the scene."""
         return self._say(self._read([images], [question]))[0]
 
-    def think_and_act(self, images: Images, instruction: str) -> tuple[str, np.ndarray]:
+    def act(
+        self,
+        observation: Observation,
+        instruction: str,
+        response: str | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """The latent action float32 [Q, D]; it draws nothing at random."""
+        return self.latent_action(observation.images, instruction, response)
+
+    def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
         """What the robot says, and the latent action [Q, D] that follows it, on one cache."""
-        texts, latents = self.think_and_act_all([images], [instruction])
+        texts, latents = self.think_and_act_all([observation.images], [instruction])
         return texts[0], latents[0]
 
     def think_and_act_all(
@@ -216,11 +161,11 @@ class Reasoner(_Half):
         return self.model.act(images, *prompts).float().cpu().numpy()
 
 
-class ActionModel(_Half):
+class ActionModel(ActionPart):
     """The action expert: chunks of un-normalised actions from images, state and latent action."""
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
-        self.device = _device(device)
+        self.device = device
         self._config, self._stats = checkpoint.config, checkpoint.stats
         if not self._stats:
             raise CheckpointError(
@@ -228,12 +173,11 @@ class ActionModel(_Half):
                 "stage 'action' from it, or give another checkpoint"
             )
         self.horizon = checkpoint.contract.horizon
-        self.latent_shape = (checkpoint.config.num_queries, checkpoint.config.backbone.width)
         self._expert = build_half(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
         load_weights(checkpoint, self._expert, "expert.", device)
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)
-        self._own(checkpoint, self._expert, "expert.")
+        super().__init__(checkpoint, self._expert, "expert.")
         self._generator = torch.Generator()
 
     def action_chunk(
@@ -243,7 +187,7 @@ class ActionModel(_Half):
         latent: np.ndarray,
         seed: int | None = None,
         before: CommittedActions | None = None,
-        max_guidance: float = MAX_GUIDANCE,
+        max_guidance: float | None = None,
     ) -> np.ndarray:
         """Actions float32 [H, D], in the contract's units.
 
@@ -252,7 +196,8 @@ class ActionModel(_Half):
         vla.policies.real_time_chunking; its committed steps are taken over as they are. Raises
         ValueError on other shapes.
         """
-        inpainting = None if before is None else self._inpainting(before, max_guidance)
+        bound = MAX_GUIDANCE if max_guidance is None else max_guidance
+        inpainting = None if before is None else self._inpainting(before, bound)
         states = np.asarray(state)[None]
         actions = self.action_chunks([images], states, latent[None], seed, inpainting)[0]
         return actions if before is None else join(before, actions).astype(np.float32)
@@ -282,17 +227,16 @@ class ActionModel(_Half):
         wanted = (len(scenes), len(self.contract.state_names))
         if states.shape != wanted or not np.isfinite(states).all():
             raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
-        if latents.shape != (len(scenes), *self.latent_shape) or not np.isfinite(latents).all():
-            raise ValueError(
-                f"expected a finite latent action {self.latent_shape}, got {latents.shape[1:]}"
-            )
+        shape = self.features.latent_shape
+        if latents.shape != (len(scenes), *shape) or not np.isfinite(latents).all():
+            raise ValueError(f"expected a finite latent action {shape}, got {latents.shape[1:]}")
         if seed is not None:
             self._generator.manual_seed(seed)
         limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
         normalized = self._stats["state"].normalize(states, limit)
         actions = sample_actions(
             self._expert,
-            _stack(scenes, self._config.expert_cameras, self.contract, self.device),
+            stack_images(scenes, self._config.expert_cameras, self.contract, self.device),
             torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device),
             torch.from_numpy(normalized).to(self.device),
             self._config.flow.steps,

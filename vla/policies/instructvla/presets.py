@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from vla.policies.backbones.eagle import Eagle
-from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
+from vla.policies.config import BackboneConfig, ChatFormat, LoraConfig
 from vla.policies.instructvla.config import ActionExpertConfig, InstructVLAConfig, PromptConfig
 
 
@@ -226,10 +226,3 @@ PRESETS = {
         ),
     ),
 }
-
-
-def preset(name: str) -> InstructVLAConfig:
-    """The configuration of that name; raises CheckpointError that lists the known ones."""
-    if name not in PRESETS:
-        raise CheckpointError(f"unknown preset '{name}'; known: {', '.join(sorted(PRESETS))}")
-    return PRESETS[name]

@@ -1,0 +1,106 @@
+"""What a policy is to everything else: nodes, evaluation, training, checkpoints, preflight.
+
+A published system is one folder beside this file. Its `policy.py` holds one `PolicyType`, which
+says what a checkpoint of that type reads and gives, and makes its parts. A policy has one part or
+two. The first, a vision-language model, answers in text and acts: with one part it gives action
+chunks, with two it gives latent actions, which the second part, an action head, turns into chunks
+at a higher rate. The node `reasoning` runs the first part and `action_expert` the second, each in a
+process of its own; `vla.policies.policy.Policy` runs both in one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from vla.contract.embodiment import EmbodimentContract
+
+if TYPE_CHECKING:
+    import torch
+
+    from vla.policies.checkpoint import Checkpoint
+    from vla.policies.parts import ActionPart, ReasoningPart
+
+Images = dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy acts on, as the contract lists it."""
+
+    images: Images
+    state: np.ndarray  # proprioception [S], not normalised
+    # Earlier observations, oldest first, for a policy that reads a window of them.
+    past: tuple[Observation, ...] = ()
+
+
+@dataclass(frozen=True)
+class PolicyFeatures:
+    """What a policy reads and gives; known without its weights."""
+
+    cameras: tuple[str, ...]  # names of the images that it reads
+    uses_state: bool  # whether it reads proprioception
+    reads_words: bool  # whether it reads the instruction, for which it needs a tokenizer
+    answers: bool  # whether it answers questions and can say what it is about to do
+    # [queries, width] of the latent action that its first part gives; None for a policy of one
+    # part, which gives chunks itself.
+    latent_shape: tuple[int, int] | None
+    horizon: int  # steps in a chunk
+    rate: float  # steps per second [Hz]
+    window: int = 1  # observations that it reads at once, the newest included
+    window_spacing: int = 1  # contract time steps between two of them
+
+
+class PolicyType(ABC):
+    """One kind of policy: how its checkpoints are read, built and split into parts."""
+
+    # Dataclass of config.json's entries; its class attribute TYPE is the `type` named there.
+    config: ClassVar[type]
+
+    @property
+    def name(self) -> str:
+        """The `type` that config.json names."""
+        return self.config.TYPE
+
+    def presets(self) -> dict[str, Any]:
+        """Configurations of named sizes. Names are unique among all types."""
+        return {}
+
+    def check_config(self, config: Any, where: str) -> None:  # noqa: B027 - most need none
+        """Raises CheckpointError for entries that do not go together. where: the file's name."""
+
+    @abstractmethod
+    def features(self, config: Any, contract: EmbodimentContract) -> PolicyFeatures:
+        """What such a policy reads and gives on a robot."""
+
+    @abstractmethod
+    def build(self, config: Any, contract: EmbodimentContract) -> torch.nn.Module:
+        """The whole model, randomly initialised, as it is trained and stored."""
+
+    @abstractmethod
+    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> ReasoningPart:
+        """The first part, or all of a policy of one part. Raises CheckpointError."""
+
+    def open_action(self, checkpoint: Checkpoint, device: str) -> ActionPart:
+        """The second part. Raises CheckpointError; never called for a policy of one part."""
+        raise NotImplementedError(f"a policy of type {self.name} has one part")
+
+    def ties_embeddings(self, config: Any) -> bool:
+        """Whether weights named `lm_head.weight` are the input embedding, stored once."""
+        return False
+
+    def parameter_counts(self, model: torch.nn.Module) -> dict[str, int]:
+        """Parameters by part of a model; together they are all of them."""
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in
+                model.named_children()}  # fmt: skip
+
+    def published_counts(self, model: torch.nn.Module, parts: dict[str, int]) -> dict[str, int]:
+        """What the system's paper counts of such a model, where `vla info` should show it."""
+        return {}
+
+    def facts(self, config: Any) -> dict[str, object]:
+        """What else `vla info` shows of a configuration: short values by name."""
+        return {}

@@ -1,0 +1,113 @@
+"""InstructVLA as a policy type: two parts, latent actions between them."""
+
+from __future__ import annotations
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.policies.base import PolicyFeatures, PolicyType
+from vla.policies.checkpoint import Checkpoint
+from vla.policies.instructvla.config import InstructVLAConfig, require_formats
+from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.instructvla.presets import PRESETS
+from vla.policies.instructvla.vision_language_action import InstructVLA
+from vla.policies.lora import lora_layers
+
+
+class InstructVLAType(PolicyType):
+    """See docs/model.md."""
+
+    config = InstructVLAConfig
+
+    def presets(self) -> dict[str, InstructVLAConfig]:
+        """From a model for the simulator to the published size."""
+        return PRESETS
+
+    def check_config(self, config: InstructVLAConfig, where: str) -> None:
+        """Raises CheckpointError where a prompt asks for more than the instruction."""
+        require_formats(config.prompts, where)
+
+    def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
+        """Text from the vision-language model's cameras, chunks from the action expert's."""
+        return PolicyFeatures(
+            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *config.expert_cameras))),
+            uses_state=config.expert.use_state,
+            reads_words=True,
+            answers=True,
+            latent_shape=(config.num_queries, config.backbone.width),
+            horizon=contract.horizon,
+            rate=1.0 / contract.time_step,
+        )
+
+    def build(self, config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLA:
+        """Both halves."""
+        sizes = len(contract.state_names), contract.horizon, len(contract.action_names)
+        return InstructVLA(config, *sizes)
+
+    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> Reasoner:
+        """The vision-language half."""
+        return Reasoner(checkpoint, device)
+
+    def open_action(self, checkpoint: Checkpoint, device: str) -> ActionModel:
+        """The action expert."""
+        return ActionModel(checkpoint, device)
+
+    def ties_embeddings(self, config: InstructVLAConfig) -> bool:
+        """Whether the language model's head is its input embedding."""
+        architecture = config.backbone.architecture
+        text = architecture.get("text_config") or {}
+        return bool(architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+
+    def facts(self, config: InstructVLAConfig) -> dict[str, object]:
+        """Preset and number of action queries."""
+        return {"preset": config.preset, "action_queries": config.num_queries}
+
+    def parameter_counts(self, model: InstructVLA) -> dict[str, int]:
+        """Parameters by part; those that a model does not have are left out."""
+        reasoning, expert = model.reasoning, model.expert
+        backbone = reasoning.backbone
+
+        def count(*modules) -> int:
+            # Tied weights count once.
+            found = {id(p): p.numel() for m in modules if m is not None for p in m.parameters()}
+            return sum(found.values())
+
+        adapters = sum(
+            layer.lora_a.numel() + layer.lora_b.numel() for layer in lora_layers(backbone).values()
+        )
+        vision = {name: count(module) for name, module in backbone.vision_parts.items()}
+        kind = (
+            "DINOv2 with FiLM" if expert.config.vision == "dinov2" else "vision encoder with FiLM"
+        )
+        parts = {
+            **vision,
+            "language model": count(backbone.model) - sum(vision.values()) - adapters,
+            "LoRA": adapters,
+            "scale head": count(backbone.scale_head),
+            "action queries": reasoning.query_embedding.numel() + reasoning.query_output.numel(),
+            kind: count(expert.vision),
+            "visual projector": count(expert.vision_projector),
+            "latent projector": count(expert.latent_projector),
+            "state encoder": count(expert.state_projector),
+            "action encoder": count(expert.action_embedding, expert.action_projector),
+            "action expert": count(expert.layers, expert.norm),
+            "output MLP": count(expert.head),
+        }
+        return {name: value for name, value in parts.items() if value}
+
+    def published_counts(self, model: InstructVLA, parts: dict[str, int]) -> dict[str, int]:
+        """What the published figures count of a model with LoRA experts: sums that overlap.
+
+        Stage 1 trains the action half and one adapter, stage 2 all adapters. The action queries,
+        which both stages train too, are not in the published figures and not in these.
+        """
+        experts = len(model.config.lora.experts)
+        if not experts:
+            return {}
+        adapter = parts["LoRA"] // experts
+        action_half = sum(p.numel() for p in model.expert.parameters() if p.requires_grad)
+        stages = {"LoRA (per expert)": adapter, "stage 1 trainable": action_half + adapter}
+        if experts > 1:
+            stages["stage 2 LoRA"] = parts["LoRA"]
+        return stages
+
+
+POLICY = InstructVLAType()

@@ -1,0 +1,180 @@
+"""The parts of a checkpoint in memory, each as the node that runs it, and evaluation, use it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.control.committed import CommittedActions
+from vla.core.shown import brief
+from vla.policies.adapters import Adapter, adapted_id, open_adapter, require_base, swap_adapter
+from vla.policies.base import Images, Observation
+from vla.policies.checkpoint import Checkpoint, open_checkpoint
+from vla.policies.config import CheckpointError
+
+
+class PolicyPart:
+    """A part of a checkpoint in memory, with or without an adapter in its weights."""
+
+    def __init__(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str):
+        """module: of the part, loaded; its weights' names in the checkpoint begin with `prefix`."""
+        self._base, self._module, self._prefix = checkpoint, module, prefix
+        self.contract, self.features = checkpoint.contract, checkpoint.features
+        self.adapter: Adapter | None = None
+        # Of the weights as they are, the adapter's included.
+        self.checkpoint_id = checkpoint.checkpoint_id
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str = "cpu", adapter: str | Path = ""
+    ) -> Any:
+        """Loads a part of this class; see open_reasoning_part for whatever a checkpoint has.
+
+        Raises CheckpointError, one sentence.
+        """
+        return _adapted(cls(open_checkpoint(path), usable_device(device)), adapter)
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Puts an adapter in the place of the one before, None for the checkpoint as it is.
+
+        Not while another thread runs the model. Raises CheckpointError, with nothing changed.
+        """
+        swap_adapter(self._module, self._prefix, self._base, self.adapter, adapter)
+        self.adapter = adapter
+        self.checkpoint_id = adapted_id(self._base, adapter)
+
+
+class ReasoningPart(PolicyPart, ABC):
+    """The vision-language model of a policy, or the whole of a policy of one part."""
+
+    @abstractmethod
+    def act(
+        self,
+        observation: Observation,
+        instruction: str,
+        response: str | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """What it does now: a latent action float32 [Q, D], or a chunk float32 [H, A].
+
+        A chunk is in the contract's units. response: what think() said, None to act without.
+        seed: of random draws, where it makes any; None continues with its generator.
+        """
+
+    def ask(self, images: Images, question: str) -> str:
+        """The answer to a question about the scene. Raises NotImplementedError without text."""
+        raise NotImplementedError(f"a policy of type {type(self).__name__} gives no text")
+
+    def think(self, images: Images, instruction: str) -> str:
+        """What the robot says that it will do. Raises NotImplementedError without text."""
+        raise NotImplementedError(f"a policy of type {type(self).__name__} gives no text")
+
+    def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
+        """What the robot says, and what it does on that; faster where a part can reuse a cache."""
+        text = self.think(observation.images, instruction)
+        return text, self.act(observation, instruction, text)
+
+    def reset(self) -> None:
+        """A new episode, or another instruction, begins: forgets what was kept between steps."""
+
+
+class ActionPart(PolicyPart, ABC):
+    """The action head of a policy of two parts."""
+
+    @abstractmethod
+    def action_chunk(
+        self,
+        images: Images,
+        state: np.ndarray,
+        latent: np.ndarray,
+        seed: int | None = None,
+        before: CommittedActions | None = None,
+        max_guidance: float | None = None,
+    ) -> np.ndarray:
+        """Actions float32 [H, A] in the contract's units, from state [S] and latent action [Q, D].
+
+        seed: of random draws; None continues with its generator. before: what the arm will do
+        meanwhile, which the chunk continues from (arXiv 2506.07339); max_guidance bounds how hard
+        it is drawn there, None for the part's own bound. Raises ValueError on other shapes.
+        """
+
+
+class NoActionPart(PolicyPart):
+    """Stands for the second part of a policy that has one: no weights, and nothing to do.
+
+    It takes adapters as the first part does, so that both nodes name the same checkpoint.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        super().__init__(checkpoint, torch.nn.Module(), "")
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Notes the adapter. Raises CheckpointError where it is not for this checkpoint."""
+        if adapter is not None:
+            require_base(adapter, self._base)
+        self.adapter = adapter
+        self.checkpoint_id = adapted_id(self._base, adapter)
+
+
+def open_reasoning_part(
+    path: str | Path, device: str = "cpu", adapter: str | Path = ""
+) -> ReasoningPart:
+    """The first part of a checkpoint folder, with the adapter of a folder unless that is "".
+
+    Raises CheckpointError, one sentence.
+    """
+    checkpoint = open_checkpoint(path)
+    part = checkpoint.type.open_reasoning(checkpoint, usable_device(device))
+    return _adapted(part, adapter)
+
+
+def open_action_part(
+    path: str | Path, device: str = "cpu", adapter: str | Path = ""
+) -> ActionPart | NoActionPart:
+    """The second part of a checkpoint folder, as open_reasoning_part does the first."""
+    checkpoint = open_checkpoint(path)
+    if checkpoint.features.latent_shape is None:
+        return _adapted(NoActionPart(checkpoint), adapter)
+    return _adapted(checkpoint.type.open_action(checkpoint, usable_device(device)), adapter)
+
+
+def _adapted(part, adapter: str | Path):
+    if str(adapter):
+        part.set_adapter(open_adapter(adapter))
+    return part
+
+
+def usable_device(name: str) -> str:
+    """The name of a device that torch can compute on. Raises CheckpointError for another."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise CheckpointError(f"device '{name}' asked for, but no CUDA device is there; use 'cpu'")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CheckpointError(f"device {brief(name)} is not there; use 'cpu' or 'cuda'") from error
+    return name
+
+
+def stack_images(
+    scenes: Sequence[Images], cameras: tuple[str, ...], contract: EmbodimentContract, device: str
+) -> torch.Tensor:
+    """uint8 [B, C, 3, H, W]; raises ValueError for a missing camera or another size."""
+    rows = []
+    for images in scenes:
+        for name in cameras:
+            if name not in images:
+                raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
+            wanted = (contract.camera(name).height, contract.camera(name).width, 3)
+            if images[name].shape != wanted:
+                raise ValueError(
+                    f"camera '{name}': expected {list(wanted)}, got {images[name].shape}"
+                )
+        # A copy: images of a message or a dataset may be read-only, which torch warns about.
+        rows.append(np.stack([images[name] for name in cameras]))
+    return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)

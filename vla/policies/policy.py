@@ -1,0 +1,96 @@
+"""A whole checkpoint in one process: what evaluation, corrections and `vla eval` drive a robot by.
+
+policy = Policy.from_pretrained("checkpoints/nano")
+policy.reset("pick up the red can", seed=0)
+actions = policy.chunk(images, state)          # [H, A], as often as the environment asks
+policy.answer(images, "what is on the table ?")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vla.policies.base import Images, Observation
+from vla.policies.history import ObservationHistory
+from vla.policies.parts import (
+    ActionPart,
+    NoActionPart,
+    ReasoningPart,
+    open_action_part,
+    open_reasoning_part,
+)
+
+
+class Policy:
+    """Both parts of a policy, or the one that it has, and what they keep during an episode."""
+
+    def __init__(
+        self, reasoning: ReasoningPart, action: ActionPart | NoActionPart, latent_every: int = 1
+    ):
+        """latent_every: chunks that share one latent action."""
+        self.reasoning, self.action, self.latent_every = reasoning, action, latent_every
+        self.contract, self.features = reasoning.contract, reasoning.features
+        self._history = ObservationHistory(self.features)
+        self.reset("")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        adapter: str | Path = "",
+        latent_every: int = 1,
+    ) -> Policy:
+        """Loads a checkpoint folder and, unless it is "", an adapter's folder into it.
+
+        Raises CheckpointError, one sentence.
+        """
+        reasoning = open_reasoning_part(path, device, adapter)
+        return cls(reasoning, open_action_part(path, device, adapter), latent_every)
+
+    @property
+    def checkpoint_id(self) -> str:
+        """Of the weights as they are, the adapter's included."""
+        return self.reasoning.checkpoint_id
+
+    def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
+        """An episode begins.
+
+        seed: of all that is drawn at random in it; None continues with the generators. think: say
+        first what to do, and act on that.
+        """
+        self._instruction, self._seed, self._think = instruction, seed, think
+        self.said: str | None = None  # what it said, once it has thought
+        self._latent: np.ndarray | None = None
+        self._chunks = 0
+        self._history.reset()
+        self.reasoning.reset()
+
+    def chunk(self, images: Images, state: np.ndarray, time: float = 0.0) -> np.ndarray:
+        """Actions float32 [H, A] for now, in the contract's units.
+
+        images: uint8 [H, W, 3] by camera name. state [S], not normalised. time: of the observation
+        [s]; a policy that reads a window of past observations needs it, and needs observe() for
+        those in between.
+        """
+        observation = self._history.add(time, Observation(images, state))
+        if self._think and self.said is None:
+            self.said = self.reasoning.think(images, self._instruction)
+        seed = self._seed if self._chunks == 0 else None
+        first_of_latent = self._chunks % self.latent_every == 0
+        self._chunks += 1
+        if self.features.latent_shape is None:
+            return self.reasoning.act(observation, self._instruction, self.said, seed)
+        if first_of_latent:
+            self._latent = self.reasoning.act(observation, self._instruction, self.said, seed)
+        return self.action.action_chunk(images, state, self._latent, seed)
+
+    def observe(self, images: Images, state: np.ndarray, time: float) -> None:
+        """Takes an observation that no chunk is asked for, for the window of later ones."""
+        self._history.add(time, Observation(images, state))
+
+    def answer(self, images: Images, question: str) -> str:
+        """The answer to a question about what is seen. Raises NotImplementedError without text."""
+        return self.reasoning.ask(images, question)

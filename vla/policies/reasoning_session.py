@@ -1,0 +1,78 @@
+"""What a policy's first part computes at each step of an episode, and what it keeps.
+
+Text is slow and changes seldom; a latent action is quicker; a chunk is quickest. InstructVLA
+refreshes the text every 20 steps and the latent action every other step (section 4.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla.policies.base import Observation
+from vla.policies.parts import ReasoningPart
+
+
+@dataclass
+class Refresh:
+    """How often things are computed again, in steps; may be changed between steps."""
+
+    # The text, where the robot thinks; 0 for once per instruction.
+    language_every: int = 20
+    # What it does: the latent action, or the chunk of a policy of one part.
+    action_every: int = 1
+
+
+@dataclass(frozen=True)
+class ReasoningOutput:
+    """What a step ends with."""
+
+    text: str | None
+    action: np.ndarray  # latent action [Q, D], or chunk [H, A] of a policy of one part
+    new_text: bool  # whether this step computed it
+    new_action: bool  # whether this step computed it
+
+
+class ReasoningSession:
+    """Text and action over the steps of an episode.
+
+    What is kept belongs to one instruction and one mode; another one, or reset(), drops it.
+    """
+
+    def __init__(self, part: ReasoningPart, refresh: Refresh | None = None):
+        self.part = part
+        self.refresh = refresh or Refresh()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything, as a new episode needs it."""
+        self._of: tuple[str, bool] | None = None
+        self._text: str | None = None
+        self._action: np.ndarray | None = None
+        self._text_age = self._action_age = 0
+        self.part.reset()
+
+    def step(
+        self, observation: Observation, instruction: str, think: bool = False
+    ) -> ReasoningOutput:
+        """The text, if the robot thinks, and the action for one more step."""
+        if self._of != (instruction, think):
+            self.reset()
+            self._of = (instruction, think)
+        new_text = think and self._is_due(self._text, self._text_age, self.refresh.language_every)
+        new_action = new_text or self._is_due(
+            self._action, self._action_age, self.refresh.action_every
+        )
+        if new_text:
+            self._text, self._action = self.part.think_and_act(observation, instruction)
+            self._text_age = 0
+        elif new_action:
+            self._action = self.part.act(observation, instruction, self._text)
+        self._text_age += 1
+        self._action_age = 1 if new_action else self._action_age + 1
+        return ReasoningOutput(self._text, self._action, new_text, new_action)
+
+    @staticmethod
+    def _is_due(kept: object, age: int, every: int) -> bool:
+        return kept is None or (every > 0 and age >= every)
