@@ -217,8 +217,8 @@ def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch
     return weights
 
 
-def build_half(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str) -> Module:
-    """Makes one half of the model ("reasoning." or "expert.") as its configuration says.
+def build_part(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str = "") -> Module:
+    """Makes a part of the model as its configuration says; its weights' names begin with `prefix`.
 
     It is sized without memory first, and compared with the stored weights, so that a configuration
     that asks for more than there is takes none. Raises CheckpointError.
@@ -257,11 +257,11 @@ def _require_shapes(
 def load_weights(
     checkpoint: Checkpoint,
     module: torch.nn.Module,
-    prefix: str,
-    device: str,
+    prefix: str = "",
+    device: str = "cpu",
     dtype: torch.dtype | None = torch.float32,
 ) -> None:
-    """Fills one half of the model ("reasoning." or "expert.") or, with prefix "", all of it.
+    """Fills a part of the model, whose weights' names begin with `prefix`; with "" all of it.
 
     dtype: of its parameters from then on; None for those that the checkpoint stores. Raises
     CheckpointError that names what is missing, superfluous or of another shape.

@@ -22,9 +22,9 @@ from vla.policies.config import CheckpointError
 class PolicyPart:
     """A part of a checkpoint in memory, with or without an adapter in its weights."""
 
-    def __init__(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str):
+    def __init__(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str = ""):
         """module: of the part, loaded; its weights' names in the checkpoint begin with `prefix`."""
-        self._base, self._module, self._prefix = checkpoint, module, prefix
+        self._base, self.module, self._prefix = checkpoint, module, prefix
         self.contract, self.features = checkpoint.contract, checkpoint.features
         self.adapter: Adapter | None = None
         # Of the weights as they are, the adapter's included.
@@ -45,7 +45,7 @@ class PolicyPart:
 
         Not while another thread runs the model. Raises CheckpointError, with nothing changed.
         """
-        swap_adapter(self._module, self._prefix, self._base, self.adapter, adapter)
+        swap_adapter(self.module, self._prefix, self._base, self.adapter, adapter)
         self.adapter = adapter
         self.checkpoint_id = adapted_id(self._base, adapter)
 
@@ -112,7 +112,7 @@ class NoActionPart(PolicyPart):
     """
 
     def __init__(self, checkpoint: Checkpoint):
-        super().__init__(checkpoint, torch.nn.Module(), "")
+        super().__init__(checkpoint, torch.nn.Module())
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Notes the adapter. Raises CheckpointError where it is not for this checkpoint."""

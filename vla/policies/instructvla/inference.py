@@ -12,7 +12,7 @@ import torch
 
 from vla.control.committed import CommittedActions, join
 from vla.policies.base import Images, Observation
-from vla.policies.checkpoint import Checkpoint, build_half, load_weights
+from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.reasoning import Reading, ReasoningModel
@@ -54,7 +54,7 @@ class Reasoner(ReasoningPart):
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
         self.hidden_size = checkpoint.config.backbone.width
-        made = build_half(checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.")
+        made = build_part(checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.")
         self.model = made.eval()
         load_weights(checkpoint, self.model, "reasoning.", device)
         self.model.to(self.device)
@@ -173,7 +173,7 @@ class ActionModel(ActionPart):
                 "stage 'action' from it, or give another checkpoint"
             )
         self.horizon = checkpoint.contract.horizon
-        self._expert = build_half(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
+        self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
         load_weights(checkpoint, self._expert, "expert.", device)
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)

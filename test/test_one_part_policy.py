@@ -1,0 +1,149 @@
+"""A policy of somebody else's, of one part: loaded, run, and driving the simulated arm."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from linear_policy import save_rising_checkpoint
+from node_harness import ROOT, Graph
+from std_srvs.srv import Trigger
+from vla_ros.msg import ActionChunk, PolicyStatus
+from vla_ros.srv import Ask, ResetScene, SetInstruction
+
+from vla.contract.embodiment import load_contract
+from vla.control.session import HoldReason, State
+from vla.policies.base import Observation, PolicyFeatures
+from vla.policies.checkpoint import open_checkpoint
+from vla.policies.config import CheckpointError
+from vla.policies.history import ObservationHistory
+from vla.policies.parts import NoActionPart, open_action_part
+from vla.policies.policy import Policy
+from vla.policies.registry import policy_type
+from vla_nodes.core import qos
+
+CONTRACT = load_contract(ROOT / "config" / "contracts" / "sim_panda.yaml")
+RISE = 0.005  # m in each step
+STATE = np.array([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.08])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_rising_checkpoint(tmp_path_factory.mktemp("rising"), CONTRACT, RISE)
+
+
+def test_a_checkpoint_names_its_type_and_acts(checkpoint):
+    assert json.loads((checkpoint / "config.json").read_text()) == {
+        "type": "linear",
+        "use_bias": True,
+    }
+    policy = Policy.from_pretrained(checkpoint)
+    assert policy.checkpoint_id == open_checkpoint(checkpoint).checkpoint_id
+    policy.reset("go up", seed=0)
+    actions = policy.chunk({}, STATE)
+    assert actions.shape == (CONTRACT.horizon, 7)
+    np.testing.assert_allclose(actions[:, 2], RISE, rtol=1e-3)
+    np.testing.assert_allclose(actions[:, :2], 0.0, atol=1e-6)
+    with pytest.raises(NotImplementedError, match="no text"):
+        policy.answer({}, "what is on the table ?")
+    # What the node action_expert has of it, so that both nodes name the same weights.
+    second = open_action_part(checkpoint)
+    assert isinstance(second, NoActionPart) and second.checkpoint_id == policy.checkpoint_id
+
+
+@pytest.mark.parametrize(
+    "name", ["nobody", "../base", "vla.policies.base", 3, None, "instructvla "]
+)
+def test_a_type_that_is_not_known_is_refused(checkpoint, tmp_path, name):
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({"type": name}))
+    with pytest.raises(CheckpointError, match="type"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_without_a_type_is_an_instructvla():
+    with pytest.raises(CheckpointError, match="known: instructvla"):
+        policy_type("robovlm")
+    assert policy_type("instructvla").name == "instructvla"
+
+
+def test_the_window_holds_what_was_seen_at_its_places():
+    features = PolicyFeatures(
+        (), True, False, False, None, 16, rate=10.0, window=3, window_spacing=2
+    )
+    history = ObservationHistory(features)
+
+    def see(time):
+        seen = history.add(time, Observation({}, np.array([time])))
+        return [float(past.state[0]) for past in seen.past], float(seen.state[0])
+
+    assert see(0.0) == ([0.0, 0.0], 0.0)
+    assert see(0.1) == ([0.0, 0.0], 0.1)
+    for tenth in range(2, 5):
+        latest = see(tenth / 10)
+    assert latest == ([pytest.approx(0.1), pytest.approx(0.3)], 0.4)
+    # Frames that come unevenly: the newest up to half a spacing after the place.
+    assert see(0.75) == ([pytest.approx(0.4), pytest.approx(0.4)], 0.75)
+    # Another episode, whose clock starts again.
+    assert see(0.05) == ([0.05, 0.05], 0.05)
+    one = ObservationHistory(PolicyFeatures((), True, False, False, None, 16, 10.0))
+    assert one.add(1.0, Observation({}, STATE)).past == ()
+
+
+@pytest.mark.nodes
+def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
+    monkeypatch.setenv("VLA_PLUGINS", "linear_policy")
+    monkeypatch.syspath_prepend(str(ROOT / "test"))
+    import os
+
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
+    with Graph() as graph:
+        timed = {"use_sim_time": True}
+        policy = timed | {"checkpoint": str(checkpoint)}
+        graph.start("sim")
+        graph.start("perception", parameters=timed)
+        reasoning = graph.start("reasoning", parameters=policy)
+        graph.start("action_expert", parameters=policy)
+        graph.start("controller", parameters=timed)
+        for name in ("sim", "perception", "reasoning", "action_expert", "controller"):
+            graph.wait_state(name, "active", 90.0)
+        statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+        chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
+        graph.wait_diagnostic(
+            "action_expert", lambda s: any("one part" in value.value for value in s.values)
+        )
+        assert graph.node.count_publishers("vla/action_chunk") == 1
+        assert graph.node.count_publishers("vla/latent_action") == 0
+        asked = graph.call(Ask, "vla/ask", Ask.Request(question="what is on the table ?"))
+        assert not asked.success and "no text" in asked.message
+
+        graph.call(ResetScene, "sim/reset_scene", ResetScene.Request(seed=1, family="pick"))
+        ask = SetInstruction.Request(instruction="go up")
+        answer = graph.call(SetInstruction, "vla/set_instruction", ask)
+        assert answer.success, answer.message
+        # Longer than the arm goes on without a latent action of a policy that has them.
+        graph.wait(lambda: len(chunks) > 1, "chunks", 60.0)
+        began = chunks[0].reference_pose.position.z
+        graph.wait(lambda: chunks[-1].reference_pose.position.z > began + 0.03, "a rise", 60.0)
+        since = _seconds(chunks[0])
+        graph.wait(lambda: _seconds(chunks[-1]) > since + 6.0, "chunks of six seconds", 60.0)
+        assert statuses[-1].state == State.EXECUTING, statuses[-1].message
+
+        reasoning.kill()
+        graph.wait(
+            lambda: statuses[-1].hold_reason == HoldReason.STALE_CHUNK,
+            "hold after the death of the policy",
+            alive=False,
+        )
+        graph.processes.remove(reasoning)
+        graph.start("reasoning", parameters=policy)
+        graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion again", 90.0)
+        graph.call(Trigger, "vla/stop", Trigger.Request())
+
+
+def _seconds(message):
+    stamp = message.header.stamp
+    seconds = stamp.sec + 1e-9 * stamp.nanosec
+    assert math.isfinite(seconds)
+    return seconds
