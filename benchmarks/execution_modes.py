@@ -25,7 +25,7 @@ from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk, ChunkError
 from vla.control.committed import committed_actions
 from vla.control.execution import ExecutionConfig
-from vla.envs.tabletop.demonstrations import observation_of
+from vla.envs.tabletop.environment import observation_of
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.evaluation.benchmark import wilson_interval
 from vla.policies.instructvla.inference import ActionModel, Reasoner

@@ -10,41 +10,38 @@ import functools
 import json
 import multiprocessing
 import os
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from vla.contract.embodiment import load_contract
-from vla.control.arm import ArmController, ArmControllerConfig
 from vla.core.resources import contract_path
-from vla.envs.tabletop.expert import plan_chunk
-from vla.envs.tabletop.rollout import run_episode
-from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.base import Episode
+from vla.envs.rollout import run_episode
+from vla.envs.tabletop.environment import TableTopEnv
+from vla.envs.tabletop.expert_policy import ExpertPolicy
 from vla.envs.tabletop.tasks import ALL_FAMILIES, FAMILIES
-from vla.evaluation.benchmark import SeedResult, summarize, table
+from vla.evaluation.benchmark import EpisodeResult, flat, summarize, table
 
 
 @functools.cache
-def robot() -> tuple[TableTopSimulator, ArmController]:
-    """One simulator and controller per process."""
+def table_top(delay_steps: int) -> TableTopEnv:
+    """One environment per process, without cameras, which the expert does not need."""
     contract = load_contract(contract_path("sim_panda"))
-    return TableTopSimulator(), ArmController(ArmControllerConfig(), contract)
+    return TableTopEnv(replace(contract, cameras=()), delay_steps=delay_steps, time_limit=15.0)
 
 
-def run_seed(job: tuple[str, int, int]) -> SeedResult:
+def run_seed(job: tuple[str, int, int]) -> EpisodeResult:
     """One episode: family, seed, policy steps between an observation and its chunk."""
     family, seed, delay_steps = job
-    simulator, controller = robot()
-    task = simulator.reset(seed, family)
-    episode = run_episode(
-        simulator,
-        controller,
-        lambda simulator, task: plan_chunk(simulator, task, controller.contract.horizon),
-        task,
-        delay_steps=delay_steps,
+    environment = table_top(delay_steps)
+    episode = Episode(family, seed, {"family": family})
+    rollout = run_episode(environment, ExpertPolicy(environment), episode)
+    figures = {"wrong_object": rollout.info["wrong_object"]}
+    return EpisodeResult(
+        family, seed, rollout.instruction, "", rollout.success, rollout.seconds, figures
     )
-    return SeedResult(family, seed, task.instruction, "", answered_right=None, **asdict(episode))
 
 
 def main() -> None:
@@ -76,8 +73,8 @@ def main() -> None:
     print(table(summaries))
     report = {
         "delay_steps": arguments.delay_steps,
-        "summary": [asdict(entry) for entry in summaries],
-        "episodes": [asdict(result) for result in results],
+        "summary": [flat(entry) for entry in summaries],
+        "episodes": [flat(result) for result in results],
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -15,21 +15,18 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from vla.envs.base import SuiteError
+from vla.envs.tabletop.driving import Policy
+from vla.envs.tabletop.suite import TableTop
 from vla.envs.tabletop.tasks import FAMILIES
 from vla.envs.tabletop.wording import WORDINGS
-from vla.evaluation.benchmark import (
-    EvaluationError,
-    EvaluationSettings,
-    SeedResult,
-    evaluate,
-    wilson_interval,
-)
+from vla.evaluation.benchmark import EpisodeResult, evaluate, flat, wilson_interval
 from vla.policies.checkpoint import open_checkpoint
 
 
@@ -52,17 +49,18 @@ class Job:
         return f"{self.name}, thinking" if self.think else self.name
 
 
-def run(job: Job) -> list[SeedResult]:
+def run(job: Job) -> list[EpisodeResult]:
     """The job's episodes; none where the family has no instruction of that wording."""
     torch.set_num_threads(1)
-    settings = EvaluationSettings(think=job.think, wording=job.wording, time_limit=job.time_limit)
+    suite = TableTop(wording=job.wording, time_limit=job.time_limit)
+    policy = Policy.from_pretrained(job.folder)
     try:
-        return evaluate(job.folder, [job.family], range(job.first, job.last), settings)
-    except EvaluationError:
+        return evaluate(policy, suite, [job.family], range(job.first, job.last), job.think)
+    except SuiteError:
         return []
 
 
-def markdown(cells: dict[tuple[str, str], list[SeedResult]], columns: list[str]) -> str:
+def markdown(cells: dict[tuple[str, str], list[EpisodeResult]], columns: list[str]) -> str:
     """Successes and episodes, wordings down and checkpoints across."""
     lines = [f"| instruction | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for wording in WORDINGS:
@@ -102,7 +100,7 @@ def main() -> None:
         for wording in arguments.wordings
         for family in arguments.families
     ]
-    cells: dict[tuple[str, str], list[SeedResult]] = {}
+    cells: dict[tuple[str, str], list[EpisodeResult]] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, spawn) as pool:
         waiting = {pool.submit(run, job): job for job in jobs}
@@ -115,7 +113,7 @@ def main() -> None:
         "checkpoint_ids": {n: open_checkpoint(f).checkpoint_id for n, f in named.items()},
         "seeds": arguments.seeds,
         "cells": [
-            {"column": column, "wording": wording, "episodes": [asdict(r) for r in results]}
+            {"column": column, "wording": wording, "episodes": [flat(r) for r in results]}
             for (column, wording), results in cells.items()
         ],
     }

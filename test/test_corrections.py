@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from vla.datasets.frames import read_dataset
-from vla.envs.tabletop.corrections import CorrectionConfig, labelling, make_corrections
-from vla.envs.tabletop.demonstrations import Frames, observation_of
-from vla.envs.tabletop.driving import learned_policy
+from vla.envs.tabletop.corrections import CorrectionConfig, LabelledPolicy, make_corrections
+from vla.envs.tabletop.demonstrations import Frames
+from vla.envs.tabletop.driving import Policy
+from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert import plan_chunk
 from vla.policies.config import LoraConfig
-from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.training.config import RobotData, TrainConfig, write_train_config
 from vla_cli.parser import main
 
@@ -21,24 +21,24 @@ ONE = CorrectionConfig(
 )
 
 
-@pytest.fixture
-def policy(checkpoint):
-    reasoner = Reasoner.from_pretrained(checkpoint)
-    return learned_policy(reasoner, ActionModel.from_pretrained(checkpoint), None, 1, seed=0)
-
-
 @pytest.mark.parametrize(("expert_share", "driver"), [(0.0, "policy"), (1.0, "expert")])
-def test_the_label_is_the_experts_whoever_drives(simulator, contract, policy, expert_share, driver):
-    task = simulator.reset(3, "pick")
-    label = plan_chunk(simulator, task, contract.horizon)
-    images, state = observation_of(simulator, contract)
-    frames = Frames()
-    drive = labelling(policy, frames, contract, expert_share, np.random.default_rng(0))
-    executed = drive(simulator, task)
+def test_the_label_is_the_experts_whoever_drives(contract, checkpoint, expert_share, driver):
+    environment = TableTopEnv(contract)
+    observation, info = environment.reset(seed=3, options={"family": "pick"})
+    images, state = observation["images"], observation["state"]
+    label = plan_chunk(environment.simulator, environment.task, contract.horizon)
+    frames, policy = Frames(), Policy.from_pretrained(checkpoint)
+    policy.reset(info["instruction"], seed=0)
+    own = policy.chunk(images, state, 0.0)
+    labelled = LabelledPolicy(policy, environment, frames, expert_share, np.random.default_rng(0))
+    labelled.reset(info["instruction"], seed=0)
+    executed = labelled.chunk(images, state, 0.0)
     np.testing.assert_array_equal(frames.action, [label])
     np.testing.assert_array_equal(frames.state, [state])
     np.testing.assert_array_equal(frames.images["front"], [images["front"]])
-    assert np.array_equal(executed, label) == (driver == "expert")
+    np.testing.assert_array_equal(executed, label if driver == "expert" else own)
+    assert not np.array_equal(label, own)
+    assert set(labelled.objects) == set(environment.simulator.objects())
 
 
 def test_shards_hold_failed_episodes_too_and_what_is_there_is_kept(tmp_path, contract, checkpoint):

@@ -13,9 +13,9 @@ from std_msgs.msg import Float64MultiArray
 
 from vla.bags.message_types import load_message_type
 from vla.bags.writer import BagWriter
+from vla.envs.tabletop.replay_video import STATE_TOPIC, EpisodeFootage, write_video
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import FAMILIES
-from vla.evaluation.replay_video import STATE_TOPIC, EpisodeFootage, write_video
 from vla_cli.demo import load_demo_config, versions
 from vla_cli.errors import CommandError
 from vla_cli.graph import free_domain_id

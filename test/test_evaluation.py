@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import yaml
 
-from vla.envs.tabletop.driving import learned_policy
+from vla.envs.base import SuiteError
+from vla.envs.tabletop.driving import Policy
+from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.questions import QUESTION_KINDS
+from vla.envs.tabletop.suite import TableTop
 from vla.envs.tabletop.wording import WORDINGS
 from vla.evaluation.benchmark import (
-    EvaluationError,
-    EvaluationSettings,
-    SeedResult,
+    EpisodeResult,
     evaluate,
     report,
     summarize,
     table,
     wilson_interval,
-    worded_scenes,
 )
 from vla.evaluation.question_answering import (
     evaluate_questions,
@@ -32,13 +32,17 @@ from vla.evaluation.question_answering import (
     score,
 )
 from vla.policies.checkpoint import build_model, open_checkpoint
-from vla.policies.config import CheckpointError, LoraConfig
-from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.config import LoraConfig
 from vla.training.config import RobotData, TrainConfig, write_train_config
 from vla_cli import evaluate as evaluate_command
 from vla_cli.parser import main
 
-SHORT = EvaluationSettings(time_limit=1.0)
+SHORT = TableTop(time_limit=1.0)
+
+
+@pytest.fixture(scope="module")
+def policy(checkpoint):
+    return Policy.from_pretrained(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +60,9 @@ def test_wilson_interval(successes, count, interval):
     assert wilson_interval(successes, count) == pytest.approx(interval, abs=1e-4)
 
 
-def result(family, success, seconds=3.0, wrong=False, right=None) -> SeedResult:
-    return SeedResult(family, 0, "pick", "", success, wrong, seconds, right)
+def result(family, success, seconds=3.0, wrong=False, right=None) -> EpisodeResult:
+    figures = {"wrong_object": wrong, "answered_right": right}
+    return EpisodeResult(family, 0, "pick", "", success, seconds, figures)
 
 
 def test_summaries_are_per_family_in_order():
@@ -71,48 +76,45 @@ def test_summaries_are_per_family_in_order():
     assert (place.family, place.episodes, pick.family, pick.episodes) == ("place", 3, "pick", 1)
     assert place.success == pytest.approx(2 / 3) and pick.success == 0.0
     assert (place.success_low, place.success_high) == wilson_interval(2, 3)
-    assert place.wrong_object == pytest.approx(1 / 3) and place.median_seconds == 6.0
-    assert place.answered_right == pytest.approx(2 / 3) and pick.answered_right is None
+    assert place.figures == pytest.approx({"wrong_object": 1 / 3, "answered_right": 2 / 3})
+    assert place.median_seconds == 6.0 and pick.figures["answered_right"] is None
     lines = table([place, pick]).splitlines()
     assert len(lines) == 3 and "67%" in lines[1] and lines[2].rstrip().endswith("-")
 
 
-def test_one_seed_in_process_is_repeatable_and_reported(checkpoint):
+def test_one_seed_in_process_is_repeatable_and_reported(policy):
     seen, steps = [], []
     runs = [
         evaluate(
-            checkpoint, ["pick"], range(3, 4), replace(SHORT, think=True),
-            on_result=seen.append, on_step=lambda simulator: steps.append(simulator.time),
+            policy, SHORT, ["pick"], range(3, 4), think=True, on_result=seen.append,
+            on_step=lambda environment: steps.append(environment.simulator.time),
         )
         for _ in range(2)
     ]  # fmt: skip
     assert runs[0] == runs[1] and seen == runs[0] + runs[1]
     (only,) = runs[0]
     assert (only.family, only.seed, only.success) == ("pick", 3, False)
-    assert only.instruction and only.answered_right is False
-    assert len(steps) == 2 * 10
-    written = json.loads(json.dumps(report("abc", SHORT, runs[0])))
-    assert written["settings"]["time_limit"] == 1.0 and written["checkpoint_id"] == "abc"
+    assert only.instruction and only.figures["answered_right"] is False
+    assert steps == pytest.approx([0.3, 0.6, 0.9, 1.0] * 2)
+    written = json.loads(json.dumps(report("abc", SHORT, True, runs[0])))
+    assert written["settings"] == {
+        "think": True, "wording": "direct", "steps_per_chunk": 3, "delay_steps": 2,
+        "time_limit": 1.0,
+    }  # fmt: skip
+    assert (written["benchmark"], written["checkpoint_id"]) == ("tabletop", "abc")
     assert written["summary"][0]["episodes"] == 1 == len(written["episodes"])
+    assert written["episodes"][0]["wrong_object"] is False
 
 
-def test_latent_actions_may_be_shared_by_several_chunks(checkpoint, simulator, monkeypatch):
-    reasoner, expert = Reasoner.from_pretrained(checkpoint), ActionModel.from_pretrained(checkpoint)
-    task = simulator.reset(0, "pick")
-    calls = []
-    latent_action = reasoner.latent_action
-    monkeypatch.setattr(
-        reasoner, "latent_action", lambda *a: calls.append(a[1:]) or latent_action(*a)
-    )
-    policy = learned_policy(reasoner, expert, "Pick up the can.", latent_every=3, seed=1)
-    chunks = [policy(simulator, task) for _ in range(4)]
-    assert calls == [(task.instruction, "Pick up the can.")] * 2
-    assert not np.array_equal(chunks[0], chunks[1]), "the noise goes on within an episode"
-
-
-def test_evaluating_nothing_useful_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="is not a checkpoint folder"):
-        evaluate(tmp_path, ["pick"], range(1), SHORT)
+def test_the_noise_goes_on_within_an_episode_and_begins_again_with_the_next(policy, contract):
+    environment = TableTopEnv(contract)
+    observation, info = environment.reset(seed=0)
+    chunks = []
+    for _ in range(2):
+        policy.reset(info["instruction"], seed=1)
+        chunks += [policy.chunk(observation["images"], observation["state"], 0.0) for _ in range(2)]
+    np.testing.assert_array_equal(chunks[:2], chunks[2:])
+    assert not np.array_equal(chunks[0], chunks[1])
 
 
 # Wordings and questions
@@ -120,32 +122,42 @@ def test_evaluating_nothing_useful_is_refused(tmp_path):
 
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_scenes_keep_their_task_in_other_words(simulator, wording):
-    direct = dict(worded_scenes(simulator, "place", range(20, 26), "direct"))
-    runs = [dict(worded_scenes(simulator, "place", range(20, 26), wording)) for _ in range(2)]
-    assert runs[0] == runs[1] and len(runs[0]) == 6
-    for seed, task in runs[0].items():
-        plain = direct.get(seed) or simulator.reset(seed, "place")
-        assert task.text() == plain.text() and task.answer() == plain.answer()
-        assert (task.instruction == plain.instruction) == (wording == "direct")
+    suite = TableTop(wording=wording)
+    runs = [list(suite.episodes("place", range(20, 26))) for _ in range(2)]
+    assert runs[0] == runs[1] and len({episode.seed for episode in runs[0]}) == 6
+    for episode in runs[0]:
+        plain = simulator.reset(episode.seed, episode.options["family"])
+        instruction = episode.options.get("instruction", plain.instruction)
+        assert (instruction == plain.instruction) == (wording == "direct")
 
 
-def test_scenes_without_the_wording_make_way_for_further_ones(simulator, monkeypatch):
+def test_the_environment_gives_the_episodes_task_in_its_words(contract, simulator):
+    environment = TableTopEnv(replace(contract, cameras=()))
+    (episode,) = TableTop(wording="attribute").episodes("place", range(20, 21))
+    _, info = environment.reset(seed=episode.seed, options=episode.options)
+    plain = simulator.reset(episode.seed, "place")
+    assert info["instruction"] == episode.options["instruction"] != plain.instruction
+    assert environment.task.text() == plain.text() and info["answer"] == plain.answer()
+
+
+def test_scenes_without_the_wording_make_way_for_further_ones(monkeypatch):
     def only_even(task, places, wording, generator, split):
         assert split == "test" and wording == "attribute" and len(places) >= 2
         return replace(task, instruction="that one") if next(turn) % 2 == 0 else None
 
-    turn = iter(range(100))
-    monkeypatch.setattr("vla.evaluation.benchmark.reworded_task", only_even)
-    found = [seed for seed, _ in worded_scenes(simulator, "pick", range(5, 8), "attribute")]
-    assert found == [5, 7, 9]
-    monkeypatch.setattr("vla.evaluation.benchmark.reworded_task", lambda *_, **__: None)
-    with pytest.raises(EvaluationError, match="only 0 of the scenes up to seed 25 allow"):
-        list(worded_scenes(simulator, "pick", range(5, 6), "attribute"))
+    turn, suite = iter(range(100)), TableTop(wording="attribute")
+    monkeypatch.setattr("vla.envs.tabletop.suite.reworded_task", only_even)
+    episodes = list(suite.episodes("pick", range(5, 8)))
+    assert [episode.seed for episode in episodes] == [5, 7, 9]
+    assert episodes[0].options == {"family": "pick", "instruction": "that one"}
+    monkeypatch.setattr("vla.envs.tabletop.suite.reworded_task", lambda *_, **__: None)
+    with pytest.raises(SuiteError, match="only 0 of the scenes up to seed 25 allow"):
+        list(suite.episodes("pick", range(5, 6)))
 
 
-def test_unknown_wordings_are_refused(checkpoint):
-    with pytest.raises(EvaluationError, match="unknown wording 'poem'; known: direct"):
-        evaluate(checkpoint, ["pick"], range(1), replace(SHORT, wording="poem"))
+def test_unknown_wordings_are_refused():
+    with pytest.raises(SuiteError, match="unknown wording 'poem'; known: direct"):
+        TableTop(wording="poem")
     assert evaluate_command.WORDINGS == WORDINGS
 
 
@@ -160,19 +172,19 @@ class Knowing:
         }
         self.seen = []
 
-    def ask(self, images, question):
+    def answer(self, images, question):
         self.seen.append((set(images), images["front"].shape))
         found = [truth for (asked, truth) in self.answers if asked == question]
         return found[0].replace(" .", ".") if len(found) == 1 else "I do not know"
 
 
-def test_questions_count_per_kind(contract):
-    first = evaluate_questions(Knowing([], ()), contract, 2, first_seed=40)
+def test_questions_count_per_kind():
+    first = evaluate_questions(Knowing([], ()), TableTop().questions(2, first_seed=40))
     assert not any(entry.right for entry in first)
     assert [entry.asked for entry in score(first)] == [2] * len(QUESTION_KINDS) + [28]
     kinds = ("drawer", "extreme")
     knowing = Knowing(first, ("extreme",))
-    again = evaluate_questions(knowing, contract, 1, first_seed=40, kinds=kinds)
+    again = evaluate_questions(knowing, TableTop().questions(1, first_seed=40, kinds=kinds))
     assert [(entry.kind, entry.right) for entry in again] == [("drawer", False), ("extreme", True)]
     assert knowing.seen == [({"front", "wrist"}, (96, 96, 3))] * 2
     drawer, extreme, whole = score(again)
@@ -184,9 +196,9 @@ def test_questions_count_per_kind(contract):
     assert written["kinds"][-1]["kind"] == "all"
 
 
-def test_questions_stay_off_the_scenes_of_training(contract):
-    with pytest.raises(EvaluationError, match="are not all below 1000000"):
-        evaluate_questions(Knowing([], ()), contract, 10, first_seed=999_950)
+def test_questions_stay_off_the_scenes_of_training():
+    with pytest.raises(SuiteError, match="are not all below 1000000"):
+        evaluate_questions(Knowing([], ()), TableTop().questions(10, first_seed=999_950))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +274,7 @@ def test_results_are_known_to_be_writable_before_anything_else(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--benchmark", "chess"], "unknown benchmark 'chess'; known: tabletop"),
         (["--family", "juggle"], "unknown family 'juggle'; known: pick, place"),
         (["--seeds", "9:3"], "--seeds takes A:B with 0 <= A < B up to 2^32, got '9:3'"),
         (["--seeds", f"0:{10**30}"], "--seeds takes A:B"),
@@ -293,7 +306,7 @@ def test_eval_rewords_and_asks(checkpoint, tmp_path, capsys, monkeypatch):
     written = json.loads(episodes.read_text())
     assert written["settings"]["wording"] == "implied"
     assert len(written["episodes"]) == 1 and written["episodes"][0]["answered_right"] is False
-    monkeypatch.setattr(Reasoner, "ask", lambda *_: "Two.")
+    monkeypatch.setattr(Policy, "answer", lambda *_: "Two.")
     assert main([*common, "--questions", "1", "--json", str(questions)]) == 0
     out = capsys.readouterr().out
     assert "extreme" in out and "asked  right" in out

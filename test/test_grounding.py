@@ -10,7 +10,7 @@ from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
 from vla.datasets.frames import Shard
 from vla.datasets.grounding import EVENTS, grounding_loss, next_places, place_pixels
-from vla.envs.tabletop.demonstrations import observation_of
+from vla.envs.tabletop.environment import observation_of
 from vla.envs.tabletop.samples import simulated_views
 from vla.envs.tabletop.simulator import TableTopSimulator
 

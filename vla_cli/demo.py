@@ -250,7 +250,7 @@ def machine() -> dict[str, Any]:
 
 
 def _write_video(trials, video: dict[str, Any], output: Path) -> None:
-    from vla.evaluation.replay_video import EpisodeFootage, write_video
+    from vla.envs.tabletop.replay_video import EpisodeFootage, write_video
 
     print("\nRendering demo.mp4 ...", flush=True)
     footage = [

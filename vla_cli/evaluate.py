@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from fractions import Fraction
 
 from vla.core.shown import brief, shown_path
 from vla.core.text import one_line
@@ -10,11 +11,11 @@ from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, unwritable, write_result
 
 DESCRIPTION = """\
-Measure a checkpoint in the simulator, in process: success per task family with its 95% interval,
-how often another object than the named one was taken, and with --think how often the answer was
-right. --wording gives the tasks in sentences that training never has: in other words, by what is
-the object's alone, by what it is not, or as a situation from which the task follows.
---questions asks about scenes instead, and moves nothing.
+Measure a checkpoint on a benchmark, in process: success per task family with its 95% interval. On
+the table top also how often another object than the named one was taken, and with --think how often
+the answer was right; there --wording gives the tasks in sentences that training never has: in other
+words, by what is the object's alone, by what it is not, or as a situation from which the task
+follows. --questions asks about scenes instead, and moves nothing.
 
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
@@ -22,9 +23,11 @@ examples:
   vla eval --checkpoint runs/nano/checkpoint --think --video output/eval.mp4
   vla eval --wording implied --think --seeds 0:50
   vla eval --questions 50 --json output/questions.json
+  vla eval --benchmark my_package.suites:MySuite --seeds 0:10
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
 DEFAULT_CHECKPOINT = "checkpoints/nano"
+SETTINGS = ("wording", "steps_per_chunk", "delay_steps", "time_limit")
 
 
 def add_parser(subparsers) -> None:
@@ -40,21 +43,25 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--adapter", default="", help="folder of an adapter to load into it")
     parser.add_argument(
+        "--benchmark",
+        default="tabletop",
+        metavar="NAME",
+        help="a suite of environments: its name, or MODULE:CLASS (tabletop)",
+    )
+    parser.add_argument(
         "--family",
         action="append",
-        help="task family; repeatable (default: pick, place, open_drawer, close_drawer)",
+        help="task family; repeatable (default: the benchmark's; pick, place, open_drawer and "
+        "close_drawer of the table top)",
     )
     parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (0:100)")
-    parser.add_argument(
-        "--wording", choices=WORDINGS, default="direct", help="of the instructions (direct)"
-    )
+    parser.add_argument("--wording", choices=WORDINGS, help="of the instructions (direct)")
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
-    parser.add_argument("--steps-per-chunk", type=int, default=3, help="steps executed of a chunk")
-    parser.add_argument("--delay-steps", type=int, default=2, help="steps until a chunk arrives")
+    parser.add_argument("--steps-per-chunk", type=int, help="steps executed of a chunk (3)")
+    parser.add_argument("--delay-steps", type=int, help="steps until a chunk arrives (2)")
     parser.add_argument(
         "--time-limit",
         type=float,
-        default=20.0,
         metavar="SECONDS",
         help="simulated time per episode (20); 0 with --think judges the answers alone",
     )
@@ -82,98 +89,91 @@ def seed_range(text: str) -> range:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Runs the episodes or asks the questions, prints the table, writes the files."""
     require_writable(arguments.json, arguments.video)
-    if arguments.questions is not None:
-        return _ask_questions(arguments)
+    settings = _settings(arguments)
+    seeds = seed_range(arguments.seeds)
+    questions = arguments.questions
+    if questions is not None and questions < 1:
+        raise CommandError(f"--questions takes a number from 1 on, got {questions}")
+
+    import gymnasium
+
+    from vla.contract.embodiment import ContractError
+    from vla.envs.base import SuiteError
+    from vla.envs.registry import make_suite
+    from vla.policies.config import CheckpointError
+
+    try:
+        suite = make_suite(arguments.benchmark, **settings)
+        if questions is not None:
+            return _ask_questions(arguments, suite, seeds)
+        return _run_episodes(arguments, suite, seeds)
+    except (CheckpointError, ContractError, SuiteError, gymnasium.error.Error) as error:
+        raise CommandError(str(error)) from error
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """The benchmark's settings that were given. Raises CommandError."""
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if not 0 <= settings.get("time_limit", 0) <= 1e6:
+        raise CommandError(f"--time-limit must be 0 to 1e6 seconds, got {arguments.time_limit:g}")
+    if settings.get("steps_per_chunk", 1) < 1 or settings.get("delay_steps", 0) < 0:
+        raise CommandError("--steps-per-chunk takes 1 or more, --delay-steps 0 or more")
+    return settings
+
+
+def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
     from vla.core.resources import given_or_shared
-    from vla.envs.tabletop.tasks import ALL_FAMILIES, FAMILIES
-    from vla.evaluation.benchmark import (
-        EvaluationError,
-        EvaluationSettings,
-        evaluate,
-        report,
-        summarize,
-        table,
-    )
-    from vla.policies.adapters import adapted_id, open_adapter
-    from vla.policies.checkpoint import open_checkpoint
-    from vla.policies.config import CheckpointError
+    from vla.envs.tabletop.driving import Policy
+    from vla.evaluation.benchmark import evaluate, report, summarize, table
 
-    families = arguments.family or list(FAMILIES)
-    if unknown := [family for family in families if family not in ALL_FAMILIES]:
-        raise CommandError(f"unknown family '{unknown[0]}'; known: {', '.join(ALL_FAMILIES)}")
-    seeds = seed_range(arguments.seeds)
-    if not 0 <= arguments.time_limit <= 1e6:
-        raise CommandError(f"--time-limit must be 0 to 1e6 seconds, got {arguments.time_limit:g}")
-    if arguments.steps_per_chunk < 1 or arguments.delay_steps < 0:
-        raise CommandError("--steps-per-chunk takes 1 or more, --delay-steps 0 or more")
-    folder = given_or_shared(arguments.checkpoint)
-    settings = EvaluationSettings(
-        think=arguments.think,
-        steps_per_chunk=arguments.steps_per_chunk,
-        delay_steps=arguments.delay_steps,
-        time_limit=arguments.time_limit,
-        wording=arguments.wording,
-    )
-    recorder = _VideoRecorder(arguments.video) if arguments.video else None
+    families = arguments.family or list(suite.families)
+    suite.require_families(families)
+    recorder = _VideoRecorder(arguments.video, suite.contract.rate) if arguments.video else None
     try:
-        adapter = open_adapter(arguments.adapter) if arguments.adapter else None
-        checkpoint_id = adapted_id(open_checkpoint(folder), adapter)
+        folder = given_or_shared(arguments.checkpoint)
+        policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
         with tqdm(total=len(families) * len(seeds), unit="episode") as progress:
             results = evaluate(
-                folder,
+                policy,
+                suite,
                 families,
                 seeds,
-                settings,
-                arguments.device,
+                arguments.think,
                 lambda result: progress.update(),
                 recorder.add if recorder else None,
-                arguments.adapter,
+                "rgb_array_list" if recorder else None,
             )
-    except (CheckpointError, EvaluationError) as error:
-        raise CommandError(str(error)) from error
     finally:
         if recorder:
             recorder.close()
     print(table(summarize(results)))
-    _write(arguments.json, report(checkpoint_id, settings, results))
+    _write(arguments.json, report(policy.checkpoint_id, suite, arguments.think, results))
     return 0
 
 
-def _ask_questions(arguments: argparse.Namespace) -> int:
+def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
     from vla.core.resources import given_or_shared
-    from vla.envs.tabletop.questions import QUESTION_KINDS
-    from vla.evaluation.benchmark import EvaluationError
+    from vla.envs.tabletop.driving import Policy
     from vla.evaluation.question_answering import (
         evaluate_questions,
         question_report,
         question_table,
         score,
     )
-    from vla.policies.config import CheckpointError
-    from vla.policies.instructvla.inference import Reasoner
 
-    if arguments.questions < 1:
-        raise CommandError(f"--questions takes a number from 1 on, got {arguments.questions}")
-    first = seed_range(arguments.seeds)[0]
-    try:
-        folder = given_or_shared(arguments.checkpoint)
-        reasoner = Reasoner.from_pretrained(folder, arguments.device, arguments.adapter)
-        with tqdm(total=arguments.questions * len(QUESTION_KINDS), unit="question") as progress:
-            asked = evaluate_questions(
-                reasoner,
-                reasoner.contract,
-                arguments.questions,
-                first,
-                on_answer=lambda entry: progress.update(),
-            )
-    except (CheckpointError, EvaluationError) as error:
-        raise CommandError(str(error)) from error
+    folder = given_or_shared(arguments.checkpoint)
+    policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
+    questions = suite.for_contract(policy.contract).questions(arguments.questions, seeds[0])
+    total = arguments.questions * len(suite.question_kinds)
+    with tqdm(total=total, unit="question") as progress:
+        asked = evaluate_questions(policy, questions, lambda entry: progress.update())
     print(question_table(score(asked)))
-    _write(arguments.json, question_report(reasoner.checkpoint_id, asked))
+    _write(arguments.json, question_report(policy.checkpoint_id, asked))
     return 0
 
 
@@ -184,38 +184,44 @@ def _write(file: str | None, content: dict[str, object]) -> None:
 
 
 class _VideoRecorder:
-    """Writes the overview of the first minute or so of episodes. Raises CommandError."""
+    """Writes the first minute or so of episodes. Raises CommandError."""
 
     FRAMES = 900
-    RATE = 10
-    SIZE = 480
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, rate: float):
+        """rate: frames per second."""
         import av
 
         self._path = path
         try:
             self._container = av.open(path, "w")
-            self._stream = self._container.add_stream("libx264", rate=self.RATE)
+            rate = Fraction(rate).limit_denominator(1000)
+            self._stream = self._container.add_stream("libx264", rate=rate)
         except (OSError, ValueError) as error:
             raise CommandError(
                 f"cannot write a video to {shown_path(path)}: {one_line(error)}; name a file that "
                 "ends in .mp4"
             ) from error
-        self._stream.width = self._stream.height = self.SIZE
         self._stream.pix_fmt = "yuv420p"
         self._left = self.FRAMES
 
-    def add(self, simulator) -> None:
+    def add(self, environment) -> None:
+        """Adds the frames of an environment since the last call."""
         import av
 
-        if self._left > 0:
-            self._left -= 1
-            picture = simulator.render("overview", self.SIZE, detailed=True)
-            self._encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+        for picture in environment.render() if self._left else ():
+            if self._left == self.FRAMES:
+                # Of even sizes, which the pixel format needs.
+                self._stream.height, self._stream.width = (n // 2 * 2 for n in picture.shape[:2])
+            if self._left:
+                self._left -= 1
+                picture = picture[: self._stream.height, : self._stream.width]
+                self._encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
 
     def close(self) -> None:
-        self._encode(None)
+        """Ends the file."""
+        if self._left < self.FRAMES:
+            self._encode(None)
         self._container.close()
 
     def _encode(self, frame) -> None:

@@ -230,17 +230,18 @@ def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Pat
     import multiprocessing
     import os
 
+    from vla.envs.tabletop.suite import TableTop
     from vla.envs.tabletop.tasks import FAMILIES
-    from vla.evaluation.benchmark import EvaluationSettings, report, summarize, table
+    from vla.evaluation.benchmark import report, summarize, table
 
     path = output / f"evaluation_{name}.json"
     if path.is_file():
         print(f"kept: {short(path)}")
         return
-    settings = EvaluationSettings(time_limit=arguments.time_limit)
+    suite = TableTop(time_limit=arguments.time_limit)
     parts = [(arguments.family, seeds) for seeds in _halves(seed_range(arguments.seeds))]
     parts += [(family, seed_range(arguments.old_seeds)) for family in FAMILIES]
-    jobs = [(str(checkpoint), *part, str(adapter or ""), settings) for part in parts]
+    jobs = [(str(checkpoint), *part, str(adapter or ""), suite) for part in parts]
     with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
         results = [r for part in pool.map(_evaluate_family, jobs, chunksize=1) for r in part]
     print(table(summarize(results)))
@@ -248,7 +249,7 @@ def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Pat
     from vla.policies.checkpoint import open_checkpoint
 
     acting = adapted_id(open_checkpoint(checkpoint), open_adapter(adapter) if adapter else None)
-    content = report(acting, settings, results)
+    content = report(acting, suite, False, results)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -260,11 +261,13 @@ def _halves(seeds: range) -> list[range]:
 def _evaluate_family(job: tuple) -> list:
     import torch
 
+    from vla.envs.tabletop.driving import Policy
     from vla.evaluation.benchmark import evaluate
 
     torch.set_num_threads(1)
-    checkpoint, family, seeds, adapter, settings = job
-    return evaluate(checkpoint, [family], seeds, settings, adapter=adapter)
+    checkpoint, family, seeds, adapter, suite = job
+    policy = Policy.from_pretrained(checkpoint, adapter=adapter)
+    return evaluate(policy, suite, [family], seeds)
 
 
 def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:

@@ -1,1 +1,1 @@
-"""Evaluation: benchmarks in process, figures from the running graph, reports and videos."""
+"""Evaluation: benchmarks in process, figures from the running graph."""

@@ -1,39 +1,34 @@
-"""How well a model answers questions about scenes that it was never trained on, kind by kind."""
+"""How well a policy answers questions about scenes that it was never trained on, kind by kind."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
 
-from vla.contract.embodiment import EmbodimentContract
-from vla.envs.tabletop.demonstrations import FIRST_TRAINING_SEED
-from vla.envs.tabletop.questions import QUESTION_KINDS, question_of
-from vla.envs.tabletop.scenes import SceneCamera, make_scene
-from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import FAMILIES
-from vla.evaluation.benchmark import EvaluationError, wilson_interval
+from vla.envs.base import Question
+from vla.evaluation.benchmark import wilson_interval
 
 
-class Answering(Protocol):
-    """What answers, such as vla.policies.instructvla.inference.Reasoner."""
+class AnsweringPolicy(Protocol):
+    """What answers, such as a checkpoint."""
 
-    def ask(self, images: dict[str, np.ndarray], question: str) -> str:
+    def answer(self, images: dict[str, np.ndarray], question: str) -> str:
         """The answer to a question about images uint8 [H, W, 3] by camera name."""
 
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """One question of a scene. truth: the right answer. answer: the model's."""
+    """One question of a scene, and what the policy answered."""
 
     kind: str
-    seed: int
+    seed: int  # of the scene
     question: str
-    truth: str
-    answer: str
+    truth: str  # the right answer
+    answer: str  # the policy's
     right: bool
 
 
@@ -55,49 +50,22 @@ def normalized(text: str) -> str:
 
 
 def evaluate_questions(
-    reasoner: Answering,
-    contract: EmbodimentContract,
-    per_kind: int,
-    first_seed: int = 0,
-    kinds: tuple[str, ...] = QUESTION_KINDS,
+    policy: AnsweringPolicy,
+    questions: Iterable[Question],
     on_answer: Callable[[AskedQuestion], None] | None = None,
 ) -> list[AskedQuestion]:
-    """Asks `per_kind` questions of each kind, at most one of a kind about a scene.
-
-    Scenes are those of the seeds from `first_seed` on, with random arm poses; an answer counts when
-    it is the truth word for word. A kind that few scenes allow may be asked less often. Raises
-    EvaluationError when the seeds reach those that training uses.
-    """
-    last_seed = first_seed + 10 * per_kind
-    if not 0 <= first_seed < last_seed <= FIRST_TRAINING_SEED:
-        raise EvaluationError(
-            f"scenes {first_seed} to {last_seed} are not all below {FIRST_TRAINING_SEED}, where "
-            "those for training begin"
-        )
-    simulator = TableTopSimulator(contract.cameras[0].width)
-    camera = SceneCamera(simulator, contract)
-    left = dict.fromkeys(kinds, per_kind)
+    """Asks the questions of a benchmark; an answer counts when it is the truth word for word."""
     asked = []
-    for seed in range(first_seed, last_seed):
-        if not any(left.values()):
-            break
-        scene, images = make_scene(camera, seed, FAMILIES[seed % len(FAMILIES)])
-        words = scene.visible(contract.cameras[0].name)
-        for kind in kinds if words is not None else ():
-            if not left[kind]:
-                continue
-            generator = np.random.default_rng([seed, QUESTION_KINDS.index(kind), 2])
-            pair = question_of(kind, words, scene.drawer_opening, generator)
-            if pair is None:
-                continue
-            left[kind] -= 1
-            answer = reasoner.ask(images, pair[0])
-            right = normalized(answer) == normalized(pair[1])
-            asked.append(AskedQuestion(kind, seed, *pair, answer, right))
-            if on_answer is not None:
-                on_answer(asked[-1])
-    camera.close()
-    simulator.close()
+    for question in questions:
+        answer = policy.answer(question.images, question.text)
+        right = normalized(answer) == normalized(question.truth)
+        asked.append(
+            AskedQuestion(
+                question.kind, question.seed, question.text, question.truth, answer, right
+            )
+        )
+        if on_answer is not None:
+            on_answer(asked[-1])
     return asked
 
 

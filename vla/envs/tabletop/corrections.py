@@ -14,11 +14,10 @@ import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.datasets.frames import EpisodeWords
+from vla.envs.rollout import ActingPolicy, run_episode
 from vla.envs.tabletop.demonstrations import Frames, fill_shard, object_places, record, run_jobs
+from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert import plan_chunk
-from vla.envs.tabletop.rollout import ChunkPolicy, run_episode
-from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -47,24 +46,36 @@ class CorrectionConfig:
     episodes_per_shard: int = 50
 
 
-def labelling(
-    policy: ChunkPolicy,
-    frames: Frames,
-    contract: EmbodimentContract,
-    expert_share: float,
-    generator: np.random.Generator,
-) -> ChunkPolicy:
-    """The policy, with each state that it is asked about recorded under the expert's chunk.
+class LabelledPolicy:
+    """A policy of which each state that it is asked about is recorded under the expert's chunk."""
 
-    expert_share: chance that the expert's chunk is executed instead.
-    """
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        environment: TableTopEnv,
+        frames: Frames,
+        expert_share: float,
+        generator: np.random.Generator,
+    ):
+        """expert_share: chance that the expert's chunk is executed instead of the policy's."""
+        self.policy, self.environment, self.frames = policy, environment, frames
+        self.expert_share, self.generator = expert_share, generator
+        self.said: str | None = None
+        self.objects: dict[str, list[float]] = {}  # places when the episode began
 
-    def drive(simulator: TableTopSimulator, task: Task) -> np.ndarray:
-        label = plan_chunk(simulator, task, contract.horizon)
-        record(frames, simulator, contract, label)
-        return label if generator.random() < expert_share else policy(simulator, task)
+    def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
+        """An episode begins."""
+        self.policy.reset(instruction, seed, think)
+        self.objects = object_places(self.environment.simulator)
 
-    return drive
+    def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
+        """Records the expert's chunk [H, A]; gives that or the policy's."""
+        simulator = self.environment.simulator
+        label = plan_chunk(simulator, self.environment.task, self.environment.contract.horizon)
+        record(self.frames, simulator, images, state, label)
+        if self.generator.random() < self.expert_share:
+            return label
+        return self.policy.chunk(images, state, time)
 
 
 def make_correction_shard(
@@ -77,22 +88,19 @@ def make_correction_shard(
         return 0
     import torch
 
-    from vla.envs.tabletop.driving import learned_policy
-    from vla.policies.instructvla.inference import ActionModel, Reasoner
+    from vla.envs.tabletop.driving import Policy
 
     torch.set_num_threads(1)
-    reasoner = Reasoner.from_pretrained(checkpoint)
-    action_model = ActionModel.from_pretrained(checkpoint)
+    policy = Policy.from_pretrained(checkpoint)
 
-    def one_episode(simulator, controller, task, frames, generator, seed) -> bool:
-        objects = object_places(simulator)
+    def one_episode(environment, episode, frames, generator) -> bool:
         share = generator.uniform(0.0, config.expert_share)
-        policy = learned_policy(reasoner, action_model, None, 1, seed)
-        driving = labelling(policy, frames, contract, share, generator)
-        result = run_episode(simulator, controller, driving, task, config.time_limit, delay_steps=2)
-        words = EpisodeWords(task.family, task.instruction, task.answer(), objects)
+        labelled = LabelledPolicy(policy, environment, frames, share, generator)
+        rollout = run_episode(environment, labelled, episode)
+        task = environment.task
+        words = EpisodeWords(task.family, task.instruction, task.answer(), labelled.objects)
         frames.episodes.append(words)
-        return result.success
+        return rollout.success
 
     return fill_shard(index, target, contract, config, one_episode)
 

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from vla.contract.embodiment import EmbodimentContract, state_vector
-from vla.contract.image_fit import prepare_image
-from vla.control.arm import ArmController, ArmControllerConfig
+from vla.contract.embodiment import EmbodimentContract
+from vla.control.arm import ArmControllerConfig
 from vla.control.chunk import ActionChunk
 from vla.datasets.frames import EpisodeWords, Shard, write_shard
+from vla.envs.base import Episode
+from vla.envs.tabletop.environment import TableTopEnv, observation_of, run_step
 from vla.envs.tabletop.expert import plan_chunk
-from vla.envs.tabletop.rollout import run_steps
 from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import DESTINATIONS, Task
-
-# Evaluation uses seeds below this one; demonstrations those from it on.
-FIRST_TRAINING_SEED = 1_000_000
+from vla.envs.tabletop.tasks import DESTINATIONS, FIRST_TRAINING_SEED
 
 
 @dataclass(frozen=True)
@@ -113,28 +110,14 @@ class Frames:
         )
 
 
-def observation_of(
-    simulator: TableTopSimulator, contract: EmbodimentContract
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Images (uint8 [h, w, 3] by camera name) and the state vector, as perception gives them."""
-    images = {
-        camera.name: prepare_image(simulator.render(camera.name), camera)
-        for camera in contract.cameras
-    }
-    state = state_vector(
-        *simulator.end_effector_pose(),
-        simulator.gripper_width,
-        contract.state_names,
-        contract.gripper_open_width,
-    )
-    return images, state
-
-
 def record(
-    frames: Frames, simulator: TableTopSimulator, contract: EmbodimentContract, chunk: np.ndarray
+    frames: Frames,
+    simulator: TableTopSimulator,
+    images: dict[str, np.ndarray],
+    state: np.ndarray,
+    chunk: np.ndarray,
 ) -> None:
-    """Adds what is seen now, labelled with a chunk [H, D], as a frame of the next episode."""
-    images, state = observation_of(simulator, contract)
+    """Adds what is seen now, labelled with a chunk [H, A], as a frame of the next episode."""
     for name, image in images.items():
         frames.images.setdefault(name, []).append(image)
     frames.state.append(state)
@@ -162,20 +145,20 @@ def landmark_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
 
 
 def demonstrate(
-    simulator: TableTopSimulator,
-    controller: ArmController,
-    task: Task,
+    environment: TableTopEnv,
+    episode: Episode,
     frames: Frames,
     config: DemonstrationConfig,
     generator: np.random.Generator,
 ) -> bool:
-    """Records one episode on a scene that was just reset; False when the expert failed."""
+    """Records one episode; False when the expert failed."""
+    environment.reset(seed=episode.seed, options=episode.options)
+    simulator, controller, task = environment.simulator, environment.controller, environment.task
     noisy = generator.random() < config.noise_share
     detour = None
     if generator.random() < config.detour_share:
         detour = generator.uniform([0.32, -0.32, 0.06], [0.66, 0.30, 0.36])
     disturbance = _Disturbance(generator, config, noisy, detour)
-    controller.reset()
     start = len(frames.state)
     phase = int(generator.integers(config.frame_stride))
     contract = controller.contract
@@ -185,13 +168,13 @@ def demonstrate(
         chunk = plan_chunk(simulator, task, contract.horizon)
         position, quaternion = simulator.end_effector_pose()
         if step % config.frame_stride == phase:
-            record(frames, simulator, contract, chunk)
+            record(frames, simulator, *observation_of(simulator, contract), chunk)
         executed = disturbance.apply(chunk, position)
         controller.accept(
             ActionChunk(simulator.time, contract.time_step, executed, position, quaternion),
             simulator.time,
         )
-        run_steps(simulator, controller, 1)
+        run_step(simulator, controller)
         if simulator.check(task).success:
             done_steps += 1
             disturbance.noisy = False
@@ -215,8 +198,8 @@ def make_shard(arguments: tuple[int, str, EmbodimentContract, DemonstrationConfi
     if target.exists():
         return 0
 
-    def one_episode(simulator, controller, task, frames, generator, _) -> bool:
-        return demonstrate(simulator, controller, task, frames, config, generator)
+    def one_episode(environment, episode, frames, generator) -> bool:
+        return demonstrate(environment, episode, frames, config, generator)
 
     return fill_shard(index, target, contract, config, one_episode)
 
@@ -226,25 +209,29 @@ def fill_shard(
     target: Path,
     contract: EmbodimentContract,
     config: Any,
-    one_episode: Callable[..., bool],
+    one_episode: Callable[[TableTopEnv, Episode, Frames, np.random.Generator], bool],
 ) -> int:
     """Writes the shard of that index and returns how many of its episodes failed.
 
-    config: with seed, shares and episodes_per_shard. one_episode(simulator, controller, task,
-    frames, generator, seed) runs and records an episode on a scene that was just reset.
+    config: with seed, shares, time_limit and episodes_per_shard. one_episode runs and records an
+    episode, and says whether it succeeded.
     """
     generator = np.random.default_rng([config.seed, index])
-    simulator = TableTopSimulator(contract.cameras[0].width)
-    controller = ArmController(ArmControllerConfig(control_rate=20.0), contract)
+    environment = TableTopEnv(
+        contract,
+        delay_steps=2,
+        time_limit=config.time_limit,
+        control=ArmControllerConfig(control_rate=20.0),
+    )
     families, shares = zip(*config.shares.items(), strict=True)
     frames, failures = Frames(), 0
-    for episode in range(config.episodes_per_shard):
+    for number in range(config.episodes_per_shard):
         family = str(generator.choice(families, p=np.array(shares) / sum(shares)))
-        seed = config.seed + index * config.episodes_per_shard + episode
-        task = simulator.reset(seed, family)
-        failures += not one_episode(simulator, controller, task, frames, generator, seed)
+        seed = config.seed + index * config.episodes_per_shard + number
+        episode = Episode(family, seed, {"family": family})
+        failures += not one_episode(environment, episode, frames, generator)
     write_shard(target, frames.to_shard(), contract)
-    simulator.close()
+    environment.close()
     return failures
 
 

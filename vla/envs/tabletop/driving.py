@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from vla.envs.tabletop.demonstrations import observation_of
-from vla.envs.tabletop.rollout import ChunkPolicy
-from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import Task
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 
 
-def learned_policy(
-    reasoner: Reasoner,
-    action_model: ActionModel,
-    response: str | None,
-    latent_every: int,
-    seed: int,
-) -> ChunkPolicy:
-    """A checkpoint's two halves as one chunk policy for one episode."""
-    state: dict = {"calls": 0, "latent": None}
+class Policy:
+    """Both halves of a checkpoint in one process."""
 
-    def policy(simulator: TableTopSimulator, task: Task) -> np.ndarray:
-        images, proprioception = observation_of(simulator, action_model.contract)
-        if state["calls"] % latent_every == 0:
-            state["latent"] = reasoner.latent_action(images, task.instruction, response)
-        first = seed if state["calls"] == 0 else None
-        state["calls"] += 1
-        return action_model.action_chunk(images, proprioception, state["latent"], first)
+    def __init__(self, reasoner: Reasoner, action_model: ActionModel):
+        self.reasoner, self.action_model = reasoner, action_model
+        self.contract, self.checkpoint_id = action_model.contract, action_model.checkpoint_id
+        self.reset("")
 
-    return policy
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str = "cpu", adapter: str | Path = ""
+    ) -> Policy:
+        """Loads a checkpoint folder and, unless it is "", an adapter's folder into it."""
+        return cls(
+            Reasoner.from_pretrained(path, device, adapter),
+            ActionModel.from_pretrained(path, device, adapter),
+        )
+
+    def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
+        """An episode begins."""
+        self._instruction, self._seed, self._think = instruction, seed, think
+        self.said: str | None = None
+
+    def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
+        """Actions [H, A] for now."""
+        if self._think and self.said is None:
+            self.said = self.reasoner.think(images, self._instruction)
+        latent = self.reasoner.latent_action(images, self._instruction, self.said)
+        seed, self._seed = self._seed, None
+        return self.action_model.action_chunk(images, state, latent, seed)
+
+    def answer(self, images: dict[str, np.ndarray], question: str) -> str:
+        """The answer to a question about what is seen."""
+        return self.reasoner.ask(images, question)

@@ -372,10 +372,17 @@ class TableTopSimulator:
 
     # Cameras
 
-    def render(self, camera: str, size: int | None = None, detailed: bool = False) -> np.ndarray:
+    def render(
+        self,
+        camera: str,
+        size: int | None = None,
+        detailed: bool = False,
+        data: mujoco.MjData | None = None,
+    ) -> np.ndarray:
         """An image uint8 [size, size, 3] of "front", "wrist" or "overview".
 
-        detailed: the fine meshes and shadows, for videos; else what policies see.
+        detailed: the fine meshes and shadows, for videos; else what policies see. data: another
+        state of the scene than the present one.
         """
         size = size or self.camera_size
         if size not in self._renderers:
@@ -386,7 +393,7 @@ class TableTopSimulator:
         option = mujoco.MjvOption()
         option.geomgroup[:] = [1, 0, detailed, not detailed, 0, 0]
         renderer = self._renderers[size]
-        renderer.update_scene(self.data, camera, option)
+        renderer.update_scene(data or self.data, camera, option)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = detailed
         return renderer.render().copy()
 

@@ -12,6 +12,8 @@ FAMILIES = ("pick", "place", "open_drawer", "close_drawer")
 # What it was not trained on, to be taught from a few demonstrations.
 NEW_FAMILIES = ("store",)
 ALL_FAMILIES = FAMILIES + NEW_FAMILIES
+# Evaluation uses scenes of seeds below this one; demonstrations those from it on.
+FIRST_TRAINING_SEED = 1_000_000
 COLORS = ("red", "green", "blue", "yellow", "purple")
 KINDS = ("block", "can")
 DESTINATIONS = ("bowl", "plate")

@@ -1,0 +1,128 @@
+"""What a benchmark is to everything else: environments, and a suite that lists their episodes.
+
+An environment is a `gymnasium.Env` that speaks an embodiment contract. An observation is
+`{"images": {camera: uint8 [H, W, 3]}, "state": float64 [S]}`, an action is a chunk [H, A], not
+normalised; one `step` executes the first few steps of a chunk. `info` holds, after `reset` and
+after each `step`:
+
+    "instruction"  what to do, in words
+    "seconds"      simulated time since the reset
+    "success"      whether the task is done; an episode ends with that
+
+`vla.envs.chunked.ChunkedActions` gives environments with one action per step this shape.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vla.contract.embodiment import EmbodimentContract
+
+
+class SuiteError(ValueError):
+    """A benchmark that is not known, or can't be run as asked."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of a suite, before it is run."""
+
+    family: str  # one of the suite's task families
+    seed: int  # of the environment's reset, and of the policy
+    options: dict[str, Any] = field(default_factory=dict)  # of the environment's reset
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a scene, with its right answer."""
+
+    kind: str  # questions are counted by kind
+    seed: int  # of the scene
+    images: dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
+    text: str
+    truth: str
+
+
+class Suite(ABC):
+    """A benchmark. Subclasses are dataclasses; their fields are the benchmark's settings."""
+
+    name: ClassVar[str]  # what --benchmark takes and reports name
+    # Task families that the benchmark's figure consists of: tasks with their variations by seed.
+    families: ClassVar[tuple[str, ...]]
+    extra_families: ClassVar[tuple[str, ...]] = ()  # those that are only run when named
+    question_kinds: ClassVar[tuple[str, ...]] = ()  # of questions(); empty where it has none
+    contract: EmbodimentContract  # what observations and actions of its environments mean
+
+    @abstractmethod
+    def episodes(self, family: str, seeds: range) -> Iterable[Episode]:
+        """Episodes of one family, as many as seeds. May raise SuiteError."""
+
+    @abstractmethod
+    def make(self, family: str, render_mode: str | None = None) -> gymnasium.Env:
+        """The environment that runs the episodes of one family.
+
+        render_mode: None, or "rgb_array_list" for a video: then `render()` gives all frames since
+        it was last called, one for each time step of the contract.
+        """
+
+    def for_contract(self, contract: EmbodimentContract) -> Suite:
+        """The suite with environments that speak a policy's contract.
+
+        Raises ContractError where it has none such.
+        """
+        self.contract.require_same(contract, "the benchmark's", "the policy's")
+        return self
+
+    def figures(self, info: dict[str, Any], said: str | None) -> dict[str, float | None]:
+        """Further figures of an episode that ended, by name: true, false or a share of 1.
+
+        Reports give their means. info: of the last step. said: what the policy said before it
+        acted, None where it was not to think. None for a figure that this episode does not have.
+        """
+        return {}
+
+    def questions(self, per_kind: int, first_seed: int = 0) -> Iterable[Question]:
+        """Questions of each of question_kinds, about scenes of the seeds from `first_seed` on.
+
+        Raises SuiteError.
+        """
+        raise SuiteError(f"benchmark '{self.name}' asks no questions")
+
+    def require_families(self, families: Iterable[str]) -> None:
+        """Raises SuiteError, which names an unknown family."""
+        known = self.families + self.extra_families
+        for family in families:
+            if family not in known:
+                raise SuiteError(f"unknown family '{family}'; known: {', '.join(known)}")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, for a report."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "contract"}
+
+
+def observation_space(contract: EmbodimentContract) -> gymnasium.spaces.Dict:
+    """The space of a contract's observations."""
+    spaces = gymnasium.spaces
+    images = {
+        camera.name: spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+        for camera in contract.cameras
+    }
+    state = spaces.Box(-np.inf, np.inf, (len(contract.state_names),), np.float64)
+    return spaces.Dict({"images": spaces.Dict(images), "state": state})
+
+
+def action_space(
+    contract: EmbodimentContract, low: ArrayLike = -np.inf, high: ArrayLike = np.inf
+) -> gymnasium.spaces.Box:
+    """The space of a contract's action chunks [H, A]. low, high: of one action [A]."""
+    shape = (contract.horizon, len(contract.action_names))
+    return gymnasium.spaces.Box(
+        np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, np.float64
+    )

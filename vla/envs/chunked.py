@@ -1,0 +1,81 @@
+"""Environments that take one action per step, in the shape that evaluation runs: see vla.envs.base.
+
+Robot benchmarks that are written for gymnasium, such as MetaWorld or gymnasium-robotics, become
+environments of a suite by this wrapper alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.envs.base import action_space, observation_space
+
+
+def reported_success(observation: Any, reward: float, info: dict[str, Any]) -> bool:
+    """Success as MetaWorld and gymnasium-robotics tell it: by an entry of `info`."""
+    return bool(info.get("success", info.get("is_success", False)))
+
+
+class ChunkedActions(gymnasium.Wrapper):
+    """Executes the first steps of each chunk, until the episode is over or the task is done."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        contract: EmbodimentContract,
+        instruction: str,
+        observe: Callable[[Any], dict[str, Any]],
+        succeeded: Callable[[Any, float, dict[str, Any]], bool] = reported_success,
+        to_action: Callable[[np.ndarray], Any] | None = None,
+        steps_per_chunk: int = 1,
+    ):
+        """Wraps an environment, whose `step` takes one time step of the contract.
+
+        instruction: the task in words, unless `info["instruction"]` of the environment tells it.
+        observe(observation): the contract's images and state, see vla.envs.base. succeeded(
+        observation, reward, info): whether the task is done. Both take what the environment gave.
+        to_action(action [A]): what the environment takes; by default the same in its own dtype.
+        steps_per_chunk: actions executed of each chunk.
+        """
+        super().__init__(env)
+        self.observation_space, self.action_space = (
+            observation_space(contract),
+            action_space(contract),
+        )
+        self._contract, self._instruction = contract, instruction
+        self._observe, self._succeeded = observe, succeeded
+        self._to_action = to_action or (lambda action: action.astype(env.action_space.dtype))
+        self._steps_per_chunk = steps_per_chunk
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Starts an episode. seed and options are the wrapped environment's."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._steps = 0
+        return self._observe(observation), self._info(info, False)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Executes the first steps of a chunk [H, A]; the rewards add up."""
+        total = 0.0
+        for single in action[: self._steps_per_chunk]:
+            observation, reward, terminated, truncated, info = self.env.step(
+                self._to_action(single)
+            )
+            self._steps += 1
+            total += float(reward)
+            success = self._succeeded(observation, float(reward), info)
+            terminated = terminated or success
+            if terminated or truncated:
+                break
+        return self._observe(observation), total, terminated, truncated, self._info(info, success)
+
+    def _info(self, info: dict[str, Any], success: bool) -> dict[str, Any]:
+        seconds = self._steps * self._contract.time_step
+        return {"instruction": self._instruction, **info, "seconds": seconds, "success": success}

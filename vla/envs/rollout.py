@@ -1,0 +1,60 @@
+"""One episode: a policy in an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from vla.envs.base import Episode
+
+
+class ActingPolicy(Protocol):
+    """What drives an episode, such as a checkpoint."""
+
+    said: str | None  # what it said before it acted; None as long as it has said nothing
+
+    def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
+        """An episode begins. seed: of its noise. think: say first what to do, and act on that."""
+
+    def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
+        """Actions [H, A], not normalised.
+
+        images: uint8 [H, W, 3] by camera. state [S]. time: of the observation [s].
+        """
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How an episode ended."""
+
+    instruction: str
+    said: str | None  # by the policy, when it was to think
+    success: bool
+    seconds: float  # simulated time until success or the end of the episode
+    info: dict[str, Any]  # of the last step
+
+
+def run_episode(
+    environment: gymnasium.Env,
+    policy: ActingPolicy,
+    episode: Episode,
+    think: bool = False,
+    on_step: Callable[[gymnasium.Env], None] | None = None,
+) -> Rollout:
+    """Runs a policy until the episode is over. on_step(environment) is called after each chunk."""
+    observation, info = environment.reset(seed=episode.seed, options=episode.options)
+    policy.reset(info["instruction"], episode.seed, think)
+    over = False
+    while not over:
+        chunk = policy.chunk(observation["images"], observation["state"], info["seconds"])
+        observation, _, terminated, truncated, info = environment.step(chunk)
+        over = terminated or truncated
+        if on_step is not None:
+            on_step(environment)
+    return Rollout(
+        info["instruction"], policy.said, bool(info["success"]), float(info["seconds"]), info
+    )

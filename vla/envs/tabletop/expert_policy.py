@@ -1,0 +1,25 @@
+"""The scripted expert in a policy's place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla.envs.tabletop.environment import TableTopEnv
+from vla.envs.tabletop.expert import plan_chunk
+
+
+class ExpertPolicy:
+    """Drives its environment by the truth, whatever the observations and the instruction say."""
+
+    said = None
+
+    def __init__(self, environment: TableTopEnv):
+        self.environment = environment
+
+    def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
+        """The expert keeps nothing between its chunks."""
+
+    def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
+        """The expert's actions [H, A] from the environment's state."""
+        environment = self.environment
+        return plan_chunk(environment.simulator, environment.task, environment.contract.horizon)
