@@ -33,6 +33,7 @@ from vla.evaluation.question_answering import (
 )
 from vla.policies.checkpoint import build_model, open_checkpoint
 from vla.policies.config import LoraConfig
+from vla.policies.instructvla.inference import Reasoner
 from vla.training.config import RobotData, TrainConfig, write_train_config
 from vla_cli import evaluate as evaluate_command
 from vla_cli.parser import main
@@ -172,19 +173,19 @@ class Knowing:
         }
         self.seen = []
 
-    def answer(self, images, question):
+    def ask(self, images, question):
         self.seen.append((set(images), images["front"].shape))
         found = [truth for (asked, truth) in self.answers if asked == question]
         return found[0].replace(" .", ".") if len(found) == 1 else "I do not know"
 
 
 def test_questions_count_per_kind():
-    first = evaluate_questions(Knowing([], ()), TableTop().questions(2, first_seed=40))
+    first = evaluate_questions(Knowing([], ()).ask, TableTop().questions(2, first_seed=40))
     assert not any(entry.right for entry in first)
     assert [entry.asked for entry in score(first)] == [2] * len(QUESTION_KINDS) + [28]
     kinds = ("drawer", "extreme")
     knowing = Knowing(first, ("extreme",))
-    again = evaluate_questions(knowing, TableTop().questions(1, first_seed=40, kinds=kinds))
+    again = evaluate_questions(knowing.ask, TableTop().questions(1, first_seed=40, kinds=kinds))
     assert [(entry.kind, entry.right) for entry in again] == [("drawer", False), ("extreme", True)]
     assert knowing.seen == [({"front", "wrist"}, (96, 96, 3))] * 2
     drawer, extreme, whole = score(again)
@@ -198,7 +199,7 @@ def test_questions_count_per_kind():
 
 def test_questions_stay_off_the_scenes_of_training():
     with pytest.raises(SuiteError, match="are not all below 1000000"):
-        evaluate_questions(Knowing([], ()), TableTop().questions(10, first_seed=999_950))
+        evaluate_questions(Knowing([], ()).ask, TableTop().questions(10, first_seed=999_950))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_results_are_known_to_be_writable_before_anything_else(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--benchmark", "chess"], "unknown benchmark 'chess'; known: tabletop"),
+        (["--benchmark", "chess"], "unknown benchmark 'chess'; known: "),
         (["--family", "juggle"], "unknown family 'juggle'; known: pick, place"),
         (["--seeds", "9:3"], "--seeds takes A:B with 0 <= A < B up to 2^32, got '9:3'"),
         (["--seeds", f"0:{10**30}"], "--seeds takes A:B"),
@@ -306,7 +307,7 @@ def test_eval_rewords_and_asks(checkpoint, tmp_path, capsys, monkeypatch):
     written = json.loads(episodes.read_text())
     assert written["settings"]["wording"] == "implied"
     assert len(written["episodes"]) == 1 and written["episodes"][0]["answered_right"] is False
-    monkeypatch.setattr(Policy, "answer", lambda *_: "Two.")
+    monkeypatch.setattr(Reasoner, "ask", lambda *_: "Two.")
     assert main([*common, "--questions", "1", "--json", str(questions)]) == 0
     out = capsys.readouterr().out
     assert "extreme" in out and "asked  right" in out

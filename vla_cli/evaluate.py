@@ -158,22 +158,23 @@ def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
     from vla.core.resources import given_or_shared
-    from vla.envs.tabletop.driving import Policy
     from vla.evaluation.question_answering import (
         evaluate_questions,
         question_report,
         question_table,
         score,
     )
+    from vla.policies.instructvla.inference import Reasoner
 
     folder = given_or_shared(arguments.checkpoint)
-    policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
-    questions = suite.for_contract(policy.contract).questions(arguments.questions, seeds[0])
+    # Only this part, since a vision-language model need not have learned to act.
+    reasoner = Reasoner.from_pretrained(folder, arguments.device, arguments.adapter)
+    questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])
     total = arguments.questions * len(suite.question_kinds)
     with tqdm(total=total, unit="question") as progress:
-        asked = evaluate_questions(policy, questions, lambda entry: progress.update())
+        asked = evaluate_questions(reasoner.ask, questions, lambda entry: progress.update())
     print(question_table(score(asked)))
-    _write(arguments.json, question_report(policy.checkpoint_id, asked))
+    _write(arguments.json, question_report(reasoner.checkpoint_id, asked))
     return 0
 
 

@@ -5,19 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 
 from vla.envs.base import Question
 from vla.evaluation.benchmark import wilson_interval
-
-
-class AnsweringPolicy(Protocol):
-    """What answers, such as a checkpoint."""
-
-    def answer(self, images: dict[str, np.ndarray], question: str) -> str:
-        """The answer to a question about images uint8 [H, W, 3] by camera name."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +42,20 @@ def normalized(text: str) -> str:
 
 
 def evaluate_questions(
-    policy: AnsweringPolicy,
+    answer: Callable[[dict[str, np.ndarray], str], str],
     questions: Iterable[Question],
     on_answer: Callable[[AskedQuestion], None] | None = None,
 ) -> list[AskedQuestion]:
-    """Asks the questions of a benchmark; an answer counts when it is the truth word for word."""
+    """Asks the questions of a benchmark; an answer counts when it is the truth word for word.
+
+    answer(images, question): the policy's, about images uint8 [H, W, 3] by camera name.
+    """
     asked = []
     for question in questions:
-        answer = policy.answer(question.images, question.text)
-        right = normalized(answer) == normalized(question.truth)
+        said = answer(question.images, question.text)
+        right = normalized(said) == normalized(question.truth)
         asked.append(
-            AskedQuestion(
-                question.kind, question.seed, question.text, question.truth, answer, right
-            )
+            AskedQuestion(question.kind, question.seed, question.text, question.truth, said, right)
         )
         if on_answer is not None:
             on_answer(asked[-1])

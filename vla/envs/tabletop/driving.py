@@ -39,7 +39,3 @@ class Policy:
         latent = self.reasoner.latent_action(images, self._instruction, self.said)
         seed, self._seed = self._seed, None
         return self.action_model.action_chunk(images, state, latent, seed)
-
-    def answer(self, images: dict[str, np.ndarray], question: str) -> str:
-        """The answer to a question about what is seen."""
-        return self.reasoner.ask(images, question)
