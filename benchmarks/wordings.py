@@ -22,12 +22,12 @@ import torch
 from tqdm import tqdm
 
 from vla.envs.base import SuiteError
-from vla.envs.tabletop.driving import Policy
 from vla.envs.tabletop.suite import TableTop
 from vla.envs.tabletop.tasks import FAMILIES
 from vla.envs.tabletop.wording import WORDINGS
 from vla.evaluation.benchmark import EpisodeResult, evaluate, flat, wilson_interval
 from vla.policies.checkpoint import open_checkpoint
+from vla.policies.policy import Policy
 
 
 @dataclass(frozen=True)

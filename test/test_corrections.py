@@ -9,10 +9,10 @@ import yaml
 from vla.datasets.frames import read_dataset
 from vla.envs.tabletop.corrections import CorrectionConfig, LabelledPolicy, make_corrections
 from vla.envs.tabletop.demonstrations import Frames
-from vla.envs.tabletop.driving import Policy
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert import plan_chunk
 from vla.policies.config import LoraConfig
+from vla.policies.policy import Policy
 from vla.training.config import RobotData, TrainConfig, write_train_config
 from vla_cli.parser import main
 

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from vla.envs.base import SuiteError
-from vla.envs.tabletop.driving import Policy
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.questions import QUESTION_KINDS
 from vla.envs.tabletop.suite import TableTop
@@ -34,6 +33,7 @@ from vla.evaluation.question_answering import (
 from vla.policies.checkpoint import build_model, open_checkpoint
 from vla.policies.config import LoraConfig
 from vla.policies.instructvla.inference import Reasoner
+from vla.policies.policy import Policy
 from vla.training.config import RobotData, TrainConfig, write_train_config
 from vla_cli import evaluate as evaluate_command
 from vla_cli.parser import main

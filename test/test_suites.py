@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.envs.base import Episode, Suite, SuiteError
 from vla.envs.chunked import ChunkedActions
-from vla.envs.registry import make_suite, register_suite, suite_names
+from vla.envs.registry import make_suite, register
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.suite import TableTop
 from vla.evaluation.benchmark import evaluate, report, summarize
@@ -39,7 +39,7 @@ PENDULUM = EmbodimentContract(
 )
 
 
-@register_suite
+@register
 @dataclass(frozen=True)
 class PendulumSuite(Suite):
     """gymnasium's pendulum."""
@@ -128,16 +128,24 @@ def test_a_chunk_is_executed_up_to_the_steps_of_the_suite():
     assert observation in environment.observation_space and chunk in environment.action_space
 
 
-def test_suites_are_known_by_name():
-    assert set(suite_names()) >= {"pendulum", "tabletop"}
+def test_suites_are_known_by_name(monkeypatch, tmp_path):
     assert isinstance(make_suite("tabletop", wording="implied"), TableTop)
-    assert make_suite("test_suites:PendulumSuite").name == "pendulum"
     with pytest.raises(SuiteError, match="unknown benchmark 'chess'; known: pendulum, tabletop"):
         make_suite("chess")
-    with pytest.raises(SuiteError, match="cannot import benchmark 'chess:Board': No module"):
-        make_suite("chess:Board")
     with pytest.raises(SuiteError, match="'pendulum' has no setting 'wording'"):
         make_suite("pendulum", wording="direct")
+    monkeypatch.setenv("VLA_PLUGINS", "board_games")
+    with pytest.raises(SuiteError, match="VLA_PLUGINS names 'board_games': No module named"):
+        make_suite("chess")
+    (tmp_path / "board_games.py").write_text(
+        "from test_suites import PendulumSuite\n"
+        "from vla.envs.registry import register\n"
+        "@register\n"
+        "class Chess(PendulumSuite):\n"
+        "    name = 'chess'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_suite("chess").name == "chess"
 
 
 def test_a_policy_of_another_robot_or_an_unknown_family_is_refused(contract):

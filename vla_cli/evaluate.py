@@ -23,7 +23,6 @@ examples:
   vla eval --checkpoint runs/nano/checkpoint --think --video output/eval.mp4
   vla eval --wording implied --think --seeds 0:50
   vla eval --questions 50 --json output/questions.json
-  vla eval --benchmark my_package.suites:MySuite --seeds 0:10
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
 DEFAULT_CHECKPOINT = "checkpoints/nano"
@@ -46,7 +45,7 @@ def add_parser(subparsers) -> None:
         "--benchmark",
         default="tabletop",
         metavar="NAME",
-        help="a suite of environments: its name, or MODULE:CLASS (tabletop)",
+        help="what to measure it on (tabletop)",
     )
     parser.add_argument(
         "--family",
@@ -126,8 +125,8 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
     from vla.core.resources import given_or_shared
-    from vla.envs.tabletop.driving import Policy
     from vla.evaluation.benchmark import evaluate, report, summarize, table
+    from vla.policies.policy import Policy
 
     families = arguments.family or list(suite.families)
     suite.require_families(families)
@@ -164,11 +163,11 @@ def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
         question_table,
         score,
     )
-    from vla.policies.instructvla.inference import Reasoner
+    from vla.policies.parts import open_reasoning_part
 
     folder = given_or_shared(arguments.checkpoint)
     # Only this part, since a vision-language model need not have learned to act.
-    reasoner = Reasoner.from_pretrained(folder, arguments.device, arguments.adapter)
+    reasoner = open_reasoning_part(folder, arguments.device, arguments.adapter)
     questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])
     total = arguments.questions * len(suite.question_kinds)
     with tqdm(total=total, unit="question") as progress:

@@ -261,8 +261,8 @@ def _halves(seeds: range) -> list[range]:
 def _evaluate_family(job: tuple) -> list:
     import torch
 
-    from vla.envs.tabletop.driving import Policy
     from vla.evaluation.benchmark import evaluate
+    from vla.policies.policy import Policy
 
     torch.set_num_threads(1)
     checkpoint, family, seeds, adapter, suite = job

@@ -1,49 +1,51 @@
-"""Benchmarks by name: those of this package, of other packages and of the caller."""
+"""Benchmarks by name.
+
+A folder of `vla.envs` with a `suite.py` is one, called as the folder is. Those of other packages
+come from the entry points of the group `vla_ros.suites`, or from modules that the environment
+variable VLA_PLUGINS names, which call `register`.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from pkgutil import resolve_name
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from vla.core.plugins import PLUGINS, load_plugins
 from vla.core.shown import brief
 from vla.envs.base import Suite, SuiteError
 
-# Packages name their suites in this group of entry points.
-ENTRY_POINTS = "vla_ros.suites"
-# A class, or "module:class" for what is only imported when it is asked for.
-_SUITES: dict[str, Callable[..., Suite] | str] = {"tabletop": "vla.envs.tabletop.suite:TableTop"}
+GROUP = "vla_ros.suites"
+
+_registered: dict[str, type[Suite]] = {}
 
 
-def register_suite(suite: type[Suite]) -> type[Suite]:
-    """Makes a suite known by its name; also a class decorator."""
-    _SUITES[suite.name] = suite
+def register(suite: type[Suite]) -> type[Suite]:
+    """Makes a suite known under its name; also a class decorator."""
+    _registered[suite.name] = suite
     return suite
 
 
-def suite_names() -> list[str]:
-    """Names of all suites that are registered or installed."""
-    return sorted({*_SUITES, *entry_points(group=ENTRY_POINTS).names})
-
-
 def make_suite(name: str, **settings: Any) -> Suite:
-    """A suite by name, or by "module:class". settings: fields of it that are not the default.
+    """A benchmark by name. settings: fields of its suite that are not the default.
 
-    Raises SuiteError for a suite that is not known or has no such setting.
+    Raises SuiteError for a benchmark that is not known or has no such setting.
     """
-    found = _SUITES.get(name, name if ":" in name else None)
-    try:
-        if found is None:
-            found = entry_points(group=ENTRY_POINTS)[name].load()
-        kind = resolve_name(found) if isinstance(found, str) else found
-    except KeyError:
-        known = ", ".join(suite_names())
-        raise SuiteError(f"unknown benchmark {brief(name)}; known: {known}") from None
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SuiteError(f"cannot import benchmark {brief(name)}: {error}") from error
-    accepted = inspect.signature(kind).parameters
+    shipped = [path.parent.name for path in Path(__file__).parent.glob("*/suite.py")]
+    if name not in _registered:
+        if name in shipped:
+            register(import_module(f"vla.envs.{name}.suite").SUITE)
+        else:
+            for suite in load_plugins(GROUP, SuiteError):
+                register(suite)
+    if name not in _registered:
+        known = ", ".join(sorted({*_registered, *shipped}))
+        raise SuiteError(
+            f"unknown benchmark {brief(name)}; known: {known}. One from another package is found "
+            f"when that is installed, or when {PLUGINS} names its module"
+        )
+    accepted = inspect.signature(_registered[name]).parameters
     if unknown := [setting for setting in settings if setting not in accepted]:
         raise SuiteError(f"benchmark '{name}' has no setting '{unknown[0]}'")
-    return kind(**settings)
+    return _registered[name](**settings)

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from vla.contract.embodiment import EmbodimentContract
 from vla.envs.base import Episode
 
 
 class ActingPolicy(Protocol):
-    """What drives an episode, such as a checkpoint."""
+    """What drives an episode, such as a checkpoint: vla.policies.policy.Policy."""
 
+    contract: EmbodimentContract  # what it reads and gives
     said: str | None  # what it said before it acted; None as long as it has said nothing
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from vla.envs.base import Suite
-from vla.envs.rollout import run_episode
-from vla.envs.tabletop.driving import Policy
+from vla.envs.rollout import ActingPolicy, run_episode
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def evaluate(
-    policy: Policy,
+    policy: ActingPolicy,
     suite: Suite,
     families: Sequence[str],
     seeds: range,

@@ -8,18 +8,16 @@ only names a type; it never makes anything be imported that is not one of these.
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from vla.core.plugins import PLUGINS, load_plugins
 from vla.core.shown import brief
 from vla.policies.base import PolicyType
 from vla.policies.config import CheckpointError
 
 DEFAULT = "instructvla"  # of a config.json without a type
-PLUGINS = "VLA_PLUGINS"
 GROUP = "vla_ros.policies"
 
 _registered: dict[str, PolicyType] = {}
@@ -74,10 +72,5 @@ def _shipped() -> list[str]:
 
 def _import_plugins() -> None:
     """Raises CheckpointError for a module that is not there."""
-    for module in filter(None, os.environ.get(PLUGINS, "").split(",")):
-        try:
-            import_module(module.strip())
-        except ImportError as error:
-            raise CheckpointError(f"{PLUGINS} names {brief(module)}: {error}") from error
-    for entry in entry_points(group=GROUP):
-        register(entry.load())
+    for kind in load_plugins(GROUP, CheckpointError):
+        register(kind)

@@ -60,6 +60,7 @@ class LabelledPolicy:
         """expert_share: chance that the expert's chunk is executed instead of the policy's."""
         self.policy, self.environment, self.frames = policy, environment, frames
         self.expert_share, self.generator = expert_share, generator
+        self.contract = environment.contract
         self.said: str | None = None
         self.objects: dict[str, list[float]] = {}  # places when the episode began
 
@@ -71,7 +72,7 @@ class LabelledPolicy:
     def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
         """Records the expert's chunk [H, A]; gives that or the policy's."""
         simulator = self.environment.simulator
-        label = plan_chunk(simulator, self.environment.task, self.environment.contract.horizon)
+        label = plan_chunk(simulator, self.environment.task, self.contract.horizon)
         record(self.frames, simulator, images, state, label)
         if self.generator.random() < self.expert_share:
             return label
@@ -88,7 +89,7 @@ def make_correction_shard(
         return 0
     import torch
 
-    from vla.envs.tabletop.driving import Policy
+    from vla.policies.policy import Policy
 
     torch.set_num_threads(1)
     policy = Policy.from_pretrained(checkpoint)

@@ -14,12 +14,11 @@ class ExpertPolicy:
     said = None
 
     def __init__(self, environment: TableTopEnv):
-        self.environment = environment
+        self.environment, self.contract = environment, environment.contract
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """The expert keeps nothing between its chunks."""
 
     def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
         """The expert's actions [H, A] from the environment's state."""
-        environment = self.environment
-        return plan_chunk(environment.simulator, environment.task, environment.contract.horizon)
+        return plan_chunk(self.environment.simulator, self.environment.task, self.contract.horizon)

@@ -133,3 +133,6 @@ class TableTop(Suite):
                     yield Question(kind, seed, images, *pair)
         camera.close()
         simulator.close()
+
+
+SUITE = TableTop
