@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.core.files import read_json
+from vla_cli import data, finetune
 from vla_cli.errors import CommandError
 from vla_cli.evaluate import seed_range
 from vla_cli.finetune import CONFIG
@@ -118,15 +119,17 @@ class _Steps:
 
 
 def _command(*words, unless: Path) -> None:
-    """Runs a subcommand, as a person would, unless what it makes is there."""
-    from vla_cli.parser import build_parser
-
+    """Runs a subcommand, as the operator would, unless what it makes is there."""
     if unless.exists():
         print(f"kept: {short(unless)}")
         return
     text = [str(word) for word in words]
     print(f"vla {' '.join(text)}", flush=True)
-    parsed = build_parser().parse_args(text)
+    parser = argparse.ArgumentParser(prog="vla")
+    subparsers = parser.add_subparsers(required=True)
+    for module in (data, finetune):
+        module.add_parser(subparsers)
+    parsed = parser.parse_args(text)
     if status := parsed.run(parsed):
         raise CommandError(f"vla {' '.join(text)} ended with exit status {status}", status)
 

@@ -23,8 +23,8 @@ from vla.bags.reader import read_metadata
 from vla.bags.writer import BagError
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.text import one_line
-from vla.datasets.episode_files import VIDEO, EpisodeFiles, EpisodeImages
 from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.episode_files import VIDEO, EpisodeFiles, EpisodeImages
 from vla.datasets.lerobot.writer import LeRobotWriter
 
 REPORT_FILE = "conversion.json"

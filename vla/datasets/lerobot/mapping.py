@@ -10,8 +10,8 @@ from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.core.files import read_yaml
 from vla.core.shown import brief
 from vla.core.text import one_line
-from vla.datasets.episode_files import IMAGES
 from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.episode_files import IMAGES
 from vla.datasets.lerobot.meta import is_number, is_whole
 
 GRIPPERS = ("open", "closed")

@@ -31,7 +31,9 @@ from vla.contract.embodiment import EmbodimentContract, dimension_kinds
 from vla.contract.normalization import SMALLEST_SPANS, from_summary, wrap_angles, write_norm_stats
 from vla.core.locks import lock_file
 from vla.core.statistics import RunningStatistics
-from vla.datasets.episode_files import (
+from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import CONTRACT_FILE
+from vla.datasets.lerobot.episode_files import (
     IMAGES,
     STORED,
     STORED_FILE,
@@ -40,8 +42,6 @@ from vla.datasets.episode_files import (
     EpisodeFiles,
     EpisodeImages,
 )
-from vla.datasets.frames import DatasetError
-from vla.datasets.lerobot.dataset import CONTRACT_FILE
 from vla.datasets.lerobot.statistics import FeatureStatistics, PixelStatistics
 from vla.datasets.video import VideoJoiner
 
