@@ -32,6 +32,7 @@ fuzz:
 
 lint: setup
 	$(IN_ENVIRONMENT) ruff check . && ruff format --check --quiet .
+	$(IN_ENVIRONMENT) lint-imports --no-logo
 	xmllint --noout package.xml launch/*.xml
 
 # The site needs none of the rest: its tools have an environment of their own.
