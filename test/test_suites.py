@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -160,6 +164,17 @@ def test_a_policy_of_another_robot_or_an_unknown_family_is_refused(contract):
         TableTop().for_contract(side)
     with pytest.raises(SuiteError, match="benchmark 'pendulum' asks no questions"):
         PendulumSuite().questions(3)
+
+
+def test_the_page_on_adding_a_suite_works_to_the_letter(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "adding_a_suite.md").read_text()
+    suite, trial = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "pendulum_suite.py").write_text(suite)
+    (tmp_path / "try_pendulum.py").write_text(trial)
+    command = [sys.executable, "try_pendulum.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"swing_up +10 +100%", done.stdout)
 
 
 # The table top
