@@ -145,11 +145,11 @@ def test_suites_are_known_by_name(monkeypatch, tmp_path):
         "from test_suites import PendulumSuite\n"
         "from vla.envs.registry import register\n"
         "@register\n"
-        "class Chess(PendulumSuite):\n"
-        "    name = 'chess'\n"
+        "class Checkers(PendulumSuite):\n"
+        "    name = 'checkers'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert make_suite("chess").name == "chess"
+    assert make_suite("checkers").name == "checkers"
 
 
 def test_a_policy_of_another_robot_or_an_unknown_family_is_refused(contract):
