@@ -26,7 +26,7 @@ def commands(page: Path) -> list[str]:
     """The `vla` commands of a page: lines of shell blocks, and whole code spans."""
     text = page.read_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
     spans = re.findall(r"`(vla \w[^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return [line for line in [*lines, *spans] if line.startswith("vla ")]
 

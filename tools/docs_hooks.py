@@ -40,6 +40,9 @@ def on_files(files, config):
                 sources.add(path)
             else:
                 LOG.warning("%s links to %s, which does not exist", page.src_uri, path)
+    if "README.md" in sources:
+        targets = LINK.findall((ROOT / "README.md").read_text())
+        sources |= {t for t in targets if "://" not in t and not t.startswith("docs/")}
     for path in sorted(sources):
         files.append(File.generated(config, f"source/{path}.md", content=_page_of(path)))
     return files
@@ -53,12 +56,29 @@ def on_page_markdown(markdown, page, config, files):
         path = source_of(page.file.src_uri, match[1])
         if path is None or page.file.src_uri.startswith("source/"):
             return match[0]
-        return posixpath.relpath(f"source/{path}.md", here or ".")
+        fragment = match[0].partition("#")[2] if path == "README.md" else ""  # others are code
+        return posixpath.relpath(f"source/{path}.md", here or ".") + (fragment and f"#{fragment}")
 
     return LINK.sub(replaced, markdown)
 
 
+def _readme() -> str:
+    """README.md as a page of source/, next to the other sources and below the pages of docs/."""
+
+    def replaced(match):
+        target = match[1]
+        if "://" in target:
+            return match[0]
+        if target.startswith("docs/"):
+            return match[0].replace("docs/", "../", 1)
+        return f"{target}.md"
+
+    return LINK.sub(replaced, (ROOT / "README.md").read_text())
+
+
 def _page_of(path: str) -> str:
+    if path == "README.md":
+        return _readme()
     source = ROOT / path
     named = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
     parts = [f"# `{path}`"]
