@@ -91,7 +91,7 @@ def test_every_path_is_one(page):
         path = path.rstrip("./")
         assert is_placeholder(path) or path in known or path in topics, f"{page.name}: {path}"
     basenames = {Path(name).name for name in files}
-    for span in spans:
+    for span in spans if not page.name.startswith("adding_") else []:  # these name new files
         if re.fullmatch(r"\w+\.py", span) and not is_placeholder(span):
             assert span in basenames, f"{page.name}: {span}"
 
