@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def _software_rendering() -> str:

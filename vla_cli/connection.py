@@ -40,6 +40,19 @@ def positive_seconds(text: str) -> float:
     return value
 
 
+def require_ros() -> None:
+    """Raises CommandError, with what is missing and how to get it, where ROS is not on the path."""
+    try:
+        import rclpy  # noqa: F401
+        import vla_ros.msg  # noqa: F401
+    except ImportError as error:
+        raise CommandError(
+            f"this command needs ROS 2 and the messages of vla_ros, which are not on the path "
+            f"({error}): in a checkout run 'make setup' once and 'source ./env.sh'; elsewhere "
+            "source the workspace in which vla_ros was built"
+        ) from error
+
+
 def connected(call: Callable) -> Callable[[argparse.Namespace], int]:
     """A function of the arguments that runs `call(client_module, client, arguments)`.
 
@@ -48,13 +61,9 @@ def connected(call: Callable) -> Callable[[argparse.Namespace], int]:
     """
 
     def run(arguments: argparse.Namespace) -> int:
-        try:
-            from vla_nodes.client import graph as ros_client
-        except ImportError as error:
-            raise CommandError(
-                f"ROS 2 is not on this shell's path ({error}): run 'make setup', then "
-                "'source ./env.sh'"
-            ) from error
+        require_ros()
+        from vla_nodes.client import graph as ros_client
+
         try:
             with ros_client.RobotClient(arguments.namespace, arguments.wait) as client:
                 return call(ros_client, client, arguments)

@@ -24,6 +24,7 @@ from vla.core.files import (
 )
 from vla.core.resources import contract_path, given_or_shared
 from vla.core.shown import shown_path
+from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.graph import enter_domain, last_words, running_graph, short
 
@@ -87,12 +88,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Runs the demonstration; 0 when enough instructions succeeded, 1 when not."""
     started = time.monotonic()
     config = load_demo_config(given_or_shared(arguments.config))
-    arguments.checkpoint = given_or_shared(arguments.checkpoint)
-    if not arguments.checkpoint.is_dir():
-        raise CommandError(
-            f"there is no checkpoint {arguments.checkpoint}: give one with --checkpoint, or make "
-            "it with 'vla train'"
-        )
+    arguments.checkpoint = checkpoint_folder(arguments.checkpoint)
     output = arguments.output.resolve()
     _clear(output)
     domain = enter_domain(arguments.domain_id)

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from vla.core.shown import brief, shown_path
 from vla.core.text import one_line
+from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, unwritable, write_result
 
@@ -124,7 +125,6 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
 def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
-    from vla.core.resources import given_or_shared
     from vla.evaluation.benchmark import evaluate, report, summarize, table
     from vla.policies.policy import Policy
 
@@ -132,7 +132,7 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     suite.require_families(families)
     recorder = _VideoRecorder(arguments.video, suite.contract.rate) if arguments.video else None
     try:
-        folder = given_or_shared(arguments.checkpoint)
+        folder = checkpoint_folder(arguments.checkpoint)
         policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
         with tqdm(total=len(families) * len(seeds), unit="episode") as progress:
             results = evaluate(
@@ -156,7 +156,6 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
 def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
-    from vla.core.resources import given_or_shared
     from vla.evaluation.question_answering import (
         evaluate_questions,
         question_report,
@@ -165,7 +164,7 @@ def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
     )
     from vla.policies.parts import open_reasoning_part
 
-    folder = given_or_shared(arguments.checkpoint)
+    folder = checkpoint_folder(arguments.checkpoint)
     # Only this part, since a vision-language model need not have learned to act.
     reasoner = open_reasoning_part(folder, arguments.device, arguments.adapter)
     questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vla_cli.connection import require_ros
 from vla_cli.errors import CommandError
 
 SHUTDOWN_TIMEOUT = 10.0
@@ -41,12 +42,7 @@ def enter_domain(domain_id: int | None) -> int:
     domain = domain_id if domain_id is not None else free_domain_id()
     os.environ["ROS_DOMAIN_ID"] = str(domain)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    try:
-        import rclpy  # noqa: F401
-    except ImportError as error:
-        raise CommandError(
-            f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
-        ) from error
+    require_ros()
     return domain
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vla_cli.connection import positive_seconds
+from vla_cli.connection import positive_seconds, require_ros
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, write_result
 
@@ -59,13 +59,9 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Looks, judges, prints."""
-    try:
-        from vla_nodes.preflight.run import preflight
-    except ImportError as error:
-        raise CommandError(
-            f"ROS 2 is not on the path ({error}): run 'make setup' once and 'source ./env.sh'"
-        ) from error
+    require_ros()
     from vla.core.findings import report, verdict
+    from vla_nodes.preflight.run import preflight
 
     require_writable(arguments.json)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vla.core.files import read_json
 from vla_cli import data, finetune
+from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.evaluate import seed_range
 from vla_cli.finetune import CONFIG
@@ -62,13 +63,9 @@ def add_parser(subparsers) -> None:
 
 def run_teach_demo(arguments: argparse.Namespace) -> int:
     """Runs what is missing of the circle, and prints what came of it."""
-    from vla.core.resources import given_or_shared
-
     output = arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = given_or_shared(arguments.checkpoint).resolve()
-    if not checkpoint.is_dir():
-        raise CommandError(f"there is no checkpoint {checkpoint}: give one with --checkpoint")
+    checkpoint = checkpoint_folder(arguments.checkpoint).resolve()
     enter_domain(arguments.domain_id)
     steps = _Steps(output / "steps.json")
     with steps.timed("demonstrate"):

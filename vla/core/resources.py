@@ -12,10 +12,13 @@ PACKAGE = "vla_ros"
 
 
 def _places() -> list[Path]:
-    """The source tree, then the share folders of the ROS environment."""
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    """The source tree, then the share folders: that of this copy's own prefix, and of ROS."""
+    this = Path(__file__).resolve()
+    # An installed copy is PREFIX/lib/python3.x/site-packages/vla/core/resources.py.
+    prefixes = [str(this.parents[5])] if len(this.parents) > 5 else []
+    prefixes += os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     shares = [Path(prefix) / "share" / PACKAGE for prefix in prefixes if prefix]
-    return [Path(__file__).resolve().parents[2], *(share for share in shares if share.is_dir())]
+    return [this.parents[2], *(share for share in shares if share.is_dir())]
 
 
 def shared_file(relative: str) -> Path:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _SET_UP = (
-    "run `make setup` once and `source ./env.sh` in this shell "
-    "(or source the workspace that holds it)"
+    "in a checkout of vla_ros run `make setup` once and `source ./env.sh`; elsewhere source the "
+    "workspace that holds it"
 )
 
 
@@ -26,8 +26,12 @@ def package_prefix(package: str, environment: Mapping[str, str]) -> Path:
     for prefix in prefixes:
         if (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file():
             return Path(prefix)
-    where = ", ".join(prefixes) if prefixes else "AMENT_PREFIX_PATH is not set"
-    raise PackageError(f"package '{package}' is not installed ({where}); {_SET_UP}")
+    if not prefixes:
+        raise PackageError(
+            f"launching needs ROS 2, to find package '{package}', and AMENT_PREFIX_PATH is not "
+            f"set; {_SET_UP}"
+        )
+    raise PackageError(f"package '{package}' is not installed ({', '.join(prefixes)}); {_SET_UP}")
 
 
 def package_share(package: str, environment: Mapping[str, str]) -> Path:
