@@ -17,8 +17,13 @@ PACKAGE = parse_package(str(ROOT / "package.xml"))
 BUILD_TOOLS = {"ament_cmake", "ament_cmake_python", "rosidl_default_generators"}
 RUN_TIME_OF_INTERFACES = {"rosidl_default_runtime", "action_msgs"}
 # Used where they are installed, and done without where they are not.
-OPTIONAL = {"ament_cmake", "launch", "launch_ros", "message_filters", "cv_bridge"}
-SYSTEM_KEYS = {"numpy": "python3-numpy", "yaml": "python3-yaml", "pytest": "python3-pytest"}
+OPTIONAL = {"cv_bridge", "message_filters", "ros2launch"}
+# From a robot maker's own workspace: rosdep has no key.
+NO_KEY = {"franka_msgs"}
+SYSTEM_KEYS = {
+    "PIL": "python3-pil",
+    **{n: f"python3-{n}" for n in ("numpy", "scipy", "tqdm", "yaml")},
+}
 
 
 def installed_ros_packages() -> set[str]:
@@ -39,6 +44,12 @@ def imported_modules(folder: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 names.add(node.module.partition(".")[0])
     return names
+
+
+def interfaces_found_at_run_time() -> set[str]:
+    """Returns the packages that backends import by name, since they can be absent."""
+    sources = [path.read_text() for path in (ROOT / "vla_nodes").rglob("*.py")]
+    return set(re.findall(r'import_interfaces\(\s*"(\w+)"', "\n".join(sources)))
 
 
 def interface_packages() -> set[str]:
@@ -65,18 +76,26 @@ def test_package_file_is_valid():
 def test_every_ros_package_in_use_is_declared():
     ros = installed_ros_packages()
     assert "rclpy" in ros, "source env.sh first"
-    used = (imported_modules("vla_nodes") | imported_modules("vla_cli")) & ros - OPTIONAL
-    assert used <= declared("exec"), "add an exec_depend to package.xml"
+    used = (imported_modules("vla_nodes") | imported_modules("vla_cli")) & ros
+    used |= interfaces_found_at_run_time() - NO_KEY
+    assert {"control_msgs", "moveit_msgs"} < used
+    assert used - {PACKAGE.name} <= declared("exec"), "add an exec_depend to package.xml"
     assert interface_packages() <= declared("build") & declared("exec"), "add a depend"
 
 
 def test_every_declared_package_is_used():
     imported = imported_modules("vla_nodes") | imported_modules("vla")
     used = imported | interface_packages() | {SYSTEM_KEYS.get(name, name) for name in imported}
+    used |= interfaces_found_at_run_time() | OPTIONAL
     unused = declared("build", "exec") - used - RUN_TIME_OF_INTERFACES
     assert not unused, "drop these from package.xml"
     assert declared("buildtool") == BUILD_TOOLS
-    assert declared("test") <= {SYSTEM_KEYS.get(name, name) for name in imported_modules("test")}
+    assert declared("test") == {"python3-pytest"}
+
+
+def test_description_says_what_a_real_arm_needs_beside_it():
+    assert "MoveIt:" in PACKAGE.description
+    assert "franka_ros2:" in PACKAGE.description
 
 
 def test_the_library_does_not_import_ros():
