@@ -29,9 +29,9 @@ from vla.policies.expert_mixture import GATES
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
 from vla.policies.instructvla.vision_language_action import Batch
-from vla.training.batches import Step
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer
+from vla.training.objectives.base import Step
 
 STAGES = {"action": ("action",), "instruct": ("language", "action")}
 QUESTION_TOKENS, ANSWER_TOKENS = 40, 20
@@ -54,7 +54,9 @@ def text_batch(model: InstructVLAConfig, rows: int, images: int, acts: bool) -> 
     return TextBatch(ids, torch.ones_like(ids), labels, torch.full((rows,), start))
 
 
-def random_step(model: InstructVLAConfig, contract: EmbodimentContract, rows: int, talks: bool):
+def random_step(
+    model: InstructVLAConfig, contract: EmbodimentContract, rows: int, talks: bool
+) -> Step:
     """The batches of one step of so many rows each."""
 
     def images(*shape: int) -> torch.Tensor:
@@ -69,11 +71,10 @@ def random_step(model: InstructVLAConfig, contract: EmbodimentContract, rows: in
         state=torch.rand(rows, len(contract.state_names)) * 2 - 1,
         actions=torch.rand(rows, contract.horizon, len(contract.action_names)) * 2 - 1,
     )
-    conversations = None
-    if talks:
-        text = text_batch(model, rows, 1, acts=False)
-        conversations = Batch(vlm_images=images(rows, 3, size, size), text=text)
-    return Step(robot, conversations)
+    if not talks:
+        return {"robot": robot}
+    text = text_batch(model, rows, 1, acts=False)
+    return {"robot": robot, "conversations": Batch(images(rows, 3, size, size), text)}
 
 
 class Subject:

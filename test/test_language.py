@@ -321,15 +321,16 @@ def test_joint_loss_reaches_every_part(tokenizer, images):
     model = InstructVLA(CONFIG, 10, 16, 7)
     text = batch_of(tokenizer, Row((("pick", ""),), acts=True), Row((("what ?", "a can ."),)))
     expert_images = torch.randint(0, 256, (1, 2, 3, 96, 96), dtype=torch.uint8)
-    batch = Batch(images, text, expert_images, torch.randn(1, 10), torch.randn(1, 16, 7))
+    state, actions, places = torch.randn(1, 10), torch.randn(1, 16, 7), torch.full((1, 2, 2, 2), 9)
+    batch = Batch(images, text, expert_images, state, actions, places.float())
     losses = model(batch, flow_samples=2)
-    assert losses.place_scores.shape == (1, 2, CONFIG.expert.keypoints, 144)
-    losses.flow.backward(retain_graph=True)
+    assert losses["grounding"] > 0
+    losses["flow"].backward(retain_graph=True)
     assert model.reasoning.query_embedding.grad.abs().sum() > 0, "the flow trains the queries"
     vision = model.reasoning.backbone.vision_parts["vision encoder"]
     assert sum(p.grad.abs().sum() for p in vision.parameters() if p.grad is not None) > 0
     assert model.reasoning.query_output.grad is None, "scores belong to the text alone"
-    losses.text.backward()
+    losses["text"].backward()
     assert model.reasoning.query_output.grad.abs().sum() > 0
     silent = [
         name

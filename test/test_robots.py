@@ -20,7 +20,8 @@ from vla.policies.instructvla.presets import PRESETS
 from vla.policies.registry import preset
 from vla.policies.robots import read_robots
 from vla.training.batches import BatchMaker
-from vla.training.config import Augmentation, RobotData, TrainConfig, check_train_config
+from vla.training.config import Augmentation, RobotData, TrainConfig
+from vla.training.config_check import check_train_config
 from vla.training.data import clipped_shares, measure_statistics, prepare_robots
 from vla.training.loop import train
 from vla.training.sources import open_data
@@ -74,7 +75,7 @@ def test_each_robot_has_its_own_statistics(config):
     # Normalised, both robots' frames lie in the same range.
     batches = BatchMaker(data.robot, None, open_checkpoint(folder).tokenizer, [first, second],
                          open_checkpoint(folder).config, config)  # fmt: skip
-    drawn = np.concatenate([batches[step].robot.state.numpy() for step in range(8)])
+    drawn = np.concatenate([batches[step]["robot"].state.numpy() for step in range(8)])
     plain = np.concatenate([first.stats["state"].normalize(state) for state in STATES])
     # But for the turns: angles that wrap there, a quaternion here.
     apart = np.delete(np.abs(drawn[:, None] - plain[None]), [3, 4, 5, 6], axis=2)

@@ -17,10 +17,10 @@ from vla.training.config import (
     PromptSampling,
     RobotData,
     TrainConfig,
-    check_train_config,
     read_train_config,
     write_train_config,
 )
+from vla.training.config_check import check_train_config
 from vla.training.prompts import sample_row
 
 TRAINING_CONFIGS = Path(__file__).parents[1] / "config" / "training"
@@ -119,7 +119,7 @@ def test_wrong_configurations_are_named(tmp_path, text, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"stage": "second"}, "unknown stage 'second'; known: pretrain, action, instruct"),
+        ({"stage": "second"}, "unknown stage 'second'; known: action, adapt, instruct, pretrain"),
         ({"schedule": "linear"}, "unknown schedule"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; known: no, bf16"),
         ({"stage": "pretrain"}, "needs conversations"),

@@ -63,7 +63,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     from vla.core.resources import contract_path, given_or_shared
     from vla.datasets.frames import DatasetError
     from vla.policies.config import CheckpointError
-    from vla.training.config import check_train_config
+    from vla.training.config_check import check_train_config
     from vla.training.finetune import finetune, read_finetune_config
 
     if arguments.threads:

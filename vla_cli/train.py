@@ -173,7 +173,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     from vla.contract.embodiment import ContractError
     from vla.datasets.frames import DatasetError
     from vla.policies.config import CheckpointError
-    from vla.training.config import check_train_config
+    from vla.training.config_check import check_train_config
+    from vla.training.objectives.base import Objective
+    from vla.training.objectives.registry import objective_of
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -184,8 +186,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     try:
         for config in configs:
             check_train_config(config)
-            if config.stage == "adapt":
-                raise CommandError("stage 'adapt' is trained by 'vla finetune'")
+            command = objective_of(config).command
+            if command != Objective.command:
+                raise CommandError(f"stage '{config.stage}' is trained by '{command}'")
         for path, config in zip(arguments.config, configs, strict=True):
             print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
             contract = _contract(config)

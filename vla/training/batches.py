@@ -24,6 +24,8 @@ from vla.policies.robots import Robot
 from vla.training.augment import change_image, draw_change
 from vla.training.config import TrainConfig
 from vla.training.naming import name_cells
+from vla.training.objectives.base import Step
+from vla.training.objectives.registry import objective_of
 from vla.training.prompts import sample_row
 
 
@@ -39,14 +41,6 @@ class Mixture:
         shares = np.array([len(d) * w for d, w in zip(self.datasets, self.weights, strict=True)])
         chosen = generator.choice(len(shares), size=count, p=shares / shares.sum())
         return [(int(c), int(generator.integers(len(self.datasets[c])))) for c in chosen]
-
-
-@dataclass
-class Step:
-    """What one training step sees: each is an optimiser step of its own, where it is there."""
-
-    robot: Batch | None
-    conversations: Batch | None
 
 
 class BatchMaker:
@@ -69,21 +63,20 @@ class BatchMaker:
     ):
         self.robot, self.conversations = robot, conversations
         self.tokenizer, self.model, self.config = tokenizer, model, config
-        self._text = TextTokenizer(tokenizer)
+        self.objective, self._text = objective_of(config), TextTokenizer(tokenizer)
         self.stats = {robot.contract.name: robot.stats for robot in robots}
         self._seed = [config.seed, process, int(validation)]
 
     def __getitem__(self, step: int) -> Step:
-        """The batches of that step."""
+        """The batches of that step, those that the run has data for."""
         generator = np.random.default_rng([*self._seed, step])
-        robot = conversations = None
-        if self.robot is not None and self.config.batch_size:
-            robot = self._robot_batch(generator)
-        if self.conversations is not None and self.config.conversation_batch_size:
-            conversations = self._conversation_batch(generator)
-        return Step(robot, conversations)
+        batches = self.objective.batches(self, generator)
+        return {name: batch for name, batch in batches.items() if batch is not None}
 
-    def _robot_batch(self, generator: np.random.Generator) -> Batch:
+    def robot_batch(self, generator: np.random.Generator) -> Batch | None:
+        """Frames with their instructions, states and actions; None where the run asks for none."""
+        if self.robot is None or not self.config.batch_size:
+            return None
         chosen = self.robot.draw(self.config.batch_size, generator)
         samples = [self.robot.datasets[d].sample(index, generator) for d, index in chosen]
         vlm_images, expert_images, rows, places = [], [], [], []
@@ -106,21 +99,24 @@ class BatchMaker:
             )
         stats = [self.stats[self.robot.datasets[d].contract.name] for d, _ in chosen]
         pairs = list(zip(stats, samples, strict=True))
-        adapts = self.config.stage == "adapt"
-        limit = self.config.adapter.state_limit if adapts else 1.0
+        limit = self.objective.state_limit()
         state = np.stack([own["state"].normalize(sample.state, limit) for own, sample in pairs])
         noise = generator.normal(0.0, self.config.augmentation.state_noise, state.shape)
         actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
+        grounded = np.stack(places).astype(np.float32) if self.config.grounding_weight else None
         return Batch(
             vlm_images=torch.stack(vlm_images),
             text=collate(self._text, self.model.backbone, rows, self.model.num_queries),
             expert_images=torch.stack(expert_images),
             state=torch.from_numpy((state + noise).astype(np.float32)),
             actions=torch.from_numpy(actions.astype(np.float32)),
-            places=torch.from_numpy(np.stack(places).astype(np.float32)),
+            places=None if grounded is None else torch.from_numpy(grounded),
         )
 
-    def _conversation_batch(self, generator: np.random.Generator) -> Batch:
+    def conversation_batch(self, generator: np.random.Generator) -> Batch | None:
+        """Conversations, with an image or without; None where the run asks for none."""
+        if self.conversations is None or not self.config.conversation_batch_size:
+            return None
         chosen = self.conversations.draw(self.config.conversation_batch_size, generator)
         size = self.model.backbone.image_size
         images, rows, things = [], [], []

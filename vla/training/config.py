@@ -8,13 +8,11 @@ from pathlib import Path
 import yaml
 
 from vla.core.files import read_yaml
-from vla.core.shown import brief, shown_path
+from vla.core.shown import shown_path
 from vla.envs.tabletop.corrections import CorrectionConfig
 from vla.envs.tabletop.demonstrations import DemonstrationConfig
 from vla.envs.tabletop.scenes import SceneConfig
 from vla.policies.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
-
-STAGES = ("pretrain", "action", "instruct", "adapt")
 
 
 @dataclass
@@ -154,38 +152,6 @@ class TrainConfig:
     validation_batches: int = 8
     save_every: int = bounded(250, 1, 1e9)
     log_every: int = bounded(10, 1, 1e9)
-
-
-def check_train_config(config: TrainConfig) -> None:
-    """Raises CheckpointError that says what does not go together."""
-    if config.stage not in STAGES:
-        raise CheckpointError(f"unknown stage '{config.stage}'; known: {', '.join(STAGES)}")
-    if config.schedule not in ("constant", "cosine"):
-        raise CheckpointError(f"unknown schedule '{config.schedule}'; known: constant, cosine")
-    if config.precision not in ("no", "bf16"):
-        raise CheckpointError(f"unknown precision {brief(config.precision)}; known: no, bf16")
-    if config.stage == "pretrain":
-        if not (config.conversations and config.conversation_batch_size):
-            raise CheckpointError("stage 'pretrain' needs conversations and their batch size")
-        if config.lora.experts:
-            raise CheckpointError("stage 'pretrain' trains no LoRA experts: leave lora.experts out")
-        return
-    if config.stage == "adapt":
-        if not config.initialize_from:
-            raise CheckpointError("stage 'adapt' needs initialize_from, the checkpoint to adapt")
-        return
-    if not (config.robot and config.batch_size):
-        raise CheckpointError(f"stage '{config.stage}' needs robot data and a batch size")
-    for entry in config.robot:
-        if entry.contract and entry.kind == "simulated":
-            raise CheckpointError(
-                f"{entry.path}: simulated data is made for the run's own contract; leave the "
-                "entry's contract out"
-            )
-    if not config.lora.experts:
-        raise CheckpointError(f"stage '{config.stage}' trains LoRA experts: name them")
-    if config.stage == "instruct" and not config.initialize_from:
-        raise CheckpointError("stage 'instruct' needs initialize_from, a checkpoint of 'action'")
 
 
 def read_train_config(path: str | Path) -> TrainConfig:

@@ -28,6 +28,7 @@ from vla.training.batches import Mixture
 from vla.training.config import TrainConfig
 from vla.training.data import NOTABLE_SHARE, Part, TrainingData, clipped_shares, split
 from vla.training.loop import Trainer, seconds_so_far, train
+from vla.training.objectives.adapt import Adapt
 
 HISTORY = "validations.json"
 CANDIDATES = "candidates"
@@ -50,7 +51,7 @@ class FinetuneConfig:
     replay_share: float = bounded(0.5, 0, 0.99)
     held_out_share: float = bounded(0.1, 0, 0.9)
     patience: int = bounded(5, 1, 1e6)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(stage="adapt", steps=0))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(stage=Adapt.name, steps=0))
 
 
 def read_finetune_config(path: str | Path) -> FinetuneConfig:
@@ -58,7 +59,7 @@ def read_finetune_config(path: str | Path) -> FinetuneConfig:
     values = read_yaml(path, CheckpointError)
     values = {} if values is None else values
     if isinstance(values, dict) and isinstance(values.get("train"), dict):
-        values["train"] = {"steps": 0, "stage": "adapt"} | values["train"]
+        values["train"] = {"steps": 0, "stage": Adapt.name} | values["train"]
     return from_dict(FinetuneConfig, values, shown_path(path))
 
 

@@ -28,25 +28,19 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import checked_number, read_json
 from vla.core.interrupts import deferred_interrupts
 from vla.core.shown import shown_path
-from vla.datasets.grounding import grounding_loss
-from vla.policies.adapter_layers import insert_adapter
 from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.vision_language_action import Batch, InstructVLA
 from vla.policies.registry import preset
-from vla.training.batches import BatchMaker, Step
+from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
+from vla.training.objectives.base import Step
+from vla.training.objectives.registry import objective_of
+from vla.training.parameters import layer_classes, parameter_groups, start_from
 from vla.training.saved_state import load_state, save_state
-from vla.training.stages import (
-    freeze_for,
-    layer_classes,
-    parameter_groups,
-    start_from,
-    training_mode,
-)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -68,7 +62,7 @@ def open_start(config: TrainConfig) -> Checkpoint | None:
 
 
 def model_config(config: TrainConfig, start: Checkpoint | None) -> InstructVLAConfig:
-    """The model that a run trains: that of its start, or of its preset, with the run's experts.
+    """The model that a run trains: that of its start or of its preset, as the objective has it.
 
     Raises CheckpointError where the released backbone can't be read.
     """
@@ -78,8 +72,7 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> InstructVLACo
         base = preset(config.preset)
         if config.backbone:
             base = replace(base, backbone=backbone_config(config.backbone, config.backbone_source))
-    lora = base.lora if config.stage == "adapt" else config.lora
-    return replace(copy.deepcopy(base), lora=lora)
+    return objective_of(config).model_config(copy.deepcopy(base))
 
 
 class Trainer:
@@ -97,7 +90,7 @@ class Trainer:
         device: str = "cpu",
     ):
         set_seed(config.seed)
-        self.config, self.step = config, 0
+        self.config, self.objective, self.step = config, objective_of(config), 0
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             cpu=device == "cpu",
@@ -109,9 +102,11 @@ class Trainer:
         elif config.backbone:
             load_pretrained(model.reasoning.backbone, config.backbone_source)
             model.reasoning.start_queries()
-        if config.stage == "adapt":
-            insert_adapter(model, config.adapter)
-        freeze_for(model, config.stage)
+        self.objective.prepare(model)
+        trained = self.objective.trained(model)
+        for name, parameter in model.named_parameters():
+            # What the model has frozen for good stays so.
+            parameter.requires_grad_(parameter.requires_grad and name in trained)
         if config.checkpoint_activations:
             model.reasoning.backbone.checkpoint_activations()
         optimizer = torch.optim.AdamW(
@@ -134,7 +129,7 @@ class Trainer:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def train_step(self, batches: Step) -> dict[str, float]:
-        """An optimiser step on the robot batch, then one on the conversations; figures to log."""
+        """An optimiser step on each of the batches in turn; figures to log."""
         config = self.config
         rate = learning_rate(self.step, config)
         for group in self.optimizer.param_groups:
@@ -142,13 +137,11 @@ class Trainer:
         # Dropout and noise of a step are the same whatever came before.
         seed = config.seed * 1_000_003 + self.step * self.accelerator.num_processes
         torch.manual_seed(seed + self.accelerator.process_index)
-        training_mode(self.model, config.stage)
+        self.objective.set_mode(self.model)
         figures = {"learning_rate": rate}
-        for name in ("robot", "conversations"):
-            batch = getattr(batches, name)
-            if batch is not None:
-                losses = self._move(batch)
-                figures |= {f"{name}/{key}": value for key, value in losses.items()}
+        for name, batch in batches.items():
+            losses = self._move(batch)
+            figures |= {f"{name}/{key}": value for key, value in losses.items()}
         if self.average:
             decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
@@ -169,24 +162,13 @@ class Trainer:
         return figures | {"gradient_norm": float(norm)}
 
     def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        config = self.config
+        """What is minimised, and all losses as figures."""
         batch = batch.to(self.accelerator.device)
         with self.accelerator.autocast():
-            losses = self.model(batch, config.flow_samples)
-        total = config.text_weight * losses.text
-        figures = {"text": losses.text.item(), "text_accuracy": losses.text_accuracy.item()}
-        if losses.flow is not None:
-            total = total + losses.flow
-            figures["flow"] = losses.flow.item()
-        if losses.naming is not None:
-            total = total + config.naming_weight * losses.naming
-            figures["naming"] = losses.naming.item()
-        if losses.place_scores is not None and config.grounding_weight:
-            size = batch.expert_images.shape[-1]
-            grounding = grounding_loss(losses.place_scores, batch.places, size)
-            total = total + config.grounding_weight * grounding
-            figures["grounding"] = grounding.item()
-        return total, figures
+            losses = self.model(batch, self.config.flow_samples)
+        weights = self.objective.loss_weights()
+        total = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
+        return total, {name: loss.item() for name, loss in losses.items()}
 
     @torch.no_grad()
     def validate(self, batches: BatchMaker, title: str = "validation") -> dict[str, float]:
@@ -202,27 +184,20 @@ class Trainer:
         rows: dict[str, list[float]] = {}
         for index in range(self.config.validation_batches):
             torch.manual_seed(index)
-            step = batches[index]
-            for name in ("robot", "conversations"):
-                batch = getattr(step, name)
-                figures = self._losses(batch)[1] if batch is not None else {}
-                for key, value in figures.items():
+            for name, batch in batches[index].items():
+                for key, value in self._losses(batch)[1].items():
                     rows.setdefault(f"{title}/{name}/{key}", []).append(value)
         if self.average:
             torch._foreach_copy_(trained, current)
         return {name: sum(values) / len(values) for name, values in rows.items()}
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What is exported: all weights, averaged where averages are kept; all processes gather."""
+        """What is exported, averaged where averages are kept; all processes gather."""
         state = dict(self.accelerator.get_state_dict(self.model))
         names = [name for name, p in self.plain_model.named_parameters() if p.requires_grad]
         for name, value in zip(names, self.average, strict=False):
             state[name] = value.full_tensor() if isinstance(value, DTensor) else value
-        if self.config.stage == "pretrain":
-            state = {name: value for name, value in state.items() if name.startswith("reasoning.")}
-        if self.config.stage == "adapt":
-            state = {name: state[name] for name in names}
-        return state
+        return self.objective.exported(state, names)
 
 
 def train(
@@ -239,8 +214,8 @@ def train(
     until: step to end at, where another part of the run follows; by default the configuration's
     last. on_step(step, figures) is called after each step; on_validation(trainer, figures) before
     the first step and after each validation, and what it returns true ends the run. Ctrl-C saves
-    and ends it, with KeyboardInterrupt, once the step under way is done. Stage "adapt" exports
-    nothing: vla.training.finetune keeps the best of its adapters.
+    and ends it, with KeyboardInterrupt, once the step under way is done. An objective that exports
+    no checkpoint leaves none: vla.training.finetune keeps the best of its adapters.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -279,7 +254,7 @@ def train(
         if main:
             _note_time(output, trainer.step, time.monotonic() - started)
         save_state(trainer, output)
-        if config.stage == "adapt":
+        if not trainer.objective.exports_checkpoint:
             return
         weights = trainer.weights()
         if main:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vla.datasets.grounding import grounding_loss
 from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
 from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.sequence import TextBatch
 from vla.policies.real_time_chunking import Inpainting, guided_integrate
+
+_LORA = re.compile(r"\.lora_[ab]$")
 
 
 @dataclass
@@ -23,8 +27,8 @@ class Batch:
     vlm_images uint8 [N, 3, S, S], in the rows' order. For the rows with action queries, in order:
     expert_images uint8 [A, C, 3, S, S], state [A, S] and actions [A, H, D], both normalised; places
     [A, C, E, 2]: pixels where the expert's images show the gripper's next actions, NaN where they
-    do not. None of these where no row acts. word_ids [W, L], -1 behind each word, and word_labels
-    [N, I, W]: what each image token shows, where that is to be learned.
+    do not; where that is to be learned. None of these where no row acts. word_ids [W, L], -1 behind
+    each word, and word_labels [N, I, W]: what each image token shows, where that is to be learned.
     """
 
     vlm_images: torch.Tensor
@@ -46,22 +50,6 @@ class Batch:
         return replace(self, **moved)
 
 
-@dataclass
-class Losses:
-    """Means over a batch.
-
-    text: cross-entropy; text_accuracy: share of labels that score highest. flow: None where no row
-    acts. place_scores [A, C, K, cells]: the keypoints', where the expert has some.
-    naming: of what image tokens show.
-    """
-
-    text: torch.Tensor
-    text_accuracy: torch.Tensor
-    flow: torch.Tensor | None = None
-    place_scores: torch.Tensor | None = None
-    naming: torch.Tensor | None = None
-
-
 class InstructVLA(nn.Module):
     """Both halves. state_size, horizon, action_size: of the embodiment contract."""
 
@@ -81,17 +69,22 @@ class InstructVLA(nn.Module):
 
     def forward(
         self, batch: Batch, flow_samples: int = 1, generator: torch.Generator | None = None
-    ) -> Losses:
-        """Flow-matching loss and cross-entropy (InstructVLA, section 3.2: their sum is trained).
+    ) -> dict[str, torch.Tensor]:
+        """Losses, means over the batch (InstructVLA, section 3.2: the sum of flow and text).
 
-        flow_samples: noise and time draws per chunk. generator: of these draws, on the CPU.
+        text: cross-entropy of the answers; text_accuracy: share of their tokens that score highest.
+        Where rows act, flow: of flow matching. Where the batch has labels for them, naming: of what
+        image tokens show; grounding: of where the gripper acts next. flow_samples: noise and time
+        draws per chunk. generator: of these draws, on the CPU.
         """
         latent, text_loss, accuracy, image_tokens = self.reasoning(batch.vlm_images, batch.text)
-        naming = None
+        losses = {"text": text_loss, "text_accuracy": accuracy}
         if batch.word_labels is not None:
-            naming = self.reasoning.naming_loss(image_tokens, batch.word_ids, batch.word_labels)
+            losses["naming"] = self.reasoning.naming_loss(
+                image_tokens, batch.word_ids, batch.word_labels
+            )
         if batch.actions is None:
-            return Losses(text_loss, accuracy, naming=naming)
+            return losses
         context, scores = self.expert.encode_context_and_places(
             batch.expert_images, latent.to(batch.state.dtype), batch.state
         )
@@ -101,8 +94,26 @@ class InstructVLA(nn.Module):
         times = sample_times(len(actions), self.config.flow, generator)
         noise, times = noise.to(actions.device), times.to(actions.device)
         points, velocity = interpolate(noise, actions, times, self.config.flow)
-        flow_loss = F.mse_loss(self.expert.velocity(context, points, times).float(), velocity)
-        return Losses(text_loss, accuracy, flow_loss, scores, naming)
+        losses["flow"] = F.mse_loss(self.expert.velocity(context, points, times).float(), velocity)
+        if batch.places is not None and scores is not None:
+            with torch.autocast(scores.device.type, enabled=False):
+                size = batch.expert_images.shape[-1]
+                losses["grounding"] = grounding_loss(scores, batch.places, size)
+        return losses
+
+    @staticmethod
+    def trained_by(objective: str, name: str) -> bool:
+        """Whether a training objective trains the parameter of that name (sections 3.2 and 3.3).
+
+        pretrain: the vision-language model without action queries. action: the action expert, the
+        LoRA expert, the queries. Others, such as instruct: LoRA experts, their gate, the queries.
+        """
+        if objective == "pretrain":
+            return name.startswith("reasoning.backbone.")
+        if name.startswith("expert."):
+            return objective == "action"
+        part_of_mixture = _LORA.search(name) is not None or ".scale_head." in name
+        return part_of_mixture or name.startswith("reasoning.query_")
 
 
 @torch.no_grad()

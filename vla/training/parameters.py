@@ -1,4 +1,4 @@
-"""What each stage of training moves, and how a model starts from an earlier one."""
+"""A model's parameters in training: how they are grouped, and how they start from a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,48 +7,11 @@ import re
 import torch
 from torch import nn
 
-from vla.policies.adapter_layers import adapter_layers, is_adapter_weight
 from vla.policies.checkpoint import Checkpoint, read_weights
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.vision_language_action import InstructVLA
 
 _LORA = re.compile(r"\.lora_[ab]$")
-
-
-def is_trained(name: str, stage: str) -> bool:
-    """Whether a stage trains the parameter of that name (InstructVLA, sections 3.2 and 3.3).
-
-    pretrain: the vision-language model without action queries. action: the action expert, the LoRA
-    expert, the queries. instruct: LoRA experts, their gate, the queries.
-    """
-    if stage == "pretrain":
-        return name.startswith("reasoning.backbone.")
-    if name.startswith("expert."):
-        return stage == "action"
-    part_of_mixture = _LORA.search(name) is not None or ".scale_head." in name
-    return part_of_mixture or name.startswith("reasoning.query_")
-
-
-def freeze_for(model: InstructVLA, stage: str) -> None:
-    """Leaves gradients to what the stage trains; what is frozen already for good stays so."""
-    layers = adapter_layers(model)
-    for name, parameter in model.named_parameters():
-        trained = is_adapter_weight(name, layers) if layers else is_trained(name, stage)
-        parameter.requires_grad_(parameter.requires_grad and trained)
-
-
-def training_mode(model: nn.Module, stage: str) -> None:
-    """Dropout in what is trained; the frozen action expert of stage "instruct" stays as it acts."""
-    if stage == "adapt":
-        model.eval()
-        for layer in adapter_layers(model).values():
-            layer.dropout.train()
-        return
-    model.train()
-    if stage == "instruct":
-        for name, module in model.named_modules():
-            if name.split(".")[-1] == "expert":
-                module.eval()
 
 
 def layer_classes(model: nn.Module) -> list[str]:

@@ -1,0 +1,130 @@
+"""Data sources: what the entries of a training configuration name, and how each kind is opened.
+
+The `kind` of an entry names a source. Kinds of stored data are in vla/training/stored_sources.py;
+an environment that makes data brings its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.core.findings import Finding
+from vla.datasets.sample import ConversationDataset, RobotDataset
+
+
+@dataclass
+class RobotData:
+    """Robot episodes for training: an entry of `robot`."""
+
+    path: str  # folder
+    # "simulated" (shards of vla demonstrate, made where missing), "lerobot" (v2.1 or v3.0), "bags"
+    # (rosbag2 folders with the contract's topics, one per episode), or that of another package.
+    kind: str = "simulated"
+    # With lerobot, YAML file that says how its features become the contract's; empty for a data set
+    # that carries its contract.
+    mapping: str = ""
+    # VLA-IT file; empty for the data set's own or none; "truth" with simulated ones.
+    annotations: str = ""
+    # Of another robot than the run's, which the model learns to act for too, with statistics of its
+    # own.
+    contract: str = ""
+    # Times the number of frames, its share of a batch.
+    weight: float = field(default=1.0, metadata={"bounds": (0, 1e6)})
+    # What else the kind asks for, by name.
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ConversationData:
+    """Images with questions and answers: an entry of `conversations`."""
+
+    path: str  # folder or file
+    # "llava" (a JSON file in LLaVA's format), "scenes" (simulated ones of vla scenes, made where
+    # missing), or that of another package.
+    kind: str = "llava"
+    images: str = ""  # with llava, folder of its images
+    # Times the number of conversations, its share of a batch.
+    weight: float = field(default=1.0, metadata={"bounds": (0, 1e6)})
+    # What else the kind asks for, by name.
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class RobotSource:
+    """One kind of robot data. A stored kind needs `open`, `holds` and `check`.
+
+    Everything that opens or makes data raises DatasetError, BagError, ContractError or
+    CheckpointError that says what is wrong where.
+    """
+
+    # Dataclass of the options of an entry; None for a kind that takes none.
+    options: ClassVar[type | None] = None
+    # Entries at the top of a configuration, as version 0.1 had them, which are options now: the
+    # option's name, or "" for the options themselves.
+    former_entries: ClassVar[dict[str, str]] = {}
+    # Whether it is made for the run's own contract, so that an entry may not name another.
+    own_contract_only: ClassVar[bool] = False
+
+    def open(self, entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
+        """Its frames. contract: of the robot whose frames these are."""
+        raise NotImplementedError
+
+    def holds(self, folder: Path) -> bool:
+        """Whether the data in a folder is of this kind."""
+        return False
+
+    def check(self, entry: RobotData, contract: EmbodimentContract | None) -> list[Finding]:
+        """What `vla data check` finds. contract: None where none is known."""
+        raise NotImplementedError
+
+    def make(
+        self, entry: RobotData, contract: EmbodimentContract, workers: int | None = None
+    ) -> None:
+        """Makes what is not there yet, and shows how far it is. workers: processes."""
+
+    def correction_steps(self, entry: RobotData) -> tuple[int, ...]:
+        """Steps of the training after which the policy drives and is corrected (DAgger)."""
+        return ()
+
+    def correct(
+        self,
+        entry: RobotData,
+        contract: EmbodimentContract,
+        checkpoint: Path,
+        folder: Path,
+        number: int,
+    ) -> None:
+        """Makes the corrections of a checkpoint in a folder, unless they are there.
+
+        number: of this round, from 0.
+        """
+        raise NotImplementedError
+
+    def open_corrections(
+        self, entry: RobotData, contract: EmbodimentContract, folders: list[Path]
+    ) -> tuple[RobotDataset, float]:
+        """The frames of all rounds so far, and the weight of each."""
+        raise NotImplementedError
+
+
+class ConversationSource:
+    """One kind of conversations. A stored kind needs `open` and `check`."""
+
+    # As of RobotSource.
+    options: ClassVar[type | None] = None
+    former_entries: ClassVar[dict[str, str]] = {}
+
+    def open(self, entry: ConversationData, contract: EmbodimentContract) -> ConversationDataset:
+        """Its conversations. contract: of the run."""
+        raise NotImplementedError
+
+    def check(self, entry: ConversationData, contract: EmbodimentContract) -> list[Finding]:
+        """What `vla data check` finds."""
+        raise NotImplementedError
+
+    def make(
+        self, entry: ConversationData, contract: EmbodimentContract, workers: int | None = None
+    ) -> None:
+        """Makes what is not there yet, and shows how far it is. workers: processes."""

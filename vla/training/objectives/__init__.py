@@ -1,0 +1,1 @@
+"""Training objectives: each file says what one stage of training learns, from what, and how."""

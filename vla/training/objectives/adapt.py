@@ -1,0 +1,55 @@
+"""Few-shot adaptation: an adapter beside a trained policy, which is frozen (`vla finetune`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vla.policies.adapter_layers import adapter_layers, insert_adapter, is_adapter_weight
+from vla.training.objectives.action import Action
+
+
+class Adapt(Action):
+    """Trains a low-rank change of each linear layer, vision left out, on new data and replay."""
+
+    name = "adapt"
+    command = "vla finetune"
+    exports_checkpoint = False
+
+    def check(self) -> None:
+        """Needs the checkpoint to adapt; the data comes from the command."""
+        self.require(self.config.initialize_from, "needs initialize_from, the checkpoint to adapt")
+
+    def model_config(self, base: Any) -> Any:
+        """The start's own, with its LoRA experts."""
+        return base
+
+    def prepare(self, model: nn.Module) -> None:
+        """Inserts the adapter, which changes nothing yet."""
+        insert_adapter(model, self.config.adapter)
+
+    def trained(self, model: nn.Module) -> set[str]:
+        """The adapter's matrices."""
+        layers = adapter_layers(model)
+        return {name for name, _ in model.named_parameters() if is_adapter_weight(name, layers)}
+
+    def set_mode(self, model: nn.Module) -> None:
+        """Dropout in the adapter alone."""
+        model.eval()
+        for layer in adapter_layers(model).values():
+            layer.dropout.train()
+
+    def state_limit(self) -> float:
+        """As the loaded adapter lets states through, see AdapterConfig."""
+        return self.config.adapter.state_limit
+
+    def exported(
+        self, weights: dict[str, torch.Tensor], trained: list[str]
+    ) -> dict[str, torch.Tensor]:
+        """The adapter's matrices, not the base's."""
+        return {name: weights[name] for name in trained}
+
+
+OBJECTIVE = Adapt

@@ -1,0 +1,32 @@
+"""VLA instruction tuning, stage 2 of InstructVLA (section 3.3): answer first, then act.
+
+A language and an action expert, both LoRA, and the gate that blends them learn from annotated robot
+data and from conversations, through the action expert, which is frozen.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vla.training.objectives.action import Action
+
+
+class Instruct(Action):
+    """Trains the LoRA experts, their gate and the action queries, on the batches of stage 1."""
+
+    name = "instruct"
+
+    def check(self) -> None:
+        """Needs what stage 1 needs, and its result."""
+        super().check()
+        self.require(self.config.initialize_from, "needs initialize_from, a checkpoint of 'action'")
+
+    def set_mode(self, model: nn.Module) -> None:
+        """The frozen action expert stays as it acts, without dropout."""
+        model.train()
+        for name, module in model.named_modules():
+            if name.split(".")[-1] == "expert":
+                module.eval()
+
+
+OBJECTIVE = Instruct

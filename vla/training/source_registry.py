@@ -1,0 +1,27 @@
+"""Data sources by the `kind` of an entry: shipped ones, and those of other packages."""
+
+from __future__ import annotations
+
+from vla.core.registry import Registry
+from vla.datasets.sources import ConversationSource, RobotSource
+from vla.policies.config import CheckpointError
+
+ROBOT_SOURCES: Registry[RobotSource] = Registry(
+    "robot data",
+    "vla_ros.robot_sources",
+    CheckpointError,
+    {
+        "bags": "vla.training.stored_sources:BAGS",
+        "lerobot": "vla.training.stored_sources:LEROBOT",
+        "simulated": "vla.envs.tabletop.sources:SIMULATED",
+    },
+)
+CONVERSATION_SOURCES: Registry[ConversationSource] = Registry(
+    "conversations",
+    "vla_ros.conversation_sources",
+    CheckpointError,
+    {
+        "llava": "vla.training.stored_sources:LLAVA",
+        "scenes": "vla.envs.tabletop.sources:SCENES",
+    },
+)
