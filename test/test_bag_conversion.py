@@ -221,5 +221,5 @@ def test_ros_is_not_needed(bags, tmp_path):
 
 def test_a_training_configuration_reads_it_without_a_mapping(bags, tmp_path):
     convert_bags(find_bags([bags]), tmp_path / "set", CONTRACT, workers=1)
-    data = open_robot(RobotData(str(tmp_path / "set"), "lerobot"), CONTRACT, {})
+    data = open_robot(RobotData(str(tmp_path / "set"), "lerobot"), CONTRACT)
     assert isinstance(data, LeRobotEpisodes) and len(data) == 48

@@ -1,6 +1,6 @@
 """Episodes that the policy drives and the expert labels."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -59,12 +59,14 @@ def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     run = tmp_path / "run"
     config = TrainConfig(
-        preset="test", contract="sim_panda", robot=(RobotData(str(dataset)),), output=str(run),
-        lora=LoraConfig(("action",), rank=4), steps=3, batch_size=3,
-        corrections=replace(ONE, after_steps=(1, 2)),
+        preset="test", contract="sim_panda",
+        robot=(RobotData(str(dataset), options={
+            "episodes": 4, "episodes_per_shard": 2,
+            "corrections": asdict(replace(ONE, after_steps=(1, 2))),
+        }),),
+        output=str(run), lora=LoraConfig(("action",), rank=4), steps=3, batch_size=3,
         validation_share=0.2, validate_every=1, validation_batches=1,
     )  # fmt: skip
-    config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
     write_train_config(config, tmp_path / "train.yaml")
     command = ["train", "--config", str(tmp_path / "train.yaml")]
     assert main(command) == 0
@@ -75,4 +77,4 @@ def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
     assert "drives" not in capsys.readouterr().out, "corrections are made once"
     assert [path.stat().st_mtime_ns for path in states] == before
     kept = yaml.safe_load((run / "train.yaml").read_text())
-    assert kept["corrections"]["episodes"] == 2 and kept["steps"] == 4
+    assert kept["robot"][0]["options"]["corrections"]["episodes"] == 2 and kept["steps"] == 4

@@ -62,7 +62,7 @@ def test_pipes_are_refused_and_not_waited_for(tmp_path, write, pattern):
     os.mkfifo(path)
     (tmp_path / "map.yaml").write_text("cameras: {front: camera}")
     with pytest.raises(DatasetError, match=rf"{path.name}.* is a pipe|{path.name}|missing"):
-        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE, {})
+        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE)
     assert any(f.level == PROBLEM for f in check_lerobot(folder, BRIDGE, MAPPING))
 
 

@@ -33,7 +33,7 @@ def test_images_are_8_bit_colour_or_grey_or_refused(tmp_path, says):
     replace_column(path, "camera", images[::-1])
     (tmp_path / "map.yaml").write_text("cameras: {front: camera}")
     with pytest.raises(DatasetError, match=f"episode 1, frame 11: camera .*{says}"):
-        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE, {})
+        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE)
 
 
 def test_grey_images_become_colour():
@@ -78,7 +78,7 @@ def test_videos_are_what_the_data_set_claims(tmp_path, name, says):
     spoil_video(name, folder)
     (tmp_path / "map.yaml").write_text("cameras: {front: camera}")
     with pytest.raises(DatasetError, match=says):
-        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE, {})
+        open_robot(RobotData(str(folder), "lerobot", str(tmp_path / "map.yaml")), BRIDGE)
 
 
 def test_a_video_of_ten_bits_is_refused_where_a_frame_is_read(tmp_path):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,13 +50,12 @@ def run(
 
 
 def tiny_run(tmp_path: Path, dataset: Path) -> TrainConfig:
-    config = TrainConfig(
+    return TrainConfig(
         preset="test", contract="sim_panda", lora=LoraConfig(("action",), rank=4),
-        robot=(RobotData(str(dataset)),), output=str(tmp_path / "whole"), steps=4, batch_size=3,
+        robot=(RobotData(str(dataset), options={"episodes": 4, "episodes_per_shard": 2}),),
+        output=str(tmp_path / "whole"), steps=4, batch_size=3,
         learning_rate=1e-3, save_every=2, ema_decay=0.9,
     )  # fmt: skip
-    simulated = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
-    return replace(config, demonstrations=simulated)
 
 
 def weights_of(run_folder: Path) -> dict[str, torch.Tensor]:

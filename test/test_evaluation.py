@@ -346,10 +346,10 @@ def train_config(tmp_path, dataset):
     """A configuration file whose demonstrations are all there."""
     path = tmp_path / "train.yaml"
     config = TrainConfig(
-        preset="test", contract="sim_panda", robot=(RobotData(str(dataset)),),
+        preset="test", contract="sim_panda",
+        robot=(RobotData(str(dataset), options={"episodes": 4, "episodes_per_shard": 2}),),
         lora=LoraConfig(("action",), rank=4), output=str(tmp_path / "run"), steps=1, batch_size=3,
     )  # fmt: skip
-    config.demonstrations = replace(config.demonstrations, episodes=4, episodes_per_shard=2)
     write_train_config(config, path)
     return path
 

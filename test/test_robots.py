@@ -61,7 +61,7 @@ def config(tmp_path) -> TrainConfig:
 
 
 def opened(config: TrainConfig):
-    return open_data(config, BRIDGE, {}, [])
+    return open_data(config, BRIDGE)
 
 
 def test_each_robot_has_its_own_statistics(config):
@@ -128,7 +128,7 @@ def test_a_later_stage_keeps_the_statistics_of_both(config, tmp_path):
     assert abs(measured["state"].q01[0] - after[0].stats["state"].q01[0]) > 1e-3
     # The other robot's run starts from its folder in the checkpoint.
     start = open_checkpoint(folder / "robots" / "google_fractal")
-    alone = open_data(replace(later, robot=config.robot[1:]), FRACTAL, {}, [])
+    alone = open_data(replace(later, robot=config.robot[1:]), FRACTAL)
     (robot,) = prepare_robots(tmp_path, alone, FRACTAL, start)
     np.testing.assert_array_equal(robot.stats["state"].q99, start.stats["state"].q99)
 
@@ -160,7 +160,7 @@ def test_data_outside_of_kept_bounds_are_told_and_change_nothing(config, tmp_pat
 def test_kept_statistics_of_another_robot_are_refused(config, tmp_path):
     data = opened(config)
     prepare_robots(tmp_path, data, BRIDGE, None)
-    alone = open_data(replace(config, robot=config.robot[1:]), FRACTAL, {}, [])
+    alone = open_data(replace(config, robot=config.robot[1:]), FRACTAL)
     with pytest.raises(CheckpointError, match=r"norm_stats\.json: 'state' is for .*'roll'.*'qx'"):
         prepare_robots(tmp_path, alone, FRACTAL, None)
 

@@ -100,8 +100,8 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("learning_rate: [1]", "learning_rate must be a number"),
         ("robot: [{path: x, kin: y}]", r"robot 1: unknown entries: kin; known: kind"),
         (
-            "demonstrations: {episode: 3}",
-            "demonstrations: unknown entries: episode; known",
+            "robot: [{path: x, options: {episode: 3}}]",
+            "robot 1: options: unknown entries: episode; known: episodes",
         ),
         ("steps: [", "not valid YAML"),
         ("just words", r"must be a mapping of .*, got str"),

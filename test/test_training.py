@@ -446,7 +446,7 @@ def test_a_policy_learns_from_lerobot_data(config, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "test", monkey)
         figures = []
-        data = open_data(config, contract, {}, [])
+        data = open_data(config, contract)
         folder = train(config, contract, data, on_step=lambda _, f: figures.append(f))
     assert "validation/robot/flow" in figures[-1]
     sample = data.robot.datasets[0].sample(0, np.random.default_rng(0))

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vla_cli.errors import CommandError
-from vla_cli.train import make_simulated_data
 
 DESCRIPTION = """\
 Train an adapter on a few demonstrations: low-rank changes of the language model and of the action
@@ -65,6 +64,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     from vla.policies.config import CheckpointError
     from vla.training.config_check import check_train_config
     from vla.training.finetune import finetune, read_finetune_config
+    from vla.training.sources import make_data
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -81,7 +81,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
         contract = load_contract(contract_path(run.contract))
         # First what takes no time: making data takes minutes.
         new = [_open(folder, contract) for folder in arguments.data]
-        make_simulated_data(run, contract)
+        make_data(run, contract)
         config = replace(config, train=run)
         report = finetune(config, contract, new, _replay(run, contract), arguments.device)
     except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
@@ -91,33 +91,26 @@ def run_finetune(arguments: argparse.Namespace) -> int:
 
 
 def _overridden(run, overrides: list[str]):
-    from vla.policies.config import from_dict
-    from vla.training.config import TrainConfig
+    from vla.training.config import train_config
     from vla_cli.train import overridden
 
-    return from_dict(TrainConfig, overridden(asdict(run), overrides), "--set")
+    return train_config(overridden(asdict(run), overrides), "--set")
 
 
 def _open(folder: str, contract):
     """Demonstrations of whatever kind lies in a folder."""
-    from vla.envs.tabletop.samples import simulated_views
-    from vla.training.config import RobotData
+    from vla.datasets.sources import RobotData
     from vla.training.sources import kind_of, open_robot
 
-    kind = kind_of(folder)
-    views = simulated_views(contract) if kind == "simulated" else {}
-    return open_robot(RobotData(folder, kind), contract, views)
+    return open_robot(RobotData(folder, kind_of(folder)), contract)
 
 
 def _replay(run, contract):
-    from vla.envs.tabletop.samples import simulated_views
     from vla.training.finetune import replay_data
     from vla.training.sources import open_conversations, open_robot
 
-    simulated = any(entry.kind == "simulated" for entry in run.robot)
-    views = simulated_views(contract) if simulated else {}
     return replay_data(
-        [open_robot(entry, contract, views) for entry in run.robot],
+        [open_robot(entry, contract) for entry in run.robot],
         [entry.weight for entry in run.robot],
         [open_conversations(entry, contract) for entry in run.conversations],
         [entry.weight for entry in run.conversations],

@@ -35,29 +35,13 @@ def add_parser(subparsers) -> None:
     parser.set_defaults(run=run_scenes)
 
 
-def make_missing_scenes(contract, config, folder: str | Path, workers: int | None = None) -> None:
-    """Makes the scenes of a SceneConfig that are not in a folder yet, and shows the progress."""
-    from tqdm import tqdm
-
-    from vla.envs.tabletop.scenes import make_scenes
-
-    total = -(-config.scenes // config.scenes_per_shard)
-    present = sum((Path(folder) / f"shard-{index:05d}").exists() for index in range(total))
-    if present == total:
-        return
-    print(f"making {config.scenes} scenes in {folder}, {present} of {total} shards there")
-    with tqdm(total=total, unit="shard") as progress:
-        make_scenes(
-            folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)
-        )
-
-
 def run_scenes(arguments: argparse.Namespace) -> int:
     """Makes what is missing, and exports it where asked to."""
     from vla.contract.embodiment import load_contract
     from vla.core.resources import contract_path
+    from vla.datasets.sources import ConversationData
     from vla.envs.tabletop.scene_conversations import SceneConversations, export_llava
-    from vla.envs.tabletop.scenes import SceneConfig
+    from vla.envs.tabletop.sources import SCENES
 
     if arguments.count < 1:
         raise CommandError(f"--count takes a number from 1 on, got {arguments.count}")
@@ -65,8 +49,8 @@ def run_scenes(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{arguments.llava} is there already; name a new folder for --llava")
     try:
         contract = load_contract(contract_path(arguments.contract))
-        config = SceneConfig(scenes=arguments.count)
-        make_missing_scenes(contract, config, arguments.out, arguments.workers)
+        entry = ConversationData(arguments.out, options={"scenes": arguments.count})
+        SCENES.make(entry, contract, arguments.workers)
         camera = contract.cameras[0].name
         scenes = SceneConversations(arguments.out, contract, camera)
     except ValueError as error:

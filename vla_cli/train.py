@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 from vla_cli.errors import CommandError
-from vla_cli.scenes import make_missing_scenes
 
 TRAIN = """\
 Train from configuration files, one after the other, or continue where a run was interrupted.
@@ -89,12 +87,12 @@ def _read(path: str, overrides: list[str] = ()):
     from dataclasses import asdict
 
     from vla.core.resources import given_or_shared
-    from vla.policies.config import CheckpointError, from_dict
-    from vla.training.config import TrainConfig, read_train_config
+    from vla.policies.config import CheckpointError
+    from vla.training.config import read_train_config, train_config
 
     try:
         values = asdict(read_train_config(given_or_shared(path)))
-        return from_dict(TrainConfig, overridden(values, overrides), "--set")
+        return train_config(overridden(values, overrides), "--set")
     except CheckpointError as error:
         raise CommandError(str(error)) from error
 
@@ -110,57 +108,21 @@ def _contract(config):
         raise CommandError(str(error)) from error
 
 
-def _demonstrate(contract, config, folder: str, workers: int | None) -> None:
-    from tqdm import tqdm
-
-    from vla.envs.tabletop.demonstrations import make_demonstrations
-
-    total = -(-config.episodes // config.episodes_per_shard)
-    present = sum((Path(folder) / f"shard-{index:05d}").exists() for index in range(total))
-    if present == total:
-        return
-    print(
-        f"making demonstrations in {folder}: {config.episodes} episodes, "
-        f"{present} of {total} shards there"
-    )
-    with tqdm(total=total, unit="shard") as progress:
-        failures = make_demonstrations(
-            folder, contract, config, workers, lambda done, _: progress.update(done - progress.n)
-        )
-    print(f"the expert failed in {failures} disturbed episodes; they are left out")
-
-
-def _correct(contract, config, folder: Path, checkpoint: Path) -> None:
-    from tqdm import tqdm
-
-    from vla.envs.tabletop.corrections import make_corrections
-
-    total = -(-config.episodes // config.episodes_per_shard)
-    if all((folder / f"shard-{index:05d}").exists() for index in range(total)):
-        return
-    print(f"the policy drives {config.episodes} episodes, which the expert labels, in {folder}")
-    with tqdm(total=total, unit="shard") as progress:
-        failures = make_corrections(
-            folder,
-            checkpoint,
-            contract,
-            config,
-            on_shard=lambda done, _: progress.update(done - progress.n),
-        )
-    print(f"the policy failed in {failures} of them")
-
-
 def run_demonstrate(arguments: argparse.Namespace) -> int:
     """Makes what is missing of a dataset."""
+    from vla.datasets.sources import RobotData
+    from vla.envs.tabletop.sources import SIMULATED
+    from vla.training.source_registry import ROBOT_SOURCES
+
     config = _read(arguments.config)
-    demonstrations = config.demonstrations
-    if arguments.episodes:
-        demonstrations = replace(demonstrations, episodes=arguments.episodes)
-    contract = _contract(config)
-    paths = [entry.path for entry in config.robot if entry.kind == "simulated"]
-    if not arguments.out and not paths:
+    found = [entry for entry in config.robot if ROBOT_SOURCES[entry.kind] is SIMULATED]
+    if not arguments.out and not found:
         raise CommandError(f"{arguments.config} names no simulated data; give --out")
-    _demonstrate(contract, demonstrations, arguments.out or paths[0], arguments.workers)
+    entry = found[0] if found else RobotData(arguments.out)
+    if arguments.episodes:
+        entry = replace(entry, options={**entry.options, "episodes": arguments.episodes})
+    entry = replace(entry, path=arguments.out or entry.path)
+    SIMULATED.make(entry, _contract(config), arguments.workers)
     return 0
 
 
@@ -176,6 +138,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from vla.training.config_check import check_train_config
     from vla.training.objectives.base import Objective
     from vla.training.objectives.registry import objective_of
+    from vla.training.run import train_run
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -192,39 +155,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         for path, config in zip(arguments.config, configs, strict=True):
             print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
             contract = _contract(config)
-            make_simulated_data(config, contract)
-            checkpoint = _train_with_corrections(config, contract, arguments.device)
+            checkpoint = train_run(config, contract, arguments.device)
     except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
         raise CommandError(str(error)) from error
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
     return 0
-
-
-def make_simulated_data(config, contract) -> None:
-    """Makes what a configuration asks for in simulation and is not there yet."""
-    for entry in config.robot:
-        if entry.kind == "simulated":
-            _demonstrate(contract, config.demonstrations, entry.path, None)
-    for entry in config.conversations:
-        if entry.kind == "scenes":
-            make_missing_scenes(contract, config.scenes, entry.path)
-
-
-def _train_with_corrections(config, contract, device: str) -> Path:
-    """Trains in parts, between which the policy drives and the scripted expert corrects it."""
-    from vla.datasets.frames import read_dataset
-    from vla.envs.tabletop.samples import simulated_views
-    from vla.training.loop import train
-    from vla.training.sources import open_data
-
-    simulated = any(entry.kind == "simulated" for entry in config.robot)
-    views = simulated_views(contract) if simulated else {}
-    corrections, shards = config.corrections, []
-    for step in sorted(corrections.after_steps):
-        data = open_data(config, contract, views, shards)
-        checkpoint = train(config, contract, data, device, until=step)
-        folder = Path(config.output) / f"corrections-{step:06d}"
-        _correct(contract, corrections, folder, checkpoint)
-        shards += read_dataset(folder, contract)
-        corrections = replace(corrections, seed=corrections.seed + corrections.episodes)
-    return train(config, contract, open_data(config, contract, views, shards), device)

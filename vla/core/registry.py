@@ -30,23 +30,24 @@ class Registry(Generic[Entry]):
         self._entries[name] = entry
 
     def names(self) -> list[str]:
-        """All names, in order."""
-        return sorted({*self._entries, *entry_points(group=self.group).names})
+        """All names: what ships, what was registered, what other packages have."""
+        installed = sorted(entry_points(group=self.group).names)
+        return list(dict.fromkeys([*self._entries, *installed]))
 
     def __contains__(self, name: str) -> bool:
         return name in self.names()
 
     def __getitem__(self, name: str) -> Entry:
         """The entry of that name. Raises the registry's error, which names those that are known."""
-        if name not in self._entries:
-            try:
+        try:
+            if name not in self._entries:
                 self._entries[name] = entry_points(group=self.group)[name].load()
-            except KeyError:
-                known = ", ".join(self.names())
-                raise self.error(f"unknown {self.what} {brief(name)}; known: {known}") from None
-            except (ImportError, AttributeError) as error:
-                raise self.error(f"cannot import {self.what} {brief(name)}: {error}") from error
-        entry = self._entries[name]
-        if isinstance(entry, str):
-            entry = self._entries[name] = resolve_name(entry)
+            entry = self._entries[name]
+            if isinstance(entry, str):
+                entry = self._entries[name] = resolve_name(entry)
+        except KeyError:
+            known = ", ".join(self.names())
+            raise self.error(f"unknown {self.what} {brief(name)}; known: {known}") from None
+        except (ImportError, AttributeError) as error:
+            raise self.error(f"cannot import {self.what} {brief(name)}: {error}") from error
         return entry

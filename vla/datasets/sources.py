@@ -66,6 +66,8 @@ class RobotSource:
     former_entries: ClassVar[dict[str, str]] = {}
     # Whether it is made for the run's own contract, so that an entry may not name another.
     own_contract_only: ClassVar[bool] = False
+    # Whether it can be checked where no contract is known.
+    checked_without_contract: ClassVar[bool] = False
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
         """Its frames. contract: of the robot whose frames these are."""
@@ -76,7 +78,7 @@ class RobotSource:
         return False
 
     def check(self, entry: RobotData, contract: EmbodimentContract | None) -> list[Finding]:
-        """What `vla data check` finds. contract: None where none is known."""
+        """What `vla data check` finds. contract: see checked_without_contract."""
         raise NotImplementedError
 
     def make(

@@ -6,6 +6,7 @@ from vla.core.shown import brief
 from vla.policies.config import CheckpointError
 from vla.training.config import TrainConfig
 from vla.training.objectives.registry import objective_of
+from vla.training.source_registry import ROBOT_SOURCES
 
 
 def check_train_config(config: TrainConfig) -> None:
@@ -17,8 +18,8 @@ def check_train_config(config: TrainConfig) -> None:
         raise CheckpointError(f"unknown precision {brief(config.precision)}; known: no, bf16")
     objective.check()
     for entry in config.robot:
-        if entry.contract and entry.kind == "simulated":
+        if entry.contract and ROBOT_SOURCES[entry.kind].own_contract_only:
             raise CheckpointError(
-                f"{entry.path}: simulated data is made for the run's own contract; leave the "
+                f"{entry.path}: {entry.kind} data is made for the run's own contract; leave the "
                 "entry's contract out"
             )

@@ -25,7 +25,7 @@ from vla.policies.adapters import CARD, DESCRIPTION, save_adapter
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError, bounded, from_dict
 from vla.training.batches import Mixture
-from vla.training.config import TrainConfig
+from vla.training.config import TrainConfig, train_config
 from vla.training.data import NOTABLE_SHARE, Part, TrainingData, clipped_shares, split
 from vla.training.loop import Trainer, seconds_so_far, train
 from vla.training.objectives.adapt import Adapt
@@ -40,27 +40,26 @@ REPLAY_HELD_OUT = 0.03
 
 @dataclass
 class FinetuneConfig:
-    """How an adapter is trained.
+    """How an adapter is trained."""
 
-    replay_share: of frames that are the base's own data. held_out_share: of the new episodes that
-    are validated on, at least one. patience: validations without improvement after which the run
-    ends. train: the run; its robot and conversations are the replay, its steps are chosen by the
-    number of episodes where they are 0.
-    """
-
-    replay_share: float = bounded(0.5, 0, 0.99)
+    replay_share: float = bounded(0.5, 0, 0.99)  # of frames that are the base's own data
+    # Share of the new episodes that are validated on, at least one.
     held_out_share: float = bounded(0.1, 0, 0.9)
-    patience: int = bounded(5, 1, 1e6)
+    patience: int = bounded(5, 1, 1e6)  # validations without improvement that end the run
+    # The run. Its robot and conversations are the replay; its steps are chosen by the number of
+    # episodes where they are 0.
     train: TrainConfig = field(default_factory=lambda: TrainConfig(stage=Adapt.name, steps=0))
 
 
 def read_finetune_config(path: str | Path) -> FinetuneConfig:
     """Reads a YAML file. Raises CheckpointError that names an unknown or unreadable entry."""
-    values = read_yaml(path, CheckpointError)
+    values, where = read_yaml(path, CheckpointError), shown_path(path)
     values = {} if values is None else values
-    if isinstance(values, dict) and isinstance(values.get("train"), dict):
-        values["train"] = {"steps": 0, "stage": Adapt.name} | values["train"]
-    return from_dict(FinetuneConfig, values, shown_path(path))
+    if not (isinstance(values, dict) and isinstance(values.get("train"), dict)):
+        return from_dict(FinetuneConfig, values, where)
+    train = {"steps": 0, "stage": Adapt.name} | values.pop("train")
+    run = train_config(train, f"{where}: train")
+    return replace(from_dict(FinetuneConfig, values, where), train=run)
 
 
 def steps_for(episodes: int) -> int:

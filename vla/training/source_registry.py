@@ -11,9 +11,10 @@ ROBOT_SOURCES: Registry[RobotSource] = Registry(
     "vla_ros.robot_sources",
     CheckpointError,
     {
-        "bags": "vla.training.stored_sources:BAGS",
+        # The first that finds its data in a folder is the folder's kind.
         "lerobot": "vla.training.stored_sources:LEROBOT",
         "simulated": "vla.envs.tabletop.sources:SIMULATED",
+        "bags": "vla.training.stored_sources:BAGS",
     },
 )
 CONVERSATION_SOURCES: Registry[ConversationSource] = Registry(

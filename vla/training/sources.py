@@ -4,47 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vla.bags.episodes import BagEpisodes
 from vla.contract.embodiment import ContractError, EmbodimentContract, load_contract
-from vla.core.resources import contract_path, given_or_shared
+from vla.core.resources import contract_path
 from vla.core.shown import shown_path
-from vla.datasets.conversations import LlavaConversations
-from vla.datasets.frames import DatasetError, Shard, read_dataset
-from vla.datasets.grounding import CameraView
-from vla.datasets.image_check import require_images
-from vla.datasets.lerobot.dataset import LeRobotEpisodes, read_mapping
+from vla.datasets.frames import DatasetError
 from vla.datasets.sample import ConversationDataset, RobotDataset
-from vla.envs.tabletop.samples import SimulatedDemonstrations
-from vla.envs.tabletop.scene_conversations import SceneConversations
-from vla.policies.config import CheckpointError
-from vla.training.config import ConversationData, RobotData, TrainConfig
+from vla.datasets.sources import ConversationData, RobotData
+from vla.training.config import TrainConfig
 from vla.training.data import TrainingData, split
-
-TRUTH = "truth"
+from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
 
 
 def open_data(
     config: TrainConfig,
     contract: EmbodimentContract,
-    views: dict[str, CameraView],
-    corrections: list[Shard],
+    corrections: tuple[RobotDataset, float] | None = None,
 ) -> TrainingData:
-    """All data of a run. corrections: shards that the policy drove.
+    """All data of a run. corrections: frames that the policy drove, and the weight of each.
 
     Raises DatasetError, BagError, ContractError or CheckpointError that say what is wrong where.
     """
-    robot = [open_robot(entry, contract_of(entry, contract), views) for entry in config.robot]
+    robot = [open_robot(entry, contract_of(entry, contract)) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
     robot_kept, robot_held = split(robot, weights, config.validation_share)
-    if corrections and robot_kept is not None:
-        annotated = any(entry.annotations == TRUTH for entry in config.robot)
-        driven = SimulatedDemonstrations(corrections, contract, views, annotated)
+    if corrections is not None:
+        driven, weight = corrections
         robot_kept.datasets.append(driven)
-        robot_kept.weights.append(config.corrections.weight)
+        robot_kept.weights.append(weight)
     talks = [open_conversations(entry, contract) for entry in config.conversations]
     weights = [entry.weight for entry in config.conversations]
     talks_kept, talks_held = split(talks, weights, config.validation_share)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
+
+
+def make_data(config: TrainConfig, contract: EmbodimentContract) -> None:
+    """Makes what a configuration asks for, where it can be made and is not there yet."""
+    for entry in config.robot:
+        ROBOT_SOURCES[entry.kind].make(entry, contract)
+    for talk in config.conversations:
+        CONVERSATION_SOURCES[talk.kind].make(talk, contract)
 
 
 def contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract:
@@ -76,48 +74,27 @@ def _sizes(contract: EmbodimentContract) -> str:
     return ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in cameras)
 
 
-def open_robot(
-    entry: RobotData, contract: EmbodimentContract, views: dict[str, CameraView]
-) -> RobotDataset:
-    """Robot episodes of one kind.
+def open_robot(entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
+    """Robot episodes. contract: of the robot whose frames these are.
 
-    Raises DatasetError, BagError or ContractError for what should not be trained on; of the images
-    of a LeRobot data set, a part is looked at.
+    Raises DatasetError, BagError or ContractError for what should not be trained on.
     """
-    if entry.kind == "simulated":
-        shards = read_dataset(entry.path, contract)
-        return SimulatedDemonstrations(shards, contract, views, entry.annotations == TRUTH)
-    if entry.kind == "lerobot":
-        mapping = read_mapping(given_or_shared(entry.mapping)) if entry.mapping else None
-        data = LeRobotEpisodes(entry.path, mapping, contract, entry.annotations)
-        require_images(data.info, data.mapping.cameras.values())
-        return data
-    if entry.kind == "bags":
-        return BagEpisodes(entry.path, contract, entry.annotations)
-    raise CheckpointError(f"unknown robot data '{entry.kind}'; known: simulated, lerobot, bags")
-
-
-def kind_of(folder: str | Path) -> str:
-    """The kind of robot data that lies in a folder. Raises DatasetError where it is none."""
-    path = Path(folder)
-    if (path / "meta").is_dir():
-        return "lerobot"
-    if any(path.glob("shard-*")):
-        return "simulated"
-    if any(path.glob("**/metadata.yaml")):
-        return "bags"
-    raise DatasetError(
-        f"{shown_path(folder)} holds neither a LeRobot data set nor bags; make one with: vla data "
-        "convert"
-    )
+    return ROBOT_SOURCES[entry.kind].open(entry, contract)
 
 
 def open_conversations(
     entry: ConversationData, contract: EmbodimentContract
 ) -> ConversationDataset:
-    """Conversations of one kind."""
-    if entry.kind == "scenes":
-        return SceneConversations(entry.path, contract, contract.reference_camera)
-    if entry.kind == "llava":
-        return LlavaConversations(entry.path, entry.images)
-    raise CheckpointError(f"unknown conversations '{entry.kind}'; known: scenes, llava")
+    """Conversations. contract: of the run."""
+    return CONVERSATION_SOURCES[entry.kind].open(entry, contract)
+
+
+def kind_of(folder: str | Path) -> str:
+    """The kind of robot data that lies in a folder. Raises DatasetError where it is none."""
+    for name in ROBOT_SOURCES.names():
+        if ROBOT_SOURCES[name].holds(Path(folder)):
+            return name
+    raise DatasetError(
+        f"{shown_path(folder)} holds neither a LeRobot data set nor bags; make one with: vla data "
+        "convert"
+    )

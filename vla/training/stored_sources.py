@@ -10,7 +10,7 @@ from vla.bags.message_types import MessageTypeError
 from vla.bags.reader import read_metadata
 from vla.bags.writer import BagError
 from vla.contract.embodiment import ContractError, EmbodimentContract
-from vla.core.findings import Finding, fine, problem, warning
+from vla.core.findings import Finding, fine, problem
 from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
 from vla.datasets.conversations import LlavaConversations
@@ -27,6 +27,8 @@ FAULTS = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeErr
 
 class LeRobotSource(RobotSource):
     """A folder in LeRobot's layout, v2.1 or v3.0."""
+
+    checked_without_contract = True
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> LeRobotEpisodes:
         """Its frames; a part of its images is looked at first."""
@@ -58,10 +60,8 @@ class BagSource(RobotSource):
         """There is a bag anywhere in it."""
         return any(folder.glob("**/metadata.yaml"))
 
-    def check(self, entry: RobotData, contract: EmbodimentContract | None) -> list[Finding]:
+    def check(self, entry: RobotData, contract: EmbodimentContract) -> list[Finding]:
         """Every bag is read."""
-        if contract is None:
-            return [contract_missing()]
         area, faults, frames, left_out = "bags", [], 0, 0
         bags = bag_folders(entry.path)
         for bag in bags:
@@ -80,12 +80,6 @@ class BagSource(RobotSource):
             found.append(problem(area, text, ""))
         text = f"{len(bags) - left_out} bags, {frames} frames; {left_out} are labelled failure"
         return found or [fine(area, text)]
-
-
-def contract_missing() -> Finding:
-    """What is found of a data set that only a contract can tell anything about."""
-    text = "without a contract only LeRobot data sets and conversations can be looked at"
-    return warning("description", text, "give --contract")
 
 
 class LlavaSource(ConversationSource):

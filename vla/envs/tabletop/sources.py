@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.core.findings import Finding, fine, warning
+from vla.core.findings import Finding, fine
 from vla.datasets.frames import Shard, read_dataset
 from vla.datasets.sources import ConversationData, ConversationSource, RobotData, RobotSource
 from vla.envs.tabletop.corrections import CorrectionConfig, make_corrections
@@ -49,11 +49,9 @@ class SimulatedSource(RobotSource):
         """There are shards in it."""
         return any(folder.glob("shard-*"))
 
-    def check(self, entry: RobotData, contract: EmbodimentContract | None) -> list[Finding]:
+    def check(self, entry: RobotData, contract: EmbodimentContract) -> list[Finding]:
         """Whether all shards can be read."""
         area = "description"
-        if contract is None:
-            return [warning(area, "shards can only be read with a contract", "give --contract")]
         if not Path(entry.path).exists():
             return [fine(area, _LATER)]
         shards = read_dataset(entry.path, contract)

@@ -17,7 +17,7 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
     CheckpointError,
     {
         path.stem: f"vla.training.objectives.{path.stem}:OBJECTIVE"
-        for path in Path(__file__).parent.glob("*.py")
+        for path in sorted(Path(__file__).parent.glob("*.py"))
         if path.stem not in _INTERFACE
     },
 )

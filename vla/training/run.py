@@ -1,0 +1,44 @@
+"""A run from its configuration to its checkpoint, corrections in the middle included.
+
+A policy that is trained on an expert's states alone meets others as soon as it errs. Where a data
+source offers corrections, the training stops at the steps that its options name, the policy drives,
+the expert labels what it meets (DAgger; Ross et al., 2011), and the training goes on with that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.datasets.sources import RobotData
+from vla.training.config import TrainConfig
+from vla.training.loop import train
+from vla.training.source_registry import ROBOT_SOURCES
+from vla.training.sources import make_data, open_data
+
+
+def train_run(config: TrainConfig, contract: EmbodimentContract, device: str = "cpu") -> Path:
+    """Makes missing data, trains or continues, and returns the folder of the checkpoint.
+
+    Raises DatasetError, BagError, ContractError or CheckpointError; KeyboardInterrupt after saving.
+    """
+    make_data(config, contract)
+    entry = corrected_entry(config)
+    corrections, folders = None, []
+    if entry is not None:
+        source = ROBOT_SOURCES[entry.kind]
+        for number, step in enumerate(source.correction_steps(entry)):
+            data = open_data(config, contract, corrections)
+            checkpoint = train(config, contract, data, device, until=step)
+            folders.append(Path(config.output) / f"corrections-{step:06d}")
+            source.correct(entry, contract, checkpoint, folders[-1], number)
+            corrections = source.open_corrections(entry, contract, folders)
+    return train(config, contract, open_data(config, contract, corrections), device)
+
+
+def corrected_entry(config: TrainConfig) -> RobotData | None:
+    """The entry of robot data that asks for corrections, the first one."""
+    for entry in config.robot:
+        if ROBOT_SOURCES[entry.kind].correction_steps(entry):
+            return entry
+    return None
