@@ -26,7 +26,7 @@ from vla_cli.parser import main
 
 def test_a_set_of_three_times_the_rate_is_thinned_out_with_its_motion_added_up():
     """0.1 m/s is 0.01 m a step of 10 Hz, whatever the rate that it was recorded at."""
-    data = open_data(run_config("rate-of-the-data"), PANDA, {}, []).robot.datasets[0].dataset
+    data = open_data(run_config("rate-of-the-data"), PANDA).robot.datasets[0].dataset
     assert len(data) == 4 and data.episode_ends.tolist() == [2, 4]
     np.testing.assert_allclose(data.actions()[:, 0], 0.01, rtol=1e-5)
     np.testing.assert_allclose(data.states()[:2, 0], [0.3, 0.31], rtol=1e-5)
