@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pkgutil import resolve_name
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from vla.core.plugins import PLUGINS, load_plugins
 from vla.core.shown import brief
 
-Entry = TypeVar("Entry")
+
+class Named(Protocol):
+    """Whatever has a name that configurations call it by."""
+
+    name: str
+
+
+Entry = TypeVar("Entry", bound=Named)
 
 
 class Registry(Generic[Entry]):
-    """What is known of one kind; nothing is imported before it is asked for."""
+    """What is known of one kind. Nothing is imported before it is asked for."""
 
-    def __init__(
-        self, what: str, group: str, error: type[Exception], shipped: dict[str, str] | None = None
-    ):
+    def __init__(self, what: str, group: str, error: type[Exception], shipped: dict[str, str]):
         """Knows what ships.
 
         what: one of them, in messages. group: of the entry points that other packages name theirs
         in. error: raised for a name that is not known. shipped: "module:attribute" by name.
         """
         self.what, self.group, self.error = what, group, error
-        self._entries: dict[str, Entry | str] = dict(shipped or {})
+        self._entries: dict[str, Entry | str] = dict(shipped)
 
-    def register(self, name: str, entry: Entry) -> None:
-        """Makes an entry known; a later one of the same name takes its place."""
-        self._entries[name] = entry
+    def register(self, entry: Entry) -> Entry:
+        """Makes an entry known under its name; a later one of the same name takes its place."""
+        self._entries[entry.name] = entry
+        return entry
 
     def names(self) -> list[str]:
-        """All names: what ships, what was registered, what other packages have."""
-        installed = sorted(entry_points(group=self.group).names)
-        return list(dict.fromkeys([*self._entries, *installed]))
+        """All names: what ships first, then what other packages and modules have."""
+        for entry in load_plugins(self.group, self.error):
+            self.register(entry)
+        return list(self._entries)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.names()
+        return name in self._entries or name in self.names()
 
     def __getitem__(self, name: str) -> Entry:
         """The entry of that name. Raises the registry's error, which names those that are known."""
-        try:
-            if name not in self._entries:
-                self._entries[name] = entry_points(group=self.group)[name].load()
-            entry = self._entries[name]
-            if isinstance(entry, str):
-                entry = self._entries[name] = resolve_name(entry)
-        except KeyError:
-            known = ", ".join(self.names())
-            raise self.error(f"unknown {self.what} {brief(name)}; known: {known}") from None
-        except (ImportError, AttributeError) as error:
-            raise self.error(f"cannot import {self.what} {brief(name)}: {error}") from error
+        if name not in self:
+            raise self.error(
+                f"unknown {self.what} {brief(name)}; known: {', '.join(self._entries)}. One from "
+                f"another package is found when that is installed, or when {PLUGINS} names its "
+                "module"
+            )
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            try:
+                entry = self.register(resolve_name(entry))
+            except ImportError as error:
+                raise self.error(f"cannot load {self.what} {brief(name)}: {error}") from error
         return entry

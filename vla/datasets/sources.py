@@ -59,6 +59,8 @@ class RobotSource:
     CheckpointError that says what is wrong where.
     """
 
+    # The `kind` of an entry.
+    name: ClassVar[str]
     # Dataclass of the options of an entry; None for a kind that takes none.
     options: ClassVar[type | None] = None
     # Entries at the top of a configuration, as version 0.1 had them, which are options now: the
@@ -115,6 +117,7 @@ class ConversationSource:
     """One kind of conversations. A stored kind needs `open` and `check`."""
 
     # As of RobotSource.
+    name: ClassVar[str]
     options: ClassVar[type | None] = None
     former_entries: ClassVar[dict[str, str]] = {}
 

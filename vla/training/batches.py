@@ -63,7 +63,7 @@ class BatchMaker:
     ):
         self.robot, self.conversations = robot, conversations
         self.tokenizer, self.model, self.config = tokenizer, model, config
-        self.objective, self._text = objective_of(config), TextTokenizer(tokenizer)
+        self.objective, self.text = objective_of(config), TextTokenizer(tokenizer)
         self.stats = {robot.contract.name: robot.stats for robot in robots}
         self._seed = [config.seed, process, int(validation)]
 
@@ -106,7 +106,7 @@ class BatchMaker:
         grounded = np.stack(places).astype(np.float32) if self.config.grounding_weight else None
         return Batch(
             vlm_images=torch.stack(vlm_images),
-            text=collate(self._text, self.model.backbone, rows, self.model.num_queries),
+            text=collate(self.text, self.model.backbone, rows, self.model.num_queries),
             expert_images=torch.stack(expert_images),
             state=torch.from_numpy((state + noise).astype(np.float32)),
             actions=torch.from_numpy(actions.astype(np.float32)),
@@ -137,10 +137,10 @@ class BatchMaker:
         empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         named = None
         if self.config.naming_weight:
-            named = name_cells(self._text, things, size, self.model.backbone.image_tokens)
+            named = name_cells(self.text, things, size, self.model.backbone.image_tokens)
         return Batch(
             vlm_images=torch.stack(images) if images else empty,
-            text=collate(self._text, self.model.backbone, rows, self.model.num_queries),
+            text=collate(self.text, self.model.backbone, rows, self.model.num_queries),
             word_ids=None if named is None else named.words,
             word_labels=None if named is None else named.labels,
         )

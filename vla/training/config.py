@@ -172,9 +172,12 @@ def _given_options(
         if isinstance(entry, dict) and entry.get("kind", default) == kind
     ]
     for index in own[:1] if option else own:
-        options = dict(changed[index].get("options") or {})
-        added = {option: {**options.get(option, {}), **given}} if option else given
-        changed[index] = {**changed[index], "options": {**options, **added}}
+        options = changed[index].get("options", {})
+        before = options.get(option, {}) if option and isinstance(options, dict) else options
+        if isinstance(before, dict):  # What is not is refused with the rest of the entry.
+            merged = {**before, **given}
+            options = {**options, option: merged} if option else merged
+            changed[index] = {**changed[index], "options": options}
     return changed
 
 

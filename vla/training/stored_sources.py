@@ -28,6 +28,7 @@ FAULTS = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeErr
 class LeRobotSource(RobotSource):
     """A folder in LeRobot's layout, v2.1 or v3.0."""
 
+    name = "lerobot"
     checked_without_contract = True
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> LeRobotEpisodes:
@@ -51,6 +52,8 @@ def _mapping(entry: RobotData) -> LeRobotMapping | None:
 
 class BagSource(RobotSource):
     """A folder of rosbag2 recordings, one per episode."""
+
+    name = "bags"
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> BagEpisodes:
         """Their frames."""
@@ -84,6 +87,8 @@ class BagSource(RobotSource):
 
 class LlavaSource(ConversationSource):
     """A JSON file in LLaVA's format."""
+
+    name = "llava"
 
     def open(self, entry: ConversationData, contract: EmbodimentContract) -> LlavaConversations:
         """Its conversations."""

@@ -37,6 +37,7 @@ class SimulatedOptions(DemonstrationConfig):
 class SimulatedSource(RobotSource):
     """Shards of demonstrations by the scripted expert."""
 
+    name = "simulated"
     options = SimulatedOptions
     former_entries = {"demonstrations": "", "corrections": "corrections"}  # noqa: RUF012
     own_contract_only = True
@@ -111,6 +112,7 @@ class SimulatedSource(RobotSource):
 class SceneSource(ConversationSource):
     """Still scenes, with questions and answers from their truth."""
 
+    name = "scenes"
     options = SceneConfig
     former_entries = {"scenes": ""}  # noqa: RUF012
 

@@ -1,0 +1,90 @@
+"""Training objectives: the shipped ones by name, and one that only this file knows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vla.core.plugins import PLUGINS
+from vla.datasets.sources import RobotData
+from vla.envs.tabletop.samples import SimulatedDemonstrations
+from vla.policies.checkpoint import open_checkpoint, read_weights
+from vla.policies.config import CheckpointError
+from vla.policies.instructvla.sequence import Row, collate
+from vla.policies.instructvla.vision_language_action import Batch
+from vla.training.batches import BatchMaker, Mixture
+from vla.training.config import TrainConfig
+from vla.training.config_check import check_train_config
+from vla.training.data import TrainingData
+from vla.training.loop import train
+from vla.training.objectives.base import Objective
+from vla.training.objectives.registry import OBJECTIVES, objective_of
+
+
+class Motions(Objective):
+    """Motions of robot frames in words, without images: what the language model needs to say."""
+
+    name = "motions"
+
+    def check(self) -> None:
+        self.require(self.config.robot, "needs robot data")
+
+    def batches(self, maker: BatchMaker, generator: np.random.Generator) -> dict[str, Batch]:
+        drawn = maker.robot.draw(self.config.batch_size, generator)
+        frames = [maker.robot.datasets[d].sample(index, generator) for d, index in drawn]
+        rows = [Row(((frame.instruction, frame.motion),), images=0) for frame in frames]
+        text = collate(maker.text, maker.model.backbone, rows, maker.model.num_queries)
+        size = maker.model.backbone.image_size
+        return {"motions": Batch(torch.zeros(0, 3, size, size, dtype=torch.uint8), text)}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"text": 1.0}
+
+    def trained(self, model) -> set[str]:
+        return {name for name, _ in model.named_parameters() if ".language_model." in name}
+
+
+@pytest.fixture
+def config(tmp_path, dataset) -> TrainConfig:
+    return TrainConfig(
+        stage="motions", preset="test", robot=(RobotData(str(dataset)),), learning_rate=3e-3,
+        output=str(tmp_path / "run"), steps=20, batch_size=8,
+    )  # fmt: skip
+
+
+def test_an_objective_of_another_file_is_trained(config, contract, shards, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES._entries, "motions", Motions)
+    check_train_config(config)
+    data = TrainingData(Mixture([SimulatedDemonstrations(shards, contract, {})], [1.0]))
+    rows = []
+    first = train(config, contract, data, until=1)
+    before = read_weights(open_checkpoint(first))
+    after = read_weights(
+        open_checkpoint(train(config, contract, data, on_step=lambda _, f: rows.append(f)))
+    )
+    losses = [row["motions/text"] for row in rows]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved and all(".language_model." in name for name in moved)
+
+
+def test_an_objective_of_another_package_is_found(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(OBJECTIVES, "_entries", dict(OBJECTIVES._entries))
+    with pytest.raises(CheckpointError, match="unknown stage 'motions'; known: action, adapt"):
+        objective_of(config)
+    (tmp_path / "their_objective.py").write_text(
+        "from vla.training.objectives.action import Action\n"
+        "from vla.training.objectives.registry import OBJECTIVES\n"
+        "@OBJECTIVES.register\n"
+        "class Motions(Action):\n"
+        "    name = 'motions'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(PLUGINS, "their_objective")
+    assert type(objective_of(config)).__module__ == "their_objective"
+
+
+def test_each_file_of_an_objective_is_named_as_it_is():
+    names = ["action", "adapt", "instruct", "pretrain"]
+    assert [name for name in OBJECTIVES.names() if OBJECTIVES[name].name == name] == names
