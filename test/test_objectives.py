@@ -1,6 +1,10 @@
-"""Training objectives: the shipped ones by name, and one that only this file knows."""
+"""Training objectives: the shipped ones by name, and one that only a page of the docs knows."""
 
 from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,38 +15,22 @@ from vla.datasets.sources import RobotData
 from vla.envs.tabletop.samples import SimulatedDemonstrations
 from vla.policies.checkpoint import open_checkpoint, read_weights
 from vla.policies.config import CheckpointError
-from vla.policies.instructvla.sequence import Row, collate
-from vla.policies.instructvla.vision_language_action import Batch
-from vla.training.batches import BatchMaker, Mixture
+from vla.training.batches import Mixture
 from vla.training.config import TrainConfig
 from vla.training.config_check import check_train_config
 from vla.training.data import TrainingData
 from vla.training.loop import train
-from vla.training.objectives.base import Objective
 from vla.training.objectives.registry import OBJECTIVES, objective_of
 
 
-class Motions(Objective):
-    """Motions of robot frames in words, without images: what the language model needs to say."""
-
-    name = "motions"
-
-    def check(self) -> None:
-        self.require(self.config.robot, "needs robot data")
-
-    def batches(self, maker: BatchMaker, generator: np.random.Generator) -> dict[str, Batch]:
-        drawn = maker.robot.draw(self.config.batch_size, generator)
-        frames = [maker.robot.datasets[d].sample(index, generator) for d, index in drawn]
-        rows = [Row(((frame.instruction, frame.motion),), images=0) for frame in frames]
-        text = collate(maker.text, maker.model.backbone, rows, maker.model.num_queries)
-        size = maker.model.backbone.image_size
-        return {"motions": Batch(torch.zeros(0, 3, size, size, dtype=torch.uint8), text)}
-
-    def loss_weights(self) -> dict[str, float]:
-        return {"text": 1.0}
-
-    def trained(self, model) -> set[str]:
-        return {name for name, _ in model.named_parameters() if ".language_model." in name}
+@pytest.fixture(scope="module")
+def motions(tmp_path_factory):
+    """The objective that the page on adding one has as its example."""
+    page = (Path(__file__).parents[1] / "docs" / "adding_an_objective.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    path = tmp_path_factory.mktemp("objective") / "motions.py"
+    path.write_text(code)
+    return runpy.run_path(str(path))["OBJECTIVE"]
 
 
 @pytest.fixture
@@ -53,8 +41,8 @@ def config(tmp_path, dataset) -> TrainConfig:
     )  # fmt: skip
 
 
-def test_an_objective_of_another_file_is_trained(config, contract, shards, monkeypatch):
-    monkeypatch.setitem(OBJECTIVES._entries, "motions", Motions)
+def test_the_objective_of_the_page_is_trained(config, contract, shards, motions, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES._entries, "motions", motions)
     check_train_config(config)
     data = TrainingData(Mixture([SimulatedDemonstrations(shards, contract, {})], [1.0]))
     rows = []
