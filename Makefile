@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo teach-demo train test faults fuzz lint docs clean
+.PHONY: setup demo teach-demo train test test-fast coverage faults fuzz lint docs clean
 
 setup:
 	@tools/setup.sh
@@ -22,6 +22,18 @@ test:
 	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n 2 -m "not nodes"
 	$(IN_ENVIRONMENT) pytest -m nodes
 
+# Less than four minutes on two cores: no nodes, and none of the tests marked slow.
+test-fast: setup
+	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n 2 -m "not nodes and not slow"
+
+coverage:
+	@tools/setup.sh --tests
+	rm -rf .coverage .coverage.* build/coverage
+	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 coverage run -m pytest -n 2 -m "not nodes"
+	$(IN_ENVIRONMENT) coverage run -m pytest -m nodes
+	$(IN_ENVIRONMENT) coverage combine --quiet && coverage html --quiet -d build/coverage && \
+	  coverage report --skip-covered --sort=cover
+
 faults:
 	@tools/setup.sh --tests
 	@$(IN_ENVIRONMENT) tools/run_faults.py
@@ -33,6 +45,7 @@ fuzz:
 lint: setup
 	$(IN_ENVIRONMENT) ruff check . && ruff format --check --quiet .
 	$(IN_ENVIRONMENT) lint-imports --no-logo
+	$(IN_ENVIRONMENT) codespell
 	xmllint --noout package.xml launch/*.xml
 
 # The site needs none of the rest: its tools have an environment of their own.
