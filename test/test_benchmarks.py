@@ -19,6 +19,7 @@ def figures_of(script: str, *arguments: str, folder: Path) -> dict:
     return json.loads(output.read_text())["presets"]["test"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [[], ["--gate", "two_pass"]])
 def test_inference(tmp_path, gate):
     sizes = ("--steps", "2", "--rounds", "1", "--tokens", "3")
@@ -40,6 +41,7 @@ def test_training(tmp_path, gate):
     assert instruct["teraflop_per_step"] > action["teraflop_per_step"], "and conversations come too"
 
 
+@pytest.mark.slow
 def test_wordings(tmp_path, checkpoint):
     output = tmp_path / "wordings.json"
     command = [

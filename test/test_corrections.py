@@ -53,6 +53,7 @@ def test_shards_hold_failed_episodes_too_and_what_is_there_is_kept(tmp_path, con
     assert make_corrections(tmp_path, checkpoint, contract, ONE, 1) == 0
 
 
+@pytest.mark.slow
 def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
     tmp_path, dataset, contract, capsys, monkeypatch
 ):

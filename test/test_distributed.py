@@ -62,6 +62,7 @@ def weights_of(run_folder: Path) -> dict[str, torch.Tensor]:
     return read_weights(open_checkpoint(run_folder / "checkpoint"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_two_processes_train_one_model_and_go_on_exactly(tmp_path, dataset):
     config = tiny_run(tmp_path, dataset)
@@ -76,6 +77,7 @@ def test_two_processes_train_one_model_and_go_on_exactly(tmp_path, dataset):
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_sharded_model_learns_what_a_whole_one_does_and_goes_on_exactly(tmp_path, dataset):
     config = tiny_run(tmp_path, dataset)

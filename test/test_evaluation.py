@@ -287,7 +287,7 @@ def test_results_are_known_to_be_writable_before_anything_else(tmp_path, capsys)
         (["--json", "/proc"], "cannot write /proc: Is a directory; name another file"),
         (["--video", "/dev/null/a.mp4"], "cannot write /dev/null/a.mp4: Not a directory"),
         (["--seeds", "all"], "--seeds takes A:B"),
-        (["--checkpoint", "nowhere"], "nowhere is not a checkpoint folder"),
+        (["--checkpoint", "nowhere"], "there is no checkpoint nowhere"),
     ],
 )
 def test_eval_errors(arguments, says, capsys):

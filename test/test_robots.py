@@ -106,6 +106,7 @@ def test_a_robot_of_a_checkpoint_is_opened_like_a_checkpoint(config, capsys):
         open_checkpoint(folder / "robots" / "moon")
 
 
+@pytest.mark.slow
 def test_a_later_stage_keeps_the_statistics_of_both(config, tmp_path):
     folder = train(config, BRIDGE, opened(config))
     later = replace(
@@ -133,6 +134,7 @@ def test_a_later_stage_keeps_the_statistics_of_both(config, tmp_path):
     np.testing.assert_array_equal(robot.stats["state"].q99, start.stats["state"].q99)
 
 
+@pytest.mark.slow
 def test_data_outside_of_kept_bounds_are_told_and_change_nothing(config, tmp_path, caplog):
     start = open_checkpoint(train(config, BRIDGE, opened(config)))
     mapping = config.robot[0].mapping

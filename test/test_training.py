@@ -274,6 +274,7 @@ def test_checkpointing_activations_changes_no_figure(config, contract, data, che
 # Learning
 
 
+@pytest.mark.slow
 def test_training_learns_and_exports_a_policy(config, contract, data, shards):
     config = replace(
         config, steps=150, batch_size=24, learning_rate=3e-3, schedule="cosine", warmup_steps=5,
@@ -435,6 +436,7 @@ def test_a_run_can_start_from_a_released_backbone(config, contract, data, tmp_pa
     assert queries.std() / embeddings.std() == pytest.approx(1.0, rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_policy_learns_from_lerobot_data(config, tmp_path):
     """The other robot's contract: 224 px, 8 values of state, differences of Euler angles."""
     contract = load_contract(contract_path("widowx_bridge"))

@@ -52,9 +52,12 @@ def detect_ros() -> Ros:
     recorded = ENVIRONMENT / "ros_distro"
     default = recorded.read_text().strip() if recorded.exists() else "jazzy"
     distribution = os.environ.get("VLA_ROS_DISTRO", default)
-    if not lock_file(distribution).exists():
-        known = ", ".join(sorted(path.stem for path in (ROOT / "requirements").glob("*.lock")))
-        raise SetupError(f"there is no ROS 2 '{distribution}' as wheels: use one of {known}")
+    sources = (ROOT / "requirements").glob("ros-*.in")
+    known = sorted(path.stem.removeprefix("ros-") for path in sources)
+    if distribution not in known:
+        raise SetupError(
+            f"there is no ROS 2 '{distribution}' as wheels: use one of {', '.join(known)}"
+        )
     return Ros(distribution, True)
 
 

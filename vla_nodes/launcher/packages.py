@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _SET_UP = (
-    "in a checkout of vla_ros run `make setup` once and `source ./env.sh`; elsewhere source the "
-    "workspace that holds it"
+    "run `make setup` once and `source ./env.sh` in this shell "
+    "(or source the workspace that holds it)"
 )
 
 
