@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from vla.policies.augment import Augmentation, Change, change_image, draw_change
+from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.registry import preset
 from vla.policies.tokenizer import train_tokenizer
-from vla.training.augment import Change, change_image, draw_change
-from vla.training.config import Augmentation
-from vla.training.naming import name_cells
 
 NONE = Change((0.0, 0.0, 1.0), (0, 0), 1.0, 1.0, 1.0, 0.0)
 STILL = Augmentation(1.0, 0, 0.0, 0.0, 0.0, 0.0)

@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 from vla.datasets.frames import DatasetError
 from vla.envs.tabletop.samples import SimulatedDemonstrations
 from vla.policies.adapters import open_adapter
+from vla.policies.augment import Augmentation
 from vla.policies.checkpoint import open_checkpoint
 from vla.policies.config import AdapterConfig, CheckpointError
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.robots import NORM_STATS, Robot
 from vla.training import finetune as module
 from vla.training.batches import BatchMaker, Mixture
-from vla.training.config import Augmentation, TrainConfig
+from vla.training.config import TrainConfig
 from vla.training.finetune import (
     JUDGED_BY,
     FinetuneConfig,

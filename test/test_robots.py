@@ -13,6 +13,7 @@ from tiny_checkpoint import save_tiny_checkpoint
 
 from vla.contract.embodiment import ContractError, load_contract
 from vla.core.resources import contract_path
+from vla.policies.augment import Augmentation
 from vla.policies.checkpoint import open_checkpoint, read_weights
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.inference import ActionModel
@@ -20,7 +21,7 @@ from vla.policies.instructvla.presets import PRESETS
 from vla.policies.registry import preset
 from vla.policies.robots import read_robots
 from vla.training.batches import BatchMaker
-from vla.training.config import Augmentation, RobotData, TrainConfig
+from vla.training.config import RobotData, TrainConfig
 from vla.training.config_check import check_train_config
 from vla.training.data import clipped_shares, measure_statistics, prepare_robots
 from vla.training.loop import train

@@ -12,6 +12,7 @@ from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path, given_or_shared
 from vla.datasets.sample import Annotation, RobotSample
 from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla.prompts import sample_row
 from vla.policies.registry import preset
 from vla.training.config import (
     PromptSampling,
@@ -21,7 +22,6 @@ from vla.training.config import (
     write_train_config,
 )
 from vla.training.config_check import check_train_config
-from vla.training.prompts import sample_row
 
 TRAINING_CONFIGS = Path(__file__).parents[1] / "config" / "training"
 

@@ -26,6 +26,7 @@ from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.instructvla.sequence import IGNORE
+from vla.policies.instructvla.start import start_from
 from vla.policies.registry import preset
 from vla.policies.robots import Robot
 from vla.policies.tokenizer import load_tokenizer
@@ -38,7 +39,6 @@ from vla.training.config import (
 )
 from vla.training.data import TrainingData, measure_statistics, split
 from vla.training.loop import Trainer, learning_rate, open_start, train
-from vla.training.parameters import start_from
 from vla.training.sources import open_data
 
 LORA = LoraConfig(("action",), rank=4, alpha=8.0)

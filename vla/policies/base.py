@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.policies.config import CheckpointError
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
 
+    from vla.datasets.sample import RobotSample
     from vla.policies.checkpoint import Checkpoint
+    from vla.policies.collation import CollationOptions, Collator
     from vla.policies.parts import ActionPart, ReasoningPart
 
 Images = dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
@@ -104,3 +108,47 @@ class PolicyType(ABC):
     def facts(self, config: Any) -> dict[str, object]:
         """What else `vla info` shows of a configuration: short values by name."""
         return {}
+
+    # What training asks for.
+
+    def collator(
+        self, config: Any, tokenizer: Tokenizer | None, options: CollationOptions
+    ) -> Collator:
+        """What makes the batches that the model's `forward` takes.
+
+        `forward(batch, flow_samples)` gives its losses by name, and `trained_by(objective, name)`
+        says whether an objective trains the parameter of that name.
+        """
+        raise NotImplementedError(f"a policy of type {self.name} cannot be trained")
+
+    def corpus(self, config: Any, sample: RobotSample, generator: np.random.Generator) -> list[str]:
+        """Sentences that a frame may become, for a tokenizer that is learned from scratch."""
+        return [sample.instruction]
+
+    def vocabulary(self, config: Any) -> int:
+        """How many tokens such a tokenizer has."""
+        raise NotImplementedError(f"a policy of type {self.name} learns no tokenizer")
+
+    def with_backbone(self, config: Any, kind: str, source: str) -> Any:
+        """The configuration with a released vision-language model; `source` is its id or folder.
+
+        Raises CheckpointError where the policy has none, or that model can't be read.
+        """
+        raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
+
+    def load_backbone(self, model: torch.nn.Module, source: str) -> None:
+        """Fills the vision-language model with released weights. Raises CheckpointError."""
+        raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
+
+    def checkpoint_activations(self, model: torch.nn.Module) -> None:
+        """Has the model keep fewer activations and compute them again; less memory, more time."""
+        raise CheckpointError(
+            f"a policy of type {self.name} cannot checkpoint activations: leave it out"
+        )
+
+    def start_from(self, model: torch.nn.Module, source: Checkpoint) -> list[str]:
+        """Fills a model with a checkpoint's weights; returns the names that the checkpoint lacks.
+
+        Raises CheckpointError for weights of another shape.
+        """
+        raise CheckpointError(f"a policy of type {self.name} starts from no other: leave it out")

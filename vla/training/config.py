@@ -11,6 +11,8 @@ import yaml
 from vla.core.files import read_yaml
 from vla.core.shown import shown_path
 from vla.datasets.sources import ConversationData, RobotData
+from vla.policies.augment import Augmentation
+from vla.policies.collation import PromptSampling
 from vla.policies.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
 
@@ -19,41 +21,6 @@ _SECTIONS = (
     ("robot", RobotData, ROBOT_SOURCES),
     ("conversations", ConversationData, CONVERSATION_SOURCES),
 )
-
-
-@dataclass
-class PromptSampling:
-    """What a robot frame is asked in training (InstructVLA, section 3.3 and its code).
-
-    What no share covers is asked for the action alone.
-    """
-
-    # Share of frames with a motion label that is to be said before acting, where nothing else is
-    # asked.
-    motion: float = bounded(0.2, 0, 1)
-    # Shares of annotated frames: that answer a question about the scene and then act; that are
-    # given a situation and answer first; that are given the instruction in other words and answer
-    # first.
-    question: float = bounded(0.2, 0, 1)
-    context: float = bounded(0.2, 0, 1)
-    rewrite: float = bounded(0.2, 0, 1)
-    # Share of frames that answer their own instruction first.
-    think: float = bounded(0.0, 0, 1)
-
-
-@dataclass
-class Augmentation:
-    """Random changes of images; the same for all images of a frame."""
-
-    # Share of the image that is cut out at random and enlarged again; 1 for none.
-    crop_area: float = bounded(0.9, 0.01, 1)
-    shift: int = bounded(0, 0, 1024)  # largest random shift [px]
-    # Largest relative changes.
-    brightness: float = bounded(0.2, 0, 1)
-    contrast: float = bounded(0.2, 0, 1)
-    saturation: float = bounded(0.2, 0, 1)
-    hue: float = bounded(0.05, 0, 0.5)  # largest turn, of a full circle
-    state_noise: float = bounded(0.0, 0, 10)  # standard deviation on the normalised state
 
 
 @dataclass

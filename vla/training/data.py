@@ -6,6 +6,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -22,12 +23,11 @@ from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset,
 from vla.policies.backbones.pretrained import load_tokenizer_of
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.config import CheckpointError
-from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.registry import policy_type
 from vla.policies.robots import NORM_STATS, Robot, read_robots, read_stats, robot_folder
 from vla.policies.tokenizer import load_tokenizer, train_tokenizer
 from vla.training.batches import Mixture
-from vla.training.config import PromptSampling, TrainConfig
-from vla.training.prompts import sample_row
+from vla.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def prepare_tokenizer(
     output: Path,
     data: TrainingData,
     config: TrainConfig,
-    model: InstructVLAConfig,
+    model: Any,
     start: Checkpoint | None,
 ) -> Tokenizer:
     """The tokenizer of a run: that of its start, or made once, then read by each resume."""
@@ -205,24 +205,20 @@ def prepare_tokenizer(
         load_tokenizer_of(config.backbone_source).save(str(path))
     else:
         sentences = corpus(data, model, np.random.default_rng(config.seed))
-        train_tokenizer(sentences, model.backbone.vocabulary).save(str(path))
+        train_tokenizer(sentences, policy_type(model.TYPE).vocabulary(model)).save(str(path))
     return load_tokenizer(output)
 
 
-def corpus(
-    data: TrainingData, model: InstructVLAConfig, generator: np.random.Generator
-) -> list[str]:
-    """Sentences that a tokenizer that is learnt from scratch should know."""
-    sentences: list[str] = []
+def corpus(data: TrainingData, model: Any, generator: np.random.Generator) -> list[str]:
+    """Sentences that a tokenizer that is learned from scratch should know."""
+    kind, sentences = policy_type(model.TYPE), []
     for mixture in (data.robot, data.conversations):
         if mixture is None:
             continue
         for dataset, index in mixture.draw(TOKENIZER_SAMPLES, generator):
             entry = mixture.datasets[dataset].sample(index, generator)
             if isinstance(entry, RobotSample):
-                sampling = PromptSampling(think=0.5)
-                turns = sample_row(entry, model.prompts, sampling, 1, generator).turns
+                sentences += kind.corpus(model, entry, generator)
             else:
-                turns = entry.turns
-            sentences += [text for turn in turns for text in turn if text]
+                sentences += [text for turn in entry.turns for text in turn if text]
     return sentences

@@ -12,8 +12,8 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -28,18 +28,16 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import checked_number, read_json
 from vla.core.interrupts import deferred_interrupts
 from vla.core.shown import shown_path
-from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
+from vla.policies.collation import Batch
 from vla.policies.config import CheckpointError
-from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.vision_language_action import Batch, InstructVLA
-from vla.policies.registry import preset
+from vla.policies.registry import policy_type, preset
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
-from vla.training.parameters import layer_classes, parameter_groups, start_from
+from vla.training.parameters import layer_classes, parameter_groups
 from vla.training.saved_state import load_state, save_state
 
 
@@ -61,7 +59,7 @@ def open_start(config: TrainConfig) -> Checkpoint | None:
     return open_checkpoint(config.initialize_from) if config.initialize_from else None
 
 
-def model_config(config: TrainConfig, start: Checkpoint | None) -> InstructVLAConfig:
+def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
     """The model that a run trains: that of its start or of its preset, as the objective has it.
 
     Raises CheckpointError where the released backbone can't be read.
@@ -71,7 +69,8 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> InstructVLACo
     else:
         base = preset(config.preset)
         if config.backbone:
-            base = replace(base, backbone=backbone_config(config.backbone, config.backbone_source))
+            kind = policy_type(base.TYPE)
+            base = kind.with_backbone(base, config.backbone, config.backbone_source)
     return objective_of(config).model_config(copy.deepcopy(base))
 
 
@@ -97,18 +96,18 @@ class Trainer:
             step_scheduler_with_optimizer=False,
         )
         model = build_model(model_config(config, start), contract)
+        kind = policy_type(model_config(config, start).TYPE)
         if start is not None:
-            start_from(model, start)
+            kind.start_from(model, start)
         elif config.backbone:
-            load_pretrained(model.reasoning.backbone, config.backbone_source)
-            model.reasoning.start_queries()
+            kind.load_backbone(model, config.backbone_source)
         self.objective.prepare(model)
         trained = self.objective.trained(model)
         for name, parameter in model.named_parameters():
             # What the model has frozen for good stays so.
             parameter.requires_grad_(parameter.requires_grad and name in trained)
         if config.checkpoint_activations:
-            model.reasoning.backbone.checkpoint_activations()
+            kind.checkpoint_activations(model)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, config.weight_decay),
             lr=config.learning_rate,
@@ -121,7 +120,7 @@ class Trainer:
             self.average = [p.detach().clone() for p in self._trained()]
 
     @property
-    def plain_model(self) -> InstructVLA:
+    def plain_model(self) -> torch.nn.Module:
         """The model without what Accelerate puts around it."""
         return self.accelerator.unwrap_model(self.model)
 
@@ -225,7 +224,8 @@ def train(
     # Made by one process; the others of its machine then read the whole files.
     with PartialState(cpu=device == "cpu").main_process_first():
         robots = prepare_robots(output, data, contract, start)
-        tokenizer = prepare_tokenizer(output, data, config, model, start)
+        reads_words = policy_type(model.TYPE).features(model, contract).reads_words
+        tokenizer = prepare_tokenizer(output, data, config, model, start) if reads_words else None
     trainer = Trainer(config, contract, start, device)
     load_state(trainer, output)
     process = trainer.accelerator.process_index

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+from tokenizers import Tokenizer
+
 from vla.contract.embodiment import EmbodimentContract
+from vla.datasets.sample import RobotSample
+from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.base import PolicyFeatures, PolicyType
 from vla.policies.checkpoint import Checkpoint
+from vla.policies.collation import CollationOptions, PromptSampling
+from vla.policies.instructvla.collation import InstructVLACollator
 from vla.policies.instructvla.config import InstructVLAConfig, require_formats
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS
+from vla.policies.instructvla.prompts import sample_row
+from vla.policies.instructvla.start import start_from
 from vla.policies.instructvla.vision_language_action import InstructVLA
 from vla.policies.lora import lora_layers
 
@@ -108,6 +119,40 @@ class InstructVLAType(PolicyType):
         if experts > 1:
             stages["stage 2 LoRA"] = parts["LoRA"]
         return stages
+
+    def collator(
+        self, config: InstructVLAConfig, tokenizer: Tokenizer, options: CollationOptions
+    ) -> InstructVLACollator:
+        """Frames with action queries, and conversations."""
+        return InstructVLACollator(config, tokenizer, options)
+
+    def corpus(
+        self, config: InstructVLAConfig, sample: RobotSample, generator: np.random.Generator
+    ) -> list[str]:
+        """Questions and answers of a frame, half of them thought about first."""
+        row = sample_row(sample, config.prompts, PromptSampling(think=0.5), 1, generator)
+        return [text for turn in row.turns for text in turn if text]
+
+    def vocabulary(self, config: InstructVLAConfig) -> int:
+        """Rows of the language model's embedding."""
+        return config.backbone.vocabulary
+
+    def with_backbone(self, config: InstructVLAConfig, kind: str, source: str) -> InstructVLAConfig:
+        """The same action expert behind a released vision-language model."""
+        return replace(config, backbone=backbone_config(kind, source))
+
+    def load_backbone(self, model: InstructVLA, source: str) -> None:
+        """Released weights, and action queries that suit them."""
+        load_pretrained(model.reasoning.backbone, source)
+        model.reasoning.start_queries()
+
+    def checkpoint_activations(self, model: InstructVLA) -> None:
+        """Those of the vision-language model."""
+        model.reasoning.backbone.checkpoint_activations()
+
+    def start_from(self, model: InstructVLA, source: Checkpoint) -> list[str]:
+        """See vla.policies.instructvla.start."""
+        return start_from(model, source)
 
 
 POLICY = InstructVLAType()

@@ -7,15 +7,15 @@ asks the objective for everything in which one stage of training differs from an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from vla.policies.collation import Batch
 from vla.policies.config import CheckpointError
-from vla.policies.instructvla.vision_language_action import Batch
 from vla.training.config import TrainConfig
 
 # The batches of one step by name, in turn; each is an optimiser step of its own.
@@ -66,7 +66,8 @@ class Objective(ABC):
 
     def model_config(self, base: Any) -> Any:
         """The model that is trained, where the run starts from one of this configuration."""
-        return replace(base, lora=self.config.lora)
+        has_experts = any(entry.name == "lora" for entry in fields(base))
+        return replace(base, lora=self.config.lora) if has_experts else base
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most need none
         """Changes the model, with the weights of its start in it, before anything is trained."""

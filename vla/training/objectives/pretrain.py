@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vla.policies.instructvla.vision_language_action import Batch
+from vla.policies.collation import Batch
 from vla.training.objectives.base import BatchMaker, Objective
 
 

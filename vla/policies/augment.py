@@ -7,11 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vla.policies.config import bounded
 from vla.policies.images import fit_images
-from vla.training.config import Augmentation
 
 # Of red, green and blue in what the eye takes for brightness (ITU-R BT.601).
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+
+@dataclass
+class Augmentation:
+    """Random changes of images; the same for all images of a frame."""
+
+    # Share of the image that is cut out at random and enlarged again; 1 for none.
+    crop_area: float = bounded(0.9, 0.01, 1)
+    shift: int = bounded(0, 0, 1024)  # largest random shift [px]
+    # Largest relative changes.
+    brightness: float = bounded(0.2, 0, 1)
+    contrast: float = bounded(0.2, 0, 1)
+    saturation: float = bounded(0.2, 0, 1)
+    hue: float = bounded(0.05, 0, 0.5)  # largest turn, of a full circle
+    state_noise: float = bounded(0.0, 0, 10)  # standard deviation on the normalised state
 
 
 @dataclass(frozen=True)

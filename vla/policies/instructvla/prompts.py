@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from vla.datasets.sample import RobotSample
+from vla.policies.collation import PromptSampling
 from vla.policies.instructvla.config import PromptConfig
 from vla.policies.instructvla.sequence import Row, action_prompt
-from vla.training.config import PromptSampling
 
 
 def sample_row(

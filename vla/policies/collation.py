@@ -1,0 +1,70 @@
+"""From samples to the batches that a policy learns from: what training asks of a policy's type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from vla.contract.normalization import NormStats
+from vla.datasets.sample import Conversation, RobotSample
+from vla.policies.augment import Augmentation
+from vla.policies.config import bounded
+
+
+@dataclass
+class PromptSampling:
+    """What a robot frame is asked in training (InstructVLA, section 3.3 and its code).
+
+    What no share covers is asked for the action alone.
+    """
+
+    # Share of frames with a motion label that is to be said before acting, where nothing else is
+    # asked.
+    motion: float = bounded(0.2, 0, 1)
+    # Shares of annotated frames: that answer a question about the scene and then act; that are
+    # given a situation and answer first; that are given the instruction in other words and answer
+    # first.
+    question: float = bounded(0.2, 0, 1)
+    context: float = bounded(0.2, 0, 1)
+    rewrite: float = bounded(0.2, 0, 1)
+    # Share of frames that answer their own instruction first.
+    think: float = bounded(0.0, 0, 1)
+
+
+@dataclass
+class CollationOptions:
+    """How samples become batches, as far as the training's configuration decides it."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    prompts: PromptSampling = field(default_factory=PromptSampling)
+    state_limit: float = 1.0  # where normalised states are cut
+    naming: bool = False  # with labels of what each image token shows
+    grounding: bool = False  # with labels of where in the images the gripper acts next
+
+
+class Batch(Protocol):
+    """What a policy's losses are computed from."""
+
+    def to(self, device: str | torch.device) -> Any:
+        """The batch on another device."""
+
+
+class Collator(Protocol):
+    """Makes batches for one kind of policy. All draws come from the generator."""
+
+    def robot_batch(
+        self,
+        samples: Sequence[RobotSample],
+        stats: Sequence[dict[str, NormStats]],
+        generator: np.random.Generator,
+    ) -> Batch:
+        """Frames with instructions, states and actions. stats: that normalise each sample."""
+
+    def conversation_batch(
+        self, samples: Iterable[Conversation], generator: np.random.Generator
+    ) -> Batch:
+        """Conversations, with an image or without."""

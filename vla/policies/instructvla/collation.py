@@ -1,0 +1,116 @@
+"""InstructVLA's batches: frames and conversations, augmented and put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from vla.contract.normalization import NormStats
+from vla.datasets.grounding import EVENTS
+from vla.datasets.sample import Conversation, RobotSample
+from vla.policies.augment import change_image, draw_change
+from vla.policies.collation import CollationOptions
+from vla.policies.images import fit_images
+from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.naming import name_cells
+from vla.policies.instructvla.prompts import sample_row
+from vla.policies.instructvla.sequence import Row, collate
+from vla.policies.instructvla.vision_language_action import Batch
+from vla.policies.plain_text import TextTokenizer
+
+
+class InstructVLACollator:
+    """See vla.policies.collation.Collator."""
+
+    def __init__(self, config: InstructVLAConfig, tokenizer: Tokenizer, options: CollationOptions):
+        self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
+
+    def robot_batch(
+        self,
+        samples: Sequence[RobotSample],
+        stats: Sequence[dict[str, NormStats]],
+        generator: np.random.Generator,
+    ) -> Batch:
+        """Frames; each one's text ends with the action queries."""
+        vlm_images, expert_images, rows, places = [], [], [], []
+        cameras = self.config.expert_cameras
+        for sample in samples:
+            change = draw_change(self.options.augmentation, generator)
+            names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
+            images = {name: change_image(sample.images[name], change) for name in names}
+            vlm_images += [images[name] for name in self.config.vlm_cameras]
+            expert_images.append(torch.stack([images[name] for name in cameras]))
+            places.append(_moved_places(sample, cameras, change))
+            rows.append(
+                sample_row(
+                    sample,
+                    self.config.prompts,
+                    self.options.prompts,
+                    len(self.config.vlm_cameras),
+                    generator,
+                )
+            )
+        pairs = list(zip(stats, samples, strict=True))
+        limit = self.options.state_limit
+        state = np.stack([own["state"].normalize(sample.state, limit) for own, sample in pairs])
+        noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
+        actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
+        grounded = np.stack(places).astype(np.float32) if self.options.grounding else None
+        return Batch(
+            vlm_images=torch.stack(vlm_images),
+            text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
+            expert_images=torch.stack(expert_images),
+            state=torch.from_numpy((state + noise).astype(np.float32)),
+            actions=torch.from_numpy(actions.astype(np.float32)),
+            places=None if grounded is None else torch.from_numpy(grounded),
+        )
+
+    def conversation_batch(
+        self, samples: Iterable[Conversation], generator: np.random.Generator
+    ) -> Batch:
+        """Conversations, with an image or without."""
+        size = self.config.backbone.image_size
+        images, rows, things = [], [], []
+        for entry in samples:
+            if entry.image is not None:
+                change = draw_change(self.options.augmentation, generator)
+                height, width = entry.image.shape[:2]
+                images.append(change_image(_square(entry.image, size), change))
+                scale = np.array([size / width, size / height])
+                things.append(
+                    {
+                        name: tuple(change.move((np.array(pixel) + 0.5) * scale - 0.5, size))
+                        for name, pixel in entry.things.items()
+                    }
+                )
+            rows.append(Row(entry.turns, acts=False, images=int(entry.image is not None)))
+        empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        named = None
+        if self.options.naming:
+            named = name_cells(self.text, things, size, self.config.backbone.image_tokens)
+        return Batch(
+            vlm_images=torch.stack(images) if images else empty,
+            text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
+            word_ids=None if named is None else named.words,
+            word_labels=None if named is None else named.labels,
+        )
+
+
+def _square(image: np.ndarray, size: int) -> np.ndarray:
+    """An image [H, W, 3] as [size, size, 3], squeezed where it is not square, as in InstructVLA."""
+    if image.shape[:2] == (size, size):
+        return image
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return fit_images(pixels[None], size)[0].permute(1, 2, 0).numpy()
+
+
+def _moved_places(sample: RobotSample, cameras: tuple[str, ...], change) -> np.ndarray:
+    """Pixels [C, E, 2] of a sample's next places in the changed images; NaN where unknown."""
+    places = np.full((len(cameras), len(EVENTS), 2), np.nan)
+    for index, name in enumerate(cameras):
+        if sample.places is not None and name in sample.places:
+            places[index] = change.move(sample.places[name], sample.images[name].shape[0])
+    return places
