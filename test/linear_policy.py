@@ -6,20 +6,18 @@ The environment variable VLA_PLUGINS names this module; nothing else of the pack
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
-from vla.contract.embodiment import EmbodimentContract, dimension_kinds
-from vla.contract.normalization import measure
+from vla.contract.embodiment import EmbodimentContract
 from vla.policies.base import Observation, PolicyFeatures, PolicyType
-from vla.policies.checkpoint import Checkpoint, build_part, load_weights, save_checkpoint
+from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.parts import ReasoningPart
 from vla.policies.registry import register
-from vla.policies.robots import Robot
 
 
 @dataclass
@@ -29,6 +27,23 @@ class LinearConfig:
     use_bias: bool = True
 
 
+@dataclass
+class LinearBatch:
+    state: torch.Tensor  # [B, S], normalised
+    actions: torch.Tensor  # [B, H, A], normalised
+
+    def to(self, device) -> LinearBatch:
+        return LinearBatch(self.state.to(device), self.actions.to(device))
+
+
+class LinearCollator:
+    def robot_batch(self, samples, stats, generator) -> LinearBatch:
+        pairs = list(zip(stats, samples, strict=True))
+        state = np.stack([own["state"].normalize(sample.state) for own, sample in pairs])
+        actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
+        return LinearBatch(torch.from_numpy(state).float(), torch.from_numpy(actions).float())
+
+
 class LinearModel(nn.Module):
     def __init__(self, config: LinearConfig, contract: EmbodimentContract):
         super().__init__()
@@ -36,8 +51,14 @@ class LinearModel(nn.Module):
         size = self.shape[0] * self.shape[1]
         self.layer = nn.Linear(len(contract.state_names), size, config.use_bias)
 
-    def forward(self, state: torch.Tensor) -> torch.Tensor:
+    def actions(self, state: torch.Tensor) -> torch.Tensor:
         return self.layer(state).unflatten(-1, self.shape)  # [B, S] to [B, H, A]
+
+    def forward(self, batch: LinearBatch, flow_samples: int = 1) -> dict[str, torch.Tensor]:
+        return {"imitation": functional.mse_loss(self.actions(batch.state), batch.actions)}
+
+    def trained_by(self, objective: str, name: str) -> bool:
+        return True
 
 
 class LinearPart(ReasoningPart):
@@ -50,7 +71,7 @@ class LinearPart(ReasoningPart):
     @torch.no_grad()
     def act(self, observation: Observation, instruction: str, response=None, seed=None):
         state = self._stats["state"].normalize(observation.state[None]).astype(np.float32)
-        actions = self.module(torch.from_numpy(state))[0].numpy()
+        actions = self.module.actions(torch.from_numpy(state))[0].numpy()
         return self._stats["action"].denormalize(actions).astype(np.float32)
 
 
@@ -71,26 +92,14 @@ class LinearType(PolicyType):
     def build(self, config: LinearConfig, contract: EmbodimentContract) -> LinearModel:
         return LinearModel(config, contract)
 
+    def presets(self) -> dict[str, LinearConfig]:
+        return {"linear": LinearConfig()}
+
+    def collator(self, config, tokenizer, options) -> LinearCollator:
+        return LinearCollator()
+
     def open_reasoning(self, checkpoint: Checkpoint, device: str) -> LinearPart:
         return LinearPart(checkpoint, device)
-
-
-def save_rising_checkpoint(folder: Path, contract: EmbodimentContract, rise: float) -> Path:
-    """A policy that moves the tool up by `rise` [m] in each step, whatever it sees."""
-    kinds, half = dimension_kinds(contract), np.linspace(-0.02, 0.02, 101)[:, None]
-    stats = {
-        "state": measure(np.repeat(100 * half, 10, 1), contract.state_names, kinds["state"]),
-        "action": measure(np.repeat(half, 7, 1), contract.action_names, kinds["action"]),
-    }
-    model = LinearModel(LinearConfig(), contract)
-    step = np.zeros((contract.horizon, len(contract.action_names)))
-    step[:, 2], step[:, 6] = rise, 1.0
-    with torch.no_grad():
-        model.layer.weight.zero_()
-        model.layer.bias.copy_(torch.from_numpy(stats["action"].normalize(step).ravel()))
-    robots = [Robot(contract, stats)]
-    save_checkpoint(folder, LinearConfig(), model.state_dict(), robots, None, torch.float32)
-    return folder
 
 
 register(LinearType())

@@ -75,4 +75,6 @@ def test_an_objective_of_another_package_is_found(config, tmp_path, monkeypatch)
 
 def test_each_file_of_an_objective_is_named_as_it_is():
     names = ["action", "adapt", "instruct", "pretrain"]
-    assert [name for name in OBJECTIVES.names() if OBJECTIVES[name].name == name] == names
+    # What other tests have registered comes after them.
+    found = OBJECTIVES.names()[: len(names)]
+    assert [name for name in found if OBJECTIVES[name].name == name] == names

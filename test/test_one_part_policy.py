@@ -2,29 +2,71 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from linear_policy import save_rising_checkpoint
+import torch
+from linear_policy import LinearConfig, LinearModel
 from node_harness import ROOT, Graph
 from std_srvs.srv import Trigger
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.srv import Ask, ResetScene, SetInstruction
 
-from vla.contract.embodiment import load_contract
+from vla.contract.embodiment import EmbodimentContract, dimension_kinds, load_contract
+from vla.contract.normalization import measure
 from vla.control.session import HoldReason, State
+from vla.envs.registry import make_suite
+from vla.evaluation.benchmark import evaluate
 from vla.policies.base import Observation, PolicyFeatures
-from vla.policies.checkpoint import open_checkpoint
+from vla.policies.checkpoint import open_checkpoint, save_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.history import ObservationHistory
 from vla.policies.parts import NoActionPart, open_action_part
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type
+from vla.policies.robots import Robot
+from vla.training.config import RobotData, TrainConfig
+from vla.training.loop import train
+from vla.training.objectives.action import Action
+from vla.training.objectives.registry import OBJECTIVES
+from vla.training.sources import open_data
+from vla_cli import main
 from vla_nodes.core import qos
 
 CONTRACT = load_contract(ROOT / "config" / "contracts" / "sim_panda.yaml")
 RISE = 0.005  # m in each step
 STATE = np.array([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.08])
+
+
+@OBJECTIVES.register
+class Imitate(Action):
+    name = "imitate"
+
+    def check(self) -> None:
+        self.require(self.config.robot, "needs robot data")
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"imitation": 1.0}
+
+
+def save_rising_checkpoint(folder: Path, contract: EmbodimentContract, rise: float) -> Path:
+    """A policy that moves the tool up by `rise` [m] in each step, whatever it sees."""
+    kinds, half = dimension_kinds(contract), np.linspace(-0.02, 0.02, 101)[:, None]
+    stats = {
+        "state": measure(np.repeat(100 * half, 10, 1), contract.state_names, kinds["state"]),
+        "action": measure(np.repeat(half, 7, 1), contract.action_names, kinds["action"]),
+    }
+    model = LinearModel(LinearConfig(), contract)
+    step = np.zeros((contract.horizon, len(contract.action_names)))
+    step[:, 2], step[:, 6] = rise, 1.0
+    with torch.no_grad():
+        model.layer.weight.zero_()
+        model.layer.bias.copy_(torch.from_numpy(stats["action"].normalize(step).ravel()))
+    robots = [Robot(contract, stats)]
+    save_checkpoint(folder, LinearConfig(), model.state_dict(), robots, None, torch.float32)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +133,35 @@ def test_the_window_holds_what_was_seen_at_its_places():
     assert one.add(1.0, Observation({}, STATE)).past == ()
 
 
+def test_it_is_trained_and_evaluated_as_any_other(dataset, contract, tmp_path):
+    config = TrainConfig(
+        stage="imitate",
+        preset="linear",
+        robot=(RobotData(str(dataset)),),
+        output=str(tmp_path / "run"),
+        steps=60,
+        batch_size=16,
+        learning_rate=0.05,
+    )
+    losses = []
+    folder = train(
+        config,
+        contract,
+        open_data(config, contract),
+        on_step=lambda step, figures: losses.append(figures["robot/imitation"]),
+    )
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+    assert not (folder / "tokenizer.json").exists()
+    policy = Policy.from_pretrained(folder)
+    results = evaluate(policy, make_suite("tabletop", time_limit=1.0), ["pick"], range(1))
+    assert len(results) == 1 and results[0].seconds >= 1.0
+    assert main(["info", "--checkpoint", str(folder), "--json"]) == 0
+
+
 @pytest.mark.nodes
 def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
     monkeypatch.setenv("VLA_PLUGINS", "linear_policy")
     monkeypatch.syspath_prepend(str(ROOT / "test"))
-    import os
-
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
     with Graph() as graph:
         timed = {"use_sim_time": True}

@@ -360,14 +360,23 @@ def test_learning_rate_rises_then_falls():
 
 
 @pytest.fixture
-def batches(config, contract, data, checkpoint) -> BatchMaker:
+def make_batches(config, contract, data, checkpoint):
     robots = [Robot(contract, measure_statistics(data.robot, contract))]
-    config = replace(config, conversation_batch_size=5)
     tokenizer, model = load_tokenizer(checkpoint), preset("test")
-    return BatchMaker(data.robot, data.conversations, tokenizer, robots, model, config)
+
+    def make(**changes) -> BatchMaker:
+        changed = replace(config, conversation_batch_size=5, **changes)
+        return BatchMaker(data.robot, data.conversations, tokenizer, robots, model, changed)
+
+    return make
 
 
-def test_a_batch_depends_on_its_step_and_process_alone(batches):
+@pytest.fixture
+def batches(make_batches) -> BatchMaker:
+    return make_batches()
+
+
+def test_a_batch_depends_on_its_step_and_process_alone(batches, checkpoint):
     first, again, other = batches[3]["robot"], batches[3]["robot"], batches[4]["robot"]
     for name in ("vlm_images", "expert_images", "state", "actions"):
         assert torch.equal(getattr(first, name), getattr(again, name))
@@ -375,7 +384,7 @@ def test_a_batch_depends_on_its_step_and_process_alone(batches):
     assert not torch.equal(first.expert_images, other.expert_images)
     robots = [Robot(batches.robot.datasets[0].contract, next(iter(batches.stats.values())))]
     arguments = (
-        batches.robot, batches.conversations, batches.tokenizer, robots, batches.model,
+        batches.robot, batches.conversations, load_tokenizer(checkpoint), robots, preset("test"),
     )  # fmt: skip
     for maker in (
         BatchMaker(*arguments, replace(batches.config, seed=1)),
@@ -385,10 +394,8 @@ def test_a_batch_depends_on_its_step_and_process_alone(batches):
         assert not torch.equal(first.expert_images, maker[3]["robot"].expert_images)
 
 
-def test_frames_keep_images_state_and_actions_together(batches, shards):
-    batches.config = replace(
-        batches.config, augmentation=Augmentation(1.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    )
+def test_frames_keep_images_state_and_actions_together(make_batches, shards):
+    batches = make_batches(augmentation=Augmentation(1.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0))
     for step in range(3):
         batch = batches[step]["robot"]
         assert batch.vlm_images.shape == (6, 3, 96, 96)
@@ -412,7 +419,7 @@ def test_conversations_are_a_batch_of_their_own(batches):
     for step in range(6):
         batch = batches[step]["conversations"]
         assert batch.actions is None and (batch.text.query_start == -1).all()
-        images = (batch.text.ids == -1).sum() / batches.model.backbone.image_tokens
+        images = (batch.text.ids == -1).sum() / preset("test").backbone.image_tokens
         assert len(batch.vlm_images) == images, "rows without an image have none"
         assert (batch.text.labels != IGNORE).sum(dim=1).min() > 4, "both answers are labels"
 

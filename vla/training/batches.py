@@ -64,7 +64,7 @@ class BatchMaker:
             naming=config.naming_weight > 0,
             grounding=config.grounding_weight > 0,
         )
-        self._collator = policy_type(model.TYPE).collator(model, tokenizer, options)
+        self.collator = policy_type(model.TYPE).collator(model, tokenizer, options)
         self.stats = {robot.contract.name: robot.stats for robot in robots}
         self._seed = [config.seed, process, int(validation)]
 
@@ -81,7 +81,7 @@ class BatchMaker:
         chosen = self.robot.draw(self.config.batch_size, generator)
         samples = [self.robot.datasets[d].sample(index, generator) for d, index in chosen]
         stats = [self.stats[self.robot.datasets[d].contract.name] for d, _ in chosen]
-        return self._collator.robot_batch(samples, stats, generator)
+        return self.collator.robot_batch(samples, stats, generator)
 
     def conversation_batch(self, generator: np.random.Generator) -> Batch | None:
         """Conversations, with an image or without; None where the run asks for none."""
@@ -90,4 +90,4 @@ class BatchMaker:
         chosen = self.conversations.draw(self.config.conversation_batch_size, generator)
         # One after the other as they are collated, so that each one's draws stand together.
         samples = (self.conversations.datasets[d].sample(index, generator) for d, index in chosen)
-        return self._collator.conversation_batch(samples, generator)
+        return self.collator.conversation_batch(samples, generator)

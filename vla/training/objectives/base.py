@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from vla.policies.collation import Batch
+from vla.policies.collation import Batch, Collator
 from vla.policies.config import CheckpointError
 from vla.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from vla.training.batches import Mixture
 
 # The batches of one step by name, in turn; each is an optimiser step of its own.
 Step = dict[str, Batch]
@@ -24,6 +27,10 @@ Step = dict[str, Batch]
 
 class BatchMaker(Protocol):
     """Makes the batches of a step, None where the run has no such data or asks for none."""
+
+    robot: Mixture | None
+    conversations: Mixture | None
+    collator: Collator  # of the policy
 
     def robot_batch(self, generator: np.random.Generator) -> Batch | None:
         """Robot frames: images, text that ends with the action queries, state and actions."""
