@@ -79,15 +79,9 @@ class LinearType(PolicyType):
     config = LinearConfig
 
     def features(self, config: LinearConfig, contract: EmbodimentContract) -> PolicyFeatures:
-        return PolicyFeatures(
-            cameras=(),
-            uses_state=True,
-            reads_words=False,
-            answers=False,
-            latent_shape=None,
-            horizon=contract.horizon,
-            rate=1.0 / contract.time_step,
-        )
+        rate = 1.0 / contract.time_step
+        # No images, no words, no text, and chunks instead of latent actions.
+        return PolicyFeatures((), True, False, False, None, contract.horizon, rate)
 
     def build(self, config: LinearConfig, contract: EmbodimentContract) -> LinearModel:
         return LinearModel(config, contract)

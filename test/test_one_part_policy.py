@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from vla_ros.srv import Ask, ResetScene, SetInstruction
 from vla.contract.embodiment import EmbodimentContract, dimension_kinds, load_contract
 from vla.contract.normalization import measure
 from vla.control.session import HoldReason, State
+from vla.datasets.sources import RobotData
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import evaluate
 from vla.policies.base import Observation, PolicyFeatures
@@ -27,10 +30,8 @@ from vla.policies.parts import NoActionPart, open_action_part
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type
 from vla.policies.robots import Robot
-from vla.training.config import RobotData, TrainConfig
+from vla.training.config import read_train_config
 from vla.training.loop import train
-from vla.training.objectives.action import Action
-from vla.training.objectives.registry import OBJECTIVES
 from vla.training.sources import open_data
 from vla_cli import main
 from vla_nodes.core import qos
@@ -38,17 +39,6 @@ from vla_nodes.core import qos
 CONTRACT = load_contract(ROOT / "config" / "contracts" / "sim_panda.yaml")
 RISE = 0.005  # m in each step
 STATE = np.array([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.08])
-
-
-@OBJECTIVES.register
-class Imitate(Action):
-    name = "imitate"
-
-    def check(self) -> None:
-        self.require(self.config.robot, "needs robot data")
-
-    def loss_weights(self) -> dict[str, float]:
-        return {"imitation": 1.0}
 
 
 def save_rising_checkpoint(folder: Path, contract: EmbodimentContract, rise: float) -> Path:
@@ -133,15 +123,17 @@ def test_the_window_holds_what_was_seen_at_its_places():
     assert one.add(1.0, Observation({}, STATE)).past == ()
 
 
-def test_it_is_trained_and_evaluated_as_any_other(dataset, contract, tmp_path):
-    config = TrainConfig(
-        stage="imitate",
-        preset="linear",
+def test_it_is_trained_and_evaluated_as_its_page_says(dataset, contract, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "adding_a_policy.md").read_text()
+    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", page, re.DOTALL))
+    (tmp_path / "imitate.py").write_text(blocks["python"])
+    (tmp_path / "linear.yaml").write_text(blocks["yaml"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("VLA_PLUGINS", "linear_policy,imitate")
+    config = replace(
+        read_train_config(tmp_path / "linear.yaml"),
         robot=(RobotData(str(dataset)),),
         output=str(tmp_path / "run"),
-        steps=60,
-        batch_size=16,
-        learning_rate=0.05,
     )
     losses = []
     folder = train(
@@ -150,7 +142,7 @@ def test_it_is_trained_and_evaluated_as_any_other(dataset, contract, tmp_path):
         open_data(config, contract),
         on_step=lambda step, figures: losses.append(figures["robot/imitation"]),
     )
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+    assert len(losses) == 60 and np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
     assert not (folder / "tokenizer.json").exists()
     policy = Policy.from_pretrained(folder)
     results = evaluate(policy, make_suite("tabletop", time_limit=1.0), ["pick"], range(1))
