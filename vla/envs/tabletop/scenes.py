@@ -76,7 +76,7 @@ class SceneCamera:
     def __init__(self, simulator: TableTopSimulator, contract: EmbodimentContract):
         self.simulator, self.contract = simulator, contract
         size = simulator.camera_size
-        self._counter = mujoco.Renderer(simulator.model, size, size)
+        self._counter = simulator.make_renderer(size)
         self._counter.enable_segmentation_rendering()
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = [1, 0, 0, 1, 0, 0]

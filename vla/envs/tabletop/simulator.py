@@ -11,47 +11,22 @@ import numpy as np
 from vla.control.robots import panda
 from vla.core.rotations import matrix_to_quaternion
 from vla.envs.tabletop import scene
-from vla.envs.tabletop.tasks import CABINET, COLORS, Task, parse_task, sample_task
+from vla.envs.tabletop.layout import SceneLayout, SceneObject
+from vla.envs.tabletop.tasks import CABINET, Task, parse_task, sample_task
 
 CAMERAS = ("front", "wrist")
 GRIPPER_SPEED = 0.2
 LIFT_HEIGHT = 0.06
 DRAWER_OPEN = 0.08
 DRAWER_CLOSED = 0.015
-_COLOR_VALUES = {
-    "red": (0.80, 0.10, 0.10),
-    "green": (0.10, 0.60, 0.18),
-    "blue": (0.10, 0.25, 0.80),
-    "yellow": (0.90, 0.78, 0.10),
-    "purple": (0.52, 0.16, 0.62),
-}
-
-
-@dataclass(frozen=True)
-class SceneObject:
-    """A block or can on the table. size: half extents or radius and half height [m]."""
-
-    name: str
-    body: str
-    size: tuple[float, ...]
-
-    @property
-    def half_height(self) -> float:
-        """From the centre to the bottom [m]."""
-        return self.size[-1]
-
-    @property
-    def half_width(self) -> float:
-        """From the centre to where a finger touches [m]."""
-        return self.size[0]
 
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """success: the task is done now. wrong_object: another object was lifted since the reset."""
+    """How far a task is."""
 
-    success: bool
-    wrong_object: bool
+    success: bool  # it is done now
+    wrong_object: bool  # another object than its own was lifted since the reset
 
 
 class TableTopSimulator:
@@ -71,9 +46,7 @@ class TableTopSimulator:
         self._finger_bodies = {self.model.body(f"panda_finger{i}").id for i in (1, 2)}
         self._rest_heights: dict[str, float] = {}
         self._renderers: dict[int, mujoco.Renderer] = {}
-        self._default_sizes = self.model.geom_size.copy()
-        self._default_light = self.model.light_diffuse.copy()
-        self._default_light_position = self.model.light_pos.copy()
+        self._layout = SceneLayout(self.model)
         self.scene_objects: dict[str, SceneObject] = {}
         self.task = Task("pick", "")
         self._lifted: set[str] = set()
@@ -97,7 +70,7 @@ class TableTopSimulator:
         """
         generator = np.random.default_rng([seed, sum(family.encode())])
         mujoco.mj_resetData(self.model, self.data)
-        self._lay_out(generator, family)
+        self.scene_objects = self._layout.lay_out(self.data, generator, family)
         self.task = sample_task(family, self.objects(), generator)
         self._place_arm(generator)
         self._lifted.clear()
@@ -107,97 +80,6 @@ class TableTopSimulator:
         self.data.time = 0.0
         self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
         return self.task
-
-    def _lay_out(self, generator: np.random.Generator, family: str) -> None:
-        model, data = self.model, self.data
-        cabinet = np.array([generator.uniform(0.43, 0.55), generator.uniform(0.42, 0.47), 0.0])
-        model.body("cabinet").pos[:] = cabinet
-        if family == "close_drawer":
-            data.qpos[self._drawer] = generator.uniform(0.09, scene.DRAWER_TRAVEL)
-        elif family != "open_drawer" and generator.random() < 0.3:
-            data.qpos[self._drawer] = generator.uniform(0.0, scene.DRAWER_TRAVEL)
-
-        # The way of the drawer's handle stays free.
-        handle_way = (cabinet[0], cabinet[1] + scene.HANDLE_OFFSET[1] - 0.24, 0.045)
-        taken: list[tuple[float, float, float]] = [handle_way]
-        for body, radius in (("bowl", scene.BOWL_RADIUS), ("plate", scene.PLATE_RADIUS)):
-            x, y = self._free_place(generator, taken, radius + 0.01)
-            model.body(body).pos[:2] = x, y
-        count = int(generator.integers(2, 5))
-        kinds = generator.permutation(["block"] * 3 + ["can"] * 3)[:count]
-        names: list[str] = []
-        self.scene_objects = {}
-        for kind in kinds:
-            slot = sum(name.endswith(kind) for name in names)
-            free = [color for color in COLORS if f"{color} {kind}" not in names]
-            color = str(generator.choice(free))
-            name, body = f"{color} {kind}", f"{kind}{slot}"
-            names.append(name)
-            if kind == "block":
-                size = (float(generator.uniform(0.019, 0.023)),) * 3
-            else:
-                size = (
-                    float(generator.uniform(0.021, 0.025)),
-                    float(generator.uniform(0.034, 0.042)),
-                )
-            self._dress(body, color, size, generator)
-            x, y = self._free_place(generator, taken, 0.035)
-            address = model.joint(body).qposadr[0]
-            data.qpos[address : address + 3] = x, y, size[-1] + 0.001
-            yaw = generator.uniform(-0.4, 0.4) * (kind == "block")
-            data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
-            self.scene_objects[name] = SceneObject(name, body, size)
-        self._park_unused()
-        self._set_light(generator)
-
-    def _park_unused(self) -> None:
-        """Puts blocks and cans that the scene does not use on the floor, behind the robot."""
-        used = {item.body for item in self.scene_objects.values()}
-        slots = [f"block{i}" for i in range(scene.BLOCK_SLOTS)]
-        slots += [f"can{i}" for i in range(scene.CAN_SLOTS)]
-        for index, body in enumerate(slots):
-            if body not in used:
-                address = self.model.joint(body).qposadr[0]
-                self.data.qpos[address : address + 3] = -2.5, 0.3 * index - 1.0, -0.65
-                # Sizes of an earlier scene must not show in this one's numbers.
-                first, count = _geom_range(self.model, body)
-                geoms = slice(first, first + count)
-                self.model.geom_size[geoms] = self._default_sizes[geoms]
-
-    def _free_place(
-        self, generator: np.random.Generator, taken: list[tuple[float, float, float]], radius: float
-    ) -> tuple[float, float]:
-        """A place on the table that keeps a finger's width from everything in `taken`."""
-        for gap in (0.035, 0.02, 0.005):
-            for _ in range(200):
-                x, y = generator.uniform(0.35, 0.65), generator.uniform(-0.31, 0.11)
-                if all(np.hypot(x - a, y - b) > radius + r + gap for a, b, r in taken):
-                    taken.append((x, y, radius))
-                    return x, y
-        raise RuntimeError("no free place left on the table")
-
-    def _dress(
-        self, body: str, color: str, size: tuple[float, ...], generator: np.random.Generator
-    ) -> None:
-        geom = self.model.geom(body)
-        geom.size[: len(size)] = size
-        shade = generator.uniform(0.85, 1.1) * np.array(_COLOR_VALUES[color])
-        geom.rgba[:3] = np.clip(shade + generator.uniform(-0.03, 0.03, 3), 0, 1)
-        if body.startswith("can"):
-            self.model.geom(f"{body}_lid").pos[2] = size[-1]
-            self.model.geom(f"{body}_hull").size[:] = 0.8 * size[0], size[0], size[1]
-
-    def _set_light(self, generator: np.random.Generator) -> None:
-        model = self.model
-        model.light_diffuse[:] = self._default_light * generator.uniform(0.6, 1.05)
-        model.light_pos[:] = self._default_light_position + generator.uniform(-0.4, 0.4, (2, 3))
-        model.vis.headlight.ambient[:] = generator.uniform(0.28, 0.42)
-        wood = np.array([0.70, 0.65, 0.60]) * generator.uniform(0.7, 1.2)
-        model.geom("table").rgba[:3] = np.clip(wood + generator.uniform(-0.06, 0.06, 3), 0, 1)
-        for name, base in (("bowl", 0.88), ("plate", 0.80)):
-            tint = base + generator.uniform(-0.08, 0.08, 3)
-            for geom in range(model.body(name).geomadr[0], sum(_geom_range(model, name))):
-                model.geom_rgba[geom, :3] = np.clip(tint, 0, 1)
 
     def _place_arm(self, generator: np.random.Generator) -> None:
         joints = panda.HOME + generator.uniform(-0.08, 0.08, 7)
@@ -386,16 +268,23 @@ class TableTopSimulator:
         """
         size = size or self.camera_size
         if size not in self._renderers:
-            # A buffer of just this size: clearing and reading a larger one costs more than drawing.
-            self.model.vis.quality.offsamples = 4 if detailed else 0
-            self.model.vis.global_.offwidth = self.model.vis.global_.offheight = size
-            self._renderers[size] = mujoco.Renderer(self.model, size, size)
+            self._renderers[size] = self.make_renderer(size, detailed)
         option = mujoco.MjvOption()
         option.geomgroup[:] = [1, 0, detailed, not detailed, 0, 0]
         renderer = self._renderers[size]
         renderer.update_scene(data or self.data, camera, option)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = detailed
         return renderer.render().copy()
+
+    def make_renderer(self, size: int, detailed: bool = False) -> mujoco.Renderer:
+        """A renderer of images [size, size, 3]; the caller closes it in the thread that uses it.
+
+        detailed: with smooth edges.
+        """
+        # A buffer of just this size: clearing and reading a larger one costs more than drawing.
+        self.model.vis.quality.offsamples = 4 if detailed else 0
+        self.model.vis.global_.offwidth = self.model.vis.global_.offheight = size
+        return mujoco.Renderer(self.model, size, size)
 
     def camera_pose(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
         """Position [3] in metres and rotation [3, 3] of a camera that looks along its -z, y up."""
@@ -413,7 +302,3 @@ def _free(renderers: dict[int, mujoco.Renderer]) -> None:
     for renderer in renderers.values():
         renderer.close()
     renderers.clear()
-
-
-def _geom_range(model: mujoco.MjModel, body: str) -> tuple[int, int]:
-    return int(model.body(body).geomadr[0]), int(model.body(body).geomnum[0])

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vla.envs.tabletop import sentences
+from vla.envs.tabletop import sentences, situations
 from vla.envs.tabletop.references import (
     SPLITS,
     Reference,
@@ -137,16 +137,16 @@ def _implied(
     task: Task, objects: Places, split: str, generator: np.random.Generator
 ) -> list[_Sayable]:
     slots = _slots(task)
-    if task.family not in sentences.IMPLIED:
+    if task.family not in situations.IMPLIED:
         return []
-    options = [(sentences.IMPLIED[task.family][split], slots)]
+    options = [(situations.IMPLIED[task.family][split], slots)]
     if task.target == "drawer":
         return options
     if [color_of(name) for name in objects].count(color_of(task.target)) == 1:
-        options.append((sentences.SOMETHING_OF_COLOR[task.family][split], slots))
+        options.append((situations.SOMETHING_OF_COLOR[task.family][split], slots))
     kind = kind_of(task.target)
     if [kind_of(name) for name in objects].count(kind) == 1:
-        only = sentences.ONLY_CAN if kind == "can" else sentences.ONLY_BLOCK
+        only = situations.ONLY_CAN if kind == "can" else situations.ONLY_BLOCK
         options.append((only[task.family][split], slots))
     return options
 
