@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from vla.policies.augment import Augmentation, Change, change_image, draw_change
+from vla.policies.augment import Augmentation, ImageTransform, draw_transform, transform_image
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.registry import preset
 from vla.policies.tokenizer import train_tokenizer
 
-NONE = Change((0.0, 0.0, 1.0), (0, 0), 1.0, 1.0, 1.0, 0.0)
+NONE = ImageTransform((0.0, 0.0, 1.0), (0, 0), 1.0, 1.0, 1.0, 0.0)
 STILL = Augmentation(1.0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -43,20 +43,20 @@ def center(image: torch.Tensor) -> tuple[float, float]:
 def test_pixels_go_where_the_image_takes_them(change):
     for x, y in ((30, 25), (20, 40)):
         moved = change.move(np.array([[x, y]]), 60)[0]
-        np.testing.assert_allclose(center(change_image(dot(x, y), change)), moved, atol=0.6)
+        np.testing.assert_allclose(center(transform_image(dot(x, y), change)), moved, atol=0.6)
 
 
 def test_without_any_range_nothing_changes():
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    change = draw_change(STILL, np.random.default_rng(1))
+    change = draw_transform(STILL, np.random.default_rng(1))
     assert change == NONE
-    np.testing.assert_array_equal(change_image(image, change).permute(1, 2, 0), image)
+    np.testing.assert_array_equal(transform_image(image, change).permute(1, 2, 0), image)
 
 
 def test_draws_stay_in_their_ranges_and_use_them():
     augmentation = Augmentation(0.81, 2, 0.2, 0.3, 0.4, 0.05)
     generator = np.random.default_rng(0)
-    drawn = [draw_change(augmentation, generator) for _ in range(300)]
+    drawn = [draw_transform(augmentation, generator) for _ in range(300)]
     for name, limit in (("brightness", 0.2), ("contrast", 0.3), ("saturation", 0.4)):
         values = [getattr(change, name) - 1 for change in drawn]
         assert -limit <= min(values) < -0.8 * limit and 0.8 * limit < max(values) <= limit
@@ -70,13 +70,13 @@ def test_colors():
     grey, red = np.full((4, 4, 3), 100, np.uint8), np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 200
     for change in (replace(NONE, saturation=0.5), replace(NONE, hue=1.0)):
-        assert (change_image(grey, change).int() - 100).abs().max() <= 1, "grey has no colour"
-    assert (change_image(grey, replace(NONE, brightness=1.2)) == 120).all()
-    pale = change_image(red, replace(NONE, saturation=0.0))
+        assert (transform_image(grey, change).int() - 100).abs().max() <= 1, "grey has no colour"
+    assert (transform_image(grey, replace(NONE, brightness=1.2)) == 120).all()
+    pale = transform_image(red, replace(NONE, saturation=0.0))
     assert (pale.int() - 60).abs().max() <= 1, "without colour its luma is left"
-    turned = change_image(red, replace(NONE, hue=2 * np.pi / 3))[:, 0, 0]
+    turned = transform_image(red, replace(NONE, hue=2 * np.pi / 3))[:, 0, 0]
     assert turned.argmax() != 0, "a third of a turn is another colour"
-    flat = change_image(np.concatenate([grey[:2], grey[:2] + 80]), replace(NONE, contrast=0.0))
+    flat = transform_image(np.concatenate([grey[:2], grey[:2] + 80]), replace(NONE, contrast=0.0))
     assert (flat.int() - 140).abs().max() <= 1
 
 

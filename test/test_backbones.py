@@ -120,7 +120,7 @@ def test_rows_padded_on_the_left_are_rows_alone(name):
     long = torch.nn.functional.pad(ids, (padding, 0))
     longer_prefix = torch.nn.functional.pad(prefix, (padding, 0))
     mask = torch.nn.functional.pad(torch.ones_like(ids), (padding, 0))
-    # Row 0 has text where row 1 is padded.
+    # PromptRow 0 has text where row 1 is padded.
     long[0, :padding], mask[0, :padding], longer_prefix[0, :padding] = 9, 1, True
     hidden = hidden_states(backbone, long, images, longer_prefix, mask)
     assert torch.isfinite(hidden).all(), "at the padding too"

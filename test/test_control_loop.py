@@ -182,7 +182,7 @@ def test_joints_are_found_by_name_and_others_passed_over():
     bench.loop.take_joint_state(names, positions, 1.0)
     bench.loop.take_joint_state(["panda_finger_joint1"], [math.nan], 2.0)
     assert bench.loop.watchdog.age("joint states", 2.0) == 1.0
-    assert list(bench.loop.whereabouts) == positions[6::-1]
+    assert list(bench.loop.start_positions) == positions[6::-1]
 
 
 def test_an_arm_with_other_names_of_joints_is_told_both_until_its_own_come():

@@ -22,7 +22,7 @@ from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.sequence import (
     IGNORE,
     IMAGE,
-    Row,
+    PromptRow,
     action_prompt,
     answer_ids,
     collate,
@@ -104,11 +104,11 @@ def test_missing_and_broken_tokenizers_are_named(tmp_path):
 
 
 def ids_of(tokenizer, question, answer="", acts=False, images=1) -> list[int]:
-    row = Row(((question, answer),), acts, images)
+    row = PromptRow(((question, answer),), acts, images)
     return prompt_ids(tokenizer, CONFIG.backbone, row, QUERIES)[0]
 
 
-def batch_of(tokenizer, *rows: Row):
+def batch_of(tokenizer, *rows: PromptRow):
     return collate(tokenizer, CONFIG.backbone, rows, QUERIES)
 
 
@@ -137,9 +137,9 @@ def test_words_are_tidied_and_back():
 
 def test_collate_puts_text_queries_and_end_in_order(tokenizer):
     rows = [
-        Row((("pick the block", "pick up the red block ."),), acts=True),
-        Row((("pick the block", ""),), acts=True),
-        Row((("what is on the table ?", "a red block ."),), images=0),
+        PromptRow((("pick the block", "pick up the red block ."),), acts=True),
+        PromptRow((("pick the block", ""),), acts=True),
+        PromptRow((("what is on the table ?", "a red block ."),), images=0),
     ]
     batch = batch_of(tokenizer, *rows)
     end = tokenizer.token_to_id(END)
@@ -161,7 +161,7 @@ def test_collate_puts_text_queries_and_end_in_order(tokenizer):
 
 def test_every_answer_of_a_conversation_is_a_label(tokenizer):
     turns = (("what is there ?", "a can ."), ("pick it", ""))
-    batch = batch_of(tokenizer, Row(turns, acts=True))
+    batch = batch_of(tokenizer, PromptRow(turns, acts=True))
     ids, labels = batch.ids[0], batch.labels[0]
     end = tokenizer.token_to_id(END)
     said = answer_ids(tokenizer, CONFIG.backbone.chat, "a can .")
@@ -187,7 +187,9 @@ def test_cached_reading_then_queries_is_one_uncached_pass(model, tokenizer, imag
     question, answer = "pick the block", "pick up the red block ."
     reading = model.read(images[:1], *left_padded(ids_of(tokenizer, question, answer)))
     latent = model.latent_action(reading)
-    whole, _, _, _ = model(images[:1], batch_of(tokenizer, Row(((question, answer),), acts=True)))
+    whole, _, _, _ = model(
+        images[:1], batch_of(tokenizer, PromptRow(((question, answer),), acts=True))
+    )
     assert latent.shape == (1, QUERIES, CONFIG.backbone.width)
     torch.testing.assert_close(latent, whole, atol=1e-5, rtol=1e-5)
     at_once = model.act(images[:1], *left_padded(ids_of(tokenizer, question, answer, acts=True)))
@@ -197,8 +199,8 @@ def test_cached_reading_then_queries_is_one_uncached_pass(model, tokenizer, imag
 @torch.inference_mode()
 def test_rows_of_a_batch_do_not_see_each_others_padding(model, tokenizer, images):
     rows = [
-        Row((("pick the block", ""),), acts=True),
-        Row((("put the can in the bowl", "put the can ."),), acts=True),
+        PromptRow((("pick the block", ""),), acts=True),
+        PromptRow((("put the can in the bowl", "put the can ."),), acts=True),
     ]
     together, _, _, _ = model(images, batch_of(tokenizer, *rows))
     prompts = [prompt_ids(tokenizer, CONFIG.backbone, row, QUERIES)[0] for row in rows]
@@ -211,8 +213,8 @@ def test_rows_of_a_batch_do_not_see_each_others_padding(model, tokenizer, images
 
 @torch.inference_mode()
 def test_latent_actions_are_those_of_the_rows_with_queries(model, tokenizer, images):
-    asks = Row((("what is on the table ?", "a red block ."),))
-    acts = Row((("pick the block", ""),), acts=True)
+    asks = PromptRow((("what is on the table ?", "a red block ."),))
+    acts = PromptRow((("pick the block", ""),), acts=True)
     latent, loss, accuracy, _ = model(images, batch_of(tokenizer, asks, acts))
     alone, _, _, _ = model(images[1:], batch_of(tokenizer, acts))
     assert latent.shape[0] == 1 and loss > 0 and 0 <= accuracy <= 1
@@ -220,8 +222,8 @@ def test_latent_actions_are_those_of_the_rows_with_queries(model, tokenizer, ima
 
 
 def test_a_batch_of_text_alone_is_trained_on(model, tokenizer, images):
-    talks = Row((("what is red ?", "the block ."),), images=0)
-    sees = Row((("what is on the table ?", "a red block ."),))
+    talks = PromptRow((("what is red ?", "the block ."),), images=0)
+    sees = PromptRow((("what is on the table ?", "a red block ."),))
     latent, loss, _, image_tokens = model(images[:0], batch_of(tokenizer, talks, talks))
     assert latent.shape == (0, QUERIES, CONFIG.backbone.width) and len(image_tokens) == 0
     loss.backward()
@@ -319,7 +321,9 @@ def test_query_rows_lie_beside_the_vocabulary(model):
 def test_joint_loss_reaches_every_part(tokenizer, images):
     torch.manual_seed(0)
     model = InstructVLA(CONFIG, 10, 16, 7)
-    text = batch_of(tokenizer, Row((("pick", ""),), acts=True), Row((("what ?", "a can ."),)))
+    text = batch_of(
+        tokenizer, PromptRow((("pick", ""),), acts=True), PromptRow((("what ?", "a can ."),))
+    )
     expert_images = torch.randint(0, 256, (1, 2, 3, 96, 96), dtype=torch.uint8)
     state, actions, places = torch.randn(1, 10), torch.randn(1, 16, 7), torch.full((1, 2, 2, 2), 9)
     batch = Batch(images, text, expert_images, state, actions, places.float())

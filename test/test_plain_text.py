@@ -28,7 +28,7 @@ from vla.policies.collation import PromptSampling
 from vla.policies.instructvla.config import PromptConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.prompts import sample_row
-from vla.policies.instructvla.sequence import IMAGE, Row, row_ids
+from vla.policies.instructvla.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
 
@@ -230,7 +230,7 @@ def test_a_conversation_has_the_special_tokens_of_its_format_and_no_others(kind,
     config = replace(KINDS[kind].tiny(), image_tokens=2, chat=chat)
     shape = []
     for said in (("what is there?", "a can"), (ATTACK + "".join(MARKS), "".join(MARKS) + ATTACK)):
-        ids, _, _ = row_ids(tokenizer, config, Row((said, said), acts=True), num_queries=2)
+        ids, _, _ = row_ids(tokenizer, config, PromptRow((said, said), acts=True), num_queries=2)
         ids = [token for token in ids if token < config.vocabulary]
         shape.append([token for token in ids if token in tokenizer.special_ids or token == IMAGE])
     assert shape[0] == shape[1] and len(shape[0]) > 3

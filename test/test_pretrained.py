@@ -24,7 +24,7 @@ from transformers import AutoModelForImageTextToText
 from vla.policies.backbones import KINDS, build_backbone
 from vla.policies.backbones.pretrained import backbone_config, load_pretrained, load_tokenizer_of
 from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, from_dict
-from vla.policies.instructvla.sequence import IMAGE, Row, row_ids
+from vla.policies.instructvla.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.tokenizer import train_tokenizer
 
@@ -156,7 +156,7 @@ def test_conversations_read_as_the_released_weights_know_them(kind):
     assert chat.end in special
     config = replace(KINDS[kind].tiny(), image_tokens=2, chat=chat)
     turns = (("What is there?", "A can."), ("Pick it.", "Yes."))
-    ids, predicted, _ = row_ids(TextTokenizer(tokenizer), config, Row(turns), num_queries=0)
+    ids, predicted, _ = row_ids(TextTokenizer(tokenizer), config, PromptRow(turns), num_queries=0)
     ids = [tokenizer.token_to_id("#") if token == IMAGE else token for token in ids]
     assert tokenizer.decode(ids, skip_special_tokens=False) == expected
     said = [token for token, label in zip(ids, predicted, strict=True) if label]

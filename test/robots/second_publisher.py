@@ -20,7 +20,7 @@ from sensor_msgs.msg import JointState
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation
 
 from vla_nodes.core import qos
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 
 STREAMS = {
     "chunk": (ActionChunk, "vla/action_chunk", qos.RESULT),
@@ -48,7 +48,7 @@ class SecondPublisher(PlayedNode):
             self._reader = self.create_subscription(kind, topic, self._begin, heard)
         if self.fault("best_effort"):
             profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._profile = promising(profile) if self.fault("promises") else profile
+        self._profile = with_liveliness(profile) if self.fault("promises") else profile
         self._kind, self._topic = kind, topic
         self._output = None
         if self.fault("stream") == "instruction":

@@ -147,7 +147,7 @@ class ControlLoop:
             raise ValueError(why)
 
     @property
-    def whereabouts(self) -> np.ndarray | None:
+    def start_positions(self) -> np.ndarray | None:
         """Where the next motion starts: commanded joints [n], else measured; None if unknown."""
         return self.arm.safety.motion.positions if self._commands else self.joints.positions
 

@@ -30,7 +30,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Change:
+class ImageTransform:
     """One frame's change.
 
     crop: left, top and side of the part that is kept, in shares of the image. shift: whole
@@ -51,7 +51,7 @@ class Change:
         return moved + np.array(self.shift)
 
 
-def draw_change(augmentation: Augmentation, generator: np.random.Generator) -> Change:
+def draw_transform(augmentation: Augmentation, generator: np.random.Generator) -> ImageTransform:
     """A change within the configured ranges."""
     side = float(np.sqrt(augmentation.crop_area))
     left, top = generator.uniform(0, 1 - side, 2) if side < 1 else (0.0, 0.0)
@@ -61,7 +61,7 @@ def draw_change(augmentation: Augmentation, generator: np.random.Generator) -> C
     def factor(change: float) -> float:
         return float(1 + generator.uniform(-change, change))
 
-    return Change(
+    return ImageTransform(
         (float(left), float(top), side),
         (int(shift[0]), int(shift[1])),
         factor(augmentation.brightness),
@@ -71,7 +71,7 @@ def draw_change(augmentation: Augmentation, generator: np.random.Generator) -> C
     )
 
 
-def change_image(image: np.ndarray, change: Change) -> torch.Tensor:
+def transform_image(image: np.ndarray, change: ImageTransform) -> torch.Tensor:
     """A uint8 image [S, S, 3], changed: uint8 [3, S, S]. In this order: crop, shift, colours."""
     # A copy: images of a data set are read-only, which torch warns about.
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, S, S]
@@ -87,7 +87,7 @@ def change_image(image: np.ndarray, change: Change) -> torch.Tensor:
     return _recolor(pixels.float(), change).round().clamp(0, 255).to(torch.uint8)
 
 
-def _recolor(pixels: torch.Tensor, change: Change) -> torch.Tensor:
+def _recolor(pixels: torch.Tensor, change: ImageTransform) -> torch.Tensor:
     """Brightness, contrast, saturation and hue of [3, H, W] in 0..255."""
     luma = torch.einsum("c,chw->hw", _LUMA, pixels)
     mean = luma.mean() * change.brightness

@@ -38,7 +38,7 @@ NOTABLE_SHARE = 0.04
 
 
 @dataclass
-class Part:
+class DatasetSlice:
     """Entries `start` to `stop` of a data set."""
 
     dataset: RobotDataset | ConversationDataset
@@ -90,8 +90,8 @@ def split(
     if not datasets:
         return None, None
     ends = [len(dataset) - round(share * len(dataset)) for dataset in datasets]
-    kept = [Part(dataset, 0, end) for dataset, end in zip(datasets, ends, strict=True)]
-    held = [Part(d, end, len(d)) for d, end in zip(datasets, ends, strict=True)]
+    kept = [DatasetSlice(dataset, 0, end) for dataset, end in zip(datasets, ends, strict=True)]
+    held = [DatasetSlice(d, end, len(d)) for d, end in zip(datasets, ends, strict=True)]
     if not all(map(len, held)):
         return Mixture(kept, list(weights)), None
     # A mixture each has its own: corrections join the one that is trained on.

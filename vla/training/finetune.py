@@ -26,7 +26,7 @@ from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError, bounded, from_dict
 from vla.training.batches import Mixture
 from vla.training.config import TrainConfig, train_config
-from vla.training.data import NOTABLE_SHARE, Part, TrainingData, clipped_shares, split
+from vla.training.data import NOTABLE_SHARE, DatasetSlice, TrainingData, clipped_shares, split
 from vla.training.loop import Trainer, seconds_so_far, train
 from vla.training.objectives.adapt import Adapt
 
@@ -88,8 +88,8 @@ def few_shot_data(
                 f"{len(ends)} episode in the data: give two or more, one is held out to validate on"
             )
         border = int(ends[-1 - out])
-        kept.append(Part(dataset, 0, border))
-        held.append(Part(dataset, border, len(dataset)))
+        kept.append(DatasetSlice(dataset, 0, border))
+        held.append(DatasetSlice(dataset, border, len(dataset)))
         episodes += len(ends) - out
         held_episodes += out
     frames, weights = sum(map(len, kept)), [1.0] * len(kept)

@@ -21,7 +21,7 @@ from vla.core.rotations import difference
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.core import qos
 from vla_nodes.core.conversions import arrays_to_pose
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers
 
@@ -78,7 +78,7 @@ class CartesianPoseBackend(Backend):
         self._node = node
         self._frame = settings["cartesian_pose.frame"] or context.contract.base_frame
         self._output = node.create_publisher(
-            PoseStamped, settings["cartesian_pose.topic"], promising(qos.COMMAND)
+            PoseStamped, settings["cartesian_pose.topic"], with_liveliness(qos.COMMAND)
         )
         self._topic = self._output.topic_name
         self._pose_topic = settings["cartesian_pose.current_pose_topic"]

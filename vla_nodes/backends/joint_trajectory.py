@@ -26,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla.control.command import ArmCommand
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.core import qos
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers
 
@@ -141,7 +141,7 @@ class JointTrajectoryBackend(Backend):
             self._output = None
         else:
             self._output = context.node.create_publisher(
-                JointTrajectory, self._topic, promising(qos.COMMAND)
+                JointTrajectory, self._topic, with_liveliness(qos.COMMAND)
             )
 
     def problem(self) -> Problem | None:

@@ -98,7 +98,7 @@ class AdapterServer:
             self._node.destroy_timer(self._timer)
             self._timer = None
 
-    def why_not(self, checkpoint_id: str) -> str | None:
+    def refusal_of(self, checkpoint_id: str) -> str | None:
         """Why results of that checkpoint must not be used, None when they may.
 
         Before the first adapter was loaded through this node, it knows of none that would be wrong.

@@ -32,7 +32,7 @@ from vla.control.session import (
 )
 from vla.core.text import LONGEST_LINE, one_line
 from vla_nodes.core import qos
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.requests import GoalServer, QuickService
 
 STATUS_PERIOD = 0.2
@@ -93,7 +93,7 @@ class InstructionServer:
         self._counts = ChunkCounts()
         self._stops = 0
         self._instructions = node.create_publisher(
-            Instruction, "vla/instruction", promising(qos.LATCHED)
+            Instruction, "vla/instruction", with_liveliness(qos.LATCHED)
         )
         self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
         node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)

@@ -25,9 +25,9 @@ from vla.control.session import HoldReason, InstructionSession
 from vla.control.watchdog import HEARTBEAT
 from vla.core.resources import contract_path
 from vla_nodes.controller.adapter_server import AdapterServer
+from vla_nodes.controller.hardware import HardwareInterface
 from vla_nodes.controller.instruction_server import ChunkCounts, InstructionServer
 from vla_nodes.controller.planning_scene import WAYPOINTS, PlanningSceneCheck
-from vla_nodes.controller.robot_side import RobotSide
 from vla_nodes.controller.settings import (
     CONTROLLER_SETTINGS,
     arm_config,
@@ -73,7 +73,7 @@ class Controller(ManagedNode):
     def __init__(self):
         super().__init__("controller")
         self._server: InstructionServer | None = None
-        self._robot: RobotSide | None = None
+        self._robot: HardwareInterface | None = None
         self._sources: ControllerSources | None = None
         self._writers: list[WriterWatch] = []
         self._pace: PacedLoop | None = None
@@ -86,7 +86,7 @@ class Controller(ManagedNode):
         model = robot_model(self, settings, self._contract)
         arm = ArmController(arm_config(settings), self._contract, model)
         self._loop = ControlLoop(arm, loop_limits(settings))
-        self._robot = RobotSide(self, self._contract)
+        self._robot = HardwareInterface(self, self._contract)
         self._scene = None
         if settings["planning_scene.check"]:
             self._scene = PlanningSceneCheck(self, self._contract.joint_names)
@@ -271,7 +271,7 @@ class Controller(ManagedNode):
             return
         if not instruction or message.instruction_id != instruction.instruction_id:
             return
-        if self._adapters.why_not(message.checkpoint_id) is None:
+        if self._adapters.refusal_of(message.checkpoint_id) is None:
             self._loop.watchdog.heard(LATENT_ACTIONS, time.monotonic())
             self._heartbeats.note_work("reasoning")
 
@@ -291,7 +291,7 @@ class Controller(ManagedNode):
         if self._session.loading:
             self.diagnostics.drop("loading")
             return
-        if other := self._adapters.why_not(message.checkpoint_id):
+        if other := self._adapters.refusal_of(message.checkpoint_id):
             self._counts.rejected += 1
             if self._adapters.is_older(message.header.stamp):
                 self.diagnostics.drop("other_checkpoint")
@@ -313,7 +313,7 @@ class Controller(ManagedNode):
 
     def _ask_scene(self, chunk: Chunk) -> None:
         """Takes a chunk when MoveIt has found its way free."""
-        joints = self._loop.whereabouts
+        joints = self._loop.start_positions
         if joints is None:
             self._on_scene(chunk, "no joint states yet, so that its way cannot be checked")
             return

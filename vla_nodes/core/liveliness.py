@@ -32,7 +32,7 @@ from vla_nodes.core.polled import Unattended
 LEASE = 0.1
 
 
-def promising(profile: QoSProfile) -> QoSProfile:
+def with_liveliness(profile: QoSProfile) -> QoSProfile:
     """The same profile for a writer, or a reader, that promises, or asks for, signs of life."""
     return QoSProfile(
         depth=profile.depth,
@@ -66,7 +66,7 @@ class WriterWatch:
             message_type,
             topic,
             lambda message: None,
-            promising(profile),
+            with_liveliness(profile),
             callback_group=group,
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             raw=True,

@@ -16,7 +16,7 @@ from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.node import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
@@ -119,7 +119,7 @@ class ActionExpert(ModelNode):
             return
         self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
-            ActionChunk, "vla/action_chunk", promising(qos.RESULT)
+            ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
         )
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
@@ -168,7 +168,7 @@ class ActionExpert(ModelNode):
     def _act(self, scene: Scene, latent_message: LatentAction, latent: np.ndarray) -> None:
         seed = self.settings["seed"]
         latent_age = self.age_of(latent_message.header.stamp)
-        before = self._what_goes_on(scene)
+        before = self._committed_actions(scene)
         started = time.perf_counter()
         actions = self.model.action_chunk(
             scene.images,
@@ -203,7 +203,7 @@ class ActionExpert(ModelNode):
             self.note_output(scene, seconds)
             self.diagnostics.input_age("latent", latent_age)
 
-    def _what_goes_on(self, scene: Scene) -> CommittedActions | None:
+    def _committed_actions(self, scene: Scene) -> CommittedActions | None:
         """What the arm does until this scene's chunk is there; None to plan from nothing."""
         # Another thread may drop it meanwhile.
         before = self._before

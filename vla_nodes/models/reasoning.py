@@ -19,7 +19,7 @@ from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.text import TextError, check_text, one_line
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import message_from_actions
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.node import run
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.settings import Setting
@@ -80,7 +80,7 @@ class Reasoning(ModelNode):
         kind, topic = (LatentAction, "vla/latent_action")
         if self.model.features.latent_shape is None:
             kind, topic = (ActionChunk, "vla/action_chunk")
-        self._actions = self.create_lifecycle_publisher(kind, topic, promising(qos.RESULT))
+        self._actions = self.create_lifecycle_publisher(kind, topic, with_liveliness(qos.RESULT))
         self._responses = self.create_lifecycle_publisher(Response, "vla/response", qos.RESPONSE)
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(self.pacer, burst=2, rate=50.0)

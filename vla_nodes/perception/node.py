@@ -49,7 +49,7 @@ from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
 from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.core.heartbeat import Heart
-from vla_nodes.core.liveliness import promising
+from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.node import ManagedNode, run
 from vla_nodes.core.sources import SourceWatch
 from vla_nodes.perception.settings import SETTINGS
@@ -78,7 +78,7 @@ class Perception(ManagedNode):
         self._contract_id = self._contract.contract_id
         self.diagnostics.values["contract"] = f"{self._contract.name} {self._contract_id}"
         self._output = self.create_lifecycle_publisher(
-            Observation, "vla/observation", promising(qos.LATEST)
+            Observation, "vla/observation", with_liveliness(qos.LATEST)
         )
         self._heart = Heart(self)
 

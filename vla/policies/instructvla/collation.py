@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 from vla.contract.normalization import NormStats
 from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
-from vla.policies.augment import change_image, draw_change
+from vla.policies.augment import draw_transform, transform_image
 from vla.policies.collation import CollationOptions
 from vla.policies.images import fit_images
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
-from vla.policies.instructvla.sequence import Row, collate
+from vla.policies.instructvla.sequence import PromptRow, collate
 from vla.policies.instructvla.vision_language_action import Batch
 from vla.policies.plain_text import TextTokenizer
 
@@ -38,9 +38,9 @@ class InstructVLACollator:
         vlm_images, expert_images, rows, places = [], [], [], []
         cameras = self.config.expert_cameras
         for sample in samples:
-            change = draw_change(self.options.augmentation, generator)
+            change = draw_transform(self.options.augmentation, generator)
             names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
-            images = {name: change_image(sample.images[name], change) for name in names}
+            images = {name: transform_image(sample.images[name], change) for name in names}
             vlm_images += [images[name] for name in self.config.vlm_cameras]
             expert_images.append(torch.stack([images[name] for name in cameras]))
             places.append(_moved_places(sample, cameras, change))
@@ -76,9 +76,9 @@ class InstructVLACollator:
         images, rows, things = [], [], []
         for entry in samples:
             if entry.image is not None:
-                change = draw_change(self.options.augmentation, generator)
+                change = draw_transform(self.options.augmentation, generator)
                 height, width = entry.image.shape[:2]
-                images.append(change_image(_square(entry.image, size), change))
+                images.append(transform_image(_square(entry.image, size), change))
                 scale = np.array([size / width, size / height])
                 things.append(
                     {
@@ -86,7 +86,7 @@ class InstructVLACollator:
                         for name, pixel in entry.things.items()
                     }
                 )
-            rows.append(Row(entry.turns, acts=False, images=int(entry.image is not None)))
+            rows.append(PromptRow(entry.turns, acts=False, images=int(entry.image is not None)))
         empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         named = None
         if self.options.naming:

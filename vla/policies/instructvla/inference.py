@@ -15,8 +15,8 @@ from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.action_expert import ActionExpert
-from vla.policies.instructvla.reasoning import Reading, ReasoningModel
-from vla.policies.instructvla.sequence import Row, action_prompt, end_id, prompt_ids, tidy
+from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
+from vla.policies.instructvla.sequence import PromptRow, action_prompt, end_id, prompt_ids, tidy
 from vla.policies.instructvla.vision_language_action import sample_actions
 from vla.policies.parts import ActionPart, ReasoningPart, stack_images
 from vla.policies.plain_text import TextTokenizer
@@ -70,7 +70,7 @@ class Reasoner(ReasoningPart):
             prompt_ids(
                 self._tokenizer,
                 self.config.backbone,
-                Row(((question, answer),), acts, images),
+                PromptRow(((question, answer),), acts, images),
                 self.num_queries,
             )
             for question, answer in zip(questions, answers or [""] * len(questions), strict=True)
@@ -90,14 +90,14 @@ class Reasoner(ReasoningPart):
         images = stack_images(scenes, self.config.vlm_cameras, self.contract, self.device)
         return images.flatten(0, 1)
 
-    def _read(self, scenes: Sequence[Images], questions: Sequence[str]) -> Reading:
+    def _read(self, scenes: Sequence[Images], questions: Sequence[str]) -> PrefillState:
         images = self._images(scenes)
         return self.model.read(images, *self._prompts(questions))
 
-    def _say(self, reading: Reading) -> list[str]:
+    def _say(self, prefill: PrefillState) -> list[str]:
         texts = [
             self._tokenizer.decode(tokens)
-            for tokens in self.model.generate(reading, self._stop, MAX_ANSWER_TOKENS)
+            for tokens in self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)
         ]
         plain = self.config.backbone.chat.plain_words
         return [tidy(text) if plain else text.strip() for text in texts]
@@ -133,9 +133,9 @@ class Reasoner(ReasoningPart):
         self, scenes: Sequence[Images], instructions: Sequence[str]
     ) -> tuple[list[str], np.ndarray]:
         """The same for B scenes; latent actions [B, Q, D]."""
-        reading = self._read(scenes, [self._thinking_prompt(text) for text in instructions])
-        texts = self._say(reading)
-        return texts, self.model.latent_action(reading).float().cpu().numpy()
+        prefill = self._read(scenes, [self._thinking_prompt(text) for text in instructions])
+        texts = self._say(prefill)
+        return texts, self.model.latent_action(prefill).float().cpu().numpy()
 
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None

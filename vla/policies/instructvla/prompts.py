@@ -7,7 +7,7 @@ import numpy as np
 from vla.datasets.sample import RobotSample
 from vla.policies.collation import PromptSampling
 from vla.policies.instructvla.config import PromptConfig
-from vla.policies.instructvla.sequence import Row, action_prompt
+from vla.policies.instructvla.sequence import PromptRow, action_prompt
 
 
 def sample_row(
@@ -16,7 +16,7 @@ def sample_row(
     sampling: PromptSampling,
     images: int,
     generator: np.random.Generator,
-) -> Row:
+) -> PromptRow:
     """The conversation that a frame becomes; its last answer ends with the action queries.
 
     Shares that a frame has no annotation for go to the plain prompt. images: of the frame.
@@ -31,17 +31,17 @@ def sample_row(
                 pairs.append((str(generator.choice(prompts.captions)), annotation.caption))
             if pairs:
                 pair = pairs[int(generator.integers(len(pairs)))]
-                return Row((pair, (act, "")), acts=True, images=images)
+                return PromptRow((pair, (act, "")), acts=True, images=images)
         elif draw < edges[2]:
             asked = annotation.contexts if draw < edges[1] else annotation.command_rewrites
             if asked:
                 question, answer = asked[int(generator.integers(len(asked)))]
                 think = action_prompt(question, prompts, prompts.think_suffix)
-                return Row(((think, answer),), acts=True, images=images)
+                return PromptRow(((think, answer),), acts=True, images=images)
     if sample.answer is not None and generator.random() < sampling.think:
         think = action_prompt(sample.instruction, prompts, prompts.think_suffix)
-        return Row(((think, sample.answer),), acts=True, images=images)
+        return PromptRow(((think, sample.answer),), acts=True, images=images)
     if sample.motion is not None and generator.random() < sampling.motion:
         motion = action_prompt(sample.instruction, prompts, prompts.motion_suffix)
-        return Row(((motion, sample.motion),), acts=True, images=images)
-    return Row(((act, ""),), acts=True, images=images)
+        return PromptRow(((motion, sample.motion),), acts=True, images=images)
+    return PromptRow(((act, ""),), acts=True, images=images)

@@ -22,7 +22,7 @@ NAMING_SCALE = 5.0
 
 
 @dataclass
-class Reading:
+class PrefillState:
     """What the model has read and said so far, for B rows.
 
     mask [B, L]: 1 on tokens. position [B]: of each row's next token. hidden [B, D]: final hidden
@@ -123,7 +123,7 @@ class ReasoningModel(nn.Module):
         ids: torch.Tensor,
         mask: torch.Tensor,
         prefix: torch.Tensor | None = None,
-    ) -> Reading:
+    ) -> PrefillState:
         """Reads prompts [B, T] that are padded on the left, with their images [N, 3, S, S].
 
         prefix [B, T]: True before the first answer; all of the prompt if not given.
@@ -135,30 +135,30 @@ class ReasoningModel(nn.Module):
         # Some models count positions along several axes, [3, B, T].
         last = positions.amax(dim=-1)
         last = last.amax(dim=0) if last.ndim == 2 else last
-        return Reading(cache, mask, last + 1, hidden[:, -1])
+        return PrefillState(cache, mask, last + 1, hidden[:, -1])
 
     def _extend(
-        self, reading: Reading, embeddings: torch.Tensor, valid: torch.Tensor
+        self, prefill: PrefillState, embeddings: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
         """Hidden states [B, T, D] of further tokens; valid [B, T]: 1 where a row has one."""
-        reading.mask = torch.cat([reading.mask, valid], dim=1)
-        positions = reading.position[:, None] + (valid.cumsum(-1) - 1).clamp(min=0)
-        reading.position = reading.position + valid.sum(dim=1)
+        prefill.mask = torch.cat([prefill.mask, valid], dim=1)
+        positions = prefill.position[:, None] + (valid.cumsum(-1) - 1).clamp(min=0)
+        prefill.position = prefill.position + valid.sum(dim=1)
         return self.backbone.run(
-            embeddings, self.backbone.text_positions(positions), reading.mask, reading.cache
+            embeddings, self.backbone.text_positions(positions), prefill.mask, prefill.cache
         )
 
     @torch.no_grad()
-    def generate(self, reading: Reading, stop_ids: set[int], limit: int) -> list[list[int]]:
+    def generate(self, prefill: PrefillState, stop_ids: set[int], limit: int) -> list[list[int]]:
         """Greedy text of each row, up to its first stop token or action query, on the same cache.
 
         The stop token itself stays outside the cache, so that action queries can follow the text.
         """
-        rows = len(reading.mask)
+        rows = len(prefill.mask)
         generated: list[list[int]] = [[] for _ in range(rows)]
         going = [True] * rows
         for _ in range(limit):
-            tokens = self.logits(reading.hidden).argmax(dim=-1).tolist()
+            tokens = self.logits(prefill.hidden).argmax(dim=-1).tolist()
             for row, token in enumerate(tokens):
                 ends = token in stop_ids or token >= self.config.backbone.vocabulary
                 going[row] = going[row] and not ends
@@ -166,21 +166,21 @@ class ReasoningModel(nn.Module):
                     generated[row].append(token)
             if not any(going):
                 break
-            device = reading.mask.device
+            device = prefill.mask.device
             valid = torch.tensor(going, device=device)
             ids = torch.tensor(tokens, device=device).masked_fill(~valid, 0)[:, None]
             hidden = self._extend(
-                reading, self.backbone.embed_text(ids), valid[:, None].to(reading.mask.dtype)
+                prefill, self.backbone.embed_text(ids), valid[:, None].to(prefill.mask.dtype)
             )
-            reading.hidden = torch.where(valid[:, None], hidden[:, -1], reading.hidden)
+            prefill.hidden = torch.where(valid[:, None], hidden[:, -1], prefill.hidden)
         return generated
 
     @torch.no_grad()
-    def latent_action(self, reading: Reading) -> torch.Tensor:
+    def latent_action(self, prefill: PrefillState) -> torch.Tensor:
         """Latent actions [B, Q, D]: all queries in one pass on what the cache holds."""
-        rows, queries = len(reading.mask), self.config.num_queries
-        embeddings = self.query_embedding.to(reading.hidden.dtype).expand(rows, -1, -1)
-        return self._extend(reading, embeddings, reading.mask.new_ones(rows, queries))
+        rows, queries = len(prefill.mask), self.config.num_queries
+        embeddings = self.query_embedding.to(prefill.hidden.dtype).expand(rows, -1, -1)
+        return self._extend(prefill, embeddings, prefill.mask.new_ones(rows, queries))
 
     @torch.no_grad()
     def act(

@@ -18,7 +18,7 @@ IMAGE = -1
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One conversation. turns: questions and answers, the images in the first question.
 
     acts: the last answer ends with the action queries.
@@ -116,7 +116,7 @@ def end_id(tokenizer: Tokenizer | TextTokenizer, chat: ChatFormat) -> int:
 
 
 def prompt_ids(
-    tokenizer: TextTokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: PromptRow, num_queries: int
 ) -> tuple[list[int], int]:
     """Token ids of a question whose answer is to be gone on with, and how many are the question's.
 
@@ -127,7 +127,7 @@ def prompt_ids(
 
 
 def row_ids(
-    tokenizer: TextTokenizer, backbone: BackboneConfig, row: Row, num_queries: int
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: PromptRow, num_queries: int
 ) -> tuple[list[int], list[bool], int]:
     """Token ids of a row, which of them are to be predicted, and where its queries begin (or -1).
 
@@ -155,7 +155,7 @@ def row_ids(
 
 
 def collate(
-    tokenizer: TextTokenizer, backbone: BackboneConfig, rows: Sequence[Row], num_queries: int
+    tokenizer: TextTokenizer, backbone: BackboneConfig, rows: Sequence[PromptRow], num_queries: int
 ) -> TextBatch:
     """Rows to one batch, padded on the right."""
     encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]

@@ -10,7 +10,7 @@ from vla_nodes.backends import make_backend, make_gripper, make_monitor
 from vla_nodes.backends.base import BackendContext, Problem
 
 
-class RobotSide:
+class HardwareInterface:
     """Where commands go, and what keeps them from being carried out."""
 
     def __init__(self, node, contract: EmbodimentContract):
