@@ -1,6 +1,7 @@
 """The perception node as a process, fed with synthetic sensors over DDS."""
 
 import io
+import re
 import signal
 import time
 
@@ -98,7 +99,8 @@ class SimulatedPlayer(SensorPlayer):
         super().play()
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(20, "ahead by 20"), (-20, "back by 20")])
+# On a busy machine a clock message comes late, which the measured step has in it.
+@pytest.mark.parametrize(("seconds", "words"), [(20, "ahead by (19|20)"), (-20, "back by (19|20)")])
 def test_a_clock_that_jumps_is_named_and_observing_goes_on(seconds, words):
     with Graph() as graph:
         graph.start("perception", use_sim_time=True, longest_wait=0.1)
@@ -106,7 +108,9 @@ def test_a_clock_that_jumps_is_named_and_observing_goes_on(seconds, words):
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
         graph.wait(lambda: len(seen) >= 3, "observations")
         player.set_by += seconds * 10**9
-        graph.wait_diagnostic("perception", lambda s: f"the clock jumped {words}" in s.message)
+        graph.wait_diagnostic(
+            "perception", lambda s: re.search(f"the clock jumped {words}", s.message)
+        )
         begin = player.now()
         graph.wait(
             lambda: begin < stamp_to_nanoseconds(seen[-1].header.stamp) <= player.now(),
