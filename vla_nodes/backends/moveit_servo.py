@@ -174,9 +174,6 @@ class MoveItServoBackend(Backend):
         code, text = self._status
         if code in STATUSES and self._answers_us(now):
             words, stops = STATUSES[code]
-            if stops:
-                # Servo repeats it: a policy that is resumed at once is judged by what comes later.
-                self._sent_since = now
             return Problem(f"{words} ({text})" if text else words, stops)
         return None
 
