@@ -1,12 +1,16 @@
 """Every backend through the whole controller, over DDS, with a played robot as a process."""
 
+import time
+
 import numpy as np
 import pytest
 from node_harness import Graph, use_test_interfaces
 from played_robot import CONTRACT_PATH, PlayedPolicy
 
+from vla.control.loop import RELEASE_TIME
 from vla.control.robots import panda
 from vla.control.session import HoldReason, State
+from vla_nodes.backends.moveit_servo import COMMAND_TIMEOUT
 
 pytestmark = pytest.mark.nodes
 
@@ -142,6 +146,10 @@ def test_a_halt_of_servo_stops_the_policy_until_a_person_resumes(setup):
     assert "halted before a collision" in status.message
     assert setup.policy.tool_x < wall + 1e-3
     setup.faults(halt_x=10.0)
+    # Servo repeats its last status, which counts as the answer to commands until none has gone out
+    # for a while: an operator takes longer than that to resume.
+    silent_at = time.monotonic() + RELEASE_TIME + 2 * COMMAND_TIMEOUT
+    setup.graph.wait(lambda: time.monotonic() > silent_at, "silence of the controller")
     assert setup.policy.trigger("vla/resume").success
     setup.policy.wait_state(State.EXECUTING)
 
