@@ -47,10 +47,10 @@ class Registry(Generic[Entry]):
     def __getitem__(self, name: str) -> Entry:
         """The entry of that name. Raises the registry's error, which names those that are known."""
         if name not in self:
+            known = ", ".join(sorted(self._entries))
             raise self.error(
-                f"unknown {self.what} {brief(name)}; known: {', '.join(self._entries)}. One from "
-                f"another package is found when that is installed, or when {PLUGINS} names its "
-                "module"
+                f"unknown {self.what} {brief(name)}; known: {known}. One from another package is "
+                f"found when that is installed, or when {PLUGINS} names its module"
             )
         entry = self._entries[name]
         if isinstance(entry, str):

@@ -127,6 +127,11 @@ def lora_layers(module: nn.Module) -> dict[str, LoraLinear]:
 
 
 @torch.no_grad()
+def is_lora_weight(name: str) -> bool:
+    """Whether a parameter of that name is a low-rank matrix of an adapted layer."""
+    return name.endswith((".lora_a", ".lora_b"))
+
+
 def merge_experts(module: nn.Module, weights: list[float]) -> None:
     """Adds the experts, each times its weight, to the layers' own matrices; removes the adapters.
 

@@ -95,8 +95,8 @@ class Trainer:
             cpu=device == "cpu",
             step_scheduler_with_optimizer=False,
         )
-        model = build_model(model_config(config, start), contract)
-        kind = policy_type(model_config(config, start).TYPE)
+        built = model_config(config, start)
+        model, kind = build_model(built, contract), policy_type(built.TYPE)
         if start is not None:
             kind.start_from(model, start)
         elif config.backbone:

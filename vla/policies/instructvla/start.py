@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from vla.policies.checkpoint import Checkpoint, read_weights
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.vision_language_action import InstructVLA
-
-_LORA = re.compile(r"\.lora_[ab]$")
+from vla.policies.lora import is_lora_weight
 
 
 @torch.no_grad()
@@ -54,7 +51,7 @@ def _expert_rows(
     lora: LoraConfig,
 ) -> torch.Tensor | None:
     """The experts of an adapted layer, those that the source has in their place in the target."""
-    if _LORA.search(name) is None or name not in weights:
+    if not is_lora_weight(name) or name not in weights:
         return None
     rows, given = target.clone(), weights[name]
     if given.shape[1:] != rows.shape[1:]:

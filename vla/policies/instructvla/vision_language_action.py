@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -15,9 +14,8 @@ from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.sequence import TextBatch
+from vla.policies.lora import is_lora_weight
 from vla.policies.real_time_chunking import Inpainting, guided_integrate
-
-_LORA = re.compile(r"\.lora_[ab]$")
 
 
 @dataclass
@@ -112,7 +110,7 @@ class InstructVLA(nn.Module):
             return name.startswith("reasoning.backbone.")
         if name.startswith("expert."):
             return objective == "action"
-        part_of_mixture = _LORA.search(name) is not None or ".scale_head." in name
+        part_of_mixture = is_lora_weight(name) or ".scale_head." in name
         return part_of_mixture or name.startswith("reasoning.query_")
 
 
