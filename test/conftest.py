@@ -6,6 +6,7 @@ Heavy packages are imported by the fixtures that need them, so that the node tes
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
+
+
+@pytest.fixture
+def plugins(monkeypatch, tmp_path):
+    """Names modules in VLA_PLUGINS, tmp_path among their places. What they register ends with it."""
+    from vla.core.plugins import PLUGINS
+    from vla.envs.registry import SUITES
+    from vla.policies.registry import POLICY_TYPES
+    from vla.training.objectives.registry import OBJECTIVES
+    from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
+
+    for registry in (SUITES, POLICY_TYPES, OBJECTIVES, CONVERSATION_SOURCES, ROBOT_SOURCES):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield lambda *modules: monkeypatch.setenv(PLUGINS, ",".join(modules))
+    for module in set(sys.modules) - before:
+        if getattr(sys.modules[module], "__file__", None) == str(tmp_path / f"{module}.py"):
+            del sys.modules[module]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from vla.core.plugins import PLUGINS
 from vla.datasets.sources import RobotData
 from vla.envs.tabletop.samples import SimulatedDemonstrations
 from vla.policies.checkpoint import open_checkpoint, read_weights
@@ -57,8 +56,7 @@ def test_the_objective_of_the_page_is_trained(config, contract, shards, motions,
     assert moved and all(".language_model." in name for name in moved)
 
 
-def test_an_objective_of_another_package_is_found(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(OBJECTIVES, "_entries", dict(OBJECTIVES._entries))
+def test_an_objective_of_another_package_is_found(config, tmp_path, plugins):
     with pytest.raises(CheckpointError, match="unknown stage 'motions'; known: action, adapt"):
         objective_of(config)
     (tmp_path / "their_objective.py").write_text(
@@ -68,13 +66,11 @@ def test_an_objective_of_another_package_is_found(config, tmp_path, monkeypatch)
         "class Motions(Action):\n"
         "    name = 'motions'\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv(PLUGINS, "their_objective")
+    plugins("their_objective")
     assert type(objective_of(config)).__module__ == "their_objective"
 
 
 def test_each_file_of_an_objective_is_named_as_it_is():
     names = ["action", "adapt", "instruct", "pretrain"]
-    # What other tests have registered comes after them.
-    found = OBJECTIVES.names()[: len(names)]
-    assert [name for name in found if OBJECTIVES[name].name == name] == names
+    assert OBJECTIVES.names() == names
+    assert [OBJECTIVES[name].name for name in names] == names

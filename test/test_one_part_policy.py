@@ -123,13 +123,12 @@ def test_the_window_holds_what_was_seen_at_its_places():
     assert one.add(1.0, Observation({}, STATE)).past == ()
 
 
-def test_it_is_trained_and_evaluated_as_its_page_says(dataset, contract, tmp_path, monkeypatch):
+def test_it_is_trained_and_evaluated_as_its_page_says(dataset, contract, tmp_path, plugins):
     page = (ROOT / "docs" / "adding_a_policy.md").read_text()
     blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", page, re.DOTALL))
     (tmp_path / "imitate.py").write_text(blocks["python"])
     (tmp_path / "linear.yaml").write_text(blocks["yaml"])
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("VLA_PLUGINS", "linear_policy,imitate")
+    plugins("linear_policy", "imitate")
     config = replace(
         read_train_config(tmp_path / "linear.yaml"),
         robot=(RobotData(str(dataset)),),

@@ -132,13 +132,13 @@ def test_a_chunk_is_executed_up_to_the_steps_of_the_suite():
     assert observation in environment.observation_space and chunk in environment.action_space
 
 
-def test_suites_are_known_by_name(monkeypatch, tmp_path):
+def test_suites_are_known_by_name(plugins, tmp_path):
     assert isinstance(make_suite("tabletop", wording="implied"), TableTop)
     with pytest.raises(SuiteError, match="unknown benchmark 'chess'; known: pendulum, tabletop"):
         make_suite("chess")
     with pytest.raises(SuiteError, match="'pendulum' has no setting 'wording'"):
         make_suite("pendulum", wording="direct")
-    monkeypatch.setenv("VLA_PLUGINS", "board_games")
+    plugins("board_games")
     with pytest.raises(SuiteError, match="VLA_PLUGINS names 'board_games': No module named"):
         make_suite("chess")
     (tmp_path / "board_games.py").write_text(
@@ -148,7 +148,6 @@ def test_suites_are_known_by_name(monkeypatch, tmp_path):
         "class Checkers(PendulumSuite):\n"
         "    name = 'checkers'\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
     assert make_suite("checkers").name == "checkers"
 
 

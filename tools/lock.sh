@@ -9,8 +9,9 @@ compile() {  # LOCK COMMENT ARGUMENT...
   shift 2
   uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
     --output-file "$lock" "$@" > /dev/null
-  # uv repeats on every line that this is for Linux.
-  sed -i -e "s/ ; sys_platform == 'linux'$//" -e "s/ and sys_platform == 'linux'//g" \
+  # uv repeats on every line that this is for Linux and for the Pythons that ROS's wheels are for.
+  sed -i -e "s/ and sys_platform == 'linux'//g" -e "s/ ; sys_platform == 'linux'$//" \
+    -e "s/ and python_full_version < '3.15'//g" -e "s/ ; python_full_version < '3.15'$//" \
     -e "1i # Written by tools/lock.sh: $comment. Do not edit." "$lock"
 }
 
