@@ -28,7 +28,7 @@ CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.
 
 @pytest.fixture
 def plugins(monkeypatch, tmp_path):
-    """Names modules in VLA_PLUGINS, tmp_path among their places. What they register ends with it."""
+    """Names modules in VLA_PLUGINS, also of tmp_path. What they register goes with it."""
     from vla.core.plugins import PLUGINS
     from vla.envs.registry import SUITES
     from vla.policies.registry import POLICY_TYPES
