@@ -20,6 +20,8 @@ from vla_cli.demo import load_demo_config, versions
 from vla_cli.errors import CommandError
 from vla_cli.graph import free_domain_id
 from vla_cli.parser import main
+from vla_nodes.client.demo import DemoClient
+from vla_nodes.client.graph import RobotClient
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +59,11 @@ def test_missing_list_and_missing_checkpoint_are_named(tmp_path, capsys):
     assert "none.yaml" in capsys.readouterr().err
     assert main(["demo", "--checkpoint", str(tmp_path / "nowhere"), "--output", output]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_the_client_of_the_demo_replaces_no_method_of_its_base():
+    shared = vars(DemoClient).keys() & {name for name in vars(RobotClient) if name[:2] != "__"}
+    assert not shared
 
 
 def test_domain_in_use_is_not_taken(monkeypatch):

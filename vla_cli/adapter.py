@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vla_cli.connection import add_robot_parser, connected, positive_seconds
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Change what the running policy has learned, without starting a node anew.
@@ -29,11 +30,8 @@ Go back to the checkpoint without an adapter. The arm holds meanwhile.
 
 def add_parser(subparsers) -> None:
     """Adds the subcommand and its own subcommands."""
-    parser = subparsers.add_parser(
-        "adapter",
-        help="load an adapter into the running policy, or drop it",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "adapter", "load an adapter into the running policy, or drop it", DESCRIPTION
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     load = _add(actions, "load", LOAD, lambda arguments: absolute(arguments.folder))

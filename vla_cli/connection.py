@@ -6,18 +6,14 @@ import argparse
 from collections.abc import Callable
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 
 def add_robot_parser(
     subparsers, name: str, summary: str, description: str, run: Callable
 ) -> argparse.ArgumentParser:
     """A subcommand that talks to the robot's nodes, with the options that all of them have."""
-    parser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(subparsers, name, summary, description, run)
     parser.add_argument(
         "--namespace", default="", metavar="NAME", help="namespace of the robot's nodes"
     )
@@ -28,7 +24,6 @@ def add_robot_parser(
         metavar="SECONDS",
         help="longest time for the robot's nodes to be found (default: 5)",
     )
-    parser.set_defaults(run=run)
     return parser
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Convert released weights into a checkpoint folder that everything here loads.
@@ -22,11 +23,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def add_parser(subparsers) -> None:
     """Adds `vla convert`."""
-    parser = subparsers.add_parser(
-        "convert",
-        help="make a checkpoint of released weights",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "convert", "make a checkpoint of released weights", DESCRIPTION
     )
     formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
     instructvla = formats.add_parser("instructvla", help="a checkpoint of InstructVLA's authors")

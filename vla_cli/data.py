@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-
 from vla_cli import data_annotate, data_check, data_convert
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Check data sets, turn recorded episodes into them, annotate them, and play them back.
@@ -20,11 +19,8 @@ COMMAND_MODULES = (data_check, data_convert, data_annotate)
 
 def add_parser(subparsers) -> None:
     """Adds `vla data` with its subcommands."""
-    parser = subparsers.add_parser(
-        "data",
-        help="check, convert, annotate and play back recorded episodes",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "data", "check, convert, annotate and play back recorded episodes", DESCRIPTION
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMAND_MODULES:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 ANNOTATE = """\
 Describe the episodes of a LeRobot data set in words, for training, in meta/annotations.json.
@@ -39,11 +40,8 @@ DEFAULT_PROMPT = "config/annotation/vla_it.md"
 def add_parser(subparsers) -> None:
     """Adds both subcommands."""
     _add_annotate(subparsers)
-    review = subparsers.add_parser(
-        "review",
-        help="accept, reject or edit annotations",
-        description=REVIEW,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    review = add_command(
+        subparsers, "review", "accept, reject or edit annotations", REVIEW, run_review
     )
     review.add_argument("dataset", metavar="DATASET", help="folder of the data set")
     what = review.add_mutually_exclusive_group(required=True)
@@ -54,15 +52,11 @@ def add_parser(subparsers) -> None:
     review.add_argument(
         "--unreviewed", action="store_true", help="only episodes of which no entry has a verdict"
     )
-    review.set_defaults(run=run_review)
 
 
 def _add_annotate(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "annotate",
-        help="describe episodes in words",
-        description=ANNOTATE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "annotate", "describe episodes in words", ANNOTATE, run_annotate
     )
     parser.add_argument("dataset", metavar="DATASET", help="folder of the data set")
     parser.add_argument("--episodes", metavar="A:B", help="episodes A to B-1 (default: all)")
@@ -122,7 +116,6 @@ def _add_annotate(subparsers) -> None:
         "--ask-above", type=float, default=1.0, metavar="COST", help="cost that needs a yes (1.0)"
     )
     cost.add_argument("--yes", action="store_true", help="go on whatever it costs")
-    parser.set_defaults(run=run_annotate)
 
 
 def run_annotate(arguments: argparse.Namespace) -> int:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, write_result
+from vla_cli.subcommands import add_command
+
+if TYPE_CHECKING:
+    from vla.core.findings import Finding
 
 CHECK = """\
 Check data sets before anything is trained on them: what they claim beside what they hold, and both
@@ -28,11 +33,8 @@ exit status: 0 nothing is wrong, 1 problems were found, 2 it could not look
 
 def add_parser(commands) -> None:
     """Adds the subcommand."""
-    check = commands.add_parser(
-        "check",
-        help="look at data sets before they are trained on",
-        description=CHECK,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    check = add_command(
+        commands, "check", "look at data sets before they are trained on", CHECK, run_check
     )
     check.add_argument(
         "folders",
@@ -49,7 +51,6 @@ def add_parser(commands) -> None:
     check.add_argument("--mapping", default="", help="YAML file for LeRobot sets of others")
     check.add_argument("--annotations", default="", help="VLA-IT file that goes with them")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
-    check.set_defaults(run=run_check)
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -64,7 +65,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     if not arguments.folders and not arguments.config:
         raise CommandError("name folders of data sets, or a training by --config")
     require_writable(arguments.json)
-    found = {}
+    found: dict[str, list[Finding]] = {}
     try:
         named = arguments.contract
         contract = load_contract(contract_path(named)) if named else None

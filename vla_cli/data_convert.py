@@ -7,6 +7,7 @@ import signal
 import sys
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 CONVERT = """\
 Turn rosbag2 episodes (MCAP or sqlite3) into a LeRobot v3.0 data set. ROS is not needed.
@@ -31,11 +32,8 @@ examples:
 
 def add_parser(subparsers) -> None:
     """Adds both subcommands."""
-    convert = subparsers.add_parser(
-        "convert",
-        help="rosbag2 episodes to a LeRobot data set",
-        description=CONVERT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    convert = add_command(
+        subparsers, "convert", "rosbag2 episodes to a LeRobot data set", CONVERT, run_convert
     )
     convert.add_argument("bags", metavar="BAGS", nargs="+", help="bags, or folders of bags")
     convert.add_argument("dataset", metavar="DATASET", help="folder to create")
@@ -55,12 +53,8 @@ def add_parser(subparsers) -> None:
         "--workers", type=int, default=0, help="processes (default: as many as there are cores)"
     )
     convert.add_argument("--json", action="store_true", help="print the report as JSON")
-    convert.set_defaults(run=run_convert)
-    export = subparsers.add_parser(
-        "export",
-        help="a data set's episodes to rosbag2 bags",
-        description=EXPORT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    export = add_command(
+        subparsers, "export", "a data set's episodes to rosbag2 bags", EXPORT, run_export
     )
     export.add_argument("dataset", metavar="DATASET", help="folder of the data set")
     export.add_argument("folder", metavar="BAGS_FOLDER", help="where the bags are put")
@@ -70,7 +64,6 @@ def add_parser(subparsers) -> None:
     export.add_argument(
         "--images", choices=("compressed", "raw"), default="compressed", help="(compressed)"
     )
-    export.set_defaults(run=run_export)
 
 
 def run_convert(arguments: argparse.Namespace) -> int:

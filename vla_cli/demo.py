@@ -27,6 +27,7 @@ from vla.core.shown import shown_path
 from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.graph import enter_domain, last_words, running_graph, short
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Start the simulator and all nodes, have the robot follow a few typed instructions, and judge it.
@@ -47,11 +48,8 @@ PACKAGES = ("ros-rclpy", "torch", "transformers", "mujoco", "numpy", "rosbags", 
 
 def add_parser(subparsers) -> None:
     """Adds `vla demo`."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="watch the simulated robot follow instructions",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "demo", "watch the simulated robot follow instructions", DESCRIPTION, run_demo
     )
     parser.add_argument(
         "--checkpoint",
@@ -81,7 +79,6 @@ def add_parser(subparsers) -> None:
         "--required", type=int, help="successes for exit status 0 (default: as in the config)"
     )
     parser.add_argument("--no-video", action="store_true", help="leave out demo.mp4")
-    parser.set_defaults(run=run_demo)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
@@ -109,18 +106,18 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def load_demo_config(path: Path) -> dict[str, Any]:
     """Reads the list of instructions. Raises CommandError that says what is wrong with it."""
-    config, path = read_yaml(path, CommandError), shown_path(path)
+    config, shown = read_yaml(path, CommandError), shown_path(path)
     known = ("instructions", "time_limit", "required_successes", "video")
-    checked_entries(config, path, CommandError, known)
+    checked_entries(config, shown, CommandError, known)
     instructions = config.get("instructions")
     if not isinstance(instructions, list) or not instructions:
-        raise CommandError(f"{path}: expected a list 'instructions' with at least one entry")
+        raise CommandError(f"{shown}: expected a list 'instructions' with at least one entry")
     for index, entry in enumerate(instructions):
-        _check_instruction(entry, f"{path}: instruction {index + 1}")
-    video = checked_entries(config.get("video") or {}, f"{path}: video", CommandError, VIDEO)
+        _check_instruction(entry, f"{shown}: instruction {index + 1}")
+    video = checked_entries(config.get("video") or {}, f"{shown}: video", CommandError, VIDEO)
 
     def number(given: dict, name: str, usual: float, lowest: float, highest: float, whole=True):
-        what = f"{path}: {name}"
+        what = f"{shown}: {name}"
         return checked_number(given.get(name, usual), what, CommandError, lowest, highest, whole)
 
     count = len(instructions)

@@ -10,6 +10,7 @@ from vla.core.text import one_line
 from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, unwritable, write_result
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Measure a checkpoint on a benchmark, in process: success per task family with its 95% interval. On
@@ -32,11 +33,8 @@ SETTINGS = ("wording", "steps_per_chunk", "delay_steps", "time_limit")
 
 def add_parser(subparsers) -> None:
     """Adds `vla eval`."""
-    parser = subparsers.add_parser(
-        "eval",
-        help="measure a checkpoint in the simulator",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "eval", "measure a checkpoint in the simulator", DESCRIPTION, run_evaluate
     )
     parser.add_argument(
         "--checkpoint", default=DEFAULT_CHECKPOINT, help=f"folder ({DEFAULT_CHECKPOINT})"
@@ -71,7 +69,6 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", metavar="FILE", help="write per-seed results and the summary")
     parser.add_argument("--video", metavar="FILE", help="write a video of the first episodes")
-    parser.set_defaults(run=run_evaluate)
 
 
 def seed_range(text: str) -> range:
@@ -194,8 +191,8 @@ class _VideoRecorder:
         self._path = path
         try:
             self._container = av.open(path, "w")
-            rate = Fraction(rate).limit_denominator(1000)
-            self._stream = self._container.add_stream("libx264", rate=rate)
+            fraction = Fraction(rate).limit_denominator(1000)
+            self._stream = self._container.add_stream("libx264", rate=fraction)
         except (OSError, ValueError) as error:
             raise CommandError(
                 f"cannot write a video to {shown_path(path)}: {one_line(error)}; name a file that "

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Train an adapter on a few demonstrations: low-rank changes of the language model and of the action
@@ -30,11 +31,12 @@ CONFIG = "config/training/finetune.yaml"
 
 def add_parser(subparsers) -> None:
     """Adds `vla finetune`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "finetune",
-        help="teach a policy from a few demonstrations",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "teach a policy from a few demonstrations",
+        DESCRIPTION,
+        run_finetune,
     )
     parser.add_argument(
         "--checkpoint", default="checkpoints/nano", help="folder of the base (checkpoints/nano)"
@@ -49,7 +51,6 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of `train`"
     )
-    parser.set_defaults(run=run_finetune)
 
 
 def run_finetune(arguments: argparse.Namespace) -> int:

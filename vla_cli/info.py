@@ -6,6 +6,7 @@ import argparse
 import json
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Show the parts of a preset or a checkpoint and their parameter counts. Nothing large is allocated.
@@ -20,17 +21,17 @@ examples:
 
 def add_parser(subparsers) -> None:
     """Adds `vla info`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "info",
-        help="parts and parameter counts of a preset or checkpoint",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "parts and parameter counts of a preset or checkpoint",
+        DESCRIPTION,
+        run_info,
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--preset", help="name of a preset")
     group.add_argument("--checkpoint", help="checkpoint folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run_info)
 
 
 def run_info(arguments: argparse.Namespace) -> int:

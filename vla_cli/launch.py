@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from vla_cli.subcommands import add_command
+
 DESCRIPTION = """\
 Run a launch file of this package, or any XML launch file, with name:=value arguments.
 The file is the one that 'ros2 launch vla_ros FILE' takes; this launcher needs no ros2 command.
@@ -17,19 +19,13 @@ examples:
 
 def add_parser(subparsers) -> None:
     """Adds `vla launch`."""
-    parser = subparsers.add_parser(
-        "launch",
-        help="run a launch file",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(subparsers, "launch", "run a launch file", DESCRIPTION, run_launch)
     parser.add_argument(
         "launch_arguments",
         nargs=argparse.REMAINDER,
         metavar="FILE [--show-args] [NAME:=VALUE ...]",
         help="launch file and its arguments",
     )
-    parser.set_defaults(run=run_launch)
 
 
 def run_launch(arguments: argparse.Namespace) -> int:

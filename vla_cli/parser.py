@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vla.core.shown import shown_path
 from vla.core.text import escape_unseen, one_line
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: OSError) -> str:
     """What the system refused, such as a full disk or a folder that may not be written."""
-    named = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+    named = error.filename
     reason = error.strerror or one_line(error)
-    where = f"{shown_path(named)}: " if named else ""
+    where = f"{shown_path(named)}: " if named and isinstance(named, str | Path) else ""
     return f"{where}{reason}; check the path, its rights and the disk's free space"

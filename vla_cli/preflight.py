@@ -8,6 +8,7 @@ from pathlib import Path
 from vla_cli.connection import positive_seconds, require_ros
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, write_result
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Check a running robot before anything moves: topics, types, rates, QoS, time offsets, images,
@@ -25,11 +26,8 @@ exit status: 0 nothing is wrong, 1 problems were found, 2 it could not look
 
 def add_parser(subparsers) -> None:
     """Adds the subcommand."""
-    parser = subparsers.add_parser(
-        "preflight",
-        help="check a robot before anything moves",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "preflight", "check a robot before anything moves", DESCRIPTION, run
     )
     parser.add_argument(
         "--robot",
@@ -54,7 +52,6 @@ def add_parser(subparsers) -> None:
         "--seconds", type=positive_seconds, default=5.0, help="how long to look (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 
 from vla_cli.connection import add_robot_parser, connected, positive_seconds
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Record episodes with the running recorder: one rosbag2 folder for each.
@@ -25,11 +26,11 @@ OUTCOMES = ("success", "failure", "none")
 
 def add_parser(subparsers) -> None:
     """Adds the subcommand and its own subcommands."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "record",
-        help="record episodes: start, stop, discard, label, mark, save-recent",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "record episodes: start, stop, discard, label, mark, save-recent",
+        DESCRIPTION,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 

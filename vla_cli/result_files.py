@@ -17,7 +17,7 @@ def require_writable(*paths: str | Path | None) -> None:
 
     Makes the folders of the paths. A file that is there keeps its content. None and "" are skipped.
     """
-    for path in map(Path, filter(None, paths)):
+    for path in (Path(given) for given in paths if given):
         known = os.path.lexists(path)
         try:
             # Where a file stands in a folder's place, opening says so best.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Make still scenes: random tables and arm poses, rendered by the robot's cameras, with their truth
@@ -19,11 +20,8 @@ examples:
 
 def add_parser(subparsers) -> None:
     """Adds `vla scenes`."""
-    parser = subparsers.add_parser(
-        "scenes",
-        help="make scenes to ask about in simulation",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "scenes", "make scenes to ask about in simulation", DESCRIPTION, run_scenes
     )
     parser.add_argument("--out", default="datasets/scenes", help="folder (datasets/scenes)")
     parser.add_argument("--count", type=int, default=20000, help="how many (20000)")
@@ -32,7 +30,6 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--llava", metavar="FOLDER", help="also write LLaVA conversations there, as JSON and PNG"
     )
-    parser.set_defaults(run=run_scenes)
 
 
 def run_scenes(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from vla_cli.errors import CommandError
 from vla_cli.evaluate import seed_range
 from vla_cli.finetune import CONFIG
 from vla_cli.graph import enter_domain, last_words, running_graph, short
+from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Teach the simulated robot a task that its policy has not been trained on: the scripted operator
@@ -39,11 +40,12 @@ TIME_LIMIT = 20.0
 
 def add_parser(subparsers) -> None:
     """Adds `vla teach-demo`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "teach-demo",
-        help="teach the simulated robot a new task",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "teach the simulated robot a new task",
+        DESCRIPTION,
+        run_teach_demo,
     )
     parser.add_argument("--checkpoint", default="checkpoints/nano", help="the policy's folder")
     parser.add_argument("--family", default="store", help="task family to teach (store)")
@@ -58,7 +60,6 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--config", default=CONFIG, help=f"recipe of fine-tuning ({CONFIG})")
     parser.add_argument("--steps", type=int, help="of fine-tuning (default: by the episodes)")
-    parser.set_defaults(run=run_teach_demo)
 
 
 def run_teach_demo(arguments: argparse.Namespace) -> int:
@@ -274,7 +275,7 @@ def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:
     from vla_cli.demo import machine, versions
 
     evaluations = {name: _read(output / f"evaluation_{name}.json") for name in ("before", "after")}
-    families = {}
+    families: dict[str, dict[str, dict]] = {}
     for name, evaluation in evaluations.items():
         for entry in evaluation["summary"]:
             families.setdefault(entry["family"], {})[name] = entry

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vla_cli.errors import CommandError
+from vla_cli.subcommands import add_command
 
 TRAIN = """\
 Train from configuration files, one after the other, or continue where a run was interrupted.
@@ -32,12 +34,7 @@ DEMONSTRATED = "config/training/nano_action.yaml"
 
 def add_parser(subparsers) -> None:
     """Adds both subcommands."""
-    train = subparsers.add_parser(
-        "train",
-        help="train a policy, or continue",
-        description=TRAIN,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    train = add_command(subparsers, "train", "train a policy, or continue", TRAIN, run_train)
     train.add_argument(
         "--config", nargs="+", default=SHIPPED, help="YAML files (those of the small policy)"
     )
@@ -46,22 +43,17 @@ def add_parser(subparsers) -> None:
     train.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
     )
-    train.set_defaults(run=run_train)
 
-    demonstrate = subparsers.add_parser(
-        "demonstrate",
-        help="make demonstrations in simulation",
-        description=DEMONSTRATE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    demonstrate = add_command(
+        subparsers, "demonstrate", "make demonstrations in simulation", DEMONSTRATE, run_demonstrate
     )
     demonstrate.add_argument("--config", default=DEMONSTRATED, help=f"YAML file ({DEMONSTRATED})")
     demonstrate.add_argument("--out", help="folder (default: that of the file's simulated data)")
     demonstrate.add_argument("--episodes", type=int, help="how many (default: the file's)")
     demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
-    demonstrate.set_defaults(run=run_demonstrate)
 
 
-def overridden(values: dict, overrides: list[str]) -> dict:
+def overridden(values: dict, overrides: Sequence[str]) -> dict:
     """A configuration's entries with NAME=VALUE overrides, read as YAML; mappings are merged.
 
     Raises CheckpointError where one is not of that form.
@@ -82,7 +74,7 @@ def overridden(values: dict, overrides: list[str]) -> dict:
     return values
 
 
-def _read(path: str, overrides: list[str] = ()):
+def _read(path: str, overrides: Sequence[str] = ()):
     """The configuration of a file, with overrides."""
     from dataclasses import asdict
 
@@ -145,7 +137,6 @@ def run_train(arguments: argparse.Namespace) -> int:
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     configs = [_read(path, arguments.set) for path in arguments.config]
-    checkpoint = ""
     try:
         for config in configs:
             check_train_config(config)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from rclpy.node import Node
 
@@ -48,7 +49,7 @@ class BackendContext:
 
     node: Node
     contract: EmbodimentContract
-    settings: Settings
+    settings: Settings | Mapping[str, Any]
     period: float
 
 

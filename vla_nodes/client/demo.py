@@ -122,13 +122,13 @@ class DemoClient(RobotClient):
         episode = self.start_episode(f"{trial.family}, seed {trial.seed}")
         trial.bag = episode.uri
         try:
-            self._follow(trial, time_limit, tell)
+            self._follow_trial(trial, time_limit, tell)
         finally:
             outcome = "success" if trial.success else "failure"
             self.stop()
             self.accepted(StopEpisode, "vla/stop_episode", StopEpisode.Request(outcome=outcome))
 
-    def _follow(self, trial: Trial, time_limit: float, tell: Callable[[str], None]) -> None:
+    def _follow_trial(self, trial: Trial, time_limit: float, tell: Callable[[str], None]) -> None:
         started = self.check(trial.task).elapsed
         accepted = self.accepted(
             SetInstruction,

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.action import ActionClient
@@ -24,6 +25,9 @@ from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.core.interrupts import deferred_interrupts
 from vla_nodes.core import qos
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SILENCE_LIMIT = 5.0
 # A server drops the answer to a client that it has not discovered by then, although the client has
@@ -58,7 +62,7 @@ class RobotClient:
         self._executor.add_node(self.node)
         self._service_clients: dict[str, Client] = {}
 
-    def __enter__(self) -> RobotClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception) -> None:

@@ -71,8 +71,13 @@ def _syntax(
     children: str = "",
     conditional: bool = True,
 ) -> Syntax:
-    words = (frozenset(text.split()) for text in (required, optional, literal, children))
-    return Syntax(*words, conditional=conditional)
+    return Syntax(
+        required=frozenset(required.split()),
+        optional=frozenset(optional.split()),
+        literal=frozenset(literal.split()),
+        children=frozenset(children.split()),
+        conditional=conditional,
+    )
 
 
 _PROCESS = (
@@ -109,7 +114,8 @@ ACTION_SYNTAX: dict[str, Syntax] = {
     "log": _syntax("message"),
 }
 
-_NESTED_SYNTAX: dict[tuple[str, str], Syntax] = {
+# By parent and tag, or by tag alone.
+_NESTED_SYNTAX: dict[tuple[str, ...], Syntax] = {
     ("arg", "choice"): _syntax("value", literal="value", conditional=False),
     ("include", "arg"): _syntax("name value", conditional=False),
     ("group", "keep"): _syntax("name value", conditional=False),

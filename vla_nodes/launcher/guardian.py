@@ -29,7 +29,7 @@ def main() -> None:
     """Follow the launcher's groups, and end what is left of them after it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups = set()
+    groups: set[int] = set()
     for line in sys.stdin:
         (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
     for number, patience in STEPS:

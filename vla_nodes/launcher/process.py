@@ -115,7 +115,7 @@ def describe_process(
     environment = dict(scope.environment)
     for variable in element.named("env"):
         inner = _Attributes(variable, scope)
-        environment[inner.text("name")] = inner.text("value")
+        environment[inner.required("name")] = inner.required("value")
     output = os.environ.get("OVERRIDE_LAUNCH_PROCESS_OUTPUT") or reader.text("output") or "log"
     if output not in _OUTPUTS:
         raise element.error(f"output is '{output}'; it must be one of: {', '.join(_OUTPUTS)}")
@@ -149,11 +149,12 @@ class _Attributes:
         return self.element.get(name)
 
     def text(self, name: str) -> str | None:
-        raw = self.element.get(name)
-        if raw is None:
-            return None
+        return None if self.element.get(name) is None else self.required(name)
+
+    def required(self, name: str) -> str:
+        """Return an attribute that the element's syntax requires."""
         with located(self.element):
-            return substitute(raw, self.scope)
+            return substitute(self.element.attributes[name], self.scope)
 
 
 def _timeout(reader: _Attributes, name: str, default: float) -> float:
@@ -268,13 +269,13 @@ def _node_command(
             warn(f"{param.file}:{param.line}: there is no parameter file '{source}'")
     of_ros = command[command.index("--ros-args") :]
     with located(element):
-        for flag, file in pairwise(of_ros):
+        for flag, value in pairwise(of_ros):
             if flag == "--params-file":
-                require_parameters(file, ValueTypeError)
+                require_parameters(value, ValueTypeError)
     rules = list(remaps)
     for remap in element.named("remap"):
         inner = _Attributes(remap, scope)
-        rules.append((inner.text("from") or "", inner.text("to") or ""))
+        rules.append((inner.required("from"), inner.required("to")))
     for source_name, target_name in rules:
         command += ["-r", f"{source_name}:={target_name}"]
     return command
