@@ -1,4 +1,4 @@
-r"""Speed of inference, ours against doing everything anew: steps per second and where time goes.
+r"""Speed of inference, ours against recomputing everything: steps per second and where time goes.
 
 python benchmarks/inference.py --preset nano small --json output/inference.json
 python benchmarks/inference.py --preset base base_generalist --device cuda --dtype bfloat16 \
@@ -9,9 +9,9 @@ others, so that a noisy machine is noisy for all of them.
 
 - act: the latent action and a chunk in every step.
 - real time: as act, and the chunk is drawn to the one before, as real-time chunking does it.
-- language: in mode think, the text anew every 20 steps.
+- language: in mode think, the text again every 20 steps.
 - latent caching: the latent action every other step.
-- think: the text anew in every step.
+- think: the text again in every step.
 - "naive" does the same without what makes it fast: in every integration step all tokens of the
   action expert are run, and each token of the text is a pass over all that comes before it.
 """

@@ -9,7 +9,7 @@ Each kill is added to the JSON file at once, and what is there counts: a run tha
 where it was. command_ms: from the kill until the commands to the arm stand still. rest_ms: until
 its joints do, too; the arm of a killed `sim` is gone with it. hold: what the status said.
 recovery_s: from the kill until the arm moves again, while the launcher starts the killed node, and
-no other, again; null where it never did within RECOVERY_LIMIT, and the graph was started anew.
+no other, again; null where it never did within RECOVERY_LIMIT, and the graph was restarted.
 went_on: it moved without another instruction. `recorder` has no part in the motion, so the arm may
 go on.
 """

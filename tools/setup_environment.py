@@ -163,7 +163,7 @@ def _apt_knows(name: str) -> bool:
 
 
 def make_environment(python: str) -> None:
-    """Makes .venv; what is broken or half made there is made anew."""
+    """Makes .venv; one that is broken or incomplete is replaced."""
     if ENVIRONMENT.exists() and not (ENVIRONMENT / "pyvenv.cfg").exists():
         shutil.rmtree(ENVIRONMENT)
     subprocess.run([python, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)

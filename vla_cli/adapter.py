@@ -10,21 +10,21 @@ from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Change what the running policy has learned, without starting a node anew.
+Change what the running policy has learned, without restarting a node.
 
 examples:
   vla adapter load output/finetune/adapter    the adapter of 'vla finetune', in place of any other
   vla adapter drop                            back to the checkpoint as it is
 
-The arm holds meanwhile, and the instruction in force goes on afterwards.
+The arm holds while it loads; the instruction in force continues afterwards.
 
 exit status: 0 done, 1 refused (what was loaded before stays), 2 the robot did not answer
 """
 LOAD = """\
-Load an adapter into the running policy, in place of the one before. The arm holds meanwhile.
+Load an adapter into the running policy, in place of the current one. The arm holds while it loads.
 """
 DROP = """\
-Go back to the checkpoint without an adapter. The arm holds meanwhile.
+Go back to the checkpoint without an adapter. The arm holds while it changes.
 """
 
 

@@ -1,4 +1,4 @@
-"""`vla preflight`: looks at a robot before anything moves, and says what to mend."""
+"""`vla preflight`: checks a robot before anything moves, and says what to fix."""
 
 from __future__ import annotations
 

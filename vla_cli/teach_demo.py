@@ -1,4 +1,4 @@
-"""`vla teach-demo`: the whole circle in simulation, from demonstrations to a new skill."""
+"""`vla teach-demo`: the whole loop in simulation, from demonstrations to a new skill."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vla_cli.graph import enter_domain, last_words, running_graph, short
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Teach the simulated robot a task that its policy has not been trained on: the scripted operator
-demonstrates it through the ROS graph while the recorder records, the bags become a data set, which
-is annotated, an adapter is fine-tuned on it and loaded into the running graph. Success on unseen
+Teach the simulated robot a task that its policy was not trained on. The scripted operator
+demonstrates it through the ROS graph while the recorder records. The bags become an annotated data
+set, on which an adapter is fine-tuned and then loaded into the running graph. Success on unseen
 seeds before and after, of the new task and of the old ones, goes to teach.json.
 
-What an earlier call has finished in the output folder is kept, so that a call that was interrupted
-goes on; start anew with another folder.
+What an earlier call finished in the output folder is kept, so an interrupted call continues where
+it stopped. To start from scratch, name another folder.
 
 examples:
   vla teach-demo
@@ -63,7 +63,7 @@ def add_parser(subparsers) -> None:
 
 
 def run_teach_demo(arguments: argparse.Namespace) -> int:
-    """Runs what is missing of the circle, and prints what came of it."""
+    """Runs the steps that are not done yet, and prints the result."""
     output = arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_folder(arguments.checkpoint).resolve()

@@ -1,4 +1,4 @@
-"""Drives the simulated robot through its services, the way a person at a terminal would."""
+"""Drives the simulated robot through its services, as an operator at a terminal would."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A scripted operator on the graph, and what records its demonstrations.
 
 It commands the simulated arm by the very topics that `controller` uses, which is deactivated
-meanwhile: two must not command one arm. The same holds for a person with a SpaceMouse.
+meanwhile: two must not command one arm. The same applies to an operator with a SpaceMouse.
 
     with DemoClient() as client, OperatorStation(client, contract) as operator:
         episode = demonstrate_episode(client, operator, seed=1_000_000, family="store")
