@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from rosbags.highlevel import AnyReader
@@ -32,9 +31,8 @@ def test_finish_writes_everything_that_was_put(tmp_path):
 def test_written_messages_reach_the_disk_without_being_asked(tmp_path):
     writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {}, flush_period=0.05)
     writer.put("/bytes", bytes(100), 1, 1)
-    deadline = time.monotonic() + 10.0
     while read_metadata(tmp_path / "bag").message_count < 1:
-        assert time.monotonic() < deadline
+        assert not writer.error
     assert len(list(read_messages(tmp_path / "bag", allow_truncated=True))) == 1
     writer.discard()
     assert list(tmp_path.iterdir()) == []
@@ -43,9 +41,8 @@ def test_written_messages_reach_the_disk_without_being_asked(tmp_path):
 def test_changed_metadata_reaches_the_disk_without_messages(tmp_path):
     writer = EpisodeWriter(tmp_path / "bag", [TOPIC], {"note": "a"}, flush_period=0.05)
     writer.update({"subtasks": "[1]"})
-    deadline = time.monotonic() + 10.0
     while "subtasks" not in read_metadata(tmp_path / "bag").custom_data:
-        assert time.monotonic() < deadline
+        assert not writer.error
     # Also what comes just before the end.
     writer.update({"subtasks": "[1, 2]", "note": "b"})
     writer.finish({"note": "c"})
@@ -72,9 +69,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 topic = RecordedTopic("/bytes", load_message_type("std_msgs/msg/UInt8MultiArray", ()))
 writer = EpisodeWriter(Path(sys.argv[1]), [topic], {}, flush_period=0.01)
-deadline = time.monotonic() + 20.0
 index = 0
-while not writer.error and time.monotonic() < deadline:
+# A hundred times what the disk holds: the error comes long before.
+while not writer.error and index < 20_000:
     index += 1
     writer.put("/bytes", bytes(1000), index, index)
     time.sleep(0.0005)
@@ -90,7 +87,6 @@ def test_full_disk_is_told_and_what_was_written_is_kept(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert f"cannot write {bag}" in done.stdout and "Traceback" not in done.stderr

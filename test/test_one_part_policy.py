@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from linear_policy import LinearConfig, LinearModel
+from linear_policy import LinearConfig, LinearModel, LinearPart
 from node_harness import ROOT, Graph
 from std_srvs.srv import Trigger
 from vla_ros.msg import ActionChunk, PolicyStatus
@@ -22,6 +22,7 @@ from vla.control.session import HoldReason, State
 from vla.datasets.sources import RobotData
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import evaluate
+from vla.policies import checkpoint as checkpoint_module
 from vla.policies.base import Observation, PolicyFeatures
 from vla.policies.checkpoint import open_checkpoint, save_checkpoint
 from vla.policies.config import CheckpointError
@@ -81,6 +82,18 @@ def test_a_checkpoint_names_its_type_and_acts(checkpoint):
     # What the node action_expert has of it, so that both nodes name the same weights.
     second = open_action_part(checkpoint)
     assert isinstance(second, NoActionPart) and second.checkpoint_id == policy.checkpoint_id
+
+
+def test_a_policy_in_one_process_is_opened_once(monkeypatch):
+    digests = []
+    count = checkpoint_module.weights_digest
+    monkeypatch.setattr(
+        checkpoint_module, "weights_digest", lambda files: digests.append(1) or count(files)
+    )
+    policy = Policy.from_pretrained(ROOT / "checkpoints/nano")
+    assert digests == [1] and policy.action.checkpoint_id == policy.checkpoint_id
+    with pytest.raises(CheckpointError, match="is of type instructvla"):
+        LinearPart.from_pretrained(ROOT / "checkpoints/nano")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.envs.base import Episode, Suite, SuiteError
 from vla.envs.chunked import ChunkedActions
 from vla.envs.registry import make_suite, register
+from vla.envs.rollout import run_episode
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.suite import TableTop
 from vla.evaluation.benchmark import evaluate, report, summarize
@@ -74,7 +75,7 @@ class PendulumSuite(Suite):
 class SwingUp:
     """Pumps energy into the pendulum and holds it when it is up; or does nothing."""
 
-    contract, said = PENDULUM, None
+    contract, said, window = PENDULUM, None, 1
 
     def __init__(self, strength: float):
         self.strength, self.resets = strength, []
@@ -111,6 +112,69 @@ def test_somebody_elses_environment_needs_no_line_but_its_suite():
     assert set(written["episodes"][0]) == {
         "family", "seed", "instruction", "answer", "success", "seconds", "quick"
     }  # fmt: skip
+
+
+class Counting(gymnasium.Env):
+    """Its observation is the number of the step; it ends with step 7."""
+
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return self.count, {}
+
+    def step(self, action):
+        self.count += 1
+        return self.count, 0.0, False, self.count == 7, {}
+
+
+class Noting:
+    """Notes the numbers of what it is shown, by observe() and by chunk()."""
+
+    contract, said = PENDULUM, None
+
+    def __init__(self, window: int):
+        self.window, self.asked, self.between = window, [], []
+
+    def reset(self, instruction, seed=None, think=False):
+        pass
+
+    def chunk(self, images, state, time):
+        assert time == pytest.approx(state[0] * PENDULUM.time_step)
+        self.asked.append(int(state[0]))
+        return np.zeros((4, 1))
+
+    def observe(self, images, state, time):
+        assert time == pytest.approx(state[0] * PENDULUM.time_step)
+        self.between.append(int(state[0]))
+
+
+def test_a_policy_with_a_window_sees_every_step_and_others_only_those_of_chunks():
+    def observe(number):
+        read.append(number)
+        return {"images": {}, "state": np.array([number, 0.0, 0.0])}
+
+    environment = ChunkedActions(Counting(), PENDULUM, "count", observe, steps_per_chunk=3)
+    for window, between in ((3, [1, 2, 4, 5]), (1, [])):
+        policy, read = Noting(window), []
+        run_episode(environment, policy, Episode("count", 0))
+        assert (policy.asked, policy.between) == ([0, 3, 6], between)
+        # What nobody reads is not made; step 7 ends the episode.
+        assert read == sorted({*policy.asked, *between, 7})
+
+
+def test_the_table_top_shows_every_time_step_to_a_policy_with_a_window():
+    contract = replace(TableTop().contract, cameras=())
+    environment = TableTopEnv(contract, steps_per_chunk=3, time_limit=0.8)
+    seen = []
+    environment.on_observation = lambda observation, seconds: seen.append(round(seconds, 3))
+    environment.reset(seed=1)
+    chunk, truncated, asked = np.zeros((contract.horizon, 7)), False, [0.0]
+    while not truncated:
+        _, _, _, truncated, info = environment.step(chunk)
+        asked.append(round(info["seconds"], 3))
+    assert sorted(seen + asked) == pytest.approx(np.arange(9) / 10)
+    environment.close()
 
 
 def test_a_chunk_is_executed_up_to_the_steps_of_the_suite():

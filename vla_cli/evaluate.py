@@ -159,11 +159,11 @@ def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
         question_table,
         score,
     )
-    from vla.policies.parts import open_reasoning_part
+    from vla.policies.parts import ReasoningPart
 
     folder = checkpoint_folder(arguments.checkpoint)
     # Only this part, since a vision-language model need not have learned to act.
-    reasoner = open_reasoning_part(folder, arguments.device, arguments.adapter)
+    reasoner = ReasoningPart.from_pretrained(folder, arguments.device, arguments.adapter)
     questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])
     total = arguments.questions * len(suite.question_kinds)
     with tqdm(total=total, unit="question") as progress:

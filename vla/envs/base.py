@@ -9,6 +9,10 @@ after each `step`:
     "seconds"      simulated time since the reset
     "success"      whether the task is done; an episode ends with that
 
+Where its attribute `on_observation` is set, an environment that takes several time steps in one
+`step` calls it with (observation, seconds) after each of them but the last, whose observation
+`step` returns; for policies that read a window of past observations.
+
 `vla.envs.chunked.ChunkedActions` gives environments with one action per step this shape.
 """
 

@@ -24,6 +24,8 @@ def reported_success(observation: Any, reward: float, info: dict[str, Any]) -> b
 class ChunkedActions(gymnasium.Wrapper):
     """Executes the first steps of each chunk, until the episode is over or the task is done."""
 
+    on_observation: Callable[[dict[str, Any], float], None] | None = None  # see vla.envs.base
+
     def __init__(
         self,
         env: gymnasium.Env,
@@ -63,8 +65,8 @@ class ChunkedActions(gymnasium.Wrapper):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Executes the first steps of a chunk [H, A]; the rewards add up."""
-        total = 0.0
-        for single in action[: self._steps_per_chunk]:
+        total, last = 0.0, min(self._steps_per_chunk, len(action)) - 1
+        for number, single in enumerate(action):
             observation, reward, terminated, truncated, info = self.env.step(
                 self._to_action(single)
             )
@@ -72,10 +74,16 @@ class ChunkedActions(gymnasium.Wrapper):
             total += float(reward)
             success = self._succeeded(observation, float(reward), info)
             terminated = terminated or success
-            if terminated or truncated:
+            if terminated or truncated or number == last:
                 break
+            if self.on_observation is not None:
+                self.on_observation(self._observe(observation), self._seconds)
         return self._observe(observation), total, terminated, truncated, self._info(info, success)
 
     def _info(self, info: dict[str, Any], success: bool) -> dict[str, Any]:
-        seconds = self._steps * self._contract.time_step
-        return {"instruction": self._instruction, **info, "seconds": seconds, "success": success}
+        told = {"seconds": self._seconds, "success": success}
+        return {"instruction": self._instruction, **info, **told}
+
+    @property
+    def _seconds(self) -> float:
+        return self._steps * self._contract.time_step

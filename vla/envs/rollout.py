@@ -18,6 +18,7 @@ class ActingPolicy(Protocol):
 
     contract: EmbodimentContract  # what it reads and gives
     said: str | None  # what it said before it acted; None as long as it has said nothing
+    window: int = 1  # observations that it reads at once; 1 for those that chunk() is given
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins. seed: of its noise. think: say first what to do, and act on that."""
@@ -27,6 +28,9 @@ class ActingPolicy(Protocol):
 
         images: uint8 [H, W, 3] by camera. state [S]. time: of the observation [s].
         """
+
+    def observe(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> None:
+        """Takes an observation between two chunks, for a window of more than one."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ def run_episode(
     on_step: Callable[[gymnasium.Env], None] | None = None,
 ) -> Rollout:
     """Runs a policy until the episode is over. on_step(environment) is called after each chunk."""
+
+    def observe(observation: dict[str, Any], seconds: float) -> None:
+        policy.observe(observation["images"], observation["state"], seconds)
+
+    environment.set_wrapper_attr("on_observation", observe if policy.window > 1 else None)
     observation, info = environment.reset(seed=episode.seed, options=episode.options)
     policy.reset(info["instruction"], episode.seed, think)
     over = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from vla.policies.adapters import Adapter, adapted_id, open_adapter, require_bas
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError
+
+Part = TypeVar("Part", bound="PolicyPart")
+Reasoning = TypeVar("Reasoning", bound="ReasoningPart")
+Action = TypeVar("Action", bound="ActionPart")
 
 
 class PolicyPart:
@@ -30,16 +34,6 @@ class PolicyPart:
         # Of the weights as they are, the adapter's included.
         self.checkpoint_id = checkpoint.checkpoint_id
 
-    @classmethod
-    def from_pretrained(
-        cls, path: str | Path, device: str = "cpu", adapter: str | Path = ""
-    ) -> Any:
-        """Loads a part of this class; see open_reasoning_part for whatever a checkpoint has.
-
-        Raises CheckpointError, one sentence.
-        """
-        return _adapted(cls(open_checkpoint(path), usable_device(device)), adapter)
-
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Puts an adapter in the place of the one before, None for the checkpoint as it is.
 
@@ -52,6 +46,18 @@ class PolicyPart:
 
 class ReasoningPart(PolicyPart, ABC):
     """The vision-language model of a policy, or the whole of a policy of one part."""
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Reasoning], path: str | Path, device: str = "cpu", adapter: str | Path = ""
+    ) -> Reasoning:
+        """The first part of a checkpoint folder, with an adapter's folder unless that is "".
+
+        Raises CheckpointError, one sentence.
+        """
+        checkpoint = open_checkpoint(path)
+        part = checkpoint.type.open_reasoning(checkpoint, usable_device(device))
+        return adapted(_required(part, cls, checkpoint), adapter)
 
     @abstractmethod
     def act(
@@ -86,6 +92,15 @@ class ReasoningPart(PolicyPart, ABC):
 
 class ActionPart(PolicyPart, ABC):
     """The action head of a policy of two parts."""
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Action], path: str | Path, device: str = "cpu", adapter: str | Path = ""
+    ) -> Action:
+        """The second part of a checkpoint folder, as ReasoningPart.from_pretrained the first."""
+        checkpoint = open_checkpoint(path)
+        part = checkpoint.type.open_action(checkpoint, usable_device(device))
+        return adapted(_required(part, cls, checkpoint), adapter)
 
     @abstractmethod
     def action_chunk(
@@ -122,31 +137,26 @@ class NoActionPart(PolicyPart):
         self.checkpoint_id = adapted_id(self._base, adapter)
 
 
-def open_reasoning_part(
-    path: str | Path, device: str = "cpu", adapter: str | Path = ""
-) -> ReasoningPart:
-    """The first part of a checkpoint folder, with the adapter of a folder unless that is "".
-
-    Raises CheckpointError, one sentence.
-    """
-    checkpoint = open_checkpoint(path)
-    part = checkpoint.type.open_reasoning(checkpoint, usable_device(device))
-    return _adapted(part, adapter)
-
-
 def open_action_part(
     path: str | Path, device: str = "cpu", adapter: str | Path = ""
 ) -> ActionPart | NoActionPart:
-    """The second part of a checkpoint folder, as open_reasoning_part does the first."""
+    """What the node `action_expert` runs of a checkpoint folder. Raises CheckpointError."""
     checkpoint = open_checkpoint(path)
     if checkpoint.features.latent_shape is None:
-        return _adapted(NoActionPart(checkpoint), adapter)
-    return _adapted(checkpoint.type.open_action(checkpoint, usable_device(device)), adapter)
+        return adapted(NoActionPart(checkpoint), adapter)
+    return adapted(checkpoint.type.open_action(checkpoint, usable_device(device)), adapter)
 
 
-def _adapted(part, adapter: str | Path):
+def adapted(part: Part, adapter: str | Path) -> Part:
+    """The part with the adapter of a folder in its weights, unless that is ""."""
     if str(adapter):
         part.set_adapter(open_adapter(adapter))
+    return part
+
+
+def _required(part: PolicyPart, kind: type[Part], checkpoint: Checkpoint) -> Part:
+    if not isinstance(part, kind):
+        raise CheckpointError(f"{checkpoint.folder} is of type {checkpoint.type.name}")
     return part
 
 

@@ -13,23 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from vla.policies.base import Images, Observation
+from vla.policies.checkpoint import open_checkpoint
 from vla.policies.history import ObservationHistory
-from vla.policies.parts import (
-    ActionPart,
-    NoActionPart,
-    ReasoningPart,
-    open_action_part,
-    open_reasoning_part,
-)
+from vla.policies.parts import ActionPart, ReasoningPart, adapted, usable_device
 
 
 class Policy:
     """Both parts of a policy, or the one that it has, and what they keep during an episode."""
 
-    def __init__(
-        self, reasoning: ReasoningPart, action: ActionPart | NoActionPart, latent_every: int = 1
-    ):
-        """latent_every: chunks that share one latent action."""
+    def __init__(self, reasoning: ReasoningPart, action: ActionPart | None, latent_every: int = 1):
+        """action: None for a policy of one part. latent_every: chunks per latent action."""
         self.reasoning, self.action, self.latent_every = reasoning, action, latent_every
         self.contract, self.features = reasoning.contract, reasoning.features
         self._history = ObservationHistory(self.features)
@@ -47,8 +40,17 @@ class Policy:
 
         Raises CheckpointError, one sentence.
         """
-        reasoning = open_reasoning_part(path, device, adapter)
-        return cls(reasoning, open_action_part(path, device, adapter), latent_every)
+        checkpoint, device = open_checkpoint(path), usable_device(device)
+        reasoning = adapted(checkpoint.type.open_reasoning(checkpoint, device), adapter)
+        action = None
+        if checkpoint.features.latent_shape is not None:
+            action = adapted(checkpoint.type.open_action(checkpoint, device), adapter)
+        return cls(reasoning, action, latent_every)
+
+    @property
+    def window(self) -> int:
+        """Observations that it reads at once; from 2 on it needs observe() between chunks."""
+        return self.features.window
 
     @property
     def checkpoint_id(self) -> str:
@@ -72,20 +74,20 @@ class Policy:
         """Actions float32 [H, A] for now, in the contract's units.
 
         images: uint8 [H, W, 3] by camera name. state [S], not normalised. time: of the observation
-        [s]; a policy that reads a window of past observations needs it, and needs observe() for
-        those in between.
+        [s], for a policy with a window.
         """
         observation = self._history.add(time, Observation(images, state))
         if self._think and self.said is None:
             self.said = self.reasoning.think(images, self._instruction)
         seed = self._seed if self._chunks == 0 else None
-        first_of_latent = self._chunks % self.latent_every == 0
+        latent = None if self._chunks % self.latent_every == 0 else self._latent
         self._chunks += 1
-        if self.features.latent_shape is None:
-            return self.reasoning.act(observation, self._instruction, self.said, seed)
-        if first_of_latent:
-            self._latent = self.reasoning.act(observation, self._instruction, self.said, seed)
-        return self.action.action_chunk(images, state, self._latent, seed)
+        if latent is None:
+            latent = self.reasoning.act(observation, self._instruction, self.said, seed)
+        if self.action is None:
+            return latent  # a policy of one part acts in chunks
+        self._latent = latent
+        return self.action.action_chunk(images, state, latent, seed)
 
     def observe(self, images: Images, state: np.ndarray, time: float) -> None:
         """Takes an observation that no chunk is asked for, for the window of later ones."""

@@ -66,10 +66,10 @@ class Reasoning(ModelNode):
     def load(self, checkpoint: Path, device: str, adapter: str):
         """The checkpoint's first part."""
         from vla.policies.history import ObservationHistory
-        from vla.policies.parts import open_reasoning_part
+        from vla.policies.parts import ReasoningPart
         from vla.policies.reasoning_session import ReasoningSession
 
-        part = open_reasoning_part(checkpoint, device, adapter)
+        part = ReasoningPart.from_pretrained(checkpoint, device, adapter)
         self._session = ReasoningSession(part)
         self._history = ObservationHistory(part.features)
         return part

@@ -46,7 +46,7 @@ class CorrectionConfig:
     episodes_per_shard: int = 50
 
 
-class LabelledPolicy:
+class LabelledPolicy(ActingPolicy):
     """A policy of which each state that it is asked about is recorded under the expert's chunk."""
 
     def __init__(
@@ -61,7 +61,7 @@ class LabelledPolicy:
         self.policy, self.environment, self.frames = policy, environment, frames
         self.expert_share, self.generator = expert_share, generator
         self.contract = environment.contract
-        self.said: str | None = None
+        self.said, self.window = None, policy.window
         self.objects: dict[str, list[float]] = {}  # places when the episode began
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
@@ -75,8 +75,13 @@ class LabelledPolicy:
         label = plan_chunk(simulator, self.environment.task, self.contract.horizon)
         record(self.frames, simulator, images, state, label)
         if self.generator.random() < self.expert_share:
+            self.policy.observe(images, state, time)
             return label
         return self.policy.chunk(images, state, time)
+
+    def observe(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> None:
+        """The policy sees what happens between two chunks, whoever made them."""
+        self.policy.observe(images, state, time)
 
 
 def make_correction_shard(

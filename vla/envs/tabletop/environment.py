@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,8 @@ class TableTopEnv(gymnasium.Env):
     "wrong_object", whether another object than the task's was lifted. The reward is 1 for success.
     `simulator`, `controller` and `task` are the truth, for the scripted expert.
     """
+
+    on_observation: Callable[[dict[str, Any], float], None] | None = None  # see vla.envs.base
 
     def __init__(
         self,
@@ -101,9 +104,11 @@ class TableTopEnv(gymnasium.Env):
             simulator.time, self.contract.time_step, action, *simulator.end_effector_pose()
         )
         self._pending.append((self._step + self._delay_steps, chunk))
-        for _ in range(self._steps_per_chunk):
+        for number in range(self._steps_per_chunk):
             if simulator.time >= self._time_limit or self._is_done:
                 break
+            if number and self.on_observation is not None:
+                self.on_observation(self._observation(), simulator.time)
             while self._pending and self._pending[0][0] <= self._step:
                 self.controller.accept(self._pending.pop(0)[1], simulator.time)
             run_step(simulator, self.controller)

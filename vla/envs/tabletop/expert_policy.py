@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from vla.envs.rollout import ActingPolicy
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert import plan_chunk
 
 
-class ExpertPolicy:
+class ExpertPolicy(ActingPolicy):
     """Drives its environment by the truth, whatever the observations and the instruction say."""
 
     said = None
@@ -17,7 +18,7 @@ class ExpertPolicy:
         self.environment, self.contract = environment, environment.contract
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
-        """The expert keeps nothing between its chunks."""
+        """Does nothing: the expert keeps nothing between its chunks."""
 
     def chunk(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> np.ndarray:
         """The expert's actions [H, A] from the environment's state."""
