@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from background_launch import start_launch
 from launcher_prefix import PACKAGE, SHOW, install_vla_ros, make_prefix, shown, write
-
-from vla_nodes.launcher import start_launch
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from background_launch import BackgroundLaunch, start_launch
 from launcher_prefix import PACKAGE, alive, make_prefix, shown, wait_until, write
 
-from vla_nodes.launcher import BackgroundLaunch, start_launch
 from vla_nodes.launcher.process import SIGKILL_TIMEOUT, SIGTERM_TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[1]

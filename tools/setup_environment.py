@@ -66,16 +66,10 @@ def tell(text: str) -> None:
 def run_logged(
     command: list[str], variables: dict[str, str], progress: Callable[[str], str | None]
 ) -> None:
-    """Runs a command into the log.
+    """Runs a command, its output into the log; raises SetupError with the last lines if it fails.
 
-    Args:
-        command: The command and its arguments.
-        variables: Its environment.
-        progress: Called with each line of output; what it returns is shown in place on a terminal
-            and now and then elsewhere.
-
-    Raises:
-        SetupError: The command failed; the text holds the end of its output.
+    progress: gets each line of output; the text that it returns is shown, in place on a terminal
+    and every 15 s elsewhere.
     """
     shown_at = 0.0
     terminal = sys.stdout.isatty()
@@ -102,7 +96,7 @@ def run_logged(
     if status:
         tail = "\n  ".join(line for line in lines if "is ignored: it is neither" not in line)
         raise SetupError(f"'{' '.join(command[:6])} ...' failed; its last lines were\n  {tail}\n"
-                         f"The whole log is {LOG}. 'make setup' goes on from here.")  # fmt: skip
+                         f"The whole log is {LOG}. 'make setup' continues from here.")  # fmt: skip
 
 
 def digest(*parts: object) -> str:
@@ -115,11 +109,7 @@ def digest(*parts: object) -> str:
 
 
 def step(name: str, key: str, title: str, action: Callable[[], None]) -> bool:
-    """Does a step unless its stamp says that it was done with the same inputs.
-
-    Returns:
-        True when something was done.
-    """
+    """Does a step unless its stamp has the same key; returns whether it did."""
     stamp = STAMPS / name
     if stamp.exists() and stamp.read_text() == key:
         return False
@@ -133,11 +123,7 @@ def step(name: str, key: str, title: str, action: Callable[[], None]) -> bool:
 
 
 def install_system_packages(python: str) -> None:
-    """Installs what the system lacks when root, else says what to paste.
-
-    Raises:
-        SetupError: Something that is needed is missing and cannot be installed from here.
-    """
+    """Installs missing system packages as root; else raises SetupError with a line to paste."""
     needed, optional = missing_system_packages(python)
     if not needed and not optional:
         return
@@ -224,11 +210,7 @@ def point_cmake_files_here() -> None:
 
 
 def torch_build() -> str:
-    """Returns "cpu" or "cuda": VLA_TORCH, else what is installed, else what the machine has.
-
-    Raises:
-        SetupError: VLA_TORCH holds something else.
-    """
+    """Returns "cpu" or "cuda": VLA_TORCH, else the installed build, else what the machine has."""
     recorded = STAMPS / "torch_build"
     if os.environ.get("VLA_TORCH"):
         build = os.environ["VLA_TORCH"]
@@ -242,11 +224,7 @@ def torch_build() -> str:
 
 
 def install_torch(build: str, variables: dict[str, str], lock: Path) -> None:
-    """Installs torch: "cuda" with the packages that it asks for, "cpu" without any of them.
-
-    Raises:
-        SetupError: No build for this machine could be had.
-    """
+    """Installs torch, for "cuda" with its dependencies; raises SetupError if no build is found."""
 
     def progress(line: str) -> str | None:
         return line.strip() if line.startswith(("Collecting", "  Downloading")) else None
@@ -316,14 +294,7 @@ def build_test_interfaces(ros: Ros, variables: dict[str, str]) -> None:
 
 
 def set_up(for_tests: bool) -> bool:
-    """Does every step that is not done yet.
-
-    Args:
-        for_tests: Also what only the tests need.
-
-    Returns:
-        True when something was done.
-    """
+    """Does every step that is not done yet, with those for tests; returns whether it did any."""
     ros = detect_ros()
     if ros.from_wheels and platform.machine() != "x86_64":
         raise SetupError("ROS 2 comes as wheels only for x86_64: source an installed ROS 2 first")
@@ -403,7 +374,9 @@ def main() -> int:
             print(f"vla_ros set-up: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print("\nvla_ros set-up: interrupted; 'make setup' goes on from here.", file=sys.stderr)
+            print(
+                "\nvla_ros set-up: interrupted; 'make setup' continues from here.", file=sys.stderr
+            )
             return 130
     return 0
 

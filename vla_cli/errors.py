@@ -1,4 +1,4 @@
-"""How a subcommand says that it cannot go on."""
+"""How a subcommand fails."""
 
 
 class CommandError(Exception):

@@ -14,10 +14,10 @@ from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Measure a checkpoint on a benchmark, in process: success per task family with its 95% interval. On
-the table top also how often another object than the named one was taken, and with --think how often
-the answer was right; there --wording gives the tasks in sentences that training never has: in other
-words, by what is the object's alone, by what it is not, or as a situation from which the task
-follows. --questions asks about scenes instead, and moves nothing.
+the table top, it also measures how often an object other than the named one was taken, and with
+--think how often the answer was right. --wording phrases the tasks in sentences that training never
+uses: paraphrased, by an attribute that only the object has, by what it is not, or as a situation
+that implies the task. --questions asks about scenes instead, and moves nothing.
 
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy

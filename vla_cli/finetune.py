@@ -12,13 +12,13 @@ from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
 Train an adapter on a few demonstrations: low-rank changes of the language model and of the action
-expert, vision left as it is. Frames of the data that the policy comes from are trained on in turn,
-so that old skills and language stay; --no-replay leaves them out. The last demonstrations are held
-out; the adapter that does best on them is kept, and training ends when it gets no better. Ctrl-C
-saves, and the same command goes on from there.
+expert, with vision left as it is. Frames of the base's own training data are mixed in, so that old
+skills and language are kept; --no-replay turns that off. The last demonstrations are held out; the
+adapter that does best on them is kept, and training ends when it stops improving. Ctrl-C saves, and
+the same command resumes from there.
 
 Data is a LeRobot data set (vla data convert), a folder of bags, or shards of vla demonstrate. The
-base's normalisation statistics are kept, and what lies outside of their bounds is reported.
+base's normalisation statistics are kept, and the share of data outside their bounds is reported.
 
 examples:
   vla finetune --data datasets/mine --output runs/mine
@@ -99,7 +99,7 @@ def _overridden(run, overrides: list[str]):
 
 
 def _open(folder: str, contract):
-    """Demonstrations of whatever kind lies in a folder."""
+    """Demonstrations in a folder, whatever their format."""
     from vla.datasets.sources import RobotData
     from vla.training.sources import kind_of, open_robot
 
@@ -128,6 +128,6 @@ def _summary(report: dict, adapter: Path) -> str:
     for name, after in report["after"].items():
         lines.append(f"{name:<44} {report['before'][name]:>9.4f} {after:>9.4f}")
     for name, share in report["clipped"].items():
-        lines.append(f"{share:.0%} of {name} lie outside of the base's bounds")
+        lines.append(f"{share:.0%} of {name} lie outside the base's bounds")
     lines.append(f"adapter: {adapter}\nload it with: vla adapter load {adapter}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Starts the simulator and all nodes for a command that drives them, and ends them with it."""
+"""Starts the simulator and all nodes for a command, and stops them when it ends."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def free_domain_id() -> int:
 
 
 def enter_domain(domain_id: int | None) -> int:
-    """Keeps this process and those that it starts in a ROS domain of their own; returns its number.
+    """Puts this process and its children into a separate ROS domain, and returns its number.
 
-    To be called before the first import of ROS, which reads the environment once. Raises
-    CommandError where ROS is not on the path.
+    Call it before the first import of ROS, which reads the environment once. Raises CommandError
+    if ROS is not on the path.
     """
     domain = domain_id if domain_id is not None else free_domain_id()
     os.environ["ROS_DOMAIN_ID"] = str(domain)
@@ -52,13 +52,14 @@ def running_graph(
 ) -> Iterator[Callable[[], None]]:
     """Runs a launch file; gives a function that raises CommandError once it has ended.
 
-    arguments: NAME:=VALUE of the launch file. log: file that takes what the nodes say.
+    arguments: NAME:=VALUE of the launch file. log: file for the output of the nodes.
     """
     command = [sys.executable, "-m", "vla_cli", "launch", launch_file, *arguments]
-    # Ended from outside, it must still take the nodes along.
+    # On SIGTERM, too, the nodes must be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with log.open("ab") as stream:
-        # Its own group: a Ctrl-C reaches the launcher once, through us, when the bags are closed.
+        # A session of its own, so that Ctrl-C reaches the launcher only through us, once the bags
+        # are closed.
         launcher = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )

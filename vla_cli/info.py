@@ -9,7 +9,7 @@ from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Show the parts of a preset or a checkpoint and their parameter counts. Nothing large is allocated.
+Show the parts of a preset or a checkpoint and their parameter counts. No weights are allocated.
 
 examples:
   vla info                              the presets

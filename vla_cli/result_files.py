@@ -1,4 +1,4 @@
-"""Files that a command writes its results to: refused before the work, not after it."""
+"""Result files of a command: refused before the work if they cannot be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vla_cli.errors import CommandError
 def require_writable(*paths: str | Path | None) -> None:
     """Raises CommandError, which names the file, where a result could not be written.
 
-    Makes the folders of the paths. A file that is there keeps its content. None and "" are skipped.
+    Makes the folders of the paths. An existing file keeps its content. None and "" are skipped.
     """
     for path in (Path(given) for given in paths if given):
         known = os.path.lexists(path)

@@ -9,8 +9,8 @@ from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Make still scenes: random tables and arm poses, rendered by the robot's cameras, with their truth
-beside them, from which questions and answers are drawn in training. What is already there is kept.
+Make still scenes: random tables and arm poses, rendered by the robot's cameras, with their ground
+truth, from which questions and answers are drawn in training. Existing scenes are kept.
 
 examples:
   vla scenes --out datasets/scenes --count 20000
@@ -33,7 +33,7 @@ def add_parser(subparsers) -> None:
 
 
 def run_scenes(arguments: argparse.Namespace) -> int:
-    """Makes what is missing, and exports it where asked to."""
+    """Makes the missing scenes, and exports them if asked to."""
     from vla.contract.embodiment import load_contract
     from vla.core.resources import contract_path
     from vla.datasets.sources import ConversationData

@@ -24,7 +24,7 @@ examples:
 exit status: 0 settled (or accepted, with --no-wait), 1 ended otherwise, 2 could not be sent
 """
 ASK = """\
-Ask about what the robot sees. Nothing moves; an instruction under way goes on.
+Ask about what the robot sees. Nothing moves; a running instruction continues.
 
 examples:
   vla ask "what is on the table?"
@@ -34,7 +34,7 @@ STOP = """\
 Make the arm hold at once. Only 'vla resume' or a new instruction ends it.
 """
 RESUME = """\
-Go on after 'vla stop', with the instruction that was in force.
+Continue after 'vla stop', with the instruction that was in force.
 """
 STATUS = """\
 Show what the policy and the arm are doing, and why the arm holds if it does.
@@ -70,7 +70,7 @@ def add_parser(subparsers) -> None:
     ask.add_argument("text", help="the question, in natural language")
     ask.add_argument("--json", type=Path, metavar="FILE", help="write the answer to FILE")
     add_robot_parser(subparsers, "stop", "make the arm hold", STOP, run_stop)
-    add_robot_parser(subparsers, "resume", "go on after a stop", RESUME, run_resume)
+    add_robot_parser(subparsers, "resume", "continue after a stop", RESUME, run_resume)
     status = add_robot_parser(
         subparsers, "status", "show what the robot is doing", STATUS, run_status
     )
@@ -85,7 +85,7 @@ def _check(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    """Prints what the graph says; nothing in it commands the terminal."""
+    """Prints what the graph says, with control characters escaped."""
     print(escape_unseen(text), flush=True)
 
 
@@ -174,7 +174,7 @@ def run_stop(arguments: argparse.Namespace) -> int:
 
 
 def run_resume(arguments: argparse.Namespace) -> int:
-    """Goes on after a stop."""
+    """Continues after a stop."""
     return connected(lambda _, client, __: _print_trigger(client.resume()))(arguments)
 
 

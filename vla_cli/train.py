@@ -12,9 +12,9 @@ from vla_cli.subcommands import add_command
 
 TRAIN = """\
 Train from configuration files, one after the other, or continue where a run was interrupted.
-Simulated data that a configuration asks for and that is missing is made first; corrections, where
-it asks for any, in the middle: episodes that the policy drives and the expert labels. Ctrl-C saves
-and stops; the same command goes on from there. On many GPUs, start it with accelerate.
+Missing simulated data is made first. Corrections, if a configuration asks for them, are made during
+the run: episodes that the policy drives and the expert labels. Ctrl-C saves and stops; the same
+command resumes from there. On many GPUs, start it with accelerate.
 
 examples:
   vla train                                         the small policy, both stages
@@ -23,7 +23,7 @@ examples:
   tensorboard --logdir runs
 """
 DEMONSTRATE = """\
-Make demonstrations with the scripted expert. What is already there is kept.
+Make demonstrations with the scripted expert. Existing ones are kept.
 
 examples:
   vla demonstrate --out datasets/table_top --episodes 2200
@@ -101,7 +101,7 @@ def _contract(config):
 
 
 def run_demonstrate(arguments: argparse.Namespace) -> int:
-    """Makes what is missing of a dataset."""
+    """Makes the missing part of a data set."""
     from vla.datasets.sources import RobotData
     from vla.envs.tabletop.sources import SIMULATED
     from vla.training.source_registry import ROBOT_SOURCES

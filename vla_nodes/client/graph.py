@@ -89,7 +89,7 @@ class RobotClient:
         return self.call(Ask, "vla/ask", request, timeout, repeat_after=timeout / 4)
 
     def load_adapter(self, path: str, timeout: float = 180.0) -> LoadAdapter.Response:
-        """Loads an adapter into the running policy, "" drops it; the arm holds meanwhile.
+        """Loads an adapter into the running policy, "" drops it; the arm holds while it loads.
 
         path: of its folder, on the machine of the model nodes. `success` and `message` say whether.
         """

@@ -1,7 +1,7 @@
 """A scripted operator on the graph, and what records its demonstrations.
 
-It commands the simulated arm by the very topics that `controller` uses, which is deactivated
-meanwhile: two must not command one arm. The same applies to an operator with a SpaceMouse.
+It commands the simulated arm on the topics that `controller` uses, which is deactivated during that
+time, since only one may command an arm. The same applies to an operator with a SpaceMouse.
 
     with DemoClient() as client, OperatorStation(client, contract) as operator:
         episode = demonstrate_episode(client, operator, seed=1_000_000, family="store")
@@ -71,11 +71,11 @@ class OperatorStation:
             self._change_controller("activate", Transition.TRANSITION_ACTIVATE)
 
     def begin(self, seed: int, family: str) -> Task:
-        """Starts to demonstrate the task of a scene that was just laid out, and returns it."""
+        """Starts to demonstrate the task of a scene that was just reset, and returns the task."""
         return self._operator.begin(seed, family)
 
     def end(self) -> None:
-        """Lets go of the arm, which stays where it is."""
+        """Releases the arm, which stays where it is."""
         self._operator.end()
 
     def _take_joints(self, message: JointState) -> None:
@@ -89,7 +89,7 @@ class OperatorStation:
         self._operator.take_configuration(np.array(message.data))
 
     def _controller_state(self) -> int:
-        """Of the lifecycle; PRIMARY_STATE_UNKNOWN where no controller runs."""
+        """Lifecycle state; PRIMARY_STATE_UNKNOWN if no controller runs."""
         try:
             answer = self._client.call(
                 GetState, f"{CONTROLLER}/get_state", GetState.Request(), 10.0, repeat_after=2.0
@@ -107,17 +107,14 @@ class OperatorStation:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A demonstrated episode. bag: its folder, empty where it failed and was discarded.
-
-    seconds: simulated time that it took until success.
-    """
+    """A demonstrated episode."""
 
     seed: int
     family: str
     instruction: str
     success: bool
-    bag: str
-    seconds: float
+    bag: str  # Its folder; empty if the episode failed and was discarded.
+    seconds: float  # Simulated time until success.
 
 
 def demonstrate_episode(
@@ -129,7 +126,7 @@ def demonstrate_episode(
 ) -> Demonstration:
     """Has the operator demonstrate the task of a scene and the recorder record it.
 
-    A failure is discarded: go on with another seed. time_limit: of simulated time [s]. Raises
+    A failed episode is discarded: try another seed. time_limit: of simulated time [s]. Raises
     UnreachableError when a node does not answer or refuses, such as for an unknown family.
     """
     scene = client.accepted(

@@ -48,12 +48,7 @@ _OUTPUTS = ("screen", "log", "both", "own_log", "full")
 
 @dataclass(frozen=True)
 class ProcessDescription:
-    """Everything that is needed to start one process, and start it again.
-
-    Times are in seconds: `respawn_delay` from a death to the next start, `sigterm_timeout` from
-    SIGINT to SIGTERM, `sigkill_timeout` from there to SIGKILL. A negative `respawn_max_retries`
-    means no limit.
-    """
+    """Everything that is needed to start one process, and to start it again."""
 
     label: str
     command: tuple[str, ...]
@@ -62,11 +57,11 @@ class ProcessDescription:
     shell: bool = False
     output: str = "log"
     respawn: bool = False
-    respawn_delay: float = 0.0
-    respawn_max_retries: int = -1
+    respawn_delay: float = 0.0  # From a death to the next start [s].
+    respawn_max_retries: int = -1  # Negative: no limit.
     shutdown_on_exit: bool = False
-    sigterm_timeout: float = SIGTERM_TIMEOUT
-    sigkill_timeout: float = SIGKILL_TIMEOUT
+    sigterm_timeout: float = SIGTERM_TIMEOUT  # From SIGINT to SIGTERM [s].
+    sigkill_timeout: float = SIGKILL_TIMEOUT  # From SIGTERM to SIGKILL [s].
 
 
 @contextmanager
@@ -174,9 +169,9 @@ def _launch_prefix(reader: _Attributes, command: list[str]) -> list[str]:
 
 
 def _begins_with(pattern: str, name: str) -> bool:
-    """Whether a name begins as a regular expression says.
+    """Whether a regular expression matches the beginning of a name; raises ValueTypeError.
 
-    Another process looks, as some expressions go on for years. Raises ValueTypeError.
+    Another process matches, since some expressions take years.
     """
     if not pattern:
         return True

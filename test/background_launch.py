@@ -1,4 +1,4 @@
-"""A launch file running in the background, for the demo, benchmarks and tests."""
+"""A launch file running in the background."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 # The launcher brings everything down within 5 s; a little more for a loaded machine.
 STOP_TIMEOUT = 8.0
 
