@@ -1,6 +1,7 @@
-"""A policy of the preset "test" with random weights: everything but skill, in a second."""
+"""A tiny policy with random weights: everything but skill, in a second."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,17 @@ SENTENCES = ("pick the red block", "put the can in the bowl", "what is on the ta
 
 
 def save_tiny_checkpoint(
-    folder: Path, contract: EmbodimentContract | None = None, scale: float = 1.0
+    folder: Path,
+    contract: EmbodimentContract | None = None,
+    scale: float = 1.0,
+    config: Any = None,
 ) -> Path:
-    """Writes a checkpoint into `folder` and returns it; every weight is multiplied by `scale`."""
+    """Writes a checkpoint into `folder` and returns it; every weight is multiplied by `scale`.
+
+    config: of the policy, by default the preset "test".
+    """
     contract = contract or load_contract(CONTRACT_PATH)
-    config = preset("test")
+    config = config or preset("test")
     torch.manual_seed(0)
     model = build_model(config, contract)
     with torch.no_grad():

@@ -35,7 +35,8 @@ class RobotSample:
     in the contract's units, not normalised. motion: language motion label. answer: what the robot
     says that it is going to do. places: pixels [E, 2] by camera, where the gripper acts next, NaN
     where the image does not show it. source: data set, episode and frame, for error messages. None
-    stands for what is not known.
+    stands for what is not known. steps: of the chunk that are before the episode's end. past: the
+    frames before it, oldest first, for a policy with a history.
     """
 
     images: dict[str, np.ndarray]
@@ -47,6 +48,8 @@ class RobotSample:
     answer: str | None = None
     places: dict[str, np.ndarray] | None = None
     source: str = ""
+    steps: int | None = None
+    past: tuple[RobotSample, ...] = ()
 
 
 @dataclass

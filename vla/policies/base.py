@@ -37,8 +37,7 @@ class Observation:
 
     images: Images
     state: np.ndarray  # proprioception [S], not normalised
-    # Earlier observations, oldest first, for a policy that reads a window of them.
-    past: tuple[Observation, ...] = ()
+    stamp: float = 0.0  # when it was seen [s]; for a policy that keeps a history
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class PolicyFeatures:
     latent_shape: tuple[int, int] | None
     horizon: int  # steps in a chunk
     rate: float  # steps per second [Hz]
-    window: int = 1  # observations that it reads at once, the newest included
-    window_spacing: int = 1  # contract time steps between two of them
+    window: int = 1  # observations that it acts on, the newest included
+    history_step: float = 0.0  # time between two of them [s]
 
 
 class PolicyType(ABC):

@@ -1,49 +1,49 @@
-"""The window of past observations that a policy reads, kept between its steps."""
+"""What a policy keeps of earlier observations during an episode, by their stamps."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from typing import Generic, TypeVar
 
-from vla.policies.base import Observation, PolicyFeatures
+from vla.datasets.windows import SAME_TIME, window_slots
 
-# An observation may be so much earlier or later than a place of the window [periods of spacing].
-TOLERANCE = 0.5
+Kept = TypeVar("Kept")
 
 
-class ObservationHistory:
-    """Observations of one episode by their stamps, and the window that ends with the newest.
+class History(Generic[Kept]):
+    """Entries of one episode, observations or what was computed from them, and their window.
 
-    Places of the window lie `window_spacing` time steps of the contract apart; each has the newest
-    observation up to half a spacing after it. Where there is none yet, the oldest stands for it.
+    It holds no more than the window can reach.
     """
 
-    def __init__(self, features: PolicyFeatures):
-        self._count = features.window - 1
-        self._spacing = features.window_spacing / features.rate
-        self._kept: deque[tuple[float, Observation]] = deque()
+    def __init__(self, window: int, step: float):
+        """window: slots, the newest included. step: time between two of them [s]."""
+        self.window, self.step = window, step
+        self._kept: deque[tuple[float, Kept]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def reset(self) -> None:
         """Forgets everything, as a new episode needs it."""
         self._kept.clear()
 
-    def add(self, stamp: float, observation: Observation) -> Observation:
-        """Takes an observation of that time [s], and returns it with its past.
+    def is_due(self, stamp: float) -> bool:
+        """Whether a slot of later windows would miss an observation of that time [s]."""
+        return not self._kept or not 0 <= stamp - self._kept[-1][0] < self.step - SAME_TIME
 
-        A stamp that is not after the last one starts a new history.
+    def add(self, stamp: float, entry: Kept) -> list[Kept]:
+        """Takes an entry of that time [s], and returns its window, oldest first, itself last.
+
+        A stamp before the last one starts a new history; the same stamp replaces the last entry.
         """
-        if self._count == 0:
-            return observation
         if self._kept and stamp <= self._kept[-1][0]:
-            self.reset()
-        self._kept.append((stamp, observation))
-        earliest = stamp - (self._count + 1) * self._spacing
-        while len(self._kept) > 1 and self._kept[1][0] <= earliest:
+            if stamp < self._kept[-1][0]:
+                self.reset()
+            else:
+                self._kept.pop()
+        self._kept.append((stamp, entry))
+        while self._kept[0][0] <= stamp - self.window * self.step:
             self._kept.popleft()
-        past = [self._at(stamp - number * self._spacing) for number in range(self._count, 0, -1)]
-        return replace(observation, past=tuple(past))
-
-    def _at(self, time: float) -> Observation:
-        latest = time + TOLERANCE * self._spacing
-        found = [observation for stamp, observation in self._kept if stamp <= latest]
-        return found[-1] if found else self._kept[0][1]
+        stamps = [time for time, _ in self._kept]
+        return [self._kept[index][1] for index in window_slots(stamps, self.window, self.step)]

@@ -86,6 +86,9 @@ class ReasoningPart(PolicyPart, ABC):
         text = self.think(observation.images, instruction)
         return text, self.act(observation, instruction, text)
 
+    def observe(self, observation: Observation, instruction: str) -> None:
+        """Takes an observation between two that it acts on, where its history would miss it."""
+
     def reset(self) -> None:
         """A new episode, or another instruction, begins: forgets what was kept between steps."""
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import open_checkpoint
-from vla.policies.history import ObservationHistory
 from vla.policies.parts import ActionPart, ReasoningPart, adapted, usable_device
 
 
@@ -25,7 +24,6 @@ class Policy:
         """action: None for a policy of one part. latent_every: chunks per latent action."""
         self.reasoning, self.action, self.latent_every = reasoning, action, latent_every
         self.contract, self.features = reasoning.contract, reasoning.features
-        self._history = ObservationHistory(self.features)
         self.reset("")
 
     @classmethod
@@ -67,16 +65,15 @@ class Policy:
         self.said: str | None = None  # what it said, once it has thought
         self._latent: np.ndarray | None = None
         self._chunks = 0
-        self._history.reset()
         self.reasoning.reset()
 
     def chunk(self, images: Images, state: np.ndarray, time: float = 0.0) -> np.ndarray:
         """Actions float32 [H, A] for now, in the contract's units.
 
         images: uint8 [H, W, 3] by camera name. state [S], not normalised. time: of the observation
-        [s], for a policy with a window.
+        [s]; a policy with a history needs it, and observe() for what is seen between two chunks.
         """
-        observation = self._history.add(time, Observation(images, state))
+        observation = Observation(images, state, time)
         if self._think and self.said is None:
             self.said = self.reasoning.think(images, self._instruction)
         seed = self._seed if self._chunks == 0 else None
@@ -90,8 +87,9 @@ class Policy:
         return self.action.action_chunk(images, state, latent, seed)
 
     def observe(self, images: Images, state: np.ndarray, time: float) -> None:
-        """Takes an observation that no chunk is asked for, for the window of later ones."""
-        self._history.add(time, Observation(images, state))
+        """Takes an observation that no chunk is asked for, for a policy with a history."""
+        if self.features.window > 1:
+            self.reasoning.observe(Observation(images, state, time), self._instruction)
 
     def answer(self, images: Images, question: str) -> str:
         """The answer to a question about what is seen. Raises NotImplementedError without text."""

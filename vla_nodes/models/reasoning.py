@@ -65,13 +65,11 @@ class Reasoning(ModelNode):
 
     def load(self, checkpoint: Path, device: str, adapter: str):
         """The checkpoint's first part."""
-        from vla.policies.history import ObservationHistory
         from vla.policies.parts import ReasoningPart
         from vla.policies.reasoning_session import ReasoningSession
 
         part = ReasoningPart.from_pretrained(checkpoint, device, adapter)
         self._session = ReasoningSession(part)
-        self._history = ObservationHistory(part.features)
         return part
 
     def configure(self) -> None:
@@ -90,13 +88,13 @@ class Reasoning(ModelNode):
         """Runs every path of the model."""
         from vla.policies.base import Observation
 
-        seen = self._history.add(0.0, Observation(images, state))
+        seen = Observation(images, state)
         for _ in range(WARM_UP_RUNS):
             self.model.act(seen, WARM_UP_INSTRUCTION)
             if self.model.features.answers:
                 text, _ = self.model.think_and_act(seen, WARM_UP_INSTRUCTION)
                 self.model.act(seen, WARM_UP_INSTRUCTION, text)
-        self._history.reset()
+        self.model.reset()
 
     def activate(self) -> None:
         """Forgets earlier results, warms up, starts to work."""
@@ -207,9 +205,7 @@ class Reasoning(ModelNode):
         if self._begin_anew or instruction.instruction_id != self._done[0]:
             self._begin_anew = False
             session.reset()
-            self._history.reset()
-        seen = Observation(scene.images, scene.state)
-        seen = self._history.add(scene.stamp * 1e-9, seen)
+        seen = Observation(scene.images, scene.state, scene.stamp * 1e-9)
         started = time.perf_counter()
         think = instruction.mode == Instruction.MODE_THINK
         output = session.step(seen, instruction.instruction, think)

@@ -192,8 +192,8 @@ class Backbone(nn.Module):
         """Final hidden states [B, T, D] of embeddings [B, T, D], LoRA experts blended.
 
         positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
-        token. cache: what came before; extended in place. prefix [B, T]: True on image and
-        question, which see each other both ways in models that were trained so.
+        token. cache: what came before; extended in place. prefix [B, T]: True, or the same number,
+        on image and question, which see each other both ways in models that were trained so.
         """
         adapted, plain = (cache.adapted, cache.plain) if cache is not None else (None, None)
         weights = None

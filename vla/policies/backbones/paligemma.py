@@ -63,7 +63,7 @@ class PaliGemma(Backbone):
         seen = (keys <= queries).expand(len(mask), -1, -1)
         near = seen & (queries - keys < (self._window or total))
         if prefix is not None:
-            both_ways = prefix[:, :, None] & prefix[:, None]
+            both_ways = (prefix[:, :, None] == prefix[:, None]) & (prefix > 0)[:, None]
             seen, near = seen | both_ways, near | both_ways
         masks = [
             torch.zeros_like(allowed, dtype=embeddings.dtype)

@@ -1,0 +1,44 @@
+"""Windows of the past: which earlier frames a policy sees beside the newest one.
+
+A window is a grid of slots, `step` seconds apart, that ends at the newest frame. Each slot holds
+the newest frame that is not newer than it. A slot without a frame within one step ends the history
+there. Training and inference both go through `window_slots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Stamps that are apart by less count as one [s]: they are sums of binary fractions.
+SAME_TIME = 1e-6
+
+
+def window_slots(stamps: Sequence[float] | np.ndarray, window: int, step: float) -> list[int]:
+    """Indices into increasing stamps [s], oldest first, the last one's always among them."""
+    stamps = np.asarray(stamps, dtype=np.float64)
+    slots = stamps[-1] - step * np.arange(window)
+    found = np.searchsorted(stamps, slots + SAME_TIME, side="right") - 1
+    ages = np.where(found >= 0, slots - stamps[found], np.inf)
+    gone = np.flatnonzero(ages > step - SAME_TIME)
+    return found[: gone[0] if len(gone) else window][::-1].tolist()
+
+
+def window_indices(
+    times: np.ndarray, episode_ends: np.ndarray, window: int, step: float
+) -> np.ndarray:
+    """Frames [N, W] of the window that ends with each of N frames, oldest first, -1 for none.
+
+    times: of the frames [s], increasing within an episode. episode_ends: frames up to and with each
+    episode. No window crosses an episode. What a window lacks is at its end, behind the newest.
+    """
+    indices = np.full((len(times), window), -1, dtype=np.int64)
+    start = 0
+    for end in episode_ends:
+        for newest in range(start, end):
+            first = int(np.searchsorted(times[start:newest], times[newest] - window * step) + start)
+            slots = window_slots(times[first : newest + 1], window, step)
+            indices[newest, : len(slots)] = np.array(slots) + first
+        start = end
+    return indices

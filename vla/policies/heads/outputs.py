@@ -1,0 +1,230 @@
+"""From a hidden state to an action chunk: regression, flow matching or diffusion.
+
+Each has `losses(hidden, actions, valid, samples, generator)`, whose entry "action" is minimised,
+and `sample(hidden, generator)`. hidden [N, G]; chunks [N, H, A], normalised; valid [N, H]: True on
+steps before the episode's end.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vla.policies.config import FlowMatchingConfig
+from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
+
+CLIP = 1.0  # of normalised actions
+
+
+def mean_of_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Mean over the steps of [N, H, A] that count."""
+    weights = valid[..., None].to(values.dtype).expand_as(values)
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, sizes: list[int]):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers[:-1])
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, G] to [N, last size]."""
+        return self.mlp(hidden)
+
+
+class Regression(nn.Module):
+    """MSE on the arm, BCE on the gripper (RoboVLMs, equation 7)."""
+
+    def __init__(
+        self,
+        width: int,
+        widths: tuple[int, ...],
+        horizon: int,
+        binary: tuple[bool, ...],
+        arm_loss: str,
+        gripper_weight: float,
+    ):
+        """binary: which of the action's dimensions are open or closed, such as a gripper's."""
+        super().__init__()
+        self.horizon, self.binary = horizon, binary
+        self.arm_loss, self.gripper_weight = arm_loss, gripper_weight
+        closed = sum(binary)
+        self.actions = Mlp([width, *widths, horizon * (len(binary) - closed)])
+        self.gripper = Mlp([width, *widths, horizon * closed]) if closed else None
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Chunk of the arm [N, H, a] in -1 to 1, logits of the gripper [N, H, g]."""
+        arm = torch.tanh(self.actions(hidden)).unflatten(-1, (self.horizon, -1))
+        if self.gripper is None:
+            return arm, arm.new_zeros(len(arm), self.horizon, 0)
+        return arm, self.gripper(hidden).unflatten(-1, (self.horizon, -1))
+
+    def losses(
+        self,
+        hidden: torch.Tensor,
+        actions: torch.Tensor,
+        valid: torch.Tensor,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Means over the steps that count; it draws nothing."""
+        arm, logits = (part.float() for part in self(hidden))
+        binary = torch.tensor(self.binary, device=actions.device)
+        arm_target, gripper_target = actions[..., ~binary], (actions[..., binary] > 0).float()
+        kind = F.mse_loss if self.arm_loss == "mse" else F.huber_loss
+        losses = {"arm": mean_of_valid(kind(arm, arm_target, reduction="none"), valid)}
+        losses["action"] = losses["arm"]
+        if self.gripper is not None:
+            errors = F.binary_cross_entropy_with_logits(logits, gripper_target, reduction="none")
+            losses["gripper"] = mean_of_valid(errors, valid)
+            losses["action"] = losses["arm"] + self.gripper_weight * losses["gripper"]
+            right = ((logits > 0) == (gripper_target > 0.5)).float()
+            losses["gripper_accuracy"] = mean_of_valid(right, valid)
+        return losses
+
+    def sample(
+        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Chunks [N, H, A]; the gripper is -1 or 1."""
+        arm, logits = self(hidden)
+        chunk = arm.new_empty(len(arm), self.horizon, len(self.binary))
+        binary = torch.tensor(self.binary, device=arm.device)
+        chunk[..., ~binary] = arm
+        chunk[..., binary] = torch.where(logits > 0, 1.0, -1.0).to(arm.dtype)
+        return chunk
+
+
+class Denoiser(nn.Module):
+    """A transformer over the steps of a noisy chunk, told the time and what was seen."""
+
+    def __init__(
+        self, condition: int, horizon: int, actions: int, width: int, layers: int, heads: int
+    ):
+        super().__init__()
+        self.width = width
+        self.condition = nn.Linear(condition, width)
+        self.action_in = nn.Linear(actions, width)
+        self.place = nn.Parameter(torch.randn(horizon + 1, width) * 0.02)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+        self.action_out = nn.Linear(width, actions)
+
+    def forward(
+        self, condition: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """[N, H, A] of condition [N, G], noisy chunk [N, H, A] and times [N] in 0 to 1."""
+        half = self.width // 2
+        frequencies = torch.exp(
+            torch.arange(half, device=times.device) * (-math.log(10_000.0) / max(half - 1, 1))
+        )
+        angles = 1000.0 * times[:, None] * frequencies
+        waves = F.pad(torch.cat([angles.sin(), angles.cos()], -1), (0, self.width - 2 * half))
+        time = self.time(waves.to(chunk.dtype))
+        seen = self.condition(condition) + time  # [N, D]
+        steps = self.action_in(chunk) + time[:, None]  # [N, H, D]
+        tokens = torch.cat([seen[:, None], steps], 1) + self.place
+        return self.action_out(self.norm(self.layers(tokens)[:, 1:]))
+
+
+class Flow(nn.Module):
+    """Flow matching (RoboVLMs, section III.C; see vla.policies.heads.flow_matching)."""
+
+    def __init__(self, denoiser: Denoiser, shape: tuple[int, int], config: FlowMatchingConfig):
+        """shape: [H, A] of a chunk."""
+        super().__init__()
+        self.denoiser, self.shape, self.config = denoiser, shape, config
+
+    def losses(
+        self,
+        hidden: torch.Tensor,
+        actions: torch.Tensor,
+        valid: torch.Tensor,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Squared error of the velocity. samples: draws per chunk. generator: of them, on CPU."""
+        hidden, actions, valid = (x.repeat_interleave(samples, 0) for x in (hidden, actions, valid))
+        noise = torch.randn(actions.shape, generator=generator).to(actions)
+        times = sample_times(len(actions), self.config, generator).to(actions)
+        points, velocity = interpolate(noise, actions, times, self.config)
+        errors = (self.denoiser(hidden, points, times).float() - velocity) ** 2
+        return {"action": mean_of_valid(errors, valid)}
+
+    def sample(
+        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Chunks [N, H, A], by Euler integration."""
+        noise = torch.randn((len(hidden), *self.shape), generator=generator).to(hidden)
+        return integrate(lambda x, t: self.denoiser(hidden, x, t), noise, self.config.steps)
+
+
+class Diffusion(nn.Module):
+    """Denoising diffusion (DDPM, arXiv 2006.11239) with a cosine schedule (arXiv 2102.09672)."""
+
+    alphas: torch.Tensor
+
+    def __init__(
+        self, denoiser: Denoiser, shape: tuple[int, int], schedule_steps: int, sample_steps: int
+    ):
+        """shape: [H, A] of a chunk."""
+        super().__init__()
+        self.denoiser, self.shape = denoiser, shape
+        self.sample_steps = min(sample_steps, schedule_steps)
+        times = torch.arange(schedule_steps + 1, dtype=torch.float64) / schedule_steps
+        kept = torch.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2
+        decay = (kept[1:] / kept[:-1]).clamp(min=0.001)
+        # [T]: how much of the chunk is left after each step; made from the configuration.
+        self.register_buffer("alphas", decay.cumprod(0).float(), persistent=False)
+
+    def losses(
+        self,
+        hidden: torch.Tensor,
+        actions: torch.Tensor,
+        valid: torch.Tensor,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Squared error of the noise. samples: draws per chunk. generator: theirs, on the CPU."""
+        hidden, actions, valid = (x.repeat_interleave(samples, 0) for x in (hidden, actions, valid))
+        noise = torch.randn(actions.shape, generator=generator).to(actions)
+        steps = torch.randint(len(self.alphas), (len(actions),), generator=generator)
+        kept = self.alphas[steps.to(self.alphas.device)].to(actions)[:, None, None]
+        points = kept.sqrt() * actions + (1 - kept).sqrt() * noise
+        times = (steps / len(self.alphas)).to(actions)
+        errors = (self.denoiser(hidden, points, times).float() - noise) ** 2
+        return {"action": mean_of_valid(errors, valid)}
+
+    def sample(
+        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Chunks [N, H, A], by DDIM (arXiv 2010.02502) without noise in between."""
+        x = torch.randn((len(hidden), *self.shape), generator=generator).to(hidden)
+        steps = torch.linspace(len(self.alphas) - 1, 0, self.sample_steps).round().long().tolist()
+        for index, step in enumerate(steps):
+            kept = self.alphas[step].to(x)
+            time = x.new_full((len(x),), step / len(self.alphas))
+            noise = self.denoiser(hidden, x, time)
+            clean = ((x - (1 - kept).sqrt() * noise) / kept.sqrt()).clamp(-CLIP, CLIP)
+            if index + 1 == len(steps):
+                return clean
+            noise = (x - kept.sqrt() * clean) / (1 - kept).sqrt()
+            kept = self.alphas[steps[index + 1]].to(x)
+            x = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        return x

@@ -1,0 +1,108 @@
+"""RoboVLMs' batches: windows of frames, and conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from vla.contract.normalization import NormStats
+from vla.datasets.sample import Conversation, RobotSample
+from vla.policies.augment import draw_transform, transform_image
+from vla.policies.collation import CollationOptions
+from vla.policies.images import fit_images
+from vla.policies.instructvla.sequence import PromptRow, collate
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.robovlms.config import RoboVLMConfig
+from vla.policies.robovlms.model import RobotBatch, action_tokens
+from vla.policies.robovlms.sequence import Rows, prompt_ids, rows_of_actions, rows_of_frames
+
+
+class RoboVLMCollator:
+    """See vla.policies.collation.Collator."""
+
+    def __init__(self, config: RoboVLMConfig, tokenizer: Tokenizer, options: CollationOptions):
+        self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
+
+    def robot_batch(
+        self,
+        samples: Sequence[RobotSample],
+        stats: Sequence[dict[str, NormStats]],
+        generator: np.random.Generator,
+    ) -> RobotBatch:
+        """Windows that end with the samples: one wording and one change of images each."""
+        images, states, actions, steps = [], [], [], []
+        window = self.config.structure.window
+        valid = torch.zeros(len(samples), window, dtype=torch.bool)
+        limit = self.options.state_limit
+        for row, (sample, own) in enumerate(zip(samples, stats, strict=True)):
+            change = draw_transform(self.options.augmentation, generator)
+            frames = [*sample.past, sample]
+            valid[row, : len(frames)] = True
+            for frame in frames:
+                images += [
+                    transform_image(frame.images[name], change) for name in self.config.cameras
+                ]
+                states.append(own["state"].normalize(frame.state, limit))
+                actions.append(own["action"].normalize(frame.actions))
+                known = len(frame.actions) if frame.steps is None else frame.steps
+                steps.append(np.arange(len(frame.actions)) < known)
+        state = np.stack(states)
+        noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
+        chunks, known = np.stack(actions).astype(np.float32), np.stack(steps)
+        rows = self._rows(samples, valid.sum(1).tolist(), chunks, known)
+        return RobotBatch(
+            images=torch.stack(images),
+            ids=rows.ids,
+            mask=rows.mask,
+            prefix=rows.prefix,
+            labels=rows.labels,
+            frames=valid,
+            state=torch.from_numpy((state + noise).astype(np.float32)),
+            actions=torch.from_numpy(chunks),
+            steps=torch.from_numpy(known),
+        )
+
+    def _rows(
+        self,
+        samples: Sequence[RobotSample],
+        counts: list[int],
+        chunks: np.ndarray,
+        known: np.ndarray,
+    ) -> Rows:
+        prompts = [prompt_ids(self.text, self.config, sample.instruction) for sample in samples]
+        if not self.config.discrete:
+            return rows_of_frames(prompts, counts, self.config)
+        tokens = action_tokens(self.config).encode(chunks)
+        return rows_of_actions(
+            prompts,
+            tokens.reshape(len(tokens), -1).tolist(),
+            (known.sum(1) * chunks.shape[2]).tolist(),
+            self.text,
+            self.config,
+        )
+
+    def conversation_batch(
+        self, samples: Iterable[Conversation], generator: np.random.Generator
+    ) -> RobotBatch:
+        """Conversations, with an image or without."""
+        size = self.config.backbone.image_size
+        images, rows = [], []
+        for entry in samples:
+            if entry.image is not None:
+                pixels = torch.from_numpy(np.array(entry.image)).permute(2, 0, 1)
+                square = fit_images(pixels[None], size)[0].permute(1, 2, 0).numpy()
+                change = draw_transform(self.options.augmentation, generator)
+                images.append(transform_image(square, change))
+            rows.append(PromptRow(entry.turns, images=int(entry.image is not None)))
+        text = collate(self.text, self.config.backbone, rows, 0)
+        empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        return RobotBatch(
+            images=torch.stack(images) if images else empty,
+            ids=text.ids,
+            mask=text.mask,
+            prefix=text.prefix.long(),
+            labels=text.labels,
+        )

@@ -1,0 +1,154 @@
+"""RoboVLMs' configuration (arXiv 2412.14058): structure, head, losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from vla.core.shown import brief
+from vla.policies.config import (
+    MOST_LAYERS,
+    MOST_WIDTH,
+    BackboneConfig,
+    CheckpointError,
+    FlowMatchingConfig,
+    LoraConfig,
+    bounded,
+)
+
+STRUCTURES = ("one_step", "interleaved", "policy_head")
+TRUNKS = ("fc", "lstm", "gpt")
+OUTPUTS = ("regression", "flow", "diffusion")
+
+
+@dataclass
+class StructureConfig:
+    """How observations, text and action tokens are laid out (section III.C and Table I)."""
+
+    # one_step: one frame. interleaved: all frames of the window in one causal sequence.
+    # policy_head: each frame in a pass of its own; the head reads the window.
+    kind: str = "policy_head"
+    # continuous: a head reads learned tokens. discrete: the language model predicts action tokens,
+    # with one_step only.
+    actions: str = "continuous"
+    window: int = bounded(8, 1, 128)  # slots of the history, the newest frame included
+    history_step: float = bounded(0.3, 0.001, 3600)  # time between two slots [s]
+    latent: int = bounded(1, 1, 64)  # learned tokens a frame; at the input they are one vector
+
+
+@dataclass
+class HeadConfig:
+    """What turns the learned tokens of a window into chunks (section III.C)."""
+
+    # fc: an MLP on each frame. lstm, gpt: over the window, causal.
+    trunk: str = "lstm"
+    # regression: MSE and BCE. flow: flow matching. diffusion: denoising diffusion.
+    output: str = "regression"
+    hidden: int = bounded(1024, 1, MOST_WIDTH)  # width of the trunk, for each learned token
+    layers: int = bounded(4, 1, MOST_LAYERS)  # of an LSTM or a GPT
+    heads: int = bounded(8, 1, 1024)  # attention heads of a GPT
+    dropout: float = bounded(0.1, 0, 0.99)  # of a GPT
+    widths: tuple[int, ...] = bounded((1024, 512, 256), 1, MOST_WIDTH)  # of regression's MLPs
+    denoiser_width: int = bounded(256, 1, MOST_WIDTH)  # of flow and diffusion
+    denoiser_layers: int = bounded(3, 1, MOST_LAYERS)
+    denoiser_heads: int = bounded(8, 1, 1024)
+    diffusion_steps: int = bounded(100, 2, 10_000)  # of the noise schedule
+
+
+@dataclass
+class ActionTokensConfig:
+    """Actions as tokens (equation 8 and the published tokenizer)."""
+
+    bins: int = bounded(256, 2, 4096)  # edges in -1 to 1; their midpoints are the values
+    # appended: rows behind the vocabulary. reused: rows at its end, as published.
+    rows: str = "appended"
+    offset: int = bounded(10, 0, 100_000)  # rows between reused ones and the special tokens
+    special: int = bounded(0, 0, 100_000)  # special tokens of the published tokenizer
+
+
+@dataclass
+class ActionLossConfig:
+    """Losses of a regression head (equation 7)."""
+
+    arm: str = "mse"  # or "huber", as the published code has it
+    gripper_weight: float = bounded(0.01, 0, 1e6)  # of the gripper's BCE
+
+
+@dataclass
+class RoboVLMPrompts:
+    """The words around an instruction."""
+
+    act: str = "{instruction}"
+
+
+@dataclass
+class RoboVLMConfig:
+    """Everything that shapes the weights, except the embodiment contract."""
+
+    TYPE: ClassVar[str] = "robovlms"
+
+    preset: str = "nano_policy_head"
+    cameras: tuple[str, ...] = ("front", "wrist")  # in this order in the prompt
+    use_state: bool = False  # proprioception, as a token before the learned ones
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
+    loss: ActionLossConfig = field(default_factory=ActionLossConfig)
+    flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
+    prompts: RoboVLMPrompts = field(default_factory=RoboVLMPrompts)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the language model predicts action tokens."""
+        return self.structure.actions == "discrete"
+
+
+def require_structure(config: RoboVLMConfig, where: str) -> None:
+    """Raises CheckpointError for choices that are unknown or do not go together."""
+    structure, head = config.structure, config.head
+    for name, value, known in (
+        ("structure.kind", structure.kind, STRUCTURES),
+        ("structure.actions", structure.actions, ("continuous", "discrete")),
+        ("head.trunk", head.trunk, TRUNKS),
+        ("head.output", head.output, OUTPUTS),
+        ("action_tokens.rows", config.action_tokens.rows, ("appended", "reused")),
+        ("loss.arm", config.loss.arm, ("mse", "huber")),
+    ):
+        if value not in known:
+            raise CheckpointError(
+                f"{where}: {name} is {brief(value)}; it must be one of: {', '.join(known)}"
+            )
+    if config.discrete and structure.kind != "one_step":
+        raise CheckpointError(
+            f"{where}: discrete actions go with structure.kind one_step only: a causal mask cannot "
+            "hide the action tokens of earlier frames from later ones"
+        )
+    if structure.kind == "one_step" and structure.window != 1:
+        raise CheckpointError(
+            f"{where}: structure.kind one_step reads one frame: set structure.window to 1, or take "
+            "interleaved or policy_head"
+        )
+    if structure.kind != "policy_head" and head.trunk != "fc" and not config.discrete:
+        raise CheckpointError(
+            f"{where}: head.trunk {head.trunk} reads a window, which {structure.kind} gives to the "
+            "language model: set head.trunk to fc, or structure.kind to policy_head"
+        )
+    if config.backbone.kind == "kosmos2" and structure.kind == "interleaved":
+        _require_positions(config, where)
+
+
+def _require_positions(config: RoboVLMConfig, where: str) -> None:
+    """Raises CheckpointError where the images of a window alone exceed the model's positions."""
+    text = config.backbone.architecture.get("text_config") or {}
+    most = int(text.get("max_position_embeddings", 2048))
+    least = config.structure.window * (
+        len(config.cameras) * config.backbone.image_tokens + config.structure.latent
+    )
+    if least >= most:
+        raise CheckpointError(
+            f"{where}: {config.structure.window} frames of {len(config.cameras)} views take more "
+            f"than {least} tokens, but the backbone has {most} positions; use a smaller "
+            "structure.window, or policy_head"
+        )

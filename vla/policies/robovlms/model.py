@@ -1,0 +1,234 @@
+"""RoboVLMs: a backbone, learned tokens, and a head that reads them over a window of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vla.policies.backbones import TokenCache, build_backbone
+from vla.policies.heads.action_tokens import ActionTokens
+from vla.policies.heads.outputs import Denoiser, Diffusion, Flow, Regression
+from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
+from vla.policies.images import fit_images
+from vla.policies.instructvla.sequence import IGNORE, IMAGE
+from vla.policies.robovlms.config import RoboVLMConfig
+from vla.policies.robovlms.sequence import LEARNED, STATE, Rows
+
+
+@dataclass
+class RobotBatch:
+    """B windows of up to W frames, F frames in all, or conversations, which have no frames."""
+
+    images: torch.Tensor  # uint8 [N, 3, S, S], in the order of the rows' image tokens
+    ids: torch.Tensor  # [R, T], see Rows
+    mask: torch.Tensor  # [R, T]
+    prefix: torch.Tensor  # [R, T]
+    labels: torch.Tensor  # [R, T]
+    frames: torch.Tensor | None = None  # bool [B, W]: which slots have a frame
+    state: torch.Tensor | None = None  # [F, S], normalised
+    actions: torch.Tensor | None = None  # [F, H, A], normalised
+    steps: torch.Tensor | None = None  # bool [F, H]: before the episode's end
+
+    def to(self, device: str | torch.device) -> RobotBatch:
+        """The batch on another device."""
+        moved = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return replace(self, **moved)
+
+
+class PolicyHead(nn.Module):
+    """A trunk over the window, and what makes a chunk of its newest state."""
+
+    def __init__(self, config: RoboVLMConfig, horizon: int, binary: tuple[bool, ...]):
+        """binary: which of the action's dimensions are open or closed."""
+        super().__init__()
+        head, structure = config.head, config.structure
+        width = config.backbone.width * structure.latent
+        hidden = head.hidden * structure.latent
+        if head.trunk == "fc":
+            self.trunk: nn.Module = FcTrunk(width, hidden)
+        elif head.trunk == "lstm":
+            self.trunk = LstmTrunk(width, hidden, head.layers)
+        else:
+            self.trunk = GptTrunk(
+                width, hidden, head.layers, head.heads, structure.window, head.dropout
+            )
+        shape = horizon, len(binary)
+        if head.output == "regression":
+            self.output: Regression | Flow | Diffusion = Regression(
+                hidden, head.widths, horizon, binary, config.loss.arm, config.loss.gripper_weight
+            )
+            return
+        denoiser = Denoiser(
+            hidden, *shape, head.denoiser_width, head.denoiser_layers, head.denoiser_heads
+        )
+        if head.output == "flow":
+            self.output = Flow(denoiser, shape, config.flow)
+        else:
+            self.output = Diffusion(denoiser, shape, head.diffusion_steps, config.flow.steps)
+
+
+class RoboVLM(nn.Module):
+    """Any backbone in one of four structures (RoboVLMs, section III.C)."""
+
+    def __init__(
+        self, config: RoboVLMConfig, state_size: int, horizon: int, binary: tuple[bool, ...]
+    ):
+        super().__init__()
+        self.config, self.horizon, self.action_size = config, horizon, len(binary)
+        self.backbone = build_backbone(config.backbone, config.lora)
+        width = config.backbone.width
+        if config.use_state:
+            self.state_token = nn.Linear(state_size, width)
+        if config.discrete:
+            self.tokens = action_tokens(config)
+            appended = config.action_tokens.rows == "appended"
+            rows = config.action_tokens.bins if appended else 0
+            self.row_embedding = nn.Parameter(torch.randn(rows, width) * 0.02)
+            self.row_output = nn.Parameter(torch.randn(rows, width) * 0.02)
+        else:
+            # One vector for all learned tokens, zero at first, as published.
+            self.action_token = nn.Parameter(torch.zeros(width))
+            self.head = PolicyHead(config, horizon, binary)
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Image tokens [N, I, D] of uint8 images [N, 3, S, S]."""
+        return self.backbone.encode_images(fit_images(images, self.config.backbone.image_size))
+
+    def embed(
+        self,
+        ids: torch.Tensor,
+        image_tokens: torch.Tensor,
+        state: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Embeddings [R, T, D] of ids [R, T], with image tokens [N, I, D] and states [F, S]."""
+        vocabulary = self.config.backbone.vocabulary
+        text = (ids >= 0) & (ids < vocabulary)
+        embeddings = self.backbone.embed_text(ids.masked_fill(~text, 0))
+        if len(image_tokens):
+            images = image_tokens.to(embeddings.dtype)
+            embeddings = embeddings.masked_scatter((ids == IMAGE)[..., None], images)
+        if state is not None and self.config.use_state:
+            tokens = self.state_token(state).to(embeddings.dtype)
+            embeddings = embeddings.masked_scatter((ids == STATE)[..., None], tokens)
+        if self.config.discrete:
+            if len(self.row_embedding):
+                rows = self.row_embedding[(ids - vocabulary).clamp(min=0)].to(embeddings.dtype)
+                embeddings = torch.where((ids >= vocabulary)[..., None], rows, embeddings)
+            return embeddings
+        learned = self.action_token.to(embeddings.dtype)
+        return torch.where((ids == LEARNED)[..., None], learned, embeddings)
+
+    def hidden_states(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        prefix: torch.Tensor,
+        image_tokens: torch.Tensor,
+        state: torch.Tensor | None,
+        cache: TokenCache | None = None,
+    ) -> torch.Tensor:
+        """Final hidden states [R, T, D] of rows."""
+        positions = self.backbone.positions(ids == IMAGE, mask)
+        embeddings = self.embed(ids, image_tokens, state)
+        return self.backbone.run(embeddings, positions, mask, cache, prefix=prefix)
+
+    def learned_tokens(
+        self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Features [F, latent * D] of the rows' frames, in order."""
+        hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state)
+        return (
+            hidden[rows.ids == LEARNED].unflatten(0, (-1, self.config.structure.latent)).flatten(1)
+        )
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores [..., vocabulary], with those of appended action rows behind."""
+        scores = self.backbone.logits(hidden)
+        if not self.config.discrete or not len(self.row_output):
+            return scores
+        return torch.cat([scores, hidden @ self.row_output.T.to(hidden.dtype)], dim=-1)
+
+    def forward(
+        self,
+        batch: RobotBatch,
+        flow_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Losses of the frames, or "text" of conversations; means over the batch.
+
+        action: what is minimised of a head, see vla.policies.heads.outputs, of each frame of a
+        window. tokens: cross-entropy of action tokens, with token_accuracy and the error of the
+        decoded values, token_error.
+        """
+        image_tokens = self.encode_images(batch.images) if len(batch.images) else batch.images
+        if batch.frames is None or self.config.discrete:
+            return self._text_losses(batch, image_tokens)
+        rows = Rows(batch.ids, batch.mask, batch.prefix, batch.labels)
+        features = self.learned_tokens(rows, image_tokens, batch.state)  # [F, G]
+        windows = features.new_zeros(*batch.frames.shape, features.shape[-1])  # [B, W, G]
+        windows[batch.frames] = features
+        hidden = self.head.trunk(windows.to(next(self.head.parameters()).dtype))[batch.frames]
+        return self.head.output.losses(hidden, batch.actions, batch.steps, flow_samples, generator)
+
+    def _text_losses(
+        self, batch: RobotBatch, image_tokens: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        hidden = self.hidden_states(batch.ids, batch.mask, batch.prefix, image_tokens, batch.state)
+        targets = batch.labels[:, 1:]
+        wanted = targets != IGNORE
+        scores, targets = self.logits(hidden[:, :-1][wanted]).float(), targets[wanted]
+        loss, guess = F.cross_entropy(scores, targets), scores.argmax(dim=-1)
+        accuracy = (guess == targets).float().mean()
+        if batch.frames is None:
+            return {"text": loss, "text_accuracy": accuracy}
+        rows = self.tokens.rows
+        is_action = (targets >= rows.start) & (targets < rows.stop)
+        values, truth = (self.tokens.decode(x[is_action].cpu()) for x in (guess, targets))
+        error = torch.as_tensor(abs(values - truth).mean(), dtype=loss.dtype, device=loss.device)
+        return {"tokens": loss, "token_accuracy": accuracy, "token_error": error}
+
+    @torch.no_grad()
+    def generate_actions(
+        self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Chunks [R, H, A] of discrete actions: greedy, among action tokens alone, on a cache.
+
+        rows: prompts of equal length.
+        """
+        cache = self.backbone.new_cache()
+        is_image = rows.ids == IMAGE
+        last = self.backbone.positions(is_image, rows.mask).amax(dim=-1)
+        last = last.amax(dim=0) if last.ndim == 2 else last  # some count along several axes
+        hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state, cache)[
+            :, -1
+        ]
+        mask, allowed, chosen = rows.mask, torch.tensor(self.tokens.rows, device=hidden.device), []
+        for index in range(self.horizon * self.action_size):
+            token = allowed[self.logits(hidden)[:, allowed].argmax(dim=-1)]  # [R]
+            chosen.append(token)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            embeddings = self.embed(token[:, None], image_tokens[:0], None)
+            positions = self.backbone.text_positions((last + 1 + index)[:, None])
+            hidden = self.backbone.run(embeddings, positions, mask, cache)[:, -1]
+        values = self.tokens.decode(torch.stack(chosen, dim=1).cpu())
+        return torch.from_numpy(values).float().unflatten(-1, (self.horizon, self.action_size))
+
+    @staticmethod
+    def trained_by(objective: str, name: str) -> bool:
+        """Everything; the objective `policy` leaves out parts by its configuration."""
+        return True
+
+
+def action_tokens(config: RoboVLMConfig) -> ActionTokens:
+    """The rows that stand for values."""
+    tokens, vocabulary = config.action_tokens, config.backbone.vocabulary
+    if tokens.rows == "appended":
+        return ActionTokens.appended(vocabulary, tokens.bins)
+    return ActionTokens.reused(vocabulary, tokens.bins, tokens.special, tokens.offset)

@@ -1,0 +1,133 @@
+"""RoboVLMs as a policy type: one part, which gives chunks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.datasets.sample import RobotSample
+from vla.policies.backbones.pretrained import backbone_config, load_pretrained
+from vla.policies.base import PolicyFeatures, PolicyType
+from vla.policies.checkpoint import Checkpoint
+from vla.policies.collation import CollationOptions
+from vla.policies.instructvla.config import require_formats
+from vla.policies.robovlms.build import build_model
+from vla.policies.robovlms.collation import RoboVLMCollator
+from vla.policies.robovlms.config import RoboVLMConfig, require_structure
+from vla.policies.robovlms.inference import RoboVLMPart
+from vla.policies.robovlms.model import PolicyHead, RoboVLM
+from vla.policies.robovlms.presets import PRESETS
+
+# What vla info counts heads for: chunks of 10 steps of seven values, as published.
+PUBLISHED_HORIZON = 10
+PUBLISHED_ACTION = (*[False] * 6, True)
+# Layers of the published heads.
+PUBLISHED_LAYERS = {"fc": 1, "lstm": 4, "gpt": 8}
+
+
+class RoboVLMType(PolicyType):
+    """See docs/robovlms.md."""
+
+    config = RoboVLMConfig
+
+    def presets(self) -> dict[str, RoboVLMConfig]:
+        """The paper's KosMos-2, and small ones for the simulator in each structure."""
+        return PRESETS
+
+    def check_config(self, config: RoboVLMConfig, where: str) -> None:
+        """Raises CheckpointError for choices that do not go together."""
+        require_structure(config, where)
+        require_formats(config.prompts, where)
+
+    def features(self, config: RoboVLMConfig, contract: EmbodimentContract) -> PolicyFeatures:
+        """Chunks from a window of frames."""
+        return PolicyFeatures(
+            cameras=config.cameras,
+            uses_state=config.use_state,
+            reads_words=True,
+            answers=False,
+            latent_shape=None,
+            horizon=contract.horizon,
+            rate=1.0 / contract.time_step,
+            window=config.structure.window,
+            history_step=config.structure.history_step,
+        )
+
+    def build(self, config: RoboVLMConfig, contract: EmbodimentContract) -> RoboVLM:
+        """Backbone, learned tokens and head."""
+        return build_model(config, contract)
+
+    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> RoboVLMPart:
+        """All of it."""
+        return RoboVLMPart(checkpoint, device)
+
+    def ties_embeddings(self, config: RoboVLMConfig) -> bool:
+        """Whether the language model's head is its input embedding."""
+        architecture = config.backbone.architecture
+        text = architecture.get("text_config") or {}
+        return bool(architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+
+    def facts(self, config: RoboVLMConfig) -> dict[str, object]:
+        """Preset, structure, window and head."""
+        structure = config.structure
+        head = "action tokens" if config.discrete else f"{config.head.trunk}, {config.head.output}"
+        return {
+            "preset": config.preset,
+            "structure": f"{structure.kind}, {structure.actions}",
+            "window": structure.window,
+            "head": head,
+        }
+
+    def parameter_counts(self, model: RoboVLM) -> dict[str, int]:
+        """Parameters of the backbone, of the head, and of tokens that have weights of their own."""
+        counts = super().parameter_counts(model)
+        own = sum(p.numel() for p in model.parameters(recurse=False))
+        return counts | ({"tokens": own} if own else {})
+
+    def published_counts(self, model: RoboVLM, parts: dict[str, int]) -> dict[str, int]:
+        """Parameters of each of the published heads on this backbone."""
+        counts = {}
+        for trunk, layers in PUBLISHED_LAYERS.items():
+            head = replace(model.config.head, trunk=trunk, output="regression", layers=layers)
+            with torch.device("meta"):
+                built = PolicyHead(
+                    replace(model.config, head=head), PUBLISHED_HORIZON, PUBLISHED_ACTION
+                )
+            counts[f"head {trunk}"] = sum(p.numel() for p in built.parameters())
+        return counts
+
+    def collator(
+        self, config: RoboVLMConfig, tokenizer: Tokenizer | None, options: CollationOptions
+    ) -> RoboVLMCollator:
+        """Windows of frames, and conversations."""
+        assert tokenizer is not None
+        return RoboVLMCollator(config, tokenizer, options)
+
+    def corpus(
+        self, config: RoboVLMConfig, sample: RobotSample, generator: np.random.Generator
+    ) -> list[str]:
+        """The instruction as it is asked."""
+        return [config.prompts.act.format(instruction=sample.instruction.lower())]
+
+    def vocabulary(self, config: RoboVLMConfig) -> int:
+        """Rows of the language model's embedding."""
+        return config.backbone.vocabulary
+
+    def with_backbone(self, config: RoboVLMConfig, kind: str, source: str) -> RoboVLMConfig:
+        """The same structure and head on a released vision-language model."""
+        return replace(config, backbone=backbone_config(kind, source))
+
+    def load_backbone(self, model: RoboVLM, source: str) -> None:
+        """Released weights."""
+        load_pretrained(model.backbone, source)
+
+    def checkpoint_activations(self, model: RoboVLM) -> None:
+        """Those of the backbone."""
+        model.backbone.checkpoint_activations()
+
+
+POLICY = RoboVLMType()
