@@ -23,10 +23,9 @@ from vla.datasets.sources import RobotData
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import evaluate
 from vla.policies import checkpoint as checkpoint_module
-from vla.policies.base import Observation, PolicyFeatures
 from vla.policies.checkpoint import open_checkpoint, save_checkpoint
 from vla.policies.config import CheckpointError
-from vla.policies.history import ObservationHistory
+from vla.policies.history import History
 from vla.policies.parts import NoActionPart, open_action_part
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type
@@ -113,27 +112,21 @@ def test_a_checkpoint_without_a_type_is_an_instructvla():
     assert policy_type("instructvla").name == "instructvla"
 
 
-def test_the_window_holds_what_was_seen_at_its_places():
-    features = PolicyFeatures(
-        (), True, False, False, None, 16, rate=10.0, window=3, window_spacing=2
-    )
-    history = ObservationHistory(features)
-
-    def see(time):
-        seen = history.add(time, Observation({}, np.array([time])))
-        return [float(past.state[0]) for past in seen.past], float(seen.state[0])
-
-    assert see(0.0) == ([0.0, 0.0], 0.0)
-    assert see(0.1) == ([0.0, 0.0], 0.1)
+def test_the_history_holds_what_was_seen_at_its_slots():
+    history = History(3, 0.2)
+    assert history.add(0.0, "0.0") == ["0.0"]
+    assert history.add(0.1, "0.1") == ["0.1"]  # what is older is newer than the slot, or too old
     for tenth in range(2, 5):
-        latest = see(tenth / 10)
-    assert latest == ([pytest.approx(0.1), pytest.approx(0.3)], 0.4)
-    # Frames that come unevenly: the newest up to half a spacing after the place.
-    assert see(0.75) == ([pytest.approx(0.4), pytest.approx(0.4)], 0.75)
+        latest = history.add(tenth / 10, f"{tenth / 10}")
+    assert latest == ["0.0", "0.2", "0.4"]
+    # Each slot has the newest that is not newer than it; one that has none ends the history.
+    assert history.add(0.55, "0.55") == ["0.1", "0.3", "0.55"]
+    assert history.add(0.8, "0.8") == ["0.4", "0.55", "0.8"]
+    assert history.add(5.0, "5.0") == ["5.0"]
+    assert history.add(5.0, "again") == ["again"]
     # Another episode, whose clock starts again.
-    assert see(0.05) == ([0.05, 0.05], 0.05)
-    one = ObservationHistory(PolicyFeatures((), True, False, False, None, 16, 10.0))
-    assert one.add(1.0, Observation({}, STATE)).past == ()
+    assert history.add(0.05, "0.05") == ["0.05"] and len(history) == 1
+    assert History(1, 0.2).add(1.0, "only") == ["only"]
 
 
 def test_it_is_trained_and_evaluated_as_its_page_says(dataset, contract, tmp_path, plugins):

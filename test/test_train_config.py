@@ -119,7 +119,10 @@ def test_wrong_configurations_are_named(tmp_path, text, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"stage": "second"}, "unknown stage 'second'; known: action, adapt, instruct, pretrain"),
+        (
+            {"stage": "second"},
+            "unknown stage 'second'; known: action, adapt, instruct, policy, pretrain",
+        ),
         ({"schedule": "linear"}, "unknown schedule"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; known: no, bf16"),
         ({"stage": "pretrain"}, "needs conversations"),

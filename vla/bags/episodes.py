@@ -14,6 +14,7 @@ from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import chunk_with_padding
 from vla.datasets.sample import RobotSample
 from vla.datasets.vla_it import read_vla_it
+from vla.datasets.windows import Timeline, ends_of_words
 
 FAILURE = "failure"
 
@@ -65,7 +66,18 @@ class BagEpisodes:
             motion=motion or episode.motions[row],
             annotation=labels.annotation if labels else None,
             source=f"{episode.folder}, frame {row}",
+            steps=min(self.contract.horizon, len(episode.actions) - row),
         )
+
+    def timeline(self) -> Timeline:
+        """By the robot's clock."""
+        ends = [
+            end
+            for episode, start in zip(self.episodes, self._starts, strict=False)
+            for end in ends_of_words(episode.instructions, int(start))
+        ]
+        times = np.concatenate([episode.times - episode.times[0] for episode in self.episodes])
+        return Timeline(times * 1e-9, np.array(ends))
 
     def states(self) -> np.ndarray:
         """States [N, S]."""

@@ -1,8 +1,8 @@
 """Frame shards: training data as memory-mapped arrays, one folder per shard.
 
 A shard holds N frames: one uint8 array [N, H, W, 3] per camera, `state` [N, S], `action` [N, H, A]
-(the chunk from each frame on, un-normalised), and `frames.json` with the words of each frame's
-episode. Arrays are opened without being read, so that a dataset may be larger than memory.
+(the chunk from each frame on, un-normalised), `time` [N], and `frames.json` with the words of each
+frame's episode. Arrays are opened without being read, so that a dataset may be larger than memory.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Shard:
     drawer_opening: np.ndarray
     held: list[str]
     episodes: list[EpisodeWords]
+    # When each frame was taken [s]; None in shards made before version 0.3.
+    time: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.state)
@@ -73,6 +75,8 @@ def write_shard(folder: str | Path, shard: Shard, contract: EmbodimentContract) 
     np.save(temporary / "action.npy", shard.action.astype(np.float32))
     np.save(temporary / "episode.npy", shard.episode.astype(np.int32))
     np.save(temporary / "drawer_opening.npy", shard.drawer_opening.astype(np.float32))
+    if shard.time is not None:
+        np.save(temporary / "time.npy", shard.time.astype(np.float32))
     words = {
         "contract": contract.to_dict(),
         "held": shard.held,
@@ -101,6 +105,7 @@ def read_shard(folder: str | Path, contract: EmbodimentContract) -> Shard:
             drawer_opening=arrays["drawer_opening"],
             held=words["held"],
             episodes=[_episode_words(episode) for episode in words["episodes"]],
+            time=arrays.get("time"),
         )
         _check_arrays(shard, contract)
     except ContractError:
@@ -146,6 +151,8 @@ def _check_arrays(shard: Shard, contract: EmbodimentContract) -> None:
         "episode": (count,),
         "drawer_opening": (count,),
     }
+    if shard.time is not None:
+        shapes["time"] = (count,)
     for name, shape in shapes.items():
         values = getattr(shard, name)
         if values.shape != shape or not np.isfinite(values).all():

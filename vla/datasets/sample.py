@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.datasets.windows import Timeline
 
 Pair = tuple[str, str]
 
@@ -81,6 +82,9 @@ class RobotDataset(Protocol):
 
     def actions(self) -> np.ndarray:
         """Actions [N, A] of all frames, the first of each chunk."""
+
+    def timeline(self) -> Timeline:
+        """When the frames were taken. Raises DatasetError where that is not known."""
 
 
 class ConversationDataset(Protocol):

@@ -8,11 +8,35 @@ there. Training and inference both go through `window_slots`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 # Stamps that are apart by less count as one [s]: they are sums of binary fractions.
 SAME_TIME = 1e-6
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a data set were taken, and which of them follow on another."""
+
+    times: np.ndarray  # [N], seconds, increasing within a stretch
+    # Frames up to and with each stretch: one episode, or the part of it that has one instruction.
+    ends: np.ndarray
+
+    def part(self, start: int, stop: int) -> Timeline:
+        """That of frames `start` to `stop` alone."""
+        inside = self.ends[(self.ends > start) & (self.ends < stop)] - start
+        return Timeline(self.times[start:stop], np.append(inside, stop - start))
+
+
+def ends_of_words(instructions: Sequence[str], start: int = 0) -> list[int]:
+    """Frames up to and with each run of one instruction; the episode begins at frame `start`."""
+    changes = [
+        index for index in range(1, len(instructions))
+        if instructions[index] != instructions[index - 1]
+    ]  # fmt: skip
+    return [start + index for index in (*changes, len(instructions))]
 
 
 def window_slots(stamps: Sequence[float] | np.ndarray, window: int, step: float) -> list[int]:
@@ -25,17 +49,15 @@ def window_slots(stamps: Sequence[float] | np.ndarray, window: int, step: float)
     return found[: gone[0] if len(gone) else window][::-1].tolist()
 
 
-def window_indices(
-    times: np.ndarray, episode_ends: np.ndarray, window: int, step: float
-) -> np.ndarray:
+def window_indices(timeline: Timeline, window: int, step: float) -> np.ndarray:
     """Frames [N, W] of the window that ends with each of N frames, oldest first, -1 for none.
 
-    times: of the frames [s], increasing within an episode. episode_ends: frames up to and with each
-    episode. No window crosses an episode. What a window lacks is at its end, behind the newest.
+    No window crosses a stretch. What a window lacks is at its end, behind the newest.
     """
+    times = timeline.times
     indices = np.full((len(times), window), -1, dtype=np.int64)
     start = 0
-    for end in episode_ends:
+    for end in timeline.ends:
         for newest in range(start, end):
             first = int(np.searchsorted(times[start:newest], times[newest] - window * step) + start)
             slots = window_slots(times[first : newest + 1], window, step)

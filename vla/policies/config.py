@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from vla.core.files import checked_entries, checked_number, checked_text
@@ -139,6 +139,19 @@ def from_dict(kind: type, values: Any, where: str = "config") -> Any:
         return kind(**built)
     except (TypeError, ValueError) as error:  # An entry that has no default, or __post_init__
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def with_entries(config: Any, entries: dict[str, Any], where: str) -> Any:
+    """A configuration with some of its entries, at any depth, changed; errors as of from_dict."""
+    return from_dict(type(config), _merged(asdict(config), entries), where) if entries else config
+
+
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for name, change in changes.items():
+        nested = isinstance(change, dict) and isinstance(values.get(name), dict)
+        merged[name] = _merged(values[name], change) if nested else change
+    return merged
 
 
 def _converted(hint: Any, value: Any, where: str, bounds: tuple[float, float] | None = None) -> Any:

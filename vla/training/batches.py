@@ -7,13 +7,14 @@ same ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from vla.datasets.sample import ConversationDataset, RobotDataset
+from vla.datasets.sample import ConversationDataset, RobotDataset, RobotSample
+from vla.datasets.windows import window_indices
 from vla.policies.collation import Batch, CollationOptions
 from vla.policies.registry import policy_type
 from vla.policies.robots import Robot
@@ -65,6 +66,9 @@ class BatchMaker:
             grounding=config.grounding_weight > 0,
         )
         self.collator = policy_type(model.TYPE).collator(model, tokenizer, options)
+        features = policy_type(model.TYPE).features(model, robots[0].contract)
+        self._window, self._history_step = features.window, features.history_step
+        self._windows: dict[int, np.ndarray] = {}
         self.stats = {robot.contract.name: robot.stats for robot in robots}
         self._seed = [config.seed, process, int(validation)]
 
@@ -79,9 +83,23 @@ class BatchMaker:
         if self.robot is None or not self.config.batch_size:
             return None
         chosen = self.robot.draw(self.config.batch_size, generator)
-        samples = [self.robot.datasets[d].sample(index, generator) for d, index in chosen]
+        samples = [self._sample(d, index, generator) for d, index in chosen]
         stats = [self.stats[self.robot.datasets[d].contract.name] for d, _ in chosen]
         return self.collator.robot_batch(samples, stats, generator)
+
+    def _sample(self, number: int, index: int, generator: np.random.Generator) -> RobotSample:
+        """A frame of a data set, with those before it where the policy has a history."""
+        dataset = self.robot.datasets[number]
+        sample = dataset.sample(index, generator)
+        if self._window == 1:
+            return sample
+        if number not in self._windows:
+            self._windows[number] = window_indices(
+                dataset.timeline(), self._window, self._history_step
+            )
+        found = self._windows[number][index]
+        past = [dataset.sample(int(i), generator) for i in found[found >= 0][:-1]]
+        return replace(sample, past=tuple(past))
 
     def conversation_batch(self, generator: np.random.Generator) -> Batch | None:
         """Conversations, with an image or without; None where the run asks for none."""

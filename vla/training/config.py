@@ -24,6 +24,17 @@ _SECTIONS = (
 
 
 @dataclass
+class TrainedParts:
+    """Which parts of a backbone the objective `policy` trains; adapters and heads always learn."""
+
+    vision: bool = True  # its vision encoder
+    connector: bool = True  # between vision and language
+    language: bool = True  # its decoder
+    embeddings: bool = True  # of words
+    last_layers: int = bounded(0, 0, 512)  # of the decoder, these alone; 0 for all
+
+
+@dataclass
 class TrainConfig:
     """A training run."""
 
@@ -31,6 +42,10 @@ class TrainConfig:
     stage: str = "action"
     # Size of the model, by name.
     preset: str = "nano"
+    # Entries of the model's configuration that differ from the preset's.
+    model: dict[str, Any] = field(default_factory=dict)
+    # Parts of the backbone that the objective `policy` trains.
+    trains: TrainedParts = field(default_factory=TrainedParts)
     # LoRA experts of the model's language model.
     lora: LoraConfig = field(default_factory=LoraConfig)
     # With stage adapt, the adapter that is trained.

@@ -20,6 +20,7 @@ from vla.contract.normalization import (
     write_norm_stats,
 )
 from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
+from vla.datasets.windows import Timeline
 from vla.policies.backbones.pretrained import load_tokenizer_of
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.config import CheckpointError
@@ -64,6 +65,10 @@ class DatasetSlice:
     def actions(self) -> np.ndarray:
         """Actions [N, A] of its frames."""
         return self.dataset.actions()[self.start : self.stop]
+
+    def timeline(self) -> Timeline:
+        """Of its frames."""
+        return self.dataset.timeline().part(self.start, self.stop)
 
 
 @dataclass

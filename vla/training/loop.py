@@ -30,7 +30,7 @@ from vla.core.interrupts import deferred_interrupts
 from vla.core.shown import shown_path
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.policies.collation import Batch
-from vla.policies.config import CheckpointError
+from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, write_train_config
@@ -67,11 +67,13 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
     if start is not None:
         base = start.config
     else:
-        base = preset(config.preset)
+        base = with_entries(preset(config.preset), config.model, "model")
         if config.backbone:
             kind = policy_type(base.TYPE)
             base = kind.with_backbone(base, config.backbone, config.backbone_source)
-    return objective_of(config).model_config(copy.deepcopy(base))
+    built = objective_of(config).model_config(copy.deepcopy(base))
+    policy_type(built.TYPE).check_config(built, "model")
+    return built
 
 
 class Trainer:

@@ -47,6 +47,7 @@ from vla.datasets.lerobot.tracks import (
 from vla.datasets.sample import RobotSample
 from vla.datasets.video import VideoFrames
 from vla.datasets.vla_it import EpisodeLabels, read_vla_it
+from vla.datasets.windows import Timeline, ends_of_words
 
 __all__ = [
     "ANNOTATIONS_FILE",
@@ -137,7 +138,18 @@ class LeRobotEpisodes:
             motion=None if labels is None else labels.motion(frame),
             annotation=None if labels is None else labels.annotation,
             source=f"{self.info.folder}, episode {track.episode.index}, frame {frame}",
+            steps=min(self.contract.horizon, len(track.actions) - row),
         )
+
+    def timeline(self) -> Timeline:
+        """Frames are a step of the contract apart."""
+        counts = [np.arange(len(track.states)) for track in self._tracks]
+        ends = [
+            end
+            for track, start in zip(self._tracks, self._starts, strict=False)
+            for end in ends_of_words(track.instructions, int(start))
+        ]
+        return Timeline(np.concatenate(counts) * self.contract.time_step, np.array(ends))
 
     def states(self) -> np.ndarray:
         """States [N, S]."""

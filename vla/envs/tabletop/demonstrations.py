@@ -94,6 +94,7 @@ class Frames:
     episode: list[int] = field(default_factory=list)
     drawer_opening: list[float] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    time: list[float] = field(default_factory=list)
     episodes: list[EpisodeWords] = field(default_factory=list)
 
     def to_shard(self) -> Shard:
@@ -107,6 +108,7 @@ class Frames:
             drawer_opening=np.array(self.drawer_opening),
             held=self.held,
             episodes=self.episodes,
+            time=np.array(self.time),
         )
 
 
@@ -124,6 +126,7 @@ def record(
     frames.action.append(chunk)
     frames.episode.append(len(frames.episodes))
     frames.drawer_opening.append(simulator.drawer_opening)
+    frames.time.append(simulator.time)
     held = [
         name
         for name, item in simulator.scene_objects.items()
@@ -182,7 +185,7 @@ def demonstrate(
     succeeded = simulator.check(task).success
     if not succeeded:
         for values in (*frames.images.values(), frames.state, frames.action, frames.episode,
-                       frames.drawer_opening, frames.held):  # fmt: skip
+                       frames.drawer_opening, frames.held, frames.time):  # fmt: skip
             del values[start:]
         return False
     frames.episodes.append(

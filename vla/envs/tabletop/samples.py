@@ -6,10 +6,11 @@ import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.rotations import from_rotation_vector, multiply, quaternion_to_matrix
-from vla.datasets.frames import Shard
+from vla.datasets.frames import DatasetError, Shard
 from vla.datasets.grounding import CameraView, place_pixels
 from vla.datasets.language_motion import motion_words
 from vla.datasets.sample import Annotation, RobotSample
+from vla.datasets.windows import Timeline
 from vla.envs.tabletop.annotations import annotate
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import phrase, task_of_answer
@@ -70,6 +71,16 @@ class SimulatedDemonstrations:
         ends = [start + np.flatnonzero(np.diff(shard.episode, append=-1)) + 1
                 for start, shard in zip(self._starts, self.shards, strict=False)]  # fmt: skip
         return np.concatenate(ends)
+
+    def timeline(self) -> Timeline:
+        """By the simulator's clock. Raises DatasetError for shards that do not have it."""
+        for shard in self.shards:
+            if shard.time is None:
+                raise DatasetError(
+                    f"{shard.folder} does not say when its frames were taken, which a policy with "
+                    "a history needs: make the data again with vla demonstrate"
+                )
+        return Timeline(np.concatenate([shard.time for shard in self.shards]), self.episode_ends)
 
     def states(self) -> np.ndarray:
         """States [N, S]."""

@@ -1,8 +1,10 @@
-"""Released weights and tokenizers, from the Hugging Face hub or a folder."""
+"""Weights and tokenizers that a backbone starts from: released ones, or a checkpoint's of ours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,11 +19,17 @@ from transformers import (
 )
 from transformers.image_processing_base import ImageProcessingMixin
 
+from vla.core.shown import shown_path
 from vla.policies.backbones import KINDS
 from vla.policies.backbones.base import Backbone
+from vla.policies.checkpoint import open_checkpoint, read_config, read_weights
 from vla.policies.config import BackboneConfig, CheckpointError
-from vla.policies.lora import lora_layers
+from vla.policies.lora import is_lora_weight, lora_layers
+from vla.policies.robots import CONTRACT
+from vla.policies.tokenizer import load_tokenizer
 
+# The kind that stands for the backbone of a checkpoint of ours.
+STORED = "checkpoint"
 # Of a configuration: what says nothing about the architecture.
 _NOTES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 
@@ -31,9 +39,12 @@ Value = TypeVar("Value")
 def backbone_config(kind: str, source: str) -> BackboneConfig:
     """The configuration of released weights: a Hugging Face id or a folder.
 
+    kind: of backbone; STORED for a checkpoint folder, of whatever policy, whose backbone it is.
     Raises CheckpointError for weights of another kind, and where they or their tokenizer can't be
     read.
     """
+    if kind == STORED:
+        return _stored_config(source)
     config = _released_config(kind, source)
     image_size, image_tokens = KINDS[kind].image_shape(config)
     mean, std = _standardisation(source, KINDS[kind])
@@ -63,6 +74,9 @@ def load_pretrained(
     where it wrongly says that input and output embeddings are one. Raises CheckpointError for
     weights of another kind or shape, and where they can't be read or miss something.
     """
+    if _is_stored(source):
+        _load_stored(backbone, source)
+        return
     _released_config(backbone.config.kind, source)
     model, report = _fetch(
         "the weights",
@@ -92,11 +106,13 @@ def load_pretrained(
         weights[f"{path}.base.{leaf}" if path in adapted else name] = tensor
     experts = {name for name in backbone.model.state_dict() if ".lora_" in name}
     backbone.model.to(model.dtype)
-    _fill(backbone.model, weights, experts, source)
+    _fill(backbone.model.state_dict(), weights, experts, source)
 
 
 def load_tokenizer_of(source: str) -> Tokenizer:
     """The fast tokenizer of a Hugging Face id or folder. Raises CheckpointError."""
+    if _is_stored(source):
+        return load_tokenizer(source)
     tokenizer = _fetch("the tokenizer", source, lambda: AutoTokenizer.from_pretrained(source))
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
@@ -125,6 +141,40 @@ def _released_config(kind: str, source: str) -> PreTrainedConfig:
             f"{' or '.join(known)}; give {KINDS[kind].SOURCE} or the like, or another kind"
         )
     return _fetch("the configuration", source, lambda: AutoConfig.from_pretrained(source))
+
+
+def _is_stored(source: str) -> bool:
+    """Whether it is a checkpoint folder of ours: its contract is there."""
+    return (Path(source) / CONTRACT).is_file()
+
+
+def _stored_config(source: str) -> BackboneConfig:
+    config = read_config(source)
+    if not isinstance(getattr(config, "backbone", None), BackboneConfig):
+        raise CheckpointError(
+            f"{shown_path(source)} is a policy of type {config.TYPE}, which has no backbone; give "
+            "the folder of another checkpoint"
+        )
+    return deepcopy(config.backbone)
+
+
+def _load_stored(backbone: Backbone, source: str) -> None:
+    """Fills a backbone with that of a checkpoint, less its LoRA experts."""
+    weights = {
+        name.partition("backbone.model.")[2].replace(".base.", "."): value
+        for name, value in read_weights(open_checkpoint(source)).items()
+        if "backbone.model." in name and not is_lora_weight(name)
+    }
+    adapted = lora_layers(backbone.model)
+    own = backbone.model.state_dict()
+    for name in [name for name in own if name not in weights and name.endswith("lm_head.weight")]:
+        own.pop(name)  # Tied to the input embedding, and stored once.
+    experts = {name for name in own if is_lora_weight(name)}
+    placed = {}
+    for name, value in weights.items():
+        path, _, leaf = name.rpartition(".")
+        placed[f"{path}.base.{leaf}" if path in adapted else name] = value.float()
+    _fill(own, placed, experts, source)
 
 
 def _is_tied(model: PreTrainedModel) -> bool:
@@ -178,9 +228,8 @@ def _check_tokenizer(tokenizer: Tokenizer, config: BackboneConfig) -> None:
 
 @torch.no_grad()
 def _fill(
-    model: PreTrainedModel, weights: dict[str, torch.Tensor], kept: set[str], source: str
+    own: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], kept: set[str], source: str
 ) -> None:
-    own = model.state_dict()
     odd = sorted((own.keys() - kept) ^ weights.keys())
     odd += sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape)
     if odd:

@@ -1,0 +1,68 @@
+"""Policy learning as RoboVLMs has it: chosen parts learn to act from demonstrations, at once.
+
+Conversations, where the configuration has them, keep the vision-language model's words (weight 0.05
+in the paper).
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from torch import nn
+
+from vla.policies.collation import Batch
+from vla.training.objectives.base import BatchMaker, Objective
+
+
+class LearnPolicy(Objective):
+    """Trains the head, the learned tokens, and what `trains` names of the backbone."""
+
+    name = "policy"
+
+    def check(self) -> None:
+        """Needs robot data."""
+        self.require(
+            self.config.robot and self.config.batch_size, "needs robot data and a batch size"
+        )
+
+    def batches(self, maker: BatchMaker, generator: np.random.Generator) -> dict[str, Batch | None]:
+        """Robot frames, then conversations where the configuration gives them a batch size."""
+        return {
+            "robot": maker.robot_batch(generator),
+            "conversations": maker.conversation_batch(generator),
+        }
+
+    def loss_weights(self) -> dict[str, float]:
+        """The head's own sum, or the action tokens' cross-entropy; the answers'."""
+        return {"action": 1.0, "tokens": 1.0, "text": self.config.text_weight}
+
+    def trained(self, model: nn.Module) -> set[str]:
+        """All parameters but those of the backbone's parts that `trains` leaves out."""
+        trains, backbone = self.config.trains, model.backbone
+        frozen: set[int] = set()
+
+        def freeze(module: nn.Module) -> None:
+            frozen.update(id(parameter) for parameter in module.parameters())
+
+        parts = backbone.vision_parts
+        if not trains.vision:
+            freeze(parts["vision encoder"])
+        if not trains.connector:
+            freeze(parts["connector"])
+        if not trains.language:
+            freeze(backbone.language_model)
+        elif trains.last_layers:
+            for layer in backbone.layers[: -trains.last_layers]:
+                freeze(layer)
+        embedding = backbone.model.get_input_embeddings()
+        words = {id(parameter) for parameter in embedding.parameters()}
+        frozen = frozen - words if trains.embeddings else frozen | words
+        return {
+            name
+            for name, parameter in model.named_parameters()
+            if id(parameter) not in frozen or re.search(r"\.lora_|scale_head", name)
+        }
+
+
+OBJECTIVE = LearnPolicy
