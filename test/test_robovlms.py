@@ -26,6 +26,7 @@ from vla.policies.collation import CollationOptions
 from vla.policies.config import ChatFormat, CheckpointError
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import mean_of_valid
+from vla.policies.instructvla.sequence import IMAGE
 from vla.policies.parts import open_reasoning_part
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type
@@ -34,10 +35,12 @@ from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import (
     HeadConfig,
+    ResamplerConfig,
     RoboVLMConfig,
     StructureConfig,
     require_structure,
 )
+from vla.policies.robovlms.resampler import Resampler
 from vla.policies.robovlms.sequence import LEARNED, Rows, rows_of_frames
 from vla.policies.tokenizer import load_tokenizer
 from vla.training.batches import BatchMaker
@@ -122,7 +125,7 @@ def trained_chunk(part, frames: list[Observation]) -> np.ndarray:
     batch, model = batch_of(part, frames), part.model
     rows = rows_of_frames([part._prompt_ids("pick the red block")], [len(frames)], part.config)
     assert torch.equal(rows.ids, batch.ids)
-    features = model.learned_tokens(rows, model.encode_images(batch.images), batch.state)
+    features = model.frame_features(rows, model.encode_images(batch.images), batch.state)
     hidden = model.head.trunk(features[None])[:, -1]
     chunk = model.head.output.sample(hidden)[0].numpy()
     return part._stats["action"].denormalize(chunk)
@@ -157,6 +160,39 @@ def test_all_trunks_stream(part_of, trunk, latent):
     np.testing.assert_allclose(streamed, trained_chunk(part, frames[-3:]), atol=1e-6)
 
 
+@pytest.mark.parametrize("source", ["text", "vision", "all"])
+@pytest.mark.parametrize("kind", ["interleaved", "policy_head"])
+def test_pooled_tokens_stream(part_of, kind, source):
+    structure = replace(STRUCTURES[kind], latent=2, token_source=source)
+    part = part_of(tiny(kind, structure=structure))
+    assert LEARNED not in batch_of(part, [observation(0)]).ids
+    frames = [observation(index, STEP * index) for index in range(5)]
+    for frame in frames:
+        streamed = part.act(frame, "pick the red block")
+    np.testing.assert_allclose(streamed, trained_chunk(part, frames[-3:]), atol=1e-6)
+    part.reset()
+    other = part.act(frames[0], "pick the red block"), part.act(frames[1], "pick the can")
+    assert np.abs(other[0] - other[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["internvl", "qwen2_5_vl"])
+@pytest.mark.parametrize("structure", ["interleaved", "policy_head", "discrete"])
+def test_a_resampler_stands_between_images_and_text(part_of, kind, structure):
+    resampler = ResamplerConfig(3, 2, 2, 8)
+    part = part_of(tiny(structure, kind, resampler=resampler))
+    window = part.config.structure.window
+    frames = [observation(index, STEP * index) for index in range(window)]
+    ids = batch_of(part, frames).ids
+    assert (ids == IMAGE).sum() == window * 2 * 3
+    for frame in frames:
+        streamed = part.act(frame, "pick the red block")
+    if structure != "discrete":
+        np.testing.assert_allclose(streamed, trained_chunk(part, frames), atol=1e-6)
+    with torch.device("meta"):
+        full = Resampler(2048, ResamplerConfig(64))
+    assert sum(p.numel() for p in full.parameters()) == 226_701_312
+
+
 @pytest.mark.parametrize("structure", ["interleaved", "policy_head"])
 def test_the_newest_frame_answers_and_later_ones_change_nothing(part_of, structure):
     part = part_of(tiny(structure))
@@ -166,7 +202,7 @@ def test_the_newest_frame_answers_and_later_ones_change_nothing(part_of, structu
     ).permute(0, 3, 1, 2)
     tokens = part.model.encode_images(images).detach().requires_grad_()
     rows = rows_of_frames([part._prompt_ids("pick the red block")], [3], part.config)
-    features = part.model.learned_tokens(rows, tokens, torch.zeros(3, 10))
+    features = part.model.frame_features(rows, tokens, torch.zeros(3, 10))
     hidden = part.model.head.trunk(features[None])[0]
     for step in range(3):
         (grad,) = torch.autograd.grad(hidden[step].sum(), tokens, retain_graph=True)
@@ -262,7 +298,7 @@ def test_batch_mates_and_padding_change_nothing(part_of, structure):
             samples, [part._stats] * len(samples), np.random.default_rng(0)
         )
         rows = Rows(batch.ids, batch.mask, batch.prefix, batch.labels)
-        return model.learned_tokens(rows, model.encode_images(batch.images), batch.state)
+        return model.frame_features(rows, model.encode_images(batch.images), batch.state)
 
     short = sample(0, 1, "pick the red block")
     long = sample(20, window, "put the can that is red in the bowl")

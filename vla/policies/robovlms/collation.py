@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -97,7 +98,8 @@ class RoboVLMCollator:
                 change = draw_transform(self.options.augmentation, generator)
                 images.append(transform_image(square, change))
             rows.append(PromptRow(entry.turns, images=int(entry.image is not None)))
-        text = collate(self.text, self.config.backbone, rows, 0)
+        backbone = replace(self.config.backbone, image_tokens=self.config.image_tokens)
+        text = collate(self.text, backbone, rows, 0)
         empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         return RobotBatch(
             images=torch.stack(images) if images else empty,

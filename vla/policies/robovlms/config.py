@@ -17,6 +17,7 @@ from vla.policies.config import (
 )
 
 STRUCTURES = ("one_step", "interleaved", "policy_head")
+TOKEN_SOURCES = ("learned", "text", "vision", "all")
 TRUNKS = ("fc", "lstm", "gpt")
 OUTPUTS = ("regression", "flow", "diffusion")
 
@@ -34,6 +35,9 @@ class StructureConfig:
     window: int = bounded(8, 1, 128)  # slots of the history, the newest frame included
     history_step: float = bounded(0.3, 0.001, 3600)  # time between two slots [s]
     latent: int = bounded(1, 1, 64)  # learned tokens a frame; at the input they are one vector
+    # What the head reads of a frame: the learned tokens, or the largest values of its text tokens,
+    # image tokens ("vision"), or all of them, in `latent` groups of neighbours.
+    token_source: str = "learned"
 
 
 @dataclass
@@ -53,6 +57,16 @@ class HeadConfig:
     denoiser_layers: int = bounded(3, 1, MOST_LAYERS)
     denoiser_heads: int = bounded(8, 1, 1024)
     diffusion_steps: int = bounded(100, 2, 10_000)  # of the noise schedule
+
+
+@dataclass
+class ResamplerConfig:
+    """A perceiver resampler behind the vision encoder."""
+
+    tokens: int = bounded(0, 0, 4096)  # that an image becomes; 0 for none, as the backbone has it
+    depth: int = bounded(6, 1, MOST_LAYERS)
+    heads: int = bounded(8, 1, 1024)
+    head_width: int = bounded(64, 1, MOST_WIDTH)
 
 
 @dataclass
@@ -94,6 +108,7 @@ class RoboVLMConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     structure: StructureConfig = field(default_factory=StructureConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
+    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
     loss: ActionLossConfig = field(default_factory=ActionLossConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
@@ -104,6 +119,16 @@ class RoboVLMConfig:
         """Whether the language model predicts action tokens."""
         return self.structure.actions == "discrete"
 
+    @property
+    def learned(self) -> bool:
+        """Whether learned tokens stand in the sequence."""
+        return not self.discrete and self.structure.token_source == "learned"
+
+    @property
+    def image_tokens(self) -> int:
+        """What one image becomes in the sequence."""
+        return self.resampler.tokens or self.backbone.image_tokens
+
 
 def require_structure(config: RoboVLMConfig, where: str) -> None:
     """Raises CheckpointError for choices that are unknown or do not go together."""
@@ -111,6 +136,7 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
     for name, value, known in (
         ("structure.kind", structure.kind, STRUCTURES),
         ("structure.actions", structure.actions, ("continuous", "discrete")),
+        ("structure.token_source", structure.token_source, TOKEN_SOURCES),
         ("head.trunk", head.trunk, TRUNKS),
         ("head.output", head.output, OUTPUTS),
         ("action_tokens.rows", config.action_tokens.rows, ("appended", "reused")),
@@ -144,7 +170,7 @@ def _require_positions(config: RoboVLMConfig, where: str) -> None:
     text = config.backbone.architecture.get("text_config") or {}
     most = int(text.get("max_position_embeddings", 2048))
     least = config.structure.window * (
-        len(config.cameras) * config.backbone.image_tokens + config.structure.latent
+        len(config.cameras) * config.image_tokens + config.structure.latent
     )
     if least >= most:
         raise CheckpointError(

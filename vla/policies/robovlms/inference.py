@@ -96,7 +96,7 @@ class RoboVLMPart(ReasoningPart):
         if self.config.structure.kind == "policy_head":
             rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
             return self._history.add(
-                observation.stamp, self.model.learned_tokens(self._on_device(rows), *kept)
+                observation.stamp, self.model.frame_features(self._on_device(rows), *kept)
             )
         self._prompt_ids(instruction)
         return self._history.add(observation.stamp, kept)
@@ -107,7 +107,7 @@ class RoboVLMPart(ReasoningPart):
             return torch.stack(window, dim=1)
         rows = rows_of_frames([self._prompt_ids(instruction)], [len(window)], self.config)
         images, states = (torch.cat(parts) for parts in zip(*window, strict=True))
-        return self.model.learned_tokens(self._on_device(rows), images, states)[None]
+        return self.model.frame_features(self._on_device(rows), images, states)[None]
 
     def _prompt_ids(self, instruction: str) -> list[int]:
         if self._prompt[0] != instruction or not self._prompt[1]:

@@ -15,6 +15,7 @@ from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
 from vla.policies.images import fit_images
 from vla.policies.instructvla.sequence import IGNORE, IMAGE
 from vla.policies.robovlms.config import RoboVLMConfig
+from vla.policies.robovlms.resampler import Resampler
 from vla.policies.robovlms.sequence import LEARNED, STATE, Rows
 
 
@@ -93,13 +94,18 @@ class RoboVLM(nn.Module):
             self.row_embedding = nn.Parameter(torch.randn(rows, width) * 0.02)
             self.row_output = nn.Parameter(torch.randn(rows, width) * 0.02)
         else:
-            # One vector for all learned tokens, zero at first, as published.
-            self.action_token = nn.Parameter(torch.zeros(width))
+            if config.learned:
+                # One vector for all learned tokens, zero at first, as published.
+                self.action_token = nn.Parameter(torch.zeros(width))
             self.head = PolicyHead(config, horizon, binary)
+        if config.resampler.tokens:
+            self.vision_resampler = Resampler(width, config.resampler)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Image tokens [N, I, D] of uint8 images [N, 3, S, S]."""
-        return self.backbone.encode_images(fit_images(images, self.config.backbone.image_size))
+        images = fit_images(images, self.config.backbone.image_size)
+        tokens = self.backbone.encode_images(images)
+        return self.vision_resampler(tokens) if self.config.resampler.tokens else tokens
 
     def embed(
         self,
@@ -121,9 +127,10 @@ class RoboVLM(nn.Module):
             if len(self.row_embedding):
                 rows = self.row_embedding[(ids - vocabulary).clamp(min=0)].to(embeddings.dtype)
                 embeddings = torch.where((ids >= vocabulary)[..., None], rows, embeddings)
-            return embeddings
-        learned = self.action_token.to(embeddings.dtype)
-        return torch.where((ids == LEARNED)[..., None], learned, embeddings)
+        if self.config.learned:
+            learned = self.action_token.to(embeddings.dtype)
+            embeddings = torch.where((ids == LEARNED)[..., None], learned, embeddings)
+        return embeddings
 
     def hidden_states(
         self,
@@ -135,18 +142,36 @@ class RoboVLM(nn.Module):
         cache: TokenCache | None = None,
     ) -> torch.Tensor:
         """Final hidden states [R, T, D] of rows."""
-        positions = self.backbone.positions(ids == IMAGE, mask)
+        positions = self.backbone.positions(self._laid_out(ids), mask)
         embeddings = self.embed(ids, image_tokens, state)
         return self.backbone.run(embeddings, positions, mask, cache, prefix=prefix)
 
-    def learned_tokens(
+    def _laid_out(self, ids: torch.Tensor) -> torch.Tensor:
+        """[R, T], True on tokens that have places in an image; a resampler's have none."""
+        return (ids == IMAGE) & (not self.config.resampler.tokens)
+
+    def frame_features(
         self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None
     ) -> torch.Tensor:
         """Features [F, latent * D] of the rows' frames, in order."""
         hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state)
+        if not self.config.learned:
+            return self._pooled(rows, hidden)
         return (
             hidden[rows.ids == LEARNED].unflatten(0, (-1, self.config.structure.latent)).flatten(1)
         )
+
+    def _pooled(self, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
+        """Features [F, latent * D]: the largest values of each frame's tokens, in groups."""
+        kind, is_image = self.config.structure.token_source, rows.ids == IMAGE
+        wanted = {"text": ~is_image, "vision": is_image, "all": torch.ones_like(is_image)}[kind]
+        features = []
+        for row, numbers in enumerate(rows.prefix):
+            for number in range(1, int(numbers.max()) + 1):
+                tokens = hidden[row, wanted[row] & (numbers == number)]  # [T, D]
+                pooled = F.adaptive_max_pool1d(tokens.T, self.config.structure.latent)
+                features.append(pooled.T.flatten())
+        return torch.stack(features)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., vocabulary], with those of appended action rows behind."""
@@ -171,7 +196,7 @@ class RoboVLM(nn.Module):
         if batch.frames is None or self.config.discrete:
             return self._text_losses(batch, image_tokens)
         rows = Rows(batch.ids, batch.mask, batch.prefix, batch.labels)
-        features = self.learned_tokens(rows, image_tokens, batch.state)  # [F, G]
+        features = self.frame_features(rows, image_tokens, batch.state)  # [F, G]
         windows = features.new_zeros(*batch.frames.shape, features.shape[-1])  # [B, W, G]
         windows[batch.frames] = features
         hidden = self.head.trunk(windows.to(next(self.head.parameters()).dtype))[batch.frames]
@@ -203,8 +228,7 @@ class RoboVLM(nn.Module):
         rows: prompts of equal length.
         """
         cache = self.backbone.new_cache()
-        is_image = rows.ids == IMAGE
-        last = self.backbone.positions(is_image, rows.mask).amax(dim=-1)
+        last = self.backbone.positions(self._laid_out(rows.ids), rows.mask).amax(dim=-1)
         last = last.amax(dim=0) if last.ndim == 2 else last  # some count along several axes
         hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state, cache)[
             :, -1

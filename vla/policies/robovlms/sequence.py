@@ -37,14 +37,14 @@ def prompt_ids(tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str
     words = config.prompts.act.format(instruction=instruction.strip().rstrip(".").lower())
     backbone = config.backbone
     return tokenizer.encode(backbone.chat.opening) + question_ids(
-        tokenizer, backbone.chat, words, len(config.cameras), backbone.image_tokens
+        tokenizer, backbone.chat, words, len(config.cameras), config.image_tokens
     )
 
 
 def frame_ids(prompt: list[int], config: RoboVLMConfig) -> list[int]:
     """A frame's block: P, the state, the learned tokens."""
     state = [STATE] if config.use_state else []
-    return prompt + state + ([] if config.discrete else [LEARNED] * config.structure.latent)
+    return prompt + state + ([LEARNED] * config.structure.latent if config.learned else [])
 
 
 def rows_of_frames(prompts: Sequence[list[int]], counts: Sequence[int], config: RoboVLMConfig):
