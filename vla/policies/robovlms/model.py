@@ -123,10 +123,9 @@ class RoboVLM(nn.Module):
         if state is not None and self.config.use_state:
             tokens = self.state_token(state).to(embeddings.dtype)
             embeddings = embeddings.masked_scatter((ids == STATE)[..., None], tokens)
-        if self.config.discrete:
-            if len(self.row_embedding):
-                rows = self.row_embedding[(ids - vocabulary).clamp(min=0)].to(embeddings.dtype)
-                embeddings = torch.where((ids >= vocabulary)[..., None], rows, embeddings)
+        if self.config.discrete and len(self.row_embedding):
+            rows = self.row_embedding[(ids - vocabulary).clamp(min=0)].to(embeddings.dtype)
+            embeddings = torch.where((ids >= vocabulary)[..., None], rows, embeddings)
         if self.config.learned:
             learned = self.action_token.to(embeddings.dtype)
             embeddings = torch.where((ids == LEARNED)[..., None], learned, embeddings)
