@@ -14,7 +14,7 @@ from vla_ros.srv import ResetScene, SetInstruction
 from vla.control.session import HoldReason, State
 from vla.observations.messages import stamp_to_nanoseconds
 from vla.policies.base import Observation
-from vla.policies.parts import open_reasoning_part
+from vla.policies.parts import ReasoningPart
 from vla_nodes.core import qos
 from vla_nodes.models.scene import unpack_scene
 
@@ -28,7 +28,7 @@ def stamp(message) -> int:
 @pytest.mark.parametrize("structure", ["policy_head", "interleaved"])
 def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
     checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny(structure), scale=1.5)
-    part, seen = open_reasoning_part(checkpoint), {}
+    part, seen = ReasoningPart.from_pretrained(checkpoint), {}
     with Graph() as graph:
         timed = {"use_sim_time": True}
         policy = timed | {"checkpoint": str(checkpoint)}

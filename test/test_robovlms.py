@@ -27,7 +27,7 @@ from vla.policies.config import ChatFormat, CheckpointError
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import mean_of_valid
 from vla.policies.instructvla.sequence import IMAGE
-from vla.policies.parts import open_reasoning_part
+from vla.policies.parts import ReasoningPart
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type
 from vla.policies.robots import read_robots
@@ -81,7 +81,7 @@ def part_of(tmp_path_factory):
         key = repr(config)
         if key not in parts:
             folder = tmp_path_factory.mktemp("robovlm") / "tiny"
-            parts[key] = open_reasoning_part(save_tiny_checkpoint(folder, config=config))
+            parts[key] = ReasoningPart.from_pretrained(save_tiny_checkpoint(folder, config=config))
             randomise(parts[key].model)
         parts[key].reset()
         return parts[key]
