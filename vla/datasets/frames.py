@@ -57,7 +57,7 @@ class Shard:
     drawer_opening: np.ndarray
     held: list[str]
     episodes: list[EpisodeWords]
-    # When each frame was taken [s]; None in shards made before version 0.3.
+    # When each frame was taken [s]; None in shards made before that was kept.
     time: np.ndarray | None = None
 
     def __len__(self) -> int:
