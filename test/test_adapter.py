@@ -12,11 +12,12 @@ from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
 
-from vla.policies.adapter_layers import adapter_layers, insert_adapter, is_adapter_weight
 from vla.policies.adapters import open_adapter, require_base, save_adapter
 from vla.policies.checkpoint import build_model, load_weights, open_checkpoint
 from vla.policies.config import AdapterConfig, CheckpointError
+from vla.policies.instructvla.adapter_layers import insert_adapter
 from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.lora import adapter_layers, adapter_weights
 
 INSTRUCTION = "pick the red block"
 
@@ -38,8 +39,7 @@ def _adapted_model(base, seed=0):
 
 
 def _save(model, base, target):
-    layers = adapter_layers(model)
-    weights = {n: p for n, p in model.named_parameters() if is_adapter_weight(n, layers)}
+    weights = {name: model.get_parameter(name) for name in adapter_weights(model)}
     save_adapter(target, weights, base, AdapterConfig(rank=2, alpha=4.0), {"task": "x"}, "card\n")
     return target
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from vla.policies.adapter_layers import adapter_layers, insert_adapter, is_adapter_weight
 from vla.policies.adapters import save_adapter
 from vla.policies.checkpoint import build_model, open_checkpoint
 from vla.policies.config import AdapterConfig
+from vla.policies.instructvla.adapter_layers import insert_adapter
+from vla.policies.lora import adapter_layers, adapter_weights
 
 
 def save_tiny_adapter(checkpoint: Path, folder: Path, seed: int = 0) -> Path:
@@ -19,10 +20,9 @@ def save_tiny_adapter(checkpoint: Path, folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = build_model(base.config, base.contract)
     insert_adapter(model, config)
-    layers = adapter_layers(model)
-    for layer in layers.values():
+    for layer in adapter_layers(model).values():
         torch.nn.init.normal_(layer.lora_b, std=0.1)
-    weights = {n: p for n, p in model.named_parameters() if is_adapter_weight(n, layers)}
+    weights = {name: model.get_parameter(name) for name in adapter_weights(model)}
     save_adapter(folder, weights, base, config, {}, "A test's adapter.\n")
     return folder
 

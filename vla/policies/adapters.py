@@ -77,7 +77,11 @@ def save_adapter(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: value.detach().to("cpu", torch.float32) for name, value in weights.items()}
+    # Trained as one expert: [1, rank, ...].
+    plain = {
+        name: value.detach().to("cpu", torch.float32).flatten(0, -2)
+        for name, value in weights.items()
+    }
     description = {
         "base": base.checkpoint_id,
         "contract": base.contract.contract_id,

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.policies.config import CheckpointError
+from vla.policies.config import AdapterConfig, CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -57,30 +57,39 @@ class PolicyFeatures:
     history_step: float = 0.0  # time between two of them [s]
 
 
-class PolicyType(ABC):
+class PolicyConfig(Protocol):
+    """A dataclass of everything that shapes a policy's weights."""
+
+    TYPE: ClassVar[str]  # the `type` that config.json names
+
+
+Config = TypeVar("Config", bound=PolicyConfig)
+Model = TypeVar("Model", bound="torch.nn.Module")
+
+
+class PolicyType(ABC, Generic[Config, Model]):
     """One kind of policy: how its checkpoints are read, built and split into parts."""
 
-    # Dataclass of config.json's entries; its class attribute TYPE is the `type` named there.
-    config: ClassVar[type]
+    config: ClassVar[type[PolicyConfig]]  # dataclass of config.json's entries
 
     @property
     def name(self) -> str:
         """The `type` that config.json names."""
         return self.config.TYPE
 
-    def presets(self) -> dict[str, Any]:
+    def presets(self) -> dict[str, Config]:
         """Configurations of named sizes. Names are unique among all types."""
         return {}
 
-    def check_config(self, config: Any, where: str) -> None:  # noqa: B027 - most need none
+    def check_config(self, config: Config, where: str) -> None:
         """Raises CheckpointError for entries that do not go together. where: the file's name."""
 
     @abstractmethod
-    def features(self, config: Any, contract: EmbodimentContract) -> PolicyFeatures:
+    def features(self, config: Config, contract: EmbodimentContract) -> PolicyFeatures:
         """What such a policy reads and gives on a robot."""
 
     @abstractmethod
-    def build(self, config: Any, contract: EmbodimentContract) -> torch.nn.Module:
+    def build(self, config: Config, contract: EmbodimentContract) -> Model:
         """The whole model, randomly initialised, as it is trained and stored."""
 
     @abstractmethod
@@ -91,27 +100,27 @@ class PolicyType(ABC):
         """The second part. Raises CheckpointError; never called for a policy of one part."""
         raise NotImplementedError(f"a policy of type {self.name} has one part")
 
-    def ties_embeddings(self, config: Any) -> bool:
+    def ties_embeddings(self, config: Config) -> bool:
         """Whether weights named `lm_head.weight` are the input embedding, stored once."""
         return False
 
-    def parameter_counts(self, model: torch.nn.Module) -> dict[str, int]:
+    def parameter_counts(self, model: Model) -> dict[str, int]:
         """Parameters by part of a model; together they are all of them."""
         return {name: sum(p.numel() for p in part.parameters()) for name, part in
                 model.named_children()}  # fmt: skip
 
-    def published_counts(self, model: torch.nn.Module, parts: dict[str, int]) -> dict[str, int]:
+    def published_counts(self, model: Model, parts: dict[str, int]) -> dict[str, int]:
         """What the system's paper counts of such a model, where `vla info` should show it."""
         return {}
 
-    def facts(self, config: Any) -> dict[str, object]:
+    def facts(self, config: Config) -> dict[str, object]:
         """What else `vla info` shows of a configuration: short values by name."""
         return {}
 
     # What training asks for.
 
     def collator(
-        self, config: Any, tokenizer: Tokenizer | None, options: CollationOptions
+        self, config: Config, tokenizer: Tokenizer | None, options: CollationOptions
     ) -> Collator:
         """What makes the batches that the model's `forward` takes.
 
@@ -120,32 +129,38 @@ class PolicyType(ABC):
         """
         raise NotImplementedError(f"a policy of type {self.name} cannot be trained")
 
-    def corpus(self, config: Any, sample: RobotSample, generator: np.random.Generator) -> list[str]:
+    def corpus(
+        self, config: Config, sample: RobotSample, generator: np.random.Generator
+    ) -> list[str]:
         """Sentences that a frame may become, for a tokenizer that is learned from scratch."""
         return [sample.instruction]
 
-    def vocabulary(self, config: Any) -> int:
+    def vocabulary(self, config: Config) -> int:
         """How many tokens such a tokenizer has."""
         raise NotImplementedError(f"a policy of type {self.name} learns no tokenizer")
 
-    def with_backbone(self, config: Any, kind: str, source: str) -> Any:
+    def with_backbone(self, config: Config, kind: str, source: str) -> Config:
         """The configuration with a released vision-language model; `source` is its id or folder.
 
         Raises CheckpointError where the policy has none, or that model can't be read.
         """
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
-    def load_backbone(self, model: torch.nn.Module, source: str) -> None:
+    def load_backbone(self, model: Model, source: str) -> None:
         """Fills the vision-language model with released weights. Raises CheckpointError."""
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
-    def checkpoint_activations(self, model: torch.nn.Module) -> None:
+    def checkpoint_activations(self, model: Model) -> None:
         """Has the model keep fewer activations and compute them again; less memory, more time."""
         raise CheckpointError(
             f"a policy of type {self.name} cannot checkpoint activations: leave it out"
         )
 
-    def start_from(self, model: torch.nn.Module, source: Checkpoint) -> list[str]:
+    def insert_adapter(self, model: Model, config: AdapterConfig) -> None:
+        """Puts a few-shot adapter beside linear layers of a loaded model (`vla finetune`)."""
+        raise CheckpointError(f"a policy of type {self.name} takes no adapter: train it instead")
+
+    def start_from(self, model: Model, source: Checkpoint) -> list[str]:
         """Fills a model with a checkpoint's weights; returns the names that the checkpoint lacks.
 
         Raises CheckpointError for weights of another shape.

@@ -55,7 +55,7 @@ class Checkpoint:
     folder: Path
 
     @property
-    def type(self) -> PolicyType:
+    def type(self) -> PolicyType[Any, Any]:
         """What kind of policy it is."""
         return policy_type(self.config.TYPE)
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.config import AdapterConfig, CheckpointError, LoraConfig
 
 
 @dataclass
@@ -42,28 +42,34 @@ class Blend:
 
 
 class LoraLinear(nn.Module):
-    """A linear layer, kept as it is, with low-rank experts beside it.
+    """A linear layer, kept as it is, with low-rank changes beside it.
 
-    lora_a [E, rank, in] starts at random, lora_b [E, rank, out] at zero, so that a new expert
-    changes nothing.
+    lora_a [E, rank, in] starts at random, lora_b [E, rank, out] at zero, so that a new one changes
+    nothing. With a blend they are the experts of a mixture. Without one there is a single change
+    that always counts: a few-shot adapter, which is merged into the layer where it acts.
     """
 
-    def __init__(self, base: nn.Linear, experts: int, config: LoraConfig, blend: Blend):
+    def __init__(
+        self,
+        base: nn.Linear,
+        config: LoraConfig | AdapterConfig,
+        experts: int = 1,
+        blend: Blend | None = None,
+    ):
         super().__init__()
-        self.base, self.blend = base, blend
+        self.base, self.blend, self.is_adapter = base, blend or Blend(), blend is None
         self.scale, self.rank = config.alpha / config.rank, config.rank
         self.dropout = nn.Dropout(config.dropout)
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.lora_a = nn.Parameter(torch.empty(experts, config.rank, base.in_features, **like))
-        self.lora_b = nn.Parameter(torch.zeros(experts, config.rank, base.out_features, **like))
-        _start(self.lora_a)
+        first = base.weight.new_empty(experts, config.rank, base.in_features)
+        self.lora_a = nn.Parameter(_start(first))
+        self.lora_b = nn.Parameter(base.weight.new_zeros(experts, config.rank, base.out_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs [B, T, out] of x [B, T, in]."""
+        """Outputs [..., out] of x [..., in]."""
         y = self.base(x)
         if not self.blend.enabled or not len(self.lora_a):
             return y
-        reduced = F.linear(self.dropout(x), self.lora_a.flatten(0, 1))  # [B, T, E * rank]
+        reduced = F.linear(self.dropout(x), self.lora_a.flatten(0, 1))  # [..., E * rank]
         if self.blend.weights is not None:
             weights = self.blend.weights.to(reduced.dtype) * self.scale
             reduced = (reduced.unflatten(-1, (-1, self.rank)) * weights[..., None]).flatten(-2)
@@ -77,23 +83,33 @@ class LoraLinear(nn.Module):
 
     def resize(self, kept: list[int], added: int) -> None:
         """Keeps the experts of those indices, in that order, and adds new ones behind them."""
-        fresh_a = self.lora_a.new_empty(added, *self.lora_a.shape[1:])
-        _start(fresh_a)
+        fresh_a = _start(self.lora_a.new_empty(added, *self.lora_a.shape[1:]))
         fresh_b = self.lora_b.new_zeros(added, *self.lora_b.shape[1:])
         self.lora_a = nn.Parameter(torch.cat([self.lora_a.detach()[kept], fresh_a]))
         self.lora_b = nn.Parameter(torch.cat([self.lora_b.detach()[kept], fresh_b]))
 
 
-def _start(lora_a: torch.Tensor) -> None:
-    """PyTorch's and PEFT's start of a linear layer, expert by expert."""
+def _start(lora_a: torch.Tensor) -> torch.Tensor:
+    """PyTorch's and PEFT's start of a linear layer, expert by expert, in place."""
     for matrix in lora_a.detach():
         nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+    return lora_a
+
+
+def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """All linear layers by path, those of a module before those deeper in it."""
+    return {
+        f"{path}.{name}".lstrip("."): child
+        for path, parent in module.named_modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    }
 
 
 def add_lora(
     language_model: nn.Module, names: dict[str, str], config: LoraConfig, blend: Blend
-) -> list[LoraLinear]:
-    """Replaces the linear layers that the configuration targets, in place, and returns them.
+) -> None:
+    """Replaces the linear layers that the configuration targets, in place.
 
     names: what this language model calls q, k, v, o, gate, up and down. Raises CheckpointError for
     a target that it does not have.
@@ -103,35 +119,45 @@ def add_lora(
             f"lora.targets: this backbone has no {', '.join(unknown)}; it has: {', '.join(names)}"
         )
     wanted = {names[target] for target in config.targets}
-    found = [
-        (parent, name, child)
-        for parent in language_model.modules()
-        for name, child in parent.named_children()
-        if name in wanted and isinstance(child, nn.Linear)
-    ]
-    if missing := wanted - {name for _, name, _ in found}:
+    found = {
+        path: layer
+        for path, layer in linear_layers(language_model).items()
+        if path.rpartition(".")[2] in wanted
+    }
+    if missing := wanted - {path.rpartition(".")[2] for path in found}:
         raise CheckpointError(
             f"the language model has no layers named {', '.join(sorted(missing))}"
         )
-    adapted = []
-    for parent, name, child in found:
-        layer = LoraLinear(child, len(config.experts), config, blend)
-        setattr(parent, name, layer)
-        adapted.append(layer)
-    return adapted
+    for path, child in found.items():
+        layer = LoraLinear(child, config, len(config.experts), blend)
+        language_model.set_submodule(path, layer)
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoraLinear]:
-    """All adapted layers by their path."""
+    """All layers with experts by their path."""
+    return {name: layer for name, layer in _layers(module).items() if not layer.is_adapter}
+
+
+def adapter_layers(module: nn.Module) -> dict[str, LoraLinear]:
+    """All layers with an adapter by their path."""
+    return {name: layer for name, layer in _layers(module).items() if layer.is_adapter}
+
+
+def _layers(module: nn.Module) -> dict[str, LoraLinear]:
     return {name: child for name, child in module.named_modules() if isinstance(child, LoraLinear)}
 
 
-@torch.no_grad()
+def adapter_weights(module: nn.Module) -> set[str]:
+    """Names of the parameters that are an adapter's own."""
+    return {f"{path}.{name}" for path in adapter_layers(module) for name in ("lora_a", "lora_b")}
+
+
 def is_lora_weight(name: str) -> bool:
     """Whether a parameter of that name is a low-rank matrix of an adapted layer."""
     return name.endswith((".lora_a", ".lora_b"))
 
 
+@torch.no_grad()
 def merge_experts(module: nn.Module, weights: list[float]) -> None:
     """Adds the experts, each times its weight, to the layers' own matrices; removes the adapters.
 
@@ -142,8 +168,7 @@ def merge_experts(module: nn.Module, weights: list[float]) -> None:
             raise CheckpointError(f"{len(weights)} weights for {len(layer.lora_a)} experts")
         for expert, weight in enumerate(weights):
             layer.base.weight += weight * layer.delta(expert).to(layer.base.weight.dtype)
-        parent, _, name = path.rpartition(".")
-        setattr(module.get_submodule(parent), name, layer.base)
+        module.set_submodule(path, layer.base)
 
 
 def expert_weights(module: nn.Module, index: int) -> dict[str, torch.Tensor]:

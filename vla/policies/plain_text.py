@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
+from vla.policies.config import CheckpointError
 from vla.policies.tokenizer import refused_as
 
 # Added tokens that are marks whatever a tokenizer says of them, such as <loc0001>. Others, of
@@ -30,12 +31,15 @@ _DIGITS = 4
 class TextTokenizer:
     """A tokenizer that reads special tokens in a chat format's words, and nowhere else."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer | None):
+        """Raises CheckpointError for a checkpoint that has no tokenizer."""
+        if tokenizer is None:
+            raise CheckpointError("there is no tokenizer.json; copy the whole checkpoint again")
         self._tokenizer = tokenizer
         with refused_as("tokenizer.json"):
-            self._name_anew(tokenizer)
+            self._rename(tokenizer)
 
-    def _name_anew(self, tokenizer: Tokenizer) -> None:
+    def _rename(self, tokenizer: Tokenizer) -> None:
         values = json.loads(tokenizer.to_str())
         names = {
             token["content"]: _own_name(index)

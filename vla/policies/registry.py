@@ -18,7 +18,7 @@ from vla.policies.config import CheckpointError
 
 DEFAULT = "instructvla"  # of a config.json without a type
 
-POLICY_TYPES: Registry[PolicyType] = Registry(
+POLICY_TYPES: Registry[PolicyType[Any, Any]] = Registry(
     "policy type",
     "vla_ros.policies",
     CheckpointError,
@@ -30,7 +30,7 @@ POLICY_TYPES: Registry[PolicyType] = Registry(
 register = POLICY_TYPES.register
 
 
-def policy_type(name: str) -> PolicyType:
+def policy_type(name: str) -> PolicyType[Any, Any]:
     """The type of that name. Raises CheckpointError that names those that are known."""
     return POLICY_TYPES[name]
 

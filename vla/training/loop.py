@@ -103,7 +103,7 @@ class Trainer:
             kind.start_from(model, start)
         elif config.backbone:
             kind.load_backbone(model, config.backbone_source)
-        self.objective.prepare(model)
+        self.objective.prepare(kind, model)
         trained = self.objective.trained(model)
         for name, parameter in model.named_parameters():
             # What the model has frozen for good stays so.

@@ -25,7 +25,9 @@ from vla.policies.plain_text import TextTokenizer
 class InstructVLACollator:
     """See vla.policies.collation.Collator."""
 
-    def __init__(self, config: InstructVLAConfig, tokenizer: Tokenizer, options: CollationOptions):
+    def __init__(
+        self, config: InstructVLAConfig, tokenizer: Tokenizer | None, options: CollationOptions
+    ):
         self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
 
     def robot_batch(

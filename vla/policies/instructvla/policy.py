@@ -13,6 +13,8 @@ from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.base import PolicyFeatures, PolicyType
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions, PromptSampling
+from vla.policies.config import AdapterConfig
+from vla.policies.instructvla.adapter_layers import insert_adapter
 from vla.policies.instructvla.collation import InstructVLACollator
 from vla.policies.instructvla.config import InstructVLAConfig, require_formats
 from vla.policies.instructvla.inference import ActionModel, Reasoner
@@ -23,7 +25,7 @@ from vla.policies.instructvla.vision_language_action import InstructVLA
 from vla.policies.lora import lora_layers
 
 
-class InstructVLAType(PolicyType):
+class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
     """See docs/model.md."""
 
     config = InstructVLAConfig
@@ -121,7 +123,7 @@ class InstructVLAType(PolicyType):
         return stages
 
     def collator(
-        self, config: InstructVLAConfig, tokenizer: Tokenizer, options: CollationOptions
+        self, config: InstructVLAConfig, tokenizer: Tokenizer | None, options: CollationOptions
     ) -> InstructVLACollator:
         """Frames with action queries, and conversations."""
         return InstructVLACollator(config, tokenizer, options)
@@ -149,6 +151,10 @@ class InstructVLAType(PolicyType):
     def checkpoint_activations(self, model: InstructVLA) -> None:
         """Those of the vision-language model."""
         model.reasoning.backbone.checkpoint_activations()
+
+    def insert_adapter(self, model: InstructVLA, config: AdapterConfig) -> None:
+        """Beside the language model's and the action expert's layers."""
+        insert_adapter(model, config)
 
     def start_from(self, model: InstructVLA, source: Checkpoint) -> list[str]:
         """See vla.policies.instructvla.start."""

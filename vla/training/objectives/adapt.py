@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vla.policies.adapter_layers import adapter_layers, insert_adapter, is_adapter_weight
+from vla.policies.base import PolicyType
+from vla.policies.lora import adapter_layers, adapter_weights
 from vla.training.objectives.action import Action
 
 
@@ -26,14 +27,13 @@ class Adapt(Action):
         """The start's own, with its LoRA experts."""
         return base
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, kind: PolicyType[Any, Any], model: nn.Module) -> None:
         """Inserts the adapter, which changes nothing yet."""
-        insert_adapter(model, self.config.adapter)
+        kind.insert_adapter(model, self.config.adapter)
 
     def trained(self, model: nn.Module) -> set[str]:
         """The adapter's matrices."""
-        layers = adapter_layers(model)
-        return {name for name, _ in model.named_parameters() if is_adapter_weight(name, layers)}
+        return adapter_weights(model)
 
     def set_mode(self, model: nn.Module) -> None:
         """Dropout in the adapter alone."""

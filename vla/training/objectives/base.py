@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 
+from vla.policies.base import PolicyType
 from vla.policies.collation import Batch, Collator
 from vla.policies.config import CheckpointError
 from vla.training.config import TrainConfig
@@ -37,6 +38,14 @@ class BatchMaker(Protocol):
 
     def conversation_batch(self, generator: np.random.Generator) -> Batch | None:
         """Conversations: images and text."""
+
+
+@runtime_checkable
+class TrainedModel(Protocol):
+    """A policy's model, see PolicyType.collator."""
+
+    def trained_by(self, objective: str, name: str) -> bool:
+        """Whether an objective trains the parameter of that name."""
 
 
 class Objective(ABC):
@@ -76,12 +85,14 @@ class Objective(ABC):
         has_experts = any(entry.name == "lora" for entry in fields(base))
         return replace(base, lora=self.config.lora) if has_experts else base
 
-    def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most need none
+    def prepare(self, kind: PolicyType[Any, Any], model: nn.Module) -> None:  # noqa: B027
         """Changes the model, with the weights of its start in it, before anything is trained."""
 
     def trained(self, model: nn.Module) -> set[str]:
         """Names of the parameters that are trained; all others are frozen."""
-        names = (name for name, _ in model.named_parameters())
+        if not isinstance(model, TrainedModel):
+            raise CheckpointError(f"a policy of {type(model).__name__} cannot be trained")
+        names = [name for name, _ in model.named_parameters()]
         return {name for name in names if model.trained_by(self.name, name)}
 
     def set_mode(self, model: nn.Module) -> None:
