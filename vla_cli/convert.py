@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -79,7 +80,7 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
         name = arguments.contract or CONTRACTS.get(arguments.unnorm_key)
         if name is None:
             raise CommandError("give --contract NAME: the robot that is to act")
-        contract = _contract(name)
+        contract = named_contract(name)
         groups = read_released(arguments.source)
         converted = convert_released(groups, template, contract)
         # As the authors lay a run out: RUN/checkpoints/FILE, RUN/dataset_statistics.json.
@@ -87,7 +88,7 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
         stats, uses_state = arguments.stats or beside, converted.config.expert.use_state
         acting = {arguments.unnorm_key: contract}
         if not arguments.contract:
-            acting |= {k: _contract(CONTRACTS[k]) for k in data_sets(stats) if k in CONTRACTS}
+            acting |= {k: named_contract(CONTRACTS[k]) for k in data_sets(stats) if k in CONTRACTS}
         robots = [Robot(c, read_statistics(stats, k, c, uses_state)) for k, c in acting.items()]
         _write(arguments, converted, robots, arguments.tokenizer or Eagle.SOURCE, True)
     except ValueError as error:
@@ -103,7 +104,7 @@ def run_eagle(arguments: argparse.Namespace) -> int:
 
     _check_target(arguments.folder)
     try:
-        contract = _contract(arguments.contract)
+        contract = named_contract(arguments.contract)
         groups = read_eagle(arguments.source)
         converted = convert_eagle(groups, preset(arguments.preset), contract)
         robots = [Robot(contract, {})]
@@ -116,13 +117,6 @@ def run_eagle(arguments: argparse.Namespace) -> int:
 def _check_target(folder: str) -> None:
     if Path(folder).exists() and any(Path(folder).iterdir()):
         raise CommandError(f"{folder} is there already; name a new folder")
-
-
-def _contract(name: str):
-    from vla.contract.embodiment import load_contract
-    from vla.core.resources import contract_path
-
-    return load_contract(contract_path(name))
 
 
 def _write(arguments, converted, robots, tokenizer_source: str, resized: bool) -> None:

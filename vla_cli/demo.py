@@ -22,9 +22,9 @@ from vla.core.files import (
     read_json_text,
     read_yaml,
 )
-from vla.core.resources import contract_path, given_or_shared
+from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
-from vla_cli.checkpoints import checkpoint_folder
+from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
 from vla_cli.graph import enter_domain, last_words, running_graph, short
 from vla_cli.subcommands import add_command
@@ -174,14 +174,13 @@ def _write_report(
     trials, config, arguments: argparse.Namespace, output: Path, domain: int
 ) -> dict[str, Any]:
     from vla.bags.reader import read_metadata, validate_bag
-    from vla.contract.embodiment import load_contract
     from vla.evaluation.graph_timing import format_table, measure_graph
 
     bags = [Path(trial.bag) for trial in trials]
     for bag in bags:
         validate_bag(bag)
     metadata = [read_metadata(bag).custom_data for bag in bags]
-    contract = load_contract(contract_path("sim_panda"))
+    contract = named_contract("sim_panda")
     timing = measure_graph(bags, contract)
     table = format_table(timing)
     (output / "latency.md").write_text(table)

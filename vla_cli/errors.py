@@ -1,5 +1,7 @@
 """How a subcommand fails."""
 
+from __future__ import annotations
+
 
 class CommandError(Exception):
     """A failure to show in one line, without a traceback; the text says what to do.
@@ -10,3 +12,18 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_status: int = 2):
         super().__init__(message)
         self.exit_status = exit_status
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the library refuses what it was given, in one sentence that is meant for the user."""
+    import gymnasium
+
+    from vla.bags.message_types import MessageTypeError
+    from vla.bags.writer import BagError
+    from vla.contract.embodiment import ContractError
+    from vla.datasets.frames import DatasetError
+    from vla.envs.base import SuiteError
+    from vla.policies.config import CheckpointError
+
+    own = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError, SuiteError)
+    return isinstance(error, (*own, gymnasium.error.Error))

@@ -92,20 +92,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if questions is not None and questions < 1:
         raise CommandError(f"--questions takes a number from 1 on, got {questions}")
 
-    import gymnasium
-
-    from vla.contract.embodiment import ContractError
-    from vla.envs.base import SuiteError
     from vla.envs.registry import make_suite
-    from vla.policies.config import CheckpointError
 
-    try:
-        suite = make_suite(arguments.benchmark, **settings)
-        if questions is not None:
-            return _ask_questions(arguments, suite, seeds)
-        return _run_episodes(arguments, suite, seeds)
-    except (CheckpointError, ContractError, SuiteError, gymnasium.error.Error) as error:
-        raise CommandError(str(error)) from error
+    suite = make_suite(arguments.benchmark, **settings)
+    if questions is not None:
+        return _ask_questions(arguments, suite, seeds)
+    return _run_episodes(arguments, suite, seeds)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:

@@ -7,7 +7,7 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from vla_cli.errors import CommandError
+from vla_cli.checkpoints import named_contract
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
@@ -57,12 +57,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     """Trains, or continues, and prints the report."""
     import torch
 
-    from vla.bags.message_types import MessageTypeError
-    from vla.bags.writer import BagError
-    from vla.contract.embodiment import ContractError, load_contract
-    from vla.core.resources import contract_path, given_or_shared
-    from vla.datasets.frames import DatasetError
-    from vla.policies.config import CheckpointError
+    from vla.core.resources import given_or_shared
     from vla.training.config_check import check_train_config
     from vla.training.finetune import finetune, read_finetune_config
     from vla.training.sources import make_data
@@ -70,23 +65,20 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        config = read_finetune_config(given_or_shared(arguments.config))
-        steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
-        run = _overridden(config.train, [*arguments.set, *steps])
-        checkpoint = given_or_shared(arguments.checkpoint)
-        run = replace(run, initialize_from=str(checkpoint), output=arguments.output)
-        if arguments.no_replay:
-            run = replace(run, robot=(), conversations=())
-        check_train_config(run)
-        contract = load_contract(contract_path(run.contract))
-        # First what takes no time: making data takes minutes.
-        new = [_open(folder, contract) for folder in arguments.data]
-        make_data(run, contract)
-        config = replace(config, train=run)
-        report = finetune(config, contract, new, _replay(run, contract), arguments.device)
-    except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
-        raise CommandError(str(error)) from error
+    config = read_finetune_config(given_or_shared(arguments.config))
+    steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
+    run = _overridden(config.train, [*arguments.set, *steps])
+    checkpoint = given_or_shared(arguments.checkpoint)
+    run = replace(run, initialize_from=str(checkpoint), output=arguments.output)
+    if arguments.no_replay:
+        run = replace(run, robot=(), conversations=())
+    check_train_config(run)
+    contract = named_contract(run.contract)
+    # First what takes no time: making data takes minutes.
+    new = [_open(folder, contract) for folder in arguments.data]
+    make_data(run, contract)
+    config = replace(config, train=run)
+    report = finetune(config, contract, new, _replay(run, contract), arguments.device)
     print(_summary(report, Path(arguments.output) / "adapter"))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -38,8 +39,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     """Prints the counts."""
     import torch
 
-    from vla.contract.embodiment import load_contract
-    from vla.core.resources import contract_path, given_or_shared
+    from vla.core.resources import given_or_shared
     from vla.policies.checkpoint import build_model, open_checkpoint
     from vla.policies.config import CheckpointError
     from vla.policies.registry import policy_type, preset, presets
@@ -58,7 +58,7 @@ def run_info(arguments: argparse.Namespace) -> int:
             facts |= {"robots": ", ".join(robots)} if len(robots) > 1 else {}
         else:
             config = preset(arguments.preset)
-            contract = load_contract(contract_path("sim_panda"))
+            contract = named_contract("sim_panda")
     except (CheckpointError, ValueError) as error:
         raise CommandError(str(error)) from error
     with torch.device("meta"):

@@ -31,7 +31,7 @@ from vla_cli import (
     teach_demo,
     train,
 )
-from vla_cli.errors import CommandError
+from vla_cli.errors import CommandError, is_refusal
 
 COMMAND_MODULES = (
     demo,
@@ -91,6 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        print(f"vla: {escape_unseen(str(error))}", file=sys.stderr)
+        return 2
 
 
 def _failed(error: OSError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -34,8 +35,6 @@ def add_parser(subparsers) -> None:
 
 def run_scenes(arguments: argparse.Namespace) -> int:
     """Makes the missing scenes, and exports them if asked to."""
-    from vla.contract.embodiment import load_contract
-    from vla.core.resources import contract_path
     from vla.datasets.sources import ConversationData
     from vla.envs.tabletop.scene_conversations import SceneConversations, export_llava
     from vla.envs.tabletop.sources import SCENES
@@ -45,7 +44,7 @@ def run_scenes(arguments: argparse.Namespace) -> int:
     if arguments.llava and Path(arguments.llava).exists():
         raise CommandError(f"{arguments.llava} is there already; name a new folder for --llava")
     try:
-        contract = load_contract(contract_path(arguments.contract))
+        contract = named_contract(arguments.contract)
         entry = ConversationData(arguments.out, options={"scenes": arguments.count})
         SCENES.make(entry, contract, arguments.workers)
         camera = contract.cameras[0].name

@@ -11,7 +11,7 @@ from typing import Any
 
 from vla.core.files import read_json
 from vla_cli import data, finetune
-from vla_cli.checkpoints import checkpoint_folder
+from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
 from vla_cli.evaluate import seed_range
 from vla_cli.finetune import CONFIG
@@ -149,8 +149,6 @@ def _graph(checkpoint: Path, output: Path):
 
 
 def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) -> None:
-    from vla.contract.embodiment import load_contract
-    from vla.core.resources import contract_path
     from vla_nodes.client.scripted_operator import OperatorStation, demonstrate_episode
 
     path = output / "demonstrations.json"
@@ -160,7 +158,7 @@ def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) 
         print(f"kept: {len(done)} demonstrations")
         return
     seed = done[-1]["seed"] + 1 if done else FIRST_SEED
-    contract = load_contract(contract_path("sim_panda"))
+    contract = named_contract("sim_panda")
     with _graph(checkpoint, output) as (client, still_running):
         client.configure_recorder(str(output / "bags"))
         with OperatorStation(client, contract) as operator:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -79,25 +80,10 @@ def _read(path: str, overrides: Sequence[str] = ()):
     from dataclasses import asdict
 
     from vla.core.resources import given_or_shared
-    from vla.policies.config import CheckpointError
     from vla.training.config import read_train_config, train_config
 
-    try:
-        values = asdict(read_train_config(given_or_shared(path)))
-        return train_config(overridden(values, overrides), "--set")
-    except CheckpointError as error:
-        raise CommandError(str(error)) from error
-
-
-def _contract(config):
-    """The embodiment contract that a configuration names."""
-    from vla.contract.embodiment import load_contract
-    from vla.core.resources import contract_path
-
-    try:
-        return load_contract(contract_path(config.contract))
-    except ValueError as error:
-        raise CommandError(str(error)) from error
+    values = asdict(read_train_config(given_or_shared(path)))
+    return train_config(overridden(values, overrides), "--set")
 
 
 def run_demonstrate(arguments: argparse.Namespace) -> int:
@@ -114,7 +100,7 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
     if arguments.episodes:
         entry = replace(entry, options={**entry.options, "episodes": arguments.episodes})
     entry = replace(entry, path=arguments.out or entry.path)
-    SIMULATED.make(entry, _contract(config), arguments.workers)
+    SIMULATED.make(entry, named_contract(config.contract), arguments.workers)
     return 0
 
 
@@ -122,11 +108,6 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues, each configuration in turn."""
     import torch
 
-    from vla.bags.message_types import MessageTypeError
-    from vla.bags.writer import BagError
-    from vla.contract.embodiment import ContractError
-    from vla.datasets.frames import DatasetError
-    from vla.policies.config import CheckpointError
     from vla.training.config_check import check_train_config
     from vla.training.objectives.base import Objective
     from vla.training.objectives.registry import objective_of
@@ -137,17 +118,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     configs = [_read(path, arguments.set) for path in arguments.config]
-    try:
-        for config in configs:
-            check_train_config(config)
-            command = objective_of(config).command
-            if command != Objective.command:
-                raise CommandError(f"stage '{config.stage}' is trained by '{command}'")
-        for path, config in zip(arguments.config, configs, strict=True):
-            print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
-            contract = _contract(config)
-            checkpoint = train_run(config, contract, arguments.device)
-    except (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError) as error:
-        raise CommandError(str(error)) from error
+    for config in configs:
+        check_train_config(config)
+        command = objective_of(config).command
+        if command != Objective.command:
+            raise CommandError(f"stage '{config.stage}' is trained by '{command}'")
+    for path, config in zip(arguments.config, configs, strict=True):
+        print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
+        contract = named_contract(config.contract)
+        checkpoint = train_run(config, contract, arguments.device)
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
     return 0
