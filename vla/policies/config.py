@@ -110,6 +110,14 @@ class AdapterConfig:
 
 
 @dataclass
+class ActionLossConfig:
+    """Losses of a regression head (equation 7)."""
+
+    arm: str = "mse"  # or "huber", as the published code has it
+    gripper_weight: float = bounded(0.01, 0, 1e6)  # of the gripper's BCE
+
+
+@dataclass
 class FlowMatchingConfig:
     """Flow matching (InstructVLA, equation 1; time distribution after pi0).
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vla.policies.config import FlowMatchingConfig
+from vla.policies.config import ActionLossConfig, FlowMatchingConfig
 from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
 
 CLIP = 1.0  # of normalised actions
@@ -54,13 +54,11 @@ class Regression(nn.Module):
         widths: tuple[int, ...],
         horizon: int,
         binary: tuple[bool, ...],
-        arm_loss: str,
-        gripper_weight: float,
+        loss: ActionLossConfig,
     ):
         """binary: which of the action's dimensions are open or closed, such as a gripper's."""
         super().__init__()
-        self.horizon, self.binary = horizon, binary
-        self.arm_loss, self.gripper_weight = arm_loss, gripper_weight
+        self.horizon, self.binary, self.loss = horizon, binary, loss
         closed = sum(binary)
         self.actions = Mlp([width, *widths, horizon * (len(binary) - closed)])
         self.gripper = Mlp([width, *widths, horizon * closed]) if closed else None
@@ -80,31 +78,57 @@ class Regression(nn.Module):
         samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Means over the steps that count; it draws nothing."""
-        arm, logits = (part.float() for part in self(hidden))
-        binary = torch.tensor(self.binary, device=actions.device)
-        arm_target, gripper_target = actions[..., ~binary], (actions[..., binary] > 0).float()
-        kind = F.mse_loss if self.arm_loss == "mse" else F.huber_loss
-        losses = {"arm": mean_of_valid(kind(arm, arm_target, reduction="none"), valid)}
-        losses["action"] = losses["arm"]
-        if self.gripper is not None:
-            errors = F.binary_cross_entropy_with_logits(logits, gripper_target, reduction="none")
-            losses["gripper"] = mean_of_valid(errors, valid)
-            losses["action"] = losses["arm"] + self.gripper_weight * losses["gripper"]
-            right = ((logits > 0) == (gripper_target > 0.5)).float()
-            losses["gripper_accuracy"] = mean_of_valid(right, valid)
-        return losses
+        """Those of regression_losses; it draws nothing."""
+        return regression_losses(*self(hidden), actions, valid, self.binary, self.loss)
 
     def sample(
         self, hidden: torch.Tensor, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         """Chunks [N, H, A]; the gripper is -1 or 1."""
-        arm, logits = self(hidden)
-        chunk = arm.new_empty(len(arm), self.horizon, len(self.binary))
-        binary = torch.tensor(self.binary, device=arm.device)
-        chunk[..., ~binary] = arm
-        chunk[..., binary] = torch.where(logits > 0, 1.0, -1.0).to(arm.dtype)
-        return chunk
+        return join_binary(*self(hidden), self.binary)
+
+
+def regression_losses(
+    arm: torch.Tensor,
+    logits: torch.Tensor,
+    actions: torch.Tensor,
+    valid: torch.Tensor,
+    binary: tuple[bool, ...],
+    config: ActionLossConfig,
+) -> dict[str, torch.Tensor]:
+    """Losses of the arm [N, H, a] and the gripper's logits [N, H, g]: "action" is their sum."""
+    is_binary = torch.tensor(binary, device=actions.device)
+    kind = F.mse_loss if config.arm == "mse" else F.huber_loss
+    errors = kind(arm.float(), actions[..., ~is_binary], reduction="none")
+    losses = {"arm": mean_of_valid(errors, valid)}
+    losses["action"] = losses["arm"]
+    if any(binary):
+        target = (actions[..., is_binary] > 0).float()
+        errors = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+        losses["gripper"] = mean_of_valid(errors, valid)
+        losses["action"] = losses["arm"] + config.gripper_weight * losses["gripper"]
+        right = ((logits > 0) == (target > 0.5)).float()
+        losses["gripper_accuracy"] = mean_of_valid(right, valid)
+    return losses
+
+
+def join_binary(arm: torch.Tensor, logits: torch.Tensor, binary: tuple[bool, ...]) -> torch.Tensor:
+    """Chunks [N, H, A] of the arm and the gripper, which is -1 or 1."""
+    is_binary = torch.tensor(binary, device=arm.device)
+    chunk = arm.new_empty(*arm.shape[:2], len(binary))
+    chunk[..., ~is_binary] = arm
+    chunk[..., is_binary] = torch.where(logits > 0, 1.0, -1.0).to(arm.dtype)
+    return chunk
+
+
+def time_waves(times: torch.Tensor, width: int) -> torch.Tensor:
+    """Sines and cosines [N, width] of times [N] in 0 to 1."""
+    half = width // 2
+    frequencies = torch.exp(
+        torch.arange(half, device=times.device) * (-math.log(10_000.0) / max(half - 1, 1))
+    )
+    angles = 1000.0 * times[:, None] * frequencies
+    return F.pad(torch.cat([angles.sin(), angles.cos()], -1), (0, width - 2 * half))
 
 
 class Denoiser(nn.Module):
@@ -130,12 +154,7 @@ class Denoiser(nn.Module):
         self, condition: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:
         """[N, H, A] of condition [N, G], noisy chunk [N, H, A] and times [N] in 0 to 1."""
-        half = self.width // 2
-        frequencies = torch.exp(
-            torch.arange(half, device=times.device) * (-math.log(10_000.0) / max(half - 1, 1))
-        )
-        angles = 1000.0 * times[:, None] * frequencies
-        waves = F.pad(torch.cat([angles.sin(), angles.cos()], -1), (0, self.width - 2 * half))
+        waves = time_waves(times, self.width)
         time = self.time(waves.to(chunk.dtype))
         seen = self.condition(condition) + time  # [N, D]
         steps = self.action_in(chunk) + time[:, None]  # [N, H, D]

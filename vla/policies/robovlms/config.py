@@ -9,6 +9,7 @@ from vla.core.shown import brief
 from vla.policies.config import (
     MOST_LAYERS,
     MOST_WIDTH,
+    ActionLossConfig,
     BackboneConfig,
     CheckpointError,
     FlowMatchingConfig,
@@ -81,11 +82,11 @@ class ActionTokensConfig:
 
 
 @dataclass
-class ActionLossConfig:
-    """Losses of a regression head (equation 7)."""
+class MixtureConfig:
+    """An action expert on the backbone's keys and values, instead of a head (figure 2a)."""
 
-    arm: str = "mse"  # or "huber", as the published code has it
-    gripper_weight: float = bounded(0.01, 0, 1e6)  # of the gripper's BCE
+    width: int = bounded(0, 0, MOST_WIDTH)  # of its hidden states; 0 for none
+    mlp: int = bounded(1024, 1, MOST_WIDTH)
 
 
 @dataclass
@@ -109,6 +110,7 @@ class RoboVLMConfig:
     structure: StructureConfig = field(default_factory=StructureConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
     loss: ActionLossConfig = field(default_factory=ActionLossConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
@@ -122,7 +124,8 @@ class RoboVLMConfig:
     @property
     def learned(self) -> bool:
         """Whether learned tokens stand in the sequence."""
-        return not self.discrete and self.structure.token_source == "learned"
+        own = self.discrete or self.mixture.width
+        return not own and self.structure.token_source == "learned"
 
     @property
     def image_tokens(self) -> int:
@@ -155,6 +158,13 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
         raise CheckpointError(
             f"{where}: structure.kind one_step reads one frame: set structure.window to 1, or take "
             "interleaved or policy_head"
+        )
+    if config.mixture.width and (
+        structure.kind != "one_step" or config.discrete or head.output == "diffusion"
+    ):
+        raise CheckpointError(
+            f"{where}: a mixture of experts goes with structure.kind one_step, continuous actions "
+            "and head.output regression or flow; set mixture.width to 0, or change those"
         )
     if structure.kind != "policy_head" and head.trunk != "fc" and not config.discrete:
         raise CheckpointError(

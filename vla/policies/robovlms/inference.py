@@ -70,6 +70,10 @@ class RoboVLMPart(ReasoningPart):
         if self.config.discrete:
             rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
             actions = self.model.generate_actions(self._on_device(rows), *window[-1])
+        elif self.config.mixture.width:
+            rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
+            prefix = self.model.read(self._on_device(rows), *window[-1])
+            actions = self.model.head.sample(prefix, self._generator)
         else:
             features = self._features(window, instruction)  # [1, n, G]
             hidden = self.model.head.trunk(features)[:, -1]

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vla.policies.backbones import TokenCache, build_backbone
+from vla.policies.backbones import Backbone, TokenCache, build_backbone
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import Denoiser, Diffusion, Flow, Regression
 from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
 from vla.policies.images import fit_images
 from vla.policies.instructvla.sequence import IGNORE, IMAGE
 from vla.policies.robovlms.config import RoboVLMConfig
+from vla.policies.robovlms.mixture import MixtureHead, Prefix
 from vla.policies.robovlms.resampler import Resampler
 from vla.policies.robovlms.sequence import LEARNED, STATE, Rows
 
@@ -63,7 +64,7 @@ class PolicyHead(nn.Module):
         shape = horizon, len(binary)
         if head.output == "regression":
             self.output: Regression | Flow | Diffusion = Regression(
-                hidden, head.widths, horizon, binary, config.loss.arm, config.loss.gripper_weight
+                hidden, head.widths, horizon, binary, config.loss
             )
             return
         denoiser = Denoiser(
@@ -73,6 +74,16 @@ class PolicyHead(nn.Module):
             self.output = Flow(denoiser, shape, config.flow)
         else:
             self.output = Diffusion(denoiser, shape, head.diffusion_steps, config.flow.steps)
+
+
+def make_head(
+    backbone: Backbone, config: RoboVLMConfig, horizon: int, binary: tuple[bool, ...]
+) -> PolicyHead | MixtureHead:
+    """What makes chunks of what a backbone has read."""
+    if not config.mixture.width:
+        return PolicyHead(config, horizon, binary)
+    flow = config.flow if config.head.output == "flow" else None
+    return MixtureHead(backbone, config.mixture, horizon, binary, flow, config.loss)
 
 
 class RoboVLM(nn.Module):
@@ -97,7 +108,7 @@ class RoboVLM(nn.Module):
             if config.learned:
                 # One vector for all learned tokens, zero at first, as published.
                 self.action_token = nn.Parameter(torch.zeros(width))
-            self.head = PolicyHead(config, horizon, binary)
+            self.head = make_head(self.backbone, config, horizon, binary)
         if config.resampler.tokens:
             self.vision_resampler = Resampler(width, config.resampler)
 
@@ -160,6 +171,18 @@ class RoboVLM(nn.Module):
             hidden[rows.ids == LEARNED].unflatten(0, (-1, self.config.structure.latent)).flatten(1)
         )
 
+    def read(self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None) -> Prefix:
+        """What the backbone's layers hold of prompts, for an expert beside them."""
+        cache = self.backbone.new_cache()
+        self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state, cache)
+        return Prefix(cache.adapted, rows.mask, self._next_position(rows))
+
+    def _next_position(self, rows: Rows) -> torch.Tensor:
+        """[R]: of the token behind each row."""
+        last = self.backbone.positions(self._laid_out(rows.ids), rows.mask).amax(dim=-1)
+        last = last.amax(dim=0) if last.ndim == 2 else last  # some count along several axes
+        return last + 1
+
     def _pooled(self, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
         """Features [F, latent * D]: the largest values of each frame's tokens, in groups."""
         kind, is_image = self.config.structure.token_source, rows.ids == IMAGE
@@ -195,6 +218,9 @@ class RoboVLM(nn.Module):
         if batch.frames is None or self.config.discrete:
             return self._text_losses(batch, image_tokens)
         rows = Rows(batch.ids, batch.mask, batch.prefix, batch.labels)
+        if self.config.mixture.width:
+            prefix = self.read(rows, image_tokens, batch.state)
+            return self.head.losses(prefix, batch.actions, batch.steps, flow_samples, generator)
         features = self.frame_features(rows, image_tokens, batch.state)  # [F, G]
         windows = features.new_zeros(*batch.frames.shape, features.shape[-1])  # [B, W, G]
         windows[batch.frames] = features
@@ -227,8 +253,7 @@ class RoboVLM(nn.Module):
         rows: prompts of equal length.
         """
         cache = self.backbone.new_cache()
-        last = self.backbone.positions(self._laid_out(rows.ids), rows.mask).amax(dim=-1)
-        last = last.amax(dim=0) if last.ndim == 2 else last  # some count along several axes
+        first = self._next_position(rows)
         hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state, cache)[
             :, -1
         ]
@@ -238,7 +263,7 @@ class RoboVLM(nn.Module):
             chosen.append(token)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             embeddings = self.embed(token[:, None], image_tokens[:0], None)
-            positions = self.backbone.text_positions((last + 1 + index)[:, None])
+            positions = self.backbone.text_positions((first + index)[:, None])
             hidden = self.backbone.run(embeddings, positions, mask, cache)[:, -1]
         values = self.tokens.decode(torch.stack(chosen, dim=1).cpu())
         return torch.from_numpy(values).float().unflatten(-1, (self.horizon, self.action_size))
