@@ -132,7 +132,7 @@ def test_nothing_of_the_prompt_sees_the_actions(part_of):  # noqa: F811
 def test_a_backbone_without_rotary_positions_is_refused(contract):
     with pytest.raises(CheckpointError, match="needs rotary positions, which backbone 'kosmos2'"):
         build_model(tiny("one_step", "kosmos2", mixture=MIXTURE), contract)
-    with pytest.raises(CheckpointError, match="mixture.width must be 32, as the backbone's"):
+    with pytest.raises(CheckpointError, match=r"mixture\.width must be 32"):
         build_model(tiny("one_step", "qwen2_5_vl", mixture=MIXTURE), contract)
 
 
@@ -140,5 +140,5 @@ def test_a_backbone_without_rotary_positions_is_refused(contract):
 def test_it_goes_with_one_step_and_continuous_actions(change):
     config = tiny("one_step", mixture=MIXTURE)
     config = replace(config, structure=replace(config.structure, **change))
-    with pytest.raises(CheckpointError, match="mixture of experts goes with structure.kind one_s"):
+    with pytest.raises(CheckpointError, match="a mixture of experts goes with"):
         require_structure(config, "config.json")
