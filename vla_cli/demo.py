@@ -26,7 +26,7 @@ from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
 from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
-from vla_cli.graph import enter_domain, last_words, running_graph, short
+from vla_cli.graph import driven_graph, enter_domain, short
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
@@ -41,7 +41,6 @@ examples:
   vla demo --checkpoint checkpoints/nano --output output
   vla demo --config my_instructions.yaml --no-video
 """
-ACTIVE_TIMEOUT = 180.0
 VIDEO = {"size": 480, "rate": 10}  # Width and height [px]; frames per second of recorded time.
 PACKAGES = ("ros-rclpy", "torch", "transformers", "mujoco", "numpy", "rosbags", "mcap", "mink")
 
@@ -144,26 +143,18 @@ def _check_instruction(entry: Any, where: str) -> None:
 
 
 def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> None:
-    from vla_nodes.client.demo import DemoClient
-    from vla_nodes.client.graph import UnreachableError
-
-    log = output / "demo.log"
     print("Starting the simulator and the nodes ...", flush=True)
     launch_arguments = [f"checkpoint:={arguments.checkpoint.resolve()}"]
-    with running_graph(arguments.launch_file, launch_arguments, log) as still_running:
-        try:
-            with DemoClient() as client:
-                client.wait_until_active(ACTIVE_TIMEOUT, still_running)
-                client.configure_recorder(str(output / "bags"))
-                for index, trial in enumerate(trials):
-                    still_running()
-                    print(f"\n[{index + 1}/{len(trials)}] {trial.family}, seed {trial.seed}")
-                    client.run_trial(trial, config["time_limit"], lambda line: _tell(line))
-                    verdict = "done" if trial.success else "not done"
-                    reason = f" ({trial.message})" if trial.message else ""
-                    _tell(f"result:       {verdict} after {trial.seconds:.1f} s{reason}")
-        except UnreachableError as error:
-            raise CommandError(f"{error}; {last_words(log)}", 1) from error
+    log = output / "demo.log"
+    with driven_graph(arguments.launch_file, launch_arguments, log) as (client, still_running):
+        client.configure_recorder(str(output / "bags"))
+        for index, trial in enumerate(trials):
+            still_running()
+            print(f"\n[{index + 1}/{len(trials)}] {trial.family}, seed {trial.seed}")
+            client.run_trial(trial, config["time_limit"], _tell)
+            verdict = "done" if trial.success else "not done"
+            reason = f" ({trial.message})" if trial.message else ""
+            _tell(f"result:       {verdict} after {trial.seconds:.1f} s{reason}")
 
 
 def _tell(line: str) -> None:

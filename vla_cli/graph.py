@@ -11,10 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vla_cli.connection import require_ros
 from vla_cli.errors import CommandError
 
+if TYPE_CHECKING:
+    from vla_nodes.client.demo import DemoClient
+
+ACTIVE_TIMEOUT = 180.0
 SHUTDOWN_TIMEOUT = 10.0
 
 
@@ -47,13 +52,29 @@ def enter_domain(domain_id: int | None) -> int:
 
 
 @contextmanager
-def running_graph(
+def driven_graph(
     launch_file: str, arguments: list[str], log: Path
-) -> Iterator[Callable[[], None]]:
-    """Runs a launch file; gives a function that raises CommandError once it has ended.
+) -> Iterator[tuple[DemoClient, Callable[[], None]]]:
+    """Runs a launch file; gives a client once all nodes are active, and a check that they run.
 
-    arguments: NAME:=VALUE of the launch file. log: file for the output of the nodes.
+    arguments: NAME:=VALUE of the launch file. log: file for the output of the nodes. Raises
+    CommandError when a node does not answer; the check does when the nodes have ended.
     """
+    from vla_nodes.client.demo import DemoClient
+    from vla_nodes.client.graph import UnreachableError
+
+    with _running(launch_file, arguments, log) as still_running:
+        try:
+            with DemoClient() as client:
+                client.wait_until_active(ACTIVE_TIMEOUT, still_running)
+                yield client, still_running
+        except UnreachableError as error:
+            raise CommandError(f"{error}; {_last_words(log)}", 1) from error
+
+
+@contextmanager
+def _running(launch_file: str, arguments: list[str], log: Path) -> Iterator[Callable[[], None]]:
+    """Runs a launch file; gives a function that raises CommandError once it has ended."""
     command = [sys.executable, "-m", "vla_cli", "launch", launch_file, *arguments]
     # On SIGTERM, too, the nodes must be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -66,7 +87,7 @@ def running_graph(
 
         def still_running() -> None:
             if launcher.poll() is not None:
-                raise CommandError(f"the nodes ended early; {last_words(log)}", 1)
+                raise CommandError(f"the nodes ended early; {_last_words(log)}", 1)
 
         try:
             yield still_running
@@ -84,7 +105,7 @@ def _end(launcher: subprocess.Popen) -> None:
         launcher.wait()
 
 
-def last_words(log: Path) -> str:
+def _last_words(log: Path) -> str:
     """Where the nodes' output is, and the last of it that says what went wrong."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]

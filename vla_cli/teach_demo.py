@@ -15,7 +15,7 @@ from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
 from vla_cli.evaluate import seed_range
 from vla_cli.finetune import CONFIG
-from vla_cli.graph import enter_domain, last_words, running_graph, short
+from vla_cli.graph import driven_graph, enter_domain, short
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
@@ -33,7 +33,6 @@ examples:
 """
 # Operators demonstrate on seeds that neither training nor evaluation uses.
 FIRST_SEED = 4_000_000
-ACTIVE_TIMEOUT = 180.0
 # Of a demonstration [s].
 TIME_LIMIT = 20.0
 
@@ -132,20 +131,8 @@ def _command(*words, unless: Path) -> None:
         raise CommandError(f"vla {' '.join(text)} ended with exit status {status}", status)
 
 
-@contextmanager
 def _graph(checkpoint: Path, output: Path):
-    """A client of a running graph whose recorder writes to the output folder."""
-    from vla_nodes.client.demo import DemoClient
-    from vla_nodes.client.graph import UnreachableError
-
-    log = output / "nodes.log"
-    with running_graph("sim.launch.xml", [f"checkpoint:={checkpoint}"], log) as still_running:
-        try:
-            with DemoClient() as client:
-                client.wait_until_active(ACTIVE_TIMEOUT, still_running)
-                yield client, still_running
-        except UnreachableError as error:
-            raise CommandError(f"{error}; {last_words(log)}", 1) from error
+    return driven_graph("sim.launch.xml", [f"checkpoint:={checkpoint}"], output / "nodes.log")
 
 
 def _demonstrate(arguments: argparse.Namespace, checkpoint: Path, output: Path) -> None:

@@ -18,7 +18,10 @@ class ActingPolicy(Protocol):
 
     contract: EmbodimentContract  # what it reads and gives
     said: str | None  # what it said before it acted; None as long as it has said nothing
-    window: int = 1  # observations that it reads at once; 1 for those that chunk() is given
+
+    @property
+    def window(self) -> int:
+        """Observations that it reads at once; 1 for those that chunk() is given."""
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins. seed: of its noise. think: say first what to do, and act on that."""
