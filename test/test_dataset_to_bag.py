@@ -14,7 +14,8 @@ from vla.bags.conversion import convert_bags
 from vla.bags.dataset_to_bag import export_episodes
 from vla.bags.episodes import read_bag_episode
 from vla.bags.reader import read_decoded, read_metadata, validate_bag
-from vla.contract.embodiment import STATE_LAYOUTS, load_contract
+from vla.contract.dimensions import STATE_LAYOUTS
+from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import LeRobotEpisodes

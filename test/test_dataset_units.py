@@ -160,12 +160,12 @@ def test_names_are_compared_with_the_contract():
     [
         ("gripper_range: [1, 0]", "the smaller first"),
         ("gripper_range: [0, .inf]", "inf"),
-        ("gripper_range: 100", "two numbers"),
-        ("state_scale: [0, 1]", "a list of factors"),
-        ("state_columns: [-1]", "counted from 0"),
-        ("drop_first: -3", "a number of steps"),
+        ("gripper_range: 100", "gripper_range must be a list, got 100"),
+        ("state_scale: [0, 1]", "factors other than 0"),
+        ("state_columns: [-1]", "whole number from 0 to 999, got -1"),
+        ("drop_first: -3", "drop_first must be a whole number from 0 to"),
         ("binarize: yes please", "true or false"),
-        ("state: [x]", "the name of a feature"),
+        ("state: [x]", "state must be text"),
     ],
 )
 def test_mappings_are_checked(tmp_path, values, says):

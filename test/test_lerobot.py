@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from lerobot_files import (
     write_v3,
 )
 
+from vla.contract.dimensions import Dimension
 from vla.contract.embodiment import contract_from_dict, load_contract
 from vla.core.resources import contract_path, given_or_shared
 from vla.datasets.frames import DatasetError
@@ -132,9 +134,14 @@ def test_grippers_take_the_next_definite_value():
 def test_chunks_are_padded_with_rest():
     actions = np.array([[0.1, 1.0], [0.2, 0.0], [0.3, 0.0]])
     expected = [[0.2, 0.0], [0.3, 0.0], [0.0, 0.0]]
-    np.testing.assert_allclose(chunk_with_padding(actions, 1, 3), expected)
+    contract = replace(CONTRACT, horizon=3, action_names=("x", "gripper"))
+    np.testing.assert_allclose(chunk_with_padding(actions, 1, contract), expected)
     actions[-1, 1] = 1.0
-    np.testing.assert_allclose(chunk_with_padding(actions, 2, 3)[:, 1], [1, 1, 1])
+    np.testing.assert_allclose(chunk_with_padding(actions, 2, contract)[:, 1], [1, 1, 1])
+    joints = (Dimension("elbow", "joint_position"), Dimension("wrist", "joint_velocity"))
+    contract = replace(contract, action_dimensions=joints)
+    padded = chunk_with_padding(actions, 2, contract)
+    np.testing.assert_allclose(padded, [[0.3, 1.0], [0.3, 0.0], [0.3, 0.0]])
 
 
 # What is wrong is named
@@ -231,7 +238,7 @@ def test_shipped_mappings_fit_their_contracts(tmp_path):
         assert mapping.cameras.keys() == cameras
     path = tmp_path / "mapping.yaml"
     for values, says in (
-        ({"cameras": {}, "grip": 1}, "unknown entries: grip; known: cameras"),
+        ({"cameras": {}, "grip": 1}, "unknown entries: grip; known: gripper, "),
         ({"cameras": {}, "gripper": "up"}, "open, closed"),
     ):
         path.write_text(yaml.safe_dump(values))

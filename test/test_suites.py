@@ -231,6 +231,8 @@ def test_a_policy_of_another_robot_or_an_unknown_family_is_refused(contract):
 
 def test_the_page_on_adding_a_suite_works_to_the_letter(tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "adding_a_suite.md").read_text()
+    (contract,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "pendulum.yaml").write_text(contract)
     suite, trial = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "pendulum_suite.py").write_text(suite)
     (tmp_path / "try_pendulum.py").write_text(trial)

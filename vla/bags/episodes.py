@@ -61,7 +61,7 @@ class BagEpisodes:
         return RobotSample(
             images={name: images[row] for name, images in self._images[number].items()},
             state=episode.states[row],
-            actions=chunk_with_padding(episode.actions, row, self.contract.horizon),
+            actions=chunk_with_padding(episode.actions, row, self.contract),
             instruction=episode.instructions[row],
             motion=motion or episode.motions[row],
             annotation=labels.annotation if labels else None,

@@ -9,40 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from vla.contract.dimensions import (
+    ACTION_NAMES,
+    MOTION_KINDS,
+    STATE_LAYOUTS,
+    STATE_NAMES,
+    Dimension,
+    named_actions,
+    named_states,
+    normalized_as,
+)
 from vla.contract.joint_limits import JointLimits
+from vla.core.configuration import read_dataclass
 from vla.core.files import checked_entries, checked_name, checked_names, checked_number, read_yaml
 from vla.core.rotations import matrix_to_euler, quaternion_to_matrix
 from vla.core.shown import brief, listed, shown_path
 
-# The state vectors that there are: the tool's position, its orientation in one form or another, the
-# gripper. The first has no angle that wraps; the others are those of Bridge and of Fractal.
-STATE_NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper_width")
-STATE_LAYOUTS = (
-    STATE_NAMES,
-    ("x", "y", "z", "roll", "pitch", "yaw", "pad", "gripper_open"),
-    ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper_closed"),
-)
-ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
-REPRESENTATIONS = ("delta", "delta_euler")
 LIMIT_KINDS = ("lower", "upper", "velocity", "acceleration", "jerk")
-MOST_CAMERAS = 16
-# What a number of a contract may be at all: [Hz], steps, [px], [s] and [m].
-BOUNDS = {
-    "rate": (0.1, 1000),
-    "horizon": (1, 1024),
-    "width": (1, 8192),
-    "height": (1, 8192),
-    "max_age": (0.001, 3600),
-    "state_max_age": (0.001, 3600),
-    "gripper_open_width": (0.001, 1),
-}
-# The same of a joint's limits, in rad or m, and per s, s^2 and s^3.
+# What a joint's limits may be, in rad or m, and per s, s^2 and s^3.
 POSITION_BOUNDS = (-10_000, 10_000)
 LIMIT_BOUNDS = (0.000001, 1_000_000)
 
@@ -53,49 +44,51 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True)
 class CameraContract:
-    """One camera, known by name.
+    """One camera."""
 
-    name: what models and datasets call it. topic: where its images come from. width, height: size
-    that every consumer gets [px]. max_age: oldest image that may still be used [s].
-    """
-
-    name: str
-    topic: str
-    width: int
-    height: int
-    max_age: float
+    name: str  # what models and data sets call it
+    topic: str  # where its images come from
+    # Size that every consumer gets [px].
+    width: int = field(metadata={"bounds": (1, 8192)})
+    height: int = field(metadata={"bounds": (1, 8192)})
+    max_age: float = field(metadata={"bounds": (0.001, 3600)})  # of an image that may be used [s]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbodimentContract:
     """Topics, names, units and frames of one robot (REP-103: metres, radians, x forward).
 
-    rate: policy steps per second [Hz]. state_names: one of STATE_LAYOUTS; r11..r32 are the first
-    two columns of the tool's rotation matrix; roll, pitch and yaw turns about the base's x, y and z
-    in that order. action_names: one action; the gripper value is absolute, 1 open and 0 closed.
-    representation: "delta" gives metres and a rotation vector from the previous step's target, in
-    the base frame, the first step counted from the observed tool pose; "delta_euler" gives
-    differences of roll, pitch and yaw instead, as Bridge has them, which only models use here.
-    joint_limits: of the joints' motion, None where only the robot's description has them; it is no
-    part of what data and checkpoints agree on, so that an arm can be slowed down at any time.
+    One whose states and actions are not those of a tool with a gripper declares its dimensions, and
+    leaves out what it does not have.
     """
 
     name: str
-    base_frame: str
-    tool_frame: str
-    rate: float
-    horizon: int
-    joint_names: tuple[str, ...]
-    finger_joint_names: tuple[str, ...]
-    gripper_open_width: float
-    cameras: tuple[CameraContract, ...]
-    reference_camera: str
-    joint_states_topic: str
-    end_effector_pose_topic: str
-    state_max_age: float
-    state_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    representation: str
+    base_frame: str = ""  # of poses and actions
+    tool_frame: str = ""
+    rate: float = field(metadata={"bounds": (0.1, 1000)})  # policy steps per second [Hz]
+    horizon: int = field(metadata={"bounds": (1, 1024)})  # steps of a chunk
+    joint_names: tuple[str, ...] = field(default=(), metadata={"length": (0, 100)})
+    finger_joint_names: tuple[str, ...] = field(default=(), metadata={"length": (0, 100)})
+    gripper_open_width: float = field(default=0.0, metadata={"bounds": (0.001, 1)})  # [m]
+    cameras: tuple[CameraContract, ...] = field(default=(), metadata={"length": (1, 16)})
+    reference_camera: str = ""  # the one whose stamp an observation carries
+    joint_states_topic: str = ""
+    end_effector_pose_topic: str = ""
+    # Oldest state that may go with an image [s].
+    state_max_age: float = field(default=0.0, metadata={"bounds": (0.001, 3600)})
+    # One of STATE_LAYOUTS, or those of state_dimensions. r11..r32 are the first two columns of the
+    # tool's rotation matrix; roll, pitch and yaw turn about the base's x, y and z in that order.
+    state_names: tuple[str, ...] = field(default=(), metadata={"length": (0, 1000)})
+    # ACTION_NAMES, or those of action_dimensions. The gripper is absolute, 1 open and 0 closed.
+    action_names: tuple[str, ...] = field(default=(), metadata={"length": (0, 1000)})
+    # What rotation deltas are. "delta": rotation vectors in the base frame; steps go from the
+    # target before, the first from the observed tool pose. "delta_euler": differences of roll,
+    # pitch and yaw, as Bridge has them, which only models use here. "": there are none.
+    representation: Literal["delta", "delta_euler", ""] = ""
+    state_dimensions: tuple[Dimension, ...] = ()  # of another layout
+    action_dimensions: tuple[Dimension, ...] = ()
+    # None where only the robot's description has them. No part of what data and checkpoints agree
+    # on, so that an arm can be slowed down at any time.
     joint_limits: JointLimits | None = field(default=None, compare=False)
 
     @property
@@ -108,6 +101,41 @@ class EmbodimentContract:
         """First 12 hexadecimal digits of the SHA-256 of everything but the joint limits."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def states(self) -> tuple[Dimension, ...]:
+        """What the numbers of a state are."""
+        return self.state_dimensions or named_states(self.state_names)
+
+    @property
+    def actions(self) -> tuple[Dimension, ...]:
+        """What the numbers of one action are."""
+        return self.action_dimensions or named_actions(self.action_names)
+
+    @property
+    def asks_for_motion(self) -> np.ndarray:
+        """Dimensions [A] of the action that are zero for no motion; the others say where to be."""
+        return np.array([dimension.kind in MOTION_KINDS for dimension in self.actions])
+
+    @property
+    def is_of_tool(self) -> bool:
+        """Whether state and action are those of a tool with a gripper."""
+        return (
+            self.state_names in STATE_LAYOUTS
+            and self.action_names == ACTION_NAMES
+            and self.states == named_states(self.state_names)
+            and self.actions == named_actions(ACTION_NAMES)
+            and self.representation != ""
+        )
+
+    def require_tool(self, what: str) -> None:
+        """Raises ContractError unless `is_of_tool`. what: needs it, and begins the sentence."""
+        if not self.is_of_tool:
+            raise ContractError(
+                f"{what} needs a contract with the actions {', '.join(ACTION_NAMES)} and the state "
+                f"of a tool; '{self.name}' has the actions {listed(self.action_names)} and the "
+                f"state {listed(self.state_names)}"
+            )
 
     def camera(self, name: str) -> CameraContract:
         """The camera of that name; raises ContractError when there is none."""
@@ -137,68 +165,40 @@ class EmbodimentContract:
         """The contract as plain lists and dictionaries, as in the YAML file, less the limits."""
         values = asdict(self)
         del values["joint_limits"]
+        # What a contract without them has never had: its id stays.
+        for name in ("state_dimensions", "action_dimensions"):
+            if not values[name]:
+                del values[name]
         return json.loads(json.dumps(values))
 
 
 def dimension_kinds(contract: EmbodimentContract) -> dict[str, tuple[str, ...]]:
     """Kinds of the dimensions of "state" and "action", by which new data are normalised.
 
-    See vla.contract.normalization for what each means. A rotation vector from one step to the next
-    never comes near half a turn; a difference of Euler angles does where the angle goes round.
+    See vla.contract.normalization for what each means.
     """
-    turn = "relative_angle" if contract.representation == "delta_euler" else "relative"
-    kinds = {"rx": turn, "ry": turn, "rz": turn, "gripper": "binary"}
-    angles = {"roll": "angle", "pitch": "angle", "yaw": "angle"}
+    euler = contract.representation == "delta_euler"
     return {
-        "state": tuple(angles.get(name, "absolute") for name in contract.state_names),
-        "action": tuple(kinds.get(name, "relative") for name in contract.action_names),
+        vector: tuple(normalized_as(entry.kind, vector == "action", euler) for entry in dimensions)
+        for vector, dimensions in (("state", contract.states), ("action", contract.actions))
     }
-
-
-def _typed(kind: type, values: dict[str, Any], source: str) -> dict[str, Any]:
-    """The entries of a contract or camera, each as its field says.
-
-    Numbers become floats where fields are, so that 10 and 10.0 give the same contract id.
-    """
-    typed = {}
-    for name, value in values.items():
-        wanted, what = kind.__annotations__[name], f"{source}: {name}"
-        if wanted == "tuple[str, ...]":
-            value = checked_names(value, what, ContractError)
-        elif wanted in ("int", "float"):
-            value = checked_number(value, what, ContractError, *BOUNDS[name], wanted == "int")
-        elif wanted == "str":
-            value = checked_name(value, what, ContractError)
-        typed[name] = value
-    return typed
-
-
-def _camera(values: Any, source: str) -> CameraContract:
-    known = [field.name for field in fields(CameraContract)]
-    checked_entries(values, source, ContractError, known)
-    if missing := [name for name in known if name not in values]:
-        raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
-    camera = CameraContract(**_typed(CameraContract, values, source))
-    _require_file_name(camera.name, f"{source}: name")
-    return camera
-
-
-def _cameras(values: Any, source: str) -> tuple[CameraContract, ...]:
-    if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= MOST_CAMERAS:
-        raise ContractError(
-            f"{source} must be a list of 1 to {MOST_CAMERAS} cameras, got {brief(values)}"
-        )
-    cameras = tuple(_camera(camera, source) for camera in values)
-    names = [camera.name for camera in cameras]
-    if len(set(names)) < len(names):
-        raise ContractError(f"{source}: two cameras have the same name: {listed(names)}")
-    return cameras
 
 
 def _require_file_name(name: str, what: str) -> None:
     """Names of robots and cameras are parts of paths in checkpoints and data sets."""
     if "/" in name or name.startswith("."):
         raise ContractError(f"{what} must not begin with '.' or hold '/', got {brief(name)}")
+
+
+def _require_names(contract: Any, source: str, unnamed: Iterable[str] = ()) -> None:
+    """Raises ContractError unless all texts are names. unnamed: entries that may be empty."""
+    for entry in fields(contract):
+        value, what = getattr(contract, entry.name), f"{source}: {entry.name}"
+        if isinstance(value, str) and (value or entry.name not in unnamed):
+            checked_name(value, what, ContractError)
+        elif entry.name.endswith("_names"):
+            checked_names(value, what, ContractError, most=1000)
+    _require_file_name(contract.name, f"{source}: name")
 
 
 def _joint_limits(values: Any, names: tuple[str, ...], source: str) -> JointLimits:
@@ -233,26 +233,60 @@ def contract_from_dict(values: Any, source: str = "contract") -> EmbodimentContr
 
     Raises ContractError that names the missing, unknown or impossible entry and `source`.
     """
-    known = sorted(field.name for field in fields(EmbodimentContract))
-    values = dict(checked_entries(values, source, ContractError, known))
+    known = {entry.name: entry for entry in fields(EmbodimentContract)}
+    values = dict(checked_entries(values, source, ContractError, sorted(known)))
     limits = values.pop("joint_limits", None)
-    if missing := [name for name in known if name not in values and name != "joint_limits"]:
+    optional = {"joint_limits", "state_dimensions", "action_dimensions"}
+    for vector in ("state", "action"):
+        if values.get(f"{vector}_dimensions"):
+            optional |= {name for name, entry in known.items() if entry.default is not MISSING}
+    if missing := [name for name in known if name not in values and name not in optional]:
         raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
-    values["cameras"] = _cameras(values["cameras"], f"{source}: cameras")
-    contract = EmbodimentContract(**_typed(EmbodimentContract, values, source))
-    _require_file_name(contract.name, f"{source}: name")
+    if "cameras" in optional:
+        # What it does not have may be empty, as to_dict() writes it.
+        values = {name: v for name, v in values.items() if v or name not in optional}
+    contract = read_dataclass(EmbodimentContract, values, source, ContractError)
+    contract = replace(
+        contract,
+        state_names=_names("state", contract.state_names, contract.state_dimensions, source),
+        action_names=_names("action", contract.action_names, contract.action_dimensions, source),
+    )
+    _require_names(contract, source, optional)
+    for number, camera in enumerate(contract.cameras, start=1):
+        _require_names(camera, f"{source}: cameras {number}")
+    names = [camera.name for camera in contract.cameras]
+    if len(set(names)) < len(names):
+        raise ContractError(f"{source}: two cameras have the same name: {listed(names)}")
+    if contract.cameras or contract.reference_camera:
+        contract.camera(contract.reference_camera)
+    if not contract.representation and any(d.kind == "rotation_delta" for d in contract.actions):
+        raise ContractError(
+            f"{source}: representation must say what rotation deltas are: delta (rotation vectors) "
+            "or delta_euler (differences of Euler angles)"
+        )
     if limits is not None:
         limits = _joint_limits(limits, contract.joint_names, f"{source}: joint_limits")
         contract = replace(contract, joint_limits=limits)
-    if contract.state_names not in STATE_LAYOUTS:
-        known = " or ".join(str(list(names)) for names in STATE_LAYOUTS)
-        raise ContractError(f"{source}: state_names must be {known}")
-    if contract.action_names != ACTION_NAMES:
-        raise ContractError(f"{source}: action_names must be {list(ACTION_NAMES)}")
-    if contract.representation not in REPRESENTATIONS:
-        raise ContractError(f"{source}: representation must be one of {list(REPRESENTATIONS)}")
-    contract.camera(contract.reference_camera)
     return contract
+
+
+def _names(
+    vector: str, names: tuple[str, ...], dimensions: tuple[Dimension, ...], source: str
+) -> tuple[str, ...]:
+    """The names of a state or an action, declared or of a known layout."""
+    declared = tuple(dimension.name for dimension in dimensions)
+    if declared and names and names != declared:
+        raise ContractError(
+            f"{source}: {vector}_names and {vector}_dimensions differ; leave the names out"
+        )
+    layouts = STATE_LAYOUTS if vector == "state" else (ACTION_NAMES,)
+    if not declared and names not in layouts:
+        known = " or ".join(str(list(layout)) for layout in layouts)
+        raise ContractError(
+            f"{source}: {vector}_names must be {known}; declare others, with kind and unit, as "
+            f"{vector}_dimensions"
+        )
+    return declared or names
 
 
 def load_contract(path: str | Path) -> EmbodimentContract:

@@ -90,6 +90,7 @@ class ArmController:
         Raises ContractError for a contract whose actions cannot be executed, LimitsError for limits
         that are missing or impossible.
         """
+        contract.require_tool("the controller")
         if contract.representation != "delta":
             raise ContractError(
                 f"contract '{contract.name}': actions of representation "

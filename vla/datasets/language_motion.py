@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vla.contract.dimensions import STATE_LAYOUTS
 from vla.core.rotations import quaternion_to_matrix
+from vla.core.shown import listed
 
 STOP = "stop"
 _WORDS = {
@@ -111,9 +113,12 @@ def language_motion(
 def poses_of_states(states: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Tool positions [N, 3] in metres and quaternions [N, 4], x y z w, in the base frame.
 
-    states [N, S]: columns by names, one of vla.contract.embodiment.STATE_LAYOUTS. Raises ValueError
-    where an orientation is none: a quaternion or a column of a rotation matrix without length.
+    states [N, S]: columns by names, one of vla.contract.dimensions.STATE_LAYOUTS. Raises ValueError
+    for other names, and where an orientation is none: a quaternion or a column of a rotation matrix
+    without length.
     """
+    if names not in STATE_LAYOUTS:
+        raise ValueError(f"the state {listed(names)} has no pose of a tool")
     states = np.asarray(states, dtype=np.float64)
     column = {name: states[:, index] for index, name in enumerate(names)}
 

@@ -263,8 +263,12 @@ def check_names(
     wanted: tuple[str, ...],
     where: str,
     entry: str,
+    pose: bool = True,
 ) -> list[Finding]:
-    """The names that a feature gives its columns, beside the contract's. entry: of the mapping."""
+    """The names that a feature gives its columns, beside the contract's.
+
+    entry: of the mapping. pose: the contract wants that of a tool.
+    """
     names = names_of(feature)
     if not names or any(column >= len(names) for column in columns):
         return []
@@ -274,7 +278,7 @@ def check_names(
         text = f"{where} is in the order {', '.join(chosen)}, the contract's is another"
         return [problem("names", text, f"write '{entry}: {order}' into the mapping")]
     joints = [name for name in chosen[:6] if _JOINTS.search(name)]
-    if len(joints) >= 3 and not set(joints) & set(wanted):
+    if pose and len(joints) >= 3 and not set(joints) & set(wanted):
         text = f"{where} has joints ({', '.join(joints[:3])}, ...), where the contract wants a pose"
         cure = f"name the feature that has the tool's {wanted[0]}, {wanted[1]}, ... in the mapping"
         return [problem("names", text, cure)]

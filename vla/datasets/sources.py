@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.core.configuration import bounded
 from vla.core.findings import Finding
 from vla.datasets.sample import ConversationDataset, RobotDataset
 
@@ -32,7 +33,7 @@ class RobotData:
     # own.
     contract: str = ""
     # Times the number of frames, its share of a batch.
-    weight: float = field(default=1.0, metadata={"bounds": (0, 1e6)})
+    weight: float = bounded(1.0, 0, 1e6)
     # What else the kind asks for, by name.
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -47,7 +48,7 @@ class ConversationData:
     kind: str = "llava"
     images: str = ""  # with llava, folder of its images
     # Times the number of conversations, its share of a batch.
-    weight: float = field(default=1.0, metadata={"bounds": (0, 1e6)})
+    weight: float = bounded(1.0, 0, 1e6)
     # What else the kind asks for, by name.
     options: dict[str, Any] = field(default_factory=dict)
 

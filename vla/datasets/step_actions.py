@@ -67,7 +67,7 @@ def state_motions(
 ) -> np.ndarray:
     """Motions [N - every, 6] from each state [N, S] to the one so many steps on.
 
-    names: of the states' columns, one of vla.contract.embodiment.STATE_LAYOUTS. Raises ValueError
+    names: of the states' columns, one of vla.contract.dimensions.STATE_LAYOUTS. Raises ValueError
     where an orientation is none.
     """
     positions, quaternions = poses_of_states(states, names)

@@ -23,8 +23,10 @@ def observation_streams(
 ) -> dict[str, Stream]:
     """A stream for each camera, for arm and fingers, and for the tool's pose.
 
-    topics: those of the contract, by the contract's name, where they are called otherwise.
+    topics: those of the contract, by the contract's name, where they are called otherwise. Raises
+    ContractError for a contract whose state is not that of a tool.
     """
+    contract.require_tool("observing a robot")
     named = topics or {}
 
     def stream(topic: str, max_age: float) -> Stream:

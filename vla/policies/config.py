@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from vla.core.files import checked_entries, checked_number, checked_text
-from vla.core.shown import brief
+from vla.core.configuration import T, bounded, read_dataclass
+from vla.core.files import checked_number
 
-# What a number may be at all where its field says nothing else.
-LARGEST = 1e12
-MOST_ENTRIES = 1000  # Of a list, and of a mapping.
 MOST_LAYERS = 512
 MOST_WIDTH = 65_536
 MOST_VOCABULARY = 2_000_000
@@ -19,11 +15,6 @@ MOST_VOCABULARY = 2_000_000
 
 class CheckpointError(ValueError):
     """A checkpoint or model configuration that can't be used."""
-
-
-def bounded(default: Any, lowest: float, highest: float) -> Any:
-    """A number of a configuration, or a list of numbers, with what each may be."""
-    return field(default=default, metadata={"bounds": (lowest, highest)})
 
 
 @dataclass
@@ -71,6 +62,9 @@ class BackboneConfig:
     image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)
     image_tokens: int = bounded(16, 1, 16384)
     chat: ChatFormat = field(default_factory=ChatFormat)
+
+    def __post_init__(self) -> None:
+        _require_sane_layers(self.architecture, "architecture")
 
 
 @dataclass
@@ -131,22 +125,9 @@ class FlowMatchingConfig:
     steps: int = bounded(10, 1, 1000)
 
 
-def from_dict(kind: type, values: Any, where: str = "config") -> Any:
-    """Builds a (nested) dataclass from plain values, refusing unknown names and absurd numbers.
-
-    Raises CheckpointError that names the entry and what is known there.
-    """
-    known = {entry.name: entry for entry in fields(kind)}
-    checked_entries(values, where, CheckpointError, sorted(known))
-    hints = get_type_hints(kind)
-    built = {
-        name: _converted(hints[name], value, f"{where}: {name}", known[name].metadata.get("bounds"))
-        for name, value in values.items()
-    }
-    try:
-        return kind(**built)
-    except (TypeError, ValueError) as error:  # An entry that has no default, or __post_init__
-        raise CheckpointError(f"{where}: {error}") from error
+def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
+    """A configuration from plain values: see read_dataclass(). Raises CheckpointError."""
+    return read_dataclass(kind, values, where, CheckpointError)
 
 
 def with_entries(config: Any, entries: dict[str, Any], where: str) -> Any:
@@ -162,73 +143,16 @@ def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _converted(hint: Any, value: Any, where: str, bounds: tuple[float, float] | None = None) -> Any:
-    """A value as its field's type says."""
-    if is_dataclass(hint):
-        return from_dict(hint, value, where)
-    if hint in (int, float):
-        return _number(hint, value, where, bounds or (0, LARGEST))
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise CheckpointError(f"{where} must be true or false, got {brief(value)}")
-        return value
-    if hint is str:
-        return checked_text(value, where, CheckpointError)
-    if get_origin(hint) is tuple:
-        return _list(get_args(hint), value, where, bounds)
-    return _mapping(get_args(hint)[1], value, where)
-
-
-def _number(kind: type, value: Any, where: str, bounds: tuple[float, float]) -> int | float:
-    if isinstance(value, str) and len(value) < 40:
-        # YAML takes "1e-3" for text, which is a number here.
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    return checked_number(value, where, CheckpointError, *bounds, whole=kind is int)
-
-
-def _list(kinds: tuple, value: Any, where: str, bounds: tuple[float, float] | None) -> tuple:
-    """kinds: of the entries one by one, or of any number of them where the second is `...`."""
-    if not isinstance(value, (list, tuple)) or len(value) > MOST_ENTRIES:
-        raise CheckpointError(f"{where} must be a list, got {brief(value)}")
-    any_number = kinds[-1] is Ellipsis
-    if not any_number and len(value) != len(kinds):
-        raise CheckpointError(f"{where} must have {len(kinds)} entries, it has {len(value)}")
-    return tuple(
-        _converted(kinds[0 if any_number else index], entry, f"{where} {index + 1}", bounds)
-        for index, entry in enumerate(value)
-    )
-
-
-def _mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:
-    """kind: of the values; Any for those of a transformers configuration."""
-    if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
-        raise CheckpointError(f"{where} must be a mapping, got {brief(value)}")
-    if kind is Any:
-        require_sane_sizes(value, where)
-        return value
-    return {
-        checked_text(name, where, CheckpointError): _converted(kind, entry, f"{where}: {name}")
-        for name, entry in value.items()
-    }
-
-
-def require_sane_sizes(architecture: Any, where: str, depth: int = 0) -> None:
-    """Raises CheckpointError where a transformers configuration asks for an absurd model.
+def _require_sane_layers(architecture: Any, where: str) -> None:
+    """Raises ValueError where a transformers configuration asks for an absurd number of layers.
 
     Its names are those of many families; whatever counts layers is told by its name.
     """
-    if depth > 8:
-        raise CheckpointError(f"{where} is nested too deep; take it from the released model")
-    if isinstance(architecture, dict):
+    if isinstance(architecture, list):
+        for value in architecture:
+            _require_sane_layers(value, where)
+    elif isinstance(architecture, dict):
         for name, value in architecture.items():
-            what = f"{where}: {name}"
-            layers = isinstance(name, str) and ("layers" in name or "depth" in name)
-            if layers and type(value) in (int, float):
-                checked_number(value, what, CheckpointError, 0, MOST_LAYERS)
-            require_sane_sizes(value, what, depth + 1)
-    elif isinstance(architecture, list):
-        for value in architecture[:MOST_ENTRIES]:
-            require_sane_sizes(value, where, depth + 1)
-    elif type(architecture) in (int, float):
-        checked_number(architecture, where, CheckpointError, -LARGEST, LARGEST)
+            if ("layers" in name or "depth" in name) and type(value) in (int, float):
+                checked_number(value, f"{where}: {name}", ValueError, 0, MOST_LAYERS)
+            _require_sane_layers(value, f"{where}: {name}")

@@ -133,7 +133,7 @@ class LeRobotEpisodes:
                 for camera in self.contract.cameras
             },
             state=track.states[row],
-            actions=chunk_with_padding(track.actions, row, self.contract.horizon),
+            actions=chunk_with_padding(track.actions, row, self.contract),
             instruction=track.instructions[row],
             motion=None if labels is None else labels.motion(frame),
             annotation=None if labels is None else labels.annotation,
@@ -182,7 +182,12 @@ def _with_words(stored: list[StoredEpisode], folder: str | Path) -> list[StoredE
 def require_features(
     info: DatasetInfo, mapping: LeRobotMapping, contract: EmbodimentContract
 ) -> None:
-    """Raises DatasetError where a mapping names what data set or contract do not have."""
+    """Raises DatasetError where a mapping names what data set or contract do not have.
+
+    Raises ContractError where it takes the motion from states that are not those of a tool.
+    """
+    if mapping.relabel:
+        contract.require_tool("'relabel: true' of the mapping")
     if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
         raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
     wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
@@ -235,15 +240,15 @@ def check_labels(labels: EpisodeLabels | None, episode: Episode, path: str | Pat
         )
 
 
-def chunk_with_padding(actions: np.ndarray, start: int, horizon: int) -> np.ndarray:
-    """The chunk [H, A] from a step on, of actions [N, A] that end with the gripper.
+def chunk_with_padding(actions: np.ndarray, start: int, contract: EmbodimentContract) -> np.ndarray:
+    """The chunk [H, A] from a step on, of actions [N, A].
 
-    Past the end there is no motion, and the gripper stays as it is last commanded.
+    Past the end there is no motion, and what is no motion, such as the gripper, stays as it was.
     """
-    chunk = np.zeros((horizon, actions.shape[1]), dtype=np.float32)
-    known = actions[start : start + horizon]
+    rest = np.where(contract.asks_for_motion, 0.0, actions[-1])
+    chunk = np.tile(rest.astype(np.float32), (contract.horizon, 1))
+    known = actions[start : start + contract.horizon]
     chunk[: len(known)] = known
-    chunk[len(known) :, -1] = actions[-1, -1]
     return chunk
 
 

@@ -2,97 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from vla.contract.embodiment import EmbodimentContract, load_contract
+from vla.core.configuration import LARGEST, bounded, read_dataclass
 from vla.core.files import read_yaml
-from vla.core.shown import brief
-from vla.core.text import one_line
+from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import IMAGES
-from vla.datasets.lerobot.meta import is_number, is_whole
 
-GRIPPERS = ("open", "closed")
 # What `vla data convert` and `vla data annotate` put beside LeRobot's own files in meta/.
 CONTRACT_FILE, ANNOTATIONS_FILE = "contract.yaml", "annotations.json"
-MOST_COLUMNS, MOST_DROPPED = 1000, 10**6
 
 
 @dataclass(frozen=True)
 class LeRobotMapping:
-    """How a data set's features become a contract's.
+    """How a data set's features become a contract's."""
 
-    cameras: feature of each contract camera; one that is left out is black. state, action: features
-    whose columns, by state_columns and action_columns, are the contract's names in order.
-    state_scale, action_scale: factor for each of these columns, which makes metres, radians and
-    shares of them; the gripper's of the action is left to gripper_range: the values of the action's
-    last column that become 0 and 1, by default 0 and 1 themselves. gripper: what that 1 means,
-    "open" or "closed". binarize: values in between become 0 or 1, the next definite one in time.
-    relabel: the motion of a step is the difference of the states around it, instead of the action.
-    drop_first: steps at an episode's start that are left out, as the data set counts them.
-    drop_wordless: episodes in which a frame has no instruction are left out, instead of refused.
-    """
-
-    cameras: dict[str, str]
+    cameras: dict[str, str]  # feature of each contract camera; one that is left out is black
+    # Features whose columns, by *_columns (all by default), are the contract's names in order, and
+    # a factor for each of these columns that makes metres, radians and shares of them.
     state: str = "observation.state"
-    state_columns: tuple[int, ...] = ()
+    state_columns: tuple[int, ...] = bounded((), 0, 999)
+    state_scale: tuple[float, ...] = bounded((), -LARGEST, LARGEST)
     action: str = "action"
-    action_columns: tuple[int, ...] = ()
-    gripper: str = "open"
+    action_columns: tuple[int, ...] = bounded((), 0, 999)
+    action_scale: tuple[float, ...] = bounded((), -LARGEST, LARGEST)
+    # Values of the gripper's column of the actions that become 0 and 1, by default 0 and 1
+    # themselves, and what that 1 means. binarize: values in between become 0 or 1, the next
+    # definite one in time.
+    gripper_range: tuple[float, float] | None = bounded(None, -LARGEST, LARGEST)
+    gripper: Literal["open", "closed"] = "open"
     binarize: bool = False
-    relabel: bool = False
-    drop_first: int = 0
+    relabel: bool = False  # a step's motion is from the states around it, instead of the action
+    drop_first: int = bounded(0, 0, 10**6)  # stored steps that are left out at an episode's start
+    # Episodes in which a frame has no instruction are left out, instead of refused.
     drop_wordless: bool = False
-    gripper_range: tuple[float, float] | None = None
-    state_scale: tuple[float, ...] = ()
-    action_scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.gripper_range is not None and self.gripper_range[0] >= self.gripper_range[1]:
+            raise ValueError("gripper_range must be two numbers, the smaller first")
+        if 0.0 in self.state_scale + self.action_scale:
+            raise ValueError("state_scale and action_scale must be factors other than 0")
 
 
 def read_mapping(path: str | Path) -> LeRobotMapping:
     """Reads a mapping from YAML. Raises DatasetError that names an unknown or missing entry."""
-    values = read_yaml(path, DatasetError)
-    known = [entry.name for entry in fields(LeRobotMapping)]
-    if not isinstance(values, dict) or "cameras" not in values or values.keys() - set(known):
-        odd = values.keys() - set(known) if isinstance(values, dict) else ()
-        what = f"unknown entries: {one_line(', '.join(odd))}" if odd else "it has no cameras"
-        raise DatasetError(
-            f"{path} is not a mapping of a LeRobot data set: {what}; known: {', '.join(known)}"
-        )
-    for name in ("state_columns", "action_columns", "state_scale", "action_scale", "gripper_range"):
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
-    for name, value in values.items():
-        if wanted := _wanted(name, value):
-            raise DatasetError(f"{path}: {name} must be {wanted}, not {brief(value)}")
-    return LeRobotMapping(**values)
-
-
-def _wanted(name: str, value: Any) -> str:
-    """What an entry should be instead; "" where it is right."""
-    if name == "cameras":
-        texts = isinstance(value, dict) and all(
-            isinstance(text, str) for pair in value.items() for text in pair
-        )
-        return "" if texts else "a feature for each camera"
-    if name in ("state", "action"):
-        return "" if isinstance(value, str) else "the name of a feature"
-    if name == "gripper":
-        return "" if value in GRIPPERS else f"one of {', '.join(GRIPPERS)}"
-    if name in ("binarize", "relabel", "drop_wordless"):
-        return "" if isinstance(value, bool) else "true or false"
-    if name == "drop_first":
-        return "" if is_whole(value) and 0 <= value <= MOST_DROPPED else "a number of steps"
-    values = value if isinstance(value, tuple) else (None,)
-    if name.endswith("_columns"):
-        right = all(is_whole(column) and 0 <= column < MOST_COLUMNS for column in values)
-        return "" if right else "a list of columns, counted from 0"
-    if name == "gripper_range":
-        right = len(values) == 2 and all(map(is_number, values)) and values[0] < values[1]
-        return "" if right else "two numbers, the smaller first, such as [0, 100]"
-    right = all(is_number(factor) and factor for factor in values)
-    return "" if right else "a list of factors, one for each column"
+    return read_dataclass(
+        LeRobotMapping, read_yaml(path, DatasetError), shown_path(path), DatasetError
+    )
 
 
 def own_mapping(folder: str | Path, contract: EmbodimentContract) -> LeRobotMapping:

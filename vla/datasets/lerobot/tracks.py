@@ -67,7 +67,8 @@ class StoredEpisode:
 def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:
     """How many stored frames are a step of the contract.
 
-    Raises DatasetError where the data set's rate is no multiple of the contract's.
+    Raises DatasetError where the data set's rate is no multiple of the contract's, and where it is
+    a multiple but how the contract's actions add up is not known.
     """
     ratio = info.fps / contract.rate
     whole = round(ratio)
@@ -77,6 +78,12 @@ def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:
             f"{info.folder} has {info.fps:g} frames a second, contract '{contract.name}' has "
             f"{contract.rate:g} Hz: only a multiple of the contract's rate can be thinned out; use "
             f"a contract of {other:g} Hz, or resample the data set"
+        )
+    if whole > 1 and not contract.is_of_tool:
+        raise DatasetError(
+            f"{info.folder} has {info.fps:g} frames a second, contract '{contract.name}' has "
+            f"{contract.rate:g} Hz: only actions of a tool can be thinned out; use a contract of "
+            f"{info.fps:g} Hz, or resample the data set"
         )
     return whole
 
@@ -294,12 +301,15 @@ def check_values(
     states = np.concatenate([entry.states for entry in stored]).astype(np.float64)
     actions = np.concatenate([entry.actions for entry in stored]).astype(np.float64)
     ends = np.cumsum([len(entry.states) for entry in stored])
-    found = []
+    found: list[Finding] = []
     for feature, columns, names, entry in (
         (mapping.state, mapping.state_columns, contract.state_names, "state_columns"),
         (mapping.action, mapping.action_columns, contract.action_names, "action_columns"),
     ):
-        found += check_names(info.features[feature], columns, names, feature, entry)
+        pose = contract.is_of_tool
+        found += check_names(info.features[feature], columns, names, feature, entry, pose)
+    if not contract.is_of_tool:
+        return found
     found += check_states(states, contract, mapping.state)
     if not mapping.relabel:
         found += check_motions(states, actions, ends, contract, mapping.action)
@@ -324,10 +334,13 @@ def track_of(
     episode, states, actions = stored.episode, stored.states, stored.actions.copy()
     where = f"{episode.data}, episode {episode.index}"
     low, high = mapping.gripper_range or (0.0, 1.0)
-    gripper = np.clip((actions[:, -1] - low) / (high - low), 0.0, 1.0)
-    if mapping.binarize:
-        gripper = binarize_gripper(gripper)
-    actions[:, -1] = 1.0 - gripper if mapping.gripper == "closed" else gripper
+    for column, dimension in enumerate(contract.actions):
+        if dimension.kind != "gripper":
+            continue
+        gripper = np.clip((actions[:, column] - low) / (high - low), 0.0, 1.0)
+        if mapping.binarize:
+            gripper = binarize_gripper(gripper)
+        actions[:, column] = 1.0 - gripper if mapping.gripper == "closed" else gripper
     first = mapping.drop_first
     # Of a motion between states, the last state has none.
     steps = (len(states) - first - int(mapping.relabel)) // every
