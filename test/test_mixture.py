@@ -116,7 +116,7 @@ def test_nothing_of_the_prompt_sees_the_actions(part_of):  # noqa: F811
     part = part_of(tiny("one_step", "internvl", "flow", mixture=MIXTURE))
     batch = batch_of(part, [observation(0)])
     tokens = part.model.encode_images(batch.images)
-    prefix = part.model.read(batch, tokens, batch.state)
+    prefix = part.model.read(batch.rows, tokens, batch.frames.state)
     before = [layer.keys.clone() for layer in prefix.cache.layers]
     chunk = torch.randn(1, part.contract.horizon, 7)
     first = part.model.head.velocity(prefix, chunk, torch.tensor([0.5]))

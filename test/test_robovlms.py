@@ -41,7 +41,7 @@ from vla.policies.robovlms.config import (
     require_structure,
 )
 from vla.policies.robovlms.resampler import Resampler
-from vla.policies.robovlms.sequence import LEARNED, Rows, rows_of_frames
+from vla.policies.robovlms.sequence import LEARNED, rows_of_frames
 from vla.policies.tokenizer import load_tokenizer
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, TrainedParts
@@ -124,8 +124,8 @@ def trained_chunk(part, frames: list[Observation]) -> np.ndarray:
     """The newest frame's chunk by the training pass."""
     batch, model = batch_of(part, frames), part.model
     rows = rows_of_frames([part._prompt_ids("pick the red block")], [len(frames)], part.config)
-    assert torch.equal(rows.ids, batch.ids)
-    features = model.frame_features(rows, model.encode_images(batch.images), batch.state)
+    assert torch.equal(rows.ids, batch.rows.ids)
+    features = model.frame_features(rows, model.encode_images(batch.images), batch.frames.state)
     hidden = model.head.trunk(features[None])[:, -1]
     chunk = model.head.output.sample(hidden)[0].numpy()
     return part._stats["action"].denormalize(chunk)
@@ -165,7 +165,7 @@ def test_all_trunks_stream(part_of, trunk, latent):
 def test_pooled_tokens_stream(part_of, kind, source):
     structure = replace(STRUCTURES[kind], latent=2, token_source=source)
     part = part_of(tiny(kind, structure=structure))
-    assert LEARNED not in batch_of(part, [observation(0)]).ids
+    assert LEARNED not in batch_of(part, [observation(0)]).rows.ids
     frames = [observation(index, STEP * index) for index in range(5)]
     for frame in frames:
         streamed = part.act(frame, "pick the red block")
@@ -182,7 +182,7 @@ def test_a_resampler_stands_between_images_and_text(part_of, kind, structure):
     part = part_of(tiny(structure, kind, resampler=resampler))
     window = part.config.structure.window
     frames = [observation(index, STEP * index) for index in range(window)]
-    ids = batch_of(part, frames).ids
+    ids = batch_of(part, frames).rows.ids
     assert (ids == IMAGE).sum() == window * 2 * 3
     for frame in frames:
         streamed = part.act(frame, "pick the red block")
@@ -297,8 +297,9 @@ def test_batch_mates_and_padding_change_nothing(part_of, structure):
         batch = collator.robot_batch(
             samples, [part._stats] * len(samples), np.random.default_rng(0)
         )
-        rows = Rows(batch.ids, batch.mask, batch.prefix, batch.labels)
-        return model.frame_features(rows, model.encode_images(batch.images), batch.state)
+        return model.frame_features(
+            batch.rows, model.encode_images(batch.images), batch.frames.state
+        )
 
     short = sample(0, 1, "pick the red block")
     long = sample(20, window, "put the can that is red in the bowl")
@@ -336,7 +337,7 @@ def test_discrete_actions_are_decoded_to_the_last_step(part_of, monkeypatch):
 
 def test_the_learned_token_stands_behind_the_text(part_of):
     part = part_of(tiny("policy_head"))
-    (ids,) = batch_of(part, [observation(0)]).ids.tolist()
+    (ids,) = batch_of(part, [observation(0)]).rows.ids.tolist()
     assert ids[-1] == LEARNED and ids.count(LEARNED) == 1
     assert ids[:-1] == part._prompt_ids("pick the red block")
 
@@ -521,9 +522,9 @@ def test_windows_reach_the_batch_in_the_order_of_time(config, contract, dataset)
         np.testing.assert_array_equal(past.state, frames.states()[index - before])
     assert maker._sample(0, int(ends[0]), np.random.default_rng(0)).past == ()
     batch = maker.robot_batch(np.random.default_rng(0))
-    counts = batch.frames.sum(1)
-    assert batch.frames.shape == (4, 3) and counts.max() > 1
-    assert len(batch.actions) == len(batch.steps) == len(batch.state) == counts.sum()
+    frames, counts = batch.frames, batch.frames.slots.sum(1)
+    assert frames.slots.shape == (4, 3) and counts.max() > 1
+    assert len(frames.actions) == len(frames.steps) == len(frames.state) == counts.sum()
 
 
 @pytest.mark.parametrize(

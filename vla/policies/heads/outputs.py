@@ -79,13 +79,15 @@ class Regression(nn.Module):
         generator: torch.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
         """Those of regression_losses; it draws nothing."""
-        return regression_losses(*self(hidden), actions, valid, self.binary, self.loss)
+        arm, logits = self(hidden)
+        return regression_losses(arm, logits, actions, valid, self.binary, self.loss)
 
     def sample(
         self, hidden: torch.Tensor, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         """Chunks [N, H, A]; the gripper is -1 or 1."""
-        return join_binary(*self(hidden), self.binary)
+        arm, logits = self(hidden)
+        return join_binary(arm, logits, self.binary)
 
 
 def regression_losses(

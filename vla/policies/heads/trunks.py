@@ -6,6 +6,8 @@ behind a frame, padding included, changes nothing for it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model
@@ -45,7 +47,7 @@ class GptTrunk(nn.Module):
     ):
         super().__init__()
         self.fc = nn.Linear(width, hidden) if width != hidden else nn.Identity()
-        self.gpt = GPT2Model(
+        self.gpt: Any = GPT2Model(
             GPT2Config(
                 vocab_size=1,
                 n_positions=window,

@@ -88,15 +88,15 @@ class InstructVLAConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
 
 
-def require_formats(prompts: PromptConfig, where: str) -> None:
+def require_formats(act: str, where: str) -> None:
     """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
     try:
-        parts = list(string.Formatter().parse(prompts.act))
+        parts = list(string.Formatter().parse(act))
     except ValueError as error:
-        raise CheckpointError(f"{where}: prompts.act {brief(prompts.act)}: {error}") from error
+        raise CheckpointError(f"{where}: prompts.act {brief(act)}: {error}") from error
     for _, name, width, conversion in parts:
         if name is not None and (name != "instruction" or width or conversion):
             raise CheckpointError(
-                f"{where}: prompts.act {brief(prompts.act)} may hold {{instruction}} and nothing "
+                f"{where}: prompts.act {brief(act)} may hold {{instruction}} and nothing "
                 "else in braces"
             )

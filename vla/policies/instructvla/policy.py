@@ -36,7 +36,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
 
     def check_config(self, config: InstructVLAConfig, where: str) -> None:
         """Raises CheckpointError where a prompt asks for more than the instruction."""
-        require_formats(config.prompts, where)
+        require_formats(config.prompts.act, where)
 
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Text from the vision-language model's cameras, chunks from the action expert's."""

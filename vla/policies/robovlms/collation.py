@@ -17,7 +17,7 @@ from vla.policies.images import fit_images
 from vla.policies.instructvla.sequence import PromptRow, collate
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
-from vla.policies.robovlms.model import RobotBatch, action_tokens
+from vla.policies.robovlms.model import Frames, RobotBatch, action_tokens
 from vla.policies.robovlms.sequence import Rows, prompt_ids, rows_of_actions, rows_of_frames
 
 
@@ -48,22 +48,21 @@ class RoboVLMCollator:
                 ]
                 states.append(own["state"].normalize(frame.state, limit))
                 actions.append(own["action"].normalize(frame.actions))
-                known = len(frame.actions) if frame.steps is None else frame.steps
-                steps.append(np.arange(len(frame.actions)) < known)
+                count = len(frame.actions) if frame.steps is None else frame.steps
+                steps.append(np.arange(len(frame.actions)) < count)
         state = np.stack(states)
         noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
         chunks, known = np.stack(actions).astype(np.float32), np.stack(steps)
         rows = self._rows(samples, valid.sum(1).tolist(), chunks, known)
         return RobotBatch(
-            images=torch.stack(images),
-            ids=rows.ids,
-            mask=rows.mask,
-            prefix=rows.prefix,
-            labels=rows.labels,
-            frames=valid,
-            state=torch.from_numpy((state + noise).astype(np.float32)),
-            actions=torch.from_numpy(chunks),
-            steps=torch.from_numpy(known),
+            torch.stack(images),
+            rows,
+            Frames(
+                slots=valid,
+                state=torch.from_numpy((state + noise).astype(np.float32)),
+                actions=torch.from_numpy(chunks),
+                steps=torch.from_numpy(known),
+            ),
         )
 
     def _rows(
@@ -102,9 +101,6 @@ class RoboVLMCollator:
         text = collate(self.text, backbone, rows, 0)
         empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         return RobotBatch(
-            images=torch.stack(images) if images else empty,
-            ids=text.ids,
-            mask=text.mask,
-            prefix=text.prefix.long(),
-            labels=text.labels,
+            torch.stack(images) if images else empty,
+            Rows(text.ids, text.mask, text.prefix.long(), text.labels),
         )

@@ -13,7 +13,8 @@ from vla.policies.history import History
 from vla.policies.parts import ReasoningPart, stack_images
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.build import build_model
-from vla.policies.robovlms.sequence import prompt_ids, rows_of_frames
+from vla.policies.robovlms.mixture import MixtureHead
+from vla.policies.robovlms.sequence import Rows, on_device, prompt_ids, rows_of_frames
 
 
 class RoboVLMPart(ReasoningPart):
@@ -70,7 +71,7 @@ class RoboVLMPart(ReasoningPart):
         if self.config.discrete:
             rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
             actions = self.model.generate_actions(self._on_device(rows), *window[-1])
-        elif self.config.mixture.width:
+        elif isinstance(self.model.head, MixtureHead):
             rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
             prefix = self.model.read(self._on_device(rows), *window[-1])
             actions = self.model.head.sample(prefix, self._generator)
@@ -118,7 +119,5 @@ class RoboVLMPart(ReasoningPart):
             self._prompt = instruction, prompt_ids(self._tokenizer, self.config, instruction)
         return self._prompt[1]
 
-    def _on_device(self, rows):
-        for name in ("ids", "mask", "prefix", "labels"):
-            setattr(rows, name, getattr(rows, name).to(self.device))
-        return rows
+    def _on_device(self, rows: Rows) -> Rows:
+        return on_device(rows, self.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -43,13 +43,13 @@ class ExpertDecoder(nn.Module):
 
     def __init__(self, backbone: Backbone, config: MixtureConfig):
         super().__init__()
-        decoder = backbone.language_model
+        decoder: Any = backbone.language_model
         if not hasattr(decoder, "rotary_emb"):
             raise CheckpointError(
                 f"a mixture of experts needs rotary positions, which backbone "
                 f"'{backbone.config.kind}' does not have; set mixture.width to 0"
             )
-        sizes = deepcopy(decoder.config)
+        sizes: Any = deepcopy(decoder.config)
         heads = sizes.num_attention_heads
         sizes.head_dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // heads
         sizes.hidden_size, sizes.intermediate_size = config.width, config.mlp

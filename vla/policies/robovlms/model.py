@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,35 +17,38 @@ from vla.policies.instructvla.sequence import IGNORE, IMAGE
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.mixture import MixtureHead, Prefix
 from vla.policies.robovlms.resampler import Resampler
-from vla.policies.robovlms.sequence import LEARNED, STATE, Rows
+from vla.policies.robovlms.sequence import LEARNED, STATE, Rows, on_device
+
+
+@dataclass
+class Frames:
+    """F frames in B windows of up to W."""
+
+    slots: torch.Tensor  # bool [B, W]: which slots of the windows have a frame
+    state: torch.Tensor  # [F, S], normalised
+    actions: torch.Tensor  # [F, H, A], normalised
+    steps: torch.Tensor  # bool [F, H]: before the episode's end
 
 
 @dataclass
 class RobotBatch:
-    """B windows of up to W frames, F frames in all, or conversations, which have no frames."""
+    """Windows of frames, or conversations, which have none."""
 
     images: torch.Tensor  # uint8 [N, 3, S, S], in the order of the rows' image tokens
-    ids: torch.Tensor  # [R, T], see Rows
-    mask: torch.Tensor  # [R, T]
-    prefix: torch.Tensor  # [R, T]
-    labels: torch.Tensor  # [R, T]
-    frames: torch.Tensor | None = None  # bool [B, W]: which slots have a frame
-    state: torch.Tensor | None = None  # [F, S], normalised
-    actions: torch.Tensor | None = None  # [F, H, A], normalised
-    steps: torch.Tensor | None = None  # bool [F, H]: before the episode's end
+    rows: Rows
+    frames: Frames | None = None
 
     def to(self, device: str | torch.device) -> RobotBatch:
         """The batch on another device."""
-        moved = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return replace(self, **moved)
+        frames = None if self.frames is None else on_device(self.frames, device)
+        return RobotBatch(self.images.to(device), on_device(self.rows, device), frames)
 
 
 class PolicyHead(nn.Module):
     """A trunk over the window, and what makes a chunk of its newest state."""
+
+    trunk: FcTrunk | LstmTrunk | GptTrunk
+    output: Regression | Flow | Diffusion
 
     def __init__(self, config: RoboVLMConfig, horizon: int, binary: tuple[bool, ...]):
         """binary: which of the action's dimensions are open or closed."""
@@ -54,7 +57,7 @@ class PolicyHead(nn.Module):
         width = config.backbone.width * structure.latent
         hidden = head.hidden * structure.latent
         if head.trunk == "fc":
-            self.trunk: nn.Module = FcTrunk(width, hidden)
+            self.trunk = FcTrunk(width, hidden)
         elif head.trunk == "lstm":
             self.trunk = LstmTrunk(width, hidden, head.layers)
         else:
@@ -63,9 +66,7 @@ class PolicyHead(nn.Module):
             )
         shape = horizon, len(binary)
         if head.output == "regression":
-            self.output: Regression | Flow | Diffusion = Regression(
-                hidden, head.widths, horizon, binary, config.loss
-            )
+            self.output = Regression(hidden, head.widths, horizon, binary, config.loss)
             return
         denoiser = Denoiser(
             hidden, *shape, head.denoiser_width, head.denoiser_layers, head.denoiser_heads
@@ -88,6 +89,11 @@ def make_head(
 
 class RoboVLM(nn.Module):
     """Any backbone in one of four structures (RoboVLMs, section III.C)."""
+
+    head: PolicyHead | MixtureHead
+    action_token: nn.Parameter
+    row_embedding: nn.Parameter
+    row_output: nn.Parameter
 
     def __init__(
         self, config: RoboVLMConfig, state_size: int, horizon: int, binary: tuple[bool, ...]
@@ -215,31 +221,33 @@ class RoboVLM(nn.Module):
         decoded values, token_error.
         """
         image_tokens = self.encode_images(batch.images) if len(batch.images) else batch.images
-        if batch.frames is None or self.config.discrete:
-            return self._text_losses(batch, image_tokens)
-        rows = Rows(batch.ids, batch.mask, batch.prefix, batch.labels)
-        if self.config.mixture.width:
-            prefix = self.read(rows, image_tokens, batch.state)
-            return self.head.losses(prefix, batch.actions, batch.steps, flow_samples, generator)
-        features = self.frame_features(rows, image_tokens, batch.state)  # [F, G]
-        windows = features.new_zeros(*batch.frames.shape, features.shape[-1])  # [B, W, G]
-        windows[batch.frames] = features
-        hidden = self.head.trunk(windows.to(next(self.head.parameters()).dtype))[batch.frames]
-        return self.head.output.losses(hidden, batch.actions, batch.steps, flow_samples, generator)
+        rows, frames = batch.rows, batch.frames
+        if frames is None or self.config.discrete:
+            return self._text_losses(rows, image_tokens, frames)
+        targets = frames.actions, frames.steps
+        if isinstance(self.head, MixtureHead):
+            prefix = self.read(rows, image_tokens, frames.state)
+            return self.head.losses(prefix, *targets, flow_samples, generator)
+        features = self.frame_features(rows, image_tokens, frames.state)  # [F, G]
+        windows = features.new_zeros(*frames.slots.shape, features.shape[-1])  # [B, W, G]
+        windows[frames.slots] = features
+        hidden = self.head.trunk(windows.to(next(self.head.parameters()).dtype))[frames.slots]
+        return self.head.output.losses(hidden, *targets, flow_samples, generator)
 
     def _text_losses(
-        self, batch: RobotBatch, image_tokens: torch.Tensor
+        self, rows: Rows, image_tokens: torch.Tensor, frames: Frames | None
     ) -> dict[str, torch.Tensor]:
-        hidden = self.hidden_states(batch.ids, batch.mask, batch.prefix, image_tokens, batch.state)
-        targets = batch.labels[:, 1:]
+        state = None if frames is None else frames.state
+        hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state)
+        targets = rows.labels[:, 1:]
         wanted = targets != IGNORE
         scores, targets = self.logits(hidden[:, :-1][wanted]).float(), targets[wanted]
         loss, guess = F.cross_entropy(scores, targets), scores.argmax(dim=-1)
         accuracy = (guess == targets).float().mean()
-        if batch.frames is None:
+        if frames is None:
             return {"text": loss, "text_accuracy": accuracy}
-        rows = self.tokens.rows
-        is_action = (targets >= rows.start) & (targets < rows.stop)
+        known = self.tokens.rows
+        is_action = (targets >= known.start) & (targets < known.stop)
         values, truth = (self.tokens.decode(x[is_action].cpu()) for x in (guess, targets))
         error = torch.as_tensor(abs(values - truth).mean(), dtype=loss.dtype, device=loss.device)
         return {"tokens": loss, "token_accuracy": accuracy, "token_error": error}

@@ -41,7 +41,7 @@ class RoboVLMType(PolicyType):
     def check_config(self, config: RoboVLMConfig, where: str) -> None:
         """Raises CheckpointError for choices that do not go together."""
         require_structure(config, where)
-        require_formats(config.prompts, where)
+        require_formats(config.prompts.act, where)
 
     def features(self, config: RoboVLMConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Chunks from a window of frames."""

@@ -5,6 +5,9 @@ Modules are named as in the published checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -60,7 +63,8 @@ class Resampler(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Image tokens [N, I, D] to [N, L, D]."""
         latents = self.latents.expand(len(tokens), -1, -1)
-        for attention, mlp in self.layers:
+        blocks = cast("Iterable[tuple[ResamplerAttention, nn.Sequential]]", self.layers)
+        for attention, mlp in blocks:
             latents = latents + attention(tokens, latents)
             latents = latents + mlp(latents)
         return self.norm(latents)

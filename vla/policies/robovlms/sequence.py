@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -32,6 +33,15 @@ class Rows:
     labels: torch.Tensor  # [R, T], IGNORE where nothing is to be predicted
 
 
+Tensors = TypeVar("Tensors")
+
+
+def on_device(tensors: Tensors, device: str | torch.device) -> Tensors:
+    """A dataclass of tensors on another device."""
+    moved = {name: value.to(device) for name, value in vars(tensors).items()}
+    return type(tensors)(**moved)
+
+
 def prompt_ids(tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str) -> list[int]:
     """P of an instruction, with the image tokens of all cameras."""
     words = config.prompts.act.format(instruction=instruction.strip().rstrip(".").lower())
@@ -47,7 +57,9 @@ def frame_ids(prompt: list[int], config: RoboVLMConfig) -> list[int]:
     return prompt + state + ([LEARNED] * config.structure.latent if config.learned else [])
 
 
-def rows_of_frames(prompts: Sequence[list[int]], counts: Sequence[int], config: RoboVLMConfig):
+def rows_of_frames(
+    prompts: Sequence[list[int]], counts: Sequence[int], config: RoboVLMConfig
+) -> Rows:
     """Rows of windows of so many frames each, all of a window with its prompt.
 
     interleaved: a row for each window, its blocks one after the other. Else a row for each frame.
