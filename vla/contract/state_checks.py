@@ -175,7 +175,9 @@ def joints_fault(contract: EmbodimentContract, positions: Mapping[str, float]) -
             "so far, unwind it",
         )
     limits = contract.joint_limits
-    for row, name in enumerate(limits.names if limits is not None else ()):
+    if limits is None:
+        return None
+    for row, name in enumerate(limits.names):
         low, high, value = limits.lower[row], limits.upper[row], known.get(name)
         # Limits that the contract leaves to the robot's description are not finite.
         if value is not None and (value < low - ANGLE_TOLERANCE or value > high + ANGLE_TOLERANCE):

@@ -125,7 +125,7 @@ class GripperState:
         if self._lost:
             return Order.NOTHING
         if self._running is not None:
-            return self._watch(now)
+            return self._watch(self._running, now)
         return Order.NOTHING if self._homed else self._start(Order.HOME, now)
 
     def want(self, width: float, now: float) -> Order:
@@ -207,20 +207,20 @@ class GripperState:
         self._stopping, self._stopped_at = True, now
         return Order.STOP
 
-    def _watch(self, now: float) -> Order:
+    def _watch(self, running: Order, now: float) -> Order:
         """Gives up an action that does not end, and insists on the end of one that was stopped."""
         if self._stopping:
-            return self._watch_stop(now)
+            return self._watch_stop(running, now)
         config = self.config
-        limit = config.homing_timeout if self._running is Order.HOME else config.timeout
+        limit = config.homing_timeout if running is Order.HOME else config.timeout
         if now - self._started_at > limit:
             self._fault = (
-                f"the gripper has not finished {DOING[self._running]} within {limit:g} s: look "
+                f"the gripper has not finished {DOING[running]} within {limit:g} s: look "
                 "whether it is stuck, or its driver hangs"
             )
         elif self._place is not None and now - self._moved_at > config.stuck_time:
             self._fault = (
-                f"the fingers do not move while {DOING[self._running]}, for {config.stuck_time:g} "
+                f"the fingers do not move while {DOING[running]}, for {config.stuck_time:g} "
                 "s: look what is in their way"
             )
         else:
@@ -228,7 +228,7 @@ class GripperState:
         self._failures += 1
         return self._stop(now)
 
-    def _watch_stop(self, now: float) -> Order:
+    def _watch_stop(self, running: Order, now: float) -> Order:
         if now - self._stopped_at <= self.config.stop_timeout:
             return Order.NOTHING
         if self._stop_confirmed:
@@ -237,7 +237,7 @@ class GripperState:
         if not math.isinf(self._stopped_at):
             self._stops += 1
             self._fault = (
-                f"the gripper's driver does not end {DOING[self._running]} when told to stop: look "
+                f"the gripper's driver does not end {DOING[running]} when told to stop: look "
                 "at its log, and start it again"
             )
         if self._stops > self.config.retries:

@@ -252,7 +252,8 @@ class ControlLoop:
         # In doubt, an arm at rest is left alone: its controller keeps it at the last command, and a
         # simulator that was reset, or a person's hands, need not fight it.
         if (is_quiet or self.joints.doubt) and not (was_moving or self.arm.moving):
-            command = self._leave_alone()
+            command = None
+            self._commands = False
         return Cycle(command, report)
 
     def _on_clock(self, robot_now: float, steady_now: float) -> float:
@@ -331,8 +332,9 @@ class ControlLoop:
         if command.executing or self.arm.moving or was_moving:
             self._commands = True
             return command
-        stays = measured is None or self._stays(measured)
-        return command if self._commands and stays else self._leave_alone()
+        # Other hands may have moved an arm that we held: then it is left alone.
+        self._commands &= measured is None or self.arm.following_error(measured) <= 1.0
+        return command if self._commands else None
 
     def _start_from(self, measured: np.ndarray) -> None:
         """The next command goes on from the last one if the arm is still there, else from here."""
@@ -341,11 +343,3 @@ class ControlLoop:
             away = np.abs(self.arm.near_command(measured) - motion.positions).max()
         if motion is None or away > NEAR:
             self.arm.safety.anchor(measured)
-
-    def _stays(self, measured: np.ndarray) -> bool:
-        """False when other hands have moved an arm that we held."""
-        return self.arm.following_error(measured) <= 1.0
-
-    def _leave_alone(self) -> None:
-        """No more commands until there is a chunk to follow."""
-        self._commands = False

@@ -143,7 +143,7 @@ def model_from_urdf(
     limits = JointLimits(
         tuple(joint_names),
         *(np.array([getattr(joint, kind) for joint in arm]) for kind in LIMITED),
-        jerk=np.full(len(arm), np.nan),
+        np.full(len(arm), np.nan),
     )
     if posture is None:
         middle = (limits.lower + limits.upper) / 2
@@ -258,7 +258,7 @@ def _way(by_child: dict[str, _Joint], frame: str) -> list[_Joint]:
 
 def _mjcf(up: list[_Joint], down: list[_Joint], limits: JointLimits) -> str:
     """Nested bodies along the way: first back from the base to where the ways part, then out."""
-    steps = []
+    steps: list[tuple[np.ndarray, Rotation, _Joint | None]] = []
     for joint in reversed(up):
         back = joint.rotation.inv()
         steps.append((back.apply(-joint.position), back, None))

@@ -314,12 +314,13 @@ class InstructionSession:
         self.message = report.message
 
     def _end_when_over(self, now: float) -> None:
-        if not self.instruction.awaited:
+        instruction = self.instruction
+        if instruction is None or not instruction.awaited:
             return
         if self.settled:
             outcome, message = Outcome.SETTLED, "the motion has settled"
-        elif now >= self.instruction.deadline:
-            limit = self.instruction.deadline - self.instruction.accepted_at
+        elif now >= instruction.deadline:
+            limit = instruction.deadline - instruction.accepted_at
             outcome, message = Outcome.TIMEOUT, f"not settled within {limit:.1f} s"
             if self.message:
                 message += f"; at the end: {self.message}"

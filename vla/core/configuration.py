@@ -74,8 +74,8 @@ def _read(hint: Any, value: Any, where: str, error: type[Exception], limits: Map
             # YAML takes "1e-3" for text, which is a number here.
             with contextlib.suppress(ValueError):
                 value = float(value)
-        bounds = limits.get("bounds", (0, LARGEST))
-        return checked_number(value, where, error, *bounds, whole=hint is int)
+        least, most = limits.get("bounds", (0, LARGEST))
+        return checked_number(value, where, error, least, most, whole=hint is int)
     if hint is bool:
         if not isinstance(value, bool):
             raise error(f"{where} must be true or false, got {brief(value)}")

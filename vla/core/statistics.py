@@ -123,8 +123,7 @@ class RunningStatistics:
             for block in list(other._kept):
                 self._keep(block)
             return
-        self._sketch_kept()
-        for own, theirs in zip(self._sketches, other._sketches, strict=True):
+        for own, theirs in zip(self._sketch_kept(), other._sketches, strict=True):
             own.merge(theirs)
 
     def summary(self) -> Summary:
@@ -164,17 +163,18 @@ class RunningStatistics:
             self._kept.append(block)
             self._kept_rows += len(block)
             return
-        self._sketch_kept()
-        self._sketch(block)
+        _sketch(self._sketch_kept(), block)
 
-    def _sketch_kept(self) -> None:
-        """Moves the rows that were kept into the sketches."""
+    def _sketch_kept(self) -> list[datasketches.tdigest_double]:
+        """The sketches, with the rows that were kept moved into them."""
         if self._sketches is None:
             self._sketches = [datasketches.tdigest_double(SKETCH_SIZE) for _ in self.names]
             for block in self._kept:
-                self._sketch(block)
+                _sketch(self._sketches, block)
             self._kept = []
+        return self._sketches
 
-    def _sketch(self, block: np.ndarray) -> None:
-        for sketch, column in zip(self._sketches, block.T, strict=True):
-            sketch.update(np.ascontiguousarray(column))
+
+def _sketch(sketches: list[datasketches.tdigest_double], block: np.ndarray) -> None:
+    for sketch, column in zip(sketches, block.T, strict=True):
+        sketch.update(np.ascontiguousarray(column))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from safetensors import safe_open
@@ -42,7 +43,7 @@ def read_shapes(path: str | Path, error: type[Exception]) -> dict[str, tuple[int
         _refuse(path, problem, error)
 
 
-def _refuse(path: str | Path, problem: Exception, error: type[Exception]):
+def _refuse(path: str | Path, problem: Exception, error: type[Exception]) -> NoReturn:
     raise error(
         f"{shown_path(path)} cannot be read: {one_line(problem)}; copy it again, or take another"
     ) from problem

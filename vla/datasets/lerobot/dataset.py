@@ -196,7 +196,7 @@ def require_features(
             f"{info.folder} has no feature {one_line(', '.join(missing))}; it has: "
             f"{one_line(', '.join(info.features), 400)}"
         )
-    kinds = dict.fromkeys((mapping.state, mapping.action), NUMBERS)
+    kinds: dict[str, tuple[str, ...]] = dict.fromkeys((mapping.state, mapping.action), NUMBERS)
     kinds |= dict.fromkeys(mapping.cameras.values(), (VIDEO, STORED))
     for name, kinds_wanted in kinds.items():
         entry = info.features[name]

@@ -88,7 +88,7 @@ class EpisodeImages:
         if self._stored is not None:
             self._waiting.append({IMAGES + n: _png(images[n]) for n in self._pixels})
             if len(self._waiting) == STORED_FRAMES:
-                self._flush()
+                self._flush(self._stored)
         self.frames += 1
 
     def finish(
@@ -99,16 +99,16 @@ class EpisodeImages:
         Raises DatasetError where frames are not as many as images, or a value is not finite.
         """
         self.close()
-        arrays = [np.asarray(values, dtype=np.float32) for values in (states, actions)]
-        lengths = [*map(len, arrays), len(instructions)]
+        states, actions = np.asarray(states, np.float32), np.asarray(actions, np.float32)
+        lengths = [len(states), len(actions), len(instructions)]
         if self.frames == 0 or set(lengths) != {self.frames}:
             raise DatasetError(
                 f"{self.frames} images, but {lengths[0]} states, {lengths[1]} actions and "
                 f"{lengths[2]} instructions"
             )
-        if not all(np.isfinite(values).all() for values in arrays):
+        if not (np.isfinite(states).all() and np.isfinite(actions).all()):
             raise DatasetError("a state or an action is not finite")
-        return EpisodeFiles(self.folder, *arrays, list(instructions), self._pixels)
+        return EpisodeFiles(self.folder, states, actions, list(instructions), self._pixels)
 
     def close(self) -> None:
         """Closes the files of an episode that is given up or done."""
@@ -116,13 +116,13 @@ class EpisodeImages:
         for video in videos.values():
             video.close()
         if self._stored is not None:
-            self._flush()
+            self._flush(self._stored)
             self._stored.close()
             self._stored = None
 
-    def _flush(self) -> None:
+    def _flush(self, stored: parquet.ParquetWriter) -> None:
         if self._waiting:
-            self._stored.write_table(pa.Table.from_pylist(self._waiting, self._schema))
+            stored.write_table(pa.Table.from_pylist(self._waiting, self._schema))
             self._waiting = []
 
 

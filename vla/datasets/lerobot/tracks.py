@@ -114,14 +114,14 @@ def read_stored(
     """
     where = f"{episode.data}, episode {episode.index}"
     rows, instructions, gaps = checked_rows(info, episode, tasks, read, mapping.drop_wordless)
-    vectors = [
+    states, actions = (
         _chosen(rows, info, feature, columns, scale, names, where)
         for feature, columns, scale, names in (
             (mapping.state, mapping.state_columns, mapping.state_scale, contract.state_names),
             (mapping.action, mapping.action_columns, mapping.action_scale, contract.action_names),
         )
-    ]
-    return StoredEpisode(episode, *vectors, instructions, gaps)
+    )
+    return StoredEpisode(episode, states, actions, instructions, gaps)
 
 
 def checked_rows(

@@ -166,10 +166,10 @@ class LeRobotWriter:
         for name, values in columns.items():
             described = self._statistics.add(name, values)
             row |= {f"stats/{name}/{kind}": value for kind, value in described.items()}
-        for camera, pixels in episode.pixels.items():
-            self._pixels[camera].merge(pixels)
+        for name, pixels in episode.pixels.items():
+            self._pixels[name].merge(pixels)
             for kind, value in pixels.summary().items():
-                row[f"stats/{IMAGES}{camera}/{kind}"] = value
+                row[f"stats/{IMAGES}{name}/{kind}"] = value
         self._rows.append(row)
         self.episodes += 1
         self.frames += length
