@@ -33,11 +33,18 @@ from vla.core.locks import lock_file
 from vla.core.statistics import RunningStatistics
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import CONTRACT_FILE
+from vla.datasets.lerobot.description import (
+    ACTION,
+    STATE,
+    features_of,
+    plain_number,
+    schema_of,
+    write_tasks,
+)
 from vla.datasets.lerobot.episode_files import (
     IMAGES,
     STORED,
     STORED_FILE,
-    STORED_TYPE,
     VIDEO,
     EpisodeFiles,
     EpisodeImages,
@@ -45,21 +52,12 @@ from vla.datasets.lerobot.episode_files import (
 from vla.datasets.lerobot.statistics import FeatureStatistics, PixelStatistics
 from vla.datasets.video import VideoJoiner
 
-STATE, ACTION = "observation.state", "action"
 STORAGES = (VIDEO, STORED)
 NORM_STATS_FILE = "norm_stats.json"
 CHUNK_FILES = 1000
 MEGABYTE = 1_000_000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-_SCALARS = {
-    "timestamp": "float32",
-    "frame_index": "int64",
-    "episode_index": "int64",
-    "index": "int64",
-    "task_index": "int64",
-    "next.done": "bool",
-}
 
 
 @dataclass
@@ -114,7 +112,8 @@ class LeRobotWriter:
         self.frames = 0
         self._rows: list[dict[str, Any]] = []
         self._tasks: dict[str, int] = {}
-        self._data, self._writer = _File(), None
+        self._data = _File()
+        self._writer: parquet.ParquetWriter | None = None
         self._videos = {camera.name: _File() for camera in contract.cameras}
         self._joiners: dict[str, VideoJoiner] = {}
         self._pixels = {camera.name: PixelStatistics() for camera in contract.cameras}
@@ -122,6 +121,8 @@ class LeRobotWriter:
         names = {"state": contract.state_names, "action": contract.action_names}
         self._norm = {vector: RunningStatistics(entry) for vector, entry in names.items()}
         self._begun = 0
+        self._features = features_of(contract, storage)
+        self._schema = schema_of(self._features)
 
     def __enter__(self) -> LeRobotWriter:
         return self
@@ -191,7 +192,7 @@ class LeRobotWriter:
         (meta / "episodes" / "chunk-000").mkdir(parents=True)
         episodes = pa.Table.from_pylist(self._rows)
         parquet.write_table(episodes, meta / "episodes" / "chunk-000" / "file-000.parquet")
-        _write_tasks(self._tasks, meta / "tasks.parquet")
+        write_tasks(self._tasks, meta / "tasks.parquet")
         statistics = self._statistics.summary()
         statistics |= {IMAGES + name: pixels.summary() for name, pixels in self._pixels.items()}
         (meta / "info.json").write_text(json.dumps(self._info(), indent=4) + "\n")
@@ -247,7 +248,7 @@ class LeRobotWriter:
         stored = episode.folder / STORED_FILE
         size = 4 * (episode.states.size + episode.actions.size) + 40 * len(episode.states)
         size += stored.stat().st_size if self.storage == STORED else 0
-        if self._data.full(size, self._limits["data"]):
+        if self._writer is not None and self._data.full(size, self._limits["data"]):
             self._writer.close()
             self._writer = None
             self._data.next()
@@ -256,14 +257,14 @@ class LeRobotWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             # PNG does not get smaller.
             compression = "snappy" if self.storage == VIDEO else "none"
-            self._writer = parquet.ParquetWriter(path, self._schema(), compression=compression)
+            self._writer = parquet.ParquetWriter(path, self._schema, compression=compression)
         table = pa.table({name: _array(values) for name, values in columns.items()})
         for images in _stored_tables(stored) if self.storage == STORED else (None,):
             part = table if images is None else table.slice(images[0], len(images[1]))
             if images is not None:
                 for name in images[1].column_names:
                     part = part.append_column(name, images[1].column(name))
-            self._writer.write_table(part.select(self._schema().names).cast(self._schema()))
+            self._writer.write_table(part.select(self._schema.names).cast(self._schema))
         names = self._data.names
         self._data.size += size
         return names
@@ -289,50 +290,6 @@ class LeRobotWriter:
             f"videos/{key}/to_timestamp": file.frames / self.contract.rate,
         }
 
-    def _features(self) -> dict[str, dict[str, Any]]:
-        """What info.json says of the features."""
-        features: dict[str, dict[str, Any]] = {}
-        for name, names in (
-            (STATE, self.contract.state_names),
-            (ACTION, self.contract.action_names),
-        ):
-            features[name] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
-        for camera in self.contract.cameras:
-            feature = {
-                "dtype": self.storage,
-                "shape": [camera.height, camera.width, 3],
-                "names": ["height", "width", "channels"],
-            }
-            if self.storage == VIDEO:
-                feature["info"] = {
-                    "video.height": camera.height,
-                    "video.width": camera.width,
-                    "video.codec": "h264",
-                    "video.pix_fmt": "yuv420p",
-                    "video.is_depth_map": False,
-                    "video.fps": _number(self.contract.rate),
-                    "video.channels": 3,
-                    "has_audio": False,
-                }
-            features[IMAGES + camera.name] = feature
-        for name, kind in _SCALARS.items():
-            features[name] = {"dtype": kind, "shape": [1], "names": None}
-        return features
-
-    def _schema(self) -> pa.Schema:
-        fields = []
-        for name, feature in self._features().items():
-            if feature["dtype"] == VIDEO:
-                continue
-            if feature["dtype"] == STORED:
-                kind = STORED_TYPE
-            elif name in _SCALARS:
-                kind = pa.bool_() if feature["dtype"] == "bool" else getattr(pa, feature["dtype"])()
-            else:
-                kind = pa.list_(pa.float32(), feature["shape"][0])
-            fields.append((name, kind))
-        return pa.schema(fields)
-
     def _info(self) -> dict[str, Any]:
         return {
             "codebase_version": "v3.0",
@@ -343,11 +300,11 @@ class LeRobotWriter:
             "chunks_size": CHUNK_FILES,
             "data_files_size_in_mb": self._limits["data"] // MEGABYTE,
             "video_files_size_in_mb": self._limits["video"] // MEGABYTE,
-            "fps": _number(self.contract.rate),
+            "fps": plain_number(self.contract.rate),
             "splits": {"train": f"0:{self.episodes}"},
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self.storage == VIDEO else None,
-            "features": self._features(),
+            "features": self._features,
         }
 
 
@@ -378,31 +335,3 @@ def _stored_tables(path: Path) -> Iterator[tuple[int, pa.Table]]:
             table = file.read_row_group(group)
             yield first, table
             first += len(table)
-
-
-def _write_tasks(tasks: dict[str, int], path: Path) -> None:
-    """The instructions with their numbers, as pandas writes a table that is indexed by them."""
-    table = pa.table({"task_index": list(tasks.values()), "__index_level_0__": list(tasks)})
-    pandas = {
-        "index_columns": ["__index_level_0__"],
-        "column_indexes": [],
-        "columns": [
-            {
-                "name": name,
-                "field_name": field,
-                "pandas_type": kind,
-                "numpy_type": numpy,
-                "metadata": None,
-            }
-            for name, field, kind, numpy in (
-                ("task_index", "task_index", "int64", "int64"),
-                (None, "__index_level_0__", "unicode", "object"),
-            )
-        ],
-        "pandas_version": "2.0.0",
-    }
-    parquet.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
-
-
-def _number(value: float) -> int | float:
-    return int(value) if value == int(value) else value
