@@ -28,7 +28,7 @@ from vla.policies.config import LoraConfig
 from vla.policies.expert_mixture import GATES
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
-from vla.policies.instructvla.vision_language_action import Batch
+from vla.policies.instructvla.vision_language_action import ActingRows, Batch
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer
 from vla.training.objectives.base import Step
@@ -67,9 +67,11 @@ def random_step(
     robot = Batch(
         vlm_images=images(rows * cameras, 3, size, size),
         text=text_batch(model, rows, cameras, acts=True),
-        expert_images=images(rows, len(model.expert_cameras), 3, expert_size, expert_size),
-        state=torch.rand(rows, len(contract.state_names)) * 2 - 1,
-        actions=torch.rand(rows, contract.horizon, len(contract.action_names)) * 2 - 1,
+        acting=ActingRows(
+            images(rows, len(model.expert_cameras), 3, expert_size, expert_size),
+            torch.rand(rows, len(contract.state_names)) * 2 - 1,
+            torch.rand(rows, contract.horizon, len(contract.action_names)) * 2 - 1,
+        ),
     )
     if not talks:
         return {"robot": robot}

@@ -378,10 +378,11 @@ def batches(make_batches) -> BatchMaker:
 
 def test_a_batch_depends_on_its_step_and_process_alone(batches, checkpoint):
     first, again, other = batches[3]["robot"], batches[3]["robot"], batches[4]["robot"]
-    for name in ("vlm_images", "expert_images", "state", "actions"):
-        assert torch.equal(getattr(first, name), getattr(again, name))
+    assert torch.equal(first.vlm_images, again.vlm_images)
+    for name in ("expert_images", "state", "actions"):
+        assert torch.equal(getattr(first.acting, name), getattr(again.acting, name))
     assert torch.equal(first.text.ids, again.text.ids)
-    assert not torch.equal(first.expert_images, other.expert_images)
+    assert not torch.equal(first.acting.expert_images, other.acting.expert_images)
     robots = [Robot(batches.robot.datasets[0].contract, next(iter(batches.stats.values())))]
     arguments = (
         batches.robot, batches.conversations, load_tokenizer(checkpoint), robots, preset("test"),
@@ -391,7 +392,7 @@ def test_a_batch_depends_on_its_step_and_process_alone(batches, checkpoint):
         BatchMaker(*arguments, batches.config, process=1),
         BatchMaker(*arguments, batches.config, validation=True),
     ):
-        assert not torch.equal(first.expert_images, maker[3]["robot"].expert_images)
+        assert not torch.equal(first.acting.expert_images, maker[3]["robot"].acting.expert_images)
 
 
 def test_frames_keep_images_state_and_actions_together(make_batches, shards):
@@ -399,26 +400,27 @@ def test_frames_keep_images_state_and_actions_together(make_batches, shards):
     for step in range(3):
         batch = batches[step]["robot"]
         assert batch.vlm_images.shape == (6, 3, 96, 96)
-        assert batch.expert_images.shape == (6, 2, 3, 96, 96)
+        acting = batch.acting
+        assert acting.expert_images.shape == (6, 2, 3, 96, 96)
         assert (batch.text.query_start > 0).all()
-        assert batch.state.abs().max() <= 1.0 and batch.actions[..., :6].abs().max() <= 1.0
-        torch.testing.assert_close(batch.vlm_images, batch.expert_images[:, 0])
+        assert acting.state.abs().max() <= 1.0 and acting.actions[..., :6].abs().max() <= 1.0
+        torch.testing.assert_close(batch.vlm_images, acting.expert_images[:, 0])
         for row in range(6):
             expected = [
                 batches.stats["sim_panda"]["action"].normalize(np.asarray(shard.action[index]))
                 for shard in shards
                 for index in range(len(shard))
                 if np.array_equal(
-                    shard.images["wrist"][index], batch.expert_images[row, 1].permute(1, 2, 0)
+                    shard.images["wrist"][index], acting.expert_images[row, 1].permute(1, 2, 0)
                 )
             ]
-            assert any(np.allclose(batch.actions[row], chunk) for chunk in expected)
+            assert any(np.allclose(acting.actions[row], chunk) for chunk in expected)
 
 
 def test_conversations_are_a_batch_of_their_own(batches):
     for step in range(6):
         batch = batches[step]["conversations"]
-        assert batch.actions is None and (batch.text.query_start == -1).all()
+        assert batch.acting is None and (batch.text.query_start == -1).all()
         images = (batch.text.ids == -1).sum() / preset("test").backbone.image_tokens
         assert len(batch.vlm_images) == images, "rows without an image have none"
         assert (batch.text.labels != IGNORE).sum(dim=1).min() > 4, "both answers are labels"

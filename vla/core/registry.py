@@ -12,7 +12,9 @@ from vla.core.shown import brief
 class Named(Protocol):
     """Whatever has a name that configurations call it by."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name."""
 
 
 Entry = TypeVar("Entry", bound=Named)

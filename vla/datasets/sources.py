@@ -12,8 +12,14 @@ from typing import Any, ClassVar
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.configuration import bounded
-from vla.core.findings import Finding
+from vla.core.findings import Finding, warning
 from vla.datasets.sample import ConversationDataset, RobotDataset
+
+
+def no_contract() -> list[Finding]:
+    """What a kind that needs a contract to be checked finds without one."""
+    text = "without a contract only LeRobot data sets and conversations can be checked"
+    return [warning("description", text, "give --contract")]
 
 
 @dataclass
@@ -69,8 +75,6 @@ class RobotSource:
     former_entries: ClassVar[dict[str, str]] = {}
     # Whether it is made for the run's own contract, so that an entry may not name another.
     own_contract_only: ClassVar[bool] = False
-    # Whether it can be checked where no contract is known.
-    checked_without_contract: ClassVar[bool] = False
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
         """Its frames. contract: of the robot whose frames these are."""
@@ -81,7 +85,7 @@ class RobotSource:
         return False
 
     def check(self, entry: RobotData, contract: EmbodimentContract | None) -> list[Finding]:
-        """What `vla data check` finds. contract: see checked_without_contract."""
+        """What `vla data check` finds. contract: None where none is known, see no_contract()."""
         raise NotImplementedError
 
     def make(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import gymnasium
@@ -108,13 +108,13 @@ class Suite(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, for a report."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "contract"}
+        return {name: value for name, value in vars(self).items() if name != "contract"}
 
 
 def observation_space(contract: EmbodimentContract) -> gymnasium.spaces.Dict:
     """The space of a contract's observations."""
     spaces = gymnasium.spaces
-    images = {
+    images: dict[str, gymnasium.Space[Any]] = {
         camera.name: spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
         for camera in contract.cameras
     }

@@ -22,6 +22,7 @@ class ActingPolicy(Protocol):
     @property
     def window(self) -> int:
         """Observations that it reads at once; 1 for those that chunk() is given."""
+        return 1
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins. seed: of its noise. think: say first what to do, and act on that."""

@@ -94,9 +94,9 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
     for family in dict.fromkeys(result.family for result in results):
         own = [result for result in results if result.family == family]
         successes = sum(result.success for result in own)
-        figures = {}
+        figures: dict[str, float | None] = {}
         for name in own[0].figures:
-            values = [r.figures[name] for r in own if r.figures[name] is not None]
+            values = [value for r in own if (value := r.figures[name]) is not None]
             figures[name] = sum(values) / len(values) if values else None
         summaries.append(
             FamilySummary(

@@ -64,9 +64,9 @@ def evaluate_questions(
 
 def score(asked: list[AskedQuestion]) -> list[KindScore]:
     """Right answers per kind, in the order in which the kinds were first asked, then of all."""
-    groups = {kind: [] for kind in dict.fromkeys(entry.kind for entry in asked)}
+    groups: dict[str, list[bool]] = {}
     for entry in asked:
-        groups[entry.kind].append(entry.right)
+        groups.setdefault(entry.kind, []).append(entry.right)
     groups["all"] = [entry.right for entry in asked]
     return [
         KindScore(kind, len(rights), sum(rights), *wilson_interval(sum(rights), len(rights)))

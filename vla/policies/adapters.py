@@ -2,7 +2,7 @@
 
 An adapter is a folder: adapter.json (which checkpoint it changes, and how), adapter.safetensors and
 a card, README.md. It is a few per cent of the checkpoint, and means nothing without it. Loaded, it
-is merged into the weights; what it is taken out of again are the base's own, read from disk anew,
+is merged into the weights; what it is taken out of again are the base's own, read from disk again,
 so that nothing is left of it.
 """
 
@@ -187,7 +187,7 @@ def swap_adapter(
     for path, value in _base_matrices(base, paths).items():
         name = path.removeprefix(prefix)
         try:
-            target = module.get_submodule(name).weight
+            target = module.get_parameter(f"{name}.weight")
         except AttributeError as error:
             raise CheckpointError(f"the model has no layer {path} for the adapter") from error
         value = value.to("cpu", torch.float32)
@@ -216,7 +216,7 @@ def _base_matrices(base: Checkpoint, paths: set[str]) -> dict[str, torch.Tensor]
     files = weight_files(base.folder)
     if weights_digest(files) != base.checkpoint_id:
         raise CheckpointError(
-            f"the weights in {base.folder} were replaced after they had been loaded; load them anew"
+            f"the weights in {base.folder} were replaced after loading; load them again"
         )
     for file in files:
         with safe_open(file, framework="pt") as tensors:

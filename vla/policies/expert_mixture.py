@@ -7,6 +7,7 @@ code takes the final hidden state of a pass without adapters, so that every forw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 
@@ -37,20 +38,19 @@ class ScaleHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Shares of the experts."""
-        hidden = hidden.to(self.layers[0].weight.dtype)
+        hidden = hidden.to(next(self.layers.parameters()).dtype)
         if self.normalize:
             hidden = F.rms_norm(hidden, hidden.shape[-1:])
         return self.layers(hidden).softmax(dim=-1)
 
     def resize(self, kept: list[int], added: int) -> None:
         """Keeps the shares of these experts, in that order, and adds new ones behind them."""
-        last = self.layers[-1]
-        wider = nn.Linear(last.in_features, len(kept) + added).to(last.weight)
+        weight, bias = self.layers[-1].parameters()
+        wider = nn.Linear(weight.shape[1], len(kept) + added).to(weight)
         with torch.no_grad():
-            wider.weight[: len(kept)] = last.weight[kept]
-            wider.bias[: len(kept)] = last.bias[kept]
-            wider.weight[len(kept) :] = last.weight[kept].mean(dim=0)
-            wider.bias[len(kept) :] = last.bias[kept].mean()
+            for new, old in ((wider.weight, weight), (wider.bias, bias)):
+                new[: len(kept)] = old[kept]
+                new[len(kept) :] = old[kept].mean(dim=0)
         self.layers[-1] = wider
 
 
@@ -68,7 +68,7 @@ def make_scale_head(width: int, config: LoraConfig) -> ScaleHead | None:
     return ScaleHead(width, config, normalize=config.gate == "layer")
 
 
-def gate_each_layer(layers: nn.ModuleList, head: ScaleHead, blend: Blend) -> None:
+def gate_each_layer(layers: Iterable[nn.Module], head: ScaleHead, blend: Blend) -> None:
     """Has each layer's input set the blend for that layer, from now on."""
     # Not a closure: a copy of the model must look at its own head and set its own blend.
     gate = partial(_set_blend, head, blend)

@@ -64,14 +64,16 @@ class ReasoningSession:
         new_action = new_text or self._is_due(
             self._action, self._action_age, self.refresh.action_every
         )
+        action = self._action
         if new_text:
-            self._text, self._action = self.part.think_and_act(observation, instruction)
+            self._text, action = self.part.think_and_act(observation, instruction)
             self._text_age = 0
-        elif new_action:
-            self._action = self.part.act(observation, instruction, self._text)
+        elif action is None or new_action:
+            action = self.part.act(observation, instruction, self._text)
+        self._action = action
         self._text_age += 1
         self._action_age = 1 if new_action else self._action_age + 1
-        return ReasoningOutput(self._text, self._action, new_text, new_action)
+        return ReasoningOutput(self._text, action, new_text, new_action)
 
     @staticmethod
     def _is_due(kept: object, age: int, every: int) -> bool:

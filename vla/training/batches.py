@@ -6,12 +6,12 @@ same ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
+from torch.utils.data import Dataset
 
 from vla.datasets.sample import ConversationDataset, RobotDataset, RobotSample
 from vla.datasets.windows import window_indices
@@ -22,33 +22,39 @@ from vla.training.config import TrainConfig
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 
+Data = TypeVar("Data", bound="RobotDataset | ConversationDataset")
+
 
 @dataclass
-class Mixture:
+class Mixture(Generic[Data]):
     """Data sets with the weight of one entry of each; entries are drawn in these proportions."""
 
-    datasets: Sequence[RobotDataset] | Sequence[ConversationDataset]
-    weights: Sequence[float]
+    datasets: list[Data]
+    weights: list[float]
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of a data set's entries, times their weight, by data set; not normalised."""
+        return np.array([len(d) * w for d, w in zip(self.datasets, self.weights, strict=True)])
 
     def draw(self, count: int, generator: np.random.Generator) -> list[tuple[int, int]]:
         """Data set and index of so many entries."""
-        shares = np.array([len(d) * w for d, w in zip(self.datasets, self.weights, strict=True)])
+        shares = self.shares
         chosen = generator.choice(len(shares), size=count, p=shares / shares.sum())
         return [(int(c), int(generator.integers(len(self.datasets[c])))) for c in chosen]
 
 
-class BatchMaker:
+class BatchMaker(Dataset[Step]):
     """Makes the batches of a run; indexed by the step, so that a data loader can share the work.
 
     model: the policy's configuration. robots: with the statistics that normalise each one's frames.
-    process: index of this process
-    among those that train together. validation: takes other draws.
+    process: index of this process among those that train together. validation: takes other draws.
     """
 
     def __init__(
         self,
-        robot: Mixture | None,
-        conversations: Mixture | None,
+        robot: Mixture[RobotDataset] | None,
+        conversations: Mixture[ConversationDataset] | None,
         tokenizer: Tokenizer | None,
         robots: list[Robot],
         model: Any,
@@ -83,13 +89,15 @@ class BatchMaker:
         if self.robot is None or not self.config.batch_size:
             return None
         chosen = self.robot.draw(self.config.batch_size, generator)
-        samples = [self._sample(d, index, generator) for d, index in chosen]
-        stats = [self.stats[self.robot.datasets[d].contract.name] for d, _ in chosen]
+        datasets = self.robot.datasets
+        samples = [self._sample(datasets[d], d, index, generator) for d, index in chosen]
+        stats = [self.stats[datasets[d].contract.name] for d, _ in chosen]
         return self.collator.robot_batch(samples, stats, generator)
 
-    def _sample(self, number: int, index: int, generator: np.random.Generator) -> RobotSample:
+    def _sample(
+        self, dataset: RobotDataset, number: int, index: int, generator: np.random.Generator
+    ) -> RobotSample:
         """A frame of a data set, with those before it where the policy has a history."""
-        dataset = self.robot.datasets[number]
         sample = dataset.sample(index, generator)
         if self._window == 1:
             return sample

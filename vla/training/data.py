@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from vla.policies.config import CheckpointError
 from vla.policies.registry import policy_type
 from vla.policies.robots import NORM_STATS, Robot, read_robots, read_stats, robot_folder
 from vla.policies.tokenizer import load_tokenizer, train_tokenizer
-from vla.training.batches import Mixture
+from vla.training.batches import Data, Mixture
 from vla.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -39,23 +40,37 @@ NOTABLE_SHARE = 0.04
 
 
 @dataclass
-class DatasetSlice:
-    """Entries `start` to `stop` of a data set."""
+class ConversationSlice:
+    """Conversations `start` to `stop` of a data set."""
 
-    dataset: RobotDataset | ConversationDataset
+    dataset: ConversationDataset
     start: int
     stop: int
-
-    @property
-    def contract(self) -> EmbodimentContract:
-        """Of the robot whose frames these are."""
-        return self.dataset.contract
 
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample | Conversation:
-        """One entry of the part."""
+    def sample(self, index: int, generator: np.random.Generator) -> Conversation:
+        """One conversation of the part."""
+        return self.dataset.sample(self.start + index, generator)
+
+
+@dataclass
+class RobotSlice:
+    """Frames `start` to `stop` of a data set."""
+
+    dataset: RobotDataset
+    start: int
+    stop: int
+
+    def __post_init__(self):
+        self.contract = self.dataset.contract
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+        """One frame of the part."""
         return self.dataset.sample(self.start + index, generator)
 
     def states(self) -> np.ndarray:
@@ -78,32 +93,36 @@ class TrainingData:
     held_out_replay: of the data that an adapter must not forget, measured apart.
     """
 
-    robot: Mixture | None = None
-    conversations: Mixture | None = None
-    held_out_robot: Mixture | None = None
-    held_out_conversations: Mixture | None = None
-    held_out_replay: Mixture | None = None
+    robot: Mixture[RobotDataset] | None = None
+    conversations: Mixture[ConversationDataset] | None = None
+    held_out_robot: Mixture[RobotDataset] | None = None
+    held_out_conversations: Mixture[ConversationDataset] | None = None
+    held_out_replay: Mixture[RobotDataset] | None = None
 
 
 def split(
-    datasets: list[RobotDataset] | list[ConversationDataset], weights: list[float], share: float
-) -> tuple[Mixture | None, Mixture | None]:
+    datasets: list[Data], weights: list[float], share: float, part: Callable[[Data, int, int], Data]
+) -> tuple[Mixture[Data] | None, Mixture[Data] | None]:
     """A mixture of the data sets without their last entries, and one of these alone.
 
-    share: of each data set that is kept out; 0 keeps nothing out.
+    share: of each data set that is kept out; 0 keeps nothing out. part: RobotSlice or
+    ConversationSlice.
     """
     if not datasets:
         return None, None
-    ends = [len(dataset) - round(share * len(dataset)) for dataset in datasets]
-    kept = [DatasetSlice(dataset, 0, end) for dataset, end in zip(datasets, ends, strict=True)]
-    held = [DatasetSlice(d, end, len(d)) for d, end in zip(datasets, ends, strict=True)]
-    if not all(map(len, held)):
-        return Mixture(kept, list(weights)), None
-    # A mixture each has its own: corrections join the one that is trained on.
-    return Mixture(kept, list(weights)), Mixture(held, list(weights))
+    kept, held = [], []
+    for dataset in datasets:
+        end = len(dataset) - round(share * len(dataset))
+        kept.append(part(dataset, 0, end))
+        held.append(part(dataset, end, len(dataset)))
+    # A mixture each has its own weights: corrections join the one that is trained on.
+    out = Mixture(held, list(weights)) if all(map(len, held)) else None
+    return Mixture(kept, list(weights)), out
 
 
-def measure_statistics(robot: Mixture, contract: EmbodimentContract) -> dict[str, NormStats]:
+def measure_statistics(
+    robot: Mixture[RobotDataset], contract: EmbodimentContract
+) -> dict[str, NormStats]:
     """Normalisation statistics of states and actions over all frames of the contract's robot."""
     own = _data_of(robot, contract)
     if not own:
@@ -121,7 +140,7 @@ def measure_statistics(robot: Mixture, contract: EmbodimentContract) -> dict[str
     }
 
 
-def _data_of(robot: Mixture, contract: EmbodimentContract) -> list[RobotDataset]:
+def _data_of(robot: Mixture[RobotDataset], contract: EmbodimentContract) -> list[RobotDataset]:
     return [dataset for dataset in robot.datasets if dataset.contract.name == contract.name]
 
 
@@ -130,7 +149,7 @@ def _values(dataset: RobotDataset, vector: str) -> np.ndarray:
 
 
 def clipped_shares(
-    robot: Mixture, contract: EmbodimentContract, stats: dict[str, NormStats]
+    robot: Mixture[RobotDataset], contract: EmbodimentContract, stats: dict[str, NormStats]
 ) -> dict[str, float]:
     """Shares of the values of the contract's robot that kept statistics cut off.
 
@@ -149,7 +168,10 @@ def clipped_shares(
 
 
 def warn_of_clipping(
-    robot: Mixture, contract: EmbodimentContract, stats: dict[str, NormStats], source: str | Path
+    robot: Mixture[RobotDataset],
+    contract: EmbodimentContract,
+    stats: dict[str, NormStats],
+    source: str | Path,
 ) -> None:
     """Logs one sentence where the statistics that a run keeps do not suit its data."""
     shares = clipped_shares(robot, contract, stats)
@@ -157,7 +179,7 @@ def warn_of_clipping(
         told = ", ".join(f"{share:.0%} of {name}" for name, share in notable.items())
         logger.warning(
             "new data of '%s' lie outside of the bounds of %s, which are kept, and are cut there: "
-            "%s; a policy that starts anew has bounds of its own",
+            "%s; a policy that starts from scratch has bounds of its own",
             contract.name,
             source,
             told,
@@ -172,7 +194,10 @@ def prepare_robots(
     A robot that the start acts for has the statistics that it has there. Raises ContractError where
     its contract has changed since.
     """
-    known = {} if start is None else {r.contract.name: r for r in read_robots(start.folder)}
+    known, origin = {}, ""
+    if start is not None:
+        known = {robot.contract.name: robot for robot in read_robots(start.folder)}
+        origin = str(start.folder)
     contracts = {contract.name: contract}
     for dataset in data.robot.datasets if data.robot is not None else ():
         first = contracts.setdefault(dataset.contract.name, dataset.contract)
@@ -181,13 +206,13 @@ def prepare_robots(
     for index, own in enumerate(contracts.values()):
         before = known[own.name].stats if own.name in known else {}
         if before:
-            own.require_same(known[own.name].contract, "ours", f"that of {start.folder}")
+            own.require_same(known[own.name].contract, "ours", f"that of {origin}")
         folder = robot_folder(output, index, own)
         if not read_stats(folder, own) and data.robot is not None:
             folder.mkdir(parents=True, exist_ok=True)
             stats = before or measure_statistics(data.robot, own)
             if before:
-                warn_of_clipping(data.robot, own, before, start.folder)
+                warn_of_clipping(data.robot, own, before, origin)
             write_norm_stats(stats, folder / NORM_STATS)
         robots.append(Robot(own, read_stats(folder, own)))
     return robots

@@ -1,11 +1,11 @@
-"""Every data set of a training looked at before it begins: what `vla data check` does."""
+"""Checks every data set of a training before it begins: what `vla data check` does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.core.findings import Finding, problem, warning
+from vla.core.findings import Finding, problem
 from vla.datasets.dataset_check import check_conversations
 from vla.datasets.frames import DatasetError
 from vla.datasets.sources import ConversationData, RobotData
@@ -40,16 +40,11 @@ def check_folder(
 
 def check_robot_data(entry: RobotData, own: EmbodimentContract | None) -> list[Finding]:
     """The findings of one entry of a configuration. own: the run's contract."""
-    area = "description"
     try:
         contract = own if own is None else contract_of(entry, own)
-        source = ROBOT_SOURCES[entry.kind]
-        if contract is None and not source.checked_without_contract:
-            text = "without a contract only LeRobot data sets and conversations can be looked at"
-            return [warning(area, text, "give --contract")]
-        return source.check(entry, contract)
+        return ROBOT_SOURCES[entry.kind].check(entry, contract)
     except FAULTS as error:
-        return [problem(area, str(error), "")]
+        return [problem("description", str(error), "")]
 
 
 def _check_talk(entry: ConversationData, contract: EmbodimentContract) -> list[Finding]:

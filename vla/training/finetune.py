@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -20,13 +21,20 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import read_json, read_yaml
 from vla.core.shown import brief, shown_path
 from vla.datasets.frames import DatasetError
-from vla.datasets.sample import RobotDataset
+from vla.datasets.sample import ConversationDataset, RobotDataset
 from vla.policies.adapters import CARD, DESCRIPTION, save_adapter
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError, bounded, from_dict
 from vla.training.batches import Mixture
 from vla.training.config import TrainConfig, train_config
-from vla.training.data import NOTABLE_SHARE, DatasetSlice, TrainingData, clipped_shares, split
+from vla.training.data import (
+    NOTABLE_SHARE,
+    ConversationSlice,
+    RobotSlice,
+    TrainingData,
+    clipped_shares,
+    split,
+)
 from vla.training.loop import Trainer, seconds_so_far, train
 from vla.training.objectives.adapt import Adapt
 
@@ -51,6 +59,14 @@ class FinetuneConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(stage=Adapt.name, steps=0))
 
 
+class EpisodeDataset(RobotDataset, Protocol):
+    """Frames of which it is known where episodes end."""
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Frames [E] up to and with each episode, in order."""
+
+
 def read_finetune_config(path: str | Path) -> FinetuneConfig:
     """Reads a YAML file. Raises CheckpointError that names an unknown or unreadable entry."""
     values, where = read_yaml(path, CheckpointError), shown_path(path)
@@ -71,15 +87,17 @@ def steps_for(episodes: int) -> int:
 
 
 def few_shot_data(
-    new: list[RobotDataset], replay: TrainingData, config: FinetuneConfig
+    new: Sequence[EpisodeDataset], replay: TrainingData, config: FinetuneConfig
 ) -> tuple[TrainingData, dict[str, int]]:
     """The new episodes with the replay beside them, and the counts that a report names.
 
-    new: data sets with `episode_ends`, the last episodes of each are held out. replay: kept and
+    new: the last episodes of each are held out. replay: kept and
     held-out parts of the base's data, either may be missing. Raises DatasetError where there are
     fewer than two episodes.
     """
-    kept, held, episodes, held_episodes = [], [], 0, 0
+    kept: list[RobotDataset] = []
+    held: list[RobotDataset] = []
+    episodes = held_episodes = 0
     for dataset in new:
         ends = dataset.episode_ends
         out = max(1, round(config.held_out_share * len(ends)))
@@ -88,18 +106,15 @@ def few_shot_data(
                 f"{len(ends)} episode in the data: give two or more, one is held out to validate on"
             )
         border = int(ends[-1 - out])
-        kept.append(DatasetSlice(dataset, 0, border))
-        held.append(DatasetSlice(dataset, border, len(dataset)))
+        kept.append(RobotSlice(dataset, 0, border))
+        held.append(RobotSlice(dataset, border, len(dataset)))
         episodes += len(ends) - out
         held_episodes += out
     frames, weights = sum(map(len, kept)), [1.0] * len(kept)
     counts = {"episodes": episodes, "held_out_episodes": held_episodes, "frames": frames}
     robot, share = Mixture(kept, weights), config.replay_share
     if replay.robot is not None and share > 0:
-        own = sum(
-            len(d) * w for d, w in zip(replay.robot.datasets, replay.robot.weights, strict=True)
-        )
-        factor = share / (1 - share) * frames / own
+        factor = share / (1 - share) * frames / float(replay.robot.shares.sum())
         robot = Mixture(
             [*kept, *replay.robot.datasets],
             [*weights, *(factor * weight for weight in replay.robot.weights)],
@@ -115,11 +130,14 @@ def few_shot_data(
 
 
 def replay_data(
-    robot: list[RobotDataset], robot_weights: list[float], talks: list, talk_weights: list[float]
+    robot: list[RobotDataset],
+    robot_weights: list[float],
+    talks: list[ConversationDataset],
+    talk_weights: list[float],
 ) -> TrainingData:
     """The base's own data; a few per cent of its end are held out to see what is forgotten."""
-    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT)
-    talks_kept, talks_held = split(talks, talk_weights, REPLAY_HELD_OUT)
+    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT, RobotSlice)
+    talks_kept, talks_held = split(talks, talk_weights, REPLAY_HELD_OUT, ConversationSlice)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
 
 
@@ -187,7 +205,7 @@ def _write(path: Path, text: str) -> None:
 def finetune(
     config: FinetuneConfig,
     contract: EmbodimentContract,
-    new: list[RobotDataset],
+    new: Sequence[EpisodeDataset],
     replay: TrainingData,
     device: str = "cpu",
     on_step: Callable[[int, dict[str, float]], None] | None = None,
@@ -218,7 +236,7 @@ def finetune(
         "steps": entries[-1]["step"],
         "best_step": best["step"],
         "seconds": round(seconds_so_far(output)),
-        "clipped": clipped(data, base, len(new)),
+        "clipped": clipped(new, base),
         "before": {name: value for name, value in before.items() if name != "step"},
         "after": {name: value for name, value in best.items() if name != "step"},
     }
@@ -242,15 +260,13 @@ def _keep(output: Path, step: int, text: str) -> None:
     _write(target / CARD, text)
 
 
-def clipped(data: TrainingData, base: Checkpoint, new: int) -> dict[str, float]:
+def clipped(new: Sequence[RobotDataset], base: Checkpoint) -> dict[str, float]:
     """Shares of the new frames' values outside of the base's bounds.
 
-    Such actions are cut, and can't be acted out; states are cut at adapter.state_limit.
-
-    new: how many data sets of the mixture are new. Only shares that statistics of these frames
-    themselves would not have are named.
+    Such actions are cut, and can't be acted out; states are cut at adapter.state_limit. Only shares
+    that statistics of these frames themselves would not have are named.
     """
-    robot = Mixture(data.robot.datasets[:new], [1.0] * new)
+    robot = Mixture(list(new), [1.0] * len(new))
     shares = clipped_shares(robot, base.contract, base.stats)
     return {name: round(share, 4) for name, share in shares.items() if share > NOTABLE_SHARE}
 

@@ -115,7 +115,8 @@ class Trainer:
             lr=config.learning_rate,
             betas=config.betas,
         )
-        model._no_split_modules = layer_classes(model)  # Where Accelerate asks how to shard.
+        # Where Accelerate asks how to shard.
+        vars(model)["_no_split_modules"] = layer_classes(model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average: list[torch.Tensor] = []
         if config.ema_decay:
@@ -126,7 +127,7 @@ class Trainer:
         """The model without what Accelerate puts around it."""
         return self.accelerator.unwrap_model(self.model)
 
-    def _trained(self) -> list[torch.nn.Parameter]:
+    def _trained(self) -> list[torch.Tensor]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def train_step(self, batches: Step) -> dict[str, float]:
@@ -238,7 +239,7 @@ def train(
     if data.held_out_replay is not None:
         replay = BatchMaker(data.held_out_replay, None, *arguments, True)
     last = config.steps if until is None else min(until, config.steps)
-    loader = DataLoader(
+    loader: DataLoader[Step] = DataLoader(
         batches,
         batch_size=None,
         sampler=range(trainer.step, last),

@@ -11,7 +11,7 @@ from vla.datasets.frames import DatasetError
 from vla.datasets.sample import ConversationDataset, RobotDataset
 from vla.datasets.sources import ConversationData, RobotData
 from vla.training.config import TrainConfig
-from vla.training.data import TrainingData, split
+from vla.training.data import ConversationSlice, RobotSlice, TrainingData, split
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
 
 
@@ -26,14 +26,14 @@ def open_data(
     """
     robot = [open_robot(entry, contract_of(entry, contract)) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
-    robot_kept, robot_held = split(robot, weights, config.validation_share)
-    if corrections is not None:
+    robot_kept, robot_held = split(robot, weights, config.validation_share, RobotSlice)
+    if robot_kept is not None and corrections is not None:
         driven, weight = corrections
         robot_kept.datasets.append(driven)
         robot_kept.weights.append(weight)
     talks = [open_conversations(entry, contract) for entry in config.conversations]
     weights = [entry.weight for entry in config.conversations]
-    talks_kept, talks_held = split(talks, weights, config.validation_share)
+    talks_kept, talks_held = split(talks, weights, config.validation_share, ConversationSlice)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
 
 

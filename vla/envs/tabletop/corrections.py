@@ -61,7 +61,7 @@ class LabelledPolicy(ActingPolicy):
         self.policy, self.environment, self.frames = policy, environment, frames
         self.expert_share, self.generator = expert_share, generator
         self.contract = environment.contract
-        self.said, self.window = None, policy.window
+        self.said: str | None = None
         self.objects: dict[str, list[float]] = {}  # places when the episode began
 
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
@@ -78,6 +78,11 @@ class LabelledPolicy(ActingPolicy):
             self.policy.observe(images, state, time)
             return label
         return self.policy.chunk(images, state, time)
+
+    @property
+    def window(self) -> int:
+        """The policy's."""
+        return self.policy.window
 
     def observe(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> None:
         """The policy sees what happens between two chunks, whoever made them."""

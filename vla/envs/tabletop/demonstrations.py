@@ -65,10 +65,11 @@ class _Disturbance:
         executed = chunk.copy()
         if self.detour is not None:
             offset = self.detour - position
-            if np.linalg.norm(offset) < 0.03:
+            distance = float(np.linalg.norm(offset))
+            if distance < 0.03:
                 self.detour = None
             executed[:, :3] = 0.0
-            executed[:4, :3] = offset * min(1.0, 0.035 / max(np.linalg.norm(offset), 1e-6))
+            executed[:4, :3] = offset * min(1.0, 0.035 / max(distance, 1e-6))
             return executed
         if not self.noisy:
             return executed
@@ -96,6 +97,12 @@ class Frames:
     held: list[str] = field(default_factory=list)
     time: list[float] = field(default_factory=list)
     episodes: list[EpisodeWords] = field(default_factory=list)
+
+    def drop_from(self, start: int) -> None:
+        """Forgets the frames from that one on."""
+        lists: list[list[Any]] = [self.state, self.action, self.episode, self.drawer_opening]
+        for values in [*lists, self.held, self.time, *self.images.values()]:
+            del values[start:]
 
     def to_shard(self) -> Shard:
         """All frames as arrays."""
@@ -184,9 +191,7 @@ def demonstrate(
         step += 1
     succeeded = simulator.check(task).success
     if not succeeded:
-        for values in (*frames.images.values(), frames.state, frames.action, frames.episode,
-                       frames.drawer_opening, frames.held, frames.time):  # fmt: skip
-            del values[start:]
+        frames.drop_from(start)
         return False
     frames.episodes.append(
         EpisodeWords(task.family, task.instruction, task.answer(), objects, landmarks)

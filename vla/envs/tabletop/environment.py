@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
+from gymnasium.core import RenderFrame
 
 from vla.contract.embodiment import EmbodimentContract, state_vector
 from vla.contract.image_fit import prepare_image
@@ -136,7 +137,7 @@ class TableTopEnv(gymnasium.Env):
             "wrong_object": self.simulator.check(self.task).wrong_object,
         }
 
-    def render(self) -> np.ndarray | list[np.ndarray] | None:
+    def render(self) -> RenderFrame | list[RenderFrame] | None:
         """The overview, uint8 [480, 480, 3], or all those since the last call; see render_mode."""
         if self.render_mode == "rgb_array":
             return self.simulator.render("overview", VIDEO_SIZE, detailed=True)
@@ -144,7 +145,7 @@ class TableTopEnv(gymnasium.Env):
             return None
         # Drawn only now, since it takes longer than the physics and few episodes are looked at.
         drawn = mujoco.MjData(self.simulator.model)
-        frames = []
+        frames: list[RenderFrame] = []
         for qpos in self._frames:
             drawn.qpos[:] = qpos
             mujoco.mj_forward(self.simulator.model, drawn)

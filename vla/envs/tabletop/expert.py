@@ -76,30 +76,28 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
     yaw = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
     upright = np.array([np.cos(yaw / 2), np.sin(yaw / 2), 0.0, 0.0])  # turned by yaw, then down
     tilt = difference(upright, quaternion)[:2]
-    common = {"tool": position, "tilt": tilt, "yaw": yaw, "width": simulator.gripper_width}
     if task.target == "drawer":
-        return ExpertState(
-            **common,
-            grasp=simulator.handle_position() + np.array([0.0, 0.0, 0.006]),
-            grasp_yaw=0.0,
-            grasp_width=scene.HANDLE_THICKNESS,
-            gripped=simulator.touching_fingers("drawer") == 2,
-            drawer=simulator.drawer_opening,
-        )
-    item = simulator.scene_objects[task.target]
-    centre = simulator.object_position(task.target)
-    gripped = (
-        simulator.touching_fingers(item.body) == 2 and np.linalg.norm(centre - position) < 0.04
-    )
-    grasp = centre + np.array([0.0, 0.0, 0.008 if task.target.endswith("can") else 0.0])
+        item = None
+        grasp = simulator.handle_position() + np.array([0.0, 0.0, 0.006])
+        gripped = simulator.touching_fingers("drawer") == 2
+    else:
+        item = simulator.scene_objects[task.target]
+        centre = simulator.object_position(task.target)
+        grasp = centre + np.array([0.0, 0.0, 0.008 if task.target.endswith("can") else 0.0])
+        near = float(np.linalg.norm(centre - position)) < 0.04
+        gripped = simulator.touching_fingers(item.body) == 2 and near
     state = ExpertState(
-        **common,
+        tool=position,
+        tilt=tilt,
+        yaw=yaw,
+        width=simulator.gripper_width,
         grasp=grasp,
-        grasp_yaw=simulator.object_yaw(task.target),
-        grasp_width=2 * item.half_width,
-        gripped=bool(gripped),
+        grasp_yaw=0.0 if item is None else simulator.object_yaw(task.target),
+        grasp_width=scene.HANDLE_THICKNESS if item is None else 2 * item.half_width,
+        gripped=gripped,
+        drawer=simulator.drawer_opening if item is None else 0.0,
     )
-    if not task.destination:
+    if item is None or not task.destination:
         return state
     place = simulator.place_position(task.destination)
     drop = 0.02 if task.destination == "bowl" else 0.004
@@ -115,8 +113,8 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
 
 def next_goal(state: ExpertState, family: str) -> Goal:
     """What to do next in this state."""
-    if family in ("place", "store"):
-        return _next_place_goal(state)
+    if state.destination is not None:
+        return _next_place_goal(state, state.destination)
     if family == "pick":
         return _lift(state) if state.gripped else _approach(state)
     goal_opening = DRAWER_GOAL if family == "open_drawer" else 0.0
@@ -131,13 +129,13 @@ def next_goal(state: ExpertState, family: str) -> Goal:
     return _approach(state)
 
 
-def _next_place_goal(state: ExpertState) -> Goal:
+def _next_place_goal(state: ExpertState, destination: np.ndarray) -> Goal:
     if state.placed:
         return _retreat(state)
     if not state.gripped:
         return _approach(state)
-    offset = float(np.hypot(*(state.grasp[:2] - state.destination[:2])))
-    aim = state.tool[:2] + state.destination[:2] - state.grasp[:2]
+    offset = float(np.hypot(*(state.grasp[:2] - destination[:2])))
+    aim = state.tool[:2] + destination[:2] - state.grasp[:2]
     if offset > state.release_radius:
         if state.tool[2] < state.carry_height - 0.05:
             return Goal(np.array([*state.tool[:2], state.carry_height]), 0.0, 0.0)

@@ -76,6 +76,7 @@ class SceneLayout:
             color = str(generator.choice(free))
             name, body = f"{color} {kind}", f"{kind}{slot}"
             names.append(name)
+            size: tuple[float, ...]
             if kind == "block":
                 size = (float(generator.uniform(0.019, 0.023)),) * 3
             else:

@@ -87,8 +87,8 @@ class ScriptedOperator:
 
     def _plan(self) -> None:
         """Plans from the configuration, once the joint state of the same moment is there."""
-        qpos = self._configuration
-        if qpos is None:
+        qpos, task = self._configuration, self.task
+        if qpos is None or task is None:
             return
         joints = qpos[: len(self.mirror.joint_positions)]
         stamps = [stamp for stamp, measured in self._measured if np.array_equal(measured, joints)]
@@ -100,7 +100,7 @@ class ScriptedOperator:
         chunk = ActionChunk(
             stamps[-1],
             contract.time_step,
-            plan_chunk(self.mirror, self.task, contract.horizon),
+            plan_chunk(self.mirror, task, contract.horizon),
             *self.mirror.end_effector_pose(),
         )
         self.arm.accept(chunk, self._measured[-1][0])

@@ -146,21 +146,21 @@ def _things(words: EpisodeWords) -> dict[str, list[float]]:
 
 def _side(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
     things = _things(words)
-    clear = [name for name in things if relations.side(things[name])]
+    clear = {name: side for name in things if (side := relations.side(things[name]))}
     if not clear:
         return None
-    name = _choose(generator, clear)
-    return f"where is the {name} ?", f"{_SIDES[relations.side(things[name])]} ."
+    name = _choose(generator, list(clear))
+    return f"where is the {name} ?", f"{_SIDES[clear[name]]} ."
 
 
 def _depth(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
     things = _things(words)
-    clear = [name for name in things if relations.depth(things[name])]
+    clear = {name: depth for name in things if (depth := relations.depth(things[name]))}
     if not clear:
         return None
-    name = _choose(generator, clear)
+    name = _choose(generator, list(clear))
     question = f"is the {name} near the robot or far from the robot ?"
-    return question, f"{_DEPTHS[relations.depth(things[name])]} ."
+    return question, f"{_DEPTHS[clear[name]]} ."
 
 
 def _comparison(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:

@@ -25,8 +25,9 @@ class Reference:
     by: str
 
 
+Forms = dict[str, tuple[str, ...]]
 # Forms by split: those of "test" are never seen in training. {kind} is "object" or a kind.
-_FOREMOST = {
+_FOREMOST: dict[str, Forms] = {
     "left": {
         "train": ("the leftmost {kind}", "the {kind} farthest to the left"),
         "test": ("the {kind} that is farthest to the left",),
@@ -44,7 +45,7 @@ _FOREMOST = {
         "test": ("the {kind} that is farthest away from the robot",),
     },
 }
-_OF_TWO = {
+_OF_TWO: dict[str, Forms] = {
     "left": {
         "train": ("the left {kind}", "the {kind} on the left"),
         "test": ("the {kind} that is on the left",),
@@ -62,15 +63,15 @@ _OF_TWO = {
         "test": ("the {kind} that is farther away",),
     },
 }
-_MIDDLE = {
+_MIDDLE: Forms = {
     "train": ("the middle {kind}", "the {kind} in the middle"),
     "test": ("the {kind} that is in the middle",),
 }
-_ONLY_KIND = {
+_ONLY_KIND: Forms = {
     "train": ("the only {kind}", "the only {kind} on the table"),
     "test": ("the one {kind} that is on the table",),
 }
-_SHAPES = {
+_SHAPES: dict[str, Forms] = {
     "can": {
         "train": ("the only round object", "the tallest object", "the only tall object"),
         "test": ("the object that is round", "the object that is the tallest"),
@@ -80,34 +81,34 @@ _SHAPES = {
         "test": ("the object that is square", "the object that is the lowest"),
     },
 }
-_ONLY_COLOR = {
+_ONLY_COLOR: Forms = {
     "train": ("the only {color} object", "the {color} one"),
     "test": ("the object that is {color}",),
 }
-_NEAREST = {
+_NEAREST: Forms = {
     "train": ("the {kind} nearest to the {other}", "the {kind} closest to the {other}"),
     "test": ("the {kind} that is nearest to the {other}",),
 }
-_BEYOND = {
+_BEYOND: Forms = {
     "train": (
         "the {kind} {direction} of the {other}",
         "the {kind} to the {direction} of the {other}",
     ),
     "test": ("the {kind} that is {direction} of the {other}",),
 }
-_NOT_COLOR = {
+_NOT_COLOR: Forms = {
     "train": ("the {kind} that is not {color}", "the only {kind} that is not {color}"),
     "test": ("the {kind} which is not {color}",),
 }
-_NOT_KIND = {
+_NOT_KIND: Forms = {
     "train": ("the object that is not a {kind}", "the only object that is not a {kind}"),
     "test": ("the object which is not a {kind}",),
 }
-_NEITHER = {
+_NEITHER: Forms = {
     "train": ("the {kind} that is neither {one} nor {two}",),
     "test": ("the {kind} which is not {one} and not {two}",),
 }
-_NOT_SIDE = {
+_NOT_SIDE: Forms = {
     "train": ("the {kind} that is not on the {direction}",),
     "test": ("the {kind} which is not on the {direction}",),
 }
@@ -123,9 +124,7 @@ def kind_of(name: str) -> str:
     return name.split()[-1]
 
 
-def _fill(
-    forms: dict[str, tuple[str, ...]], split: str, name: str, by: str, **words: str
-) -> Iterator[Reference]:
+def _fill(forms: Forms, split: str, name: str, by: str, **words: str) -> Iterator[Reference]:
     for form in forms[split]:
         yield Reference(form.format(**words), name, by)
 
@@ -179,16 +178,21 @@ def _by_neighbor(noun: str, group: Places, objects: Places, split: str) -> Itera
         if near is not None:
             yield from _fill(_NEAREST, split, near, "neighbor", kind=noun, other=other)
         for direction in ("left", "right"):
-            verdicts = {name: _is_beyond(rest[name], place, direction) for name in rest}
-            if None not in verdicts.values() and sum(verdicts.values()) == 1:
-                name = next(name for name, verdict in verdicts.items() if verdict)
+            verdicts = [
+                (name, relations.is_beyond({**rest, "": place}, name, "", direction))
+                for name in rest
+            ]
+            beyond = [name for name, verdict in verdicts if verdict]
+            if len(beyond) == 1 and all(verdict is not None for _, verdict in verdicts):
                 yield from _fill(
-                    _BEYOND, split, name, "neighbor", kind=noun, direction=direction, other=other
+                    _BEYOND,
+                    split,
+                    beyond[0],
+                    "neighbor",
+                    kind=noun,
+                    direction=direction,
+                    other=other,
                 )
-
-
-def _is_beyond(place, other, direction: str) -> bool | None:
-    return relations.is_beyond({"one": place, "other": other}, "one", "other", direction)
 
 
 def negative_references(objects: Places, split: str) -> list[Reference]:
@@ -197,7 +201,7 @@ def negative_references(objects: Places, split: str) -> list[Reference]:
     for noun, group in _groups(objects):
         colors = sorted({color_of(name) for name in group})
         for name in group if len(group) > 1 else ():
-            others = sorted({color_of(other) for other in group if other != name})
+            others = sorted({color_of(thing) for thing in group if thing != name})
             if color_of(name) not in others and len(others) == 1:
                 found += _fill(_NOT_COLOR, split, name, "color", kind=noun, color=others[0])
             if len(colors) == 3 and color_of(name) not in others and len(others) == 2:
@@ -206,9 +210,9 @@ def negative_references(objects: Places, split: str) -> list[Reference]:
                 found += _fill(_NEITHER, split, name, "color", kind=noun, one=two, two=one)
         if len(group) == 2:
             for direction in ("left", "right"):
-                name = relations.foremost(group, relations.OPPOSITE[direction])
-                if name is not None:
-                    found += _fill(_NOT_SIDE, split, name, "place", kind=noun, direction=direction)
+                other = relations.foremost(group, relations.OPPOSITE[direction])
+                if other is not None:
+                    found += _fill(_NOT_SIDE, split, other, "place", kind=noun, direction=direction)
     for kind in KINDS:
         rest = [name for name in objects if kind_of(name) != kind]
         if len(rest) == 1 and len(objects) > 1:

@@ -96,11 +96,11 @@ def _write_episode(
     times = np.array([time for time, _ in states])
     positions = np.stack([qpos for _, qpos in states])
     ticks = np.arange(0.0, times[-1] + 0.5 / rate, 1.0 / rate)
-    picture = None
     for tick in ticks:
         simulator.set_qpos(_between(times, positions, tick))
         picture = simulator.render(camera, size, detailed=True)
         _encode(container, stream, _overlay(picture, episode, None))
+    picture = simulator.render(camera, size, detailed=True)
     closing = max(1, round(closing_seconds * rate))
     for _ in range(closing):
         _encode(container, stream, _overlay(picture, episode, episode.success))
@@ -126,8 +126,8 @@ def _encode(container, stream, picture: np.ndarray) -> None:
 def _overlay(picture: np.ndarray, episode: EpisodeFootage, success: bool | None) -> np.ndarray:
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image, "RGBA")
-    title_font = ImageFont.load_default(max(14, image.width // 24))
-    caption_font = ImageFont.load_default(max(12, image.width // 30))
+    title_font = _font(max(14, image.width // 24))
+    caption_font = _font(max(12, image.width // 30))
     width = image.width - 2 * MARGIN
     title = [(line, "white") for line in _wrap(draw, episode.title, title_font, width)]
     _text_block(draw, image.width, MARGIN // 2, title, title_font)
@@ -136,9 +136,16 @@ def _overlay(picture: np.ndarray, episode: EpisodeFootage, success: bool | None)
         below += [(line, "#ffe9a8") for line in _wrap(draw, episode.caption, caption_font, width)]
     if success is not None:
         below.append(("done", "#8ff0a4") if success else ("not done", "#ff9a8a"))
-    top = image.height - MARGIN // 2 - (caption_font.size + 6) * len(below)
+    top = image.height - MARGIN // 2 - round(caption_font.size + 6) * len(below)
     _text_block(draw, image.width, top, below, caption_font)
     return np.asarray(image)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("Pillow was built without FreeType, which the captions need")
+    return font
 
 
 def _text_block(draw, width: int, top: int, lines: list[tuple[str, str]], font) -> None:

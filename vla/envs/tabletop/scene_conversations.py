@@ -36,22 +36,25 @@ class SceneConversations:
             raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
         self.folder, self.camera = folder, camera
         self._view = simulated_views(contract)[camera]
-        self._entries: list[tuple[np.ndarray, int, Scene]] = []
+        self._entries: list[tuple[np.ndarray, Scene, EpisodeWords]] = []
         for path in paths:
             images, scenes = read_scene_shard(path, contract, camera)
             self._entries += [
-                (images, row, scene)
-                for row, scene in enumerate(scenes)
-                if scene.visible(camera) is not None
+                (image, scene, words)
+                for image, scene in zip(images, scenes, strict=True)
+                if (words := scene.visible(camera)) is not None
             ]
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def image(self, index: int) -> np.ndarray:
+        """One image, uint8 [H, W, 3]."""
+        return np.asarray(self._entries[index][0])
+
     def sample(self, index: int, generator: np.random.Generator) -> Conversation:
         """One image with its questions and answers."""
-        images, row, scene = self._entries[index]
-        words = scene.visible(self.camera)
+        image, scene, words = self._entries[index]
         turns: dict[str, str] = {}
         while len(turns) < TURNS:
             if generator.random() < COMMAND_SHARE:
@@ -64,7 +67,7 @@ class SceneConversations:
                 turns[question] = answer
         pixels = self._pixels(words)
         source = f"{self.folder}, scene {scene.seed}"
-        return Conversation(np.asarray(images[row]), tuple(turns.items()), pixels, source)
+        return Conversation(np.asarray(image), tuple(turns.items()), pixels, source)
 
     def _pixels(self, words: EpisodeWords) -> dict[str, tuple[float, float]]:
         """Where the image shows each thing."""
@@ -85,7 +88,7 @@ def export_llava(conversations: SceneConversations, folder: str | Path, seed: in
     for index in range(len(conversations)):
         talk = conversations.sample(index, generator)
         name = f"{index:06d}.png"
-        Image.fromarray(talk.image).save(folder / "images" / name)
+        Image.fromarray(conversations.image(index)).save(folder / "images" / name)
         turns: list[dict[str, str]] = []
         for question, answer in talk.turns:
             start = "" if turns else "<image>\n"

@@ -73,10 +73,11 @@ class TableTop(Suite):
                 [seed, sum(family.encode()), WORDINGS.index(self.wording)]
             )
             places = object_places(simulator)
-            task = reworded_task(task, places, self.wording, generator, split="test")
-            if task is not None:
+            reworded = reworded_task(task, places, self.wording, generator, split="test")
+            if reworded is not None:
                 found += 1
-                yield Episode(family, seed, {"family": family, "instruction": task.instruction})
+                options = {"family": family, "instruction": reworded.instruction}
+                yield Episode(family, seed, options)
             if found == len(seeds):
                 return
         raise SuiteError(
@@ -123,8 +124,8 @@ class TableTop(Suite):
                 break
             scene, images = make_scene(camera, seed, FAMILIES[seed % len(FAMILIES)])
             words = scene.visible(self.contract.cameras[0].name)
-            for kind in kinds if words is not None else ():
-                if not left[kind]:
+            for kind in kinds:
+                if words is None or not left[kind]:
                     continue
                 generator = np.random.default_rng([seed, QUESTION_KINDS.index(kind), 2])
                 pair = question_of(kind, words, scene.drawer_opening, generator)

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
-from vla.policies.expert_mixture import gate_each_layer, make_scale_head
+from vla.policies.expert_mixture import ScaleHead, gate_each_layer, make_scale_head
 from vla.policies.lora import Blend, add_lora, lora_layers
 
 # How Qwen2 and what is built on it read turns; an opening and marks around images are added to it.
@@ -71,8 +71,8 @@ class Backbone(nn.Module):
         "up": "up_proj",
         "down": "down_proj",
     }
-    image_mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
-    image_std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
+    image_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
+    image_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
 
     def __init__(self, config: BackboneConfig, lora: LoraConfig | None = None):
         super().__init__()
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         self._check_sizes()
         self.lora = LoraConfig()
         self.blend = Blend()
-        self.scale_head: nn.Module | None = None
+        self.scale_head: ScaleHead | None = None
         if lora is not None:
             self.add_experts(lora)
 
@@ -197,7 +197,7 @@ class Backbone(nn.Module):
         """
         adapted, plain = (cache.adapted, cache.plain) if cache is not None else (None, None)
         weights = None
-        if self.lora.gate == "two_pass":
+        if self.scale_head is not None and self.lora.gate == "two_pass":
             # The scale head alone learns from this pass, as in X-LoRA.
             with torch.no_grad(), self.blend.use(enabled=False):
                 hidden = self.decode(embeddings, positions, mask, plain, prefix)
@@ -218,7 +218,7 @@ class Backbone(nn.Module):
         self.lora = lora
         self.scale_head = make_scale_head(self.config.width, lora)
         add_lora(self.language_model, self.linear_names, lora, self.blend)
-        if lora.gate == "layer":
+        if self.scale_head is not None and lora.gate == "layer":
             gate_each_layer(self.layers, self.scale_head, self.blend)
 
     def change_experts(self, experts: tuple[str, ...]) -> None:
@@ -243,9 +243,9 @@ class Backbone(nn.Module):
         self.lora = replace(self.lora, experts=tuple(experts))
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> list[nn.Module]:
         """The decoder's layers."""
-        return self.language_model.layers
+        return [*self.language_model.get_submodule("layers").children()]
 
     def checkpoint_activations(self) -> None:
         """Trades time for memory in training: layers are run again in the backward pass.
@@ -264,7 +264,7 @@ class Backbone(nn.Module):
         self.model.disable_input_require_grads()
 
     def _check_sizes(self) -> None:
-        rows, width = self.model.get_input_embeddings().weight.shape
+        rows, width = self.model.get_input_embeddings().get_parameter("weight").shape
         if (rows, width) != (self.config.vocabulary, self.config.width):
             raise CheckpointError(
                 f"backbone: architecture has {rows} rows of width {width}, but vocabulary and "

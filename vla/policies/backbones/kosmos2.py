@@ -67,26 +67,28 @@ class Kosmos2(Backbone):
     @property
     def language_model(self) -> nn.Module:
         """The decoder, from embeddings to final hidden states."""
-        return self.model.text_model.model
+        return self.model.get_submodule("text_model.model")
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:
         """The vision encoder and the connector, by these names."""
         return {
-            "vision encoder": self.model.vision_model,
-            "connector": self.model.image_to_text_projection,
+            "vision encoder": self.model.get_submodule("vision_model"),
+            "connector": self.model.get_submodule("image_to_text_projection"),
         }
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""
-        vision = self.model.vision_model
+        vision, connector = self.vision_parts.values()
         # All tokens go through the norm that is the class token's elsewhere.
-        hidden = vision.model.post_layernorm(vision(pixel_values=pixels).last_hidden_state)
-        return self.model.image_to_text_projection(F.normalize(hidden, dim=-1))[0]
+        hidden = vision.get_submodule("model.post_layernorm")(
+            vision(pixel_values=pixels).last_hidden_state
+        )
+        return connector(F.normalize(hidden, dim=-1))[0]
 
     def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Positions [B, T] of tokens that start a sequence, behind the row of padding."""
-        first = self.language_model.embed_positions.padding_idx + 1
+        first = self.model.config.text_config.pad_token_id + 1
         return super().positions(is_image, mask) + first
 
     def text_positions(self, positions: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,7 @@ STORED = "checkpoint"
 _NOTES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 
 Value = TypeVar("Value")
+Channels = tuple[float, float, float]
 
 
 def backbone_config(kind: str, source: str) -> BackboneConfig:
@@ -78,13 +79,7 @@ def load_pretrained(
         _load_stored(backbone, source)
         return
     _released_config(backbone.config.kind, source)
-    model, report = _fetch(
-        "the weights",
-        source,
-        lambda: AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, output_loading_info=True
-        ),
-    )
+    model, report = _fetch("the weights", source, lambda: _released_model(source, dtype))
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(
@@ -105,7 +100,8 @@ def load_pretrained(
             )
         weights[f"{path}.base.{leaf}" if path in adapted else name] = tensor
     experts = {name for name in backbone.model.state_dict() if ".lora_" in name}
-    backbone.model.to(model.dtype)
+    # Transformers wraps `to` in a way that loses its first argument's type.
+    backbone.model.to(model.dtype)  # type: ignore[arg-type]
     _fill(backbone.model.state_dict(), weights, experts, source)
 
 
@@ -177,6 +173,14 @@ def _load_stored(backbone: Backbone, source: str) -> None:
     _fill(own, placed, experts, source)
 
 
+def _released_model(
+    source: str, dtype: torch.dtype | str
+) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+    load = AutoModelForImageTextToText.from_pretrained
+    # Transformers' types know no pair, which it returns for output_loading_info.
+    return load(source, dtype=dtype, output_loading_info=True)  # type: ignore[return-value]
+
+
 def _is_tied(model: PreTrainedModel) -> bool:
     return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
@@ -201,16 +205,15 @@ def _without_notes(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _standardisation(
-    source: str, kind: type[Backbone]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _standardisation(source: str, kind: type[Backbone]) -> tuple[Channels, Channels]:
     """Mean and deviation of its images, by its preprocessor; the kind's where it has none."""
     try:
         values, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except (OSError, ValueError):
         values = {}
-    mean, std = values.get("image_mean"), values.get("image_std")
-    return tuple(mean or kind.image_mean), tuple(std or kind.image_std)
+    mean_red, mean_green, mean_blue = values.get("image_mean") or kind.image_mean
+    red, green, blue = values.get("image_std") or kind.image_std
+    return (mean_red, mean_green, mean_blue), (red, green, blue)
 
 
 def _check_tokenizer(tokenizer: Tokenizer, config: BackboneConfig) -> None:

@@ -118,6 +118,9 @@ class ActionExpert(nn.Module):
     horizon, action_size: of the embodiment.
     """
 
+    turns: torch.Tensor
+    frequencies: torch.Tensor
+
     def __init__(
         self,
         config: ActionExpertConfig,
@@ -175,7 +178,7 @@ class ActionExpert(nn.Module):
         return mask
 
     def encode_context(
-        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
+        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor
     ) -> Context:
         """Runs everything but the actions, once per chunk.
 
@@ -184,7 +187,7 @@ class ActionExpert(nn.Module):
         return self.encode_context_and_places(images, latent, state)[0]
 
     def encode_context_and_places(
-        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor | None
+        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor
     ) -> tuple[Context, torch.Tensor | None]:
         """The context, and the keypoints' scores [B, C, K, cells] for a loss of their own."""
         batch, cameras = images.shape[:2]

@@ -18,7 +18,7 @@ from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
 from vla.policies.instructvla.sequence import PromptRow, collate
-from vla.policies.instructvla.vision_language_action import Batch
+from vla.policies.instructvla.vision_language_action import ActingRows, Batch
 from vla.policies.plain_text import TextTokenizer
 
 
@@ -64,10 +64,12 @@ class InstructVLACollator:
         return Batch(
             vlm_images=torch.stack(vlm_images),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
-            expert_images=torch.stack(expert_images),
-            state=torch.from_numpy((state + noise).astype(np.float32)),
-            actions=torch.from_numpy(actions.astype(np.float32)),
-            places=None if grounded is None else torch.from_numpy(grounded),
+            acting=ActingRows(
+                torch.stack(expert_images),
+                torch.from_numpy((state + noise).astype(np.float32)),
+                torch.from_numpy(actions.astype(np.float32)),
+                None if grounded is None else torch.from_numpy(grounded),
+            ),
         )
 
     def conversation_batch(
@@ -96,8 +98,7 @@ class InstructVLACollator:
         return Batch(
             vlm_images=torch.stack(images) if images else empty,
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
-            word_ids=None if named is None else named.words,
-            word_labels=None if named is None else named.labels,
+            named=named,
         )
 
 

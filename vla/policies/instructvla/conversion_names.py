@@ -179,11 +179,16 @@ def translate(
     ours: a model's state, for names and shapes alone, so that meta tensors do. Raises
     CheckpointError that names what is missing, left over or of another shape.
     """
-    made, missing, odd, used = {}, [], [], set()
+    made: dict[str, torch.Tensor] = {}
+    missing: list[str] = []
+    odd: list[str] = []
+    used: set[str] = set()
     for name, like in ours.items():
         steps = recipe(name, language, like.shape)
-        lacking = [name] if steps is None else [s for s in steps.sources if s not in theirs]
-        if lacking:
+        if steps is None:
+            missing.append(name)
+            continue
+        if lacking := [source for source in steps.sources if source not in theirs]:
             missing += lacking
             continue
         used |= set(steps.sources)

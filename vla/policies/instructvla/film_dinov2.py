@@ -56,12 +56,13 @@ class Dinov2Encoder(nn.Module):
     def forward(
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
-        """Visual tokens; there are no keypoints. Cameras are told apart by their tokens' places."""
+        """Visual tokens; there are no keypoints. Cameras differ by their tokens' places."""
         images = zoom_images(images) if self.zoom else images
         x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
         layers = self.model.encoder.layer[: self.feature_block + 1]
         for layer, film in zip(layers, self.films, strict=False):
-            attended = layer.attention(layer.norm1(x))[0]
-            x = film(x + layer.drop_path(layer.layer_scale1(attended)), condition)
-            x = x + layer.drop_path(layer.layer_scale2(layer.mlp(layer.norm2(x))))
+            part = layer.get_submodule
+            attended = part("attention")(part("norm1")(x))[0]
+            x = film(x + part("drop_path")(part("layer_scale1")(attended)), condition)
+            x = x + part("drop_path")(part("layer_scale2")(part("mlp")(part("norm2")(x))))
         return x[:, 1 + REGISTERS :], None

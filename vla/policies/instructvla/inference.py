@@ -227,7 +227,7 @@ class ActionModel(ActionPart):
         wanted = (len(scenes), len(self.contract.state_names))
         if states.shape != wanted or not np.isfinite(states).all():
             raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
-        shape = self.features.latent_shape
+        shape = (self._config.num_queries, self._config.backbone.width)
         if latents.shape != (len(scenes), *shape) or not np.isfinite(latents).all():
             raise ValueError(f"expected a finite latent action {shape}, got {latents.shape[1:]}")
         if seed is not None:

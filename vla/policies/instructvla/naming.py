@@ -1,7 +1,7 @@
 """Naming labels: which words stand for what each part of an image shows.
 
 A vision-language model that starts from random weights stays long at answers that fit any image.
-Where the data says what is where, each image token is told the words of what it shows, by its
+Where the data says what is where, each image token learns the words of what it shows, by its
 likeness to their embeddings. Pretrained models need none of it.
 """
 
@@ -16,14 +16,14 @@ from vla.policies.plain_text import TextTokenizer
 
 @dataclass
 class NamedCells:
-    """What image tokens show.
+    """What image tokens show."""
 
-    words [W, L]: token ids of the words, -1 after their ends. labels [N, I, W]: 1 where an image
-    token shows what a word stands for.
-    """
+    words: torch.Tensor  # [W, L]: token ids of the words, -1 after their ends
+    labels: torch.Tensor  # [N, I, W]: 1 where an image token shows what a word stands for
 
-    words: torch.Tensor
-    labels: torch.Tensor
+    def to(self, device: str | torch.device) -> NamedCells:
+        """The same on another device."""
+        return NamedCells(self.words.to(device), self.labels.to(device))
 
 
 def name_cells(
@@ -34,7 +34,7 @@ def name_cells(
 ) -> NamedCells | None:
     """Labels of N images whose things lie at pixels, right and down, by name; None without any.
 
-    size: side of the square images [px]. A thing between two tokens is told to the nearest.
+    size: side of the square images [px]. A thing between two tokens counts for the nearest.
     """
     words = sorted({word for named in things for name in named for word in name.split()})
     if not words:

@@ -94,23 +94,33 @@ def _eagle(
 
 
 def _dinov2_expert(
-    width: int, layers: int, mlp: int, head_widths: tuple[int, ...], dropout: float, **vision: int
+    width: int,
+    layers: int,
+    mlp: int,
+    head_widths: tuple[int, ...],
+    vision: tuple[int, int, int, int],
 ) -> ActionExpertConfig:
-    """An action expert behind DINOv2 at 224 px, whose last block but one gives the tokens."""
+    """An action expert behind DINOv2 at 224 px, whose last block but one gives the tokens.
+
+    vision: width, layers, heads, MLP.
+    """
     return ActionExpertConfig(
         image_size=224,
         vision="dinov2",
         patch=14,
-        vision_feature_block=vision["vision_layers"] - 2,
+        vision_width=vision[0],
+        vision_layers=vision[1],
+        vision_heads=vision[2],
+        vision_mlp=vision[3],
+        vision_feature_block=vision[1] - 2,
         keypoints=0,
         width=width,
         layers=layers,
         heads=width // 64,
         mlp=mlp,
         head_widths=head_widths,
-        dropout=dropout,
+        dropout=0.1,
         use_state=False,
-        **vision,
     )
 
 
@@ -148,17 +158,7 @@ _BASE = InstructVLAConfig(
     expert_cameras=("front",),
     backbone=_eagle(448, (1152, 27, 16, 4304), (1536, 28, 12, 2, 8960), 151674, Eagle.chat),
     lora=LoraConfig(experts=("action",)),
-    expert=_dinov2_expert(
-        768,
-        12,
-        3072,
-        (3072, 1536, 384),
-        0.1,
-        vision_width=1024,
-        vision_layers=24,
-        vision_heads=16,
-        vision_mlp=4096,
-    ),
+    expert=_dinov2_expert(768, 12, 3072, (3072, 1536, 384), (1024, 24, 16, 4096)),
     # Act and think are what the released weights were trained with.
     prompts=PromptConfig(
         act="What action should the robot take to {instruction}?",
@@ -179,17 +179,7 @@ _SMALL = replace(
     num_queries=32,
     backbone=_eagle(224, (384, 6, 6, 1536), (512, 12, 8, 2, 2048), 32000, ChatFormat()),
     lora=LoraConfig(experts=("action",), rank=32, alpha=64.0),
-    expert=_dinov2_expert(
-        384,
-        6,
-        1536,
-        (1536, 768, 192),
-        0.1,
-        vision_width=384,
-        vision_layers=6,
-        vision_heads=6,
-        vision_mlp=1536,
-    ),
+    expert=_dinov2_expert(384, 6, 1536, (1536, 768, 192), (384, 6, 6, 1536)),
     prompts=PromptConfig(),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from vla.datasets.grounding import grounding_loss
 from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
 from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.naming import NamedCells
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.sequence import TextBatch
 from vla.policies.lora import is_lora_weight
@@ -19,33 +20,37 @@ from vla.policies.real_time_chunking import Inpainting, guided_integrate
 
 
 @dataclass
-class Batch:
-    """B rows of text with N images among them; A of the rows act.
+class ActingRows:
+    """What the A rows with action queries are to learn, in their order."""
 
-    vlm_images uint8 [N, 3, S, S], in the rows' order. For the rows with action queries, in order:
-    expert_images uint8 [A, C, 3, S, S], state [A, S] and actions [A, H, D], both normalised; places
-    [A, C, E, 2]: pixels where the expert's images show the gripper's next actions, NaN where they
-    do not; where that is to be learned. None of these where no row acts. word_ids [W, L], -1 behind
-    each word, and word_labels [N, I, W]: what each image token shows, where that is to be learned.
-    """
-
-    vlm_images: torch.Tensor
-    text: TextBatch
-    expert_images: torch.Tensor | None = None
-    state: torch.Tensor | None = None
-    actions: torch.Tensor | None = None
+    expert_images: torch.Tensor  # uint8 [A, C, 3, S, S]
+    state: torch.Tensor  # [A, S], normalised
+    actions: torch.Tensor  # [A, H, D], normalised
+    # [A, C, E, 2]: pixels where the expert's images show the gripper's next actions, NaN where they
+    # do not; None where that is not to be learned.
     places: torch.Tensor | None = None
-    word_ids: torch.Tensor | None = None
-    word_labels: torch.Tensor | None = None
+
+    def to(self, device: str | torch.device) -> ActingRows:
+        """The same on another device."""
+        places = None if self.places is None else self.places.to(device)
+        moved = (self.expert_images.to(device), self.state.to(device), self.actions.to(device))
+        return ActingRows(*moved, places)
+
+
+@dataclass
+class Batch:
+    """B rows of text with N images among them; some of the rows act."""
+
+    vlm_images: torch.Tensor  # uint8 [N, 3, S, S], in the rows' order
+    text: TextBatch
+    acting: ActingRows | None = None  # None where no row acts
+    named: NamedCells | None = None  # where it is to be learned what image tokens show
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch on another device."""
-        moved = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return replace(self, **moved)
+        acting = None if self.acting is None else self.acting.to(device)
+        named = None if self.named is None else self.named.to(device)
+        return Batch(self.vlm_images.to(device), self.text.to(device), acting, named)
 
 
 class InstructVLA(nn.Module):
@@ -77,26 +82,27 @@ class InstructVLA(nn.Module):
         """
         latent, text_loss, accuracy, image_tokens = self.reasoning(batch.vlm_images, batch.text)
         losses = {"text": text_loss, "text_accuracy": accuracy}
-        if batch.word_labels is not None:
+        if batch.named is not None:
             losses["naming"] = self.reasoning.naming_loss(
-                image_tokens, batch.word_ids, batch.word_labels
+                image_tokens, batch.named.words, batch.named.labels
             )
-        if batch.actions is None:
+        rows = batch.acting
+        if rows is None:
             return losses
         context, scores = self.expert.encode_context_and_places(
-            batch.expert_images, latent.to(batch.state.dtype), batch.state
+            rows.expert_images, latent.to(rows.state.dtype), rows.state
         )
         context = repeat_context(context, flow_samples)
-        actions = batch.actions.repeat_interleave(flow_samples, 0)
+        actions = rows.actions.repeat_interleave(flow_samples, 0)
         noise = torch.randn(actions.shape, generator=generator)
         times = sample_times(len(actions), self.config.flow, generator)
         noise, times = noise.to(actions.device), times.to(actions.device)
         points, velocity = interpolate(noise, actions, times, self.config.flow)
         losses["flow"] = F.mse_loss(self.expert.velocity(context, points, times).float(), velocity)
-        if batch.places is not None and scores is not None:
+        if rows.places is not None and scores is not None:
             with torch.autocast(scores.device.type, enabled=False):
-                size = batch.expert_images.shape[-1]
-                losses["grounding"] = grounding_loss(scores, batch.places, size)
+                size = rows.expert_images.shape[-1]
+                losses["grounding"] = grounding_loss(scores, rows.places, size)
         return losses
 
     @staticmethod

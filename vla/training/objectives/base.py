@@ -20,6 +20,7 @@ from vla.policies.config import CheckpointError
 from vla.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from vla.datasets.sample import ConversationDataset, RobotDataset
     from vla.training.batches import Mixture
 
 # The batches of one step by name, in turn; each is an optimiser step of its own.
@@ -29,8 +30,8 @@ Step = dict[str, Batch]
 class BatchMaker(Protocol):
     """Makes the batches of a step, None where the run has no such data or asks for none."""
 
-    robot: Mixture | None
-    conversations: Mixture | None
+    robot: Mixture[RobotDataset] | None
+    conversations: Mixture[ConversationDataset] | None
     collator: Collator  # of the policy
 
     def robot_batch(self, generator: np.random.Generator) -> Batch | None:
