@@ -15,7 +15,7 @@ from vla.envs.tabletop.scene_conversations import COMMAND_QUESTION, SceneConvers
 from vla.envs.tabletop.scenes import (
     FIRST_SCENE_SEED,
     SEEN_PIXELS,
-    Scene,
+    SceneTruth,
     SceneCamera,
     SceneConfig,
     make_scene,
@@ -129,7 +129,7 @@ def test_things_that_can_barely_be_seen_are_not_spoken_of():
         "side": clear | {"blue can": 5},
         "back": dict.fromkeys(clear, 0),
     }
-    scene = Scene(1, places, bowl, 0.0, cameras)
+    scene = SceneTruth(1, places, bowl, 0.0, cameras)
     assert list(scene.visible("front").objects) == ["red can", "blue can"]
     assert list(scene.visible("front").landmarks) == ["bowl"]
     assert list(scene.visible("wrist").objects) == ["red can"]

@@ -25,7 +25,7 @@ LATENT = "/vla/latent_action"
 CHUNK = "/vla/action_chunk"
 RESPONSE = "/vla/response"
 COMMAND = "/joint_trajectory_controller/joint_trajectory"
-# A command later than this after a chunk has another cause, such as a person's resume [ns].
+# A command later than this after a chunk has another cause, such as the operator's resume [ns].
 LONGEST_CONTROL_DELAY = 1_000_000_000
 
 STAGES = {

@@ -37,7 +37,7 @@ class PromptSampling:
 
 @dataclass
 class CollationOptions:
-    """How samples become batches, as far as the training's configuration decides it."""
+    """How a training configuration has samples made into batches."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     prompts: PromptSampling = field(default_factory=PromptSampling)

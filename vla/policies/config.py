@@ -94,7 +94,7 @@ class AdapterConfig:
     """A few-shot adapter: one low-rank change of each linear layer, in both halves of a policy.
 
     state_limit: where normalised states are cut. The base is given -1 to 1; a new task may lead to
-    where it has never been, and a policy that can't tell how far it has gone lets go anywhere.
+    where it has never been, and a policy that can't tell how far it has gone releases anywhere.
     """
 
     rank: int = bounded(16, 1, 4096)

@@ -176,13 +176,13 @@ def warn_of_clipping(
     """Logs one sentence where the statistics that a run keeps do not suit its data."""
     shares = clipped_shares(robot, contract, stats)
     if notable := {name: share for name, share in shares.items() if share > NOTABLE_SHARE}:
-        told = ", ".join(f"{share:.0%} of {name}" for name, share in notable.items())
+        shown = ", ".join(f"{share:.0%} of {name}" for name, share in notable.items())
         logger.warning(
             "new data of '%s' lie outside of the bounds of %s, which are kept, and are cut there: "
             "%s; a policy that starts from scratch has bounds of its own",
             contract.name,
             source,
-            told,
+            shown,
         )
 
 

@@ -324,6 +324,6 @@ def seconds_so_far(output: Path) -> float:
         return 0.0
     facts = read_json(path, CheckpointError)
     if not isinstance(facts, dict) or "seconds" not in facts:
-        raise CheckpointError(f"{shown_path(path)} has no 'seconds'; remove it to count anew")
+        raise CheckpointError(f"{shown_path(path)} has no 'seconds'; remove it to count from zero")
     what = f"{shown_path(path)}: seconds"
     return checked_number(facts["seconds"], what, CheckpointError, 0, 1e9)

@@ -37,7 +37,7 @@ class LeRobotSource(RobotSource):
     name = "lerobot"
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> LeRobotEpisodes:
-        """Its frames; a part of its images is looked at first."""
+        """Its frames; some of its images are checked first."""
         data = LeRobotEpisodes(entry.path, _mapping(entry), contract, entry.annotations)
         require_images(data.info, data.mapping.cameras.values())
         return data

@@ -1,7 +1,7 @@
 """Corrections: the policy drives, and the scripted expert says what it should have done.
 
 A policy that is trained on the expert's states alone meets others as soon as it errs. Labelling
-those that it meets mends that (DAgger; Ross et al., 2011).
+those that it meets fixes that (DAgger; Ross et al., 2011).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CorrectionConfig:
 
     after_steps: of the training, whose averaged weights then drive `episodes` each time; empty for
     no corrections. seed: of the first scene; each time goes on from the last one's scenes. shares:
-    of each task family. expert_share: of chunks that are the expert's all the same, drawn anew for
+    of each task family. expert_share: of chunks that are the expert's all the same, drawn for
     each episode from 0 to this, so that later parts of a task are seen before the policy masters
     the earlier ones. weight: of each of their frames, next to a demonstration's.
     time_limit: of an episode [s].

@@ -143,7 +143,7 @@ class TableTopEnv(gymnasium.Env):
             return self.simulator.render("overview", VIDEO_SIZE, detailed=True)
         if self.render_mode is None:
             return None
-        # Drawn only now, since it takes longer than the physics and few episodes are looked at.
+        # Drawn only now, since it takes longer than the physics and few episodes are watched.
         drawn = mujoco.MjData(self.simulator.model)
         frames: list[RenderFrame] = []
         for qpos in self._frames:

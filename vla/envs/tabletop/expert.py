@@ -39,9 +39,9 @@ class ExpertState:
     tool: position of the tool. tilt: rotation vector (x, y) that would set the tool upright.
     yaw: of the tool. width: finger opening. grasp: where to take the target; grasp_yaw: with which
     turn; grasp_width: its thickness. gripped: both fingers are on it. drawer: how far it is open.
-    destination: where to put the target; placed: it rests there. release_height: of the tool, where
-    to let go; carry_height: on the way there. release_radius: how near the middle of its place the
-    target is let go.
+    destination: where to put the target; placed: it rests there. release_height: of the tool when
+    it releases; carry_height: on the way there. release_radius: how near the middle of its place
+    the target is released.
     """
 
     tool: np.ndarray

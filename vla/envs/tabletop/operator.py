@@ -1,4 +1,4 @@
-"""A scripted operator of the simulated arm: stands in for a person who demonstrates a task.
+"""A scripted operator of the simulated arm: stands in for someone who demonstrates a task.
 
 It knows what any client of the robot can know: measured joints and the simulator's configuration,
 which may come from another process. A simulator of its own is put into that configuration, so that
@@ -24,7 +24,7 @@ KEPT_JOINT_STATES = 50
 
 
 class ScriptedOperator:
-    """Joints and configurations in, commands out; plans anew with every configuration.
+    """Joints and configurations in, commands out; plans again with every configuration.
 
     config: limits and rate of the commands, by default the controller's. Times are seconds of the
     robot's clock. One thread calls all methods.
@@ -52,7 +52,7 @@ class ScriptedOperator:
         return self.task
 
     def end(self) -> None:
-        """Lets go of the arm."""
+        """Releases the arm."""
         self.task = None
 
     def take_configuration(self, qpos: np.ndarray) -> None:

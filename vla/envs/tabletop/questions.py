@@ -35,7 +35,7 @@ Pair = tuple[str, str] | None
 
 
 def listing(names: list[str], article: str = "a ") -> str:
-    """Names as a person lists them: "a red can , a blue block and a green can"."""
+    """Names as a list in a sentence: "a red can , a blue block and a green can"."""
     parts = [f"{article}{name}" for name in names]
     return parts[0] if len(parts) == 1 else " , ".join(parts[:-1]) + " and " + parts[-1]
 

@@ -1,4 +1,4 @@
-"""Simulated demonstrations as training samples: words drawn anew each time, places to look at."""
+"""Simulated demonstrations as training samples: words drawn each time, places to look at."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SimulatedDemonstrations:
         return int(self._starts[-1])
 
     def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
-        """One frame; its instruction is phrased anew."""
+        """One frame, its instruction in words drawn for this call."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         shard, row = self.shards[number], int(index - self._starts[number])
         words = shard.episodes[shard.episode[row]]

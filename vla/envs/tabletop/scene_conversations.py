@@ -13,7 +13,7 @@ from vla.datasets.frames import DatasetError, EpisodeWords
 from vla.datasets.sample import Conversation
 from vla.envs.tabletop.questions import ask_about
 from vla.envs.tabletop.samples import simulated_views
-from vla.envs.tabletop.scenes import Scene, read_scene_shard
+from vla.envs.tabletop.scenes import SceneTruth, read_scene_shard
 from vla.envs.tabletop.tasks import FAMILIES, sample_task
 
 TURNS = 3
@@ -24,7 +24,7 @@ COMMAND_QUESTION = "what does this ask for : {instruction} ?"
 
 
 class SceneConversations:
-    """Images of one camera, each with a few questions that are drawn anew whenever it is read.
+    """Images of one camera, each with a few questions, drawn again whenever it is read.
 
     The drawer's state, and a command that the scene allows, are asked about, too: a vision-language
     model knows the words of a command before it has ever moved an arm.
@@ -36,7 +36,7 @@ class SceneConversations:
             raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
         self.folder, self.camera = folder, camera
         self._view = simulated_views(contract)[camera]
-        self._entries: list[tuple[np.ndarray, Scene, EpisodeWords]] = []
+        self._entries: list[tuple[np.ndarray, SceneTruth, EpisodeWords]] = []
         for path in paths:
             images, scenes = read_scene_shard(path, contract, camera)
             self._entries += [

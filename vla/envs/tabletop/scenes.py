@@ -45,7 +45,7 @@ class SceneConfig:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneTruth:
     """The truth of one image.
 
     objects, landmarks: places [x, y] by name, in metres in the base frame. drawer_opening: in
@@ -157,7 +157,7 @@ def _strike_pose(
 
 def make_scene(
     camera: SceneCamera, seed: int, family: str, home_share: float = 0.2
-) -> tuple[Scene, dict[str, np.ndarray]]:
+) -> tuple[SceneTruth, dict[str, np.ndarray]]:
     """The scene of that seed and family with a random arm pose: its truth and its images.
 
     The arm hides no object from the first camera. home_share: of scenes whose arm stays where an
@@ -170,7 +170,7 @@ def make_scene(
     if generator.random() >= home_share:
         _strike_pose(camera, start, generator)
     seen = {view.name: camera.pixels(view.name) for view in camera.contract.cameras}
-    scene = Scene(
+    scene = SceneTruth(
         seed,
         object_places(simulator),
         landmark_places(simulator),
@@ -224,7 +224,7 @@ def make_scenes(
 
 def read_scene_shard(
     folder: str | Path, contract: EmbodimentContract, camera: str
-) -> tuple[np.ndarray, list[Scene]]:
+) -> tuple[np.ndarray, list[SceneTruth]]:
     """One shard: a memory map uint8 [N, H, W, 3] of a camera's images, and their scenes.
 
     Raises DatasetError when it is damaged, ContractError for another robot's.
@@ -247,10 +247,10 @@ def read_scene_shard(
     return images, scenes
 
 
-def _scene(values: Any, camera: str) -> Scene:
+def _scene(values: Any, camera: str) -> SceneTruth:
     """The truth of an image. Raises DatasetError, KeyError or TypeError."""
-    known = [field.name for field in fields(Scene)]
-    scene = Scene(**checked_entries(values, "a scene", DatasetError, known))
+    known = [field.name for field in fields(SceneTruth)]
+    scene = SceneTruth(**checked_entries(values, "a scene", DatasetError, known))
     for places in (scene.objects, scene.landmarks):
         require_places(places, "a scene's things")
     checked_number(scene.drawer_opening, "a scene's drawer_opening", DatasetError, -1, 1)

@@ -1,7 +1,7 @@
 """Instructions of kinds that plain phrasing never has, each of which means one task of its scene.
 
 They are what a policy that follows plain instructions learns to reason about afterwards: commands
-in other words ("paraphrase"), objects told by what is theirs alone ("attribute") or by what they
+in other words ("paraphrase"), objects named by what is theirs alone ("attribute") or by what they
 are not ("negation"), and situations from which a task follows ("implied"). The truthful reply stays
 Task.answer().
 """

@@ -159,7 +159,7 @@ def _fit_language(
 def _check_action(
     theirs: dict[str, torch.Tensor], contract: EmbodimentContract, config: InstructVLAConfig
 ) -> None:
-    """Whether chunks and states are the contract's, told in its words."""
+    """Raises CheckpointError where chunks or states are not the contract's."""
     names = [f"action_model.action_head.{2 * len(config.expert.head_widths)}.bias"]
     names += ["action_model.action_head.0.weight", "action_model.action_embed.linear_1.weight"]
     if lacking := [name for name in names if name not in theirs]:
@@ -242,7 +242,7 @@ def read_statistics(
         state = _vector(content[key], "proprio", where)
         stats["state"] = _stats(state, contract.state_names, every, f"{where}: proprio")
     else:
-        # Never looked at, but a part of every checkpoint that acts.
+        # Never read, but a part of every checkpoint that acts.
         one = np.ones(len(contract.state_names))
         stats["state"] = NormStats(contract.state_names, (ABSOLUTE,) * len(one), -one, one)
     return stats

@@ -73,7 +73,7 @@ def plain_words(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Text of plain words as a person writes it: "Pick up the red block."."""
+    """Plain words as a sentence: "Pick up the red block."."""
     text = text.strip()
     for mark in ",.?":
         text = text.replace(f" {mark}", mark)
