@@ -141,7 +141,7 @@ def test_training_lets_states_through_as_the_loaded_adapter_does(config, contrac
         data = Mixture(new, [1.0])
         robots = [Robot(base.contract, {**base.stats, "state": narrow(base.stats["state"])})]
         batches = BatchMaker(data, None, base.tokenizer, robots, base.config, run)
-        largest[limit] = float(batches[0]["robot"].state.abs().max())
+        largest[limit] = float(batches[0]["robot"].acting.state.abs().max())
     assert largest[1.0] < 1.1
     assert 1.5 < largest[2.0] < 2.1
 

@@ -76,7 +76,7 @@ def test_each_robot_has_its_own_statistics(config):
     # Normalised, both robots' frames lie in the same range.
     batches = BatchMaker(data.robot, None, open_checkpoint(folder).tokenizer, [first, second],
                          open_checkpoint(folder).config, config)  # fmt: skip
-    drawn = np.concatenate([batches[step]["robot"].state.numpy() for step in range(8)])
+    drawn = np.concatenate([batches[step]["robot"].acting.state.numpy() for step in range(8)])
     plain = np.concatenate([first.stats["state"].normalize(state) for state in STATES])
     # But for the turns: angles that wrap there, a quaternion here.
     apart = np.delete(np.abs(drawn[:, None] - plain[None]), [3, 4, 5, 6], axis=2)

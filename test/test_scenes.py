@@ -15,9 +15,9 @@ from vla.envs.tabletop.scene_conversations import COMMAND_QUESTION, SceneConvers
 from vla.envs.tabletop.scenes import (
     FIRST_SCENE_SEED,
     SEEN_PIXELS,
-    SceneTruth,
     SceneCamera,
     SceneConfig,
+    SceneTruth,
     make_scene,
     make_scene_shard,
     make_scenes,
