@@ -190,7 +190,7 @@ class ChunkExecutor:
         """Weights [K] that sum to 1, for the actions [K, D] of the members, oldest first."""
         count = len(actions)
         if self.config.weights == "uniform":
-            logits = np.zeros(count)
+            logits: np.ndarray = np.zeros(count)
         elif self.config.weights == "exponential":
             logits = -self.config.exponential_decay * np.arange(count)
         else:

@@ -163,7 +163,8 @@ def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Fin
             text = f"{one_line(name)} is claimed to be {odd}"
             found.append(told(area, text, "correct meta/info.json, or convert the column"))
     for name, entry in info.features.items():
-        about = entry.get("info") if isinstance(entry.get("info"), dict) else {}
+        info_entry = entry.get("info")
+        about = info_entry if isinstance(info_entry, dict) else {}
         rates = [rate for rate in (entry.get("fps"), about.get("video.fps")) if is_number(rate)]
         if any(abs(rate - info.fps) > 0.01 * info.fps for rate in rates):
             text = f"{one_line(name)} claims {rates[-1]:g} frames a second, the set {info.fps:g}"

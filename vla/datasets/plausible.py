@@ -217,7 +217,7 @@ def check_motions(
             found.append(problem(area, expected, _scale_cure(name)))
     if found:
         return found
-    rows = int(ends[max(0, np.searchsorted(ends, COMPARED_FRAMES, side="right") - 1)])
+    rows = int(ends[max(0, int(np.searchsorted(ends, COMPARED_FRAMES, side="right")) - 1)])
     rows = min(rows, COMPARED_FRAMES)
     if rows < 3:
         return []

@@ -160,7 +160,7 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = ENCODING
+        self._stream.options = {**ENCODING}
         # One file is one task of a process pool: threads would only get into each other's way.
         self._stream.codec_context.thread_count = 1
         self._frames = 0

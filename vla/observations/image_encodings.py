@@ -129,6 +129,7 @@ def _demosaic(values: np.ndarray, red: tuple[int, int]) -> np.ndarray:
             # Of the inner pixels, the first is row and column 1 of the image.
             own = (row + 1) % 2 == red[0], (column + 1) % 2 == red[1]
             at = (slice(row, None, 2), slice(column, None, 2))
+            pixel: tuple[np.ndarray, np.ndarray, np.ndarray]
             if own == (True, True):
                 pixel = inner, cross, diagonal
             elif own == (False, False):
