@@ -29,12 +29,12 @@ def test_steps_keep_the_rate_and_threads_are_shared():
     loop = PacedLoop("test", 0.005, step, note, note, lambda error: None)
     started = time.monotonic()
     loop.start()
-    assert enough.wait(10)
+    assert enough.wait(60)
     elapsed = time.monotonic() - started
     factor = loop.real_time_factor()
     loop.stop()
     assert elapsed > 0.005 * 48, "never faster than real time"
-    assert 0.3 < factor < 1.1
+    assert 0.0 < factor < 1.1
     assert len(threads) == 1
     assert threading.current_thread() not in threads
 
@@ -51,17 +51,22 @@ def test_a_slow_step_shows_in_the_factor_and_is_not_caught_up():
 
     loop = PacedLoop("test", 0.01, step, nothing, nothing, lambda error: None)
     loop.start()
-    assert enough.wait(10)
+    assert enough.wait(60)
     factor = loop.real_time_factor()
     loop.stop()
     assert factor < 0.6
 
 
 @pytest.mark.parametrize(
-    ("catch_up", "expected"),
-    [(True, [0, 2, 4, 13, 13, 13, 13, 14, 16]), (False, [0, 2, 4, 14, 16, 18, 20, 22, 24])],
+    ("catch_up", "expected", "factor"),
+    [
+        (True, [0, 2, 4, 13, 13, 13, 13, 14, 16], 1.0),
+        (False, [0, 2, 4, 14, 16, 18, 20, 22, 24], 8 / 12),
+    ],
 )
-def test_steps_that_were_missed_are_made_up_for_or_left_out(monkeypatch, catch_up, expected):
+def test_steps_that_were_missed_are_made_up_for_or_left_out(
+    monkeypatch, catch_up, expected, factor
+):
     now, times = 0.0, []
 
     class Stop:
@@ -82,6 +87,7 @@ def test_steps_that_were_missed_are_made_up_for_or_left_out(monkeypatch, catch_u
     loop._stop = Stop()
     loop._loop()
     assert times == expected
+    assert loop.real_time_factor() == pytest.approx(factor)
 
 
 def test_failing_setup_is_raised_by_start():
