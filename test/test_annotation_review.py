@@ -320,7 +320,7 @@ def test_a_faulty_review_changes_nothing(reviewed, capsys):
         "line 3: verdict 'perhaps' is none of accept, reject, edit",
         "line 4: answer is empty",
         "line 5: there is no 'CR 9' of episode '0'",
-        "line 6: it was annotated or edited anew since",
+        "line 6: it was annotated again or edited since",
         "line 7: caption mentions the robot",
     ):
         assert problem in said

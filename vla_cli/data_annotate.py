@@ -1,4 +1,4 @@
-"""`vla data annotate` and `vla data review`: episodes in words, checked by a person."""
+"""`vla data annotate` and `vla data review`: episodes in words, and their review."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def _truth_annotator(arguments: argparse.Namespace):
 def _model_annotator(arguments: argparse.Namespace):
     from vla.annotation.endpoint import EndpointConfig
     from vla.annotation.prompts import read_prompt
-    from vla.annotation.replies import Wanted
+    from vla.annotation.replies import PairCounts
     from vla.annotation.run import Annotator
     from vla.core.resources import given_or_shared
 
@@ -281,7 +281,7 @@ def _model_annotator(arguments: argparse.Namespace):
         max_tokens=arguments.max_tokens,
         response_format=arguments.response_format,
     )
-    wanted = Wanted(arguments.questions, arguments.rewrites, arguments.contexts)
+    wanted = PairCounts(arguments.questions, arguments.rewrites, arguments.contexts)
     prompt = read_prompt(given_or_shared(arguments.prompt))
     return Annotator(prompt, endpoint, wanted, arguments.image_size)
 
@@ -297,7 +297,7 @@ def _changed(arguments: argparse.Namespace, planned, records, episodes) -> list:
     names = sorted({name for names in planned.changed.values() for name in names})
     raise CommandError(
         f"{len(planned.changed)} episodes were annotated in another way ({', '.join(names)}), "
-        f"{reviewed} of them have been reviewed: --changed redo annotates them anew, --changed "
+        f"{reviewed} of them have been reviewed: --changed redo annotates them again, --changed "
         "keep leaves them"
     )
 

@@ -39,7 +39,7 @@ def add_parser(subparsers) -> None:
         "--instruction",
         default="",
         metavar="TEXT",
-        help="what a person demonstrates (default: the instruction in force)",
+        help="what the operator demonstrates (default: the instruction in force)",
     )
     _add_note(start)
 

@@ -1,4 +1,4 @@
-"""Asks a model behind an OpenAI-compatible endpoint, with patience.
+"""Asks a model behind an OpenAI-compatible endpoint, and retries.
 
 Busy or failing servers (429, 5xx), timeouts and broken connections are tried again after a pause
 that doubles and varies, and that is at least what Retry-After asks for; a server that asks one
@@ -28,6 +28,7 @@ RESPONSE_FORMATS = ("json_schema", "json_object", "none")
 _HOPELESS = (401, 403, 404)
 _BUSY = (408, 409, 425, 429)
 _LONGEST_REASON = 300
+_TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
 
 
 class EndpointError(RuntimeError):
@@ -40,34 +41,28 @@ class EndpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """Where the model is, and how it is asked.
+    """Where the model is, and how it is asked."""
 
-    base_url: such as "http://localhost:8000/v1". api_key: "" sends none. timeout: for a whole reply
-    [s]. attempts: for an episode, unusable replies included. first_pause, longest_pause: between
-    attempts [s]; a server that asks for a longer one is given up. response_format: one of
-    RESPONSE_FORMATS, for servers that know no schema.
-    """
-
-    base_url: str
+    base_url: str  # such as "http://localhost:8000/v1"
     model: str
-    api_key: str = field(default="", repr=False)
-    timeout: float = 120.0
-    attempts: int = 5
-    first_pause: float = 1.0
-    longest_pause: float = 120.0
+    api_key: str = field(default="", repr=False)  # "" sends none
+    timeout: float = 120.0  # for a whole reply [s]
+    attempts: int = 5  # for an episode, unusable replies included
+    first_pause: float = 1.0  # between attempts [s]; doubles with each
+    longest_pause: float = 120.0  # a server that asks for more is given up [s]
     temperature: float = 0.4
     max_tokens: int = 2000
-    response_format: str = "json_schema"
+    response_format: str = "json_schema"  # one of RESPONSE_FORMATS
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A reply. input_tokens, output_tokens: as the server counts them, 0 where it does not."""
+    """A reply."""
 
     text: str
-    input_tokens: int
-    output_tokens: int
-    cut_off: bool
+    input_tokens: int  # as the server counts them, 0 where it does not
+    output_tokens: int  # the same
+    cut_off: bool  # whether max_tokens ended it
 
 
 class Endpoint:
@@ -101,7 +96,7 @@ class Endpoint:
                 if problem.wait > self.config.longest_pause:
                     raise EndpointError(
                         f"{problem}, and asks to wait for {problem.wait:.0f} s; at most "
-                        f"{self.config.longest_pause:.0f} s are waited"
+                        f"{self.config.longest_pause:.0f} s are allowed"
                     ) from problem
                 if problem.wait:
                     self._busy_until = max(self._busy_until, time.monotonic() + problem.wait)
@@ -147,7 +142,7 @@ class Endpoint:
 
 
 class _TryAgainError(Exception):
-    """A failure that another attempt may mend. wait: what the server asks for [s]."""
+    """A failure that another attempt may fix. wait: what the server asks for [s]."""
 
     def __init__(self, message: str, wait: float = 0.0):
         super().__init__(message)
@@ -198,7 +193,7 @@ def _completion(response: httpx2.Response) -> Completion:
         choice = value["choices"][0]
         text = choice["message"].get("content")
         usage = value.get("usage") or {}
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        asked, replied = (int(usage.get(name) or 0) for name in _TOKEN_COUNTS)
         refusal = choice["message"].get("refusal")
     except _TryAgainError:
         raise
@@ -207,4 +202,4 @@ def _completion(response: httpx2.Response) -> Completion:
         raise _TryAgainError(f"the server's answer is no chat completion ({said})") from error
     if not isinstance(text, str):
         raise _TryAgainError(f"the model did not answer ({one_line(refusal or 'no text')})")
-    return Completion(text, *tokens, cut_off=choice.get("finish_reason") == "length")
+    return Completion(text, asked, replied, cut_off=choice.get("finish_reason") == "length")

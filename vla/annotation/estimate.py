@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from vla.annotation.records import Record
-from vla.annotation.replies import REPLY_SCHEMA, Wanted
+from vla.annotation.replies import REPLY_SCHEMA, PairCounts
 
 # English text; a patch of an image as most vision-language models that tell their price cut it.
 _CHARACTERS_PER_TOKEN = 4
@@ -21,17 +21,13 @@ _CAPTION_TOKENS, _PAIR_TOKENS = 90, 50
 
 @dataclass(frozen=True)
 class Estimate:
-    """For the episodes that are still missing, each asked for once.
-
-    measured: tokens are the mean of replies that are already there, not a guess from lengths.
-    cost: in the currency of the prices, None where they are not known.
-    """
+    """For the episodes that are still missing, each asked for once."""
 
     requests: int
     input_tokens: int
     output_tokens: int
-    measured: bool
-    cost: float | None
+    measured: bool  # tokens are the mean of earlier replies, not a guess from lengths
+    cost: float | None  # in the currency of the prices, None without them
 
     def text(self) -> str:
         """A few lines to read."""
@@ -56,7 +52,7 @@ def estimate(
     requests: int,
     texts: Sequence[str],
     image_sizes: Iterable[tuple[int, int]],
-    wanted: Wanted,
+    wanted: PairCounts,
     earlier: Iterable[Record] = (),
     price_in: float | None = None,
     price_out: float | None = None,

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla.annotation.replies import Wanted
+from vla.annotation.replies import PairCounts
 from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.files import read_text
 from vla.core.shown import listed
@@ -30,14 +30,14 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked of each episode. name: of the file. version: digest of its text."""
+    """What is asked of each episode."""
 
-    name: str
-    version: str
+    name: str  # of the file
+    version: str  # digest of its text
     system: str
     user: str
 
-    def messages(self, instruction: str, frames: int, wanted: Wanted) -> tuple[str, str]:
+    def messages(self, instruction: str, frames: int, wanted: PairCounts) -> tuple[str, str]:
         """The system and the user text for an episode with that many images."""
         values = {
             # One line, so that it begins no part of a prompt.
@@ -55,7 +55,7 @@ class Prompt:
 
 
 def read_prompt(path: str | Path) -> Prompt:
-    """Reads a prompt file. Raises PromptError that says what it lacks or what nobody fills in."""
+    """Reads a prompt file. Raises PromptError that says what it lacks or what nothing fills in."""
     path = Path(path)
     text = read_text(path, PromptError, MOST_BYTES)
     pieces = re.split(r"^# *(system|user) *$", text, flags=re.MULTILINE)
@@ -67,7 +67,7 @@ def read_prompt(path: str | Path) -> Prompt:
     used = set(_PLACEHOLDER.findall(text))
     if unknown := sorted(used - set(PLACEHOLDERS)):
         raise PromptError(
-            f"{path}: nobody fills in {listed(f'{{{name}}}' for name in unknown)}; known are "
+            f"{path}: nothing fills in {listed(f'{{{name}}}' for name in unknown)}; known are "
             f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
         )
     if "instruction" not in _PLACEHOLDER.findall(parts["user"]):

@@ -1,8 +1,8 @@
-"""What was said of each episode, by whom, and what a person thinks of it.
+"""What was said of each episode, by whom, and the reviewer's verdict.
 
 DATASET/meta/annotation_records.jsonl keeps it, one line per finished episode, written at once; of
 several lines of an episode the last one counts. DATASET/meta/annotations.json, which training
-reads, is made from it and from the language motion labels: everything that nobody rejected.
+reads, is made from it and from the language motion labels, without what was rejected.
 """
 
 from __future__ import annotations
@@ -39,17 +39,13 @@ _HEADER = {"vla_ros_annotation_records": 1}
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that was said of an episode.
+    """One thing that was said of an episode."""
 
-    kind: one of KINDS, as VLA-IT names them; a caption is an answer without a question. verdict: of
-    a person, ACCEPTED, REJECTED or "". original: the pair before a person edited it.
-    """
-
-    kind: str
-    question: str
+    kind: str  # one of KINDS, as VLA-IT names them
+    question: str  # "" for a caption
     answer: str
-    verdict: str = ""
-    original: Pair | None = None
+    verdict: str = ""  # the reviewer's: ACCEPTED, REJECTED or ""
+    original: Pair | None = None  # the pair before it was edited
 
     def digest(self) -> str:
         """Tells this text from another, in a few characters."""
@@ -58,20 +54,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """The entries of one episode.
-
-    data: digest of the episode that they are of. source: who said it and how: kind, model, prompt,
-    frames. made: digest of all of that which changes what is said; see made_digest. usage: tokens,
-    where a model made it.
-    """
+    """The entries of one episode."""
 
     episode: int
     instruction: str
-    data: str
+    data: str  # digest of the episode
     entries: tuple[Entry, ...]
-    source: dict[str, Any]
-    made: str
-    usage: dict[str, int] = field(default_factory=dict)
+    source: dict[str, Any]  # who said it and how: kind, model, prompt, frames
+    made: str  # made_digest() of the source
+    usage: dict[str, int] = field(default_factory=dict)  # tokens, where a model made it
 
     def named_entries(self) -> dict[str, Entry]:
         """Entries by names such as "Caption" and "QA 1", counted from 1 within their kind."""
@@ -85,11 +76,11 @@ class Record:
 
     @property
     def reviewed(self) -> bool:
-        """Whether a person has said something of any entry."""
+        """Whether any entry has a verdict."""
         return any(entry.verdict for entry in self.entries)
 
     def annotation(self) -> Annotation | None:
-        """What training may use; None where a person rejected everything."""
+        """What training may use; None where everything was rejected."""
         kept = [entry for entry in self.entries if entry.verdict != REJECTED]
         if not kept:
             return None
@@ -203,7 +194,7 @@ def _read(path: Path) -> tuple[dict[int, Record], int]:
         except (ValueError, TypeError, KeyError) as error:
             said = one_line(error).removeprefix(where).strip(": ")
             raise DatasetError(
-                f"{where}, is damaged ({said}); delete the line, and its episode is annotated anew"
+                f"{where}, is damaged ({said}); delete the line, and its episode is annotated again"
             ) from error
         records[record.episode] = record
     return records, whole

@@ -15,7 +15,7 @@ PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
 LONGEST_CAPTION = 600
 LONGEST_TEXT = 300
 LONGEST_REPLY = 200_000
-# Of all that is wrong with a reply, which is told to the model and to people.
+# Of all that is wrong with a reply, which the model and the log are told.
 LONGEST_PROBLEMS = 1000
 _PAIR = {
     "type": "object",
@@ -49,7 +49,7 @@ class ReplyError(ValueError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PairCounts:
     """How many pairs of each kind a model is asked for; from half to double as many are taken."""
 
     questions: int = 4
@@ -61,7 +61,7 @@ class Wanted:
             raise ValueError("ask for at least one question, one rewrite and one context")
 
 
-def read_reply(text: str, instruction: str, wanted: Wanted = Wanted()) -> Annotation:
+def read_reply(text: str, instruction: str, wanted: PairCounts = PairCounts()) -> Annotation:
     """The annotation in a reply. Raises ReplyError that says all that is wrong with it.
 
     instruction: the command that the episode carries out, which a rewrite must not repeat.
@@ -101,8 +101,8 @@ def caption_problems(caption: str) -> list[str]:
         problems.append(f"caption has {len(caption)} characters, at most {LONGEST_CAPTION} may be")
     if found := _ROBOT.search(caption):
         problems.append(f"caption mentions the robot ('{found[0]}'): describe the scene without it")
-    if found := unseen_character(caption):
-        problems.append(f"caption has {found}")
+    if unseen := unseen_character(caption):
+        problems.append(f"caption has {unseen}")
     return problems + _frame_problems("caption", caption)
 
 

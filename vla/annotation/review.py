@@ -1,4 +1,4 @@
-"""A person's review of annotations: a page to look at, a table to fill in, and taking it over.
+"""Reviews of annotations: a page to read, a table to fill in, and importing that table.
 
 The page needs no network: frames and texts are in it. It saves the same table as the one that lies
 beside it, which any spreadsheet or editor opens as well.
@@ -36,12 +36,12 @@ _WORDS = {ACCEPTED: "accept", REJECTED: "reject", "": ""}
 
 @dataclass(frozen=True)
 class Applied:
-    """What a review changed. unmarked: entries that it says nothing of."""
+    """What a review changed."""
 
     accepted: int
     rejected: int
     edited: int
-    unmarked: int
+    unmarked: int  # entries without a verdict
 
 
 def write_review(
@@ -50,7 +50,7 @@ def write_review(
     """Writes the page and the table for some records; returns their paths.
 
     Raises DatasetError where frames cannot be read, or where a table is there already, which may
-    hold a person's work.
+    hold a reviewer's work.
     """
     folder = Path(folder)
     table = folder / TABLE_FILE
@@ -109,7 +109,7 @@ def apply_review(path: str | Path, records: Records) -> Applied:
 
     A row whose text was changed counts as edited, unless it is rejected. A row without a verdict
     and with its text unchanged leaves its entry as it is. Raises DatasetError that lists the rows
-    which name no entry, an unknown verdict, an entry that was annotated anew since, or an unusable
+    which name no entry, an unknown verdict, an entry that was annotated again since, or an unusable
     text.
     """
     named = {index: record.named_entries() for index, record in records.latest.items()}
@@ -172,7 +172,7 @@ def _reviewed(row: dict[str, str], entry: Entry) -> tuple[str, Entry]:
         first = entry.original and replace(entry, question=entry.original[0],
                                            answer=entry.original[1])  # fmt: skip
         if not first or first.digest() != row["digest"].strip() or pair != before:
-            raise DatasetError("it was annotated or edited anew since this review was written")
+            raise DatasetError("it was annotated again or edited since this review was written")
     if verdict == "reject":
         return verdict, replace(entry, verdict=REJECTED)
     if pair != before:

@@ -16,7 +16,7 @@ from vla.annotation.endpoint import (
 )
 from vla.annotation.prompts import Prompt
 from vla.annotation.records import Record, Records, entries_of, made_digest
-from vla.annotation.replies import ReplyError, Wanted, read_reply
+from vla.annotation.replies import PairCounts, ReplyError, read_reply
 from vla.annotation.source import AnnotationSource
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.meta import Episode
@@ -29,15 +29,12 @@ _QUOTED_REPLY = 4000
 
 @dataclass(frozen=True)
 class Annotator:
-    """How a model is asked about an episode.
-
-    image_size: longest side of the images that it gets [px].
-    """
+    """How a model is asked about an episode."""
 
     prompt: Prompt
     endpoint: EndpointConfig
-    wanted: Wanted = field(default_factory=Wanted)
-    image_size: int = 512
+    wanted: PairCounts = field(default_factory=PairCounts)
+    image_size: int = 512  # longest side of the images that it gets [px]
     frames: int = 3
 
     def source(self, camera: str) -> dict[str, Any]:
@@ -57,28 +54,25 @@ class Annotator:
 
 @dataclass
 class Plan:
-    """What of a data set is to be done.
+    """What of a data set is to be done."""
 
-    missing: never annotated, or of another episode that had the same number. changed: annotated in
-    another way, with what is different. finished: episodes that are as they should be. left_out:
-    why an episode cannot be annotated; what it was told is never guessed.
-    """
-
+    # Never annotated, or another episode had this number.
     missing: list[Episode] = field(default_factory=list)
+    # What differs in how it was annotated, by episode.
     changed: dict[int, list[str]] = field(default_factory=dict)
-    finished: int = 0
-    left_out: dict[int, str] = field(default_factory=dict)
+    finished: int = 0  # episodes that need nothing
+    left_out: dict[int, str] = field(default_factory=dict)  # why it cannot be annotated, by episode
 
 
 @dataclass
 class Outcome:
-    """What a run did. failed: why, by episode. stopped: why it ended early, "" where it did not."""
+    """What a run did."""
 
     finished: list[int] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)  # why, by episode
     input_tokens: int = 0
     output_tokens: int = 0
-    stopped: str = ""
+    stopped: str = ""  # why it ended early, "" where it did not
 
 
 def plan(
@@ -218,7 +212,7 @@ class _Work:
         raise AssertionError("at least one attempt is needed")
 
 
-def _read(completion: Completion, episode: Episode, wanted: Wanted) -> Annotation:
+def _read(completion: Completion, episode: Episode, wanted: PairCounts) -> Annotation:
     if completion.cut_off:
         raise ReplyError("it was cut off at the largest number of tokens: be brief")
     return read_reply(completion.text, episode.instruction, wanted)

@@ -35,10 +35,10 @@ _CAMERA_TYPES = ("video", "image")
 
 @dataclass(frozen=True)
 class Frame:
-    """One image of an episode. index: of the frame in it, counted from 0. jpeg: as sent."""
+    """One image of an episode."""
 
-    index: int
-    jpeg: bytes
+    index: int  # in the episode, from 0
+    jpeg: bytes  # as sent
     width: int
     height: int
 

@@ -30,18 +30,18 @@ from vla.envs.tabletop.tasks import ALL_FAMILIES, COLORS, Task, phrase
 MOST_BYTES = 100_000_000
 
 CONVERSION_FILE = "conversion.json"
-# To be raised where the same scene is described otherwise, so that it is done again.
+# Raise it when a scene is described differently, so that annotations are made again.
 TRUTH_VERSION = 1
 _NOTE = re.compile(r"\b(\w+), seed (\d+)\b")
 
 
 @dataclass(frozen=True)
 class SceneOrigin:
-    """How a scene was laid out. task: as Task.text(), "" for the one that the seed draws."""
+    """How a scene was laid out."""
 
     family: str
     seed: int
-    task: str = ""
+    task: str = ""  # as Task.text(), "" for the one that the seed draws
 
 
 def scene_of_note(note: str) -> SceneOrigin | None:
@@ -152,7 +152,7 @@ class TruthAnnotator:
         made = annotate(words, generator, simulator.drawer_opening, self.entries)
         rewrites = {episode.instruction: task.answer(), **dict(made.command_rewrites)}
         if len(rewrites) == 1:
-            # Nobody has written other sentences for this family; it can still be phrased anew.
+            # Nobody has written other sentences for this family; it can still be phrased again.
             for _ in range(3 * self.entries):
                 if len(rewrites) < self.entries:
                     rewrites[phrase(task, generator)] = task.answer()

@@ -23,20 +23,16 @@ GIGABYTE = 1e9
 
 @dataclass
 class StreamReport:
-    """Messages of one stream, of one episode or several.
-
-    seconds: that they span. gaps: intervals that are longer than usual; missing: messages that
-    these lack by the stream's usual interval; longest_gap [s]. dropped: messages that the recorder
-    says it lost. offsets: how much older than a frame what it took from the stream was [s].
-    """
+    """Messages of one stream, of one episode or several."""
 
     topic: str
     messages: int = 0
-    seconds: float = 0.0
-    gaps: int = 0
-    missing: int = 0
-    longest_gap: float = 0.0
-    dropped: int = 0
+    seconds: float = 0.0  # that they span
+    gaps: int = 0  # intervals that are longer than usual
+    missing: int = 0  # messages that the gaps lack, by the stream's usual interval
+    longest_gap: float = 0.0  # [s]
+    dropped: int = 0  # messages that the recorder says it lost
+    # Age of what frames took from the stream [s].
     offsets: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def merge(self, other: StreamReport) -> None:
@@ -104,7 +100,7 @@ class Refusal:
 
 @dataclass
 class ConversionReport:
-    """A whole conversion. bag_bytes: of the bags that were kept; wall_seconds: it took."""
+    """A whole conversion."""
 
     contract: str
     contract_id: str
@@ -113,8 +109,8 @@ class ConversionReport:
     package_version: str
     kept: list[EpisodeReport] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    bag_bytes: int = 0
-    wall_seconds: float = 0.0
+    bag_bytes: int = 0  # of the bags that were kept
+    wall_seconds: float = 0.0  # that it took
 
     def summary(self) -> dict[str, Any]:
         """As JSON has it."""

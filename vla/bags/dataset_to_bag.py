@@ -1,4 +1,4 @@
-"""Episodes of a LeRobot data set as rosbag2 bags, to be replayed and looked at; without ROS."""
+"""Episodes of a LeRobot data set as rosbag2 bags, to replay and inspect; without ROS."""
 
 from __future__ import annotations
 

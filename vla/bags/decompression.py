@@ -57,8 +57,7 @@ def _zstd_begin(data: bytes | memoryview, limit: int) -> tuple[bytes, bool]:
         raise CompressionError(f"more than {limit} bytes when decompressed")
     if size != _UNKNOWN:
         try:
-            worker = zstandard.ZstdDecompressor()
-            return worker.decompress(data, allow_extra_data=False), True
+            return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False), True
         except (zstandard.ZstdError, MemoryError):
             pass
     worker = zstandard.ZstdDecompressor().decompressobj()
@@ -71,7 +70,8 @@ def _lz4_begin(data: bytes | memoryview, limit: int) -> tuple[bytes, bool]:
 
 def _in_steps(worker, data, limit: int, error: type[Exception]) -> tuple[bytes, bool]:
     """Gives the data to a decompressor step by step, until they end or turn out as damaged."""
-    parts, size, view = [], 0, memoryview(data)
+    parts: list[bytes] = []
+    size, view = 0, memoryview(data)
     for position in range(0, len(view), _STEP):
         try:
             part = worker.decompress(view[position : position + _STEP])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,21 @@ from vla.bags.writer import BagError
 
 _BLOCK = 1 << 16
 _STEP = 1 << 22
+
+
+def open_regular(readable: Path, path: Path) -> int:
+    """Descriptor of a regular file, opened without waiting, as opening a FIFO would.
+
+    path: what errors call it. Raises BagError where it cannot be read or is no regular file.
+    """
+    try:
+        descriptor = os.open(readable, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BagError(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BagError(f"{path} is no regular file, and cannot be one of a bag")
+    return descriptor
 
 
 class FileBytes:

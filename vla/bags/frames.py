@@ -77,49 +77,41 @@ Images = dict[str, np.ndarray]
 
 @dataclass
 class FrameLog:
-    """What became of a bag's messages: what reports are made of.
+    """What became of a bag's messages, for reports."""
 
-    stamps: of all messages, by stream [ns]. ages: of what frames took from a stream [ns].
-    skipped: times of frames that had no image of their own. before: samples before
-    all streams were there. topics: by stream.
-    """
-
-    topics: dict[str, str]
-    stamps: dict[str, list[int]] = field(default_factory=dict)
-    ages: dict[str, list[int]] = field(default_factory=dict)
-    skipped: int = 0
-    before: int = 0
+    topics: dict[str, str]  # by stream
+    stamps: dict[str, list[int]] = field(default_factory=dict)  # of all messages, by stream [ns]
+    ages: dict[str, list[int]] = field(default_factory=dict)  # of what frames took, by stream [ns]
+    skipped: int = 0  # frames without an image of their own
+    before: int = 0  # samples before all streams had begun
 
 
 @dataclass
 class BagEpisode:
-    """One episode, N frames at the contract's rate, without its images.
-
-    times: of the frames, by the robot's clock [ns]. states [N, S] and actions [N, A]: float32, in
-    the contract's units. instructions: in force at each frame. motions: language motion labels.
-    """
+    """One episode, N frames at the contract's rate, without its images."""
 
     folder: Path
     metadata: BagMetadata
-    times: np.ndarray
-    states: np.ndarray
-    actions: np.ndarray
-    instructions: list[str]
-    motions: list[str]
+    times: np.ndarray  # [N], by the robot's clock [ns]
+    states: np.ndarray  # [N, S], float32, in the contract's units
+    actions: np.ndarray  # [N, A], float32, in the contract's units
+    instructions: list[str]  # in force at each frame
+    motions: list[str]  # language motion labels
     log: FrameLog
 
 
 @dataclass
 class _Frame:
-    """A frame whose next step may not be known yet. images: decoded and shaped when called."""
+    """A frame whose next step may not be known yet."""
 
     time: int
     received: int
-    images: dict[str, Callable[[], np.ndarray]]
+    images: dict[str, Callable[[], np.ndarray]]  # each decoded and shaped when called
     pose: tuple[np.ndarray, np.ndarray]
     width: float
-    next_pose: tuple[np.ndarray, np.ndarray] | None = None
-    next_width: float = 0.0
+    # After the next step; the frame's own until that is known.
+    next_pose: tuple[np.ndarray, np.ndarray]
+    next_width: float
 
 
 def read_frames(
@@ -178,7 +170,7 @@ class _FrameReader:
         # The same states once more, to look up where the next step ends.
         self._ends = {n: Stream(streams[n].topic, streams[n].max_age) for n in (POSE, FINGERS)}
         self._spoken: str | None = None
-        # What a person demonstrates was said before; the topic then tells of other things.
+        # A demonstration's instruction is in the metadata; the topic is about other things then.
         if metadata.custom_data.get("demonstration") != "true":
             self._spoken = instruction_topic(metadata.topics, metadata.types)
         self._commands = opening_topic(metadata.topics, metadata.types)
@@ -186,8 +178,8 @@ class _FrameReader:
         self._said: list[tuple[int, str]] = []
         self._step = round(NANOSECONDS / contract.rate)
         self._picker = FramePicker(contract.rate)
-        # Times of the first frame, and of the last image of the reference camera after it [ns].
-        self._begin: int | None = None
+        # Time of the first frame, and of the last image of the reference camera after it [ns].
+        self._begin = 0
         self._sampled: int | None = None
         # When the message at hand was received [ns].
         self._received = 0
@@ -277,7 +269,9 @@ class _FrameReader:
             if not self.log.ages[self._reference] and not sample.complete:
                 self.log.before += 1
                 continue
-            pause = sample.stamp - (sample.stamp if self._sampled is None else self._sampled)
+            if self._sampled is None:
+                self._begin = self._sampled = sample.stamp
+            pause = sample.stamp - self._sampled
             if reference.too_old(pause - self._step):
                 self._silent(reference, pause, self._sampled)
             self._sampled = sample.stamp
@@ -287,17 +281,14 @@ class _FrameReader:
 
     def _pick(self, sample: Sample) -> None:
         """Makes a frame of a sample, or raises DatasetError for what is wrong with it."""
-        if self._begin is None:
-            self._begin = sample.stamp
         for name in sample.stale:
             self._silent(self._resampler.streams[name], sample.ages[name], sample.stamp)
         received, _ = sample.values[self._reference]
         images = {c.name: sample.values[camera_stream(c.name)][1] for c in self._contract.cameras}
         for name, age in sample.ages.items():
             self.log.ages[name].append(age)
-        self._unfinished.append(
-            _Frame(sample.stamp, received, images, sample.values[POSE], sample.values[FINGERS])
-        )
+        pose, width = sample.values[POSE], sample.values[FINGERS]
+        self._unfinished.append(_Frame(sample.stamp, received, images, pose, width, pose, width))
 
     def _finish_frames(self) -> None:
         """Gives away frames whose next step has come to its end."""
@@ -307,9 +298,9 @@ class _FrameReader:
             later = frame.time + self._step
             if any(stream.newest is None or stream.newest < later for stream in ends):
                 return
-            found = {}
+            found: dict[str, Any] = {POSE: frame.pose, FINGERS: frame.width}
             for name, stream in self._ends.items():
-                stamp, found[name] = stream.at(later)
+                stamp, found[name] = stream.at(later) or (frame.time, found[name])
                 if stream.too_old(later - stamp):
                     self._silent(stream, later - stamp, later)
                 stream.forget(frame.time)
@@ -335,14 +326,15 @@ class _FrameReader:
                 raise self._checks.no_fingers(self._joints_topic)
             if not stamps:
                 raise DatasetError(f"no message on '{self.log.topics[name]}'")
-        if self._begin is None:
+        if self._sampled is None:
             return
         last = max(max(stamps) for stamps in self.log.stamps.values())
-        for stream in self._resampler.streams.values():
-            silence = last - stream.newest
+        for name, stream in self._resampler.streams.items():
+            end = max(self.log.stamps[name])
+            silence = last - end
             if stream.too_old(silence - self._step):
                 raise DatasetError(
-                    f"'{stream.topic}' ends at second {self._seconds(stream.newest):.2f}, "
+                    f"'{stream.topic}' ends at second {self._seconds(end):.2f}, "
                     f"{silence / NANOSECONDS:.2f} s before the others"
                 )
 

@@ -188,7 +188,7 @@ class _Copy:
         )
 
     def _copy_extra(self, piece: Piece) -> None:
-        """An attachment, or metadata other than rosbag2's, which is written anew at the end."""
+        """An attachment, or metadata other than rosbag2's, which is written again at the end."""
         offset, length = self._file.tell(), piece.end - piece.start
         stream = ReadDataStream(BytesIO(piece.body))
         try:

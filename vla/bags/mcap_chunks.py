@@ -41,6 +41,11 @@ class ChunkContent:
     messages: dict[int, list[tuple[int, int]]]
     as_written: bool = True
 
+    @property
+    def definitions(self) -> list[Schema | Channel]:
+        """Its schemas and channels."""
+        return [*self.schemas.values(), *self.channels.values()]
+
 
 def chunk_ends(buffer: FileBytes, place: int) -> tuple[int, int, int]:
     """Where a chunk's data begin, and where they end by the record's length and by their own.

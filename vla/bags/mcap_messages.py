@@ -52,17 +52,11 @@ def read_mcap(
             if chunk is not None:
                 named.clear()
                 rank = CHECKED if chunk.crc else UNCHECKED
-                found.add([*chunk.schemas.values(), *chunk.channels.values()], rank)
+                found.add(chunk.definitions, rank)
                 data = chunk.data
-                bodies: Iterator[bytes] = (
-                    data[begin:end]
-                    for opcode, _, begin, end in records_in(data)
-                    if opcode == Opcode.MESSAGE
-                    and _wanted(found, named, data, begin, topics, path, tolerant)
-                )
+                places = [r[2:] for r in records_in(data) if r[0] == Opcode.MESSAGE]
             elif piece.opcode == Opcode.MESSAGE:
-                wanted = _wanted(found, named, piece.body, 0, topics, path, tolerant)
-                bodies = iter([piece.body] if wanted else [])
+                data, places = piece.body, [(0, len(piece.body))]
             else:
                 if piece.opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                     named.clear()
@@ -70,20 +64,26 @@ def read_mcap(
                     with contextlib.suppress(ValueError):
                         found.add([read(piece.body)], UNCHECKED)
                 continue
-            for body in bodies:
-                key, sequence, received, published = MESSAGE.unpack_from(body)
+            for begin, end in places:
+                key, sequence, received, published = MESSAGE.unpack_from(data, begin)
+                if key not in named:
+                    named[key] = file_topic(found, key)
                 topic = named[key]
-                yield (
-                    topic,
-                    BagMessage(
-                        topic.name,
-                        topic.type.name,
-                        received,
-                        published,
-                        sequence,
-                        body[MESSAGE.size :],
-                    ),
-                )
+                if topic is None:
+                    if tolerant:
+                        continue
+                    raise BagError(
+                        f"{path} is damaged: a message is of channel {key}, which is nowhere "
+                        "described; vla.bags.reader.recover_bag keeps the rest"
+                    )
+                if topics is None or topic.name in topics:
+                    body = data[begin + MESSAGE.size : end]
+                    yield (
+                        topic,
+                        BagMessage(
+                            topic.name, topic.type.name, received, published, sequence, body
+                        ),
+                    )
         if not finished and not tolerant:
             raise _truncated(path)
 
@@ -91,30 +91,6 @@ def read_mcap(
 def _summary_first(buffer: FileBytes) -> tuple[list[Schema | Channel], int]:
     records, checked = summary_definitions(buffer)
     return records, CHECKED if checked else REPEATED
-
-
-def _wanted(
-    found: Definitions,
-    named: dict[int, FileTopic | None],
-    data: bytes,
-    begin: int,
-    topics: Collection[str] | None,
-    path: Path,
-    tolerant: bool,
-) -> bool:
-    """Whether the message there is of one of the topics; notes the topic of its channel."""
-    (key,) = struct.unpack_from("<H", data, begin)
-    if key not in named:
-        named[key] = file_topic(found, key)
-    topic = named[key]
-    if topic is None:
-        if tolerant:
-            return False
-        raise BagError(
-            f"{path} is damaged: a message is of channel {key}, which is nowhere described; "
-            "vla.bags.reader.recover_bag keeps the rest"
-        )
-    return topics is None or topic.name in topics
 
 
 def file_topic(found: Definitions, key: int) -> FileTopic | None:
@@ -135,7 +111,7 @@ def file_topic(found: Definitions, key: int) -> FileTopic | None:
 
 
 def summarize_mcap(readable: Path, path: Path) -> FileSummary:
-    """What a file holds, as far as it is sound. Raises BagError where it is no MCAP file."""
+    """What of a file is sound. Raises BagError where it is no MCAP file."""
     return summary_of_survey(survey(readable, path))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Metadata
 
-from vla.bags.file_bytes import FileBytes
+from vla.bags.file_bytes import FileBytes, open_regular
 from vla.bags.mcap_chunks import (
     MESSAGE,
     ChunkContent,
@@ -46,18 +45,15 @@ _INDEX_ENTRY = struct.Struct("<QQ")
 
 
 @dataclass
-class Loss:
-    """One damaged place of a file, from `start` to `end` [bytes].
-
-    chunk: whether a chunk was there. counts: messages that were in it by channel, where its index
-    says. begin_time, end_time: of it [ns], 0 where unknown.
-    """
+class DamagedRange:
+    """One damaged place of a file, from `start` to `end` [bytes]."""
 
     start: int
     end: int
-    chunk: bool
-    begin_time: int = 0
-    end_time: int = 0
+    chunk: bool  # whether a chunk was there
+    begin_time: int = 0  # of the chunk [ns], 0 where unknown
+    end_time: int = 0  # the same
+    # Messages that were in it by channel, where its index says.
     counts: dict[int, int] = field(default_factory=dict)
 
 
@@ -79,30 +75,24 @@ class KeptChunk:
 
 @dataclass
 class Survey:
-    """What is in a file.
-
-    chunks: that are sound. loose: messages outside of chunks by channel; rescued: messages of the
-    last chunk, which is cut. flaws: what is wrong and costs nothing. end: up to there everything is
-    sound [bytes]. sealed: nothing but the mark of an unfinished file follows it. finished: the
-    file ends with a summary. metadata: rosbag2's copy of metadata.yaml. extras: attachments and
-    metadata. start_time, end_time: of all messages [ns], 0 without.
-    """
+    """What is in a file."""
 
     path: Path
     size: int
     definitions: Definitions = field(default_factory=Definitions)
-    chunks: list[KeptChunk] = field(default_factory=list)
-    loose: Counter[int] = field(default_factory=Counter)
+    chunks: list[KeptChunk] = field(default_factory=list)  # that are sound
+    loose: Counter[int] = field(default_factory=Counter)  # messages outside of chunks, by channel
+    # Messages of the last chunk, which is cut.
     rescued: Counter[int] = field(default_factory=Counter)
-    losses: list[Loss] = field(default_factory=list)
-    flaws: list[str] = field(default_factory=list)
-    end: int = len(MAGIC)
-    sealed: bool = False
-    finished: bool = False
-    metadata: str = ""
-    extras: int = 0
-    start_time: int = 0
-    end_time: int = 0
+    damaged: list[DamagedRange] = field(default_factory=list)
+    flaws: list[str] = field(default_factory=list)  # what is wrong and costs nothing
+    end: int = len(MAGIC)  # up to here everything is sound [bytes]
+    sealed: bool = False  # only the mark of an unfinished file follows `end`
+    finished: bool = False  # the file ends with a summary
+    metadata: str = ""  # rosbag2's copy of metadata.yaml
+    extras: int = 0  # attachments and metadata
+    start_time: int = 0  # of all messages [ns], 0 without
+    end_time: int = 0  # the same
 
     @property
     def counts(self) -> Counter[int]:
@@ -120,13 +110,13 @@ class Survey:
     @property
     def whole(self) -> bool:
         """Whether the file is as its writer closed it."""
-        return self.finished and not self.losses and not self.flaws and not self.rescued
+        return self.finished and not self.damaged and not self.flaws and not self.rescued
 
     @property
     def appendable(self) -> bool:
         """Whether nothing is missing but the index, so that no byte of data need be moved."""
         indexed = all(set(c.counts) == set(c.index_offsets) for c in self.chunks)
-        rest = self.losses or self.flaws or self.rescued or self.loose or self.extras
+        rest = self.damaged or self.flaws or self.rescued or self.loose or self.extras
         return self.sealed and indexed and not rest
 
     @property
@@ -155,14 +145,8 @@ def mapped(readable: Path, path: Path | None = None) -> Iterator[FileBytes]:
     Raises BagError where it is no MCAP file, or cannot be read.
     """
     path = path or readable
+    descriptor = open_regular(readable, path)
     try:
-        # Not waiting: opening a FIFO would never end.
-        descriptor = os.open(readable, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BagError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BagError(f"{path} is no regular file, and cannot be one of a bag")
         if not has_magic(os.pread(descriptor, len(MAGIC), 0)):
             raise BagError(
                 f"{path} is no MCAP file, as it doesn't begin as one; it is left as it is"
@@ -191,7 +175,7 @@ class _Surveyor:
         self._sound = True
         self._ended = False
         # The damaged chunk whose message indices may come now.
-        self._lost: Loss | None = None
+        self._lost: DamagedRange | None = None
 
     def survey(self) -> Survey:
         found, buffer = self._found, self._buffer
@@ -220,8 +204,8 @@ class _Surveyor:
         found.sealed = MCAP_SEAL.startswith(buffer[found.end : found.end + len(MCAP_SEAL) + 1])
         if buffer[-len(MAGIC) :] != MAGIC:
             found.finished = False
-        for loss in found.losses:
-            self._bound(loss)
+        for lost in found.damaged:
+            self._bound(lost)
         return found
 
     def _take_record(self, piece: Piece) -> None:
@@ -255,8 +239,8 @@ class _Surveyor:
             found.end = piece.end
 
     def _take_chunk(self, piece: Piece, chunk: ChunkContent) -> None:
-        records = [*chunk.schemas.values(), *chunk.channels.values()]
-        self._agree(self._found.definitions.add(records, CHECKED if chunk.crc else UNCHECKED))
+        rank = CHECKED if chunk.crc else UNCHECKED
+        self._agree(self._found.definitions.add(chunk.definitions, rank))
         self._found.chunks.append(
             KeptChunk(
                 piece.start,
@@ -279,11 +263,11 @@ class _Surveyor:
             self._found.flaws.append("a message index is damaged")
             return
         listed = sorted(_INDEX_ENTRY.iter_unpack(entries))
-        if (loss := self._lost) is not None:
-            loss.counts[channel] = len(listed)
+        if (lost := self._lost) is not None:
+            lost.counts[channel] = len(listed)
             if listed:
-                loss.begin_time = min(loss.begin_time or listed[0][0], listed[0][0])
-                loss.end_time = max(loss.end_time, listed[-1][0])
+                lost.begin_time = min(lost.begin_time or listed[0][0], listed[0][0])
+                lost.end_time = max(lost.end_time, listed[-1][0])
             return
         if not self._found.chunks:
             return
@@ -310,20 +294,20 @@ class _Surveyor:
         if piece.torn and MCAP_SEAL.startswith(tail):
             return
         if piece.torn and (chunk := torn_chunk(self._buffer, piece.start)) is not None:
-            found.definitions.add([*chunk.schemas.values(), *chunk.channels.values()], UNCHECKED)
+            found.definitions.add(chunk.definitions, UNCHECKED)
             found.rescued.update({key: len(entries) for key, entries in chunk.messages.items()})
             self._times.append((chunk.start_time, chunk.end_time))
             return
-        chunk = self._buffer[piece.start : piece.start + 1] == bytes([Opcode.CHUNK])
+        was_chunk = self._buffer[piece.start : piece.start + 1] == bytes([Opcode.CHUNK])
         # Without chunks, each record may have been a message.
-        if piece.start == 0 or piece.torn or self._ended or (found.chunks and not chunk):
+        if piece.start == 0 or piece.torn or self._ended or (found.chunks and not was_chunk):
             found.flaws.append(f"{piece.end - piece.start} bytes are {piece.flaw}")
             return
         left = chunk_begin(self._buffer, piece.start, piece.end)
         found.definitions.add(definitions_in(left), LEFT_OVER)
-        loss = Loss(piece.start, piece.end, chunk)
-        found.losses.append(loss)
-        self._lost = loss if chunk else None
+        lost = DamagedRange(piece.start, piece.end, was_chunk)
+        found.damaged.append(lost)
+        self._lost = lost if was_chunk else None
 
     def _take_metadata(self, piece: Piece) -> None:
         with contextlib.suppress(Exception):
@@ -349,11 +333,11 @@ class _Surveyor:
         if not agree:
             self._found.flaws.append("two copies of a schema or channel differ")
 
-    def _bound(self, loss: Loss) -> None:
+    def _bound(self, lost: DamagedRange) -> None:
         """Where a lost chunk's index doesn't tell, its times are those between its neighbours."""
-        if loss.end_time or not loss.chunk:
+        if lost.end_time or not lost.chunk:
             return
-        before = [chunk.end_time for chunk in self._found.chunks if chunk.end <= loss.start]
-        after = [chunk.begin_time for chunk in self._found.chunks if chunk.start >= loss.end]
-        loss.begin_time = max(before, default=self._found.start_time)
-        loss.end_time = min(after, default=self._found.end_time)
+        before = [chunk.end_time for chunk in self._found.chunks if chunk.end <= lost.start]
+        after = [chunk.begin_time for chunk in self._found.chunks if chunk.start >= lost.end]
+        lost.begin_time = max(before, default=self._found.start_time)
+        lost.end_time = min(after, default=self._found.end_time)

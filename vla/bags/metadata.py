@@ -48,19 +48,16 @@ _FILE_NAME = re.compile(r"[^.].*\.(mcap|db3)(\.zstd)?")
 
 @dataclass(frozen=True)
 class BagMetadata:
-    """What metadata.yaml says. Times in nanoseconds; counts are those at the last flush.
+    """What metadata.yaml says. Times in nanoseconds; counts are those at the last flush."""
 
-    storage: "mcap" or "sqlite3". files: in their order, each in the bag's folder.
-    """
-
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # in their order, each in the bag's folder
     message_count: int
     start_time: int
     duration: int
     topics: dict[str, int]
     types: dict[str, str]
     custom_data: dict[str, str]
-    storage: str = MCAP
+    storage: str = MCAP  # "mcap" or "sqlite3"
 
 
 def is_bag(folder: str | Path) -> bool:
@@ -80,7 +77,7 @@ def read_metadata(folder: str | Path) -> BagMetadata:
     found = parse_info(folder, info)
     if COMPLETE_KEY in found.custom_data:
         return found
-    # Of another recorder, or made anew by a tool that did not know of it.
+    # From another recorder, or rewritten by a tool that does not keep custom data.
     custom = copied_custom_data(found.files, found.storage) | found.custom_data
     return replace(found, custom_data=custom)
 
@@ -97,7 +94,7 @@ def load_info(folder: Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise BagError(
             f"{shown_path(path)} is not the metadata of a rosbag2 bag: it has no '{INFO}'; "
-            "'ros2 bag reindex' makes it anew"
+            "'ros2 bag reindex' rebuilds it"
         )
     return info
 
@@ -127,7 +124,7 @@ def parse_info(folder: Path, info: Mapping[str, Any]) -> BagMetadata:
         )
     files = tuple(_file(folder, name, where) for name in _list(info, "relative_file_paths", where))
     if not files:
-        raise BagError(f"{where} names no file; 'ros2 bag reindex' makes it anew")
+        raise BagError(f"{where} names no file; 'ros2 bag reindex' rebuilds it")
     return BagMetadata(
         files=files,
         message_count=_count(info, "message_count", where),

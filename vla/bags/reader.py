@@ -103,7 +103,7 @@ class _Decoder:
 
 
 def is_unfinished(metadata: BagMetadata) -> bool:
-    """Whether a bag's recorder was killed, so that it is to be read as far as it goes.
+    """Whether a bag's recorder was killed, so that only its sound part can be read.
 
     Our recorder says so in metadata.yaml, and a file that it closed and that lost its end since is
     damaged. Of a bag of another recorder, the end of a file is missing.
@@ -139,7 +139,7 @@ def validate_bag(folder: str | Path) -> BagReport:
             + (
                 "repair it with vla.bags.reader.recover_bag"
                 if metadata.storage == MCAP
-                else "'ros2 bag reindex' writes metadata.yaml anew"
+                else "'ros2 bag reindex' rebuilds metadata.yaml"
             )
         )
     return report
@@ -154,7 +154,7 @@ def _read_bag(
         if not path.exists():
             raise BagError(
                 f"{folder}: the file {path.name} that metadata.yaml names is missing; put it back, "
-                "or let 'ros2 bag reindex' write metadata.yaml anew"
+                "or rebuild metadata.yaml by 'ros2 bag reindex'"
             )
     for file in metadata.files:
         yield from _in_time_order(read_file(file, metadata.storage, topics, allow_truncated))

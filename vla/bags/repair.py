@@ -1,7 +1,7 @@
 """Repairs bags that were left unfinished or are damaged, and never costs a message.
 
 A file that lacks nothing but its index gets one at its end, and no byte of its data is moved. Any
-other is written anew beside itself, of all that is sound, and stays as it was, as `NAME.damaged`.
+other is rewritten from all that is sound, and the original is kept as `NAME.damaged`.
 """
 
 from __future__ import annotations
@@ -43,21 +43,17 @@ _MEGABYTE = 1e6
 
 @dataclass
 class BagReport:
-    """What `validate_bag` and `recover_bag` found: messages by topic, duration [s].
-
-    lost: what the repair could not keep, in words; empty where nothing was lost. originals: where
-    the files are that were written anew, as they were before.
-    """
+    """What `validate_bag` and `recover_bag` found."""
 
     folder: Path
     message_count: int = 0
-    duration: float = 0.0
-    counts: dict[str, int] = field(default_factory=dict)
-    lost: str = ""
-    originals: list[Path] = field(default_factory=list)
+    duration: float = 0.0  # [s]
+    counts: dict[str, int] = field(default_factory=dict)  # messages by topic
+    lost: str = ""  # what the repair could not keep, in words
+    originals: list[Path] = field(default_factory=list)  # of the files that were rewritten
 
     def kept_in_words(self) -> str:
-        """Where the originals are; empty where nothing was written anew."""
+        """Where the originals are; empty where nothing was rewritten."""
         if not self.originals:
             return ""
         places = ", ".join(map(str, self.originals))
@@ -69,8 +65,8 @@ def recover_bag(folder: str | Path) -> BagReport:
 
     Only damaged chunks are left out, and the messages that the end of the file cuts. A file that
     is only unfinished is completed in place, which needs hardly any room on the disk. Any other is
-    written anew, and kept as it was under its name with ".damaged" behind it. What metadata.yaml
-    says is kept, and written anew where it is missing, with "complete: recovered" and what was lost
+    rewritten, and the original kept under its name with ".damaged" behind it. What metadata.yaml
+    says is kept, and rebuilt where it is missing, with "complete: recovered" and what was lost
     in the custom data. A bag that is whole is left as it is.
 
     Raises BagError, and changes nothing, where nothing can be kept, the bag is being written, is
@@ -153,7 +149,7 @@ def _recover(folder: Path, info: dict[str, Any], metadata: BagMetadata) -> BagRe
     info["custom_data"][COMPLETE_KEY] = "recovered"
     if report.lost:
         info["custom_data"][LOST_KEY] = report.lost
-    _count_anew(folder, info, metadata, surveys)
+    _recount(folder, info, metadata, surveys)
     for found in surveys:
         if not found.whole:
             _repair(found, {"serialized_metadata": dump_yaml(info).strip()}, report)
@@ -177,13 +173,13 @@ def _require_messages(folder: Path, metadata: BagMetadata, surveys: list[Survey]
     """Raises BagError where a repair would make an empty bag of one that held something."""
     if any(found.message_count for found in surveys):
         return
-    if metadata.message_count or any(found.losses for found in surveys):
+    if metadata.message_count or any(found.damaged for found in surveys):
         raise BagError(
             f"nothing of {folder} can be recovered: no chunk of it is sound; it was left as it is"
         )
 
 
-def _count_anew(
+def _recount(
     folder: Path, info: dict[str, Any], metadata: BagMetadata, surveys: list[Survey]
 ) -> None:
     """Puts what the files hold in the place of what metadata.yaml said of them."""
@@ -220,7 +216,7 @@ def _repair(found: Survey, metadata: Mapping[str, str], report: BagReport) -> No
     try:
         write_sound_parts(found, beside, dict(metadata))
         made = survey(beside)
-        if not made.finished or made.losses or made.counts != found.counts:
+        if not made.finished or made.damaged or made.counts != found.counts:
             raise BagError(
                 f"{path} was left as it is: its repair would hold {made.message_count} of "
                 f"{found.message_count} messages; please report this"
@@ -262,24 +258,24 @@ def _sync(folder: Path) -> None:
 
 def _lost_in_words(found: Survey) -> str:
     """What of a file cannot be kept; empty for nothing."""
-    if not found.losses:
+    if not found.damaged:
         return ""
-    chunks = [loss for loss in found.losses if loss.chunk]
-    size = sum(loss.end - loss.start for loss in found.losses)
+    chunks = [lost for lost in found.damaged if lost.chunk]
+    size = sum(lost.end - lost.start for lost in found.damaged)
     parts = []
     if chunks:
         parts.append(f"{len(chunks)} of {len(chunks) + len(found.chunks)} chunks")
-    if others := len(found.losses) - len(chunks):
+    if others := len(found.damaged) - len(chunks):
         parts.append(f"{others} damaged record{'s' if others > 1 else ''}")
     words = f"{found.path.name}: {' and '.join(parts)} ({size} bytes"
     counts: Counter[str] = Counter()
-    for loss in chunks:
-        counts.update({found.topic(key): count for key, count in loss.counts.items()})
+    for lost in chunks:
+        counts.update({found.topic(key): count for key, count in lost.counts.items()})
     if counts:
         named = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:20])
         words += f", {counts.total()} messages: {named}"
-    if chunks and (ends := [loss.end_time for loss in chunks if loss.end_time]):
-        begin = min(loss.begin_time for loss in chunks if loss.end_time) - found.start_time
+    if chunks and (ends := [lost.end_time for lost in chunks if lost.end_time]):
+        begin = min(lost.begin_time for lost in chunks if lost.end_time) - found.start_time
         end = max(ends) - found.start_time
         words += f", from second {begin * _NANOSECONDS:.3f} to {end * _NANOSECONDS:.3f}"
     return f"{words}) could not be kept"

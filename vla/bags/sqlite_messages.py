@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
@@ -70,9 +70,10 @@ def summarize_sqlite(readable: Path, path: Path) -> FileSummary:
 def metadata_of_sqlite(readable: Path, path: Path) -> str:
     """rosbag2's copy of metadata.yaml in a file, or "". Raises BagError for no bag."""
     with _opened(readable, path) as reader, contextlib.suppress(Exception):
-        rows = reader.dbconn.execute("SELECT metadata FROM metadata ORDER BY id DESC LIMIT 1")
-        text = next(iter(rows))[0]
-        return text if isinstance(text, str) else ""
+        if reader.dbconn is not None:
+            query = "SELECT metadata FROM metadata ORDER BY id DESC LIMIT 1"
+            text = next(iter(reader.dbconn.execute(query)))[0]
+            return text if isinstance(text, str) else ""
     return ""
 
 
@@ -107,7 +108,8 @@ def _opened(readable: Path, path: Path) -> Iterator[Sqlite3Reader]:
     with readable.open("rb") as stream:
         if stream.read(len(_BEGIN)) != _BEGIN:
             raise BagError(f"{path} is no sqlite3 file: it doesn't begin as one")
-    reader = Sqlite3Reader(_Unnamed(readable))
+    # rosbags only formats it and calls open() and stat().
+    reader = Sqlite3Reader(cast("Path", _Unnamed(readable)))
     try:
         reader.open()
     except Exception as error:

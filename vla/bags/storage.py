@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from vla.bags.decompression import (
     copy_decompressed,
     decompress,
 )
+from vla.bags.file_bytes import open_regular
 from vla.bags.mcap_messages import metadata_of_mcap, read_mcap, summarize_mcap
 from vla.bags.sqlite_messages import metadata_of_sqlite, read_sqlite, summarize_sqlite
 from vla.bags.writer import BagError
@@ -62,7 +62,7 @@ def read_file(
 
 
 def file_summary(path: Path, storage: str) -> FileSummary:
-    """What a file holds, as far as it can be read. Raises BagError that names the file."""
+    """What of a file can be read. Raises BagError that names the file."""
     with opened(path, tolerant=True) as readable:
         return (summarize_mcap if storage == MCAP else summarize_sqlite)(readable, path)
 
@@ -82,8 +82,17 @@ def metadata_copy(path: Path, storage: str) -> str:
 
 def is_compressed(path: Path) -> bool:
     """Whether a file is compressed as a whole. Raises BagError where it cannot be read."""
-    with contextlib.closing(_Descriptor(path)) as file:
-        return file.begin(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+    with _descriptor(path) as descriptor:
+        return os.pread(descriptor, len(ZSTD_MAGIC), 0) == ZSTD_MAGIC
+
+
+@contextlib.contextmanager
+def _descriptor(path: Path) -> Iterator[int]:
+    descriptor = open_regular(path, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -93,15 +102,17 @@ def opened(path: Path, tolerant: bool = False) -> Iterator[Path]:
     tolerant: take what comes before the damage in a compressed file. Raises BagError where the file
     cannot be read, is no regular one, or would become too large for the disk.
     """
-    with contextlib.closing(_Descriptor(path)) as file:
-        if file.begin(len(ZSTD_MAGIC)) != ZSTD_MAGIC:
-            yield Path(f"/proc/self/fd/{file.number}")
+    with _descriptor(path) as descriptor:
+        if os.pread(descriptor, len(ZSTD_MAGIC), 0) != ZSTD_MAGIC:
+            yield Path(f"/proc/self/fd/{descriptor}")
             return
         room = shutil.disk_usage(tempfile.gettempdir()).free - _ROOM_TO_LEAVE
-        limit = min(max(_ALWAYS_ALLOWED, _LARGEST_FACTOR * file.size), max(room, 0))
+        limit = min(
+            max(_ALWAYS_ALLOWED, _LARGEST_FACTOR * os.fstat(descriptor).st_size), max(room, 0)
+        )
         with tempfile.TemporaryFile() as target:
             try:
-                with os.fdopen(os.dup(file.number), "rb") as source:
+                with os.fdopen(os.dup(descriptor), "rb") as source:
                     whole = copy_decompressed(source, target, limit)
                 target.flush()
             except CompressionError as error:
@@ -121,26 +132,3 @@ def opened(path: Path, tolerant: bool = False) -> Iterator[Path]:
                     "gives what comes before, as a bag that vla.bags.reader.recover_bag repairs"
                 )
             yield Path(f"/proc/self/fd/{target.fileno()}")
-
-
-class _Descriptor:
-    """A regular file, opened without waiting for anybody. Raises BagError where it is none."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise BagError(f"cannot read {path}: {error.strerror}") from error
-        state = os.fstat(self.number)
-        self.size = state.st_size
-        if not stat.S_ISREG(state.st_mode):
-            os.close(self.number)
-            raise BagError(f"{path} is no regular file, and cannot be one of a bag")
-
-    def begin(self, size: int) -> bytes:
-        """The first bytes."""
-        return os.pread(self.number, size, 0)
-
-    def close(self) -> None:
-        """Closes the file."""
-        os.close(self.number)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import yaml
 from mcap.data_stream import RecordBuilder
@@ -91,7 +91,7 @@ def replace_text(path: Path, text: str, durable: bool = False) -> None:
     durable: wait until the disk has it. Raises OSError when the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.new")
-    # Made anew each time, so that no link that lies there is followed.
+    # A new file each time, so that a link of that name is never followed.
     temporary.unlink(missing_ok=True)
     with temporary.open("x", encoding="utf-8") as stream:
         stream.write(text)
@@ -137,8 +137,10 @@ class BagWriter:
         except OSError as error:
             raise BagError(f"cannot create the bag {self.folder}: {error.strerror}") from error
         lock_file(self._stream)
+        # It only writes and asks for the position.
+        stream = cast("IO[bytes]", self._stream)
         self._writer: Writer | None = Writer(
-            self._stream, chunk_size=CHUNK_SIZE, compression=COMPRESSIONS[compression]
+            stream, chunk_size=CHUNK_SIZE, compression=COMPRESSIONS[compression]
         )
         self._writer.start(profile="ros2", library="vla_ros")
         self.flush()
