@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -61,6 +61,7 @@ class PolicyConfig(Protocol):
     """A dataclass of everything that shapes a policy's weights."""
 
     TYPE: ClassVar[str]  # the `type` that config.json names
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 Config = TypeVar("Config", bound=PolicyConfig)
