@@ -47,7 +47,7 @@ class GptTrunk(nn.Module):
     ):
         super().__init__()
         self.fc = nn.Linear(width, hidden) if width != hidden else nn.Identity()
-        self.gpt: Any = GPT2Model(
+        trunk: Any = GPT2Model(
             GPT2Config(
                 vocab_size=1,
                 n_positions=window,
@@ -62,7 +62,8 @@ class GptTrunk(nn.Module):
                 eos_token_id=None,
             )
         )
-        self.gpt.wte = nn.Identity()  # It reads features, no tokens.
+        trunk.wte = nn.Identity()  # It reads features, no tokens.
+        self.gpt = trunk
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features [B, W, F] to [B, W, G]."""
