@@ -62,7 +62,6 @@ class Mover(ManagedNode):
     def __init__(self) -> None:
         super().__init__("mover")
         self._declare_targets()
-        self._planner: MoveItPlanner | None = None
         self._status: PolicyStatus | None = None
         self._statuses = 0
         self._moving = threading.Lock()
@@ -94,9 +93,11 @@ class Mover(ManagedNode):
                 settings["tool_link"],
                 settings["planning_time"],
                 settings["speed_scale"],
-                read_targets({name: parameter.value for name, parameter in given.items()}),
+                read_targets({name: self.get_parameter(TARGETS + name).value for name in given}),
             ),
         )
+
+        self.cleanups.callback(self._planner.close)
 
     def activate(self) -> None:
         """Takes goals."""
@@ -124,12 +125,6 @@ class Mover(ManagedNode):
         if self._action is not None:
             self._action.destroy()
             self._action = None
-
-    def cleanup(self) -> None:
-        """Ends MoveIt."""
-        if self._planner is not None:
-            self._planner.close()
-            self._planner = None
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
@@ -228,7 +223,7 @@ class Mover(ManagedNode):
 
     def _catch_up(self) -> None:
         """Hears what has happened while MoveIt planned, before the arm moves."""
-        if self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
+        if self._status is None or self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
             heard = self._statuses
             self._wait(
                 lambda: self._statuses > heard + 1,

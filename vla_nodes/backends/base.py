@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from rclpy.node import Node
-
 from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.settings import Settings
 
 
@@ -47,7 +46,7 @@ class BackendContext:
     which the backend's own start with its name and a dot. period: of commands [s].
     """
 
-    node: Node
+    node: ManagedNode
     contract: EmbodimentContract
     settings: Settings | Mapping[str, Any]
     period: float

@@ -121,7 +121,7 @@ class CartesianPoseBackend(Backend):
 
     def _compare(self, now: float) -> Problem | None:
         """How far the controller's pose is from the target, as far as there are both."""
-        if now - self._heard_at > POSE_TIMEOUT:
+        if self._pose is None or now - self._heard_at > POSE_TIMEOUT:
             return Problem(
                 f"no pose on {self._pose_topic} for {POSE_TIMEOUT:g} s: is the controller's pose "
                 "broadcaster active?"
@@ -129,15 +129,17 @@ class CartesianPoseBackend(Backend):
         if self._target is not None:
             if now - self._compared_at > COMPARE_PERIOD:
                 self._compared_at = now
-                self._away = self._away_from(self._target)
+                self._away = self._away_from(self._target, self._pose)
             return self._away
         if self._refused is not None and now - self._refused[1] < TRY_AGAIN:
             return self._refused[0]
         return None
 
-    def _away_from(self, target: tuple[np.ndarray, np.ndarray]) -> Problem | None:
+    def _away_from(
+        self, target: tuple[np.ndarray, np.ndarray], pose: PoseStamped
+    ) -> Problem | None:
         """A problem while the controller's pose is not where it was sent."""
-        place, turn = self._pose.pose.position, self._pose.pose.orientation
+        place, turn = pose.pose.position, pose.pose.orientation
         offset = target[0] - np.array([place.x, place.y, place.z])
         angle = difference(target[1], np.array([turn.x, turn.y, turn.z, turn.w]))
         error = np.sqrt([offset @ offset, angle @ angle])
@@ -158,7 +160,7 @@ class CartesianPoseBackend(Backend):
         target = command.tool_position, command.tool_quaternion
         if self._target is None and self._pose is not None:
             self._away = None
-            if problem := self._away_from(target):
+            if problem := self._away_from(target, self._pose):
                 self._refused = problem, time.monotonic()
                 return
         self._refused, self._target = None, target

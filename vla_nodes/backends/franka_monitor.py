@@ -87,7 +87,8 @@ class FrankaMonitor(Monitor):
             context.node, self._type, self._topic, qos.NEWEST_SENSOR, raw=True
         )
         self._stamp = b""
-        self._mode: int | None = None
+        # No mode of Franka's, until the first state comes.
+        self._mode = -1
         self._errors = ""
         self._changed_at = self._came_at = self._looked_at = -math.inf
         self._action = action.ErrorRecovery

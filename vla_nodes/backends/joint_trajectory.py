@@ -131,14 +131,13 @@ class JointTrajectoryBackend(Backend):
         self._sent_at = -np.inf
         self._latest_before = LATEST_BEFORE * context.period
         self._start = _StartOfTrajectories(context.node, self._controller)
-        self._goals = None
+        self._goals: _Goals | None = None
         if settings["joint_trajectory.interface"] == "action":
             self._goals = _Goals(
                 context.node,
                 f"{self._controller}/follow_joint_trajectory",
                 1.0 / settings["joint_trajectory.action_rate"],
             )
-            self._output = None
         else:
             self._output = context.node.create_publisher(
                 JointTrajectory, self._topic, with_liveliness(qos.COMMAND)
@@ -179,10 +178,10 @@ class JointTrajectoryBackend(Backend):
         if self._start.measured and now - self._sent_at < self._latest_before:
             before = self._before
         self._before, self._sent_at = command, now
-        if self._output is not None:
-            self._output.publish(self._messages.of(command, before))
-        else:
+        if self._goals is not None:
             self._goals.send(command, before, self._messages)
+        else:
+            self._output.publish(self._messages.of(command, before))
 
     def release(self) -> None:
         """The controller stays at the last point until others command it."""

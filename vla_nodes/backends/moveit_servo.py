@@ -274,7 +274,7 @@ class MoveItServoBackend(Backend):
         twist = command.tool_velocity
         if not twist.any() or self._gain == 0.0:
             return twist
-        if now - self._measured_at > POSE_TIMEOUT:
+        if self._measured is None or now - self._measured_at > POSE_TIMEOUT:
             if now - self._warned_at > WARNING_PERIOD:
                 self._warned_at = now
                 self._node.diagnostics.report(

@@ -146,7 +146,7 @@ class AdapterServer:
             for name in ready:
                 del self._returned[name]
             self._busy = True
-            self._node.executor.create_task(self._restore, ready)
+            self._node.executor.create_task(self._restore, ready, self._agreed)
 
     async def _on_request(self, request, response):
         refusal = self._refusal()
@@ -201,10 +201,10 @@ class AdapterServer:
         self._node.get_logger().error(message)
         return LoadAdapter.Response(message=message, checkpoint_id=common_checkpoint(answers))
 
-    async def _restore(self, names: list[str]) -> None:
+    async def _restore(self, names: list[str], agreed: Agreed) -> None:
         """Gives nodes that were started anew what the others have."""
         try:
-            agreed, who = self._agreed, " and ".join(names)
+            who = " and ".join(names)
             # When nobody knows who has what, the ones that stayed are brought into line, too.
             asked = MODEL_NODES if self._holds else names
             self._hold(f"{who} is back: giving it {agreed.checkpoint_id}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rclpy.action import CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -82,13 +83,13 @@ class InstructionServer:
         self._on_emergency = on_emergency
         self._execution_mode = execution_mode
         self._open = False
-        self._goals: dict[int, tuple[object, Future]] = {}
+        self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
         self._announced_id: int | None = None
         self._announcement: Instruction | None = None
         # Steady clock [s].
         self.announced_at = 0.0
         self._notice = ""
-        self._status_key = None
+        self._status_key: tuple[State, HoldReason, bool, int | None] | None = None
         self._status_at = 0.0
         self._counts = ChunkCounts()
         self._stops = 0

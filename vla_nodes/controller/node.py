@@ -72,10 +72,6 @@ class Controller(ManagedNode):
 
     def __init__(self):
         super().__init__("controller")
-        self._server: InstructionServer | None = None
-        self._robot: HardwareInterface | None = None
-        self._sources: ControllerSources | None = None
-        self._writers: list[WriterWatch] = []
         self._pace: PacedLoop | None = None
         self.diagnostics.checks.append(self._report_motion)
 
@@ -87,7 +83,8 @@ class Controller(ManagedNode):
         arm = ArmController(arm_config(settings), self._contract, model)
         self._loop = ControlLoop(arm, loop_limits(settings))
         self._robot = HardwareInterface(self, self._contract)
-        self._scene = None
+        self.cleanups.callback(self._robot.close)
+        self._scene: PlanningSceneCheck | None = None
         if settings["planning_scene.check"]:
             self._scene = PlanningSceneCheck(self, self._contract.joint_names)
         self._counts = ChunkCounts()
@@ -101,9 +98,11 @@ class Controller(ManagedNode):
             self._on_emergency,
             settings["execution"],
         )
+        self.cleanups.callback(self._server.destroy)
         self._adapters = AdapterServer(
             self, self._server, self._robot_now, lambda: self.settings["load_timeout"]
         )
+        self.cleanups.callback(self._adapters.destroy)
         self._subscribe()
         self.diagnostics.values["contract"] = self._contract.contract_id
 
@@ -118,6 +117,8 @@ class Controller(ManagedNode):
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
         self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
         self._sources = ControllerSources(self, self._contract.joint_states_topic)
+        self.cleanups.callback(self._sources.close)
+        self._writers: list[WriterWatch] = []
         self._watches: dict[str, SourceWatch] = {}
         watchdog = self._loop.watchdog
         for message_type, topic, profile, name, model_node in (
@@ -132,6 +133,7 @@ class Controller(ManagedNode):
                     self._adapters.note_alive(model_node, alive)
 
             writer = WriterWatch(self, message_type, topic, profile, note)
+            self.cleanups.callback(writer.destroy)
             self._writers.append(writer)
             self._watches[name] = self._sources.watch(topic, name, writer)
         self._heartbeats = HeartbeatWatch(
@@ -186,22 +188,6 @@ class Controller(ManagedNode):
         while self._loop.arm.moving and time.monotonic() < deadline:
             time.sleep(self._loop.arm.period)
             self._cycle()
-
-    def cleanup(self) -> None:
-        """Leaves the graph."""
-        for writer in self._writers:
-            writer.destroy()
-        self._writers = []
-        if self._sources is not None:
-            self._sources.close()
-            self._sources = None
-        if self._server is not None:
-            self._adapters.destroy()
-            self._server.destroy()
-            self._server = None
-        if self._robot is not None:
-            self._robot.close()
-            self._robot = None
 
     def _use_realtime_priority(self) -> None:
         priority = self.settings["realtime_priority"]
@@ -277,14 +263,15 @@ class Controller(ManagedNode):
 
     def _on_chunk(self, message: ActionChunk, info: dict) -> None:
         accepted = self._watches[ACTION_CHUNKS].accepts(info)
-        if not self.is_active or not self._session.wants_motion:
+        instruction = self._session.instruction
+        if not self.is_active or instruction is None or not self._session.wants_motion:
             self.diagnostics.drop("no_instruction")
             return
         if not accepted or self._sources.problem:
             self._counts.rejected += 1
             self.diagnostics.drop("second_publisher")
             return
-        if message.instruction_id != self._session.instruction.instruction_id:
+        if message.instruction_id != instruction.instruction_id:
             self._counts.rejected += 1
             self.diagnostics.drop("other_instruction")
             return
@@ -309,9 +296,9 @@ class Controller(ManagedNode):
         if self._scene is None:
             self._take(chunk)
         else:
-            self._ask_scene(chunk)
+            self._ask_scene(self._scene, chunk)
 
-    def _ask_scene(self, chunk: Chunk) -> None:
+    def _ask_scene(self, scene: PlanningSceneCheck, chunk: Chunk) -> None:
         """Takes a chunk when MoveIt has found its way free."""
         joints = self._loop.start_positions
         if joints is None:
@@ -323,7 +310,7 @@ class Controller(ManagedNode):
             # What is wrong with it is said where it is taken.
             self._take(chunk)
             return
-        self._scene.ask(way, lambda why: self._on_scene(chunk, why))
+        scene.ask(way, lambda why: self._on_scene(chunk, why))
 
     def _on_scene(self, chunk: Chunk, why: str) -> None:
         """Takes a chunk whose way is free; refuses any other, and goes on with the one before."""
@@ -371,11 +358,13 @@ class Controller(ManagedNode):
         blocked = self._why_blocked()
         wants_motion = session.wants_motion and self.is_active
         cycle = loop.cycle(self._robot_now(), now, wants_motion, blocked)
-        self._robot.send(cycle.command)
-        counts.chunk_age = cycle.command.chunk_age if cycle.report.executing else math.nan
-        if cycle.report.executing:
-            counts.limited_steps += cycle.command.limited
-            self._note_delays(cycle.command.chunk_age)
+        command = cycle.command
+        self._robot.send(command)
+        counts.chunk_age = math.nan
+        if cycle.report.executing and command is not None:
+            counts.chunk_age = command.chunk_age
+            counts.limited_steps += command.limited
+            self._note_delays(command.chunk_age)
         elif wants_motion and cycle.report.hold_reason in TOLD_HOLDS:
             self.diagnostics.report("hold", cycle.report.message)
         if self.is_active:

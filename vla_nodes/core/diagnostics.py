@@ -93,10 +93,9 @@ class Diagnostics:
         now, text = self._steady_time(), one_line(text, LONGEST_LINE)
         with self._lock:
             self._counts[reason] += 1
-            earlier = self._reports.get(reason)
-            log = earlier is None or now - earlier.logged >= LOG_PERIOD
-            logged = now if log else earlier.logged
-            self._reports[reason] = _Report(text, level, now, logged)
+            logged = self._reports[reason].logged if reason in self._reports else -math.inf
+            log = now - logged >= LOG_PERIOD
+            self._reports[reason] = _Report(text, level, now, now if log else logged)
         if log:
             # Two call sites, because rclpy remembers the severity of each.
             if level == ERROR:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from vla_ros.msg import ActionChunk, Instruction, LatentAction
@@ -22,6 +23,9 @@ from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
 
+if TYPE_CHECKING:
+    from vla.policies.parts import ActionPart, NoActionPart
+
 WARM_UP_RUNS = 3
 # Delay of a chunk before any was measured [s].
 INITIAL_DELAY = 0.2
@@ -35,7 +39,7 @@ class UnusableLatent(ValueError):
         self.reason = reason
 
 
-class ActionExpert(ModelNode):
+class ActionExpert(ModelNode["ActionPart | NoActionPart"]):
     """Newest observation and latent action in; action chunks out."""
 
     SETTINGS = (
@@ -101,7 +105,7 @@ class ActionExpert(ModelNode):
         self._before_late = 0.0
         self._delay = DelayEstimate(INITIAL_DELAY)
 
-    def load(self, checkpoint: Path, device: str, adapter: str):
+    def load(self, checkpoint: Path, device: str, adapter: str) -> ActionPart | NoActionPart:
         """The checkpoint's second part; where it has none, what stands for it."""
         from vla.policies.parts import open_action_part
 
@@ -114,9 +118,14 @@ class ActionExpert(ModelNode):
 
     def configure(self) -> None:
         """Loads the model, subscribes to latent actions, opens the output."""
+        from vla.policies.parts import ActionPart
+
         super().configure()
-        if not self.has_work:
+        shape = self.model.features.latent_shape
+        if shape is None or not isinstance(self.model, ActionPart):
             return
+        self._latent_shape, self._expert = shape, self.model
+        self.cleanups.callback(delattr, self, "_expert")
         self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
             ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
@@ -124,13 +133,13 @@ class ActionExpert(ModelNode):
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs the model on nothing."""
-        latent = np.zeros(self.model.features.latent_shape, dtype=np.float32)
+        latent = np.zeros(self._latent_shape, dtype=np.float32)
         for _ in range(WARM_UP_RUNS):
-            self.model.action_chunk(images, state, latent, seed=0)
+            self._expert.action_chunk(images, state, latent, seed=0)
         if self.settings["real_time_chunking"]:
             shape = (self.model.features.horizon, len(self.contract.action_names))
             before = CommittedActions(np.zeros(shape), 1)
-            self.model.action_chunk(images, state, latent, 0, before)
+            self._expert.action_chunk(images, state, latent, 0, before)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""
@@ -170,7 +179,7 @@ class ActionExpert(ModelNode):
         latent_age = self.age_of(latent_message.header.stamp)
         before = self._committed_actions(scene)
         started = time.perf_counter()
-        actions = self.model.action_chunk(
+        actions = self._expert.action_chunk(
             scene.images,
             scene.state,
             latent,
@@ -237,7 +246,7 @@ class ActionExpert(ModelNode):
                 f"has {self.model.checkpoint_id}: give reasoning and action_expert the same one",
             )
         shape = (message.num_queries, message.hidden_size)
-        expected = self.model.features.latent_shape
+        expected = self._latent_shape
         if shape != expected or len(message.data) != shape[0] * shape[1]:
             raise UnusableLatent(
                 "latent_shape",

@@ -9,6 +9,7 @@ import array
 import time
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.task import Future
@@ -26,13 +27,16 @@ from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
 
+if TYPE_CHECKING:
+    from vla.policies.parts import ReasoningPart
+
 WARM_UP_RUNS = 2
 # Questions that may wait; each takes as long as the model needs for an answer.
 MOST_QUESTIONS = 8
 WARM_UP_INSTRUCTION = "pick the red block"
 
 
-class Reasoning(ModelNode):
+class Reasoning(ModelNode["ReasoningPart"]):
     """Newest observation and instruction in; text and latent actions out."""
 
     SETTINGS = (
@@ -58,12 +62,11 @@ class Reasoning(ModelNode):
     def __init__(self) -> None:
         super().__init__("reasoning")
         self._questions: deque[tuple[str, Future]] = deque()
-        self._session = None
         self._begin_anew = True
         self._answered_id = 0
         self._done = (0, 0)
 
-    def load(self, checkpoint: Path, device: str, adapter: str):
+    def load(self, checkpoint: Path, device: str, adapter: str) -> ReasoningPart:
         """The checkpoint's first part."""
         from vla.policies.parts import ReasoningPart
         from vla.policies.reasoning_session import ReasoningSession
@@ -106,7 +109,7 @@ class Reasoning(ModelNode):
         """Ends the work; questions that still wait are refused."""
         super().deactivate()
         while self._questions:
-            self._answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
+            self.answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
 
     def flush(self) -> None:
         """Drops text and latent action: the same instruction begins anew if it comes back."""
@@ -131,19 +134,14 @@ class Reasoning(ModelNode):
         self.wake()
         return await future
 
-    def _answer(self, future: Future, response: Ask.Response) -> None:
-        future.set_result(response)
-        # The waiting callback goes on in the executor, which may be asleep.
-        self.executor.wake()
-
     def work(self) -> None:
         """Answers questions first, since a person waits; then serves the instruction in force."""
         while self._questions:
             question, future = self._questions.popleft()
             try:
-                self._answer(future, self._ask(question))
+                self.answer(future, self._ask(question))
             except Exception as error:
-                self._answer(future, _refusal(f"the model failed: {one_line(error)}"))
+                self.answer(future, _refusal(f"the model failed: {one_line(error)}"))
                 raise
         instruction = self.instruction
         if instruction.instruction_id == 0:
@@ -211,7 +209,7 @@ class Reasoning(ModelNode):
         output = session.step(seen, instruction.instruction, think)
         seconds = time.perf_counter() - started
         self._done = (instruction.instruction_id, scene.stamp)
-        if output.new_text:
+        if output.new_text and output.text is not None:
             self.publish(
                 self._responses,
                 _response(

@@ -63,7 +63,7 @@ class Sim(ManagedNode):
     def __init__(self) -> None:
         super().__init__("sim")
         self._lock = threading.Lock()
-        self._simulator: TableTopSimulator | None = None
+        self._fingers = np.zeros(2)
         self._loop: PacedLoop | None = None
         self._goals: TrajectoryServer | None = None
         self._time = 0
@@ -77,6 +77,7 @@ class Sim(ManagedNode):
             self.get_logger().warning("the simulator makes the time: use_sim_time is switched off")
             self.set_parameters([Parameter("use_sim_time", value=False)])
         self._simulator = TableTopSimulator(self.settings["camera_size"])
+        self.cleanups.callback(delattr, self, "_simulator")
         self._follower = Follower(panda.JOINT_MAX_VELOCITY)
         publisher = self.create_lifecycle_publisher
         self._clock_output = publisher(Clock, "clock", qos.SENSOR_OUTPUT)
@@ -139,10 +140,10 @@ class Sim(ManagedNode):
         self._loop = None
 
     def cleanup(self) -> None:
-        """Frees the simulator."""
+        """Takes the action off the graph."""
         if self._goals is not None:
             self._goals.destroy()
-        self._goals = self._simulator = None
+        self._goals = None
 
     # Physics thread
 
