@@ -152,6 +152,22 @@ def answering(node, kind: ServiceType, callback: Callable) -> Callable:
     return answer
 
 
+def trigger(act: Callable[[], str]) -> Callable:
+    """The callback of a Trigger service.
+
+    act: returns what it did; raises ValueError with the reason where it did nothing.
+    """
+
+    def callback(request, response):
+        try:
+            response.message, response.success = act(), True
+        except ValueError as error:
+            response.message = str(error)
+        return response
+
+    return callback
+
+
 class QuickService:
     """A service with a quick callback, of whose requests several are answered at a time."""
 
