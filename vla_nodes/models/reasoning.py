@@ -73,6 +73,7 @@ class Reasoning(ModelNode["ReasoningPart"]):
 
         part = ReasoningPart.from_pretrained(checkpoint, device, adapter)
         self._session = ReasoningSession(part)
+        self.cleanups.callback(delattr, self, "_session")
         return part
 
     def configure(self) -> None:
