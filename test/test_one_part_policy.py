@@ -111,16 +111,17 @@ def windowed(tmp_path_factory):
 
 def test_it_takes_an_adapter_and_gives_it_back(windowed):
     checkpoint, adapter = windowed
-    policy = Policy.from_pretrained(checkpoint)
-    base = policy.checkpoint_id
-    policy.reset("go up", seed=0)
-    before = policy.chunk({}, STATE)
-    policy.set_adapter(open_adapter(adapter))
-    assert policy.checkpoint_id == f"{base}+{open_adapter(adapter).adapter_id}"
-    assert np.abs(policy.chunk({}, STATE) - before).max() > 1e-4
-    policy.set_adapter(None)
-    assert policy.checkpoint_id == base
-    np.testing.assert_allclose(policy.chunk({}, STATE), before, atol=1e-6)
+    base = Policy.from_pretrained(checkpoint)
+    adapted = Policy.from_pretrained(checkpoint, adapter=adapter)
+    assert adapted.checkpoint_id == f"{base.checkpoint_id}+{open_adapter(adapter).adapter_id}"
+    for policy in (base, adapted):
+        policy.reset("go up", seed=0)
+    expected = base.chunk({}, STATE)
+    assert np.abs(adapted.chunk({}, STATE) - expected).max() > 1e-4
+    adapted.reasoning.set_adapter(None)
+    assert adapted.reasoning.checkpoint_id == base.checkpoint_id
+    adapted.reset("go up", seed=0)
+    np.testing.assert_allclose(adapted.chunk({}, STATE), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
