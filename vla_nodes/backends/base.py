@@ -24,16 +24,13 @@ from vla_nodes.core.settings import Settings
 
 @dataclass(frozen=True)
 class Problem:
-    """Why the robot's side cannot carry commands out.
+    """Why the robot's side cannot carry commands out."""
 
-    message: one sentence, with what to do. stops: whether the policy is stopped for good, until a
-    person resumes it; otherwise the arm holds, and goes on when the problem is gone. dropped: the
-    robot no longer goes where it was commanded to, so that the next motion starts from where the
-    arm is measured.
-    """
-
-    message: str
+    message: str  # one sentence, with what to do
+    # The policy stops until the operator resumes it; otherwise the arm holds, and goes on when the
+    # problem is gone.
     stops: bool = False
+    # The robot no longer goes where it was sent: the next motion starts from the measured joints.
     dropped: bool = False
 
 

@@ -3,7 +3,7 @@
 Such a controller goes to the newest pose whatever its age and holds it for ever; it gives no answer
 and knows no time-out. A controller process that dies in mid-motion therefore leaves a target at
 most one cycle ahead of the arm, which the impedance turns into a soft stop. The arm is watched by
-its own joint states, as with every backend: where it does not follow, the command gives way. What
+its own joint states, as with every backend: where it does not follow, the command backs off. What
 the robot's controller takes for the tool's pose can be watched, too. It ignores the frame of a
 target, so that another frame of base or tool would show only by where the arm goes: with the pose
 at hand, a first target that is elsewhere is not sent.
@@ -120,7 +120,7 @@ class CartesianPoseBackend(Backend):
         return None
 
     def _compare(self, now: float) -> Problem | None:
-        """How far the controller's pose is from the target, as far as there are both."""
+        """How far the controller's pose is from the target, where both are known."""
         if self._pose is None or now - self._heard_at > POSE_TIMEOUT:
             return Problem(
                 f"no pose on {self._pose_topic} for {POSE_TIMEOUT:g} s: is the controller's pose "

@@ -45,17 +45,14 @@ class MoveError(ValueError):
 
 @dataclass(frozen=True)
 class MoveSettings:
-    """group: planning group of the arm. tool_link: link that poses are for.
+    """How the arm is moved, and where to."""
 
-    planning_time: longest time to plan [s]. speed_scale: share of top speed and acceleration.
-    targets: by name, joint positions of the group [rad] or the name of a group state of the SRDF;
-    any other name is looked for in the SRDF.
-    """
-
-    group: str
-    tool_link: str
-    planning_time: float = 5.0
-    speed_scale: float = 0.2
+    group: str  # planning group of the arm
+    tool_link: str  # link that poses are for
+    planning_time: float = 5.0  # longest time to plan [s]
+    speed_scale: float = 0.2  # share of top speed and acceleration
+    # Joint positions of the group [rad] or the name of a group state of the SRDF, by name; any
+    # other name is looked up in the SRDF.
     targets: Mapping[str, str | list[float]] = field(default_factory=dict)
 
 

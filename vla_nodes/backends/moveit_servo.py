@@ -3,7 +3,7 @@
 Servo takes commands of one type at a time and starts with none, so the type is set through its
 service before the first command, and again whenever Servo comes back. A command is stale after
 0.1 s by its stamp, which makes every command carry the present time; Servo then stops by itself
-when the controller dies. It finds its status anew with each command and repeats the last one in
+when the controller dies. It updates its status with each command and repeats the last one in
 between, so that a halt is believed only while commands of ours go in: a policy that was stopped by
 a halt could otherwise never be resumed.
 """
@@ -48,7 +48,7 @@ SETTINGS = (
     Setting(
         "moveit_servo.unpause",
         False,
-        "Un-pause Servo once, when the controller is configured; a pause after that is a person's.",
+        "Un-pause Servo once, when the controller is configured; a later pause is the operator's.",
     ),
     Setting(
         "moveit_servo.pose_gain",
@@ -89,7 +89,7 @@ LARGEST_ERROR = 0.1
 # A warning that lasts is told again after this [s].
 WARNING_PERIOD = 1.0
 
-# moveit_msgs/ServoStatus: what a status means, and whether a person has to judge it.
+# moveit_msgs/ServoStatus: what a status means, and whether the operator has to judge it.
 STATUSES = {
     -1: ("Servo takes a command for invalid: see its log, and whether it knows the frame "
          "moveit_servo.frame", False),
@@ -207,7 +207,7 @@ class MoveItServoBackend(Backend):
 
     def _on_status(self, message) -> None:
         now = self._heard_at = time.monotonic()
-        # What was heard of is awake: a pause from now on is a person's.
+        # What was heard of is awake: a pause from now on is the operator's.
         self._unpause = False
         code = int(message.code)
         changed = code != self._status[0]

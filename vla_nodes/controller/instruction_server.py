@@ -45,16 +45,13 @@ INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the n
 
 @dataclass
 class ChunkCounts:
-    """Counts since activation, and the age of the observation behind the chunk in execution [s].
-
-    interventions: of the safety stage, by reason.
-    """
+    """Counts since activation, for the status."""
 
     accepted: int = 0
     rejected: int = 0
     limited_steps: int = 0
-    interventions: dict[str, int] = field(default_factory=dict)
-    chunk_age: float = float("nan")
+    interventions: dict[str, int] = field(default_factory=dict)  # of the safety stage, by reason
+    chunk_age: float = float("nan")  # of the observation behind the chunk in execution [s]
 
 
 class InstructionServer:
@@ -178,7 +175,7 @@ class InstructionServer:
         instruction = self._session.instruction
         stopped = self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED)
         if stopped or self._session.loading:
-            # Nothing is to be computed now; the same instruction is announced anew afterwards.
+            # Nothing is to be computed now; the same instruction is announced again afterwards.
             instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
         if instruction_id == self._announced_id:
@@ -268,7 +265,7 @@ class InstructionServer:
             self._node.get_logger().warning(f"refused {count} requests: {STOPPED_MESSAGE}")
 
     def stop(self, why: str) -> None:
-        """Stops the policy for a reason that only a person can judge: as the stop service does."""
+        """Stops the policy as the service does, for a reason that the operator must judge."""
         if self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED):
             return
         self._refuse_waiting()

@@ -44,7 +44,7 @@ from vla_nodes.core.sources import SourceWatch
 
 # Longest time that deactivation waits for the arm to come to rest [s].
 STOPPING_PATIENCE = 1.0
-# Holds that a person should hear of at once.
+# Holds that the operator should hear of at once.
 TOLD_HOLDS = (
     HoldReason.STALE_STATE,
     HoldReason.BACKEND,

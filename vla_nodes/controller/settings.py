@@ -226,7 +226,7 @@ CONTROLLER_SETTINGS = (
     Setting(
         "max_following_error",
         _SAFETY.max_following_error,
-        "Largest distance of commanded from measured joints before the command gives way [rad].",
+        "Largest distance of commanded from measured joints before the command backs off [rad].",
         minimum=0.001,
         maximum=3.0,
     ),

@@ -31,7 +31,7 @@ What the base does:
 - `self.diagnostics` (diagnostics.py), `self.settings["name"]`, `self.is_active`, `self.state`.
 - SIGINT, SIGTERM and the transition `shutdown`: deactivate, cleanup, exit status 0; a `configure`
   that is still running after 3 s is abandoned. A finalized node can never work again, so it must
-  not linger: its launcher starts it anew.
+  not linger: its launcher restarts it.
 
 Callbacks run one at a time in one thread, unless THREADS is set higher. A thread of the node's own
 that shares data with them takes `callback_lock`. Model work belongs into a `Worker` (latest.py),

@@ -44,7 +44,7 @@ class Reasoning(ModelNode["ReasoningPart"]):
         Setting(
             "language_every",
             20,
-            "In mode think, latent actions after which the text is thought anew; 0: never.",
+            "In mode think, latent actions after which the text is made again; 0: never.",
             minimum=0,
             maximum=100000,
             live=True,
@@ -62,7 +62,7 @@ class Reasoning(ModelNode["ReasoningPart"]):
     def __init__(self) -> None:
         super().__init__("reasoning")
         self._questions: deque[tuple[str, Future]] = deque()
-        self._begin_anew = True
+        self._starts_over = True
         self._answered_id = 0
         self._done = (0, 0)
 
@@ -113,9 +113,9 @@ class Reasoning(ModelNode["ReasoningPart"]):
             self.answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
 
     def flush(self) -> None:
-        """Drops text and latent action: the same instruction begins anew if it comes back."""
+        """Drops text and latent action: the same instruction starts over if it comes back."""
         # The thread that thinks may be in the middle of it: it sees this before its next step.
-        self._begin_anew = True
+        self._starts_over = True
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
@@ -136,7 +136,7 @@ class Reasoning(ModelNode["ReasoningPart"]):
         return await future
 
     def work(self) -> None:
-        """Answers questions first, since a person waits; then serves the instruction in force."""
+        """Answers questions first, since somebody waits; then serves the instruction in force."""
         while self._questions:
             question, future = self._questions.popleft()
             try:
@@ -201,8 +201,8 @@ class Reasoning(ModelNode["ReasoningPart"]):
 
         session, settings = self._session, self.settings
         session.refresh = Refresh(settings["language_every"], settings["latent_every"])
-        if self._begin_anew or instruction.instruction_id != self._done[0]:
-            self._begin_anew = False
+        if self._starts_over or instruction.instruction_id != self._done[0]:
+            self._starts_over = False
             session.reset()
         seen = Observation(scene.images, scene.state, scene.stamp * 1e-9)
         started = time.perf_counter()

@@ -302,7 +302,7 @@ class Sim(ManagedNode):
     def _reset(self, seed: int, family: str):
         if family not in ALL_FAMILIES:
             raise ValueError(f"unknown task family '{family}'; known: {', '.join(ALL_FAMILIES)}")
-        self._preempt("the scene was laid out anew")
+        self._preempt("the scene was reset")
         with self._lock:
             task = self._simulator.reset(seed, family)
             self._follower.reset(self._simulator.joint_positions)

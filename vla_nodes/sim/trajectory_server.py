@@ -14,7 +14,7 @@ from vla_nodes.backends.base import import_interfaces
 from vla_nodes.core import qos
 from vla_nodes.sim.trajectory import Trajectory
 
-# How often a goal is looked at [s]; the real controller's action_monitor_rate is 20 Hz.
+# How often a goal is checked [s]; the real controller's action_monitor_rate is 20 Hz.
 MONITOR_PERIOD = 0.05
 
 
