@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
@@ -36,17 +35,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What a backend may use.
+    """What a backend may use."""
 
-    node: to create publishers, clients and timers on (they are destroyed with the node's cleanup;
-    action clients are the backend's own to destroy). settings: the controller's parameters, of
-    which the backend's own start with its name and a dot. period: of commands [s].
-    """
-
+    # Destroys the publishers, clients and timers made on it; action clients are the backend's own.
     node: ManagedNode
     contract: EmbodimentContract
-    settings: Settings | Mapping[str, Any]
-    period: float
+    settings: Settings  # the controller's; the backend's own start with its name and a dot
+    period: float  # of commands [s]
 
 
 class Backend(ABC):

@@ -20,7 +20,7 @@ from vla.control.command import ArmCommand
 from vla.core.rotations import difference
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.core import qos
-from vla_nodes.core.conversions import arrays_to_pose
+from vla_nodes.core.conversions import arrays_to_pose, raw_pose
 from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers
@@ -139,9 +139,8 @@ class CartesianPoseBackend(Backend):
         self, target: tuple[np.ndarray, np.ndarray], pose: PoseStamped
     ) -> Problem | None:
         """A problem while the controller's pose is not where it was sent."""
-        place, turn = pose.pose.position, pose.pose.orientation
-        offset = target[0] - np.array([place.x, place.y, place.z])
-        angle = difference(target[1], np.array([turn.x, turn.y, turn.z, turn.w]))
+        position, quaternion = raw_pose(pose.pose)
+        offset, angle = target[0] - position, difference(target[1], quaternion)
         error = np.sqrt([offset @ offset, angle @ angle])
         self._node.diagnostics.values["tool_error_mm"] = f"{1e3 * error[0]:.1f}"
         if (error / self._limits).max() <= (FOLLOWS_AGAIN if self._away else 1.0):

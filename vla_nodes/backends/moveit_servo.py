@@ -20,7 +20,7 @@ from vla.control.command import ArmCommand
 from vla.core.rotations import difference, multiply, quaternion_to_matrix
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.core import qos
-from vla_nodes.core.conversions import arrays_to_pose
+from vla_nodes.core.conversions import arrays_to_pose, raw_pose
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.settings import Setting
 
@@ -224,11 +224,7 @@ class MoveItServoBackend(Backend):
             self._node.diagnostics.report("servo", f"Servo: {words}", WARN)
 
     def _on_pose(self, message: PoseStamped) -> None:
-        place, turn = message.pose.position, message.pose.orientation
-        self._measured = (
-            np.array([place.x, place.y, place.z]),
-            np.array([turn.x, turn.y, turn.z, turn.w]),
-        )
+        self._measured = raw_pose(message.pose)
         self._measured_at = time.monotonic()
 
     def send(self, command: ArmCommand) -> None:

@@ -15,6 +15,7 @@ from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.shown import brief
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
+from vla_nodes.core.conversions import raw_pose
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
 from vla_nodes.core.liveliness import with_liveliness
@@ -224,14 +225,10 @@ class ActionExpert(ModelNode["ActionPart | NoActionPart"]):
         ):
             return None
         chunk = chunk_from_message(before, self.contract)
-        pose = scene.message.end_effector_pose
         return committed_actions(
             chunk,
             scene.stamp * 1e-9,
-            np.array([pose.position.x, pose.position.y, pose.position.z]),
-            np.array(
-                [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
-            ),
+            *raw_pose(scene.message.end_effector_pose),
             self._delay.seconds + self.settings["execution_lookahead"],
             self.settings["soft_steps"],
             self._before_late,

@@ -33,6 +33,7 @@ from vla_nodes.core.conversions import (
     camera_info,
     nanoseconds_to_stamp,
 )
+from vla_nodes.core.diagnostics import percentiles
 from vla_nodes.core.node import ManagedNode, Setting, run
 from vla_nodes.core.pacing import PacedLoop
 from vla_nodes.sim.trajectory import Follower, Trajectory, read_trajectory
@@ -314,13 +315,9 @@ class Sim(ManagedNode):
     def _report_speed(self) -> None:
         if not self.is_active or self._loop is None:
             return
-        steps = np.array(self._steps or [0.0]) * 1e3
-        middle, high = np.percentile(steps, [50, 99])
-        self.diagnostics.values |= {
-            "real_time_factor": f"{self._loop.real_time_factor():.3f}",
-            "step_p50_ms": f"{middle:.2f}",
-            "step_p99_ms": f"{high:.2f}",
-        }
+        values = self.diagnostics.values
+        values["real_time_factor"] = f"{self._loop.real_time_factor():.3f}"
+        values |= percentiles("step", list(self._steps))
 
 
 def main() -> int:
