@@ -120,4 +120,8 @@ class PeriodMeter:
 
     def summary(self, period: float) -> dict[str, str]:
         """How far periods lie from `period` [s], as diagnostics give it; nothing before two."""
-        return percentiles("period_jitter", np.abs(np.diff(self._times) - period))
+        jitter = np.abs(np.diff(self._times) - period)
+        values = percentiles("period_jitter", jitter)
+        if len(jitter):
+            values["period_jitter_max_ms"] = f"{1e3 * jitter.max():.2f}"
+        return values
