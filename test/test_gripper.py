@@ -116,7 +116,7 @@ def test_a_failed_action_is_tried_again_and_told_in_words(message):
     assert driver.state.problem == ""
 
 
-def test_tries_are_bounded_and_begin_anew_when_a_person_has_looked():
+def test_tries_are_bounded_and_starts_over_when_a_person_has_looked():
     driver = Driver(retries=2)
     driver.fail(3)
     assert driver.state.exhausted and "(3 tries)" in driver.state.problem

@@ -13,8 +13,10 @@ import torch
 from linear_policy import LinearConfig, LinearModel, LinearPart
 from node_harness import ROOT, Graph
 from std_srvs.srv import Trigger
+from tiny_adapter import save_tiny_adapter
 from vla_ros.msg import ActionChunk, PolicyStatus
-from vla_ros.srv import Ask, ResetScene, SetInstruction
+from vla_ros.srv import Ask, LoadAdapter, ResetScene, SetInstruction
+from windowed_policy import WindowedConfig
 
 from vla.contract.embodiment import EmbodimentContract, dimension_kinds, load_contract
 from vla.contract.normalization import measure
@@ -23,6 +25,7 @@ from vla.datasets.sources import RobotData
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import evaluate
 from vla.policies import checkpoint as checkpoint_module
+from vla.policies.adapters import open_adapter
 from vla.policies.checkpoint import open_checkpoint, save_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.history import History
@@ -41,21 +44,24 @@ RISE = 0.005  # m in each step
 STATE = np.array([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.08])
 
 
-def save_rising_checkpoint(folder: Path, contract: EmbodimentContract, rise: float) -> Path:
+def save_rising_checkpoint(
+    folder: Path, contract: EmbodimentContract, rise: float, config: LinearConfig | None = None
+) -> Path:
     """A policy that moves the tool up by `rise` [m] in each step, whatever it sees."""
     kinds, half = dimension_kinds(contract), np.linspace(-0.02, 0.02, 101)[:, None]
     stats = {
         "state": measure(np.repeat(100 * half, 10, 1), contract.state_names, kinds["state"]),
         "action": measure(np.repeat(half, 7, 1), contract.action_names, kinds["action"]),
     }
-    model = LinearModel(LinearConfig(), contract)
+    config = config or LinearConfig()
+    model = LinearModel(config, contract)
     step = np.zeros((contract.horizon, len(contract.action_names)))
     step[:, 2], step[:, 6] = rise, 1.0
     with torch.no_grad():
         model.layer.weight.zero_()
         model.layer.bias.copy_(torch.from_numpy(stats["action"].normalize(step).ravel()))
     robots = [Robot(contract, stats)]
-    save_checkpoint(folder, LinearConfig(), model.state_dict(), robots, None, torch.float32)
+    save_checkpoint(folder, config, model.state_dict(), robots, None, torch.float32)
     return folder
 
 
@@ -93,6 +99,29 @@ def test_a_policy_in_one_process_is_opened_once(monkeypatch):
     assert digests == [1] and policy.action.checkpoint_id == policy.checkpoint_id
     with pytest.raises(CheckpointError, match="is of type instructvla"):
         LinearPart.from_pretrained(ROOT / "checkpoints/nano")
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    """A checkpoint with a window of past observations, and an adapter of it."""
+    folder = tmp_path_factory.mktemp("windowed")
+    checkpoint = save_rising_checkpoint(folder / "checkpoint", CONTRACT, RISE, WindowedConfig())
+    return checkpoint, save_tiny_adapter(checkpoint, folder / "adapter")
+
+
+def test_it_takes_an_adapter_and_gives_it_back(windowed):
+    checkpoint, adapter = windowed
+    base = Policy.from_pretrained(checkpoint)
+    adapted = Policy.from_pretrained(checkpoint, adapter=adapter)
+    assert adapted.checkpoint_id == f"{base.checkpoint_id}+{open_adapter(adapter).adapter_id}"
+    for policy in (base, adapted):
+        policy.reset("go up", seed=0)
+    expected = base.chunk({}, STATE)
+    assert np.abs(adapted.chunk({}, STATE) - expected).max() > 1e-4
+    adapted.reasoning.set_adapter(None)
+    assert adapted.reasoning.checkpoint_id == base.checkpoint_id
+    adapted.reset("go up", seed=0)
+    np.testing.assert_allclose(adapted.chunk({}, STATE), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +230,44 @@ def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
         graph.processes.remove(reasoning)
         graph.start("reasoning", parameters=policy)
         graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion again", 90.0)
+        graph.call(Trigger, "vla/stop", Trigger.Request())
+
+
+@pytest.mark.nodes
+def test_it_sees_its_window_and_takes_an_adapter_in_the_graph(windowed, monkeypatch):
+    checkpoint, adapter = windowed
+    monkeypatch.setenv("VLA_PLUGINS", "windowed_policy")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
+    with Graph() as graph:
+        timed = {"use_sim_time": True}
+        policy = timed | {"checkpoint": str(checkpoint)}
+        names = ("sim", "perception", "reasoning", "action_expert", "controller")
+        parameters = ({}, timed, policy, policy, timed)
+        for name, given in zip(names, parameters, strict=True):
+            graph.start(name, parameters=given)
+        for name in names:
+            graph.wait_state(name, "active", 90.0)
+        statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+        chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
+        graph.call(ResetScene, "sim/reset_scene", ResetScene.Request(seed=1, family="pick"))
+        ask = SetInstruction.Request(instruction="go up")
+        assert graph.call(SetInstruction, "vla/set_instruction", ask).success
+        # Nothing has been seen before the first chunk; the tool has risen before later ones.
+        graph.wait(lambda: chunks, "a chunk", 60.0)
+        assert chunks[0].actions[0] == pytest.approx(0.0, abs=1e-5)
+        graph.wait(lambda: chunks[-1].actions[0] < -1e-4, "a rise within the window", 60.0)
+
+        base = chunks[-1].checkpoint_id
+        loaded = graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request(path=str(adapter)))
+        assert loaded.success, loaded.message
+        assert loaded.checkpoint_id == f"{base}+{open_adapter(adapter).adapter_id}"
+        graph.wait(
+            lambda: chunks[-1].checkpoint_id == loaded.checkpoint_id, "chunks of the adapter", 60.0
+        )
+        graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion by the adapter", 60.0)
+        dropped = graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request())
+        assert dropped.success and dropped.checkpoint_id == base, dropped.message
+        graph.wait(lambda: chunks[-1].checkpoint_id == base, "chunks of the checkpoint", 60.0)
         graph.call(Trigger, "vla/stop", Trigger.Request())
 
 

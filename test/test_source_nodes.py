@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from node_harness import ROOT, Graph, use_test_interfaces
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from vla_ros.msg import PolicyStatus
 from vla_ros.srv import SetInstruction
@@ -186,6 +187,17 @@ def test_a_second_source_is_named_not_followed_and_forgotten(moving, case, param
         moving.send_outsiders_away()
     moving.wait_executing()
     print(f"{case}: held {noticed:.3f} s after discovery")
+
+
+@pytest.mark.parametrize("stream", ["joint_states", "observation"])
+def test_a_second_source_is_named_while_the_policy_is_stopped(moving, stream):
+    moving.graph.call(Trigger, "vla/stop", Trigger.Request())
+    moving.wait_status(lambda s: s.state == State.STOPPED, "rest")
+    topic = moving.outsider(stream=stream, rate=100.0)
+    status = moving.wait_status(lambda s: OUTSIDER in s.message, "status that names it")
+    assert status.state == State.STOPPED and topic in status.message, status.message
+    moving.send_outsiders_away()
+    moving.wait_status(lambda s: OUTSIDER not in s.message, "calm")
 
 
 def test_a_foreign_instruction_does_not_stop_the_policy_and_is_named(moving):

@@ -1,4 +1,4 @@
-"""Adapters with random weights for the checkpoint of tiny_checkpoint.py."""
+"""Adapters with random weights for checkpoints of any type that takes them."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ import torch
 from vla.policies.adapters import save_adapter
 from vla.policies.checkpoint import build_model, open_checkpoint
 from vla.policies.config import AdapterConfig
-from vla.policies.instructvla.adapter_layers import insert_adapter
 from vla.policies.lora import adapter_layers, adapter_weights
 
 
@@ -19,7 +18,7 @@ def save_tiny_adapter(checkpoint: Path, folder: Path, seed: int = 0) -> Path:
     config = AdapterConfig(rank=2, alpha=4.0)
     torch.manual_seed(seed)
     model = build_model(base.config, base.contract)
-    insert_adapter(model, config)
+    base.type.insert_adapter(model, config)
     for layer in adapter_layers(model).values():
         torch.nn.init.normal_(layer.lora_b, std=0.1)
     weights = {name: model.get_parameter(name) for name in adapter_weights(model)}

@@ -1,8 +1,8 @@
 """The node `mover`: planned motions, such as going home, while the policy is stopped.
 
-A motion first calls `vla/stop` and waits until the controller has let go of the arm, so that two
+A motion first calls `vla/stop` and waits until the controller has released the arm, so that two
 never command it. A new instruction, or a resume, during the motion ends it. The policy is not
-resumed by itself afterwards: a person, or a program, sends the next instruction.
+resumed by itself afterwards: the operator, or a program, sends the next instruction.
 
 It is a process of its own because MoveIt keeps Python's lock while it plans: nothing else of the
 process runs meanwhile, so what has happened is heard before the arm moves.
@@ -31,8 +31,8 @@ from vla_nodes.core.settings import Setting
 # A node of its own within this process, named so in parameter files.
 MOVEIT_NODE = "vla_moveit"
 TARGETS = "targets."
-# The controller repeats its last command for RELEASE_TIME before it lets go of the arm [s].
-LETTING_GO = RELEASE_TIME + 0.2
+# The controller repeats its last command for RELEASE_TIME before it releases the arm [s].
+RELEASE_WAIT = RELEASE_TIME + 0.2
 STOP_TIMEOUT = 3.0
 # The controller tells its status five times a second [s].
 STATUS_TIMEOUT = 1.0
@@ -62,7 +62,6 @@ class Mover(ManagedNode):
     def __init__(self) -> None:
         super().__init__("mover")
         self._declare_targets()
-        self._planner: MoveItPlanner | None = None
         self._status: PolicyStatus | None = None
         self._statuses = 0
         self._moving = threading.Lock()
@@ -94,9 +93,11 @@ class Mover(ManagedNode):
                 settings["tool_link"],
                 settings["planning_time"],
                 settings["speed_scale"],
-                read_targets({name: parameter.value for name, parameter in given.items()}),
+                read_targets({name: self.get_parameter(TARGETS + name).value for name in given}),
             ),
         )
+
+        self.cleanups.callback(self._planner.close)
 
     def activate(self) -> None:
         """Takes goals."""
@@ -124,12 +125,6 @@ class Mover(ManagedNode):
         if self._action is not None:
             self._action.destroy()
             self._action = None
-
-    def cleanup(self) -> None:
-        """Ends MoveIt."""
-        if self._planner is not None:
-            self._planner.close()
-            self._planner = None
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
@@ -206,9 +201,11 @@ class Mover(ManagedNode):
         goal.publish_feedback(MoveTo.Feedback(phase=phase))
 
     def _stop_policy(self) -> None:
-        """Stops the policy and waits until the arm is let go; raises MoveError when it is not."""
+        """Stops the policy and waits until the arm is released; raises MoveError when it is not."""
         if not self._stop_service.wait_for_service(STOP_TIMEOUT):
-            raise MoveError("no service vla/stop: is the controller running? It must let go first")
+            raise MoveError(
+                "no service vla/stop: is the controller running? It must release the arm first"
+            )
         answer = self._stop_service.call_async(Trigger.Request())
         late = time.monotonic() + STOP_TIMEOUT
         self._wait(answer.done, late, "the controller did not answer vla/stop: see its log")
@@ -216,8 +213,8 @@ class Mover(ManagedNode):
         self._wait(self._policy_rests, late, "the controller did not stop the policy: see its log")
         # From now on, whatever wakes the policy ends the motion.
         self._stopped = True
-        let_go = time.monotonic() + LETTING_GO
-        self._wait(lambda: time.monotonic() > let_go, let_go + 1.0, "")
+        released = time.monotonic() + RELEASE_WAIT
+        self._wait(lambda: time.monotonic() > released, released + 1.0, "")
 
     def _policy_rests(self) -> bool:
         if self._status is not None and self._status.state == PolicyStatus.EMERGENCY_STOPPED:
@@ -228,7 +225,7 @@ class Mover(ManagedNode):
 
     def _catch_up(self) -> None:
         """Hears what has happened while MoveIt planned, before the arm moves."""
-        if self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
+        if self._status is None or self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
             heard = self._statuses
             self._wait(
                 lambda: self._statuses > heard + 1,

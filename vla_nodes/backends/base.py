@@ -11,46 +11,37 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
-
-from rclpy.node import Node
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.settings import Settings
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why the robot's side cannot carry commands out.
+    """Why the robot's side cannot carry commands out."""
 
-    message: one sentence, with what to do. stops: whether the policy is stopped for good, until a
-    person resumes it; otherwise the arm holds, and goes on when the problem is gone. dropped: the
-    robot no longer goes where it was commanded to, so that the next motion starts from where the
-    arm is measured.
-    """
-
-    message: str
+    message: str  # one sentence, with what to do
+    # The policy stops until the operator resumes it; otherwise the arm holds, and goes on when the
+    # problem is gone.
     stops: bool = False
+    # The robot no longer goes where it was sent: the next motion starts from the measured joints.
     dropped: bool = False
 
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What a backend may use.
+    """What a backend may use."""
 
-    node: to create publishers, clients and timers on (they are destroyed with the node's cleanup;
-    action clients are the backend's own to destroy). settings: the controller's parameters, of
-    which the backend's own start with its name and a dot. period: of commands [s].
-    """
-
-    node: Node
+    # Destroys the publishers, clients and timers made on it; action clients are the backend's own.
+    node: ManagedNode
     contract: EmbodimentContract
-    settings: Settings | Mapping[str, Any]
-    period: float
+    settings: Settings  # the controller's; the backend's own start with its name and a dot
+    period: float  # of commands [s]
 
 
 class Backend(ABC):

@@ -3,7 +3,7 @@
 Such a controller goes to the newest pose whatever its age and holds it for ever; it gives no answer
 and knows no time-out. A controller process that dies in mid-motion therefore leaves a target at
 most one cycle ahead of the arm, which the impedance turns into a soft stop. The arm is watched by
-its own joint states, as with every backend: where it does not follow, the command gives way. What
+its own joint states, as with every backend: where it does not follow, the command backs off. What
 the robot's controller takes for the tool's pose can be watched, too. It ignores the frame of a
 target, so that another frame of base or tool would show only by where the arm goes: with the pose
 at hand, a first target that is elsewhere is not sent.
@@ -20,7 +20,7 @@ from vla.control.command import ArmCommand
 from vla.core.rotations import difference
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.core import qos
-from vla_nodes.core.conversions import arrays_to_pose
+from vla_nodes.core.conversions import arrays_to_pose, raw_pose
 from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers
@@ -120,8 +120,8 @@ class CartesianPoseBackend(Backend):
         return None
 
     def _compare(self, now: float) -> Problem | None:
-        """How far the controller's pose is from the target, as far as there are both."""
-        if now - self._heard_at > POSE_TIMEOUT:
+        """How far the controller's pose is from the target, where both are known."""
+        if self._pose is None or now - self._heard_at > POSE_TIMEOUT:
             return Problem(
                 f"no pose on {self._pose_topic} for {POSE_TIMEOUT:g} s: is the controller's pose "
                 "broadcaster active?"
@@ -129,17 +129,18 @@ class CartesianPoseBackend(Backend):
         if self._target is not None:
             if now - self._compared_at > COMPARE_PERIOD:
                 self._compared_at = now
-                self._away = self._away_from(self._target)
+                self._away = self._away_from(self._target, self._pose)
             return self._away
         if self._refused is not None and now - self._refused[1] < TRY_AGAIN:
             return self._refused[0]
         return None
 
-    def _away_from(self, target: tuple[np.ndarray, np.ndarray]) -> Problem | None:
+    def _away_from(
+        self, target: tuple[np.ndarray, np.ndarray], pose: PoseStamped
+    ) -> Problem | None:
         """A problem while the controller's pose is not where it was sent."""
-        place, turn = self._pose.pose.position, self._pose.pose.orientation
-        offset = target[0] - np.array([place.x, place.y, place.z])
-        angle = difference(target[1], np.array([turn.x, turn.y, turn.z, turn.w]))
+        position, quaternion = raw_pose(pose.pose)
+        offset, angle = target[0] - position, difference(target[1], quaternion)
         error = np.sqrt([offset @ offset, angle @ angle])
         self._node.diagnostics.values["tool_error_mm"] = f"{1e3 * error[0]:.1f}"
         if (error / self._limits).max() <= (FOLLOWS_AGAIN if self._away else 1.0):
@@ -158,7 +159,7 @@ class CartesianPoseBackend(Backend):
         target = command.tool_position, command.tool_quaternion
         if self._target is None and self._pose is not None:
             self._away = None
-            if problem := self._away_from(target):
+            if problem := self._away_from(target, self._pose):
                 self._refused = problem, time.monotonic()
                 return
         self._refused, self._target = None, target

@@ -47,8 +47,8 @@ UNDER_WAY = "; recovery is under way"
 # Where a serialized message has its header's stamp, after four bytes about the encoding.
 STAMP = slice(4, 12)
 
-# franka_msgs/FrankaRobotState.robot_mode: the mode in words, what to do, and whether a person has
-# to resume afterwards. IDLE and MOVE are as they should be.
+# franka_msgs/FrankaRobotState.robot_mode: the mode in words, what to do, and whether the operator
+# has to resume afterwards. IDLE and MOVE are as they should be.
 IDLE, MOVE = 1, 2
 MODES = {
     0: "another mode",
@@ -61,7 +61,7 @@ MODES = {
 }
 PROBLEMS = {
     0: ("the robot is in a mode that takes no commands: look at Desk", False),
-    3: ("a person guides the arm by hand: let go of the buttons to go on", False),
+    3: ("somebody guides the arm by hand: release the buttons to go on", False),
     4: (
         "the robot stopped itself in a reflex{errors}: clear what is in its way, call vla/recover, "
         "then vla/resume",
@@ -87,7 +87,8 @@ class FrankaMonitor(Monitor):
             context.node, self._type, self._topic, qos.NEWEST_SENSOR, raw=True
         )
         self._stamp = b""
-        self._mode: int | None = None
+        # No mode of Franka's, until the first state comes.
+        self._mode = -1
         self._errors = ""
         self._changed_at = self._came_at = self._looked_at = -math.inf
         self._action = action.ErrorRecovery

@@ -156,7 +156,7 @@ class ActionGripper(Gripper):
         if number != self._number or answer is None:
             return
         self._cancelling |= bool(answer.goals_canceling)
-        # A driver that was started anew knows nothing of the goal. One that is being cancelled
+        # A restarted driver knows nothing of the goal. One that is being cancelled
         # counts as terminated for whoever cancels it again, although it goes on.
         unknown = answer.return_code == CancelGoal.Response.ERROR_UNKNOWN_GOAL_ID
         terminated = answer.return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED

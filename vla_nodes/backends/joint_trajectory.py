@@ -8,7 +8,7 @@ two of them the arm is on the way to rest that every goal ends with: at 50 Hz it
 than a milliradian, and it never moves beyond what the safety stage has judged.
 
 Unless its parameter interpolate_from_desired_state is true, the controller starts every trajectory
-from the measured joints, which lag: sent anew in each cycle, that would throw the arm back each
+from the measured joints, which lag: sent in each cycle, that would throw the arm back each
 time. So the controller is asked, and such a one gets the command before as a first point, due at
 once. What it refuses by default, a trajectory that does not end at rest, is never sent.
 """
@@ -59,7 +59,7 @@ RETRY_TIME = 1.0
 SHORTEST_STOP = 1e-4
 # A command longer ago than this many periods is not where the arm is now.
 LATEST_BEFORE = 4
-# A robot that has not told its parameters for so many looks has none to tell, as the simulator.
+# A robot that has given no parameters after so many looks has none, like the simulator.
 PATIENT_LOOKS = 100
 LOOKS_PER_QUESTION = 20
 
@@ -131,14 +131,13 @@ class JointTrajectoryBackend(Backend):
         self._sent_at = -np.inf
         self._latest_before = LATEST_BEFORE * context.period
         self._start = _StartOfTrajectories(context.node, self._controller)
-        self._goals = None
+        self._goals: _Goals | None = None
         if settings["joint_trajectory.interface"] == "action":
             self._goals = _Goals(
                 context.node,
                 f"{self._controller}/follow_joint_trajectory",
                 1.0 / settings["joint_trajectory.action_rate"],
             )
-            self._output = None
         else:
             self._output = context.node.create_publisher(
                 JointTrajectory, self._topic, with_liveliness(qos.COMMAND)
@@ -179,16 +178,16 @@ class JointTrajectoryBackend(Backend):
         if self._start.measured and now - self._sent_at < self._latest_before:
             before = self._before
         self._before, self._sent_at = command, now
-        if self._output is not None:
-            self._output.publish(self._messages.of(command, before))
-        else:
+        if self._goals is not None:
             self._goals.send(command, before, self._messages)
+        else:
+            self._output.publish(self._messages.of(command, before))
 
     def release(self) -> None:
         """The controller stays at the last point until others command it."""
         self._before = None
         if self._goals is not None:
-            self._goals.start_anew()
+            self._goals.start_over()
 
     def close(self) -> None:
         """Takes the action client off the graph."""
@@ -245,7 +244,7 @@ class _Goals:
     """FollowJointTrajectory goals, one after the other, each replacing the one before.
 
     After a refusal or an abort the robot holds where it is, and the motion that was commanded is
-    void: nothing is sent until start_anew(), since a goal that went on from there would be a jump.
+    void: nothing is sent until start_over(), since a goal that went on from there would be a jump.
     """
 
     def __init__(self, node, name: str, period: float):
@@ -274,11 +273,11 @@ class _Goals:
         """What went wrong with the last goal; "" when nothing did, or when it was long ago."""
         text, at = self._refused
         if self._is_void and now - self._asked_at > RETRY_TIME:
-            # Nothing was to be sent for as long: whatever comes next starts anew.
-            self.start_anew()
+            # Nothing was to be sent for as long: whatever comes next starts over.
+            self.start_over()
         return text if self._is_void or now - at < RETRY_TIME else ""
 
-    def start_anew(self) -> None:
+    def start_over(self) -> None:
         """What is sent next starts from where the arm is."""
         self._is_void = self._was_moving = False
 

@@ -45,17 +45,14 @@ class MoveError(ValueError):
 
 @dataclass(frozen=True)
 class MoveSettings:
-    """group: planning group of the arm. tool_link: link that poses are for.
+    """How the arm is moved, and where to."""
 
-    planning_time: longest time to plan [s]. speed_scale: share of top speed and acceleration.
-    targets: by name, joint positions of the group [rad] or the name of a group state of the SRDF;
-    any other name is looked for in the SRDF.
-    """
-
-    group: str
-    tool_link: str
-    planning_time: float = 5.0
-    speed_scale: float = 0.2
+    group: str  # planning group of the arm
+    tool_link: str  # link that poses are for
+    planning_time: float = 5.0  # longest time to plan [s]
+    speed_scale: float = 0.2  # share of top speed and acceleration
+    # Joint positions of the group [rad] or the name of a group state of the SRDF, by name; any
+    # other name is looked up in the SRDF.
     targets: Mapping[str, str | list[float]] = field(default_factory=dict)
 
 
@@ -74,18 +71,20 @@ class MoveItPlanner:
             raise MoveError(f"MoveIt is not installed ({error}): {INSTALL}") from error
         self._settings = settings
         self._parameters, self._state = PlanRequestParameters, RobotState
-        self._moveit = self._component = None
+        moveit = None
         try:
-            self._moveit = MoveItPy(node_name=name, name_space=namespace)
-            self._component = self._moveit.get_planning_component(settings.group)
-            group = self._moveit.get_robot_model().get_joint_model_group(settings.group)
+            moveit = MoveItPy(node_name=name, name_space=namespace)
+            component = moveit.get_planning_component(settings.group)
+            group = moveit.get_robot_model().get_joint_model_group(settings.group)
             joints = list(group.active_joint_model_names)
         except Exception as error:
-            self.close()
+            if moveit is not None:
+                moveit.shutdown()
             raise MoveError(
                 f"MoveIt did not start with group '{settings.group}': {error}; start this node "
                 "with the robot's MoveIt configuration as a parameters file"
             ) from error
+        self._moveit, self._component = moveit, component
         for target, value in settings.targets.items():
             if not isinstance(value, str) and len(value) != len(joints):
                 self.close()
@@ -155,9 +154,9 @@ class MoveItPlanner:
 
     def close(self) -> None:
         """Ends MoveIt's own node."""
-        moveit, self._moveit, self._component = self._moveit, None, None
-        if moveit is not None:
-            moveit.shutdown()
+        del self._component
+        self._moveit.shutdown()
+        del self._moveit
 
 
 def read_targets(values: Mapping[str, object]) -> dict[str, str | list[float]]:

@@ -3,7 +3,7 @@
 Servo takes commands of one type at a time and starts with none, so the type is set through its
 service before the first command, and again whenever Servo comes back. A command is stale after
 0.1 s by its stamp, which makes every command carry the present time; Servo then stops by itself
-when the controller dies. It finds its status anew with each command and repeats the last one in
+when the controller dies. It updates its status with each command and repeats the last one in
 between, so that a halt is believed only while commands of ours go in: a policy that was stopped by
 a halt could otherwise never be resumed.
 """
@@ -20,7 +20,7 @@ from vla.control.command import ArmCommand
 from vla.core.rotations import difference, multiply, quaternion_to_matrix
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.core import qos
-from vla_nodes.core.conversions import arrays_to_pose
+from vla_nodes.core.conversions import arrays_to_pose, raw_pose
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.settings import Setting
 
@@ -48,7 +48,7 @@ SETTINGS = (
     Setting(
         "moveit_servo.unpause",
         False,
-        "Un-pause Servo once, when the controller is configured; a pause after that is a person's.",
+        "Un-pause Servo once, when the controller is configured; a later pause is the operator's.",
     ),
     Setting(
         "moveit_servo.pose_gain",
@@ -89,7 +89,7 @@ LARGEST_ERROR = 0.1
 # A warning that lasts is told again after this [s].
 WARNING_PERIOD = 1.0
 
-# moveit_msgs/ServoStatus: what a status means, and whether a person has to judge it.
+# moveit_msgs/ServoStatus: what a status means, and whether the operator has to judge it.
 STATUSES = {
     -1: ("Servo takes a command for invalid: see its log, and whether it knows the frame "
          "moveit_servo.frame", False),
@@ -207,7 +207,7 @@ class MoveItServoBackend(Backend):
 
     def _on_status(self, message) -> None:
         now = self._heard_at = time.monotonic()
-        # What was heard of is awake: a pause from now on is a person's.
+        # What was heard of is awake: a pause from now on is the operator's.
         self._unpause = False
         code = int(message.code)
         changed = code != self._status[0]
@@ -224,11 +224,7 @@ class MoveItServoBackend(Backend):
             self._node.diagnostics.report("servo", f"Servo: {words}", WARN)
 
     def _on_pose(self, message: PoseStamped) -> None:
-        place, turn = message.pose.position, message.pose.orientation
-        self._measured = (
-            np.array([place.x, place.y, place.z]),
-            np.array([turn.x, turn.y, turn.z, turn.w]),
-        )
+        self._measured = raw_pose(message.pose)
         self._measured_at = time.monotonic()
 
     def send(self, command: ArmCommand) -> None:
@@ -274,7 +270,7 @@ class MoveItServoBackend(Backend):
         twist = command.tool_velocity
         if not twist.any() or self._gain == 0.0:
             return twist
-        if now - self._measured_at > POSE_TIMEOUT:
+        if self._measured is None or now - self._measured_at > POSE_TIMEOUT:
             if now - self._warned_at > WARNING_PERIOD:
                 self._warned_at = now
                 self._node.diagnostics.report(

@@ -2,7 +2,7 @@
 
 The controller offers it, since it is what makes the arm hold. Motion goes on only when both nodes
 have told the same checkpoint_id; where one fails, the other one goes back to what it had. A model
-node that was started anew afterwards is given the adapter again. All of it runs, without blocking,
+node that was restarted afterwards is given the adapter again. All of it runs, without blocking,
 in the controller's one thread.
 """
 
@@ -37,15 +37,11 @@ ADVICE = "load the adapter again, or drop it with 'vla adapter drop'"
 
 @dataclass(frozen=True)
 class Agreed:
-    """What both model nodes have loaded.
+    """What both model nodes have loaded."""
 
-    path: folder of the adapter, "" for none, None for whatever they began with. since: robot time
-    at which they agreed [s].
-    """
-
-    path: str | None
+    path: str | None  # folder of the adapter, "" for none, None for whatever they began with
     checkpoint_id: str
-    since: float
+    since: float  # robot time at which they agreed [s]
 
 
 class AdapterServer:
@@ -125,13 +121,13 @@ class AdapterServer:
             self._returned[name] = now
 
     def note_restarted(self, name: str) -> None:
-        """A node was configured anew, by its heartbeat: what was loaded into it is gone."""
+        """The heartbeat says that a node was configured again: what was loaded into it is gone."""
         if name in MODEL_NODES:
             self._lost_at.pop(name, None)
             self._returned[name] = time.monotonic()
 
     def tick(self) -> None:
-        """Gives what is loaded to a model node that was started anew; called in each cycle."""
+        """Gives what is loaded to a restarted model node; called in each cycle."""
         if not self._returned or self._busy:
             return
         if self._agreed is None:
@@ -146,7 +142,7 @@ class AdapterServer:
             for name in ready:
                 del self._returned[name]
             self._busy = True
-            self._node.executor.create_task(self._restore, ready)
+            self._node.executor.create_task(self._restore, ready, self._agreed)
 
     async def _on_request(self, request, response):
         refusal = self._refusal()
@@ -201,10 +197,10 @@ class AdapterServer:
         self._node.get_logger().error(message)
         return LoadAdapter.Response(message=message, checkpoint_id=common_checkpoint(answers))
 
-    async def _restore(self, names: list[str]) -> None:
-        """Gives nodes that were started anew what the others have."""
+    async def _restore(self, names: list[str], agreed: Agreed) -> None:
+        """Gives restarted nodes what the others have."""
         try:
-            agreed, who = self._agreed, " and ".join(names)
+            who = " and ".join(names)
             # When nobody knows who has what, the ones that stayed are brought into line, too.
             asked = MODEL_NODES if self._holds else names
             self._hold(f"{who} is back: giving it {agreed.checkpoint_id}")

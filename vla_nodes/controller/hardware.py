@@ -8,6 +8,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
 from vla_nodes.backends import make_backend, make_gripper, make_monitor
 from vla_nodes.backends.base import BackendContext, Problem
+from vla_nodes.core.requests import trigger
 
 
 class HardwareInterface:
@@ -29,7 +30,7 @@ class HardwareInterface:
         except ValueError:
             self.close()
             raise
-        node.create_service(Trigger, "vla/recover", self._recover)
+        node.create_service(Trigger, "vla/recover", trigger(self._recover))
 
     def _keep(self, part):
         if part is not None:
@@ -58,13 +59,7 @@ class HardwareInterface:
             part.close()
         self._parts = []
 
-    def _recover(self, request, response):
+    def _recover(self) -> str:
         if self._monitor is None:
-            response.success = False
-            response.message = "no monitor is set (parameter monitor): recover at the robot itself"
-            return response
-        try:
-            response.success, response.message = True, self._monitor.recover()
-        except ValueError as error:
-            response.success, response.message = False, str(error)
-        return response
+            raise ValueError("no monitor is set (parameter monitor): recover at the robot itself")
+        return self._monitor.recover()

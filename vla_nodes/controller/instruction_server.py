@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rclpy.action import CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -33,7 +34,7 @@ from vla.control.session import (
 from vla.core.text import LONGEST_LINE, one_line
 from vla_nodes.core import qos
 from vla_nodes.core.liveliness import with_liveliness
-from vla_nodes.core.requests import GoalServer, QuickService
+from vla_nodes.core.requests import GoalServer, QuickService, trigger
 
 STATUS_PERIOD = 0.2
 # The instruction in force is announced again so often, for model nodes that heard another [s].
@@ -44,16 +45,13 @@ INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the n
 
 @dataclass
 class ChunkCounts:
-    """Counts since activation, and the age of the observation behind the chunk in execution [s].
-
-    interventions: of the safety stage, by reason.
-    """
+    """Counts since activation, for the status."""
 
     accepted: int = 0
     rejected: int = 0
     limited_steps: int = 0
-    interventions: dict[str, int] = field(default_factory=dict)
-    chunk_age: float = float("nan")
+    interventions: dict[str, int] = field(default_factory=dict)  # of the safety stage, by reason
+    chunk_age: float = float("nan")  # of the observation behind the chunk in execution [s]
 
 
 class InstructionServer:
@@ -82,13 +80,13 @@ class InstructionServer:
         self._on_emergency = on_emergency
         self._execution_mode = execution_mode
         self._open = False
-        self._goals: dict[int, tuple[object, Future]] = {}
+        self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
         self._announced_id: int | None = None
         self._announcement: Instruction | None = None
         # Steady clock [s].
         self.announced_at = 0.0
         self._notice = ""
-        self._status_key = None
+        self._status_key: tuple[State, HoldReason, bool, int | None] | None = None
         self._status_at = 0.0
         self._counts = ChunkCounts()
         self._stops = 0
@@ -98,13 +96,15 @@ class InstructionServer:
         self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
         node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
         # In the order in which rclpy calls them: what stops the arm comes first.
-        node.create_service(Trigger, "vla/emergency_stop", self._emergency_stop)
-        node.create_service(Trigger, "vla/stop", self._stop)
-        self._resumes = QuickService(node, Trigger, "vla/resume", self._resume)
+        node.create_service(Trigger, "vla/emergency_stop", trigger(self._emergency_stop))
+        node.create_service(Trigger, "vla/stop", trigger(self._stop))
+        self._resumes = QuickService(node, Trigger, "vla/resume", trigger(self._resume))
         self._requests = QuickService(
             node, SetInstruction, "vla/set_instruction", self._set_instruction
         )
-        node.create_service(Trigger, "vla/reset_emergency_stop", self._reset_emergency_stop)
+        node.create_service(
+            Trigger, "vla/reset_emergency_stop", trigger(self._reset_emergency_stop)
+        )
         node.create_subscription(Bool, "vla/emergency_stop_button", self._on_button, qos.COMMAND)
         self._action = GoalServer(
             node,
@@ -127,7 +127,7 @@ class InstructionServer:
 
     def close(self) -> None:
         """Drops the instruction, tells its caller, and refuses requests from now on."""
-        self._open = False
+        self._open, self._notice = False, ""
         if self._session.state != State.EMERGENCY_STOPPED:
             self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
         self._tell()
@@ -150,7 +150,7 @@ class InstructionServer:
     def update(self, report: ArmReport, counts: ChunkCounts, notice: str = "") -> None:
         """Takes in one control cycle and tells whoever has to know.
 
-        notice: what the status says while there is nothing else to say.
+        notice: what the status says besides the state's own message.
         """
         self._notice = notice
         self._session.update(report, time.monotonic())
@@ -175,7 +175,7 @@ class InstructionServer:
         instruction = self._session.instruction
         stopped = self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED)
         if stopped or self._session.loading:
-            # Nothing is to be computed now; the same instruction is announced anew afterwards.
+            # Nothing is to be computed now; the same instruction is announced again afterwards.
             instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
         if instruction_id == self._announced_id:
@@ -198,10 +198,12 @@ class InstructionServer:
 
     def _publish_status(self) -> None:
         session, counts = self._session, self._counts
+        # While the arm holds for what the notice says, both are the same text.
+        told = dict.fromkeys(filter(None, (session.message, self._notice)))
         message = PolicyStatus(
             state=int(session.state),
             hold_reason=int(session.hold_reason),
-            message=one_line(session.message or self._notice, LONGEST_LINE),
+            message=one_line("; ".join(told), LONGEST_LINE),
             settled=session.settled,
             chunks_accepted=counts.accepted,
             chunks_rejected=counts.rejected,
@@ -243,16 +245,15 @@ class InstructionServer:
         response.message = f"{accepted.mode}: '{accepted.text}'"
         return response
 
-    def _stop(self, request, response):
+    def _stop(self) -> str:
         if not self._open:
-            response.success, response.message = True, INACTIVE_MESSAGE
-            return response
+            return INACTIVE_MESSAGE
         self._refuse_waiting()
-        response.success, response.message = True, self._session.stop(time.monotonic())
-        self._node.get_logger().info(response.message)
+        message = self._session.stop(time.monotonic())
+        self._node.get_logger().info(message)
         self._on_change()
         self._tell()
-        return response
+        return message
 
     def _refuse_waiting(self) -> None:
         """Refuses what was asked for before a stop and is still waiting for its turn."""
@@ -264,7 +265,7 @@ class InstructionServer:
             self._node.get_logger().warning(f"refused {count} requests: {STOPPED_MESSAGE}")
 
     def stop(self, why: str) -> None:
-        """Stops the policy for a reason that only a person can judge: as the stop service does."""
+        """Stops the policy as the service does, for a reason that the operator must judge."""
         if self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED):
             return
         self._refuse_waiting()
@@ -274,10 +275,8 @@ class InstructionServer:
         self._on_change()
         self._tell()
 
-    def _emergency_stop(self, request, response):
-        response.success = True
-        response.message = self._enter_emergency("the service was called")
-        return response
+    def _emergency_stop(self) -> str:
+        return self._enter_emergency("the service was called")
 
     def _on_button(self, message: Bool) -> None:
         if message.data and self._session.state != State.EMERGENCY_STOPPED:
@@ -293,31 +292,22 @@ class InstructionServer:
         self._tell()
         return message
 
-    def _reset_emergency_stop(self, request, response):
-        try:
-            response.message = self._session.reset_emergency_stop()
-            response.success = True
-        except InstructionError as error:
-            response.success, response.message = False, str(error)
-            return response
+    def _reset_emergency_stop(self) -> str:
+        message = self._session.reset_emergency_stop()
         self._on_emergency("")
         if not self._open:
             self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
-        self._node.get_logger().warning(response.message)
+        self._node.get_logger().warning(message)
         self._tell()
-        return response
+        return message
 
-    def _resume(self, request, response):
-        try:
-            if not self._open:
-                raise InstructionError(INACTIVE_MESSAGE)
-            response.message = self._session.resume(time.monotonic())
-            response.success = True
-            self._node.get_logger().info(response.message)
-        except InstructionError as error:
-            response.success, response.message = False, str(error)
+    def _resume(self) -> str:
+        if not self._open:
+            raise InstructionError(INACTIVE_MESSAGE)
+        message = self._session.resume(time.monotonic())
+        self._node.get_logger().info(message)
         self._tell()
-        return response
+        return message
 
     def _on_response(self, message: Response) -> None:
         self._session.add_response(message.instruction_id, message.text)

@@ -12,22 +12,20 @@ import math
 import os
 import time
 
-from mink import MinkError
 from sensor_msgs.msg import JointState
 from vla_ros.msg import ActionChunk, LatentAction, Observation
 
-from vla.contract.embodiment import ContractError, load_contract
+from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController
-from vla.control.chunk import ActionChunk as Chunk
-from vla.control.chunk import ChunkError
 from vla.control.loop import ACTION_CHUNKS, LATENT_ACTIONS, OBSERVATIONS, ControlLoop
 from vla.control.session import HoldReason, InstructionSession
 from vla.control.watchdog import HEARTBEAT
 from vla.core.resources import contract_path
 from vla_nodes.controller.adapter_server import AdapterServer
+from vla_nodes.controller.chunk_intake import ChunkIntake
 from vla_nodes.controller.hardware import HardwareInterface
 from vla_nodes.controller.instruction_server import ChunkCounts, InstructionServer
-from vla_nodes.controller.planning_scene import WAYPOINTS, PlanningSceneCheck
+from vla_nodes.controller.planning_scene import PlanningSceneCheck
 from vla_nodes.controller.settings import (
     CONTROLLER_SETTINGS,
     arm_config,
@@ -36,9 +34,7 @@ from vla_nodes.controller.settings import (
 )
 from vla_nodes.controller.sources import ControllerSources
 from vla_nodes.core import qos
-from vla_nodes.core.chunk_message import chunk_from_message
 from vla_nodes.core.conversions import stamp_to_seconds
-from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.heartbeat import HeartbeatWatch
 from vla_nodes.core.liveliness import WriterWatch
 from vla_nodes.core.node import ManagedNode, run
@@ -48,7 +44,7 @@ from vla_nodes.core.sources import SourceWatch
 
 # Longest time that deactivation waits for the arm to come to rest [s].
 STOPPING_PATIENCE = 1.0
-# Holds that a person should hear of at once.
+# Holds that the operator should hear of at once.
 TOLD_HOLDS = (
     HoldReason.STALE_STATE,
     HoldReason.BACKEND,
@@ -72,10 +68,6 @@ class Controller(ManagedNode):
 
     def __init__(self):
         super().__init__("controller")
-        self._server: InstructionServer | None = None
-        self._robot: HardwareInterface | None = None
-        self._sources: ControllerSources | None = None
-        self._writers: list[WriterWatch] = []
         self._pace: PacedLoop | None = None
         self.diagnostics.checks.append(self._report_motion)
 
@@ -87,11 +79,10 @@ class Controller(ManagedNode):
         arm = ArmController(arm_config(settings), self._contract, model)
         self._loop = ControlLoop(arm, loop_limits(settings))
         self._robot = HardwareInterface(self, self._contract)
-        self._scene = None
+        self.cleanups.callback(self._robot.close)
+        self._scene: PlanningSceneCheck | None = None
         if settings["planning_scene.check"]:
             self._scene = PlanningSceneCheck(self, self._contract.joint_names)
-        self._counts = ChunkCounts()
-        self._accepted_at: float | None = None
         self._session = InstructionSession(settings["fault_timeout"])
         self._server = InstructionServer(
             self,
@@ -101,9 +92,11 @@ class Controller(ManagedNode):
             self._on_emergency,
             settings["execution"],
         )
+        self.cleanups.callback(self._server.destroy)
         self._adapters = AdapterServer(
             self, self._server, self._robot_now, lambda: self.settings["load_timeout"]
         )
+        self.cleanups.callback(self._adapters.destroy)
         self._subscribe()
         self.diagnostics.values["contract"] = self._contract.contract_id
 
@@ -116,8 +109,9 @@ class Controller(ManagedNode):
             self, Observation, "vla/observation", qos.LATEST, raw=True
         )
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
-        self.create_subscription(ActionChunk, "vla/action_chunk", self._on_chunk, qos.RESULT)
         self._sources = ControllerSources(self, self._contract.joint_states_topic)
+        self.cleanups.callback(self._sources.close)
+        self._writers: list[WriterWatch] = []
         self._watches: dict[str, SourceWatch] = {}
         watchdog = self._loop.watchdog
         for message_type, topic, profile, name, model_node in (
@@ -132,6 +126,7 @@ class Controller(ManagedNode):
                     self._adapters.note_alive(model_node, alive)
 
             writer = WriterWatch(self, message_type, topic, profile, note)
+            self.cleanups.callback(writer.destroy)
             self._writers.append(writer)
             self._watches[name] = self._sources.watch(topic, name, writer)
         self._heartbeats = HeartbeatWatch(
@@ -141,6 +136,19 @@ class Controller(ManagedNode):
             lambda name, alive: watchdog.set_alive(STREAMS[name], alive, HEARTBEAT),
             self._on_new_life,
         )
+        self._intake = ChunkIntake(
+            self,
+            self._contract,
+            self._session,
+            self._loop,
+            self._adapters,
+            self._sources,
+            self._watches[ACTION_CHUNKS],
+            self._heartbeats,
+            self._scene,
+            self._robot_now,
+        )
+        self.create_subscription(ActionChunk, "vla/action_chunk", self._intake.take, qos.RESULT)
 
     def _on_new_life(self, name: str) -> None:
         # Nothing that the life before has sent counts any more.
@@ -151,7 +159,7 @@ class Controller(ManagedNode):
         """Takes instructions and starts the control loop; no instruction is in force yet."""
         interventions = self._loop.arm.safety.counts
         interventions.clear()
-        self._counts = ChunkCounts(interventions=interventions)
+        self._intake.counts = ChunkCounts(interventions=interventions)
         self._periods = PeriodMeter()
         self._use_realtime_priority()
         # What is there now is not looked through again and again while the arm moves.
@@ -187,22 +195,6 @@ class Controller(ManagedNode):
             time.sleep(self._loop.arm.period)
             self._cycle()
 
-    def cleanup(self) -> None:
-        """Leaves the graph."""
-        for writer in self._writers:
-            writer.destroy()
-        self._writers = []
-        if self._sources is not None:
-            self._sources.close()
-            self._sources = None
-        if self._server is not None:
-            self._adapters.destroy()
-            self._server.destroy()
-            self._server = None
-        if self._robot is not None:
-            self._robot.close()
-            self._robot = None
-
     def _use_realtime_priority(self) -> None:
         priority = self.settings["realtime_priority"]
         if priority == 0:
@@ -228,7 +220,7 @@ class Controller(ManagedNode):
         self._loop.flush()
         if self._scene is not None:
             self._scene.drop()
-        self._counts.chunk_age = math.nan
+        self._intake.counts.chunk_age = math.nan
 
     def _on_emergency(self, why: str) -> None:
         if why:
@@ -275,83 +267,6 @@ class Controller(ManagedNode):
             self._loop.watchdog.heard(LATENT_ACTIONS, time.monotonic())
             self._heartbeats.note_work("reasoning")
 
-    def _on_chunk(self, message: ActionChunk, info: dict) -> None:
-        accepted = self._watches[ACTION_CHUNKS].accepts(info)
-        if not self.is_active or not self._session.wants_motion:
-            self.diagnostics.drop("no_instruction")
-            return
-        if not accepted or self._sources.problem:
-            self._counts.rejected += 1
-            self.diagnostics.drop("second_publisher")
-            return
-        if message.instruction_id != self._session.instruction.instruction_id:
-            self._counts.rejected += 1
-            self.diagnostics.drop("other_instruction")
-            return
-        if self._session.loading:
-            self.diagnostics.drop("loading")
-            return
-        if other := self._adapters.refusal_of(message.checkpoint_id):
-            self._counts.rejected += 1
-            if self._adapters.is_older(message.header.stamp):
-                self.diagnostics.drop("other_checkpoint")
-                return
-            self._loop.fail(HoldReason.CONTRACT_MISMATCH, other)
-            self.diagnostics.report("other_checkpoint", other)
-            return
-        try:
-            chunk = chunk_from_message(message, self._contract)
-        except ContractError as error:
-            self._counts.rejected += 1
-            self._loop.fail(HoldReason.CONTRACT_MISMATCH, str(error))
-            self.diagnostics.report("contract", str(error))
-            return
-        if self._scene is None:
-            self._take(chunk)
-        else:
-            self._ask_scene(chunk)
-
-    def _ask_scene(self, chunk: Chunk) -> None:
-        """Takes a chunk when MoveIt has found its way free."""
-        joints = self._loop.start_positions
-        if joints is None:
-            self._on_scene(chunk, "no joint states yet, so that its way cannot be checked")
-            return
-        try:
-            way = self._loop.arm.preview(chunk, self._robot_now(), WAYPOINTS, joints)
-        except (ChunkError, MinkError):
-            # What is wrong with it is said where it is taken.
-            self._take(chunk)
-            return
-        self._scene.ask(way, lambda why: self._on_scene(chunk, why))
-
-    def _on_scene(self, chunk: Chunk, why: str) -> None:
-        """Takes a chunk whose way is free; refuses any other, and goes on with the one before."""
-        if not why:
-            self._take(chunk)
-            return
-        self._counts.rejected += 1
-        self._loop.arm.safety.note("planning_scene")
-        self.diagnostics.report("planning_scene", f"refused a chunk: {why}", WARN)
-
-    def _take(self, chunk: Chunk) -> None:
-        now = time.monotonic()
-        try:
-            self._loop.take_chunk(chunk, self._robot_now(), now)
-        except ChunkError as error:
-            self._counts.rejected += 1
-            if error.reason == "stale":
-                self.diagnostics.drop("stale")
-                self.diagnostics.report("stale_chunk", f"refused a chunk: {error}", WARN)
-            else:
-                self.diagnostics.report(error.reason, str(error))
-        else:
-            self._heartbeats.note_work("action_expert")
-            self._counts.accepted += 1
-            if self._accepted_at is not None:
-                self.diagnostics.drop("replaced_before_use")
-            self._accepted_at = now
-
     def _paced_cycle(self, pace: PacedLoop) -> None:
         with self.callback_lock:
             if pace.stopping:
@@ -362,7 +277,7 @@ class Controller(ManagedNode):
                 self.report_failure(error)
 
     def _cycle(self) -> None:
-        session, loop, counts = self._session, self._loop, self._counts
+        session, loop, counts = self._session, self._loop, self._intake.counts
         self._take_inputs()
         now = time.monotonic()
         self._periods.note(now)
@@ -371,11 +286,13 @@ class Controller(ManagedNode):
         blocked = self._why_blocked()
         wants_motion = session.wants_motion and self.is_active
         cycle = loop.cycle(self._robot_now(), now, wants_motion, blocked)
-        self._robot.send(cycle.command)
-        counts.chunk_age = cycle.command.chunk_age if cycle.report.executing else math.nan
-        if cycle.report.executing:
-            counts.limited_steps += cycle.command.limited
-            self._note_delays(cycle.command.chunk_age)
+        command = cycle.command
+        self._robot.send(command)
+        counts.chunk_age = math.nan
+        if cycle.report.executing and command is not None:
+            counts.chunk_age = command.chunk_age
+            counts.limited_steps += command.limited
+            self._intake.note_command(command.chunk_age)
         elif wants_motion and cycle.report.hold_reason in TOLD_HOLDS:
             self.diagnostics.report("hold", cycle.report.message)
         if self.is_active:
@@ -402,19 +319,10 @@ class Controller(ManagedNode):
         if not self.is_active:
             return
         safety, values = self._loop.arm.safety, self.diagnostics.values
-        values["limited_steps"] = str(self._counts.limited_steps)
+        values["limited_steps"] = str(self._intake.counts.limited_steps)
         for reason, count in safety.counts.items():
             values[f"interventions.{reason}"] = str(count)
         values |= self._periods.summary(self._loop.arm.period)
-
-    def _note_delays(self, chunk_age: float) -> None:
-        """Notes, for a chunk's first command, how old its observation is and how long it waited."""
-        if self._accepted_at is None:
-            self.diagnostics.output()
-            return
-        self.diagnostics.output(time.monotonic() - self._accepted_at)
-        self.diagnostics.input_age("observation", chunk_age)
-        self._accepted_at = None
 
 
 def main() -> int:

@@ -85,7 +85,7 @@ class PlanningSceneCheck:
         """Gives up what has waited too long; called in each control cycle."""
         question = self._question
         if question is not None and time.monotonic() - question.asked_at > self._timeout:
-            self._end(f"MoveIt did not answer within {self._timeout:g} s")
+            self._end(question, f"MoveIt did not answer within {self._timeout:g} s")
 
     def drop(self) -> None:
         """Another chunk or instruction: the way under way does not matter any more."""
@@ -94,10 +94,9 @@ class PlanningSceneCheck:
             for future in question.open.values():
                 self._client.remove_pending_request(future)
 
-    def _end(self, why: str) -> None:
-        done = self._question.done
+    def _end(self, question: _Question, why: str) -> None:
         self.drop()
-        done(why)
+        question.done(why)
 
     def _on_answer(self, question: _Question, index: int, future: Future) -> None:
         if self._question is not question:
@@ -105,10 +104,12 @@ class PlanningSceneCheck:
         del question.open[index]
         answer = future.result()
         if answer is None:
-            self._end(f"MoveIt did not answer about waypoint {index} of the chunk: see its log")
+            self._end(
+                question, f"MoveIt did not answer about waypoint {index} of the chunk: see its log"
+            )
         elif not answer.valid:
             pairs = [f"{c.contact_body_1} touches {c.contact_body_2}" for c in answer.contacts[:1]]
             what = pairs[0] if pairs else "MoveIt does not allow the arm's position"
-            self._end(f"{what} at waypoint {index} of the chunk")
+            self._end(question, f"{what} at waypoint {index} of the chunk")
         elif not question.open:
-            self._end("")
+            self._end(question, "")

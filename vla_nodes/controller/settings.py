@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from rclpy.node import Node
 from rclpy.wait_for_message import wait_for_message
@@ -226,7 +226,7 @@ CONTROLLER_SETTINGS = (
     Setting(
         "max_following_error",
         _SAFETY.max_following_error,
-        "Largest distance of commanded from measured joints before the command gives way [rad].",
+        "Largest distance of commanded from measured joints before the command backs off [rad].",
         minimum=0.001,
         maximum=3.0,
     ),
@@ -325,13 +325,7 @@ def arm_config(settings: Settings) -> ArmControllerConfig:
 
 def loop_limits(settings: Settings) -> LoopLimits:
     """Ages and silences of the inputs from parameters."""
-    return LoopLimits(
-        max_state_age=settings["max_state_age"],
-        max_observation_gap=settings["max_observation_gap"],
-        max_latent_gap=settings["max_latent_gap"],
-        max_chunk_gap=settings["max_chunk_gap"],
-        max_latent_age=settings["max_latent_age"],
-    )
+    return LoopLimits(**{field.name: settings[field.name] for field in fields(LoopLimits)})
 
 
 def robot_model(node: Node, settings: Settings, contract: EmbodimentContract) -> RobotModel:

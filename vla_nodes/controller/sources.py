@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 
-from rclpy.lifecycle import LifecycleNode
 from vla_ros.msg import Instruction
 
 from vla_nodes.core import qos
 from vla_nodes.core.liveliness import LEASE, WriterWatch
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.sources import LOOK_PERIOD, SourceWatch, other_publishers
 
 INSTRUCTIONS = "vla/instruction"
@@ -25,8 +25,7 @@ OWN_SIGN = 2 * LEASE
 class ControllerSources:
     """Watches all streams that the controller reads, and the one that is its own."""
 
-    def __init__(self, node: LifecycleNode, joint_states_topic: str):
-        """node: the controller, a ManagedNode."""
+    def __init__(self, node: ManagedNode, joint_states_topic: str):
         self._node = node
         # Nodes may share the topic: an arm's and a gripper's driver often do.
         self.joint_states = SourceWatch(node, joint_states_topic, "the arm's joint states")

@@ -8,7 +8,7 @@ from vla_ros.msg import ActionChunk as ActionChunkMessage
 from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk
 from vla.core.shown import brief
-from vla_nodes.core.conversions import stamp_to_seconds
+from vla_nodes.core.conversions import raw_pose, stamp_to_seconds
 
 
 def message_from_actions(
@@ -73,15 +73,13 @@ def chunk_from_message(message: ActionChunkMessage, contract: EmbodimentContract
             f"the action chunk does not follow contract '{contract.name}' (give all nodes the same "
             "contract and checkpoint): " + "; ".join(wrong)
         )
-    pose = message.reference_pose
+    position, quaternion = raw_pose(message.reference_pose)
     return ActionChunk(
         stamp=stamp_to_seconds(message.header.stamp),
         time_step=message.time_step,
         actions=np.array(message.actions, dtype=np.float64).reshape(contract.horizon, -1),
-        reference_position=np.array([pose.position.x, pose.position.y, pose.position.z]),
-        reference_quaternion=np.array(
-            [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
-        ),
+        reference_position=position,
+        reference_quaternion=quaternion,
         instruction_id=message.instruction_id,
         latent_stamp=stamp_to_seconds(message.latent_stamp),
     )

@@ -6,7 +6,7 @@ import time
 
 from vla.core.clock import ClockSteps
 
-# How often the clock is looked at [s].
+# How often the clock is checked [s].
 PERIOD = 0.1
 
 
@@ -25,5 +25,5 @@ class ClockWatch:
             self._node.diagnostics.report(
                 "clock_jump",
                 f"the clock jumped {'ahead' if step > 0 else 'back'} by {abs(step):.1f} s: was it "
-                "set, or the simulator started anew? Inputs of before are not used any more",
+                "set, or the simulator restarted? Earlier inputs are no longer used",
             )

@@ -20,7 +20,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,10 +93,9 @@ class Diagnostics:
         now, text = self._steady_time(), one_line(text, LONGEST_LINE)
         with self._lock:
             self._counts[reason] += 1
-            earlier = self._reports.get(reason)
-            log = earlier is None or now - earlier.logged >= LOG_PERIOD
-            logged = now if log else earlier.logged
-            self._reports[reason] = _Report(text, level, now, logged)
+            logged = self._reports[reason].logged if reason in self._reports else -math.inf
+            log = now - logged >= LOG_PERIOD
+            self._reports[reason] = _Report(text, level, now, now if log else logged)
         if log:
             # Two call sites, because rclpy remembers the severity of each.
             if level == ERROR:
@@ -129,9 +128,9 @@ class Diagnostics:
             span = max(min(WINDOW, now - self._started), 1e-3)
             values = {"rate_hz": f"{len(self._outputs) / span:.2f}"}
             latencies = [latency for _, latency in self._outputs if not math.isnan(latency)]
-            values |= _percentiles("latency", latencies)
+            values |= percentiles("latency", latencies)
             for name, ages in sorted(self._ages.items()):
-                values |= _percentiles(f"age_{name}", [age for _, age in ages])
+                values |= percentiles(f"age_{name}", [age for _, age in ages])
             values["drops"] = str(sum(self._drops.values()))
             values |= {f"drops_{reason}": str(n) for reason, n in sorted(self._drops.items())}
             values["errors"] = str(sum(self._counts.values()))
@@ -167,8 +166,9 @@ def _prune(records: Iterable[deque[tuple[float, float]]], before: float) -> None
             record.popleft()
 
 
-def _percentiles(name: str, seconds: list[float]) -> dict[str, str]:
-    if not seconds:
+def percentiles(name: str, seconds: Sequence[float] | np.ndarray) -> dict[str, str]:
+    """Median and 99th percentile of times [s] as diagnostics show them; nothing of no times."""
+    if not len(seconds):
         return {}
     middle, high = np.percentile(seconds, [50, 99]) * 1e3
     return {f"{name}_p50_ms": f"{middle:.2f}", f"{name}_p99_ms": f"{high:.2f}"}

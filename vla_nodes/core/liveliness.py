@@ -108,7 +108,7 @@ class WriterWatch:
             )
 
     def destroy(self) -> None:
-        """Lets go of the reader, which the node destroys."""
+        """Releases the reader, which the node destroys."""
         for event in (self._liveliness, self._other_promises):
             if event is not None:
                 event.destroy()

@@ -31,7 +31,7 @@ What the base does:
 - `self.diagnostics` (diagnostics.py), `self.settings["name"]`, `self.is_active`, `self.state`.
 - SIGINT, SIGTERM and the transition `shutdown`: deactivate, cleanup, exit status 0; a `configure`
   that is still running after 3 s is abandoned. A finalized node can never work again, so it must
-  not linger: its launcher starts it anew.
+  not linger: its launcher restarts it.
 
 Callbacks run one at a time in one thread, unless THREADS is set higher. A thread of the node's own
 that shares data with them takes `callback_lock`. Model work belongs into a `Worker` (latest.py),
@@ -46,21 +46,25 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import rclpy
+from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from rclpy.timer import Timer
 
 from vla_nodes.core import qos
 from vla_nodes.core.diagnostics import Diagnostics
 from vla_nodes.core.log import OneLineLogger, error_text, traceback_text
-from vla_nodes.core.requests import Paced, Pacer, answering
+from vla_nodes.core.requests import Paced, Pacer, ServiceType, answering
 from vla_nodes.core.settings import Setting, Settings
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
@@ -99,7 +103,8 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str, **options):
         self._log: OneLineLogger | None = None
-        self.pacer: Pacer | None = None
+        # Calls that `configure` adds here follow `cleanup`, the last first.
+        self.cleanups = ExitStack()
         super().__init__(name, **options)
         self.state = UNCONFIGURED
         # Set when the process is to end.
@@ -152,13 +157,32 @@ class ManagedNode(LifecycleNode):
             options.setdefault("event_callbacks", quiet)
         return super().create_subscription(*arguments, **options)
 
-    def create_service(self, kind: type, name: str, callback: Callable, **options):
+    def create_service(
+        self,
+        srv_type: ServiceType,
+        srv_name: str,
+        callback: Callable,
+        *,
+        qos_profile: QoSProfile = qos.SERVICE,
+        callback_group: CallbackGroup | None = None,
+    ):
         """As rclpy's, with room for many requests, and paced; a callback that fails answers so."""
-        options.setdefault("qos_profile", qos.SERVICE)
         # rclpy's own services are made before there is a pacer.
-        if self.pacer is not None:
-            options.setdefault("callback_group", Paced(self.pacer))
-        return super().create_service(kind, name, answering(self, kind, callback), **options)
+        if callback_group is None and hasattr(self, "pacer"):
+            callback_group = Paced(self.pacer)
+        return super().create_service(
+            srv_type,
+            srv_name,
+            answering(self, srv_type, callback),
+            qos_profile=qos_profile,
+            callback_group=callback_group,
+        )
+
+    def answer(self, future: Future, response: object) -> None:
+        """Gives a waiting callback its result, and wakes the executor that runs it."""
+        future.set_result(response)
+        if self.executor is not None:
+            self.executor.wake()
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         """A timer of the steady clock, which runs on when simulated time stands still."""
@@ -270,10 +294,11 @@ class ManagedNode(LifecycleNode):
             self._log_failure("deactivate", error)
 
     def _free(self) -> None:
-        try:
-            self.cleanup()
-        except Exception as error:
-            self._log_failure("cleanup", error)
+        for step in (self.cleanup, self.cleanups.close):
+            try:
+                step()
+            except Exception as error:
+                self._log_failure("cleanup", error)
 
     def _fail(self, step: str, error: Exception) -> None:
         self.diagnostics.fault(f"{step} failed: {error_text(error)}")

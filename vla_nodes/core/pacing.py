@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vla_nodes.core.diagnostics import percentiles
+
 # Behind by more than this [s], a loop that catches up gives the lost time up.
 LARGEST_BACKLOG = 0.1
 WINDOW = 5.0
@@ -118,13 +120,8 @@ class PeriodMeter:
 
     def summary(self, period: float) -> dict[str, str]:
         """How far periods lie from `period` [s], as diagnostics give it; nothing before two."""
-        times = np.array(self._times)
-        if len(times) < 2:
-            return {}
-        jitter = 1e3 * np.abs(np.diff(times) - period)
-        middle, high = np.percentile(jitter, [50, 99])
-        return {
-            "period_jitter_p50_ms": f"{middle:.2f}",
-            "period_jitter_p99_ms": f"{high:.2f}",
-            "period_jitter_max_ms": f"{jitter.max():.2f}",
-        }
+        jitter = np.abs(np.diff(self._times) - period)
+        values = percentiles("period_jitter", jitter)
+        if len(jitter):
+            values["period_jitter_max_ms"] = f"{1e3 * jitter.max():.2f}"
+        return values

@@ -60,7 +60,7 @@ RESULT = _profile(1)
 # that come between two looks at them.
 HEARTBEAT = _profile(50, ReliabilityPolicy.BEST_EFFORT)
 
-# Text answers: reliable and a few deep, because each of them is for a person to read.
+# Text answers: reliable and a few deep, because people read each of them.
 RESPONSE = _profile(10)
 
 # Instruction and status: also kept for whoever comes late, so that a node that is started again

@@ -18,6 +18,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from rclpy.action import ActionServer
 from rclpy.callback_groups import CallbackGroup
@@ -32,6 +33,13 @@ from vla_nodes.core.log import error_text
 # Answers of one service that go out at a time, and that go out in a second.
 BURST = 4
 RATE = 200.0
+
+
+class ServiceType(Protocol):
+    """What rosidl generates of a .srv file."""
+
+    Request: Any
+    Response: Any
 
 
 class Pacer:
@@ -113,7 +121,7 @@ class Paced(CallbackGroup):
         """Nothing is locked."""
 
 
-def answering(node, kind: type, callback: Callable) -> Callable:
+def answering(node, kind: ServiceType, callback: Callable) -> Callable:
     """The callback of a service, which answers what failed, and why, instead of raising it.
 
     For kinds whose responses have `success` and `message`; of another it is the callback itself.
@@ -127,26 +135,43 @@ def answering(node, kind: type, callback: Callable) -> Callable:
 
     if inspect.iscoroutinefunction(callback):
 
-        async def answer(request, response):
+        async def answer_later(request, response):
             try:
                 return await callback(request, response)
             except Exception as error:
                 return failure(error)
-    else:
 
-        def answer(request, response):
-            try:
-                return callback(request, response)
-            except Exception as error:
-                return failure(error)
+        return answer_later
+
+    def answer(request, response):
+        try:
+            return callback(request, response)
+        except Exception as error:
+            return failure(error)
 
     return answer
+
+
+def trigger(act: Callable[[], str]) -> Callable:
+    """The callback of a Trigger service.
+
+    act: returns what it did; raises ValueError with the reason where it did nothing.
+    """
+
+    def callback(request, response):
+        try:
+            response.message, response.success = act(), True
+        except ValueError as error:
+            response.message = str(error)
+        return response
+
+    return callback
 
 
 class QuickService:
     """A service with a quick callback, of whose requests several are answered at a time."""
 
-    def __init__(self, node, kind: type, name: str, callback: Callable):
+    def __init__(self, node, kind: ServiceType, name: str, callback: Callable):
         """callback: as rclpy's, but no coroutine. The node destroys the service with its others."""
         self._node, self._kind = node, kind
         self._callback = answering(node, kind, callback)
@@ -158,7 +183,7 @@ class QuickService:
     def refuse_waiting(self, refusal) -> int:
         """Answers all that wait now with `refusal`; returns how many these are."""
         self._refusal = refusal
-        waiting = []
+        waiting: list[Any] = []
         while (taken := self._take()) is not None:
             waiting.append(taken[1])
         self._refusals.add(waiting)
@@ -204,7 +229,7 @@ class GoalServer(ActionServer):
 
     def refuse_waiting(self) -> int:
         """Rejects all goals that wait now; returns how many these are."""
-        waiting = []
+        waiting: list[Any] = []
         while True:
             with self._lock:
                 header, request = self._handle.take_goal_request(

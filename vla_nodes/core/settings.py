@@ -27,23 +27,16 @@ from vla.core.shown import brief
 
 @dataclass(frozen=True)
 class Setting:
-    """One parameter.
+    """One parameter."""
 
-    name: may hold dots. default: its type is the parameter's type (a list must not be empty).
-    description: one sentence with the unit. minimum, maximum: inclusive, for each element of a list
-    too. choices: the only strings allowed. live: takes effect at once, so it may change at any
-    time; the others are read by `configure` and can change only while the node is unconfigured.
-    read_only: never changes after start.
-    """
-
-    name: str
-    default: Any
-    description: str
-    minimum: float | None = None
+    name: str  # may hold dots
+    default: Any  # its type is the parameter's; a list must not be empty
+    description: str  # one sentence with the unit
+    minimum: float | None = None  # inclusive, for each element of a list too
     maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    live: bool = False
-    read_only: bool = False
+    choices: tuple[str, ...] = ()  # the only strings allowed
+    live: bool = False  # takes effect at once; others change only while the node is unconfigured
+    read_only: bool = False  # never changes after start
 
 
 class Settings:

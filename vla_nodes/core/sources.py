@@ -21,7 +21,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from vla.control.sources import Publisher, SourceTrack, count_sources, name_sources
 from vla_nodes.core.liveliness import WriterWatch
 
-# A second source that has left is spoken of for so long, so that everybody hears of it [s].
+# A second source that has left is spoken of for so long, so that everybody sees it [s].
 SHOWN = 1.5
 # How often the publishers of a topic that has several are looked at [s].
 LOOK_PERIOD = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from vla_ros.msg import ActionChunk, Instruction, LatentAction
@@ -14,6 +15,7 @@ from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.shown import brief
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
+from vla_nodes.core.conversions import raw_pose
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
 from vla_nodes.core.liveliness import with_liveliness
@@ -21,6 +23,9 @@ from vla_nodes.core.node import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
+
+if TYPE_CHECKING:
+    from vla.policies.parts import ActionPart, NoActionPart
 
 WARM_UP_RUNS = 3
 # Delay of a chunk before any was measured [s].
@@ -35,7 +40,7 @@ class UnusableLatent(ValueError):
         self.reason = reason
 
 
-class ActionExpert(ModelNode):
+class ActionExpert(ModelNode["ActionPart | NoActionPart"]):
     """Newest observation and latent action in; action chunks out."""
 
     SETTINGS = (
@@ -101,7 +106,7 @@ class ActionExpert(ModelNode):
         self._before_late = 0.0
         self._delay = DelayEstimate(INITIAL_DELAY)
 
-    def load(self, checkpoint: Path, device: str, adapter: str):
+    def load(self, checkpoint: Path, device: str, adapter: str) -> ActionPart | NoActionPart:
         """The checkpoint's second part; where it has none, what stands for it."""
         from vla.policies.parts import open_action_part
 
@@ -114,9 +119,14 @@ class ActionExpert(ModelNode):
 
     def configure(self) -> None:
         """Loads the model, subscribes to latent actions, opens the output."""
+        from vla.policies.parts import ActionPart
+
         super().configure()
-        if not self.has_work:
+        shape = self.model.features.latent_shape
+        if shape is None or not isinstance(self.model, ActionPart):
             return
+        self._latent_shape, self._expert = shape, self.model
+        self.cleanups.callback(delattr, self, "_expert")
         self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
             ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
@@ -124,13 +134,13 @@ class ActionExpert(ModelNode):
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs the model on nothing."""
-        latent = np.zeros(self.model.features.latent_shape, dtype=np.float32)
+        latent = np.zeros(self._latent_shape, dtype=np.float32)
         for _ in range(WARM_UP_RUNS):
-            self.model.action_chunk(images, state, latent, seed=0)
+            self._expert.action_chunk(images, state, latent, seed=0)
         if self.settings["real_time_chunking"]:
             shape = (self.model.features.horizon, len(self.contract.action_names))
             before = CommittedActions(np.zeros(shape), 1)
-            self.model.action_chunk(images, state, latent, 0, before)
+            self._expert.action_chunk(images, state, latent, 0, before)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""
@@ -170,7 +180,7 @@ class ActionExpert(ModelNode):
         latent_age = self.age_of(latent_message.header.stamp)
         before = self._committed_actions(scene)
         started = time.perf_counter()
-        actions = self.model.action_chunk(
+        actions = self._expert.action_chunk(
             scene.images,
             scene.state,
             latent,
@@ -215,14 +225,10 @@ class ActionExpert(ModelNode):
         ):
             return None
         chunk = chunk_from_message(before, self.contract)
-        pose = scene.message.end_effector_pose
         return committed_actions(
             chunk,
             scene.stamp * 1e-9,
-            np.array([pose.position.x, pose.position.y, pose.position.z]),
-            np.array(
-                [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
-            ),
+            *raw_pose(scene.message.end_effector_pose),
             self._delay.seconds + self.settings["execution_lookahead"],
             self.settings["soft_steps"],
             self._before_late,
@@ -237,7 +243,7 @@ class ActionExpert(ModelNode):
                 f"has {self.model.checkpoint_id}: give reasoning and action_expert the same one",
             )
         shape = (message.num_queries, message.hidden_size)
-        expected = self.model.features.latent_shape
+        expected = self._latent_shape
         if shape != expected or len(message.data) != shape[0] * shape[1]:
             raise UnusableLatent(
                 "latent_shape",

@@ -13,6 +13,8 @@ from collections import deque
 from rclpy.task import Future
 from vla_ros.srv import LoadAdapter
 
+from vla_nodes.core.node import FINALIZED, UNCONFIGURED
+
 # Requests that may wait; the controller sends one, and one to take it back.
 MOST_REQUESTS = 8
 
@@ -37,7 +39,7 @@ class AdapterLoader:
 
     async def _ask_worker(self, path: str | None) -> LoadAdapter.Response:
         """path: folder to load, "" to drop what is loaded, None to go back by one request."""
-        if self._node.worker is None:
+        if self._node.state in (UNCONFIGURED, FINALIZED):
             return LoadAdapter.Response(message=self._not_configured())
         if len(self._requests) >= MOST_REQUESTS:
             return LoadAdapter.Response(
@@ -62,13 +64,13 @@ class AdapterLoader:
                 response = LoadAdapter.Response(message=" ".join(str(error).split()))
                 self._node.get_logger().warning(f"no other adapter: {response.message}")
             response.checkpoint_id = self._node.model.checkpoint_id
-            self._answer(future, response)
+            self._node.answer(future, response)
 
     def close(self) -> None:
         """Refuses what still waits, as the model is about to go."""
         while self._requests:
             response = LoadAdapter.Response(message=self._not_configured())
-            self._answer(self._requests.popleft()[1], response)
+            self._node.answer(self._requests.popleft()[1], response)
         self._found = None
 
     def _load(self, path: str) -> str:
@@ -99,11 +101,6 @@ class AdapterLoader:
             f"checkpoint {model.checkpoint_id} instead of {before}, after "
             f"{time.monotonic() - started:.2f} s"
         )
-
-    def _answer(self, future: Future, response: LoadAdapter.Response) -> None:
-        future.set_result(response)
-        # The waiting callback goes on in the executor, which may be asleep.
-        self._node.executor.wake()
 
     def _not_configured(self) -> str:
         return f"{self._node.get_name()} has no model: configure the node first"

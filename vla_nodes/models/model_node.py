@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from rclpy.qos import QoSProfile
@@ -35,6 +36,11 @@ from vla_nodes.core.sources import LOOK_PERIOD, SourceWatch
 from vla_nodes.models.adapter_loader import AdapterLoader
 from vla_nodes.models.followed_instruction import FollowedInstruction
 from vla_nodes.models.scene import Scene, unpack_scene
+
+if TYPE_CHECKING:
+    from vla.policies.parts import PolicyPart
+
+Part = TypeVar("Part", bound="PolicyPart")
 
 MODEL_SETTINGS = (
     Setting(
@@ -75,14 +81,12 @@ MODEL_SETTINGS = (
 )
 
 
-class ModelNode(ManagedNode):
+class ModelNode(ManagedNode, Generic[Part]):
     """A managed node with one model, fed by the newest observation and the latched instruction."""
 
     def __init__(self, name: str):
         super().__init__(name)
-        self.model = None
-        self.worker: Worker | None = None
-        self._heart: Heart | None = None
+        self.worker: Worker[bool] = Worker(name, lambda _: self._turn(), self._on_work_error)
         self._observation: Latest[tuple[Observation, float]] = Latest()
         self._followed = FollowedInstruction()
         self._writers: list[WriterWatch] = []
@@ -94,7 +98,7 @@ class ModelNode(ManagedNode):
         self._next_turn = -math.inf
         self.diagnostics.checks.append(self._check_inputs)
 
-    def load(self, checkpoint: Path, device: str, adapter: str):
+    def load(self, checkpoint: Path, device: str, adapter: str) -> Part:
         """The model of a checkpoint, with the adapter of a folder in it unless that is "".
 
         Raises ValueError with one sentence when it cannot be used.
@@ -120,11 +124,11 @@ class ModelNode(ManagedNode):
     def configure(self) -> None:
         """Loads and checks the checkpoint, then joins the graph."""
         self.contract: EmbodimentContract = load_contract(contract_path(self.settings["contract"]))
-        self.model = self._load_model()
+        self.model: Part = self._load_model()
+        self.cleanups.callback(delattr, self, "model")
         self.contract.require_same(
             self.model.contract, own="of this node", theirs="of the checkpoint"
         )
-        self.worker = Worker(self.get_name(), lambda _: self._turn(), self._on_work_error)
         self.worker.start()
         self.show_checkpoint()
         self.diagnostics.values["device"] = self.settings["device"]
@@ -142,7 +146,7 @@ class ModelNode(ManagedNode):
         self.create_steady_timer(LOOK_PERIOD, self._poll_sources)
         ClockWatch(self)
 
-    def _load_model(self):
+    def _load_model(self) -> Part:
         checkpoint = self.settings["checkpoint"]
         if not checkpoint:
             raise ValueError("parameter 'checkpoint' is empty: give the folder of a checkpoint")
@@ -188,23 +192,19 @@ class ModelNode(ManagedNode):
     def deactivate(self) -> None:
         """Ends the work; what is being computed is not published any more."""
         self._working = False
-        if self._heart is not None:
+        if self.has_work:
             self._heart.stop()
-        if self.worker is not None:
-            self.worker.stop()
-            self.worker.start()
-            self.wake()
+        self.worker.stop()
+        self.worker.start()
+        self.wake()
 
     def cleanup(self) -> None:
         """Frees the model."""
-        if self.worker is not None:
-            self.worker.stop()
+        self.worker.stop()
         self._adapters.close()
         for writer in self._writers:
             writer.destroy()
         self._writers, self._sources, self._instructions = [], {}, None
-        self.worker = None
-        self.model = None
 
     @property
     def instruction(self) -> Instruction:
@@ -301,8 +301,7 @@ class ModelNode(ManagedNode):
 
     def wake(self) -> None:
         """Lets the worker look for something to do."""
-        if self.worker is not None:
-            self.worker.put(True)
+        self.worker.put(True)
 
     def show_checkpoint(self) -> None:
         """Tells the diagnostics which weights are in the model now."""

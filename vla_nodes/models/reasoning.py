@@ -9,6 +9,7 @@ import array
 import time
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.task import Future
@@ -26,13 +27,16 @@ from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
 
+if TYPE_CHECKING:
+    from vla.policies.parts import ReasoningPart
+
 WARM_UP_RUNS = 2
 # Questions that may wait; each takes as long as the model needs for an answer.
 MOST_QUESTIONS = 8
 WARM_UP_INSTRUCTION = "pick the red block"
 
 
-class Reasoning(ModelNode):
+class Reasoning(ModelNode["ReasoningPart"]):
     """Newest observation and instruction in; text and latent actions out."""
 
     SETTINGS = (
@@ -40,7 +44,7 @@ class Reasoning(ModelNode):
         Setting(
             "language_every",
             20,
-            "In mode think, latent actions after which the text is thought anew; 0: never.",
+            "In mode think, latent actions after which the text is made again; 0: never.",
             minimum=0,
             maximum=100000,
             live=True,
@@ -58,18 +62,18 @@ class Reasoning(ModelNode):
     def __init__(self) -> None:
         super().__init__("reasoning")
         self._questions: deque[tuple[str, Future]] = deque()
-        self._session = None
-        self._begin_anew = True
+        self._starts_over = True
         self._answered_id = 0
         self._done = (0, 0)
 
-    def load(self, checkpoint: Path, device: str, adapter: str):
+    def load(self, checkpoint: Path, device: str, adapter: str) -> ReasoningPart:
         """The checkpoint's first part."""
         from vla.policies.parts import ReasoningPart
         from vla.policies.reasoning_session import ReasoningSession
 
         part = ReasoningPart.from_pretrained(checkpoint, device, adapter)
         self._session = ReasoningSession(part)
+        self.cleanups.callback(delattr, self, "_session")
         return part
 
     def configure(self) -> None:
@@ -106,12 +110,12 @@ class Reasoning(ModelNode):
         """Ends the work; questions that still wait are refused."""
         super().deactivate()
         while self._questions:
-            self._answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
+            self.answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
 
     def flush(self) -> None:
-        """Drops text and latent action: the same instruction begins anew if it comes back."""
+        """Drops text and latent action: the same instruction starts over if it comes back."""
         # The thread that thinks may be in the middle of it: it sees this before its next step.
-        self._begin_anew = True
+        self._starts_over = True
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
@@ -131,19 +135,14 @@ class Reasoning(ModelNode):
         self.wake()
         return await future
 
-    def _answer(self, future: Future, response: Ask.Response) -> None:
-        future.set_result(response)
-        # The waiting callback goes on in the executor, which may be asleep.
-        self.executor.wake()
-
     def work(self) -> None:
-        """Answers questions first, since a person waits; then serves the instruction in force."""
+        """Answers questions first, since somebody waits; then serves the instruction in force."""
         while self._questions:
             question, future = self._questions.popleft()
             try:
-                self._answer(future, self._ask(question))
+                self.answer(future, self._ask(question))
             except Exception as error:
-                self._answer(future, _refusal(f"the model failed: {one_line(error)}"))
+                self.answer(future, _refusal(f"the model failed: {one_line(error)}"))
                 raise
         instruction = self.instruction
         if instruction.instruction_id == 0:
@@ -202,8 +201,8 @@ class Reasoning(ModelNode):
 
         session, settings = self._session, self.settings
         session.refresh = Refresh(settings["language_every"], settings["latent_every"])
-        if self._begin_anew or instruction.instruction_id != self._done[0]:
-            self._begin_anew = False
+        if self._starts_over or instruction.instruction_id != self._done[0]:
+            self._starts_over = False
             session.reset()
         seen = Observation(scene.images, scene.state, scene.stamp * 1e-9)
         started = time.perf_counter()
@@ -211,7 +210,7 @@ class Reasoning(ModelNode):
         output = session.step(seen, instruction.instruction, think)
         seconds = time.perf_counter() - started
         self._done = (instruction.instruction_id, scene.stamp)
-        if output.new_text:
+        if output.new_text and output.text is not None:
             self.publish(
                 self._responses,
                 _response(

@@ -14,17 +14,13 @@ from vla.observations.messages import image_to_array, stamp_to_nanoseconds
 
 @dataclass(frozen=True)
 class Scene:
-    """An observation, checked and unpacked.
-
-    images: uint8 [height, width, 3] by camera name. state [10]: as the contract lists it.
-    arrived: when it came in, steady clock [s]. age: of its stamp when it was taken to work [s].
-    """
+    """An observation, checked and unpacked."""
 
     message: Observation
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    arrived: float
-    age: float
+    images: dict[str, np.ndarray]  # uint8 [height, width, 3] by camera name
+    state: np.ndarray  # [10], as the contract lists it
+    arrived: float  # when it came in, steady clock [s]
+    age: float  # of its stamp when work on it began [s]
 
     @property
     def stamp(self) -> int:

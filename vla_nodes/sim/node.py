@@ -33,6 +33,7 @@ from vla_nodes.core.conversions import (
     camera_info,
     nanoseconds_to_stamp,
 )
+from vla_nodes.core.diagnostics import percentiles
 from vla_nodes.core.node import ManagedNode, Setting, run
 from vla_nodes.core.pacing import PacedLoop
 from vla_nodes.sim.trajectory import Follower, Trajectory, read_trajectory
@@ -63,7 +64,7 @@ class Sim(ManagedNode):
     def __init__(self) -> None:
         super().__init__("sim")
         self._lock = threading.Lock()
-        self._simulator: TableTopSimulator | None = None
+        self._fingers = np.zeros(2)
         self._loop: PacedLoop | None = None
         self._goals: TrajectoryServer | None = None
         self._time = 0
@@ -77,6 +78,7 @@ class Sim(ManagedNode):
             self.get_logger().warning("the simulator makes the time: use_sim_time is switched off")
             self.set_parameters([Parameter("use_sim_time", value=False)])
         self._simulator = TableTopSimulator(self.settings["camera_size"])
+        self.cleanups.callback(delattr, self, "_simulator")
         self._follower = Follower(panda.JOINT_MAX_VELOCITY)
         publisher = self.create_lifecycle_publisher
         self._clock_output = publisher(Clock, "clock", qos.SENSOR_OUTPUT)
@@ -139,10 +141,10 @@ class Sim(ManagedNode):
         self._loop = None
 
     def cleanup(self) -> None:
-        """Frees the simulator."""
+        """Takes the action off the graph."""
         if self._goals is not None:
             self._goals.destroy()
-        self._goals = self._simulator = None
+        self._goals = None
 
     # Physics thread
 
@@ -301,7 +303,7 @@ class Sim(ManagedNode):
     def _reset(self, seed: int, family: str):
         if family not in ALL_FAMILIES:
             raise ValueError(f"unknown task family '{family}'; known: {', '.join(ALL_FAMILIES)}")
-        self._preempt("the scene was laid out anew")
+        self._preempt("the scene was reset")
         with self._lock:
             task = self._simulator.reset(seed, family)
             self._follower.reset(self._simulator.joint_positions)
@@ -313,13 +315,9 @@ class Sim(ManagedNode):
     def _report_speed(self) -> None:
         if not self.is_active or self._loop is None:
             return
-        steps = np.array(self._steps or [0.0]) * 1e3
-        middle, high = np.percentile(steps, [50, 99])
-        self.diagnostics.values |= {
-            "real_time_factor": f"{self._loop.real_time_factor():.3f}",
-            "step_p50_ms": f"{middle:.2f}",
-            "step_p99_ms": f"{high:.2f}",
-        }
+        values = self.diagnostics.values
+        values["real_time_factor"] = f"{self._loop.real_time_factor():.3f}"
+        values |= percentiles("step", list(self._steps))
 
 
 def main() -> int:

@@ -17,14 +17,11 @@ LIMIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Trajectory:
-    """times [n]: when each point is due [s], increasing. positions [n, joints] in radians.
+    """Points of n joints and when each is due."""
 
-    velocities [n, joints] in rad/s; rows of NaN where a point has none.
-    """
-
-    times: np.ndarray
-    positions: np.ndarray
-    velocities: np.ndarray
+    times: np.ndarray  # [n], increasing [s]
+    positions: np.ndarray  # [n, joints] in radians
+    velocities: np.ndarray  # [n, joints] in rad/s; rows of NaN where a point has none
 
     @property
     def end(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -13,7 +14,7 @@ from vla_nodes.backends.base import import_interfaces
 from vla_nodes.core import qos
 from vla_nodes.sim.trajectory import Trajectory
 
-# How often a goal is looked at [s]; the real controller's action_monitor_rate is 20 Hz.
+# How often a goal is checked [s]; the real controller's action_monitor_rate is 20 Hz.
 MONITOR_PERIOD = 0.05
 
 
@@ -45,7 +46,7 @@ class TrajectoryServer:
         self._action = action.FollowJointTrajectory
         self._node, self._joint_names = node, list(joint_names)
         self._read, self._follow, self._hold, self._state = read, follow, hold, state
-        self._running: tuple | None = None
+        self._running: tuple[ServerGoalHandle, Trajectory] | None = None
         self._server = ActionServer(
             node,
             self._action,
@@ -64,7 +65,7 @@ class TrajectoryServer:
         """Looks at the goal in execution: tolerances, its end, a request to cancel it."""
         if self._running is None:
             return
-        goal, trajectory, _ = self._running
+        goal, trajectory = self._running
         codes = self._action.Result
         now, wanted, measured = self._state()
         request = goal.request
@@ -109,15 +110,15 @@ class TrajectoryServer:
                 error_code=self._action.Result.INVALID_GOAL, error_string=str(error)
             )
         self.preempt("replaced by a new goal")
-        future = Future(executor=self._node.executor)
-        self._running = (goal, trajectory, future)
+        self._future = Future(executor=self._node.executor)
+        self._running = (goal, trajectory)
         self._follow(trajectory)
-        return await future
+        return await self._future
 
     def _end(self, code: int, why: str, finish: Callable[[], None]) -> None:
-        (_, _, future), self._running = self._running, None
+        self._running = None
         finish()
-        future.set_result(self._action.Result(error_code=code, error_string=why))
+        self._future.set_result(self._action.Result(error_code=code, error_string=why))
 
     def _outside(self, tolerances, error: np.ndarray) -> str:
         """The first joint outside of its tolerance; "" for none. Zero and below are no limit."""
