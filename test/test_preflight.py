@@ -1,17 +1,26 @@
 """What `vla preflight` says about measurements: each mistake with its cure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from linear_policy import LinearConfig, LinearModel
 
-from vla.contract.embodiment import load_contract
+from vla.contract.embodiment import dimension_kinds, load_contract
+from vla.contract.normalization import measure
 from vla.control.robot_model import panda_model
 from vla.control.robots import panda
 from vla.control.safety import SafetyLimits
 from vla.core.findings import OK, PROBLEM, WARNING, report, verdict
-from vla.preflight.checks import check_clock, check_joints, check_limits, check_policy, check_pose
+from vla.policies.base import PolicyFeatures
+from vla.policies.checkpoint import open_checkpoint, save_checkpoint
+from vla.policies.robots import Robot
+from vla.preflight.checks import check_clock, check_joints, check_limits, check_pose
+from vla.preflight.policy import check_features, check_policy
 from vla.preflight.topics import (
-    CameraSeen,
-    TopicSeen,
+    CameraStatistics,
+    TopicStatistics,
     check_camera,
     check_joint_publishers,
     check_stamps,
@@ -35,7 +44,7 @@ def topic(rate=100.0, offset=-0.001, seconds=5.0, **changes):
         "arrivals": arrivals.tolist(),
         "stamps": (arrivals + offset).tolist(),
     }
-    return TopicSeen(**(values | changes))
+    return TopicStatistics(**(values | changes))
 
 
 def judged(seen, known=None):
@@ -134,12 +143,12 @@ def test_what_never_came_is_not_told_of_again():
 @pytest.mark.parametrize(
     ("seen", "level", "says"),
     [
-        (CameraSeen(96, 96, "rgb8", changed=True), OK, "96 x 96"),
-        (CameraSeen(64, 96, "rgb8", changed=True), PROBLEM, "the contract needs 96 x 96"),
-        (CameraSeen(96, 96, "rgb8", changed=False), PROBLEM, "is frozen"),
-        (CameraSeen(96, 96, "rgb8", changed=True, mean=2.0), PROBLEM, "black"),
-        (CameraSeen(96, 96, "rgb8", changed=True, mean=254.0), PROBLEM, "white"),
-        (CameraSeen(error="encoding '16UC1'"), PROBLEM, "16UC1"),
+        (CameraStatistics(96, 96, "rgb8", changed=True), OK, "96 x 96"),
+        (CameraStatistics(64, 96, "rgb8", changed=True), PROBLEM, "the contract needs 96 x 96"),
+        (CameraStatistics(96, 96, "rgb8", changed=False), PROBLEM, "is frozen"),
+        (CameraStatistics(96, 96, "rgb8", changed=True, mean=2.0), PROBLEM, "black"),
+        (CameraStatistics(96, 96, "rgb8", changed=True, mean=254.0), PROBLEM, "white"),
+        (CameraStatistics(error="encoding '16UC1'"), PROBLEM, "16UC1"),
     ],
 )
 def test_cameras(contract, seen, level, says):
@@ -148,7 +157,7 @@ def test_cameras(contract, seen, level, says):
 
 
 def test_a_simulated_scene_may_be_at_rest(contract):
-    seen = CameraSeen(96, 96, "rgb8", changed=False)
+    seen = CameraStatistics(96, 96, "rgb8", changed=False)
     (finding,) = check_camera(contract.cameras[0], seen, simulated=True)
     assert finding.level == OK and "nothing moves" in finding.message
 
@@ -250,20 +259,72 @@ def test_limits(changes, level, says):
     assert finding.level == level and says in finding.message
 
 
+def save_linear_checkpoint(folder, contract):
+    kinds, spread = dimension_kinds(contract), np.linspace(-1.0, 1.0, 101)[:, None]
+    stats = {
+        name: measure(np.repeat(spread, len(names), 1), names, kinds[name])
+        for name, names in (("state", contract.state_names), ("action", contract.action_names))
+    }
+    weights, robots = LinearModel(LinearConfig(), contract).state_dict(), [Robot(contract, stats)]
+    save_checkpoint(folder, LinearConfig(), weights, robots, None, torch.float32)
+    return folder
+
+
+def policy_findings(contract, checkpoint, adapter="", device="cpu", live=("front", "wrist")):
+    return check_policy(contract, checkpoint, adapter, device, live, 50.0, 0)
+
+
 def test_policies(contract, checkpoint, tmp_path):
-    (finding,) = check_policy(contract, checkpoint, "", "cpu")
-    assert finding.level == OK
-    (finding,) = check_policy(contract, tmp_path, "", "cpu")
+    made, features = policy_findings(contract, checkpoint)
+    assert made.level == features.level == OK
+    (finding,) = policy_findings(contract, tmp_path)
     assert finding.level == PROBLEM
     fr3 = load_contract("config/contracts/fr3.yaml")
-    (finding,) = check_policy(fr3, checkpoint, "", "cpu")
+    (finding,) = policy_findings(fr3, checkpoint)
     assert finding.level == PROBLEM and "contracts differ" in finding.message
-    made, device = check_policy(contract, checkpoint, "", "cuda:77")
+    made, _, device = policy_findings(contract, checkpoint, device="cuda:77")
     assert made.level == OK
     assert device.level == PROBLEM and "cuda:77" in device.message
-    made, adapter = check_policy(contract, checkpoint, tmp_path, "cpu")
+    made, _, adapter = policy_findings(contract, checkpoint, tmp_path)
     assert made.level == OK
     assert adapter.level == PROBLEM and "is not an adapter" in adapter.message
+
+
+def test_the_shipped_checkpoint_needs_its_cameras(contract):
+    _, features = policy_findings(contract, "checkpoints/nano")
+    names = open_checkpoint("checkpoints/nano").features.cameras
+    assert features.level == OK and all(name in features.message for name in names)
+    _, *dead = policy_findings(contract, "checkpoints/nano", live=())
+    assert [finding.level for finding in dead] == [PROBLEM] * len(names)
+    assert f"reads camera '{names[0]}', and no image of it came" in dead[0].message
+
+
+def test_a_policy_of_the_state_alone_needs_no_camera(contract, tmp_path):
+    folder = save_linear_checkpoint(tmp_path / "linear", contract)
+    _, features = policy_findings(contract, folder, live=())
+    assert features.level == OK and "reads no camera and the state" in features.message
+
+
+@pytest.mark.parametrize(
+    ("features", "steps", "level", "says"),
+    [
+        ({}, 0, OK, "chunks of 8 steps"),
+        ({"cameras": ("left",)}, 0, PROBLEM, "reads camera 'left'; the contract has"),
+        ({"rate": 5.0}, 0, PROBLEM, "acts at 5 Hz, the contract's rate is"),
+        ({}, 9, WARNING, "execute_steps is 9, and a chunk has 8 steps"),
+        ({"window": 3, "history_step": 0.2}, 0, OK, "3 observations over 0.4 s"),
+    ],
+)
+def test_features_must_fit_robot_and_controller(contract, features, steps, level, says):
+    fitting = PolicyFeatures((), True, True, True, None, 8, contract.rate)
+    (finding,) = check_features(replace(fitting, **features), contract, (), 50.0, steps)
+    assert finding.level == level and says in finding.message
+
+
+def test_the_controller_must_be_as_fast_as_the_policy(contract):
+    fitting = PolicyFeatures((), True, True, True, None, 8, contract.rate)
+    (finding,) = check_features(fitting, contract, (), contract.rate / 2, 0)
+    assert finding.level == PROBLEM and "raise the controller's control_rate" in finding.cure
 
 
 def test_the_report_counts_and_gives_cures():

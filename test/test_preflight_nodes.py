@@ -16,7 +16,7 @@ from vla_cli.parser import build_parser, main
 from vla_nodes.client.graph import RobotClient
 from vla_nodes.controller.settings import CONTROLLER_SETTINGS
 from vla_nodes.preflight.commands import check_commands, watched
-from vla_nodes.preflight.look import Look, RobotSeen
+from vla_nodes.preflight.probe import RobotMeasurements, RobotProbe
 from vla_nodes.preflight.run import check_parameters, given_parameters, preflight
 
 pytestmark = pytest.mark.nodes
@@ -157,7 +157,7 @@ def test_the_receivers_of_commands_are_told_apart(monkeypatch):
         with RobotClient() as client:
 
             def judged(**changes):
-                return check_commands(client.node, parameters | changes, RobotSeen())
+                return check_commands(client.node, parameters | changes, RobotMeasurements())
 
             def good(**changes):
                 client.spin(0.1)
@@ -175,12 +175,13 @@ def test_the_receivers_of_commands_are_told_apart(monkeypatch):
                 "gripper.gripper_command: the action /gripper_controller/gripper_cmd is "
                 "control_msgs/action/ParallelGripperCommand, not control_msgs/action/GripperCommand"
             ]
-            silent = RobotSeen(heard={"/servo_node/status": 0})
+            silent = RobotMeasurements(heard={"/servo_node/status": 0})
             findings = check_commands(client.node, parameters | right, silent)
             assert of_level(findings, PROBLEM) == [
                 "moveit_servo.pose: /servo_node/status is announced, but nothing came"
             ]
-            heard = Look(client, CONTRACT, False, False, watched(parameters)).finish(0.5).heard
+            probe = RobotProbe(client, CONTRACT, False, False, watched(parameters))
+            heard = probe.measure(0.5).heard
             assert list(heard) == ["/servo_node/status"] and heard["/servo_node/status"] > 0
             wrong = right | {"gripper_command.action": "grippr_controller/gripper_cmd"}
             (finding,) = [f for f in judged(**wrong) if f.level == PROBLEM]

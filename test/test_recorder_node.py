@@ -215,7 +215,7 @@ def test_hostile_folders_do_not_keep_the_recorder_from_starting(tmp_path):
             lambda: (
                 read_metadata(directory / "zz_torn").custom_data["complete"] == "recovered"
                 and all(
-                    f"{name} in the recorder's folder is passed over" in process.output
+                    f"{name} in the recorder's folder is skipped" in process.output
                     for name in names
                 )
                 and "no_mcap.mcap is no MCAP file" in process.output

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla.bags.ring_buffer import NANOSECONDS, RingBuffer, RingMessage
+from vla.bags.ring_buffer import NANOSECONDS, ReceivedMessage, RingBuffer
 
 LATCHED = ("/instruction", "/status")
 MILLISECOND = 1_000_000
@@ -21,11 +21,11 @@ arrivals = st.lists(
 )
 
 
-def messages_of(steps) -> list[RingMessage]:
+def messages_of(steps) -> list[ReceivedMessage]:
     now, made = 10 * NANOSECONDS, []
     for index, (topic, step, size) in enumerate(steps):
         now = max(0, now + step * MILLISECOND)
-        made.append(RingMessage(topic, bytes(size), now, now, index))
+        made.append(ReceivedMessage(topic, bytes(size), now, now, index))
     return made
 
 
@@ -73,9 +73,9 @@ def test_old_messages_go_although_nothing_comes(steps, later):
 
 def test_a_message_that_is_larger_than_the_buffer_is_not_kept():
     ring = RingBuffer(1.0, 100)
-    ring.append(RingMessage("/image", bytes(50), 1, 1))
-    ring.append(RingMessage("/image", bytes(101), 2, 2))
-    ring.append(RingMessage("/image", bytes(60), 3, 3))
+    ring.append(ReceivedMessage("/image", bytes(50), 1, 1))
+    ring.append(ReceivedMessage("/image", bytes(101), 2, 2))
+    ring.append(ReceivedMessage("/image", bytes(60), 3, 3))
     recent = ring.last(3)
     assert [message.receive_time for message in recent.messages] == [3]
     assert recent.limited and recent.start == 3 and recent.size == 60

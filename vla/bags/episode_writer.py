@@ -12,12 +12,12 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vla.bags.message_types import MessageType
-from vla.bags.ring_buffer import Recent
-from vla.bags.writer import BagError, BagTopic, BagWriter
+from vla.bags.ring_buffer import ReceivedMessage, Recent
+from vla.bags.writer import BagError, BagWriter
 
 logger = logging.getLogger(__name__)
 
@@ -33,26 +33,14 @@ class RecordedTopic:
 
 @dataclass
 class EpisodeResult:
-    """What became of an episode.
-
-    counts, drops: messages by topic, written and lost. error: empty when all is well.
-    """
+    """What became of an episode."""
 
     folder: Path
     message_count: int = 0
-    duration: float = 0.0
-    counts: dict[str, int] = field(default_factory=dict)
-    drops: dict[str, int] = field(default_factory=dict)
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    topic: BagTopic
-    data: bytes
-    receive_time: int
-    publish_time: int
-    sequence: int
+    duration: float = 0.0  # [s]
+    counts: dict[str, int] = field(default_factory=dict)  # messages written, by topic
+    drops: dict[str, int] = field(default_factory=dict)  # messages lost, by topic
+    error: str = ""  # empty when all is well
 
 
 class EpisodeWriter:
@@ -80,7 +68,7 @@ class EpisodeWriter:
             for topic in topics
         }
         self._drops = {topic.name: 0 for topic in topics}
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[ReceivedMessage | None] = queue.SimpleQueue()
         self._queue_bytes = queue_bytes
         self._flush_period = flush_period
         self._lock = threading.Lock()
@@ -116,23 +104,20 @@ class EpisodeWriter:
         with self._lock:
             self._drops[topic] += count
 
-    def put(
-        self, topic: str, data: bytes, receive_time: int, publish_time: int, sequence: int = 0
-    ) -> bool:
+    def put(self, message: ReceivedMessage) -> bool:
         """Queues one message; False when it was dropped because the queue is full or closed.
 
-        data: CDR bytes. Times in nanoseconds since the epoch. Raises KeyError for a topic that the
-        episode was not opened with.
+        Raises KeyError for a topic that the episode was not opened with.
         """
-        entry = _Entry(self._topics[topic], data, receive_time, publish_time, sequence)
+        size, topic = len(message.data), self._topics[message.topic]
         with self._lock:
             if not self._accepting:
                 return False
-            if self._error or self._waiting_bytes + len(data) > self._queue_bytes:
-                self._drops[topic] += 1
+            if self._error or self._waiting_bytes + size > self._queue_bytes:
+                self._drops[topic.name] += 1
                 return False
-            self._waiting_bytes += len(data)
-            self._queue.put(entry)
+            self._waiting_bytes += size
+            self._queue.put(message)
         return True
 
     def update(self, custom_data: Mapping[str, str]) -> None:
@@ -215,12 +200,13 @@ class EpisodeWriter:
         known.update(changes)
         return True
 
-    def _write(self, entry: _Entry) -> None:
+    def _write(self, message: ReceivedMessage) -> None:
+        times = (message.receive_time, message.publish_time)
         self._writer.write(
-            entry.topic, entry.data, entry.receive_time, entry.publish_time, entry.sequence
+            self._topics[message.topic], message.data, *times, sequence=message.sequence
         )
         with self._lock:
-            self._waiting_bytes -= len(entry.data)
+            self._waiting_bytes -= len(message.data)
 
     def _fail(self, error: OSError) -> None:
         self._error = f"cannot write {self.folder}: {error.strerror or error}"
@@ -238,13 +224,7 @@ def write_recent(
     """
     writer.update(custom_data)
     for message in recent.latched:
-        writer.put(message.topic, message.data, started, message.publish_time, message.sequence)
+        writer.put(replace(message, receive_time=started))
     for message in recent.messages:
-        writer.put(
-            message.topic,
-            message.data,
-            message.receive_time,
-            message.publish_time,
-            message.sequence,
-        )
+        writer.put(message)
     return writer.finish(custom_data)

@@ -15,33 +15,27 @@ NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class RingMessage:
-    """One message as it came. Times in nanoseconds since the epoch; data: CDR bytes.
-
-    lost: messages of the topic that went missing just before it.
-    """
+class ReceivedMessage:
+    """One message as it came. Times in nanoseconds since the epoch."""
 
     topic: str
-    data: bytes
+    data: bytes  # CDR
     receive_time: int
     publish_time: int
     sequence: int = 0
-    lost: int = 0
+    lost: int = 0  # messages of the topic that went missing just before it
 
 
 @dataclass(frozen=True)
 class Recent:
-    """What `RingBuffer.last` gives.
+    """What `RingBuffer.last` gives."""
 
-    start: from when on it is complete [ns]. messages: in the order of receive times. latched: of
-    each latched topic the message in force at the start, where there was one. limited: the buffer
-    reaches less far back than was asked, for lack of memory.
-    """
-
-    start: int
-    messages: list[RingMessage] = field(default_factory=list)
-    latched: list[RingMessage] = field(default_factory=list)
-    limited: bool = False
+    start: int  # it is complete from here on [ns]
+    # In the order of receive times.
+    messages: list[ReceivedMessage] = field(default_factory=list)
+    # Of each latched topic the message in force at the start, where there was one.
+    latched: list[ReceivedMessage] = field(default_factory=list)
+    limited: bool = False  # it reaches less far back than was asked, for lack of memory
 
     @property
     def size(self) -> int:
@@ -64,8 +58,8 @@ class RingBuffer:
         self.max_bytes = max_bytes
         self.size = 0
         self._latched = frozenset(latched)
-        self._messages: deque[RingMessage] = deque()
-        self._before: dict[str, RingMessage] = {}
+        self._messages: deque[ReceivedMessage] = deque()
+        self._before: dict[str, ReceivedMessage] = {}
         self._newest = 0
         # Up to here something is missing, thrown out for lack of memory [ns].
         self._evicted_until = -1
@@ -82,8 +76,8 @@ class RingBuffer:
             return 0.0
         return max(0, self._newest - self._messages[0].receive_time) / NANOSECONDS
 
-    def append(self, message: RingMessage) -> None:
-        """Adds a message, and lets go of what is too old or too much."""
+    def append(self, message: ReceivedMessage) -> None:
+        """Adds a message, and drops what is too old or too much."""
         self._messages.append(message)
         self.size += len(message.data)
         self._newest = max(self._newest, message.receive_time)
@@ -92,7 +86,7 @@ class RingBuffer:
             self._evicted_until = max(self._evicted_until, self._drop_oldest())
 
     def expire(self, now: int) -> None:
-        """Lets go of messages that are older than the buffer's time at `now` [ns]."""
+        """Drops messages older than the buffer's time at `now` [ns]."""
         limit = now - round(self.seconds * NANOSECONDS)
         if limit > self._expired_until:
             self._expired_until = limit
@@ -123,7 +117,7 @@ class RingBuffer:
         return message.receive_time
 
 
-def _keep_newest(newest: dict[str, RingMessage], message: RingMessage) -> None:
+def _keep_newest(newest: dict[str, ReceivedMessage], message: ReceivedMessage) -> None:
     known = newest.get(message.topic)
     if known is None or message.receive_time >= known.receive_time:
         newest[message.topic] = message

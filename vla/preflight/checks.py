@@ -1,17 +1,16 @@
-"""What a robot says before anything moves, judged against contract, settings and checkpoint.
+"""Judges the clock, joints, pose and limits of a robot before anything moves. No ROS.
 
-Each function turns measurements into findings: what was looked at, whether it is as it should be,
-and what to do where it is not. No ROS. Topics and cameras are judged in vla.preflight.topics.
+Each function turns measurements into findings: what was checked, whether it is right, and what to
+do where it is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from vla.contract.embodiment import ContractError, EmbodimentContract
+from vla.contract.embodiment import EmbodimentContract
 from vla.contract.joint_limits import JointLimits
 from vla.contract.state_checks import joints_fault, missing_joints, opening_fault, place_fault
 from vla.control.safety import REACH, SafetyLimits
@@ -26,7 +25,7 @@ FAST_TOOL = 1.0
 
 
 def check_clock(publishers: Sequence[str], runs: bool, use_sim_time: bool) -> list[Finding]:
-    """Simulated time: one source of it, and everybody or nobody goes by it.
+    """Simulated time has one source, and is used exactly where that source runs.
 
     publishers: of /clock. runs: whether a time came from it.
     """
@@ -62,16 +61,13 @@ def check_joints(
             found.append(problem(area, fault.message, fault.cure))
     if found:
         return found
-    for index, name in enumerate(limits.names if limits is not None else ()):
-        low, high, value = limits.lower[index], limits.upper[index], positions[name]
-        if not low <= value <= high:
-            found.append(
-                problem(
-                    area,
-                    f"{name} is at {value:.3f} rad, outside of {low:.3f} to {high:.3f}",
-                    "move the arm back by hand, or correct the limits",
+    if limits is not None:
+        for name, low, high in zip(limits.names, limits.lower, limits.upper, strict=True):
+            if not low <= positions[name] <= high:
+                text = f"{name} is at {positions[name]:.3f} rad, outside of {low:.3f} to {high:.3f}"
+                found.append(
+                    problem(area, text, "move the arm back by hand, or correct the limits")
                 )
-            )
     text = f"{len(wanted)} joints, all inside of their limits; fingers {width:.3f} m apart"
     return found or [fine(area, text)]
 
@@ -144,8 +140,8 @@ def check_limits(limits: SafetyLimits, tool: np.ndarray | None) -> list[Finding]
     if limits.max_linear_speed > FAST_TOOL:
         text = f"the tool may move at {limits.max_linear_speed:g} m/s"
         found.append(warning(area, text, "begin with max_linear_speed 0.1 and raise it later"))
-    for box in limits.keep_out if tool is not None else ():
-        if (tool > box[:3]).all() and (tool < box[3:]).all():
+    for box in limits.keep_out:
+        if tool is not None and (tool > box[:3]).all() and (tool < box[3:]).all():
             text = f"the tool is at {np.round(tool, 3).tolist()}, inside of the keep-out box {box}"
             found.append(problem(area, text, "move it out by hand, or correct keep_out"))
     text = (
@@ -153,45 +149,3 @@ def check_limits(limits: SafetyLimits, tool: np.ndarray | None) -> list[Finding]
         f"{limits.max_linear_speed:g} m/s, {limits.max_angular_speed:g} rad/s"
     )
     return found or [fine(area, text)]
-
-
-def check_policy(
-    contract: EmbodimentContract, checkpoint: str | Path, adapter: str | Path, device: str
-) -> list[Finding]:
-    """Checkpoint, adapter and device: everything but the loading of the weights."""
-    from vla.policies.adapters import open_adapter, require_base
-    from vla.policies.checkpoint import open_checkpoint
-    from vla.policies.config import CheckpointError
-
-    area = "policy"
-    found = _check_device(area, device)
-    try:
-        opened = open_checkpoint(checkpoint)
-        contract.require_same(opened.contract, "of this robot", "of the checkpoint")
-        if not opened.stats:
-            raise CheckpointError(f"{checkpoint} has no norm_stats.json: it cannot act yet")
-    except ContractError as error:
-        cure = "train or fine-tune for this contract (docs/training.md)"
-        return [problem(area, str(error), cure), *found]
-    except CheckpointError as error:
-        return [problem(area, str(error), "give the folder of another one"), *found]
-    found.insert(0, fine(area, f"checkpoint {opened.checkpoint_id} is made for this contract"))
-    if adapter:
-        try:
-            opened_adapter = open_adapter(adapter)
-            require_base(opened_adapter, opened)
-            found.append(fine(area, f"adapter {opened_adapter.adapter_id} is made for it"))
-        except CheckpointError as error:
-            found.append(problem(area, str(error), "give the folder of another adapter"))
-    return found
-
-
-def _check_device(area: str, device: str) -> list[Finding]:
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        cure = "install a CUDA build of torch and the driver, or use another device, such as cpu"
-        return [problem(area, f"device '{device}' is not there", cure)]
-    return []

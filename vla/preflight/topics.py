@@ -1,6 +1,6 @@
-"""What a robot's topics and cameras look like before anything moves, judged against the contract.
+"""Judges a robot's topics and cameras against the contract before anything moves.
 
-Part of vla.preflight.checks; no ROS. Times are seconds of the robot's clock: simulated time where
+No ROS. Times are seconds of the robot's clock: simulated time where
 that is used, else this machine's.
 """
 
@@ -23,27 +23,22 @@ FUTURE_TOLERANCE = 0.005
 OTHER_CLOCK = 1.0
 # How long an image waits for what was measured before its stamp, as in the node perception [s].
 LONGEST_WAIT = 0.02
-# Mean brightness, of 255, that no scene with light in it is below or above.
+# Mean brightness (of 255) outside of which no lit scene lies.
 DARKEST, BRIGHTEST = 8.0, 247.0
 
 
 @dataclass
-class TopicSeen:
-    """A topic over some seconds.
-
-    kinds: types that its publishers say. publishers: names of their nodes. best_effort: whether any
-    of them is. incompatible: what keeps a publisher's quality of service from ours, by node.
-    seconds: time looked at. arrivals, stamps: of each message [s], a stamp of 0 for a missing one.
-    """
+class TopicStatistics:
+    """A topic over some seconds."""
 
     name: str
-    kinds: tuple[str, ...] = ()
-    publishers: tuple[str, ...] = ()
-    best_effort: bool = False
-    incompatible: tuple[str, ...] = ()
-    seconds: float = 0.0
-    arrivals: list[float] = field(default_factory=list)
-    stamps: list[float] = field(default_factory=list)
+    kinds: tuple[str, ...] = ()  # message types that its publishers offer
+    publishers: tuple[str, ...] = ()  # names of their nodes
+    best_effort: bool = False  # whether any of them is
+    incompatible: tuple[str, ...] = ()  # publishers whose quality of service does not fit ours
+    seconds: float = 0.0  # how long it was measured
+    arrivals: list[float] = field(default_factory=list)  # of each message [s]
+    stamps: list[float] = field(default_factory=list)  # of each message [s], 0 where it has none
 
     @property
     def count(self) -> int:
@@ -72,20 +67,20 @@ class TopicSeen:
 
 
 @dataclass
-class CameraSeen:
-    """Images of one camera. changed: whether any two differ. mean: value, 0 dark to 255 bright."""
+class CameraStatistics:
+    """Images of one camera."""
 
     width: int = 0
     height: int = 0
     encoding: str = ""
     error: str = ""
-    changed: bool = False
-    mean: float = 127.0
+    changed: bool = False  # whether any two images differ
+    mean: float = 127.0  # brightness, 0 dark to 255 bright
 
 
 def check_topic(
     area: str,
-    topic: TopicSeen,
+    topic: TopicStatistics,
     kind: str,
     least_rate: float,
     max_age: float,
@@ -142,14 +137,14 @@ def check_topic(
     return found
 
 
-def two_publishers(area: str, topic: TopicSeen, of: str = "") -> Finding:
+def two_publishers(area: str, topic: TopicStatistics, of: str = "") -> Finding:
     """The problem of a topic with more than one publisher. of: what they all send."""
     names = ", ".join(topic.publishers)
     text = f"{topic.name} has {len(topic.publishers)} publishers{of}: {names}"
     return problem(area, text, "stop all but one, or remap the others")
 
 
-def _where_else(topic: TopicSeen, kind: str, known: Mapping[str, Sequence[str]]) -> str:
+def _where_else(topic: TopicStatistics, kind: str, known: Mapping[str, Sequence[str]]) -> str:
     """The cure for a topic that nobody publishes: its other form, or one of a similar name."""
     full = "/" + topic.name.strip("/")
     compressed = f"{full}/compressed"
@@ -167,7 +162,7 @@ def _where_else(topic: TopicSeen, kind: str, known: Mapping[str, Sequence[str]])
     return f"start its driver{hint}"
 
 
-def _check_rate(area: str, topic: TopicSeen, least_rate: float) -> list[Finding]:
+def _check_rate(area: str, topic: TopicStatistics, least_rate: float) -> list[Finding]:
     if topic.rate < RATE_SHARE * least_rate:
         return [
             problem(
@@ -187,7 +182,7 @@ def _check_rate(area: str, topic: TopicSeen, least_rate: float) -> list[Finding]
     return []
 
 
-def check_stamps(area: str, topic: TopicSeen, max_age: float) -> list[Finding]:
+def check_stamps(area: str, topic: TopicStatistics, max_age: float) -> list[Finding]:
     """Stamps that are zero, stand still, are too old, or come from another clock."""
     if 0.0 in topic.stamps:
         text = f"{topic.name} has zero stamps"
@@ -219,7 +214,7 @@ def check_stamps(area: str, topic: TopicSeen, max_age: float) -> list[Finding]:
 
 
 def check_together(
-    reference: TopicSeen, others: Sequence[tuple[str, TopicSeen, float]]
+    reference: TopicStatistics, others: Sequence[tuple[str, TopicStatistics, float]]
 ) -> list[Finding]:
     """What there is of each other topic at the stamps of the reference camera's images.
 
@@ -251,7 +246,9 @@ def check_together(
     return found
 
 
-def check_joint_publishers(topic: TopicSeen, sets: Sequence[tuple[str, ...]]) -> list[Finding]:
+def check_joint_publishers(
+    topic: TopicStatistics, sets: Sequence[tuple[str, ...]]
+) -> list[Finding]:
     """Whether several publishers of joint states share no joint, as arm and gripper do.
 
     sets: the lists of joint names that came, each once.
@@ -268,7 +265,7 @@ def check_joint_publishers(topic: TopicSeen, sets: Sequence[tuple[str, ...]]) ->
     return [two_publishers("joints", topic, f" of {shown}")]
 
 
-def check_camera(camera: CameraContract, seen: CameraSeen, simulated: bool) -> list[Finding]:
+def check_camera(camera: CameraContract, seen: CameraStatistics, simulated: bool) -> list[Finding]:
     """Size, encoding and content of a camera's images.
 
     simulated: that images of a scene at rest may be the same; a real camera's noise differs.

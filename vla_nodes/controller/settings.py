@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.wait_for_message import wait_for_message
@@ -278,7 +280,7 @@ CONTROLLER_SETTINGS = (
 )
 
 
-def arm_config(settings: Settings) -> ArmControllerConfig:
+def arm_config(settings: Settings | Mapping[str, Any]) -> ArmControllerConfig:
     """The arm's configuration from parameters; raises ValueError when they contradict each other.
 
     Limits that contradict each other are found where they are used.

@@ -1,6 +1,6 @@
 """Part of `vla preflight`: whether commands would reach the robot, and ours alone; our own nodes.
 
-Only the graph is looked at, and states and parameters are asked for; nothing is commanded.
+It reads the graph, states and parameters, and commands nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from vla.core.resources import contract_path
 from vla.core.shown import brief
 from vla_nodes.client.graph import RobotClient, UnreachableError
 from vla_nodes.core import qos
-from vla_nodes.preflight.look import DESCRIPTION, RobotSeen, incompatible, node_name
+from vla_nodes.preflight.probe import DESCRIPTION, RobotMeasurements, incompatible, node_name
 
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 POSE = "geometry_msgs/msg/PoseStamped"
+_SERVO = [
+    ("service", "{moveit_servo.node}/switch_command_type", "moveit_msgs/srv/ServoCommandType"),
+    ("status", "{moveit_servo.node}/status", "moveit_msgs/msg/ServoStatus"),
+]
 # What each backend, gripper and monitor needs: how it is used, its name, its type. Names in braces
 # are parameters of the controller. "command": a topic that a controller of the robot reads.
 # "silent": a topic that nobody may publish on. "status": a topic that must be alive. "active": one
@@ -45,23 +49,10 @@ NEEDS = {
         ("silent", "{joint_trajectory.controller}/joint_trajectory", TRAJECTORY),
         ("active", "{joint_trajectory.controller}/controller_state", ""),
     ],
-    "moveit_servo.pose": [
-        ("command", "{moveit_servo.node}/pose_target_cmds", POSE),
-        (
-            "service",
-            "{moveit_servo.node}/switch_command_type",
-            "moveit_msgs/srv/ServoCommandType",
-        ),
-        ("status", "{moveit_servo.node}/status", "moveit_msgs/msg/ServoStatus"),
-    ],
+    "moveit_servo.pose": [("command", "{moveit_servo.node}/pose_target_cmds", POSE), *_SERVO],
     "moveit_servo.twist": [
         ("command", "{moveit_servo.node}/delta_twist_cmds", "geometry_msgs/msg/TwistStamped"),
-        (
-            "service",
-            "{moveit_servo.node}/switch_command_type",
-            "moveit_msgs/srv/ServoCommandType",
-        ),
-        ("status", "{moveit_servo.node}/status", "moveit_msgs/msg/ServoStatus"),
+        *_SERVO,
     ],
     "cartesian_pose": [
         ("command", "{cartesian_pose.topic}", POSE),
@@ -101,7 +92,7 @@ COMPARED = {
 }
 # Longest wait for the answer of one of our own nodes [s].
 PATIENCE = 3.0
-MEND = "load and activate its controller or driver, or correct the controller's parameter"
+FIX = "load and activate its controller or driver, or correct the controller's parameter"
 
 
 def chosen(parameters: Mapping) -> list[str]:
@@ -134,7 +125,7 @@ def watched(parameters: Mapping) -> list[str]:
     ]
 
 
-def check_commands(node, parameters: Mapping, seen: RobotSeen) -> list[Finding]:
+def check_commands(node, parameters: Mapping, seen: RobotMeasurements) -> list[Finding]:
     """Whether backend, gripper and monitor find what they need, and nobody else commands.
 
     parameters: of the controller, by name.
@@ -174,7 +165,7 @@ def _check_server(name: str, use: str, full: str, kind: str, services: Mapping) 
         alike = [n.removesuffix(ending) for n in services if n.endswith(ending)]
         near = get_close_matches(full, alike, 1, 0.7)
         hint = f"; there is {near[0]}" if near else ""
-        return [problem("commands", f"{name}: nobody serves the {use} {full}", MEND + hint)]
+        return [problem("commands", f"{name}: nobody serves the {use} {full}", FIX + hint)]
     theirs = [text.removesuffix("_SendGoal") for text in kinds]
     if kind not in theirs:
         text = f"{name}: the {use} {full} is {', '.join(theirs)}, not {kind}"
@@ -182,12 +173,12 @@ def _check_server(name: str, use: str, full: str, kind: str, services: Mapping) 
     return []
 
 
-def _check_alive(name: str, use: str, full: str, node, seen: RobotSeen) -> list[Finding]:
+def _check_alive(name: str, use: str, full: str, node, seen: RobotMeasurements) -> list[Finding]:
     """A topic on which something must come."""
     if node.count_publishers(full) == 0:
         if use == "active":
             return []
-        return [problem("commands", f"{name}: nobody publishes {full}", MEND)]
+        return [problem("commands", f"{name}: nobody publishes {full}", FIX)]
     if seen.heard.get(full) == 0:
         text = f"{name}: {full} is announced, but nothing came"
         return [problem("commands", text, "activate its controller, or see its log")]
@@ -200,7 +191,7 @@ def _check_command(name: str, use: str, full: str, kind: str, node) -> list[Find
     readers = node.get_subscriptions_info_by_topic(full)
     kinds = dict.fromkeys(info.topic_type for info in readers)
     if use == "command" and not readers:
-        found.append(problem("commands", f"{name}: nobody listens on {full}", MEND))
+        found.append(problem("commands", f"{name}: nobody listens on {full}", FIX))
     elif use == "command" and kind not in kinds:
         text = f"{name}: {full} is read as {', '.join(kinds)}, not as {kind}"
         found.append(problem("commands", text, "choose the backend or gripper that speaks it"))

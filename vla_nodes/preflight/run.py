@@ -1,4 +1,4 @@
-"""The whole of `vla preflight`: one look, and every check in the order of a person's questions."""
+"""All of `vla preflight`: one measurement, then every check, in the order an operator asks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,9 @@ from vla.preflight.checks import (
     check_clock,
     check_joints,
     check_limits,
-    check_policy,
     check_pose,
 )
+from vla.preflight.policy import check_policy
 from vla.preflight.topics import (
     check_camera,
     check_joint_publishers,
@@ -55,7 +56,7 @@ from vla_nodes.preflight.commands import (
     check_nodes,
     watched,
 )
-from vla_nodes.preflight.look import Look, RobotSeen
+from vla_nodes.preflight.probe import RobotMeasurements, RobotProbe
 
 JOINT_KIND, POSE_KIND = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
 CHOICES = ("backend", "gripper", "monitor")
@@ -74,10 +75,10 @@ def preflight(arguments) -> list[Finding]:
     parameters = {name: setting.default for name, setting in DECLARED.items()} | given
     of_perception = given_parameters(Path(file), "perception", ("compressed",))
     compressed = arguments.compressed or bool(of_perception.get("compressed"))
-    sim_time = arguments.use_sim_time
+    sim_time, image_suffix = arguments.use_sim_time, "/compressed" if compressed else ""
     with RobotClient(arguments.namespace) as client:
-        look = Look(client, contract, compressed, sim_time, watched(parameters))
-        seen = look.finish(arguments.seconds)
+        probe = RobotProbe(client, contract, compressed, sim_time, watched(parameters))
+        seen = probe.measure(arguments.seconds)
         findings = [
             *check_middleware(client.node),
             *check_clock(seen.clocks, seen.clock_runs, sim_time),
@@ -89,9 +90,16 @@ def preflight(arguments) -> list[Finding]:
             *check_nodes(client, contract, parameters, compressed, sim_time, seen.status),
         ]
     if not arguments.checkpoint:
-        return [*findings, fine("policy", "not looked at: no --checkpoint was given")]
+        return [*findings, fine("policy", "not checked: no --checkpoint was given")]
+    live = [c.name for c in contract.cameras if seen.topics[c.topic + image_suffix].count]
     return findings + check_policy(
-        contract, arguments.checkpoint, arguments.adapter, arguments.device
+        contract,
+        arguments.checkpoint,
+        arguments.adapter,
+        arguments.device,
+        live,
+        parameters["control_rate"],
+        parameters["execute_steps"],
     )
 
 
@@ -102,7 +110,7 @@ def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) ->
     """
     content = read_yaml(file, ValueError, finite=False) or {}
     require_parameters(file, ValueError)
-    found = {}
+    found: dict[str, Any] = {}
     for name, values in _by_node(content):
         if name.rpartition("/")[2] == node:
             found |= _flatten(values)
@@ -122,10 +130,10 @@ def _by_node(content: Mapping, namespace: str = "") -> Iterator[tuple[str, dict]
 
 
 def _flatten(values: Mapping, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        more = _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        flat |= {prefix + name: value} if more is None else more
+        nested = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat
 
 
@@ -173,7 +181,7 @@ def _check_value(area: str, setting: Setting, value) -> list[Finding]:
 
 
 def check_inputs(
-    contract: EmbodimentContract, seen: RobotSeen, compressed: bool, simulated: bool
+    contract: EmbodimentContract, seen: RobotMeasurements, compressed: bool, simulated: bool
 ) -> list[Finding]:
     """Cameras, joint states and pose as topics, the cameras' images, and how all fit in time."""
     findings = []
@@ -216,7 +224,9 @@ def check_inputs(
     return findings
 
 
-def check_arm(contract: EmbodimentContract, seen: RobotSeen, parameters: dict) -> list[Finding]:
+def check_arm(
+    contract: EmbodimentContract, seen: RobotMeasurements, parameters: dict
+) -> list[Finding]:
     """Robot model, joints, the pose against the joints' kinematics, and the settings' limits."""
     findings, limits, solver, expected = [], None, None, None
     source = parameters["robot_model"]
@@ -248,7 +258,7 @@ def check_arm(contract: EmbodimentContract, seen: RobotSeen, parameters: dict) -
     return findings + check_limits(safety, None if expected is None else expected[0])
 
 
-def _model(contract: EmbodimentContract, seen: RobotSeen, source: str) -> RobotModel:
+def _model(contract: EmbodimentContract, seen: RobotMeasurements, source: str) -> RobotModel:
     if source == SIMULATED:
         return panda_model()
     if source == FROM_TOPIC:

@@ -15,7 +15,7 @@ DISK_TIMEOUT = 120.0
 
 
 def start_episode(client: RobotClient, instruction: str = "", note: str = ""):
-    """Starts recording. instruction: what a person demonstrates; empty for the one in force."""
+    """Starts recording. instruction: what the operator demonstrates; empty for the one in force."""
     request = StartEpisode.Request(instruction=instruction, note=note)
     return client.call(StartEpisode, "vla/start_episode", request)
 

@@ -24,7 +24,7 @@ class DiskWork:
     def __init__(self) -> None:
         self._threads: set[threading.Thread] = set()
 
-    async def done(self, executor: Executor, work: Callable[[], Any]) -> Any:
+    async def done(self, executor: Executor | None, work: Callable[[], Any]) -> Any:
         """What `work` returns or raises; the executor goes on meanwhile."""
         future = Future(executor=executor)
 

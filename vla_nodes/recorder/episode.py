@@ -25,23 +25,19 @@ LONGEST_ID = 200
 
 @dataclass
 class RunningEpisode:
-    """The episode that is being recorded.
-
-    note, outcome: so far. instruction: the one given at the start, or else the first that was in
-    force. automatic: started by auto_record. started: receive times begin here [ns]. instructions,
-    subtasks: as the metadata holds them. gaps: spans of silence [ns] by topic of the contract.
-    """
+    """The episode that is being recorded."""
 
     name: str
     writer: EpisodeWriter
     note: str
-    instruction: str
-    started: int
+    instruction: str  # given at the start, or else the first in force
+    started: int  # receive times begin here [ns]
     demonstration: bool = False
-    automatic: bool = False
+    automatic: bool = False  # started by auto_record
     outcome: str = ""
-    instructions: list[dict] = field(default_factory=list)
-    subtasks: list[dict] = field(default_factory=list)
+    instructions: list[dict] = field(default_factory=list)  # as the metadata holds them
+    subtasks: list[dict] = field(default_factory=list)  # as the metadata holds them
+    # Spans of silence [ns] by topic of the contract.
     gaps: dict[str, list[list[int]]] = field(default_factory=dict)
     checkpoint_ids: set[str] = field(default_factory=set)
     derived_from: dict[str, bytes] = field(default_factory=dict)

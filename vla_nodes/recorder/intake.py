@@ -11,15 +11,9 @@ from rclpy.node import Node
 
 from vla.bags.episode_writer import RecordedTopic
 from vla.bags.message_types import load_message_type
-from vla.bags.ring_buffer import RingBuffer, RingMessage
+from vla.bags.ring_buffer import ReceivedMessage, RingBuffer
 from vla_nodes.core.polled import Unattended
-from vla_nodes.recorder.topics import (
-    ReceivedMessage,
-    TopicPlan,
-    TopicReader,
-    bag_qos,
-    type_name,
-)
+from vla_nodes.recorder.topics import TopicPlan, TopicReader, bag_qos, type_name
 
 # Messages of different topics may be read so much later than they arrived [ns].
 ORDERING_TIME = 10_000_000
@@ -80,16 +74,7 @@ class Intake:
                 message = replace(message, receive_time=self._newest)
             self._newest = message.receive_time
             if self.ring is not None:
-                self.ring.append(
-                    RingMessage(
-                        reader.name,
-                        message.data,
-                        message.receive_time,
-                        message.publish_time,
-                        message.sequence & 0xFFFFFFFF,
-                        message.lost,
-                    )
-                )
+                self.ring.append(message)
             yield reader, message
 
     def now(self) -> int:
@@ -114,13 +99,9 @@ class Intake:
             if self._is_wanted(reader.plan)
         ]
 
-    def latched(self) -> list[tuple[str, ReceivedMessage]]:
-        """What is in force now, with the topic's name."""
-        return [
-            (reader.name, reader.last)
-            for reader in self.readers
-            if reader.plan.latched and reader.last is not None
-        ]
+    def latched(self) -> list[ReceivedMessage]:
+        """What is in force now."""
+        return [r.last for r in self.readers if r.plan.latched and r.last is not None]
 
     def silent(self, limit: float) -> list[str]:
         """Topics of the contract that were not heard within `limit` [s], each with the reason."""
@@ -140,6 +121,6 @@ class Intake:
         return silent
 
     def expire(self) -> None:
-        """Lets go of what has become too old for the ring buffer."""
+        """Drops what is too old for the ring buffer."""
         if self.ring is not None:
             self.ring.expire(time.time_ns())

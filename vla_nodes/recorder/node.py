@@ -16,6 +16,7 @@ from rclpy.serialization import deserialize_message
 from vla_ros.msg import Instruction
 
 from vla.bags.message_types import load_message_type
+from vla.bags.ring_buffer import ReceivedMessage
 from vla.bags.writer import BagError
 from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
@@ -30,7 +31,6 @@ from vla_nodes.recorder.start_stop import Recording
 from vla_nodes.recorder.topics import (
     INSTRUCTION,
     OBSERVATION,
-    ReceivedMessage,
     TopicPlan,
     TopicReader,
     plan_topics,
@@ -69,12 +69,9 @@ class Recorder(ManagedNode):
         """Starts listening, and completes bags that a crash left behind."""
         directory = self._recording.directory()
         check_writable(directory)
-        self._recording.intake = Intake(
-            self,
-            self._plans,
-            self._is_wanted,
-            self.settings["ring_buffer"],
-            int(self.settings["ring_buffer_size"] * MEBIBYTE),
+        ring_bytes = int(self.settings["ring_buffer_size"] * MEBIBYTE)
+        self._recording.listen(
+            Intake(self, self._plans, self._is_wanted, self.settings["ring_buffer"], ring_bytes)
         )
         self.create_steady_timer(POLL_PERIOD, self._poll)
         threading.Thread(target=complete_bags, args=(self, directory), daemon=True).start()
@@ -102,13 +99,7 @@ class Recorder(ManagedNode):
             return
         if message.lost:
             episode.writer.count_lost(reader.name, message.lost)
-        if episode.writer.put(
-            reader.name,
-            message.data,
-            message.receive_time,
-            message.publish_time,
-            message.sequence & 0xFFFFFFFF,
-        ):
+        if episode.writer.put(message):
             self.diagnostics.output((message.receive_time - message.publish_time) * 1e-9)
         else:
             self.diagnostics.drop(f"queue_{reader.plan.name}")
@@ -132,8 +123,7 @@ class Recorder(ManagedNode):
 
     def _follow_instruction(self, instruction: Instruction) -> None:
         if self._recording.episode is not None and self._recording.episode.automatic:
-            episode, self._recording.episode = self._recording.episode, None
-            self.executor.create_task(self._recording.finish, episode)
+            self._recording.finish_soon()
         wanted = instruction.instruction_id and instruction.mode != Instruction.MODE_ASK
         if wanted and self._recording.episode is None:
             try:
@@ -144,7 +134,7 @@ class Recorder(ManagedNode):
     def _check(self) -> None:
         """Looks after publishers, disk and writer once a second."""
         values = self.diagnostics.values
-        if not self.is_active or self._recording.intake is None:
+        if not self._recording.is_listening:
             values["episode"] = ""
             return
         intake, episode = self._recording.intake, self._recording.episode
@@ -171,8 +161,7 @@ class Recorder(ManagedNode):
             episode.add_note(failure)
             self.diagnostics.report("disk", failure, ERROR)
         if failure or episode.writer.error:
-            self._recording.episode = None
-            self.executor.create_task(self._recording.finish, episode, failure)
+            self._recording.finish_soon(failure)
 
 
 def main() -> int:

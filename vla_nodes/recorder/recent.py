@@ -38,7 +38,7 @@ def begin_recent(
 ) -> RunningEpisode:
     """Opens the bag for messages of the ring buffer, and says in it what they are.
 
-    given: the instruction that a person named, or "" for the one in force. freshness: longer
+    given: the operator's instruction, or "" for the one in force. freshness: longer
     silence [s] of a topic of the contract is a gap. Raises RefusedError or BagError when it cannot
     be opened.
     """

@@ -11,13 +11,13 @@ from vla_nodes.core.node import ManagedNode
 
 
 def complete_bags(node: ManagedNode, directory: Path) -> None:
-    """Completes the unfinished bags of a folder, and passes over folders that are unsound.
+    """Completes the unfinished bags of a folder, and skips unsound folders.
 
     Says of each, in the node's log, what was found. May run in any thread.
     """
 
     def skip(folder: Path, reason: str) -> None:
-        text = f"{folder.name} in the recorder's folder is passed over: {reason}"
+        text = f"{folder.name} in the recorder's folder is skipped: {reason}"
         node.get_logger().warning(one_line(text, 400))
 
     for bag in unfinished_bags(directory, skip):

@@ -29,7 +29,7 @@ from vla_nodes.recorder.start_stop import Recording
 
 
 class RecorderServices:
-    """Answers requests in the node's one thread; what waits for the disk blocks nothing."""
+    """Answers requests in the node's one thread, without waiting for the disk."""
 
     def __init__(self, node: ManagedNode, recording: Recording, poll: Callable[[], None]) -> None:
         """Creates the services on `node`; they refuse until it is active.
@@ -109,8 +109,11 @@ class RecorderServices:
             check_outcome(request.outcome)
             note = check_note(request.note)
             episode = self._recording.episode
-            names = ("", episode.name, str(episode.writer.folder)) if episode else ()
-            if request.episode_id in names:
+            if episode is not None and request.episode_id in (
+                "",
+                episode.name,
+                str(episode.writer.folder),
+            ):
                 episode.outcome = request.outcome
                 episode.add_note(note)
                 self._recording.renew_metadata(episode)
@@ -189,7 +192,7 @@ class RecorderServices:
 
 
 def _demonstrated(instruction: str) -> str:
-    """What a person says is demonstrated, or "". Raises RefusedError for what can't be taken."""
+    """What the operator demonstrates, or "". Raises RefusedError for what can't be taken."""
     try:
         return check_text(instruction, "instruction", LONGEST_INSTRUCTION)
     except TextError as error:

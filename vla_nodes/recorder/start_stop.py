@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,16 @@ from vla_nodes.recorder.intake import Intake
 class Recording:
     """Begins and ends episodes for the node `recorder`. All of it runs in the node's one thread.
 
-    contract: set when the node is configured. intake: None unless the node is active. episode: what
-    is being recorded. last: name of the newest episode that is over. instruction: the one in force.
+    contract: set when the node is configured. episode: what is being recorded. last: name of the
+    newest episode that is over. instruction: the one in force.
     """
+
+    contract: EmbodimentContract
 
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
         self._disk = DiskWork()
-        self.contract: EmbodimentContract | None = None
-        self.intake: Intake | None = None
+        self._intake: Intake | None = None
         self.episode: RunningEpisode | None = None
         self.last = ""
         self.instruction = Instruction()
@@ -58,13 +60,29 @@ class Recording:
             episode.add_note("the recorder was deactivated while recording")
             self.report(episode, episode.writer.finish(self._end(episode)))
         self._disk.join()
-        if self.intake is not None:
-            self.intake.close()
-            self.intake = None
+        if self._intake is not None:
+            self._intake.close()
+            self._intake = None
+
+    def listen(self, intake: Intake) -> None:
+        """Takes messages from there until deactivate()."""
+        self._intake = intake
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the node is active and listens."""
+        return self._node.is_active and self._intake is not None
+
+    @property
+    def intake(self) -> Intake:
+        """What is listened to. Raises RefusedError while the node is inactive."""
+        if self._intake is None:
+            raise RefusedError("the recorder is not active: activate it first")
+        return self._intake
 
     def require_active(self) -> None:
         """Raises RefusedError unless the node is active."""
-        if not self._node.is_active or self.intake is None:
+        if not self.is_listening:
             raise RefusedError("the recorder is not active: activate it first")
 
     def directory(self) -> Path:
@@ -74,7 +92,7 @@ class Recording:
     def begin(self, note: str, instruction: str = "", automatic: bool = False) -> RunningEpisode:
         """Starts an episode. Raises RefusedError or BagError when it cannot be recorded.
 
-        instruction: what a person demonstrates; empty for the one in force.
+        instruction: what the operator demonstrates; empty for the one in force.
         """
         if self.episode is not None:
             raise RefusedError(f"{self.episode.name} is being recorded: stop it first")
@@ -86,8 +104,8 @@ class Recording:
         episode = self.open(note, instruction, shown_instruction(self.instruction), now)
         episode.automatic = automatic
         # What is in force at the start stands at the start of the bag.
-        for topic, message in self.intake.latched():
-            episode.writer.put(topic, message.data, now, message.publish_time)
+        for message in self.intake.latched():
+            episode.writer.put(replace(message, receive_time=now, sequence=0))
         if not automatic:
             episode.take_instruction(self.instruction)
         self.episode = episode
@@ -100,7 +118,7 @@ class Recording:
     ) -> RunningEpisode:
         """Opens a bag. Raises RefusedError or BagError when it cannot be written.
 
-        given: the instruction that a person named, or "". in_force: the one that counts otherwise.
+        given: the operator's instruction, or "". in_force: the one that counts otherwise.
         started: receive times begin here [ns]. size: bytes that are known to come, which the queue
         must hold at once.
         """
@@ -134,6 +152,12 @@ class Recording:
         result = await self.in_background(lambda: episode.writer.finish(metadata))
         self.report(episode, result, failure)
         return result
+
+    def finish_soon(self, failure: str = "") -> None:
+        """As finish(), of the running episode, for callbacks that cannot wait."""
+        episode, self.episode = self.episode, None
+        if episode is not None and self._node.executor is not None:
+            self._node.executor.create_task(self.finish, episode, failure)
 
     async def in_background(self, work: Callable[[], Any]) -> Any:
         """What `work` returns or raises, while messages go on coming in."""

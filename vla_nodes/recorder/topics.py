@@ -25,6 +25,7 @@ from vla_ros.msg import (
     Response,
 )
 
+from vla.bags.ring_buffer import ReceivedMessage
 from vla.bags.writer import qos_entry
 from vla.contract.embodiment import EmbodimentContract
 from vla_nodes.core import qos
@@ -54,28 +55,13 @@ class TopicError(ValueError):
 
 @dataclass(frozen=True)
 class TopicPlan:
-    """A topic to listen to.
-
-    required: an episode cannot start while it is silent. latched: its last message is repeated at
-    the start of every episode.
-    """
+    """A topic to listen to."""
 
     name: str
     message_class: type
     profile: QoSProfile
-    required: bool = False
-    latched: bool = False
-
-
-@dataclass(frozen=True)
-class ReceivedMessage:
-    """Bytes as they came; times in nanoseconds since the epoch. lost: missing just before it."""
-
-    data: bytes
-    receive_time: int
-    publish_time: int
-    sequence: int
-    lost: int
+    required: bool = False  # an episode cannot start while it is silent
+    latched: bool = False  # its last message is repeated at the start of every episode
 
 
 class TopicReader:
@@ -102,7 +88,7 @@ class TopicReader:
         return self._node.create_subscription(
             self.plan.message_class,
             self.plan.name,
-            lambda data, info: None,
+            lambda _: None,
             profile,
             callback_group=self._group,
             raw=True,
@@ -151,7 +137,7 @@ class TopicReader:
 
     def take(self) -> list[ReceivedMessage]:
         """Everything that has arrived since the last call, oldest first."""
-        messages = []
+        messages: list[ReceivedMessage] = []
         while len(messages) < DEPTH:
             with self._subscription.handle:
                 taken = self._subscription.handle.take_message(self.plan.message_class, True)
@@ -169,7 +155,8 @@ class TopicReader:
         self.lost += lost
         receive_time = info.get("received_timestamp") or time.time_ns()
         publish_time = info.get("source_timestamp") or receive_time
-        self.last = ReceivedMessage(data, receive_time, publish_time, sequence, lost)
+        sequence &= 0xFFFFFFFF
+        self.last = ReceivedMessage(self.name, data, receive_time, publish_time, sequence, lost)
         return self.last
 
 

@@ -1,4 +1,4 @@
-"""Looks at a running robot for some seconds and measures what `vla preflight` judges.
+"""Measures for some seconds, on a running robot, what `vla preflight` judges.
 
 Nothing is commanded, and no publisher is created.
 """
@@ -28,7 +28,7 @@ from vla_ros.msg import PolicyStatus
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.observations.messages import compressed_to_array, image_to_array
-from vla.preflight.topics import CameraSeen, TopicSeen
+from vla.preflight.topics import CameraStatistics, TopicStatistics
 from vla_nodes.client.graph import RobotClient
 from vla_nodes.core import qos
 from vla_nodes.core.conversions import stamp_to_seconds
@@ -42,31 +42,28 @@ DESCRIPTION = "robot_description"
 
 
 @dataclass
-class RobotSeen:
-    """Everything that was measured.
+class RobotMeasurements:
+    """Everything that was measured."""
 
-    topics: by name, those of the contract. cameras: by the contract's name. positions: newest of
-    each joint [rad, m]. joint_sets: lists of joint names that came, each once. pose: frame,
-    position [3] and quaternion [4] x y z w; None without one. urdf: "" without one. status: of the
-    policy, None without one. known: topics that somebody publishes, with their types. clocks:
-    publishers of /clock. clock_runs: whether simulated time came. heard: messages on topics that
-    must be alive, None where their type is not installed.
-    """
+    # The contract's topics by name, its cameras by their names in it.
 
-    topics: dict[str, TopicSeen] = field(default_factory=dict)
-    cameras: dict[str, CameraSeen] = field(default_factory=dict)
-    positions: dict[str, float] = field(default_factory=dict)
+    topics: dict[str, TopicStatistics] = field(default_factory=dict)
+    cameras: dict[str, CameraStatistics] = field(default_factory=dict)
+    positions: dict[str, float] = field(default_factory=dict)  # newest of each joint [rad, m]
+    # Lists of joint names that came, each once.
     joint_sets: list[tuple[str, ...]] = field(default_factory=list)
+    # Frame, position [3] and quaternion [4] x y z w.
     pose: tuple[str, np.ndarray, np.ndarray] | None = None
     urdf: str = ""
     status: PolicyStatus | None = None
-    known: dict[str, list[str]] = field(default_factory=dict)
-    clocks: tuple[str, ...] = ()
-    clock_runs: bool = True
+    known: dict[str, list[str]] = field(default_factory=dict)  # types by published topic
+    clocks: tuple[str, ...] = ()  # publishers of /clock
+    clock_runs: bool = True  # whether simulated time came
+    # Messages on topics that must be alive; None where their type is not installed.
     heard: dict[str, int | None] = field(default_factory=dict)
 
 
-class Look:
+class RobotProbe:
     """Subscribes to a robot's topics while it exists."""
 
     def __init__(
@@ -77,20 +74,20 @@ class Look:
         use_sim_time: bool,
         alive: Sequence[str] = (),
     ):
-        """Begins to look.
+        """Subscribes.
 
-        compressed: take `<topic>/compressed` of each camera. alive: topics of any type of which
-        only counts whether something comes.
+        compressed: take `<topic>/compressed` of each camera. alive: topics of any type whose
+        messages are only counted.
         """
         self._client, self._node, self._contract = client, client.node, contract
         self._use_sim_time, self._alive = use_sim_time, alive
         self._set_sim_time(use_sim_time)
-        self.seen = RobotSeen()
+        self.seen = RobotMeasurements()
         self._arm_came = False
         self._checksums: dict[str, int] = {}
         suffix, kind = ("/compressed", CompressedImage) if compressed else ("", Image)
         for camera in contract.cameras:
-            self.seen.cameras[camera.name] = CameraSeen()
+            self.seen.cameras[camera.name] = CameraStatistics()
             self._watch(
                 kind,
                 camera.topic + suffix,
@@ -102,17 +99,17 @@ class Look:
         subscribe(String, DESCRIPTION, self._on_urdf, qos.LATCHED)
         subscribe(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
 
-    def finish(self, seconds: float) -> RobotSeen:
-        """Looks for some seconds and gives what was seen."""
+    def measure(self, seconds: float) -> RobotMeasurements:
+        """Measures for some seconds."""
         seen = self.seen
         self._client.spin(DISCOVERY_TIME)
         self._spin_while(self._is_missing)
         if self._use_sim_time and self._now() == 0.0:
-            # All else can still be looked at by this machine's clock.
+            # Everything else can still be measured by this machine's clock.
             seen.clock_runs = False
             self._set_sim_time(False)
-        for topic in self._alive:
-            self._listen(topic)
+        for name in self._alive:
+            self._listen(name)
         self._forget()
         began, began_steady = self._now(), time.monotonic()
         self._client.spin(seconds)
@@ -166,11 +163,11 @@ class Look:
             topic.arrivals.clear()
             topic.stamps.clear()
         for name in self.seen.cameras:
-            self.seen.cameras[name] = CameraSeen()
+            self.seen.cameras[name] = CameraStatistics()
         self._checksums.clear()
 
     def _watch(self, kind, topic: str, take: Callable[..., bool]) -> None:
-        seen = self.seen.topics[topic] = TopicSeen(topic)
+        seen = self.seen.topics[topic] = TopicStatistics(topic)
 
         def on_message(message) -> None:
             if take(message):
@@ -194,7 +191,7 @@ class Look:
         self.seen.heard[topic] = 0
 
         def count(message) -> None:
-            self.seen.heard[topic] += 1
+            self.seen.heard[topic] = (self.seen.heard[topic] or 0) + 1
 
         self._node.create_subscription(message_type, topic, count, qos.NEWEST_SENSOR, raw=True)
 
