@@ -17,7 +17,7 @@ PACKAGE = parse_package(str(ROOT / "package.xml"))
 BUILD_TOOLS = {"ament_cmake", "ament_cmake_python", "rosidl_default_generators"}
 RUN_TIME_OF_INTERFACES = {"rosidl_default_runtime", "action_msgs"}
 # Used where they are installed, and done without where they are not.
-OPTIONAL = {"cv_bridge", "message_filters", "ros2launch"}
+OPTIONAL = {"ros2launch"}
 # From a robot maker's own workspace: rosdep has no key.
 NO_KEY = {"franka_msgs"}
 SYSTEM_KEYS = {

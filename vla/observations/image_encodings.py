@@ -1,8 +1,8 @@
 """Pixels of the encodings that cameras publish, as red, green and blue.
 
 The arithmetic is OpenCV's, bit by bit, and so that of `cv_bridge`: BT.601 with studio range for
-YUV, bilinear interpolation for Bayer. There is one implementation, whether ROS is installed or
-not, so that a bag that is converted elsewhere gives the pixels that the robot sees.
+YUV, bilinear interpolation for Bayer. Where a node can import `cv_bridge`, that converts its
+images (vla_nodes.core.images); a bag converted without ROS has the same pixels.
 """
 
 from __future__ import annotations
@@ -48,6 +48,19 @@ def decode_image(
     padding is a read-only view of data. Raises ValueError that names what does not fit, and for an
     unknown encoding the remedy.
     """
+    values = image_rows(encoding, height, width, step, big_endian, data)
+    layout = ENCODINGS[encoding]
+    pixels = layout.decode(values, height, width)
+    return to_8_bit(pixels) if layout.wide else pixels
+
+
+def image_rows(
+    encoding: str, height: int, width: int, step: int, big_endian: bool, data: bytes | memoryview
+) -> np.ndarray:
+    """Rows of uint8, or of uint16 in this machine's byte order for 16-bit encodings.
+
+    Arguments and errors as in `decode_image`. Without padding, except nv24's.
+    """
     if encoding not in ENCODINGS:
         raise ValueError(_unknown(encoding))
     layout = ENCODINGS[encoding]
@@ -68,9 +81,9 @@ def decode_image(
     if not layout.padded:
         lines = lines[:, :row]
     if not layout.wide:
-        return layout.decode(lines, height, width)
+        return lines
     values = np.ascontiguousarray(lines).view(">u2" if big_endian else "<u2")
-    return to_8_bit(layout.decode(values.astype(np.uint16), height, width))
+    return values.astype(np.uint16)
 
 
 def to_8_bit(values: np.ndarray) -> np.ndarray:

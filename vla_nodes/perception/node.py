@@ -1,7 +1,8 @@
 """Node `perception`: makes one Observation of each image of the reference camera.
 
 Reads the topics that the embodiment contract names and takes of each the newest message until the
-image's stamp, by the code that makes training data of bags. Checks everything, crops and resizes
+image's stamp, by the code that makes training data of bags; with `approximate_time` the images of
+other cameras are those that message_filters matches. Checks everything, crops and resizes
 images once for every consumer, and publishes vla/observation at camera rate. From bad or missing
 input nothing is published; a diagnostic says what is wrong and the node goes on.
 """
@@ -31,7 +32,6 @@ from vla.observations.frozen_images import FrozenImages
 from vla.observations.messages import (
     NANOSECONDS,
     compressed_to_array,
-    image_to_array,
     joint_positions,
     pose_to_arrays,
     stamp_to_nanoseconds,
@@ -39,6 +39,7 @@ from vla.observations.messages import (
 from vla.observations.resampling import Resampler, Sample
 from vla.observations.streams import (
     ARM,
+    CAMERA,
     FINGERS,
     POSE,
     camera_stream,
@@ -49,9 +50,11 @@ from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
 from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.core.heartbeat import Heart
+from vla_nodes.core.images import image_pixels
 from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.node import ManagedNode, run
 from vla_nodes.core.sources import SourceWatch
+from vla_nodes.perception.matching import ImageMatcher
 from vla_nodes.perception.settings import SETTINGS
 
 
@@ -81,11 +84,17 @@ class Perception(ManagedNode):
             Observation, "vla/observation", with_liveliness(qos.LATEST)
         )
         self._heart = Heart(self)
+        self._reference = camera_stream(self._contract.reference_camera)
+        self._matcher: ImageMatcher | None = None
+        if self.settings["synchronization"] == "approximate_time":
+            # The reference last: the resampler has the others by then.
+            names = [camera_stream(camera.name) for camera in self._contract.cameras]
+            names.sort(key=self._reference.__eq__)
+            self._matcher = ImageMatcher(names, self.settings["synchronization_slop"])
 
     def activate(self) -> None:
         """Subscribes to the robot."""
         contract = self._contract
-        self._reference = camera_stream(contract.reference_camera)
         self._resampler = Resampler(
             observation_streams(contract),
             self._reference,
@@ -159,7 +168,13 @@ class Perception(ManagedNode):
             self.diagnostics.report("future_stamp", self._ahead[stream])
             return
         self._ahead.pop(stream, None)
-        self._publish(self._resampler.add(stream, stamp, (now, message), now))
+        if self._matcher is None or not stream.startswith(CAMERA):
+            self._publish(self._resampler.add(stream, stamp, (now, message), now))
+            return
+        for images in self._matcher.add(stream, message):
+            stamp = stamp_to_nanoseconds(images[self._reference].header.stamp)
+            for name, image in images.items():
+                self._publish(self._resampler.add(name, stamp, (now, image), now))
 
     def _on_deadline(self) -> None:
         self._publish(self._resampler.due(time.monotonic()))
@@ -237,7 +252,8 @@ class Perception(ManagedNode):
 
     def _check_age(self, camera: CameraContract, sample: Sample, now: int) -> None:
         stream = camera_stream(camera.name)
-        age = (now - sample.stamp + sample.ages[stream]) / NANOSECONDS
+        _, message = sample.values[stream]
+        age = (now - stamp_to_nanoseconds(message.header.stamp)) / NANOSECONDS
         self.diagnostics.input_age(stream, age)
         if age > camera.max_age:
             raise BadInput(
@@ -339,11 +355,19 @@ class Perception(ManagedNode):
             )
         # A refused stamp is a cause that was named already.
         if not (silent or self._ahead) and now - self._sampled > patience:
+            fault = (
+                f"no image of '{self._contract.reference_camera}' had a later stamp than the one "
+                "before it: check the clock of its driver"
+            )
+            if self._matcher is not None:
+                fault = (
+                    "no stamps of their images were within synchronization_slop "
+                    f"({self.settings['synchronization_slop']:g} s) of each other: check that the "
+                    "clocks agree, or raise it"
+                )
             self.diagnostics.report(
                 "not_synchronized",
-                f"all cameras send, but for {now - self._sampled:.1f} s no image of "
-                f"'{self._contract.reference_camera}' had a later stamp than the one before it: "
-                "check the clock of its driver",
+                f"all cameras send, but for {now - self._sampled:.1f} s {fault}",
             )
 
 
@@ -352,7 +376,7 @@ def _shape_image(camera: CameraContract, message: Image | CompressedImage) -> Im
         if isinstance(message, CompressedImage):
             pixels = compressed_to_array(message)
         else:
-            pixels = image_to_array(message)
+            pixels = image_pixels(message)
     except ValueError as error:
         raise BadInput(
             "bad_image", f"malformed image of camera '{camera.name}': {error}"

@@ -16,6 +16,21 @@ SETTINGS = (
         "Read sensor_msgs/CompressedImage from TOPIC/compressed instead of raw images.",
     ),
     Setting(
+        "synchronization",
+        "as_of",
+        "How images of several cameras are matched: as_of takes the newest until the reference "
+        "camera's stamp, as training data has it; approximate_time those nearest to each other, by "
+        "message_filters.",
+        choices=("as_of", "approximate_time"),
+    ),
+    Setting(
+        "synchronization_slop",
+        0.03,
+        "With approximate_time: stamps of matched images differ by less than this [s].",
+        minimum=0.001,
+        maximum=0.5,
+    ),
+    Setting(
         "longest_wait",
         0.02,
         "Longest time that an image waits for what else was measured until its stamp [s].",
