@@ -76,6 +76,15 @@ class _Settling:
     gripper: float = np.nan
 
 
+@dataclass
+class _Reference:
+    """Where the tool is led, and the joints [n] that lead it there."""
+
+    position: np.ndarray
+    quaternion: np.ndarray
+    joints: np.ndarray
+
+
 class ArmController:
     """Follows chunks by time, within limits; comes to rest smoothly when there is none."""
 
@@ -108,8 +117,7 @@ class ArmController:
         self._tracker = JointTracker(joints, config.bandwidth)
         self._joints = joints
         self.able, self.continuous = able_limits(contract, model), model.continuous
-        self._reference: tuple[np.ndarray, np.ndarray] | None = None
-        self._wanted: np.ndarray | None = None
+        self._reference: _Reference | None = None
         self._gives_way = False
         # Since when the arm has stood still with nothing to follow [s]; infinite while it moves.
         self._still_since = -np.inf
@@ -134,7 +142,7 @@ class ArmController:
     @property
     def moving(self) -> bool:
         """True while the commanded motion is not at rest."""
-        return self.safety.motion is not None and not self.safety.motion.at_rest
+        return self.safety.anchored and not self.safety.motion.at_rest
 
     def accept(self, chunk: ActionChunk, now: float, measured: np.ndarray | None = None) -> None:
         """Takes a chunk over from the next step on; steps whose time has passed are skipped.
@@ -156,7 +164,7 @@ class ArmController:
         limits = self.config.safety
         check_chunk(chunk)
         check_steps(chunk, limits.max_linear_speed, limits.max_angular_speed)
-        if measured is None and self.safety.motion is not None:
+        if measured is None and self.safety.anchored:
             measured = self.safety.motion.positions
         if measured is None:
             return
@@ -209,7 +217,7 @@ class ArmController:
         """
         duration = duration or self.period
         measured = self._checked(joint_positions)
-        if self.safety.motion is None:
+        if not self.safety.anchored:
             if measured is None:
                 raise ValueError("where the arm is must be known before it is first moved")
             self.safety.anchor(measured)
@@ -220,13 +228,13 @@ class ArmController:
         age = self.executor.age(now)
         before = self.kinematics.tool_pose(self.safety.motion.positions)
         limited = False
-        if self._gives_way and target is not None:
+        if target is None or measured is None:
+            self._let_go()
+            self.safety.advance(None, duration)
+        elif self._gives_way:
             self._let_go()
             wanted, why = self._tracker.step(self.safety.motion, measured, duration)
             limited = bool(self.safety.advance(wanted, duration, {*why, "following_error"}))
-        elif target is None:
-            self._let_go()
-            self.safety.advance(None, duration)
         else:
             limited = self._follow(target, measured, duration)
             self._grip(target.gripper)
@@ -247,7 +255,7 @@ class ArmController:
 
     def near_command(self, measured: np.ndarray) -> np.ndarray:
         """Measured joints [n], the continuous ones within half a turn of the commanded ones."""
-        if self.safety.motion is None:
+        if not self.safety.anchored:
             return measured
         return unwrapped(measured, self.safety.motion.positions, self.continuous)
 
@@ -271,27 +279,34 @@ class ArmController:
         """Moves on towards a target; returns whether a limit changed the motion."""
         motion = self.safety.motion
         if self._reference is None:
-            self._reference = self.kinematics.tool_pose(motion.positions)
-            self._wanted = motion.positions.copy()
-        position, quaternion, why = self._shape(target, duration)
-        self._reference = (position, quaternion)
+            self._reference = _Reference(
+                *self.kinematics.tool_pose(motion.positions), motion.positions.copy()
+            )
+        reference = self._reference
+        position, quaternion, why = self._shape(target, reference, duration)
+        reference.position, reference.quaternion = position, quaternion
         try:
-            self._wanted = self.kinematics.step(self._wanted, position, quaternion, duration)
+            reference.joints = self.kinematics.step(
+                reference.joints, position, quaternion, duration
+            )
         except MinkError:
             why.add("inverse_kinematics")
         if not self.config.tool_commanded:
             # A target near the arm presses no harder than that on whatever is in its way.
             reach = SHAPED_SHARE * self.config.safety.max_following_error
-            near = np.clip(self._wanted, measured - reach, measured + reach)
-            if (near != self._wanted).any():
+            near = np.clip(reference.joints, measured - reach, measured + reach)
+            if (near != reference.joints).any():
                 why.add("step_from_measured")
-                self._wanted = near
-        wanted, held_back = self._tracker.step(motion, self._wanted, duration)
+                reference.joints = near
+        wanted, held_back = self._tracker.step(motion, reference.joints, duration)
         return bool(self.safety.advance(wanted, duration, why | held_back))
 
-    def _shape(self, target: ToolTarget, duration: float) -> tuple[np.ndarray, np.ndarray, set]:
+    def _shape(
+        self, target: ToolTarget, reference: _Reference, duration: float
+    ) -> tuple[np.ndarray, np.ndarray, set[str]]:
         """The next reference pose: towards the target, inside the boxes, no faster than allowed."""
-        limits, why = self.config.safety, set()
+        limits = self.config.safety
+        why: set[str] = set()
         position = np.clip(target.position, limits.workspace_min, limits.workspace_max)
         if (position != target.position).any():
             why.add("workspace")
@@ -300,7 +315,7 @@ class ArmController:
             if outside is not position:
                 why.add("keep_out")
                 position = outside
-        here, orientation = self._reference
+        here, orientation = reference.position, reference.quaternion
         reach = SHAPED_SHARE * limits.max_linear_speed * duration
         offset = position - here
         distance = float(np.linalg.norm(offset))
@@ -318,7 +333,7 @@ class ArmController:
 
     def _let_go(self) -> None:
         """The next chunk is followed from where the arm is then."""
-        self._reference = self._wanted = None
+        self._reference = None
 
     def _grip(self, value: float) -> None:
         if value < self.config.close_below:

@@ -338,8 +338,8 @@ class ControlLoop:
 
     def _start_from(self, measured: np.ndarray) -> None:
         """The next command goes on from the last one if the arm is still there, else from here."""
-        motion = self.arm.safety.motion
-        if motion is not None:
-            away = np.abs(self.arm.near_command(measured) - motion.positions).max()
-        if motion is None or away > NEAR:
-            self.arm.safety.anchor(measured)
+        safety = self.arm.safety
+        if safety.anchored:
+            away = np.abs(self.arm.near_command(measured) - safety.motion.positions).max()
+        if not safety.anchored or away > NEAR:
+            safety.anchor(measured)

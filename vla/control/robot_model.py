@@ -142,8 +142,8 @@ def model_from_urdf(
             )
     limits = JointLimits(
         tuple(joint_names),
-        *(np.array([getattr(joint, kind) for joint in arm]) for kind in LIMITED),
-        np.full(len(arm), np.nan),
+        **{kind: np.array([getattr(joint, kind) for joint in arm]) for kind in LIMITED},
+        jerk=np.full(len(arm), np.nan),
     )
     if posture is None:
         middle = (limits.lower + limits.upper) / 2

@@ -94,7 +94,7 @@ class SafetyStage:
         self.limits, self.joints = limits, joints
         self.counts: Counter[str] = Counter()
         self.emergency_stopped = ""
-        self.motion: JointMotion | None = None
+        self._motion: JointMotion | None = None
         self.stop = StoppingMotion(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
         self._kinematics = kinematics
         self._active: set[str] = set()
@@ -113,6 +113,18 @@ class SafetyStage:
         self._way_to_rest: ruckig.Trajectory | None = None
         self._along_stop = 0.0
 
+    @property
+    def anchored(self) -> bool:
+        """Whether a motion is commanded: since anchor(), until forget()."""
+        return self._motion is not None
+
+    @property
+    def motion(self) -> JointMotion:
+        """The commanded motion. Raises RuntimeError where there is none yet."""
+        if self._motion is None:
+            raise RuntimeError("nothing is commanded yet: call anchor() first")
+        return self._motion
+
     def anchor(self, positions: np.ndarray) -> None:
         """Starts from an arm that stands still at `positions` [n], whatever was commanded before.
 
@@ -120,13 +132,13 @@ class SafetyStage:
         """
         if not np.isfinite(positions).all():
             raise ValueError(f"joint positions are not finite: {np.asarray(positions).tolist()}")
-        self.motion = at_rest(positions)
+        self._motion = at_rest(positions)
         self._take(self.motion, None, [])
         self._active.clear()
 
     def forget(self) -> None:
         """No motion is commanded any more: the next one starts with anchor()."""
-        self.motion = None
+        self._motion = None
         self._active.clear()
 
     def emergency_stop(self, why: str) -> None:
@@ -152,17 +164,13 @@ class SafetyStage:
         reasons for which the motion is not what was wanted; each is counted when it begins.
         """
         reasons = set(why)
-        plan = None
-        if wanted is not None and self.emergency_stopped:
-            wanted = None
-        if wanted is not None:
+        is_safe = False
+        if wanted is not None and not self.emergency_stopped:
             found, plan, samples = self._judge(wanted, duration)
             reasons |= found
-            if found:
-                plan = None
-        if plan is not None:
-            self._take(wanted, plan, samples)
-        else:
+            if is_safe := plan is not None and not found:
+                self._take(wanted, plan, samples)
+        if not is_safe:
             self._come_to_rest(duration)
         for reason in reasons - self._active:
             self.counts[reason] += 1
@@ -278,7 +286,7 @@ class SafetyStage:
             self._take(at_rest(np.array(positions)), None, [])
             return
         state = plan.at_time(self._along_stop)
-        self.motion = JointMotion(*(np.array(part) for part in state))
+        self._motion = JointMotion(*(np.array(part) for part in state))
         self.stop = _stopping_motion(_samples(plan, self._along_stop))
 
     def _take(self, motion: JointMotion, plan: ruckig.Trajectory | None, samples: list) -> None:
@@ -287,7 +295,7 @@ class SafetyStage:
             np.abs(motion.velocities).max() < REST_VELOCITY
             and np.abs(motion.accelerations).max() < REST_ACCELERATION
         )
-        self.motion = motion
+        self._motion = motion
         self._way_to_rest, self._along_stop = plan, 0.0
         self.stop = _stopping_motion([] if resting else samples)
 

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
@@ -63,7 +63,7 @@ def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again")
     )
 
 
-def _stored_bits(image: Image.Image) -> int:
+def _stored_bits(image: ImageFile.ImageFile) -> int:
     """Bits of a value in the file: of a PNG with 16 a colour, Pillow keeps the upper 8."""
     if image.format == "PNG" and image.tile:
         raw = image.tile[0][3] if len(image.tile[0]) > 3 else ""

@@ -41,7 +41,7 @@ class VideoFrames:
         try:
             container = self._container(path)
             stream = container.streams.video[0]
-            container.seek(max(0, int((time - tolerance) / stream.time_base)), stream=stream)
+            container.seek(max(0, int((time - tolerance) / _time_base(stream))), stream=stream)
             for frame in container.decode(stream):
                 if frame.time is not None and frame.time >= time - tolerance:
                     if frame.time > time + tolerance:
@@ -85,6 +85,13 @@ class VideoFacts:
     height: int
 
 
+def _time_base(stream: av.video.stream.VideoStream) -> Fraction:
+    """Seconds in a tick of its stamps. Raises DatasetError where the file does not say it."""
+    if stream.time_base is None:
+        raise DatasetError(f"{stream.container.name}: the video has no time base; encode it again")
+    return stream.time_base
+
+
 def video_facts(path: Path) -> VideoFacts:
     """Reads the header of a video file.
 
@@ -93,7 +100,7 @@ def video_facts(path: Path) -> VideoFacts:
     try:
         with _opened(path) as container:
             stream = container.streams.video[0]
-            seconds = float(stream.duration * stream.time_base) if stream.duration else None
+            seconds = float(stream.duration * _time_base(stream)) if stream.duration else None
             rate = float(stream.average_rate) if stream.average_rate else None
             return VideoFacts(
                 stream.frames or None, rate, seconds, stream.codec_context.width,
@@ -195,10 +202,12 @@ class VideoJoiner:
             stream = source.streams.video[0]
             if self._stream is None:
                 self._stream = self._container.add_stream_from_template(stream)
-            step = 1 / (stream.average_rate * stream.time_base)
+            if not stream.average_rate:
+                raise DatasetError(f"{path}: the video does not say its rate; encode it again")
+            step = 1 / (stream.average_rate * _time_base(stream))
             begins = round(self._frames * step)
             for packet in source.demux(stream):
-                if packet.dts is None:
+                if packet.dts is None or packet.pts is None:
                     continue
                 packet.pts, packet.dts = packet.pts + begins, packet.dts + begins
                 packet.stream = self._stream

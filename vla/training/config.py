@@ -129,7 +129,7 @@ def _with_former_entries(values: dict, where: str) -> dict:
         for kind in registry.names():
             source = registry[kind]
             for name, option in source.former_entries.items():
-                if name not in values:
+                if name not in values or source.options is None:
                     continue
                 given = values.pop(name)
                 from_dict(source.options, {option: given} if option else given,

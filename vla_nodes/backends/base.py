@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
@@ -40,7 +41,8 @@ class BackendContext:
     # Destroys the publishers, clients and timers made on it; action clients are the backend's own.
     node: ManagedNode
     contract: EmbodimentContract
-    settings: Settings  # the controller's; the backend's own start with its name and a dot
+    # The controller's; the backend's own start with its name and a dot.
+    settings: Settings | Mapping[str, Any]
     period: float  # of commands [s]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from lifecycle_msgs.msg import State, Transition
@@ -29,6 +30,7 @@ from vla_nodes.client.demo import DemoClient
 from vla_nodes.client.graph import RobotClient, UnreachableError
 from vla_nodes.core import qos
 from vla_nodes.core.conversions import stamp_to_seconds
+from vla_nodes.core.node import ManagedNode
 
 CONTROLLER = "controller"
 POLL_PERIOD = 0.1
@@ -48,7 +50,9 @@ class OperatorStation:
         self._had_controller = False
         node = client.node
         settings = {setting.name: setting.default for setting in all_settings()}
-        context = BackendContext(node, contract, settings, self._operator.arm.period)
+        # The two backends that it drives by use nothing that a plain node lacks.
+        host = cast("ManagedNode", node)
+        context = BackendContext(host, contract, settings, self._operator.arm.period)
         self._arm = make_backend("joint_trajectory", context)
         self._gripper = make_gripper("position", context)
         node.create_subscription(

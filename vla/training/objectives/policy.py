@@ -7,12 +7,16 @@ in the paper).
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from torch import nn
 
 from vla.policies.collation import Batch
 from vla.training.objectives.base import BatchMaker, Objective
+
+if TYPE_CHECKING:
+    from vla.policies.backbones import Backbone
 
 
 class LearnPolicy(Objective):
@@ -39,7 +43,8 @@ class LearnPolicy(Objective):
 
     def trained(self, model: nn.Module) -> set[str]:
         """All parameters but those of the backbone's parts that `trains` leaves out."""
-        trains, backbone = self.config.trains, model.backbone
+        trains = self.config.trains
+        backbone = cast("Backbone", model.backbone)
         frozen: set[int] = set()
 
         def freeze(module: nn.Module) -> None:
