@@ -37,7 +37,7 @@ from vla.training.config import (
     RobotData,
     TrainConfig,
 )
-from vla.training.data import TrainingData, measure_statistics, split
+from vla.training.data import RobotSlice, TrainingData, measure_statistics, split
 from vla.training.loop import Trainer, learning_rate, open_start, train
 from vla.training.sources import open_data
 
@@ -315,7 +315,7 @@ def test_a_pretrained_model_answers_and_does_not_act(config, contract, data, sha
 
 def test_what_is_held_out_is_measured_and_not_trained_on(config, contract, data, shards):
     robot = SimulatedDemonstrations(shards, contract, {})
-    kept, held = split([robot], [1.0], 0.2)
+    kept, held = split([robot], [1.0], 0.2, RobotSlice)
     assert len(kept.datasets[0]) + len(held.datasets[0]) == len(robot)
     data = replace(data, robot=kept, held_out_robot=held, held_out_conversations=data.conversations)
     figures = {}
@@ -325,7 +325,7 @@ def test_what_is_held_out_is_measured_and_not_trained_on(config, contract, data,
     assert 0 <= figures[4]["validation/conversations/text_accuracy"] <= 1
     events = EventAccumulator(str(Path(config.output) / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("validation/robot/flow")] == [2, 4]
-    assert split([robot], [1.0], 0.0)[1] is None
+    assert split([robot], [1.0], 0.0, RobotSlice)[1] is None
 
 
 def test_a_run_can_start_from_a_checkpoint(config, contract, data, checkpoint):
