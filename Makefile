@@ -45,6 +45,7 @@ fuzz:
 lint: setup
 	$(IN_ENVIRONMENT) ruff check . && ruff format --check --quiet .
 	$(IN_ENVIRONMENT) lint-imports --no-logo
+	$(IN_ENVIRONMENT) mypy
 	$(IN_ENVIRONMENT) codespell
 	xmllint --noout package.xml launch/*.xml
 

@@ -1,5 +1,7 @@
 """cv_bridge and the library's own conversion give the same pixels."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
@@ -28,27 +30,29 @@ def even(encoding: str, side: str, size: int) -> int:
     return size + size % 2 if side in ENCODINGS[encoding].even else size
 
 
-@needs_cv_bridge
-@pytest.mark.parametrize("big_endian", [0, 1])
-@pytest.mark.parametrize("padding", [0, 1, 4, 12])
-@pytest.mark.parametrize(("height", "width"), [(3, 3), (7, 11), (48, 64)])
-@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
-def test_pixels_are_equal(encoding, height, width, padding, big_endian):
-    if ENCODINGS[encoding].wide and padding % 2:
-        padding += 1
-    size = even(encoding, "height", height), even(encoding, "width", width)
-    message = noise(encoding, *size, padding, big_endian)
-    pixels = image_pixels(message)
-    assert pixels.dtype == np.uint8 and pixels.shape == (*size, 3)
-    assert np.array_equal(pixels, image_to_array(message))
+SIZES = [(3, 3), (7, 11), (48, 64)]
 
 
 @needs_cv_bridge
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"])
-@pytest.mark.parametrize("width", [5, 64])
-def test_cv_bridge_alone_gives_the_librarys_pixels(encoding, width):
-    message = noise(encoding, 7, width)
-    assert np.array_equal(BRIDGE.imgmsg_to_cv2(message, "rgb8"), image_to_array(message))
+def test_pixels_are_equal():
+    for encoding, (height, width), padding, big_endian in product(
+        sorted(ENCODINGS), SIZES, [0, 1, 4, 12], [0, 1]
+    ):
+        if ENCODINGS[encoding].wide and padding % 2:
+            padding += 1
+        size = even(encoding, "height", height), even(encoding, "width", width)
+        message = noise(encoding, *size, padding, big_endian)
+        pixels, case = image_pixels(message), (encoding, size, padding, big_endian)
+        assert pixels.dtype == np.uint8 and pixels.shape == (*size, 3), case
+        assert np.array_equal(pixels, image_to_array(message)), case
+
+
+@needs_cv_bridge
+def test_cv_bridge_alone_gives_the_librarys_pixels():
+    for encoding, width in product(["rgb8", "bgr8", "rgba8", "bgra8", "mono8"], [5, 64]):
+        message = noise(encoding, 7, width)
+        pixels = BRIDGE.imgmsg_to_cv2(message, "rgb8")
+        assert np.array_equal(pixels, image_to_array(message)), (encoding, width)
 
 
 @pytest.mark.parametrize("encoding", ["bgr8", "mono16", "yuv422", "bayer_rggb8"])

@@ -513,14 +513,15 @@ def test_windows_reach_the_batch_in_the_order_of_time(config, contract, dataset)
         model_config(config, None),
         config,
     )
-    (frames,) = [d.dataset for d in maker.robot.datasets]
+    (dataset,) = maker.robot.datasets
+    frames = dataset.dataset
     ends = frames.episode_ends
     index = int(ends[0]) - 1
-    sample = maker._sample(0, index, np.random.default_rng(0))
+    sample = maker._sample(dataset, 0, index, np.random.default_rng(0))
     assert len(sample.past) == 2
     for before, past in zip((2, 1), sample.past, strict=True):
         np.testing.assert_array_equal(past.state, frames.states()[index - before])
-    assert maker._sample(0, int(ends[0]), np.random.default_rng(0)).past == ()
+    assert maker._sample(dataset, 0, int(ends[0]), np.random.default_rng(0)).past == ()
     batch = maker.robot_batch(np.random.default_rng(0))
     frames, counts = batch.frames, batch.frames.slots.sum(1)
     assert frames.slots.shape == (4, 3) and counts.max() > 1
