@@ -142,11 +142,11 @@ def test_an_arm_that_chooses_its_joints_itself_is_judged_by_its_tool(contract):
                 joints, command.tool_position, command.tool_quaternion, 0.1
             )
         command = arm.step(NOW + tick / RATE, joints)
-        assert command.executing and not arm.gives_way
+        assert command.executing and not arm.backs_off
     # A tool that stays behind is noticed all the same.
     for tick in range(40, 120):
         command = arm.step(NOW + tick / RATE, panda.HOME - 0.3)
-    assert arm.gives_way
+    assert arm.backs_off
 
 
 @pytest.mark.parametrize(

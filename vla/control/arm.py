@@ -118,7 +118,7 @@ class ArmController:
         self._joints = joints
         self.able, self.continuous = able_limits(contract, model), model.continuous
         self._reference: _Reference | None = None
-        self._gives_way = False
+        self._backs_off = False
         # Since when the arm has stood still with nothing to follow [s]; infinite while it moves.
         self._still_since = -np.inf
         self._gripper_width = contract.gripper_open_width
@@ -135,9 +135,9 @@ class ArmController:
         return self._tracker.lag + self.config.lookahead
 
     @property
-    def gives_way(self) -> bool:
+    def backs_off(self) -> bool:
         """True while the arm does not follow, and the command goes back to where the arm is."""
-        return self._gives_way
+        return self._backs_off
 
     @property
     def moving(self) -> bool:
@@ -201,7 +201,7 @@ class ArmController:
         self.hold()
         self.safety.forget()
         self._let_go()
-        self._gives_way = False
+        self._backs_off = False
         self._still_since = -np.inf
         self._gripper_width = self.contract.gripper_open_width
 
@@ -231,7 +231,7 @@ class ArmController:
         if target is None or measured is None:
             self._let_go()
             self.safety.advance(None, duration)
-        elif self._gives_way:
+        elif self._backs_off:
             self._let_go()
             wanted, why = self._tracker.step(self.safety.motion, measured, duration)
             limited = bool(self.safety.advance(wanted, duration, {*why, "following_error"}))
@@ -241,7 +241,7 @@ class ArmController:
             self._note_motion(now, target)
         is_still = target is None and not self.moving
         self._still_since = min(self._still_since, now) if is_still else np.inf
-        executing = target is not None and not self._gives_way
+        executing = target is not None and not self._backs_off
         return self._command(before, duration, executing, limited, age)
 
     def _checked(self, joint_positions: np.ndarray | None) -> np.ndarray | None:
@@ -272,8 +272,8 @@ class ArmController:
     def _note_following(self, measured: np.ndarray | None) -> None:
         """Whether the arm follows; where it does not, the command goes back to where it is."""
         if measured is not None:
-            most = FOLLOWS_AGAIN if self._gives_way else 1.0
-            self._gives_way = self.following_error(measured) > most
+            most = FOLLOWS_AGAIN if self._backs_off else 1.0
+            self._backs_off = self.following_error(measured) > most
 
     def _follow(self, target: ToolTarget, measured: np.ndarray, duration: float) -> bool:
         """Moves on towards a target; returns whether a limit changed the motion."""

@@ -7,7 +7,7 @@ Where nothing valid is left, target() is None: the arm then comes to rest, and n
 
 - "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come. The
   arm slows down at each end, since it reads ahead; to go on before it does succeeded less often.
-- "first": each chunk replaces the one before as soon as it comes (RoboVLMs plans anew each step).
+- "first": each chunk replaces the one before as soon as it comes (RoboVLMs re-plans at each step).
 - "ensemble": the weighted mean of what all kept chunks say about the same moment (ACT's temporal
   ensembling; InstructVLA's and CogACT's cosine weights). The gripper is voted on, not averaged.
 - "real_time": as "first"; that two chunks fit together is the model's work (arXiv 2506.07339).

@@ -3,8 +3,8 @@
 A policy says "open" or "closed" in each step; a gripper takes actions that last. At most one action
 is under way: none is sent again while it runs or after it has succeeded, and a change of mind first
 stops the one under way and waits for its end, since drivers such as Franka's accept a second goal
-without ending the first. An action that fails is tried again a few times; then a person has to
-look, and the tries begin anew after a pause without commands (the policy stopped and resumed). All
+without ending the first. An action that fails is tried again a few times; then the operator has to
+look, and the tries start over after a pause without commands (the policy stopped and resumed). All
 times are seconds of one steady clock.
 """
 
@@ -37,7 +37,7 @@ class GripperConfig:
     timeout, homing_timeout: longest time for one action [s]. stuck_time, least_progress: fingers
     that went less than this share of their stroke for this long [s] are stuck. stop_timeout: for
     the end of an action that was stopped [s]. least_interval: between the starts of two actions,
-    and before a failed one is tried again [s]. retries: of what failed, before a person has to
+    and before a failed one is tried again [s]. retries: of what failed, before the operator has to
     look. pause: without commands, after which what was done and tried is forgotten [s]. homing:
     whether the fingers find their range once, before all else.
     """
@@ -112,7 +112,7 @@ class GripperState:
 
     @property
     def exhausted(self) -> bool:
-        """Whether actions failed so often that a person has to look.
+        """Whether actions failed so often that the operator has to look.
 
         A driver that does not answer is none of that: when it is there again, all goes on.
         """

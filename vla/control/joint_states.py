@@ -67,7 +67,7 @@ class MeasuredJoints:
         return self._heard_at - self._rest_since >= STEADY_TIME - 1e-9
 
     def forget_rest(self) -> None:
-        """Whether the joints are at rest is to be seen anew."""
+        """Whether the joints are at rest must be seen again."""
         self._rest, self._rest_since = None, math.inf
 
     def read(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray | None:

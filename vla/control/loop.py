@@ -26,7 +26,7 @@ LATENT_ACTIONS = "latent actions"
 ACTION_CHUNKS = "action chunks"
 
 # A command that holds is repeated for this long after the last instruction [s]; then the arm is
-# left alone, so that a reset of the scene, or a person's hands, need not fight it.
+# left alone, so that a reset of the scene, or somebody's hands, need not fight it.
 RELEASE_TIME = 0.5
 # An arm this near its last command [rad] was not moved since: a motion goes on from the command.
 NEAR = 0.01
@@ -233,7 +233,7 @@ class ControlLoop:
             self.arm.hold()
         was_moving = self.arm.moving
         command = self._step(robot_now, steady_now)
-        if hold is None and self._commands and self.arm.gives_way:
+        if hold is None and self._commands and self.arm.backs_off:
             hold = (
                 HoldReason.LIMIT,
                 "the arm does not follow its commands: is something in its way, are its brakes on, "
@@ -250,7 +250,7 @@ class ControlLoop:
             report = ArmReport(executing=False, hold_reason=reason, message=message)
         is_quiet = steady_now - self._quiet_since > RELEASE_TIME
         # In doubt, an arm at rest is left alone: its controller keeps it at the last command, and a
-        # simulator that was reset, or a person's hands, need not fight it.
+        # simulator that was reset, or somebody's hands, need not fight it.
         if (is_quiet or self.joints.doubt) and not (was_moving or self.arm.moving):
             command = None
             self._commands = False
@@ -270,7 +270,7 @@ class ControlLoop:
             self.fail(
                 HoldReason.CLOCK,
                 f"the robot's clock jumped {'ahead' if way > 0 else 'back'} by "
-                f"{abs(way - passed):.1f} s: was it set, or the simulator started anew? The arm "
+                f"{abs(way - passed):.1f} s: was it set, or the simulator restarted? The arm "
                 "goes on with the first chunk from after that",
             )
             self._doubted_until = robot_now

@@ -35,7 +35,7 @@ STOP_SAMPLES = 8
 JOINT_MARGIN = 1e-3
 # Share of the tool's limits that these points are held to: between them it may be a little faster.
 JUDGED_SHARE = 0.97
-# No tool is further from a joint than this [m]: of an arm that a person can stand beside.
+# No tool is further from a joint than this [m]: of an arm that people can stand beside.
 REACH = 1.6
 # Motion below this counts as rest [rad/s, rad/s^2].
 REST_VELOCITY = 1e-5

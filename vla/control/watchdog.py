@@ -22,7 +22,7 @@ class WatchedInput:
     """One input, known by `name`.
 
     max_gap: longest time without a message [s]; infinite when only the loss of the process counts.
-    hold_reason: what the arm's hold is called. advice: what a person should look at.
+    hold_reason: what the arm's hold is called. advice: what the operator should check.
     """
 
     name: str
@@ -68,7 +68,7 @@ class InputWatchdog:
             self._lost[name].add(sign)
 
     def forget(self, name: str) -> None:
-        """Starts anew with that input; that its process is gone, if it is, stays known."""
+        """Starts over with that input; that its process is gone, if it is, stays known."""
         self._heard_at[name] = -math.inf
         self._refused.pop(name, None)
 

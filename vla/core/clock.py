@@ -7,7 +7,7 @@ from __future__ import annotations
 # simulated time takes on its way.
 CLOCK_TOLERANCE = 0.2
 # A clock that goes back, or ahead of the steady clock, by more than this at once was set, or is
-# that of a simulator which started anew [s].
+# that of a simulator which restarted [s].
 CLOCK_STEP = 0.5
 
 

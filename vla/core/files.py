@@ -159,7 +159,7 @@ def read_json_text(text: str, where: str, error: type[Exception], finite: bool =
     except json.JSONDecodeError as problem:
         raise error(
             f"{where} is not valid JSON (line {problem.lineno}, column {problem.colno}: "
-            f"{problem.msg}); correct it, or write it anew"
+            f"{problem.msg}); correct it, or write it again"
         ) from problem
     except ValueError as problem:
         if isinstance(problem, error):

@@ -1,4 +1,4 @@
-"""What a check found, one finding for each thing that was looked at, and the report of them all."""
+"""What a check found, one finding for each thing that was checked, and the report of them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. level: OK, WARNING or PROBLEM. cure: what to do, "" if OK."""
+    """One thing that was checked. level: OK, WARNING or PROBLEM. cure: what to do, "" if OK."""
 
     area: str
     message: str

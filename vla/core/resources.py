@@ -24,7 +24,7 @@ def _places() -> list[Path]:
 def shared_file(relative: str) -> Path:
     """A file or folder of the package, such as "config/contracts/sim_panda.yaml".
 
-    Raises FileNotFoundError, with the places looked at, when it is in none of them.
+    Raises FileNotFoundError, with the places searched, when it is in none of them.
     """
     places = _places()
     for place in places:
@@ -34,7 +34,7 @@ def shared_file(relative: str) -> Path:
 
 
 def given_or_shared(path: str | Path) -> Path:
-    """A path as a person gave it, or what ships with the package under that name.
+    """A path as the user gave it, or what ships with the package under that name.
 
     Where there is neither, the path as given, so that the error which follows names it.
     """

@@ -25,7 +25,7 @@ class TextError(ValueError):
 
 
 def check_text(text: str, what: str, most: int, lines: bool = False) -> str:
-    """A text that a person gave, without the space around it.
+    """A text that the user gave, without the space around it.
 
     what: names it in errors, such as "instruction". most: characters that it may have. Tabs become
     spaces, and so do line breaks unless `lines` says that it may have several. Raises TextError
@@ -38,7 +38,7 @@ def check_text(text: str, what: str, most: int, lines: bool = False) -> str:
     if not lines:
         text = text.replace("\n", " ")
     if found := unseen_character(text):
-        raise TextError(f"the {what} has {found}: leave it out, or type the text anew")
+        raise TextError(f"the {what} has {found}: leave it out, or type the text again")
     return text
 
 

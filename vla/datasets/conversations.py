@@ -59,7 +59,7 @@ class LlavaConversations:
         image = None
         if entry.image is not None:
             where = f"{entry.source}: image {shown_path(entry.image)}"
-            image = decode_image(entry.image, where, "mend it, or take the entry out")
+            image = decode_image(entry.image, where, "fix it, or take the entry out")
         return Conversation(image, entry.turns, source=entry.source)
 
     def missing_images(self) -> list[Path]:

@@ -72,7 +72,7 @@ def check_lerobot(
     """Everything about a LeRobot data set.
 
     contract: by default the one that the data set carries; without any, only what the data set
-    claims of itself is looked at. mapping: by default that of a converted data set. seconds: in
+    claims of itself is checked. mapping: by default that of a converted data set. seconds: in
     which images are read. annotations: as of LeRobotEpisodes.
     """
     folder, area = Path(folder), "description"
@@ -261,7 +261,7 @@ def _check_gaps(gaps: list[int]) -> list[Finding]:
 
 
 def _check_claimed_tasks(stored: list[StoredEpisode]) -> list[Finding]:
-    """The list of episodes names instructions, too, which nothing here goes by."""
+    """The list of episodes names instructions, too, which nothing here uses."""
     other = [
         entry.episode
         for entry in stored

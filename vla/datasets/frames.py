@@ -31,17 +31,13 @@ class DatasetError(ValueError):
 
 @dataclass
 class EpisodeWords:
-    """What is known in words of one episode.
+    """What is known in words of one episode. Places are [x, y] in metres at its start."""
 
-    instruction: as a person would say it. answer: what the robot should reply. objects: names with
-    start positions [x, y] in metres. family: of the task. landmarks: the same of what stays where
-    it is, such as the bowl; empty where nobody noted it.
-    """
-
-    family: str
-    instruction: str
-    answer: str
-    objects: dict[str, list[float]]
+    family: str  # of the task
+    instruction: str  # as an operator would say it
+    answer: str  # what the robot should reply
+    objects: dict[str, list[float]]  # places by name
+    # Places of what stays where it is, such as the bowl; empty where nobody noted them.
     landmarks: dict[str, list[float]] = field(default_factory=dict)
 
 

@@ -95,7 +95,7 @@ def _check_video(
         found.append(problem(area, text, "correct the shape there, or fetch the file again"))
     if facts.rate is not None and abs(facts.rate / fps - 1) > RATE_TOLERANCE:
         text = f"{shown} has {facts.rate:.4g} frames a second, meta/info.json says {fps:g}"
-        cure = "correct fps, or encode the video anew"
+        cure = "correct fps, or re-encode the video"
         found.append((problem if facts.rate < fps else warning)(area, text, cure))
     held = facts.frames
     if held is None and facts.seconds is not None:

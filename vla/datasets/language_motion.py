@@ -91,7 +91,7 @@ def language_motion(
     if len(lengths) > 1:
         raise ValueError(f"poses and gripper values have unlike lengths {sorted(lengths)}")
     if not all(np.isfinite(values).all() for values in (positions, quaternions, gripper_closed)):
-        raise ValueError("poses hold NaN or infinity; leave this episode out, or mend its poses")
+        raise ValueError("poses hold NaN or infinity; leave this episode out, or fix its poses")
     rotations = [quaternion_to_matrix(quaternion) for quaternion in quaternions]
     labels = []
     for start in range(len(positions)):

@@ -9,7 +9,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.rotations import difference, matrix_to_euler, quaternion_to_matrix
 from vla.datasets.language_motion import poses_of_states
 
-# Fingers whose distance changes faster were told to move [m/s]; slower, a held object gives way.
+# Fingers whose distance changes faster were told to move [m/s]; slower, a held object yields.
 FINGER_SPEED = 0.05
 
 

@@ -55,7 +55,8 @@ class VideoFrames:
                 self._open.pop(path).close()
             raise unreadable(path, error) from error
         raise DatasetError(
-            f"video {path} has no frame at {time:.3f} s: it is shorter than its data; fetch it anew"
+            f"video {path} has no frame at {time:.3f} s: it is shorter than its data; fetch it "
+            "again"
         )
 
     def _container(self, path: Path) -> av.container.InputContainer:
@@ -189,7 +190,7 @@ class VideoWriter:
 
 
 class VideoJoiner:
-    """Appends files of VideoWriter to one another without encoding anew."""
+    """Appends files of VideoWriter to one another without re-encoding."""
 
     def __init__(self, path: str | Path):
         self._container = av.open(str(path), "w")

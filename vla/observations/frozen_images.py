@@ -6,7 +6,7 @@ where it was when they came first.
 
 The arm rests while a camera is frozen, so what is called frozen by mistake must end by itself:
 
-- Joints that jump, as no arm can, are no motion. The way counts anew from where they are then.
+- Joints that jump, as no arm can, are no motion. The way counts again from where they are then.
 - An arm that is back where it was when the image came first is what the image shows.
 - Once the joints have been still for a while, the same image gets one more try. A camera that is
   really frozen is so again after the same short way, and then for good.
@@ -60,7 +60,7 @@ class FrozenImages:
     ) -> bool:
         """Takes one image with the joints [n] of its time; True when the camera is frozen.
 
-        time: of the image [s]; one that goes back begins anew.
+        time: of the image [s]; one that goes back starts over.
         """
         checksum = zlib.crc32(pixels)
         joints = np.array(joint_positions, dtype=np.float64)

@@ -16,7 +16,7 @@ from vla.datasets.frames import DatasetError
 from vla.observations.messages import NANOSECONDS
 
 # Messages of one topic may overtake each other by less than this [ns]; a clock that goes back
-# further was set, or a simulation began anew.
+# further was set, or a simulation restarted.
 LARGEST_DISORDER = NANOSECONDS
 # For how long messages are kept for a sample that may yet come [ns].
 HISTORY = 2 * NANOSECONDS
@@ -102,7 +102,7 @@ class Resampler:
 
     A sample is due once every stream has reached the reference's stamp, since nothing older can
     come then, or after `longest_wait` [s] since the reference's message came. streams: by name.
-    restart: a stream whose clock has gone back begins anew; without it, ClockError is raised.
+    restart: a stream whose clock has gone back starts over; without it, ClockError is raised.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class UnusableLatent(ValueError):
         self.reason = reason
 
 
-class ActionExpert(ModelNode["ActionPart | NoActionPart"]):
+class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
     """Newest observation and latent action in; action chunks out."""
 
     SETTINGS = (
@@ -273,4 +273,4 @@ class ActionExpert(ModelNode["ActionPart | NoActionPart"]):
 
 def main() -> int:
     """Runs the node."""
-    return run(ActionExpert)
+    return run(ActionExpertNode)

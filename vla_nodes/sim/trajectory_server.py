@@ -22,7 +22,7 @@ class TrajectoryServer:
     """Takes one goal at a time; a new one replaces the one before, which ends as aborted.
 
     The goal succeeds when its time is over and the joints are within its goal tolerance, if it has
-    one. Tolerances are those of the goal's own fields; without any, none are looked at. Everything
+    one. Tolerances are those of the goal's own fields; without any, none are checked. Everything
     runs in the node's executor.
     """
 

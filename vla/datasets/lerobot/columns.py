@@ -38,7 +38,7 @@ def whole_column(table: pa.Table, name: str, where: str) -> np.ndarray:
     if not pa.types.is_integer(flat.type) or flat.null_count or len(flat) != rows:
         raise DatasetError(
             f"{where}: {name} holds {table.column(name).type} or gaps, not one whole number a row; "
-            "write it anew"
+            "write it again"
         )
     try:
         return flat.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -229,7 +229,7 @@ def read_table(
                     f"{one_line(', '.join(held), 400)}; fetch it again, or correct meta/info.json"
                 )
             if len(set(held)) < len(held):
-                raise DatasetError(f"{path} has two columns of one name; write it anew")
+                raise DatasetError(f"{path} has two columns of one name; write it again")
             if columns is None:
                 return file.read()
             return file.read(columns=[*columns, *(name for name in optional if name in held)])

@@ -222,13 +222,13 @@ def _check_order(rows: pa.Table, info: DatasetInfo, where: str) -> int:
         return 0
     times = number_column(rows, TIME, where)
     if times.shape[1] != 1:
-        raise DatasetError(f"{where}: {TIME} has {times.shape[1]} values a row; write it anew")
+        raise DatasetError(f"{where}: {TIME} has {times.shape[1]} values a row; write it again")
     steps = np.diff(times[:, 0])
     if (steps <= 0).any():
         row = int(np.flatnonzero(steps <= 0)[0]) + 1
         raise DatasetError(
             f"{where}: the time goes from {times[row - 1, 0]:.6g} s to {times[row, 0]:.6g} s at "
-            f"frame {row}; leave the episode out, or mend its timestamps"
+            f"frame {row}; leave the episode out, or fix its timestamps"
         )
     usual, taken = float(np.median(steps)) * info.fps, float(steps.mean()) * info.fps
     # Single precision keeps no more of a long time.
@@ -295,7 +295,7 @@ def check_values(
 ) -> list[Finding]:
     """What is wrong or unlikely with the numbers of a data set: names, units, the gripper.
 
-    own: the data set was made for the contract and no mapping could mend it; then states and
+    own: the data set was made for the contract and no mapping could fix it; then states and
     motions that are not what the contract says are only unlikely.
     """
     states = np.concatenate([entry.states for entry in stored]).astype(np.float64)
@@ -314,7 +314,7 @@ def check_values(
     if not mapping.relabel:
         found += check_motions(states, actions, ends, contract, mapping.action)
     if own:
-        cure = "look at one of its episodes, and convert its bags anew"
+        cure = "look at one of its episodes, and convert its bags again"
         found = [replace(finding, level=WARNING, cure=cure) for finding in found]
     openings = states[:, -1] if contract.state_names[-1] != "gripper_closed" else -states[:, -1]
     found += check_gripper(
