@@ -41,10 +41,10 @@ from vla.policies.expert_mixture import GATES
 from vla.policies.heads.flow_matching import integrate
 from vla.policies.instructvla.action_expert import Context
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.sequence import IMAGE
 from vla.policies.instructvla.vision_language_action import InstructVLA, sample_actions
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.registry import preset
+from vla.policies.sequence import IMAGE
 
 EXPERTS = ("language", "action")
 LANGUAGE_EVERY, LATENT_EVERY = 20, 2

@@ -27,8 +27,8 @@ from vla.core.resources import contract_path
 from vla.policies.config import LoraConfig
 from vla.policies.expert_mixture import GATES
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
 from vla.policies.instructvla.vision_language_action import ActingRows, Batch
+from vla.policies.sequence import IGNORE, IMAGE, TextBatch
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer
 from vla.training.objectives.base import Step

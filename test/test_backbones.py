@@ -18,8 +18,8 @@ from vla.policies.backbones import Backbone, build_backbone
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.reasoning import ReasoningModel
-from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
 from vla.policies.lora import expert_weights, load_expert, lora_layers, merge_experts
+from vla.policies.sequence import IGNORE, IMAGE, TextBatch
 
 GATES = ("sum", "two_pass", "layer")
 QUERIES = 3

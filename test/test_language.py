@@ -18,21 +18,21 @@ from vla.policies.instructvla.config import (
     PromptConfig,
 )
 from vla.policies.instructvla.presets import PRESETS
+from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import ReasoningModel
-from vla.policies.instructvla.sequence import (
+from vla.policies.instructvla.vision_language_action import ActingRows, Batch, InstructVLA
+from vla.policies.plain_text import TextTokenizer
+from vla.policies.registry import preset
+from vla.policies.sequence import (
     IGNORE,
     IMAGE,
     PromptRow,
-    action_prompt,
     answer_ids,
     collate,
     plain_words,
     prompt_ids,
     tidy,
 )
-from vla.policies.instructvla.vision_language_action import ActingRows, Batch, InstructVLA
-from vla.policies.plain_text import TextTokenizer
-from vla.policies.registry import preset
 from vla.policies.tokenizer import (
     ASSISTANT,
     END,

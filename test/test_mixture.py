@@ -11,10 +11,10 @@ from transformers import PI0Config, PI0Model
 
 from vla.policies.backbones import KINDS, build_backbone
 from vla.policies.config import BackboneConfig, CheckpointError
-from vla.policies.instructvla.sequence import IMAGE
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.config import MixtureConfig, require_structure
 from vla.policies.robovlms.mixture import ExpertDecoder, Prefix
+from vla.policies.sequence import IMAGE
 
 MIXTURE = MixtureConfig(24, 40)
 

@@ -28,8 +28,8 @@ from vla.policies.collation import PromptSampling
 from vla.policies.instructvla.config import PromptConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.prompts import sample_row
-from vla.policies.instructvla.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.plain_text import TextTokenizer
+from vla.policies.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints/nano"

@@ -24,8 +24,8 @@ from transformers import AutoModelForImageTextToText
 from vla.policies.backbones import KINDS, build_backbone
 from vla.policies.backbones.pretrained import backbone_config, load_pretrained, load_tokenizer_of
 from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, from_dict
-from vla.policies.instructvla.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.plain_text import TextTokenizer
+from vla.policies.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.tokenizer import train_tokenizer
 
 RELEASED = [name for name, config in CONFIGS.items() if KINDS[config.kind].model_types]

@@ -26,7 +26,6 @@ from vla.policies.collation import CollationOptions
 from vla.policies.config import ChatFormat, CheckpointError
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import mean_of_valid
-from vla.policies.instructvla.sequence import IMAGE
 from vla.policies.parts import ReasoningPart
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type
@@ -42,6 +41,7 @@ from vla.policies.robovlms.config import (
 )
 from vla.policies.robovlms.resampler import Resampler
 from vla.policies.robovlms.sequence import LEARNED, rows_of_frames
+from vla.policies.sequence import IMAGE
 from vla.policies.tokenizer import load_tokenizer
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, TrainedParts

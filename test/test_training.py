@@ -25,10 +25,10 @@ from vla.policies.checkpoint import build_model, open_checkpoint, read_weights
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS
-from vla.policies.instructvla.sequence import IGNORE
 from vla.policies.instructvla.start import start_from
 from vla.policies.registry import preset
 from vla.policies.robots import Robot
+from vla.policies.sequence import IGNORE
 from vla.policies.tokenizer import load_tokenizer
 from vla.training.batches import BatchMaker, Mixture
 from vla.training.config import (

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 from vla.policies.backbones import KINDS, Backbone, build_backbone
 from vla.policies.backbones.base import tiny_text
 from vla.policies.config import BackboneConfig
-from vla.policies.instructvla.sequence import IMAGE
+from vla.policies.sequence import IMAGE
 from vla.policies.tokenizer import train_tokenizer
 
 # An id that stands for image tokens in the inputs of transformers; text keeps clear of it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vla.core.configuration import T, bounded, read_dataclass
 from vla.core.files import checked_number
+from vla.core.shown import brief
 
 MOST_LAYERS = 512
 MOST_WIDTH = 65_536
@@ -156,3 +158,17 @@ def _require_sane_layers(architecture: Any, where: str) -> None:
             if ("layers" in name or "depth" in name) and type(value) in (int, float):
                 checked_number(value, f"{where}: {name}", ValueError, 0, MOST_LAYERS)
             _require_sane_layers(value, f"{where}: {name}")
+
+
+def require_formats(act: str, where: str) -> None:
+    """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
+    try:
+        parts = list(string.Formatter().parse(act))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: prompts.act {brief(act)}: {error}") from error
+    for _, name, width, conversion in parts:
+        if name is not None and (name != "instruction" or width or conversion):
+            raise CheckpointError(
+                f"{where}: prompts.act {brief(act)} may hold {{instruction}} and nothing "
+                "else in braces"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -36,3 +37,51 @@ class InternVL(Backbone):
         vision = config.vision_config
         side = vision.image_size[0]
         return side, int(side // vision.patch_size[0] * config.downsample_ratio) ** 2
+
+
+def small_internvl(
+    image_size: int,
+    patch: int,
+    vision: tuple[int, int, int, int],
+    text: tuple[int, int, int, int, int],
+    vocabulary: int,
+) -> BackboneConfig:
+    """An InternVL composition of any size.
+
+    vision: width, layers, heads, MLP. text: width, layers, heads, key-value heads, MLP.
+    """
+    tokens = (image_size // patch // 2) ** 2
+    architecture: dict[str, Any] = {
+        "vision_config": {
+            "hidden_size": vision[0],
+            "num_hidden_layers": vision[1],
+            "num_attention_heads": vision[2],
+            "intermediate_size": vision[3],
+            "image_size": image_size,
+            "patch_size": patch,
+        },
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": text[0],
+            "num_hidden_layers": text[1],
+            "num_attention_heads": text[2],
+            "num_key_value_heads": text[3],
+            "intermediate_size": text[4],
+            "vocab_size": vocabulary,
+            "tie_word_embeddings": True,
+        },
+        "image_token_id": 1,
+        "image_seq_length": tokens,
+        "tie_word_embeddings": True,
+    }
+    return BackboneConfig(
+        architecture=architecture,
+        width=text[0],
+        vocabulary=vocabulary,
+        image_size=image_size,
+        image_tokens=tokens,
+    )
+
+
+# Of the policies that ship: real time on two CPU cores.
+NANO = small_internvl(96, 8, (128, 4, 4, 384), (192, 4, 4, 2, 512), 1024)

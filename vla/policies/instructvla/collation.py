@@ -17,9 +17,9 @@ from vla.policies.images import fit_images
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
-from vla.policies.instructvla.sequence import PromptRow, collate
 from vla.policies.instructvla.vision_language_action import ActingRows, Batch
 from vla.policies.plain_text import TextTokenizer
+from vla.policies.sequence import PromptRow, collate
 
 
 class InstructVLACollator:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from vla.core.shown import brief
 from vla.policies.config import (
     MOST_LAYERS,
     MOST_WIDTH,
     BackboneConfig,
-    CheckpointError,
     FlowMatchingConfig,
     LoraConfig,
     bounded,
@@ -86,17 +83,3 @@ class InstructVLAConfig:
     expert: ActionExpertConfig = field(default_factory=ActionExpertConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
-
-
-def require_formats(act: str, where: str) -> None:
-    """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
-    try:
-        parts = list(string.Formatter().parse(act))
-    except ValueError as error:
-        raise CheckpointError(f"{where}: prompts.act {brief(act)}: {error}") from error
-    for _, name, width, conversion in parts:
-        if name is not None and (name != "instruction" or width or conversion):
-            raise CheckpointError(
-                f"{where}: prompts.act {brief(act)} may hold {{instruction}} and nothing "
-                "else in braces"
-            )

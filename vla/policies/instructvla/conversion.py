@@ -33,7 +33,7 @@ from vla.policies.instructvla.conversion_names import (
     translate,
 )
 from vla.policies.instructvla.presets import with_language_expert
-from vla.policies.instructvla.sequence import end_id
+from vla.policies.sequence import end_id
 
 MOST_STATISTICS = 100_000_000
 Groups = dict[str, dict[str, torch.Tensor]]

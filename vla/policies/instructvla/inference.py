@@ -15,12 +15,13 @@ from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.action_expert import ActionExpert
+from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
-from vla.policies.instructvla.sequence import PromptRow, action_prompt, end_id, prompt_ids, tidy
 from vla.policies.instructvla.vision_language_action import sample_actions
 from vla.policies.parts import ActionPart, ReasoningPart, stack_images
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
+from vla.policies.sequence import PromptRow, end_id, prompt_ids, tidy
 
 MAX_ANSWER_TOKENS = 60
 # Bound of the guidance's weight. The paper's 5 holds a chunk so near to the one before that little

@@ -13,10 +13,10 @@ from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.base import PolicyFeatures, PolicyType
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions, PromptSampling
-from vla.policies.config import AdapterConfig
+from vla.policies.config import AdapterConfig, require_formats
 from vla.policies.instructvla.adapter_layers import insert_adapter
 from vla.policies.instructvla.collation import InstructVLACollator
-from vla.policies.instructvla.config import InstructVLAConfig, require_formats
+from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.instructvla.prompts import sample_row

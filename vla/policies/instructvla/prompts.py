@@ -7,7 +7,13 @@ import numpy as np
 from vla.datasets.sample import RobotSample
 from vla.policies.collation import PromptSampling
 from vla.policies.instructvla.config import PromptConfig
-from vla.policies.instructvla.sequence import PromptRow, action_prompt
+from vla.policies.sequence import PromptRow
+
+
+def action_prompt(instruction: str, prompts: PromptConfig, suffix: str = "") -> str:
+    """The question that stands for an instruction; a suffix asks for more than the action."""
+    instruction = instruction.strip().rstrip(".").strip().lower()
+    return prompts.act.format(instruction=instruction) + suffix
 
 
 def sample_row(

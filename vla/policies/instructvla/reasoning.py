@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vla.policies.backbones import TokenCache, build_backbone
 from vla.policies.images import fit_images
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.sequence import IGNORE, IMAGE, TextBatch
+from vla.policies.sequence import IGNORE, IMAGE, TextBatch
 
 # Of products of image tokens and word embeddings, before they are scores.
 NAMING_SCALE = 5.0

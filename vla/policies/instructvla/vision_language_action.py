@@ -14,9 +14,9 @@ from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import NamedCells
 from vla.policies.instructvla.reasoning import ReasoningModel
-from vla.policies.instructvla.sequence import TextBatch
 from vla.policies.lora import is_lora_weight
 from vla.policies.real_time_chunking import Inpainting, guided_integrate
+from vla.policies.sequence import TextBatch
 
 
 @dataclass

@@ -14,11 +14,11 @@ from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.collation import CollationOptions
 from vla.policies.images import fit_images
-from vla.policies.instructvla.sequence import PromptRow, collate
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.model import Frames, RobotBatch, action_tokens
 from vla.policies.robovlms.sequence import Rows, prompt_ids, rows_of_actions, rows_of_frames
+from vla.policies.sequence import PromptRow, collate
 
 
 class RoboVLMCollator:

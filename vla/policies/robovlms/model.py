@@ -13,11 +13,11 @@ from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import Denoiser, Diffusion, Flow, Regression
 from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
 from vla.policies.images import fit_images
-from vla.policies.instructvla.sequence import IGNORE, IMAGE
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.mixture import MixtureHead, Prefix
 from vla.policies.robovlms.resampler import Resampler
 from vla.policies.robovlms.sequence import LEARNED, STATE, Rows, on_device
+from vla.policies.sequence import IGNORE, IMAGE
 
 
 @dataclass

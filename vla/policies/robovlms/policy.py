@@ -14,7 +14,7 @@ from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.base import PolicyFeatures, PolicyType
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions
-from vla.policies.instructvla.config import require_formats
+from vla.policies.config import require_formats
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import RoboVLMConfig, require_structure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vla.policies.backbones.internvl import NANO
 from vla.policies.backbones.kosmos2 import Kosmos2
 from vla.policies.config import BackboneConfig
-from vla.policies.instructvla.presets import PRESETS as INSTRUCTVLA
 from vla.policies.robovlms.config import HeadConfig, RoboVLMConfig, StructureConfig
 
 # microsoft/kosmos-2-patch14-224: CLIP ViT-L/14 at 224 px, 24 layers of width 2048, 64 image tokens.
@@ -29,7 +29,7 @@ def _nano(name: str, structure: StructureConfig, trunk: str) -> RoboVLMConfig:
     """The shipped policies' backbone in another structure."""
     return RoboVLMConfig(
         preset=name,
-        backbone=INSTRUCTVLA["nano"].backbone,
+        backbone=NANO,
         structure=structure,
         head=replace(_NANO_HEAD, trunk=trunk),
     )

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import torch
 
-from vla.policies.instructvla.sequence import IGNORE, end_id, question_ids
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
+from vla.policies.sequence import IGNORE, end_id, question_ids
 
 # Stand for embeddings that come from elsewhere, as IMAGE does for image tokens.
 LEARNED = -2

@@ -9,7 +9,6 @@ import torch
 from tokenizers import Tokenizer
 
 from vla.policies.config import BackboneConfig, ChatFormat
-from vla.policies.instructvla.config import PromptConfig
 from vla.policies.plain_text import TextTokenizer
 
 IGNORE = -100
@@ -56,12 +55,6 @@ class TextBatch:
     def prefix(self) -> torch.Tensor:
         """[B, T], True before the first answer."""
         return ((self.labels != IGNORE).cumsum(-1) == 0) & self.mask.bool()
-
-
-def action_prompt(instruction: str, prompts: PromptConfig, suffix: str = "") -> str:
-    """The question that stands for an instruction; a suffix asks for more than the action."""
-    instruction = instruction.strip().rstrip(".").strip().lower()
-    return prompts.act.format(instruction=instruction) + suffix
 
 
 def plain_words(text: str) -> str:
