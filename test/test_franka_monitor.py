@@ -84,7 +84,7 @@ def rig(graph):
     ("mode", "words", "stops", "shown"),
     [
         (0, "takes no commands: look at Desk", False, "another mode"),
-        (3, "a person guides the arm by hand", False, "guiding"),
+        (3, "somebody guides the arm by hand", False, "guiding"),
         (4, "stopped itself in a reflex: clear what is in its way", True, "reflex"),
         (5, "the user stop is pressed: release it", True, "user stopped"),
         (6, "recovers from an error: wait", False, "automatic error recovery"),
