@@ -91,6 +91,17 @@ def test_every_message_before_a_cut_is_kept(tmp_path_factory, cut):
     assert all(index.message_index_offsets for index in indices)
 
 
+def test_what_looks_like_a_chunk_just_before_a_cut_is_payload(tmp_path):
+    bag = tmp_path / "bag"
+    file = write_unfinished(bag)
+    content = bytearray(file.read_bytes()[:-650])
+    # The head of a chunk without its last bytes, in a message that the cut takes anyway.
+    content[-48:-7] = b"\x06" + b"A" * 6 + b"\x00\x00" + b"A" * 28 + b"\x00" * 4
+    file.write_bytes(content)
+    assert len(list(read_messages(bag, allow_truncated=True))) == 58
+    assert recover_bag(bag).message_count == 58
+
+
 def test_a_completion_that_was_interrupted_is_done_again(tmp_path):
     bag = tmp_path / "bag"
     write_unfinished(bag)

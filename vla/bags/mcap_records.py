@@ -173,7 +173,7 @@ def _chunks_from(buffer: FileBytes, begin: int, end: int) -> Iterator[int]:
     """Places of what is by its two lengths a chunk; the walk checks its checksum."""
     for place in buffer.search(_CHUNK_PATTERN, begin, end, _LONGEST_PATTERN):
         _, outer, inner = chunk_ends(buffer, place)
-        if outer == inner:
+        if outer == inner and outer > 0:
             yield place
 
 
