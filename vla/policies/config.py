@@ -68,6 +68,13 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         _require_sane_layers(self.architecture, "architecture")
 
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether the language model's head is its input embedding."""
+        text = self.architecture.get("text_config") or {}
+        own = text.get("tie_word_embeddings", True)
+        return bool(self.architecture.get("tie_word_embeddings", own))
+
 
 @dataclass
 class LoraConfig:

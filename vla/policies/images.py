@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -18,6 +19,14 @@ def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:
         images.float(), size=(size, size), mode="bicubic", antialias=True, align_corners=False
     )
     return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def square_image(image: np.ndarray, size: int) -> np.ndarray:
+    """A uint8 image [H, W, 3] as [size, size, 3], squeezed where it is not square."""
+    if image.shape[:2] == (size, size):
+        return image
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return fit_images(pixels[None], size)[0].permute(1, 2, 0).numpy()
 
 
 def zoom_images(images: torch.Tensor, factor: float = 256 / 224) -> torch.Tensor:

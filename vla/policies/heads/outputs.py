@@ -8,6 +8,7 @@ steps before the episode's end.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -164,6 +165,20 @@ class Denoiser(nn.Module):
         return self.action_out(self.norm(self.layers(tokens)[:, 1:]))
 
 
+def flow_losses(
+    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    actions: torch.Tensor,
+    valid: torch.Tensor,
+    config: FlowMatchingConfig,
+    generator: torch.Generator | None,
+) -> dict[str, torch.Tensor]:
+    """Squared error of velocity(points, times) on the way from noise to actions [N, H, A]."""
+    noise = torch.randn(actions.shape, generator=generator).to(actions)
+    times = sample_times(len(actions), config, generator).to(actions)
+    points, target = interpolate(noise, actions, times, config)
+    return {"action": mean_of_valid((velocity(points, times).float() - target) ** 2, valid)}
+
+
 class Flow(nn.Module):
     """Flow matching (RoboVLMs, section III.C; see vla.policies.heads.flow_matching)."""
 
@@ -182,11 +197,9 @@ class Flow(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Squared error of the velocity. samples: draws per chunk. generator: of them, on CPU."""
         hidden, actions, valid = (x.repeat_interleave(samples, 0) for x in (hidden, actions, valid))
-        noise = torch.randn(actions.shape, generator=generator).to(actions)
-        times = sample_times(len(actions), self.config, generator).to(actions)
-        points, velocity = interpolate(noise, actions, times, self.config)
-        errors = (self.denoiser(hidden, points, times).float() - velocity) ** 2
-        return {"action": mean_of_valid(errors, valid)}
+        return flow_losses(
+            lambda x, t: self.denoiser(hidden, x, t), actions, valid, self.config, generator
+        )
 
     def sample(
         self, hidden: torch.Tensor, generator: torch.Generator | None = None

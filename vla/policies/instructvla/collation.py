@@ -13,7 +13,7 @@ from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.collation import CollationOptions
-from vla.policies.images import fit_images
+from vla.policies.images import square_image
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
@@ -82,7 +82,7 @@ class InstructVLACollator:
             if entry.image is not None:
                 change = draw_transform(self.options.augmentation, generator)
                 height, width = entry.image.shape[:2]
-                images.append(transform_image(_square(entry.image, size), change))
+                images.append(transform_image(square_image(entry.image, size), change))
                 scale = np.array([size / width, size / height])
                 things.append(
                     {
@@ -100,14 +100,6 @@ class InstructVLACollator:
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             named=named,
         )
-
-
-def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """An image [H, W, 3] as [size, size, 3], squeezed where it is not square, as in InstructVLA."""
-    if image.shape[:2] == (size, size):
-        return image
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    return fit_images(pixels[None], size)[0].permute(1, 2, 0).numpy()
 
 
 def _moved_places(sample: RobotSample, cameras: tuple[str, ...], change) -> np.ndarray:

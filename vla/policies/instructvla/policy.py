@@ -65,9 +65,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
 
     def ties_embeddings(self, config: InstructVLAConfig) -> bool:
         """Whether the language model's head is its input embedding."""
-        architecture = config.backbone.architecture
-        text = architecture.get("text_config") or {}
-        return bool(architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+        return config.backbone.ties_embeddings
 
     def facts(self, config: InstructVLAConfig) -> dict[str, object]:
         """Preset and number of action queries."""

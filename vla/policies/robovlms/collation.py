@@ -13,7 +13,7 @@ from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.collation import CollationOptions
-from vla.policies.images import fit_images
+from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.model import Frames, RobotBatch, action_tokens
@@ -92,10 +92,8 @@ class RoboVLMCollator:
         images, rows = [], []
         for entry in samples:
             if entry.image is not None:
-                pixels = torch.from_numpy(np.array(entry.image)).permute(2, 0, 1)
-                square = fit_images(pixels[None], size)[0].permute(1, 2, 0).numpy()
                 change = draw_transform(self.options.augmentation, generator)
-                images.append(transform_image(square, change))
+                images.append(transform_image(square_image(entry.image, size), change))
             rows.append(PromptRow(entry.turns, images=int(entry.image is not None)))
         backbone = replace(self.config.backbone, image_tokens=self.config.image_tokens)
         text = collate(self.text, backbone, rows, 0)

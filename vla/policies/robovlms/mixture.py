@@ -16,10 +16,10 @@ from torch import nn
 from transformers import DynamicCache
 
 from vla.policies.config import ActionLossConfig, CheckpointError, FlowMatchingConfig
-from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
+from vla.policies.heads.flow_matching import integrate
 from vla.policies.heads.outputs import (
+    flow_losses,
     join_binary,
-    mean_of_valid,
     regression_losses,
     time_waves,
 )
@@ -151,11 +151,9 @@ class MixtureHead(nn.Module):
             prefix.position.repeat_interleave(samples, 0),
         )
         actions, valid = (x.repeat_interleave(samples, 0) for x in (actions, valid))
-        noise = torch.randn(actions.shape, generator=generator).to(actions)
-        times = sample_times(len(actions), self.flow, generator).to(actions)
-        points, velocity = interpolate(noise, actions, times, self.flow)
-        errors = (self.velocity(prefix, points, times).float() - velocity) ** 2
-        return {"action": mean_of_valid(errors, valid)}
+        return flow_losses(
+            lambda x, t: self.velocity(prefix, x, t), actions, valid, self.flow, generator
+        )
 
     def sample(self, prefix: Prefix, generator: torch.Generator | None = None) -> torch.Tensor:
         """Chunks [B, H, A], normalised."""

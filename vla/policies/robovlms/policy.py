@@ -67,9 +67,7 @@ class RoboVLMType(PolicyType):
 
     def ties_embeddings(self, config: RoboVLMConfig) -> bool:
         """Whether the language model's head is its input embedding."""
-        architecture = config.backbone.architecture
-        text = architecture.get("text_config") or {}
-        return bool(architecture.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+        return config.backbone.ties_embeddings
 
     def facts(self, config: RoboVLMConfig) -> dict[str, object]:
         """Preset, structure, window and head."""
