@@ -236,6 +236,16 @@ def test_reports_raise_the_level_for_a_while_and_are_counted(make):
     assert values(status)["errors"] == "3"
 
 
+def test_a_cause_is_not_hidden_by_what_follows_from_it(make):
+    clock = SteadyTime()
+    report = Diagnostics(make(), clock)
+    report.report("clock_jump", "the clock jumped")
+    clock.now += 0.1
+    report.report("silent", "no image comes")
+    report.report("slow", "it is slow", diagnostics.WARN)
+    assert report.status().message == "no image comes; the clock jumped"
+
+
 def test_a_fault_stays_until_it_is_cleared(make):
     clock = SteadyTime()
     report = Diagnostics(make(), clock)

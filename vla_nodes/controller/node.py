@@ -319,6 +319,7 @@ class Controller(ManagedNode):
         if not self.is_active:
             return
         safety, values = self._loop.arm.safety, self.diagnostics.values
+        values["heartbeats"] = ", ".join(self._heartbeats.heard()) or "none"
         values["limited_steps"] = str(self._intake.counts.limited_steps)
         for reason, count in safety.counts.items():
             values[f"interventions.{reason}"] = str(count)

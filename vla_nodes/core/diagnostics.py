@@ -142,8 +142,11 @@ class Diagnostics:
         if fault is not None:
             status.level, status.message = ERROR, fault
         elif recent:
-            worst = max(recent, key=lambda report: (report.level, report.time))
-            status.level, status.message = worst.level, worst.text
+            status.level = max(report.level for report in recent)
+            worst = [report for report in recent if report.level == status.level]
+            worst.sort(key=lambda report: report.time, reverse=True)
+            # All of them: what came first is often the cause of the others.
+            status.message = one_line("; ".join(report.text for report in worst), LONGEST_LINE)
         else:
             status.level, status.message = DiagnosticStatus.OK, "ok"
         status.values = [

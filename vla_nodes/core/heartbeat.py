@@ -100,6 +100,10 @@ class HeartbeatWatch:
             self._on_alive(self._names[full_name], full_name not in stopped)
         self._stopped = stopped
 
+    def heard(self) -> list[str]:
+        """Names of the nodes whose heartbeat is followed, stopped ones too."""
+        return [name for full, name in self._names.items() if self._heartbeats.beats(full)]
+
     def note_work(self, name: str) -> None:
         """A message of that node came in: says once, in the log, when it sends no heartbeat."""
         now = time.monotonic()
