@@ -90,6 +90,28 @@ def shards(dataset, contract):
     return read_dataset(dataset, contract)
 
 
+@pytest.fixture(scope="module")
+def part_of(tmp_path_factory):
+    """Opens a RoboVLM of a configuration, made once, in which every weight matters."""
+    from tiny_checkpoint import save_tiny_checkpoint
+    from tiny_robovlm import randomise
+
+    from vla.policies.parts import ReasoningPart
+
+    parts = {}
+
+    def make(config):
+        key = repr(config)
+        if key not in parts:
+            folder = tmp_path_factory.mktemp("robovlm") / "tiny"
+            parts[key] = ReasoningPart.from_pretrained(save_tiny_checkpoint(folder, config=config))
+            randomise(parts[key].model)
+        parts[key].reset()
+        return parts[key]
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """Folder of a checkpoint of the preset "test" with random weights."""

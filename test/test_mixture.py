@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_robovlms import batch_of, observation, part_of, randomise, tiny  # noqa: F401
+from tiny_robovlm import batch_of, observation, tiny
 from transformers import PI0Config, PI0Model
 
 from vla.policies.backbones import KINDS, build_backbone
@@ -92,7 +92,7 @@ ROTARY = sorted(KINDS.keys() - {"kosmos2"})
 
 @pytest.mark.parametrize("output", ["regression", "flow"])
 @pytest.mark.parametrize("kind", ROTARY)
-def test_it_learns_and_acts_on_every_rotary_backbone(part_of, kind, output):  # noqa: F811
+def test_it_learns_and_acts_on_every_rotary_backbone(part_of, kind, output):
     # Qwen2.5-VL's heads are as wide as the decoder allows.
     mixture = MixtureConfig(32, 40) if kind == "qwen2_5_vl" else MIXTURE
     part = part_of(tiny("one_step", kind, output, mixture=mixture))
@@ -112,7 +112,7 @@ def test_it_learns_and_acts_on_every_rotary_backbone(part_of, kind, output):  # 
 
 
 @torch.no_grad()
-def test_nothing_of_the_prompt_sees_the_actions(part_of):  # noqa: F811
+def test_nothing_of_the_prompt_sees_the_actions(part_of):
     part = part_of(tiny("one_step", "internvl", "flow", mixture=MIXTURE))
     batch = batch_of(part, [observation(0)])
     tokens = part.model.encode_images(batch.images)

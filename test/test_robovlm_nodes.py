@@ -5,8 +5,8 @@ import pytest
 from node_harness import Graph
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
-from test_robovlms import tiny
 from tiny_checkpoint import save_tiny_checkpoint
+from tiny_robovlm import tiny
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.msg import Observation as ObservationMessage
 from vla_ros.srv import ResetScene, SetInstruction

@@ -1,0 +1,102 @@
+"""What RoboVLMs' backbones read, in each structure on each backbone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_robovlm import PLAIN, STRUCTURES, batch_of, observation, tiny
+
+from vla.datasets.sample import RobotSample
+from vla.policies.backbones import KINDS
+from vla.policies.collation import CollationOptions
+from vla.policies.heads.action_tokens import ActionTokens
+from vla.policies.robovlms.collation import RoboVLMCollator
+from vla.policies.robovlms.sequence import LEARNED, rows_of_frames
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_structure_learns_on_every_backbone(part_of, structure, kind):
+    part = part_of(tiny(structure, kind))
+    frames = [observation(index) for index in range(part.config.structure.window)]
+    batch = batch_of(part, frames)
+    losses = part.model(batch)
+    loss = losses["tokens" if structure == "discrete" else "action"]
+    part.model.zero_grad()
+    loss.backward()
+    learning = {
+        name.split(".")[0]
+        for name, weight in part.model.named_parameters()
+        if weight.grad is not None and weight.grad.abs().sum() > 0
+    }
+    tokens = (
+        {"row_embedding", "row_output"} if structure == "discrete" else {"action_token", "head"}
+    )
+    assert learning == {"backbone"} | tokens
+    part.model.zero_grad()
+
+
+@pytest.mark.parametrize("structure", ["one_step", "interleaved", "policy_head"])
+def test_batch_mates_and_padding_change_nothing(part_of, structure):
+    part = part_of(tiny(structure, use_state=True))
+    model, window = part.model, part.config.structure.window
+    options = CollationOptions(augmentation=PLAIN)
+    collator = RoboVLMCollator(part.config, part._tokenizer._tokenizer, options)
+
+    def sample(seed: int, frames: int, instruction: str) -> RobotSample:
+        shown = [observation(seed + index) for index in range(frames)]
+        zeros = np.zeros((part.contract.horizon, 7), np.float32)
+        made = [RobotSample(f.images, f.state, zeros, instruction) for f in shown]
+        return replace(made[-1], past=tuple(made[:-1]))
+
+    @torch.no_grad()
+    def features(*samples: RobotSample) -> torch.Tensor:
+        batch = collator.robot_batch(
+            samples, [part._stats] * len(samples), np.random.default_rng(0)
+        )
+        return model.frame_features(
+            batch.rows, model.encode_images(batch.images), batch.frames.state
+        )
+
+    short = sample(0, 1, "pick the red block")
+    long = sample(20, window, "put the can that is red in the bowl")
+    together = features(short, long)
+    np.testing.assert_allclose(together[:1], features(short), atol=1e-5)
+    np.testing.assert_allclose(together[1:], features(long), atol=1e-5)
+
+
+def test_discrete_actions_are_decoded_to_the_last_step(part_of, monkeypatch):
+    part = part_of(tiny("discrete"))
+    assert part.act(observation(0), "pick the red block").shape == (part.contract.horizon, 7)
+    # By the training pass, each token given those before it.
+    tokens, prompt = part.model.tokens, part._prompt_ids("pick the red block")
+    row = rows_of_frames([prompt], [1], part.config)
+    images = torch.from_numpy(
+        np.stack([observation(0).images[name] for name in part.config.cameras])
+    ).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        encoded = part.model.encode_images(images)
+        # The value 1 has a row of its own, so values alone do not tell which rows were chosen.
+        chosen, decode = [], ActionTokens.decode
+        monkeypatch.setattr(
+            ActionTokens, "decode", lambda self, rows: chosen.append(rows) or decode(self, rows)
+        )
+        part.model.generate_actions(row, encoded, None)
+        ids = torch.tensor([[*prompt, *chosen[0][0]]])
+        mask, prefix = torch.ones_like(ids), torch.zeros_like(ids)
+        prefix[:, : len(prompt)] = 1
+        hidden = part.model.hidden_states(ids, mask, prefix, encoded, None)[:, len(prompt) - 1 : -1]
+        allowed = torch.tensor(tokens.rows)
+        guess = allowed[part.model.logits(hidden)[0][:, allowed].argmax(-1)]
+    assert guess.tolist() == chosen[0][0].tolist()
+    assert len(set(guess.tolist())) > 3, "the tokens before matter"
+
+
+def test_the_learned_token_stands_behind_the_text(part_of):
+    part = part_of(tiny("policy_head"))
+    (ids,) = batch_of(part, [observation(0)]).rows.ids.tolist()
+    assert ids[-1] == LEARNED and ids.count(LEARNED) == 1
+    assert ids[:-1] == part._prompt_ids("pick the red block")

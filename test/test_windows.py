@@ -1,0 +1,31 @@
+"""Windows of frames for training."""
+
+from __future__ import annotations
+
+import numpy as np
+from tiny_robovlm import STEP
+
+from vla.datasets.windows import Timeline, ends_of_words, window_indices
+
+
+def test_windows_of_an_episode():
+    times = np.array([0.0, 0.3, 0.6, 0.9, 0.0, 0.3, 1.2, 1.5])
+    found = window_indices(Timeline(times, np.array([4, 8])), 3, STEP)
+    assert found.tolist() == [
+        [0, -1, -1],
+        [0, 1, -1],
+        [0, 1, 2],
+        [1, 2, 3],
+        [4, -1, -1],
+        [4, 5, -1],
+        [6, -1, -1],  # nothing was seen for too long
+        [6, 7, -1],
+    ]
+
+
+def test_windows_of_a_part_and_of_changing_words():
+    assert ends_of_words(["a", "a", "b", "b", "b", "a"], 10) == [12, 15, 16]
+    whole = Timeline(np.arange(8.0), np.array([3, 8]))
+    part = whole.part(1, 6)
+    assert part.times.tolist() == [1, 2, 3, 4, 5] and part.ends.tolist() == [2, 5]
+    assert whole.part(3, 8).ends.tolist() == [5]
