@@ -12,35 +12,31 @@ CDR = "cdr"
 
 @dataclass(frozen=True)
 class FileTopic:
-    """A topic as a file declares it.
-
-    type: with an empty definition where the file has none that is text. encoding: of the messages,
-    "cdr" for those of ROS. qos: YAML text of the offered profiles.
-    """
+    """A topic as a file declares it."""
 
     name: str
-    type: MessageType
-    encoding: str = CDR
-    qos: str = ""
+    type: MessageType  # its definition is empty where the file has none in text
+    encoding: str = CDR  # of the messages, "cdr" for those of ROS
+    qos: str = ""  # YAML text of the offered profiles
 
 
 @dataclass(frozen=True)
 class BagMessage:
-    """One message. receive_time, publish_time: nanoseconds since the epoch. data: CDR bytes."""
+    """One message."""
 
     topic: str
     type_name: str
-    receive_time: int
-    publish_time: int
+    receive_time: int  # [ns] since the epoch
+    publish_time: int  # likewise
     sequence: int
-    data: bytes
+    data: bytes  # CDR bytes
 
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What a file holds. topics: as metadata.yaml lists them. Times in nanoseconds."""
+    """What a file holds."""
 
-    topics: list[dict[str, Any]]
+    topics: list[dict[str, Any]]  # as metadata.yaml lists them
     message_count: int
-    start_time: int
-    end_time: int
+    start_time: int  # [ns]
+    end_time: int  # [ns]

@@ -60,7 +60,7 @@ class StreamReport:
 
 @dataclass
 class EpisodeReport:
-    """One bag that was kept. skipped: frames without an image of their own; see FrameLog."""
+    """One bag that was kept."""
 
     bag: str
     frames: int
@@ -68,7 +68,7 @@ class EpisodeReport:
     instructions: list[str]
     custom_data: dict[str, str]
     subtasks: list[dict[str, Any]]
-    skipped: int
+    skipped: int  # frames without an image of their own; see FrameLog
     before: int
     streams: dict[str, StreamReport]
     episode_index: int = -1

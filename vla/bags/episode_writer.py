@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecordedTopic:
-    """A topic to record: absolute name, type, and QoS profiles as `vla.bags.writer` writes them."""
+    """A topic to record."""
 
-    name: str
+    name: str  # absolute
     type: MessageType
-    qos: tuple[dict, ...] = ()
+    qos: tuple[dict, ...] = ()  # profiles, as `vla.bags.writer` writes them
 
 
 @dataclass

@@ -39,16 +39,16 @@ _CHUNK_SIZE = 4 * 1024 * 1024
 
 @dataclass
 class FileIndex:
-    """What the summary of a file is made of. counts: messages by channel; times in [ns]."""
+    """The contents of a file's summary."""
 
     schemas: dict[int, Schema] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     chunks: list[ChunkIndex] = field(default_factory=list)
     attachments: list[AttachmentIndex] = field(default_factory=list)
     metadata: list[MetadataIndex] = field(default_factory=list)
-    counts: Counter[int] = field(default_factory=Counter)
-    start_time: int = 0
-    end_time: int = 0
+    counts: Counter[int] = field(default_factory=Counter)  # messages by channel
+    start_time: int = 0  # [ns]
+    end_time: int = 0  # [ns]
 
 
 def append_index(found: Survey, metadata: dict[str, str]) -> None:

@@ -24,22 +24,18 @@ _U64 = struct.Struct("<Q")
 
 @dataclass(frozen=True)
 class ChunkContent:
-    """A sound chunk. data: decompressed records; stored: as the file holds them.
+    """A sound chunk."""
 
-    start_time, end_time: of its messages [ns], 0 without. messages: by channel, time [ns] and
-    place in `data`. as_written: False where a field beside the data was wrong.
-    """
-
-    data: bytes
-    stored: bytes
+    data: bytes  # decompressed records
+    stored: bytes  # as the file holds them
     compression: str
     crc: int
-    start_time: int
-    end_time: int
+    start_time: int  # of its messages [ns], 0 without
+    end_time: int  # likewise
     schemas: dict[int, Schema]
     channels: dict[int, Channel]
-    messages: dict[int, list[tuple[int, int]]]
-    as_written: bool = True
+    messages: dict[int, list[tuple[int, int]]]  # by channel, time [ns] and offset in `data`
+    as_written: bool = True  # False where a field beside the data was wrong
 
     @property
     def definitions(self) -> list[Schema | Channel]:

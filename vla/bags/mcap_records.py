@@ -37,27 +37,23 @@ _CHAIN = 4
 
 @dataclass(frozen=True)
 class Piece:
-    """A record from `start` to `end` [bytes], or with the opcode DAMAGED what is none.
-
-    chunk: of a chunk. torn: it goes to the end of the file and is only its begin. flaw: what is
-    wrong with it; empty for a record that is as it should be.
-    """
+    """A record, or with the opcode DAMAGED bytes that are none."""
 
     opcode: int
-    start: int
-    end: int
+    start: int  # [bytes]
+    end: int  # [bytes]
     body: bytes = b""
     chunk: ChunkContent | None = None
-    torn: bool = False
-    flaw: str = ""
+    torn: bool = False  # it runs to the end of the file, cut short
+    flaw: str = ""  # what is wrong with it; empty for a sound record
 
 
 @dataclass
 class _Walk:
-    """What is known so far. chunked: None until somebody needs it."""
+    """What is known so far."""
 
     buffer: FileBytes
-    chunked: bool | None = None
+    chunked: bool | None = None  # None until it is needed
 
 
 def has_magic(begin: bytes) -> bool:

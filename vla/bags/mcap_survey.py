@@ -46,10 +46,10 @@ _INDEX_ENTRY = struct.Struct("<QQ")
 
 @dataclass
 class DamagedRange:
-    """One damaged place of a file, from `start` to `end` [bytes]."""
+    """One damaged range of a file."""
 
-    start: int
-    end: int
+    start: int  # [bytes]
+    end: int  # [bytes]
     chunk: bool  # whether a chunk was there
     begin_time: int = 0  # of the chunk [ns], 0 where unknown
     end_time: int = 0  # the same

@@ -32,16 +32,11 @@ class MessageTypeError(ValueError):
 
 @dataclass(frozen=True)
 class MessageType:
-    """What a bag keeps about a message type.
+    """What a bag keeps about a message type."""
 
-    name: "package/msg/Name". definition: the `.msg` text, followed by the text of every type that
-    it uses. type_hash: its REP-2016 hash ("RIHS01_..."), which says whether two machines mean the
-    same message.
-    """
-
-    name: str
-    definition: str
-    type_hash: str
+    name: str  # "package/msg/Name"
+    definition: str  # the `.msg` text, followed by the text of every type that it uses
+    type_hash: str  # REP-2016 hash ("RIHS01_..."): whether two machines mean the same message
 
 
 def installed_share_folders() -> tuple[Path, ...]:

@@ -44,16 +44,14 @@ class BagError(RuntimeError):
 
 @dataclass
 class BagTopic:
-    """One recorded topic.
-
-    qos: the profiles that its publishers offered, as rosbag2 writes them (see `qos_entry`), so
-    that `ros2 bag play` offers the same. count: messages written so far.
-    """
+    """One recorded topic."""
 
     name: str
     type: MessageType
+    # Profiles that its publishers offered, as rosbag2 writes them (see `qos_entry`), so that `ros2
+    # bag play` offers the same.
     qos: list[dict[str, Any]] = field(default_factory=list)
-    count: int = 0
+    count: int = 0  # messages written so far
 
 
 def qos_entry(

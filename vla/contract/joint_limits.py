@@ -13,18 +13,14 @@ class LimitsError(ValueError):
 
 @dataclass(frozen=True)
 class JointLimits:
-    """Limits of n joints, by name.
-
-    lower, upper: positions [n] in radians. velocity [rad/s], acceleration [rad/s^2] and jerk
-    [rad/s^3]: largest absolute values [n], all positive. NaN where a limit is not known.
-    """
+    """Limits of n joints, by name; NaN where a limit is not known."""
 
     names: tuple[str, ...]
-    lower: np.ndarray
-    upper: np.ndarray
-    velocity: np.ndarray
-    acceleration: np.ndarray
-    jerk: np.ndarray
+    lower: np.ndarray  # [n], positions [rad]
+    upper: np.ndarray  # [n], likewise
+    velocity: np.ndarray  # [n], largest absolute value [rad/s], positive as the next two are
+    acceleration: np.ndarray  # [n] [rad/s^2]
+    jerk: np.ndarray  # [n] [rad/s^3]
 
     def require_complete(self) -> None:
         """Raises LimitsError naming each joint that lacks a limit or has an impossible one."""

@@ -40,18 +40,18 @@ LARGEST = 1e15
 
 @dataclass(frozen=True)
 class NormStats:
-    """How the dimensions of one vector are normalised, and what is known of their values [D].
+    """How the D dimensions of one vector are normalised, and what is known of their values.
 
-    kinds: of KINDS, one for each dimension. A value v that lies between quantiles becomes
-    clip(2 (v - q01) / (q99 - q01) - 1, -1, 1) (BOUNDS_Q99, as in InstructVLA); a dimension that
-    never changes becomes 0, and comes back as the value that it has. count, mean, std, min and max
-    are None where nobody has measured them; nothing is computed with them.
+    A value v that lies between quantiles becomes clip(2 (v - q01) / (q99 - q01) - 1, -1, 1)
+    (BOUNDS_Q99, as in InstructVLA). A dimension that never changes becomes 0, and gets its value
+    back.
     """
 
     names: tuple[str, ...]
-    kinds: tuple[str, ...]
-    q01: np.ndarray
+    kinds: tuple[str, ...]  # of KINDS, one for each dimension
+    q01: np.ndarray  # [D], as all that follow
     q99: np.ndarray
+    # The rest are for information only; None where they were not measured.
     count: np.ndarray | None = None
     mean: np.ndarray | None = None
     std: np.ndarray | None = None

@@ -12,18 +12,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """What one half said to a request to change its adapter.
-
-    answered: False when it did not answer, and nobody knows what it has. message: the reason, where
-    it has not succeeded. checkpoint_id: of what it has now; "" when unknown, or when it has none.
-    gone: its process has died, and took its weights with it.
-    """
+    """What one half said to a request to change its adapter."""
 
     success: bool
-    message: str
-    checkpoint_id: str = ""
-    answered: bool = True
-    gone: bool = False
+    message: str  # why it failed
+    checkpoint_id: str = ""  # what it has loaded now; "" where unknown, or nothing
+    answered: bool = True  # False: it did not answer, so nobody knows what it has
+    gone: bool = False  # its process died, and took its weights with it
 
 
 def failures(answers: Mapping[str, Answer]) -> str:

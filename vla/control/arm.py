@@ -41,31 +41,27 @@ FOLLOWS_AGAIN = 0.5
 
 @dataclass(frozen=True)
 class ArmControllerConfig:
-    """How chunks become motion.
+    """How chunks become motion."""
 
-    control_rate: calls of step() per second [Hz]. execution: how chunks are followed. safety:
-    limits of the motion. bandwidth: of the tracking [rad/s]; lower is smoother. lookahead: how far
-    ahead of now the arm's target is read, beyond what the tracking lags [s], which makes up for the
-    lag of the robot's own controllers. tool_commanded: the robot takes tool poses and chooses its
-    joints itself, so that only the tool is compared with the command. close_below, open_above: a
-    gripper value between the two leaves the gripper as it is. settle_time, settle_distance,
-    settle_angle: the motion has settled when the targets of the last settle_time seconds stay
-    within the other two.
-    """
-
-    control_rate: float = 50.0
+    control_rate: float = 50.0  # calls of step() [Hz]
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     safety: SafetyLimits = field(
         default_factory=lambda: SafetyLimits((0.25, -0.45, 0.012), (0.75, 0.45, 0.65))
     )
-    bandwidth: float = 25.0
+    bandwidth: float = 25.0  # of the tracking [rad/s]; lower is smoother
+    # How far ahead of now the arm's target is read, beyond the lag of the tracking [s]; compensates
+    # the lag of the robot's own controllers.
     lookahead: float = 0.01
+    # The robot takes tool poses and solves for its joints itself, so only the tool is compared with
+    # the command.
     tool_commanded: bool = False
-    close_below: float = 0.4
+    close_below: float = 0.4  # between this and `open_above` the gripper stays as it is
     open_above: float = 0.6
+    # The motion has settled when the targets of the last settle_time seconds stayed within the two
+    # limits below.
     settle_time: float = 1.5
-    settle_distance: float = 0.012
-    settle_angle: float = 0.15
+    settle_distance: float = 0.012  # [m]
+    settle_angle: float = 0.15  # [rad]
 
 
 @dataclass

@@ -33,31 +33,27 @@ class ChunkError(ValueError):
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """A horizon of actions computed from one observation.
+    """A horizon of actions computed from one observation."""
 
-    stamp: of the observation [s]. time_step: between actions [s]. actions: [H, 7], metres and
-    rotation vector (base frame) from the previous step's target, gripper 1 open 0 closed.
-    reference_position [3] and reference_quaternion [4] (x y z w): the observed tool pose, from
-    which the first action counts. latent_stamp: of the observation behind the latent action [s],
-    NaN where it is not known.
-    """
-
-    stamp: float
-    time_step: float
+    stamp: float  # of the observation [s]
+    time_step: float  # between actions [s]
+    # [H, 7]: metres and rotation vector (base frame) from the previous step's target, and the
+    # gripper, 1 open, 0 closed.
     actions: np.ndarray
-    reference_position: np.ndarray
-    reference_quaternion: np.ndarray
+    reference_position: np.ndarray  # [3] [m]: the observed tool, where the first action starts
+    reference_quaternion: np.ndarray  # [4], x y z w: likewise
     instruction_id: int = 0
+    # Of the observation behind the latent action [s], NaN where it is not known.
     latent_stamp: float = math.nan
 
 
 @dataclass(frozen=True)
 class ToolTarget:
-    """Where the tool centre point should be: position [3], quaternion [4] x y z w, gripper 0..1."""
+    """Where the tool centre point should be, in the base frame."""
 
-    position: np.ndarray
-    quaternion: np.ndarray
-    gripper: float
+    position: np.ndarray  # [3] [m]
+    quaternion: np.ndarray  # [4], x y z w
+    gripper: float  # 0 closed .. 1 open
 
 
 def check_chunk(chunk: ActionChunk) -> None:

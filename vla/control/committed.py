@@ -29,14 +29,11 @@ Pose = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class CommittedActions:
-    """The old chunk from a new observation on.
+    """The old chunk from a new observation on."""
 
-    actions [K, 7]: deltas as of a chunk of that observation, for the K steps that the new chunk is
-    held or drawn to. committed: how many of the steps will have been read before it arrives.
-    """
-
+    # [K, 7]: deltas as of a chunk of that observation, for the K steps that guide the new chunk.
     actions: np.ndarray
-    committed: int
+    committed: int  # how many of the steps will have been executed before it arrives
 
 
 def committed_actions(

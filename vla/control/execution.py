@@ -30,24 +30,22 @@ MOST_KEPT = 64
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How chunks are executed.
+    """How chunks are executed. Raises ValueError for values out of range."""
 
-    mode: one of MODES. max_chunk_age: oldest observation whose chunk is accepted, and the time from
-    the start of its path for which a chunk is followed [s].
-    execute_steps: steps of a chunk that mode "chunk" follows, from where it was taken over; 0 for
-    all that are left. ensemble_size: newest chunks that mode "ensemble" takes together. weights:
-    one of WEIGHTS. exponential_decay: weight exp(-decay * i) for the i-th oldest, as in ACT, whose
-    oldest prediction weighs most; below 0 the newest does. cosine_alpha: sharpness of the cosine
-    weights, exp(alpha * cosine) of a member's action and the newest member's, as in InstructVLA and
-    CogACT. Raises ValueError for what cannot be.
-    """
-
-    mode: str = "first"
+    mode: str = "first"  # one of MODES
+    # Oldest observation whose chunk is accepted, and how long a chunk is followed from the start of
+    # its path [s].
     max_chunk_age: float = 1.2
+    # Steps of a chunk that mode "chunk" follows, from where it was taken over; 0 for all that are
+    # left.
     execute_steps: int = 0
-    ensemble_size: int = 8
-    weights: str = "cosine"
+    ensemble_size: int = 8  # newest chunks that mode "ensemble" combines
+    weights: str = "cosine"  # one of WEIGHTS
+    # Weight exp(-decay * i) for the i-th oldest, as in ACT, where the oldest prediction weighs
+    # most; below 0 the newest does.
     exponential_decay: float = 0.01
+    # Sharpness of the cosine weights, exp(alpha * cosine) of a member's action and the newest
+    # member's, as in InstructVLA and CogACT.
     cosine_alpha: float = 0.1
 
     def __post_init__(self):

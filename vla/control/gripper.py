@@ -30,30 +30,24 @@ DOING = {Order.HOME: "homing", Order.OPEN: "opening", Order.CLOSE: "closing"}
 
 @dataclass(frozen=True)
 class GripperConfig:
-    """How a gripper is driven; raises ValueError for values that contradict each other.
+    """How a gripper is driven; raises ValueError for values that contradict each other."""
 
-    open_width: between the fingers when open [m]. close_below, open_above: shares of open_width
-    below which it is to close and above which it is to open; between them it stays as it is.
-    timeout, homing_timeout: longest time for one action [s]. stuck_time, least_progress: fingers
-    that went less than this share of their stroke for this long [s] are stuck. stop_timeout: for
-    the end of an action that was stopped [s]. least_interval: between the starts of two actions,
-    and before a failed one is tried again [s]. retries: of what failed, before the operator has to
-    look. pause: without commands, after which what was done and tried is forgotten [s]. homing:
-    whether the fingers find their range once, before all else.
-    """
-
-    open_width: float
+    open_width: float  # between the fingers when open [m]
+    # Share of open_width below which it closes; between this and `open_above` it stays as it is.
     close_below: float = 0.4
-    open_above: float = 0.6
-    timeout: float = 5.0
-    homing_timeout: float = 20.0
+    open_above: float = 0.6  # share of open_width above which it opens
+    timeout: float = 5.0  # of one action [s]
+    homing_timeout: float = 20.0  # of homing [s]
+    # Fingers that moved less than `least_progress` of their stroke for this long are stuck [s].
     stuck_time: float = 2.0
     least_progress: float = 0.01
-    stop_timeout: float = 1.0
+    stop_timeout: float = 1.0  # for the end of an action that was stopped [s]
+    # Between the starts of two actions, and before a failed one is retried [s].
     least_interval: float = 0.3
-    retries: int = 2
+    retries: int = 2  # of a failed action, before the operator is asked for help
+    # Without commands, after which earlier actions and retries are forgotten [s].
     pause: float = 0.5
-    homing: bool = False
+    homing: bool = False  # whether the fingers find their range once, before anything else
 
     def __post_init__(self):
         if not self.open_width > 0.0:

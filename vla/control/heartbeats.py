@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 @dataclass
 class _Pulse:
-    """life: the one that is followed. heard_at: its last beat [s]."""
+    """The newest life of one publisher."""
 
-    life: int
-    heard_at: float
+    life: int  # the one that is followed
+    heard_at: float  # its last beat [s]
     stopped: bool = False
 
 

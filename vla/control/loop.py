@@ -47,21 +47,20 @@ class LoopLimits:
     """Longest silence of each input before the arm holds [s].
 
     The middleware reports a dead model process much sooner than max_latent_gap and max_chunk_gap.
-    max_latent_age: oldest observation whose latent action may be behind a chunk that is accepted.
     """
 
     max_state_age: float = 0.15
     max_observation_gap: float = 0.2
     max_latent_gap: float = 5.0
     max_chunk_gap: float = 1.0
-    max_latent_age: float = 3.0
+    max_latent_age: float = 3.0  # oldest observation whose latent action may be behind a chunk [s]
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """What one cycle came to. command: what to send, None when the arm is left alone."""
+    """The result of one cycle."""
 
-    command: ArmCommand | None
+    command: ArmCommand | None  # what to send, None when the arm is left alone
     report: ArmReport
 
 

@@ -30,19 +30,15 @@ class RobotModelError(ValueError):
 
 @dataclass(frozen=True)
 class RobotModel:
-    """An arm as inverse kinematics and the safety stage need it.
+    """An arm as inverse kinematics and the safety stage need it."""
 
-    model_xml: MJCF of the arm alone, its world the contract's base frame, its joints in the
-    contract's order. tool_site: name of the site at the tool frame. limits: what the description
-    says, NaN where it says nothing. posture [n]: joint positions that redundancy is drawn to [rad].
-    continuous [n]: True for joints that go round and round, whose drivers may report -pi..pi.
-    """
-
+    # MJCF of the arm alone, in the contract's base frame, with its joints in the contract's order.
     model_xml: str
     joint_names: tuple[str, ...]
-    tool_site: str
-    limits: JointLimits
-    posture: np.ndarray
+    tool_site: str  # name of the site at the tool frame
+    limits: JointLimits  # from the description, NaN where it gives none
+    posture: np.ndarray  # [n]: joint positions that redundancy is drawn to [rad]
+    # [n]: True for joints without end stops, whose drivers may report -pi..pi.
     continuous: np.ndarray
 
 

@@ -44,21 +44,17 @@ REST_ACCELERATION = 1e-3
 
 @dataclass(frozen=True)
 class SafetyLimits:
-    """What the safety stage holds the motion to; the tool in the base frame.
+    """The limits that the safety stage keeps; the tool's in the base frame."""
 
-    workspace_min, workspace_max: corners of the box that the tool stays in [m]. keep_out: boxes
-    that it stays out of, x, y, z of the lower and of the upper corner each [m]. max_linear_speed
-    [m/s], max_angular_speed [rad/s]: of the tool. max_following_error: between commanded and
-    measured joints [rad]. max_tool_error: between commanded and measured tool [m], for robots that
-    take tool poses and choose their joints themselves.
-    """
-
-    workspace_min: tuple[float, float, float]
-    workspace_max: tuple[float, float, float]
+    workspace_min: tuple[float, float, float]  # lower corner of the box that the tool stays in [m]
+    workspace_max: tuple[float, float, float]  # its upper corner [m]
+    # Boxes that the tool stays out of, each x, y, z of the lower and of the upper corner [m].
     keep_out: tuple[tuple[float, ...], ...] = ()
-    max_linear_speed: float = 0.5
-    max_angular_speed: float = 1.5
-    max_following_error: float = 0.25
+    max_linear_speed: float = 0.5  # of the tool [m/s]
+    max_angular_speed: float = 1.5  # of the tool [rad/s]
+    max_following_error: float = 0.25  # between commanded and measured joints [rad]
+    # Between commanded and measured tool [m], for robots that take tool poses and solve for their
+    # joints themselves.
     max_tool_error: float = 0.1
 
     def require_sound(self) -> None:

@@ -64,43 +64,35 @@ class InstructionError(ValueError):
 
 @dataclass(frozen=True)
 class Instruction:
-    """An accepted instruction.
-
-    accepted_at: when [s]. deadline: when a waiting caller's time is up [s], infinite without one.
-    awaited: a caller waits for its result, which also means that it ends by itself.
-    """
+    """An accepted instruction."""
 
     instruction_id: int
     text: str
     mode: str
-    accepted_at: float
-    deadline: float
-    awaited: bool
+    accepted_at: float  # [s]
+    deadline: float  # when a waiting caller's time is up [s], infinite without one
+    awaited: bool  # a caller waits for its result, which also means that it ends by itself
 
 
 @dataclass(frozen=True)
 class ArmReport:
-    """What one cycle of the control loop saw.
+    """What one cycle of the control loop saw."""
 
-    executing: a chunk moved the arm. settled: the motion of the last seconds was below the settle
-    thresholds. hold_reason, message: why the arm holds and what to do, when it does not execute.
-    """
-
-    executing: bool
-    settled: bool = False
-    hold_reason: HoldReason = HoldReason.NONE
-    message: str = ""
+    executing: bool  # a chunk moved the arm
+    settled: bool = False  # the motion of the last seconds was below the settle thresholds
+    hold_reason: HoldReason = HoldReason.NONE  # why the arm holds, when it does not execute
+    message: str = ""  # the same in words, and what to do
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The result for a caller who waited. duration: from acceptance to the end [s]."""
+    """The result for a caller who waited."""
 
     instruction_id: int
     outcome: Outcome
     message: str
     response: str
-    duration: float
+    duration: float  # from acceptance to the end [s]
 
 
 def check_instruction(text: str, mode: str = "") -> tuple[str, str]:

@@ -22,15 +22,11 @@ DOUBT = 5.0
 
 @dataclass(frozen=True)
 class Publisher:
-    """A publisher of a topic, as the graph has it.
+    """A publisher of a topic, as the ROS graph shows it."""
 
-    identity: differs between any two. node: fully qualified name, "" while it is not known yet.
-    promises: it keeps a sign of life, so that it is known whether it lives.
-    """
-
-    identity: bytes
-    node: str
-    promises: bool
+    identity: bytes  # differs between any two
+    node: str  # fully qualified name, "" while it is not known yet
+    promises: bool  # it sends heartbeats, so that its death is noticed
 
 
 def count_sources(publishers: Sequence[Publisher], alive: int) -> int:

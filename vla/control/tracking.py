@@ -17,14 +17,11 @@ USED_SHARE = 0.95
 
 @dataclass(frozen=True)
 class JointMotion:
-    """Where the commanded joints are and how they move.
+    """Where the commanded joints are and how they move."""
 
-    positions [rad], velocities [rad/s], accelerations [rad/s^2]: [n] each.
-    """
-
-    positions: np.ndarray
-    velocities: np.ndarray
-    accelerations: np.ndarray
+    positions: np.ndarray  # [n] [rad]
+    velocities: np.ndarray  # [n] [rad/s]
+    accelerations: np.ndarray  # [n] [rad/s^2]
 
     @property
     def at_rest(self) -> bool:

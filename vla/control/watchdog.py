@@ -19,25 +19,22 @@ PUBLISHER, HEARTBEAT = "its publisher", "the heartbeat of its node"
 
 @dataclass(frozen=True)
 class WatchedInput:
-    """One input, known by `name`.
-
-    max_gap: longest time without a message [s]; infinite when only the loss of the process counts.
-    hold_reason: what the arm's hold is called. advice: what the operator should check.
-    """
+    """An input that must not fall silent."""
 
     name: str
+    # Longest time without a message [s]; infinite: only the death of the process counts.
     max_gap: float
-    hold_reason: HoldReason
-    advice: str
+    hold_reason: HoldReason  # of the hold that follows
+    advice: str  # what the operator should check
 
 
 @dataclass(frozen=True)
 class SilentInput:
-    """An input that the control loop must not do without. message: what is missing, what to do."""
+    """An input without which the arm must hold."""
 
     name: str
     hold_reason: HoldReason
-    message: str
+    message: str  # what is missing, and what to do
 
 
 class InputWatchdog:

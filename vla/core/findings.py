@@ -12,12 +12,12 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked. level: OK, WARNING or PROBLEM. cure: what to do, "" if OK."""
+    """One thing that was checked."""
 
     area: str
     message: str
-    level: str = OK
-    cure: str = ""
+    level: str = OK  # OK, WARNING or PROBLEM
+    cure: str = ""  # what to do, "" if OK
 
 
 def fine(area: str, message: str) -> Finding:

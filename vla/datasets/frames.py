@@ -43,13 +43,13 @@ class EpisodeWords:
 
 @dataclass
 class Shard:
-    """One opened shard; arrays are memory maps. episode [N] indexes `episodes`."""
+    """One opened shard of N frames; arrays are memory maps."""
 
     folder: Path
     images: dict[str, np.ndarray]
     state: np.ndarray
     action: np.ndarray
-    episode: np.ndarray
+    episode: np.ndarray  # [N], indices into `episodes`
     drawer_opening: np.ndarray
     held: list[str]
     episodes: list[EpisodeWords]

@@ -22,17 +22,12 @@ EVENTS = ("close", "open")
 
 @dataclass(frozen=True)
 class CameraView:
-    """A calibrated camera, at rest or mounted on the tool.
+    """A calibrated camera, at rest or mounted on the tool."""
 
-    position [3] in metres and rotation [3, 3] of the camera (x right, y up, looking along -z), in
-    the base frame, or in the tool's where it is mounted on the tool; matrix [3, 3]: its intrinsics;
-    size: side of its square image [px].
-    """
-
-    position: np.ndarray
-    rotation: np.ndarray
-    matrix: np.ndarray
-    size: int
+    position: np.ndarray  # [3] [m], in the base frame, or in the tool's for one on the tool
+    rotation: np.ndarray  # [3, 3], likewise: x right, y up, looking along -z
+    matrix: np.ndarray  # [3, 3], intrinsics
+    size: int  # side of its square image [px]
     on_tool: bool = False
 
     def project(self, points: np.ndarray, state: np.ndarray) -> np.ndarray:

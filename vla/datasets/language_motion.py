@@ -28,17 +28,14 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class MotionThresholds:
-    """When a motion is worth a word.
+    """When a motion is worth a word."""
 
-    window: frames between the two that are compared. largest_step: of the sum of |x|, |y|, |z| [m],
-    to which a longer way is scaled down, so that only its main directions are named. least: of a
-    feature. pitch_scale, yaw_scale: angles [rad] are divided by these to be features.
-    """
-
-    window: int = 2
+    window: int = 2  # frames between the two that are compared
+    # Longer displacements are scaled down to this sum of |x|, |y|, |z| [m], so only their main
+    # directions are named.
     largest_step: float = 0.06
-    least: float = 0.02
-    pitch_scale: float = 3.0
+    least: float = 0.02  # of a feature
+    pitch_scale: float = 3.0  # angles [rad] are divided by this to be features
     yaw_scale: float = 5.0
 
 

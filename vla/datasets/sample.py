@@ -15,53 +15,40 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Annotation:
-    """VLA-IT annotation of an episode (InstructVLA, section 3.3).
+    """VLA-IT annotation of an episode (InstructVLA, section 3.3); pairs of question and answer."""
 
-    caption: of the scene, without the robot. The others are questions with answers: about the
-    scene; the command in other words, with the robot's reply; a situation that implies the command,
-    with the reply.
-    """
-
-    caption: str = ""
-    question_answers: tuple[Pair, ...] = ()
-    command_rewrites: tuple[Pair, ...] = ()
-    contexts: tuple[Pair, ...] = ()
+    caption: str = ""  # of the scene, without the robot
+    question_answers: tuple[Pair, ...] = ()  # about the scene
+    command_rewrites: tuple[Pair, ...] = ()  # the command in other words, with the robot's reply
+    contexts: tuple[Pair, ...] = ()  # a situation that implies the command, with the reply
 
 
 @dataclass
 class RobotSample:
-    """One frame and the actions from it on.
+    """One frame and the actions from it on; None stands for what is not known."""
 
-    images: uint8 [H, W, 3] by the contract's camera names. state [S] and actions [H, A]: float32,
-    in the contract's units, not normalised. motion: language motion label. answer: what the robot
-    says that it is going to do. places: pixels [E, 2] by camera, where the gripper acts next, NaN
-    where the image does not show it. source: data set, episode and frame, for error messages. None
-    stands for what is not known. steps: of the chunk that are before the episode's end. past: the
-    frames before it, oldest first, for a policy with a history.
-    """
-
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    actions: np.ndarray
+    images: dict[str, np.ndarray]  # uint8 [H, W, 3], by the contract's camera names
+    state: np.ndarray  # [S] float32, in the contract's units
+    actions: np.ndarray  # [H, A] float32, likewise
     instruction: str
-    motion: str | None = None
+    motion: str | None = None  # language motion label
     annotation: Annotation | None = None
-    answer: str | None = None
+    answer: str | None = None  # what the robot says that it is going to do
+    # Pixels [E, 2] by camera where the gripper acts next, NaN where the image does not show it.
     places: dict[str, np.ndarray] | None = None
-    source: str = ""
-    steps: int | None = None
+    source: str = ""  # data set, episode and frame, for error messages
+    steps: int | None = None  # of the chunk, before the episode's end
+    # The frames before it, oldest first, for a policy with a history.
     past: tuple[RobotSample, ...] = ()
 
 
 @dataclass
 class Conversation:
-    """Questions and answers, about an image uint8 [H, W, 3] where there is one.
+    """Questions and answers, about an image where there is one."""
 
-    things: pixels (right, down) of what the image shows, by name, where it is known.
-    """
-
-    image: np.ndarray | None
+    image: np.ndarray | None  # uint8 [H, W, 3]
     turns: tuple[Pair, ...]
+    # What the image shows: pixel (right, down) by name.
     things: dict[str, tuple[float, float]] = field(default_factory=dict)
     source: str = ""
 

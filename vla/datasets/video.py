@@ -77,13 +77,13 @@ class VideoFrames:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a video file's header says: frames and frames a second, None where it does not; size."""
+    """What a video file's header says; None where it does not."""
 
     frames: int | None
-    rate: float | None
+    rate: float | None  # [frames/s]
     seconds: float | None
-    width: int
-    height: int
+    width: int  # [px]
+    height: int  # [px]
 
 
 def _time_base(stream: av.video.stream.VideoStream) -> Fraction:

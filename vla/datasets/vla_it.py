@@ -27,12 +27,9 @@ MOST_BYTES = 2**32
 
 @dataclass(frozen=True)
 class EpisodeLabels:
-    """What is known of one episode.
+    """What is known of one episode."""
 
-    motions: language motion per frame, empty where there is none.
-    """
-
-    motions: tuple[str, ...]
+    motions: tuple[str, ...]  # language motion of each frame, empty where there is none
     annotation: Annotation | None
 
     def motion(self, frame: int) -> str | None:

@@ -21,22 +21,16 @@ _LUMA, _RED_V, _GREEN_U, _GREEN_V, _BLUE_U = 1220542, 1673527, -409993, -852492,
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the bytes of an image lie.
+    """How the bytes of an image lie."""
 
-    row: bytes that `width` pixels take. rows: rows that `height` lines take, those of chroma
-    included. even: of which of width and height there must be an even number. least: pixels that
-    each side must have. wide: whether values have two bytes. padded: whether decode is given rows
-    with the padding at their ends. decode: rows of bytes or of 16-bit values, height and width to
-    [height, width, 3].
-    """
-
-    row: Callable[[int], int]
-    rows: Callable[[int], int]
+    row: Callable[[int], int]  # bytes of `width` pixels
+    rows: Callable[[int], int]  # rows of bytes for `height` lines, chroma included
+    # Rows of bytes or 16-bit values, height and width to [height, width, 3].
     decode: Callable[[np.ndarray, int, int], np.ndarray]
-    even: tuple[str, ...] = ()
-    least: int = 1
-    wide: bool = False
-    padded: bool = False
+    even: tuple[str, ...] = ()  # which of width and height must be even
+    least: int = 1  # pixels of each side
+    wide: bool = False  # values have two bytes
+    padded: bool = False  # decode takes rows with the padding at their ends
 
 
 def decode_image(

@@ -28,16 +28,12 @@ class ClockError(DatasetError):
 
 @dataclass
 class Stream:
-    """Messages of one topic in the order of their stamps, as far as they are kept.
-
-    max_age: for how long a message tells what is [s]. stamps: of the robot's clock [ns]; values:
-    what was taken from each message.
-    """
+    """The kept messages of one topic, in the order of their stamps."""
 
     topic: str
-    max_age: float
-    stamps: list[int] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
+    max_age: float  # for how long a message is valid [s]
+    stamps: list[int] = field(default_factory=list)  # of the robot's clock [ns]
+    values: list[Any] = field(default_factory=list)  # taken from each message
 
     @property
     def newest(self) -> int | None:
@@ -77,18 +73,14 @@ class Stream:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was known at the reference's stamp [ns].
+    """What was known at one stamp of the reference."""
 
-    values: by stream, the reference's own among them. ages: of the values [ns]. missing: streams
-    that had nothing until then. stale: those whose newest message was too old. unreached: those of
-    which something newer might still have come, but was not waited for.
-    """
-
-    stamp: int
-    values: dict[str, Any]
-    ages: dict[str, int]
-    missing: tuple[str, ...] = ()
-    stale: tuple[str, ...] = ()
+    stamp: int  # [ns]
+    values: dict[str, Any]  # by stream, the reference's own among them
+    ages: dict[str, int]  # of the values [ns]
+    missing: tuple[str, ...] = ()  # streams without a message until then
+    stale: tuple[str, ...] = ()  # streams whose newest message was too old
+    # Streams whose newer messages may still arrive, but were not waited for.
     unreached: tuple[str, ...] = ()
 
     @property

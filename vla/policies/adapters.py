@@ -36,19 +36,16 @@ MOST_SCALE = 100  # Of alpha to rank: what the product of the matrices is multip
 
 @dataclass(frozen=True)
 class Adapter:
-    """An opened adapter.
-
-    adapter_id: first 12 hexadecimal digits of the SHA-256 of its weights, its configuration, its
-    base and its contract: two adapters that act differently have two. base_id: checkpoint_id of the
-    checkpoint that it changes. contract_id: of the robot that it was trained for. weights: lora_a
-    [rank, in] and lora_b [rank, out] by the path of the linear layer and these names.
-    """
+    """An opened adapter."""
 
     folder: Path
+    # First 12 hexadecimal digits of the SHA-256 of its weights, configuration, base and contract:
+    # adapters that act differently differ in it.
     adapter_id: str
-    base_id: str
-    contract_id: str
+    base_id: str  # checkpoint_id of the checkpoint that it changes
+    contract_id: str  # of the robot that it was trained for
     config: AdapterConfig
+    # `lora_a` [rank, in] and lora_b [rank, out], by the path of the linear layer and these names.
     weights: dict[str, torch.Tensor]
     about: dict[str, Any] = field(default_factory=dict)
 

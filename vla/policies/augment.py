@@ -31,18 +31,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """One frame's change.
+    """How one frame is changed."""
 
-    crop: left, top and side of the part that is kept, in shares of the image. shift: whole
-    pixels, right and down. The rest are factors, and a turn of the hue in radians.
-    """
-
-    crop: tuple[float, float, float]
-    shift: tuple[int, int]
-    brightness: float
+    crop: tuple[float, float, float]  # left, top and side of the kept part, in shares of the image
+    shift: tuple[int, int]  # pixels, right and down
+    brightness: float  # a factor, as the next two
     contrast: float
     saturation: float
-    hue: float
+    hue: float  # turn [rad]
 
     def move(self, pixels: np.ndarray, size: int) -> np.ndarray:
         """Where pixels [..., 2], right and down, of an image of that size go."""

@@ -21,48 +21,40 @@ class CheckpointError(ValueError):
 
 @dataclass
 class ChatFormat:
-    """The text between which questions and answers stand, special tokens by their names.
+    """The text around questions and answers, special tokens by their names."""
 
-    opening: before the first turn. user, user_end: around a question. image_start, image_end:
-    around each image's tokens, which come first in a question. question: between them and its
-    words. assistant: before an answer. answer: before its words, where it has any. end: closes it,
-    and is predicted. answer_end: follows it before another question. plain_words: lower case, with
-    punctuation apart, as small models are trained; false leaves the words as they are.
-    """
-
-    opening: str = ""
-    user: str = "<user>"
-    image_start: str = ""
-    image_end: str = ""
-    question: str = ""
-    user_end: str = ""
-    assistant: str = "<assistant>"
-    answer: str = ""
-    end: str = "<end>"
-    answer_end: str = ""
+    opening: str = ""  # before the first turn
+    user: str = "<user>"  # before a question
+    image_start: str = ""  # before each image's tokens, which come first in a question
+    image_end: str = ""  # after each image's tokens
+    question: str = ""  # between the images and the words
+    user_end: str = ""  # after a question
+    assistant: str = "<assistant>"  # before an answer
+    answer: str = ""  # before its words, where it has any
+    end: str = "<end>"  # closes an answer, and is predicted
+    answer_end: str = ""  # follows it before another question
+    # Lower case, with punctuation apart, as small models are trained; False leaves the words as
+    # they are.
     plain_words: bool = True
 
 
 @dataclass
 class BackboneConfig:
-    """A vision-language model.
+    """A vision-language model."""
 
-    kind: file of vla/policies/backbones. source: Hugging Face id or folder whose weights a new
-    model starts from; empty for random weights. architecture: of its transformers configuration,
-    what differs from that class's defaults. width: of its language model. image_size: side of its
-    square input [px]. image_mean, image_std: of its values, per channel, in 0..1. image_tokens:
-    what one image becomes in the language model. vocabulary: rows of its embedding.
-    """
-
-    kind: str = "internvl"
+    kind: str = "internvl"  # file of vla/policies/backbones
+    # Hugging Face id or folder of the weights that a new model starts from; empty for random
+    # weights.
     source: str = ""
+    # Entries of its transformers configuration that differ from the defaults.
     architecture: dict[str, Any] = field(default_factory=dict)
-    width: int = bounded(192, 1, MOST_WIDTH)
-    vocabulary: int = bounded(512, 1, MOST_VOCABULARY)
-    image_size: int = bounded(96, 1, 4096)
+    width: int = bounded(192, 1, MOST_WIDTH)  # of its language model
+    vocabulary: int = bounded(512, 1, MOST_VOCABULARY)  # rows of its embedding
+    image_size: int = bounded(96, 1, 4096)  # side of its square input [px]
+    # Per channel, of values in 0..1.
     image_mean: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0, 1)
-    image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)
-    image_tokens: int = bounded(16, 1, 16384)
+    image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)  # likewise
+    image_tokens: int = bounded(16, 1, 16384)  # of one image, in the language model
     chat: ChatFormat = field(default_factory=ChatFormat)
 
     def __post_init__(self) -> None:
@@ -78,37 +70,32 @@ class BackboneConfig:
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters of the language model, one per expert, and how they are blended.
+    """Low-rank adapters of the language model, one per expert, and how they are blended."""
 
-    experts: their names; none for a language model without adapters. gate: "sum" adds all of them
-    as they are; "two_pass" blends them for each token by a scale head on the final hidden state of
-    a pass without adapters, as InstructVLA does (X-LoRA, arXiv 2402.07148); "layer" by a scale head
-    on the hidden state that enters each layer, in the same pass. head_width, head_depth,
-    head_dropout: of the scale head.
-    """
-
-    experts: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()  # their names; empty for a language model without adapters
     rank: int = bounded(128, 1, 4096)
     alpha: float = bounded(256.0, 0.001, 16384)
     dropout: float = bounded(0.05, 0, 0.99)
     targets: tuple[str, ...] = ("q", "k", "v", "o", "up", "down")
+    # "sum" adds all of them as they are; "two_pass" blends them for each token by a scale head on
+    # the final hidden state of a pass without adapters, as InstructVLA does (X-LoRA, arXiv
+    # 2402.07148); "layer" by a scale head on the hidden state that enters each layer, in the same
+    # pass.
     gate: str = "sum"
-    head_width: int = bounded(128, 1, MOST_WIDTH)
+    head_width: int = bounded(128, 1, MOST_WIDTH)  # of the scale head, as the next two
     head_depth: int = bounded(4, 1, MOST_LAYERS)
     head_dropout: float = bounded(0.2, 0, 0.99)
 
 
 @dataclass
 class AdapterConfig:
-    """A few-shot adapter: one low-rank change of each linear layer, in both halves of a policy.
-
-    state_limit: where normalised states are cut. The base is given -1 to 1; a new task may lead to
-    where it has never been, and a policy that can't tell how far it has gone releases anywhere.
-    """
+    """A few-shot adapter: one low-rank change of each linear layer, in both parts of a policy."""
 
     rank: int = bounded(16, 1, 4096)
     alpha: float = bounded(32.0, 0.001, 16384)
     dropout: float = bounded(0.0, 0, 0.99)
+    # Where normalised states are cut. The base sees -1 to 1; a new task may lead further, and a
+    # policy that cannot tell how far it is releases anywhere.
     state_limit: float = bounded(2.0, 1, 100)
 
 
@@ -122,11 +109,9 @@ class ActionLossConfig:
 
 @dataclass
 class FlowMatchingConfig:
-    """Flow matching (InstructVLA, equation 1; time distribution after pi0).
+    """Flow matching from noise at time 0 to data at 1 (InstructVLA, equation 1)."""
 
-    Time 0 is noise, time 1 data. Training times are time_scale * (1 - z), z ~ Beta(alpha, beta).
-    """
-
+    # Training times are time_scale * (1 - z), z ~ Beta(alpha, beta), after pi0.
     alpha: float = bounded(1.5, 0.01, 100)
     beta: float = bounded(1.0, 0.01, 100)
     time_scale: float = bounded(0.999, 0.01, 1)

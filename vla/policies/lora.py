@@ -21,14 +21,11 @@ from vla.policies.config import AdapterConfig, CheckpointError, LoraConfig
 
 @dataclass
 class Blend:
-    """What all adapted layers of a model share for the pass under way.
+    """What all adapted layers of a model share in one pass."""
 
-    weights [B, T, E], or [E] for all tokens alike; None counts every expert once. enabled: False
-    leaves the experts out.
-    """
-
+    # [B, T, E], or [E] for all tokens alike; None counts every expert once.
     weights: torch.Tensor | None = None
-    enabled: bool = True
+    enabled: bool = True  # False leaves the experts out
 
     @contextmanager
     def use(self, weights: torch.Tensor | None = None, enabled: bool = True) -> Iterator[None]:

@@ -17,15 +17,11 @@ import torch
 
 @dataclass(frozen=True)
 class Inpainting:
-    """What a new chunk is drawn to.
+    """What guides a new chunk."""
 
-    actions [B, H, A]: normalised; what is beyond the old chunk's end does not count. weights
-    [B, H]: from soft_mask(). max_guidance: bound of the guidance's weight, the paper's beta.
-    """
-
-    actions: torch.Tensor
-    weights: torch.Tensor
-    max_guidance: float = 5.0
+    actions: torch.Tensor  # [B, H, A], normalised; steps beyond the old chunk's end do not count
+    weights: torch.Tensor  # [B, H], from soft_mask()
+    max_guidance: float = 5.0  # bound of the guidance's weight, the paper's beta
 
 
 def soft_mask(horizon: int, committed: int, covered: int) -> torch.Tensor:

@@ -34,9 +34,10 @@ NORM_STATS = "norm_stats.json"
 
 @dataclass(frozen=True)
 class Robot:
-    """stats: of "state" and "action"; empty for a model that has not learned to act."""
+    """A robot that a model has learned or is about to learn."""
 
     contract: EmbodimentContract
+    # Of "state" and "action"; empty for a model that has not learned to act.
     stats: dict[str, NormStats]
 
 

@@ -18,29 +18,21 @@ IMAGE = -1
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One conversation. turns: questions and answers, the images in the first question.
+    """One conversation."""
 
-    acts: the last answer ends with the action queries.
-    """
-
-    turns: tuple[tuple[str, str], ...]
-    acts: bool = False
+    turns: tuple[tuple[str, str], ...]  # questions and answers, the images in the first question
+    acts: bool = False  # the last answer ends with the action queries
     images: int = 1
 
 
 @dataclass
 class TextBatch:
-    """Token ids, padded on the right.
+    """Token ids, padded on the right."""
 
-    ids [B, T], IMAGE at image tokens, action queries from the vocabulary's size on; mask [B, T], 1
-    on tokens; labels [B, T], IGNORE where nothing is to be predicted; query_start [B]: where the
-    queries begin, -1 for rows without.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    labels: torch.Tensor
-    query_start: torch.Tensor
+    ids: torch.Tensor  # [B, T]: IMAGE at image tokens, action queries from the vocabulary's size on
+    mask: torch.Tensor  # [B, T]: 1 on tokens
+    labels: torch.Tensor  # [B, T]: IGNORE where nothing is to be predicted
+    query_start: torch.Tensor  # [B]: where the queries begin, -1 for rows without
 
     def to(self, device: str | torch.device) -> TextBatch:
         """The batch on another device."""

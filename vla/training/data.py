@@ -88,15 +88,13 @@ class RobotSlice:
 
 @dataclass
 class TrainingData:
-    """Mixtures to train on and to validate on; None where there is nothing of a kind.
-
-    held_out_replay: of the data that an adapter must not forget, measured apart.
-    """
+    """Mixtures to train on and to validate on; None where there is nothing of a kind."""
 
     robot: Mixture[RobotDataset] | None = None
     conversations: Mixture[ConversationDataset] | None = None
     held_out_robot: Mixture[RobotDataset] | None = None
     held_out_conversations: Mixture[ConversationDataset] | None = None
+    # Of the data that an adapter must not forget, measured apart.
     held_out_replay: Mixture[RobotDataset] | None = None
 
 

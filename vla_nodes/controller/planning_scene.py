@@ -41,11 +41,11 @@ Done = Callable[[str], None]
 
 @dataclass
 class _Question:
-    """A way that is asked about: the answers still open, by waypoint."""
+    """A path that is being checked."""
 
     done: Done
     asked_at: float
-    open: dict[int, Future] = field(default_factory=dict)
+    open: dict[int, Future] = field(default_factory=dict)  # the answers still missing, by waypoint
 
 
 class PlanningSceneCheck:

@@ -50,11 +50,11 @@ class Element:
 
 @dataclass(frozen=True)
 class Syntax:
-    """What one element may hold. `literal` attributes take no substitution."""
+    """What one element may hold."""
 
     required: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
-    literal: frozenset[str] = frozenset()
+    literal: frozenset[str] = frozenset()  # attributes without substitutions
     children: frozenset[str] = frozenset()
     conditional: bool = True
 

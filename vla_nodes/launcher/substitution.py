@@ -37,10 +37,10 @@ class SubstitutionError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One substitution: its name and its arguments, each a sequence of parts."""
+    """One substitution."""
 
     name: str
-    arguments: tuple[tuple[str | Call, ...], ...]
+    arguments: tuple[tuple[str | Call, ...], ...]  # each a sequence of parts
     text: str
 
 

@@ -32,21 +32,17 @@ from vla_nodes.recorder.intake import Intake
 
 
 class Recording:
-    """Begins and ends episodes for the node `recorder`. All of it runs in the node's one thread.
+    """Begins and ends episodes for the node `recorder`. All of it runs in the node's one thread."""
 
-    contract: set when the node is configured. episode: what is being recorded. last: name of the
-    newest episode that is over. instruction: the one in force.
-    """
-
-    contract: EmbodimentContract
+    contract: EmbodimentContract  # set when the node is configured
 
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
         self._disk = DiskWork()
         self._intake: Intake | None = None
         self.episode: RunningEpisode | None = None
-        self.last = ""
-        self.instruction = Instruction()
+        self.last = ""  # name of the newest episode that is over
+        self.instruction = Instruction()  # the one in force
 
     def configure(self, contract: EmbodimentContract) -> None:
         """Offers the topic of events, for episodes of a robot of this contract."""

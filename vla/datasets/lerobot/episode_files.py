@@ -28,17 +28,13 @@ STORED_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 @dataclass
 class EpisodeFiles:
-    """One finished episode of N frames, not yet part of a data set.
+    """One finished episode of N frames, not yet part of a data set."""
 
-    folder: of its images. states [N, S] and actions [N, A] as float32, instructions of the N
-    frames. pixels: by camera.
-    """
-
-    folder: Path
-    states: np.ndarray
-    actions: np.ndarray
-    instructions: list[str]
-    pixels: dict[str, PixelStatistics]
+    folder: Path  # of its images
+    states: np.ndarray  # [N, S] float32
+    actions: np.ndarray  # [N, A] float32
+    instructions: list[str]  # of the N frames
+    pixels: dict[str, PixelStatistics]  # by camera
 
 
 class EpisodeImages:

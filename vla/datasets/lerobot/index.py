@@ -87,12 +87,12 @@ def _episodes_v2(info: DatasetInfo) -> list[Episode]:
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive rows of one episode in a file. begins: the `index` of the first, or None."""
+    """Consecutive rows of one episode in a file."""
 
     path: Path
     first_row: int
     rows: int
-    begins: int | None
+    begins: int | None  # `index` of the first row, where there is one
 
 
 def _episodes_v3(info: DatasetInfo) -> list[Episode]:

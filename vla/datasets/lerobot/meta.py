@@ -34,20 +34,16 @@ _PLACE = re.compile(r"\{([a-z_]+)(?::0?([0-9]{1,2})d)?\}")
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode.
-
-    instruction: the first of its tasks, "" where the list of episodes names none. data, first_row:
-    its rows are these of a parquet file. videos: by feature, the file and the time in it at which
-    the episode begins [s]. tasks: all that the list of episodes names.
-    """
+    """One episode, its rows in one parquet file."""
 
     index: int
     length: int
-    instruction: str
-    data: Path
-    first_row: int
+    instruction: str  # the first of its tasks, "" where the list of episodes names none
+    data: Path  # the parquet file
+    first_row: int  # of the episode, in that file
+    # By feature: the file, and the time in it at which the episode begins [s].
     videos: dict[str, tuple[Path, float]]
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()  # all that the list of episodes names
 
 
 @dataclass(frozen=True)
@@ -61,13 +57,13 @@ class Claims:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A whole data set. version: 2 or 3. features: by name, as in info.json."""
+    """A whole data set."""
 
     folder: Path
     fps: float
-    features: dict[str, dict[str, Any]]
+    features: dict[str, dict[str, Any]]  # by name, as in info.json
     episodes: list[Episode] = field(default_factory=list)
-    version: int = 2
+    version: int = 2  # 2 or 3
     chunks_size: int = 1000
     data_path: str = ""
     video_path: str = ""

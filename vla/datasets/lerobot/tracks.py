@@ -36,32 +36,26 @@ STEP_TOLERANCE, SPAN_TOLERANCE = 0.02, 0.05
 
 @dataclass
 class Track:
-    """States [N, S] and actions [N, A] of an episode, as the contract has them, and instructions.
-
-    frames: which of the episode's they are, as it is stored.
-    """
+    """N frames of an episode, as the contract has them."""
 
     episode: Episode
-    states: np.ndarray
-    actions: np.ndarray
-    instructions: list[str]
+    states: np.ndarray  # [N, S]
+    actions: np.ndarray  # [N, A]
+    instructions: list[str]  # [N]
     labels: EpisodeLabels | None = None
+    # Which frames of the stored episode these are.
     frames: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
 
 @dataclass(frozen=True)
 class StoredEpisode:
-    """An episode's rows as they are stored, columns picked and scaled by the mapping.
-
-    states [N, S], actions [N, A]; the gripper's column of the actions as it is. instructions [N].
-    gaps: steps between timestamps that are longer than one and a half.
-    """
+    """An episode's N rows as they are stored, columns picked and scaled by the mapping."""
 
     episode: Episode
-    states: np.ndarray
-    actions: np.ndarray
-    instructions: list[str]
-    gaps: int = 0
+    states: np.ndarray  # [N, S]
+    actions: np.ndarray  # [N, A]; the gripper's column as it is stored
+    instructions: list[str]  # [N]
+    gaps: int = 0  # intervals between timestamps longer than one and a half time steps
 
 
 def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:

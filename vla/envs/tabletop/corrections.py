@@ -22,27 +22,24 @@ from vla.envs.tabletop.expert import plan_chunk
 
 @dataclass(frozen=True)
 class CorrectionConfig:
-    """Episodes that the policy drives.
+    """Episodes that the policy drives."""
 
-    after_steps: of the training, whose averaged weights then drive `episodes` each time; empty for
-    no corrections. seed: of the first scene; each time goes on from the last one's scenes. shares:
-    of each task family. expert_share: of chunks that are the expert's all the same, drawn for
-    each episode from 0 to this, so that later parts of a task are seen before the policy masters
-    the earlier ones. weight: of each of their frames, next to a demonstration's.
-    time_limit: of an episode [s].
-    """
-
+    # Training steps after which the averaged weights drive `episodes` each time; empty for no
+    # corrections.
     after_steps: tuple[int, ...] = ()
     episodes: int = 400
-    seed: int = 2_000_000
+    seed: int = 2_000_000  # of the first scene; later rounds continue from there
+    # Of each task family.
     shares: dict[str, float] = field(
         default_factory=lambda: {
             "pick": 0.4, "place": 0.5, "open_drawer": 0.05, "close_drawer": 0.05
         }
     )  # fmt: skip
+    # Share of chunks that are the expert's all the same, drawn for each episode from 0 to this, so
+    # that later parts of a task are seen before the policy masters the earlier ones.
     expert_share: float = 0.6
-    weight: float = 2.0
-    time_limit: float = 12.0
+    weight: float = 2.0  # of each of their frames, next to a demonstration's
+    time_limit: float = 12.0  # of an episode [s]
     episodes_per_shard: int = 50
 
 

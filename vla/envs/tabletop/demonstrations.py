@@ -24,27 +24,22 @@ from vla.envs.tabletop.tasks import DESTINATIONS, FIRST_TRAINING_SEED
 
 @dataclass(frozen=True)
 class DemonstrationConfig:
-    """How demonstrations are made.
-
-    shares: of each task family. frame_stride: policy steps between two frames. noise_share: of
-    episodes with disturbed execution; noise: standard deviation per policy step [m]. slip_chance:
-    per step, that the gripper does the opposite for a moment. detour_share: of episodes that start
-    with a way to a random place. tail_steps: policy steps recorded after success.
-    """
+    """How demonstrations are made."""
 
     episodes: int = 6000
     seed: int = FIRST_TRAINING_SEED
+    # Of each task family.
     shares: dict[str, float] = field(
         default_factory=lambda: {
             "pick": 0.32, "place": 0.38, "open_drawer": 0.15, "close_drawer": 0.15
         }
     )  # fmt: skip
-    frame_stride: int = 3
-    noise_share: float = 0.7
-    noise: float = 0.009
-    slip_chance: float = 0.012
-    detour_share: float = 0.35
-    tail_steps: int = 8
+    frame_stride: int = 3  # policy steps between two frames
+    noise_share: float = 0.7  # of episodes with disturbed execution
+    noise: float = 0.009  # standard deviation per policy step [m]
+    slip_chance: float = 0.012  # per step, that the gripper does the opposite for a moment
+    detour_share: float = 0.35  # of episodes that start by moving to a random place
+    tail_steps: int = 8  # policy steps recorded after success
     time_limit: float = 14.0
     episodes_per_shard: int = 100
 

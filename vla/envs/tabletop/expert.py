@@ -34,39 +34,32 @@ DRAWER_GOAL = 0.11
 
 @dataclass(frozen=True)
 class ExpertState:
-    """What the expert looks at; the base frame, metres and radians.
+    """What the expert decides by; base frame, metres and radians."""
 
-    tool: position of the tool. tilt: rotation vector (x, y) that would set the tool upright.
-    yaw: of the tool. width: finger opening. grasp: where to take the target; grasp_yaw: with which
-    turn; grasp_width: its thickness. gripped: both fingers are on it. drawer: how far it is open.
-    destination: where to put the target; placed: it rests there. release_height: of the tool when
-    it releases; carry_height: on the way there. release_radius: how near the middle of its place
-    the target is released.
-    """
-
-    tool: np.ndarray
-    tilt: np.ndarray
-    yaw: float
-    width: float
-    grasp: np.ndarray
-    grasp_yaw: float
-    grasp_width: float
-    gripped: bool
-    drawer: float = 0.0
-    destination: np.ndarray | None = None
-    placed: bool = False
-    release_height: float = 0.0
-    carry_height: float = CARRY_HEIGHT
+    tool: np.ndarray  # position of the tool
+    tilt: np.ndarray  # rotation vector (x, y) that would set the tool upright
+    yaw: float  # of the tool
+    width: float  # finger opening
+    grasp: np.ndarray  # where to grasp the target
+    grasp_yaw: float  # of the tool at the grasp
+    grasp_width: float  # thickness of the target there
+    gripped: bool  # both fingers touch it
+    drawer: float = 0.0  # how far it is open
+    destination: np.ndarray | None = None  # where to put the target
+    placed: bool = False  # the target rests there
+    release_height: float = 0.0  # of the tool when it releases
+    carry_height: float = CARRY_HEIGHT  # of the tool on the way there
+    # How near the middle of its place the target is released.
     release_radius: float = RELEASE_RADIUS
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Where the tool should go next: position [3], yaw, gripper 1 open or 0 closed."""
+    """Where the tool should go next."""
 
-    position: np.ndarray
+    position: np.ndarray  # [3] [m]
     yaw: float
-    gripper: float
+    gripper: float  # 1 open, 0 closed
 
 
 def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:

@@ -18,11 +18,11 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Reference:
-    """text: such as "the leftmost can". name: of the one object that it fits. by: what tells it."""
+    """Words for one object."""
 
-    text: str
-    name: str
-    by: str
+    text: str  # such as "the leftmost can"
+    name: str  # of the one object that it fits
+    by: str  # the property that singles it out
 
 
 Forms = dict[str, tuple[str, ...]]

@@ -22,18 +22,14 @@ MARGIN = 14
 
 @dataclass(frozen=True)
 class EpisodeFootage:
-    """An episode to draw.
+    """An episode to draw."""
 
-    bag: folder with the simulator's states. seed, family: of its scene. title: the instruction.
-    caption: what the robot answered; may be empty. success: shown at the end; None for no verdict.
-    """
-
-    bag: Path
-    seed: int
-    family: str
-    title: str
-    caption: str = ""
-    success: bool | None = None
+    bag: Path  # folder with the simulator's states
+    seed: int  # of its scene
+    family: str  # of its scene
+    title: str  # the instruction
+    caption: str = ""  # what the robot answered; may be empty
+    success: bool | None = None  # shown at the end; None for no verdict
 
 
 def read_states(bag: Path, topic: str = STATE_TOPIC) -> list[tuple[float, np.ndarray]]:

@@ -46,17 +46,13 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """The truth of one image.
-
-    objects, landmarks: places [x, y] by name, in metres in the base frame. drawer_opening: in
-    metres. seen: by camera, how many pixels of each thing its image shows.
-    """
+    """The truth of one image."""
 
     seed: int
-    objects: dict[str, list[float]]
-    landmarks: dict[str, list[float]]
-    drawer_opening: float
-    seen: dict[str, dict[str, int]]
+    objects: dict[str, list[float]]  # place [x, y] by name [m], base frame
+    landmarks: dict[str, list[float]]  # likewise
+    drawer_opening: float  # [m]
+    seen: dict[str, dict[str, int]]  # by camera, how many pixels of each thing its image shows
 
     def visible(self, camera: str) -> EpisodeWords | None:
         """What a camera's image shows; None where it shows no object or one of them just barely."""

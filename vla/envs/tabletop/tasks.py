@@ -37,14 +37,11 @@ _INTO = {
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to do.
-
-    target: such as "red block", or "drawer". destination: "bowl", "plate", "cabinet" or "".
-    """
+    """One thing to do."""
 
     family: str
-    target: str
-    destination: str = ""
+    target: str  # such as "red block", or "drawer"
+    destination: str = ""  # "bowl", "plate", "cabinet" or ""
     instruction: str = ""
 
     def text(self) -> str:

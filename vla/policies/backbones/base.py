@@ -39,29 +39,23 @@ QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 @dataclass
 class TokenCache:
-    """Keys and values of the tokens so far.
-
-    plain: those of the pass without adapters, for a gate that looks at it.
-    """
+    """Keys and values of the tokens so far."""
 
     adapted: DynamicCache
-    plain: DynamicCache | None = None
+    plain: DynamicCache | None = None  # of the pass without adapters, for a gate that reads it
 
 
 class Backbone(nn.Module):
     """Images and text to hidden states, and hidden states to scores.
 
     A kind of backbone gives what follows; the defaults suit most.
-
-    SOURCE: Hugging Face id of its usual size. model_types: what transformers calls its
-    configuration; none where transformers does not have it. linear_names: what its language model
-    calls the layers that adapters go to. chat: the format that its released weights read text in.
-    image_mean, image_std: of their images.
     """
 
-    SOURCE: ClassVar[str] = ""
+    SOURCE: ClassVar[str] = ""  # Hugging Face id of its usual size
+    # Of its configuration in transformers; empty where transformers does not have it.
     model_types: ClassVar[tuple[str, ...]] = ()
-    chat: ClassVar[ChatFormat]
+    chat: ClassVar[ChatFormat]  # the format that its released weights read text in
+    # Its language model's names of the layers that adapters go to.
     linear_names: ClassVar[dict[str, str]] = {
         "q": "q_proj",
         "k": "k_proj",
@@ -71,8 +65,8 @@ class Backbone(nn.Module):
         "up": "up_proj",
         "down": "down_proj",
     }
-    image_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
-    image_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
+    image_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # of its input images
+    image_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # likewise
 
     def __init__(self, config: BackboneConfig, lora: LoraConfig | None = None):
         super().__init__()

@@ -26,14 +26,11 @@ MASKS = ("causal", "separate", "bias", "full")
 
 @dataclass
 class Context:
-    """What all integration steps of a chunk share.
+    """What all integration steps of a chunk share."""
 
-    tokens [B, N, D]: vision, latent and state. layers: their keys and values, one pair
-    [B, heads, N, D / heads] per layer; None where the mask lets them see the actions, so that they
-    have to be run again in each step.
-    """
-
-    tokens: torch.Tensor
+    tokens: torch.Tensor  # [B, N, D]: vision, latent and state
+    # Their keys and values, one pair [B, heads, N, D / heads] per layer; None where the mask lets
+    # them see the actions, so that each step runs them again.
     layers: list[tuple[torch.Tensor, torch.Tensor]] | None
 
 

@@ -17,27 +17,23 @@ from vla.policies.config import (
 
 @dataclass
 class ActionExpertConfig:
-    """Sizes of the action expert (InstructVLA, section 3.1 and appendix E).
-
-    vision: "dinov2", a DINOv2 vision transformer with registers, or "conv", a small transformer
-    behind strided convolutions, which learns from little data. patch: pixels per visual token.
-    vision_feature_block: with dinov2, the block whose output the tokens are; the published code
-    takes 2 of 24. vision_zoom: with dinov2, enlarge by 256 / 224 and crop, as the published code.
-    keypoints: with conv, places in each image that the state token is given beside the state; 0 for
-    none, as in the paper. mask: "causal" by blocks, as in the paper; "separate", where the latent
-    block does not see vision; "bias", where allowed pairs get a bonus of one and nothing is masked,
-    which is what the published code runs; or "full". dropout: of attention, in training.
-    """
+    """Sizes of the action expert (InstructVLA, section 3.1 and appendix E)."""
 
     image_size: int = bounded(96, 1, 4096)
+    # "dinov2", a DINOv2 vision transformer with registers, or "conv", a small transformer behind
+    # strided convolutions, which learns from little data.
     vision: str = "conv"
-    patch: int = bounded(16, 1, 4096)
+    patch: int = bounded(16, 1, 4096)  # pixels per visual token
     vision_width: int = bounded(192, 1, MOST_WIDTH)
     vision_layers: int = bounded(2, 0, MOST_LAYERS)
     vision_heads: int = bounded(6, 1, 1024)
     vision_mlp: int = bounded(576, 1, MOST_WIDTH)
+    # With dinov2, the block whose output the tokens are; the published code takes 2 of 24.
     vision_feature_block: int = bounded(1, 0, MOST_LAYERS)
+    # With dinov2, enlarge by 256 / 224 and crop, as the published code does.
     vision_zoom: bool = False
+    # With conv, points in each image that the state token gets beside the state; 0 for none, as in
+    # the paper.
     keypoints: int = bounded(32, 0, 4096)
     width: int = bounded(192, 1, MOST_WIDTH)
     layers: int = bounded(3, 1, MOST_LAYERS)
@@ -45,41 +41,37 @@ class ActionExpertConfig:
     mlp: int = bounded(512, 1, MOST_WIDTH)
     head_widths: tuple[int, ...] = bounded((512, 256, 192), 1, MOST_WIDTH)
     rope_theta: float = bounded(1000.0, 1, 1e9)
-    dropout: float = bounded(0.0, 0, 0.99)
+    dropout: float = bounded(0.0, 0, 0.99)  # of attention, in training
     use_state: bool = True
+    # "causal" by blocks, as in the paper; "separate", where the latent block does not see vision;
+    # "bias", where allowed pairs get a bonus of one and nothing is masked, as the published code
+    # runs; or "full".
     mask: str = "causal"
 
 
 @dataclass
 class PromptConfig:
-    """The words around an instruction; weights need the ones that they were trained with.
+    """The words around an instruction; weights need those they were trained with."""
 
-    act: asks for an action. think_suffix: asks for an answer first. motion_suffix: asks for the
-    motion in words first. captions: questions that ask for a description of the scene.
-    """
-
-    act: str = "what action should the robot take to {instruction} ?"
-    think_suffix: str = " first answer my question ."
-    motion_suffix: str = " say the motion , then act ."
+    act: str = "what action should the robot take to {instruction} ?"  # asks for an action
+    think_suffix: str = " first answer my question ."  # asks for an answer first
+    motion_suffix: str = " say the motion , then act ."  # asks for the motion in words first
+    # Questions that ask for a description of the scene.
     captions: tuple[str, ...] = ("describe the scene without the robot .",)
 
 
 @dataclass
 class InstructVLAConfig:
-    """Everything that shapes the weights, except the embodiment contract.
-
-    num_queries: action queries, rows of the latent action. vlm_cameras, expert_cameras: which
-    images of an observation go to which half, by name. lora: of the backbone's language model.
-    """
+    """Everything that shapes the weights, except the embodiment contract."""
 
     TYPE: ClassVar[str] = "instructvla"
 
     preset: str = "nano"
-    num_queries: int = bounded(8, 1, 4096)
-    vlm_cameras: tuple[str, ...] = ("front",)
-    expert_cameras: tuple[str, ...] = ("front", "wrist")
+    num_queries: int = bounded(8, 1, 4096)  # action queries, rows of the latent action
+    vlm_cameras: tuple[str, ...] = ("front",)  # images for the vision-language model
+    expert_cameras: tuple[str, ...] = ("front", "wrist")  # images for the action expert
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)  # of the backbone's language model
     expert: ActionExpertConfig = field(default_factory=ActionExpertConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)

@@ -41,11 +41,11 @@ Groups = dict[str, dict[str, torch.Tensor]]
 
 @dataclass
 class Converted:
-    """A converted model. weights: by our names. idle: their tensors that nothing needs."""
+    """A converted model."""
 
     config: InstructVLAConfig
-    weights: dict[str, torch.Tensor]
-    idle: list[str]
+    weights: dict[str, torch.Tensor]  # by our names
+    idle: list[str]  # their tensors that nothing needs
 
 
 def read_released(path: str | Path) -> Groups:

@@ -27,23 +27,19 @@ _IDLE = re.compile(r"^vision_model\.head\.|\.position_ids$|\.rotary_emb\.inv_fre
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one of our tensors is made of theirs. build: None where one is taken as it is."""
+    """How one of our tensors is made of theirs."""
 
     sources: tuple[str, ...]
-    build: Build | None = None
+    build: Build | None = None  # None where one is taken as it is
 
 
 @dataclass(frozen=True)
 class LanguageNames:
-    """How a released language model is wrapped.
+    """How a released language model is wrapped."""
 
-    prefix: before its names. adapters: PEFT's names of the LoRA adapters, none for a plain one.
-    queries: how many of its last rows are action queries.
-    """
-
-    prefix: str
-    adapters: tuple[str, ...]
-    queries: int
+    prefix: str  # of its names
+    adapters: tuple[str, ...]  # PEFT's names of the LoRA adapters, empty for a plain one
+    queries: int  # how many of its last rows are action queries
 
 
 def language_names(names: Iterable[str], queries: int) -> LanguageNames:

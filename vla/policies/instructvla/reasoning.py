@@ -23,16 +23,12 @@ NAMING_SCALE = 5.0
 
 @dataclass
 class PrefillState:
-    """What the model has read and said so far, for B rows.
-
-    mask [B, L]: 1 on tokens. position [B]: of each row's next token. hidden [B, D]: final hidden
-    state of each row's last token.
-    """
+    """What the model has read and generated so far, for B rows."""
 
     cache: TokenCache
-    mask: torch.Tensor
-    position: torch.Tensor
-    hidden: torch.Tensor
+    mask: torch.Tensor  # [B, L]: 1 on tokens
+    position: torch.Tensor  # [B]: of each row's next token
+    hidden: torch.Tensor  # [B, D]: final hidden state of each row's last token
 
 
 class ReasoningModel(nn.Module):
