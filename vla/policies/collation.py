@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from vla.contract.normalization import NormStats
+from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
-from vla.policies.augment import Augmentation
+from vla.policies.augment import Augmentation, ImageTransform
 from vla.policies.config import bounded
 
 
@@ -44,6 +45,15 @@ class CollationOptions:
     state_limit: float = 1.0  # where normalised states are cut
     naming: bool = False  # with labels of what each image token shows
     grounding: bool = False  # with labels of where in the images the gripper acts next
+
+
+def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTransform) -> np.ndarray:
+    """Pixels [C, E, 2] where the gripper acts next, in the changed images; NaN where unknown."""
+    places = np.full((len(cameras), len(EVENTS), 2), np.nan)
+    for index, name in enumerate(cameras):
+        if sample.places is not None and name in sample.places:
+            places[index] = change.move(sample.places[name], sample.images[name].shape[0])
+    return places
 
 
 class Batch(Protocol):

@@ -9,10 +9,9 @@ import torch
 from tokenizers import Tokenizer
 
 from vla.contract.normalization import NormStats
-from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
-from vla.policies.collation import CollationOptions
+from vla.policies.collation import CollationOptions, moved_places
 from vla.policies.images import square_image
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
@@ -45,7 +44,7 @@ class InstructVLACollator:
             images = {name: transform_image(sample.images[name], change) for name in names}
             vlm_images += [images[name] for name in self.config.vlm_cameras]
             expert_images.append(torch.stack([images[name] for name in cameras]))
-            places.append(_moved_places(sample, cameras, change))
+            places.append(moved_places(sample, cameras, change))
             rows.append(
                 sample_row(
                     sample,
@@ -100,12 +99,3 @@ class InstructVLACollator:
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             named=named,
         )
-
-
-def _moved_places(sample: RobotSample, cameras: tuple[str, ...], change) -> np.ndarray:
-    """Pixels [C, E, 2] of a sample's next places in the changed images; NaN where unknown."""
-    places = np.full((len(cameras), len(EVENTS), 2), np.nan)
-    for index, name in enumerate(cameras):
-        if sample.places is not None and name in sample.places:
-            places[index] = change.move(sample.places[name], sample.images[name].shape[0])
-    return places

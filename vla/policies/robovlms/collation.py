@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
-from vla.policies.collation import CollationOptions
+from vla.policies.collation import CollationOptions, moved_places
 from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
@@ -34,7 +34,7 @@ class RoboVLMCollator:
         generator: np.random.Generator,
     ) -> RobotBatch:
         """Windows that end with the samples: one wording and one change of images each."""
-        images, states, actions, steps = [], [], [], []
+        images, states, actions, steps, places = [], [], [], [], []
         window = self.config.structure.window
         valid = torch.zeros(len(samples), window, dtype=torch.bool)
         limit = self.options.state_limit
@@ -46,6 +46,7 @@ class RoboVLMCollator:
                 images += [
                     transform_image(frame.images[name], change) for name in self.config.cameras
                 ]
+                places.append(moved_places(frame, self.config.cameras, change))
                 states.append(own["state"].normalize(frame.state, limit))
                 actions.append(own["action"].normalize(frame.actions))
                 count = len(frame.actions) if frame.steps is None else frame.steps
@@ -62,6 +63,9 @@ class RoboVLMCollator:
                 state=torch.from_numpy((state + noise).astype(np.float32)),
                 actions=torch.from_numpy(chunks),
                 steps=torch.from_numpy(known),
+                places=torch.from_numpy(np.stack(places).astype(np.float32))
+                if self.options.grounding
+                else None,
             ),
         )
 

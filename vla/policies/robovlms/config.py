@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -90,6 +91,13 @@ class MixtureConfig:
 
 
 @dataclass
+class PointingConfig:
+    """Finding in each image where the gripper acts next; not in the paper."""
+
+    width: int = bounded(0, 0, MOST_WIDTH)  # of the comparison with image tokens; 0 for none
+
+
+@dataclass
 class RoboVLMPrompts:
     """The words around an instruction."""
 
@@ -111,6 +119,7 @@ class RoboVLMConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    pointing: PointingConfig = field(default_factory=PointingConfig)
     action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
     loss: ActionLossConfig = field(default_factory=ActionLossConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
@@ -170,6 +179,15 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
         raise CheckpointError(
             f"{where}: head.trunk {head.trunk} reads a window, which {structure.kind} gives to the "
             "language model: set head.trunk to fc, or structure.kind to policy_head"
+        )
+    if config.pointing.width and (
+        not config.learned
+        or config.resampler.tokens
+        or math.isqrt(config.image_tokens) ** 2 != config.image_tokens
+    ):
+        raise CheckpointError(
+            f"{where}: pointing needs learned tokens and images that are a square of tokens: set "
+            "pointing.width to 0, or structure.token_source to learned and resampler.tokens to 0"
         )
     if config.backbone.kind == "kosmos2" and structure.kind == "interleaved":
         _require_positions(config, where)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vla.datasets.grounding import EVENTS
 from vla.policies.backbones import Backbone, TokenCache, build_backbone
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import Denoiser, Diffusion, Flow, Regression
@@ -15,6 +16,7 @@ from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
 from vla.policies.images import fit_images
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.mixture import MixtureHead, Prefix
+from vla.policies.robovlms.pointing import VALUES, Pointing, pointing_loss
 from vla.policies.robovlms.resampler import Resampler
 from vla.policies.robovlms.sequence import LEARNED, STATE, Rows, on_device
 from vla.policies.sequence import IGNORE, IMAGE
@@ -28,6 +30,8 @@ class Frames:
     state: torch.Tensor  # [F, S], normalised
     actions: torch.Tensor  # [F, H, A], normalised
     steps: torch.Tensor  # bool [F, H]: before the episode's end
+    # [F, C, E, 2]: pixels where the gripper acts next, see vla.datasets.grounding.
+    places: torch.Tensor | None = None
 
 
 @dataclass
@@ -55,6 +59,8 @@ class PolicyHead(nn.Module):
         super().__init__()
         head, structure = config.head, config.structure
         width = config.backbone.width * structure.latent
+        if config.pointing.width:
+            width += len(config.cameras) * len(EVENTS) * VALUES
         hidden = head.hidden * structure.latent
         if head.trunk == "fc":
             self.trunk = FcTrunk(width, hidden)
@@ -115,6 +121,8 @@ class RoboVLM(nn.Module):
                 # One vector for all learned tokens, zero at first, as published.
                 self.action_token = nn.Parameter(torch.zeros(width))
             self.head = make_head(self.backbone, config, horizon, binary)
+        if config.pointing.width:
+            self.pointing = Pointing(width, config.pointing.width, config.image_tokens)
         if config.resampler.tokens:
             self.vision_resampler = Resampler(width, config.resampler)
 
@@ -169,13 +177,23 @@ class RoboVLM(nn.Module):
     def frame_features(
         self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None
     ) -> torch.Tensor:
-        """Features [F, latent * D] of the rows' frames, in order."""
+        """Features [F, G] of the rows' frames, in order: learned tokens, and what points."""
+        return self._features(rows, image_tokens, state)[0]
+
+    def _features(
+        self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Features [F, G], and scores and places of the pointing where there is one."""
         hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state)
         if not self.config.learned:
-            return self._pooled(rows, hidden)
-        return (
-            hidden[rows.ids == LEARNED].unflatten(0, (-1, self.config.structure.latent)).flatten(1)
-        )
+            return self._pooled(rows, hidden), None, None
+        learned = hidden[rows.ids == LEARNED].unflatten(0, (-1, self.config.structure.latent))
+        if not self.config.pointing.width:
+            return learned.flatten(1), None, None
+        shape = len(learned), len(self.config.cameras), -1
+        tokens = hidden[rows.ids == IMAGE].unflatten(0, shape)  # [F, C, I, D]
+        scores, places = self.pointing(learned.mean(dim=1), tokens)
+        return torch.cat([learned.flatten(1), places.flatten(1)], dim=1), scores, places
 
     def read(self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None) -> Prefix:
         """What the backbone's layers hold of prompts, for an expert beside them."""
@@ -228,11 +246,15 @@ class RoboVLM(nn.Module):
         if isinstance(self.head, MixtureHead):
             prefix = self.read(rows, image_tokens, frames.state)
             return self.head.losses(prefix, *targets, flow_samples, generator)
-        features = self.frame_features(rows, image_tokens, frames.state)  # [F, G]
+        features, scores, places = self._features(rows, image_tokens, frames.state)  # [F, G]
         windows = features.new_zeros(*frames.slots.shape, features.shape[-1])  # [B, W, G]
         windows[frames.slots] = features
         hidden = self.head.trunk(windows.to(next(self.head.parameters()).dtype))[frames.slots]
-        return self.head.output.losses(hidden, *targets, flow_samples, generator)
+        losses = self.head.output.losses(hidden, *targets, flow_samples, generator)
+        if scores is not None and places is not None and frames.places is not None:
+            size = batch.images.shape[-1]
+            losses["grounding"] = pointing_loss(scores, places, frames.places, size)
+        return losses
 
     def _text_losses(
         self, rows: Rows, image_tokens: torch.Tensor, frames: Frames | None

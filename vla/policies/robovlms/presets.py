@@ -7,7 +7,7 @@ from dataclasses import replace
 from vla.policies.backbones.internvl import NANO
 from vla.policies.backbones.kosmos2 import Kosmos2
 from vla.policies.config import BackboneConfig
-from vla.policies.robovlms.config import HeadConfig, RoboVLMConfig, StructureConfig
+from vla.policies.robovlms.config import HeadConfig, PointingConfig, RoboVLMConfig, StructureConfig
 
 # microsoft/kosmos-2-patch14-224: CLIP ViT-L/14 at 224 px, 24 layers of width 2048, 64 image tokens.
 _KOSMOS2 = BackboneConfig(
@@ -32,6 +32,8 @@ def _nano(name: str, structure: StructureConfig, trunk: str) -> RoboVLMConfig:
         backbone=NANO,
         structure=structure,
         head=replace(_NANO_HEAD, trunk=trunk),
+        # So small a model learns to look only where it is shown what to look for.
+        pointing=PointingConfig(0 if structure.actions == "discrete" else 64),
     )
 
 

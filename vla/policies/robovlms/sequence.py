@@ -38,7 +38,9 @@ Tensors = TypeVar("Tensors")
 
 def on_device(tensors: Tensors, device: str | torch.device) -> Tensors:
     """A dataclass of tensors on another device."""
-    moved = {name: value.to(device) for name, value in vars(tensors).items()}
+    moved = {
+        name: None if value is None else value.to(device) for name, value in vars(tensors).items()
+    }
     return type(tensors)(**moved)
 
 

@@ -39,7 +39,12 @@ class LearnPolicy(Objective):
 
     def loss_weights(self) -> dict[str, float]:
         """The head's own sum, or the action tokens' cross-entropy; the answers'."""
-        return {"action": 1.0, "tokens": 1.0, "text": self.config.text_weight}
+        return {
+            "action": 1.0,
+            "tokens": 1.0,
+            "text": self.config.text_weight,
+            "grounding": self.config.grounding_weight,
+        }
 
     def trained(self, model: nn.Module) -> set[str]:
         """All parameters but those of the backbone's parts that `trains` leaves out."""
