@@ -1,1 +1,1 @@
-"""The embodiment contract: what a robot sees, says of itself and can be told; its statistics."""
+"""The embodiment contract: what a robot observes and what commands it takes; statistics."""

@@ -1,4 +1,4 @@
-"""Dimensions of states and actions: what each number is, and by which bounds it is normalised."""
+"""Dimensions of states and actions: what each number is, and how it is normalised."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The embodiment contract: what cameras, state and action of one robot mean.
 
 One YAML file describes topics, names, units, frames and rates. Perception, controller, recorder,
-dataset conversion, training and checkpoints all read that one description, and refuse each other's
-data when the descriptions differ.
+data set conversion, training and checkpoints read that one description, and refuse data of another.
 """
 
 from __future__ import annotations
@@ -58,8 +57,7 @@ class CameraContract:
 class EmbodimentContract:
     """Topics, names, units and frames of one robot (REP-103: metres, radians, x forward).
 
-    One whose states and actions are not those of a tool with a gripper declares its dimensions, and
-    leaves out what it does not have.
+    A robot that is not a tool with a gripper declares its dimensions, and leaves out what it lacks.
     """
 
     name: str
@@ -87,8 +85,8 @@ class EmbodimentContract:
     representation: Literal["delta", "delta_euler", ""] = ""
     state_dimensions: tuple[Dimension, ...] = ()  # of another layout
     action_dimensions: tuple[Dimension, ...] = ()
-    # None where only the robot's description has them. No part of what data and checkpoints agree
-    # on, so that an arm can be slowed down at any time.
+    # None where only the robot's description has them. Not compared with data and checkpoints, so
+    # that an arm can be slowed down at any time.
     joint_limits: JointLimits | None = field(default=None, compare=False)
 
     @property
@@ -129,7 +127,7 @@ class EmbodimentContract:
         )
 
     def require_tool(self, what: str) -> None:
-        """Raises ContractError unless `is_of_tool`. what: needs it, and begins the sentence."""
+        """Raises ContractError unless `is_of_tool`. what: needs it; begins the sentence."""
         if not self.is_of_tool:
             raise ContractError(
                 f"{what} needs a contract with the actions {', '.join(ACTION_NAMES)} and the state "
@@ -165,7 +163,7 @@ class EmbodimentContract:
         """The contract as plain lists and dictionaries, as in the YAML file, less the limits."""
         values = asdict(self)
         del values["joint_limits"]
-        # What a contract without them has never had: its id stays.
+        # Contracts from before these entries keep their id.
         for name in ("state_dimensions", "action_dimensions"):
             if not values[name]:
                 del values[name]
@@ -173,10 +171,7 @@ class EmbodimentContract:
 
 
 def dimension_kinds(contract: EmbodimentContract) -> dict[str, tuple[str, ...]]:
-    """Kinds of the dimensions of "state" and "action", by which new data are normalised.
-
-    See vla.contract.normalization for what each means.
-    """
+    """Kinds of the dimensions of "state" and "action": see vla.contract.normalization."""
     euler = contract.representation == "delta_euler"
     return {
         vector: tuple(normalized_as(entry.kind, vector == "action", euler) for entry in dimensions)
@@ -229,7 +224,7 @@ def _joint_limits(values: Any, names: tuple[str, ...], source: str) -> JointLimi
 
 
 def contract_from_dict(values: Any, source: str = "contract") -> EmbodimentContract:
-    """Builds and checks a contract from what the YAML file holds.
+    """Builds and checks a contract from the content of a YAML file.
 
     Raises ContractError that names the missing, unknown or impossible entry and `source`.
     """
@@ -243,7 +238,7 @@ def contract_from_dict(values: Any, source: str = "contract") -> EmbodimentContr
     if missing := [name for name in known if name not in values and name not in optional]:
         raise ContractError(f"{source}: missing entries: {', '.join(missing)}")
     if "cameras" in optional:
-        # What it does not have may be empty, as to_dict() writes it.
+        # Absent entries may be empty, as to_dict() writes them.
         values = {name: v for name, v in values.items() if v or name not in optional}
     contract = read_dataclass(EmbodimentContract, values, source, ContractError)
     contract = replace(
@@ -304,9 +299,9 @@ def state_vector(
 ) -> np.ndarray:
     """The state vector of one of STATE_LAYOUTS, from a tool pose in the base frame and the fingers.
 
-    position [3] in metres, unit quaternion [4] as x y z w, gripper_width and open_width, that of an
-    open gripper, in metres. Raises ValueError when a value is not finite or the quaternion is not
-    of unit length.
+    position [3] in metres, unit quaternion [4] x y z w, gripper_width and open_width (of an open
+    gripper) in metres. Raises ValueError when a value is not finite or the quaternion not of unit
+    length.
     """
     values = np.concatenate([position, quaternion_xyzw, [gripper_width]]).astype(np.float64)
     if not np.isfinite(values).all():

@@ -1,7 +1,4 @@
-"""Image preparation shared by the live perception node, dataset conversion and evaluation.
-
-What a policy sees in training and on the robot comes out of this one function.
-"""
+"""Image preparation, the same for live perception, data set conversion and evaluation."""
 
 from __future__ import annotations
 

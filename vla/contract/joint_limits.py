@@ -1,4 +1,4 @@
-"""Limits of the joints' motion, from wherever they are known: the stricter of two wins."""
+"""Limits of the joints' motion, from all sources: the stricter of two wins."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class JointLimits:
 
 
 def stricter(first: JointLimits, second: JointLimits) -> JointLimits:
-    """The stricter of two limits for each joint; one that is NaN in one is the other's.
+    """The stricter of two limits for each joint; where one is NaN, the other.
 
     Raises LimitsError when they are for other joints.
     """

@@ -18,11 +18,11 @@ from vla.core.statistics import BLOCK_ROWS, NormalizationError, RunningStatistic
 ABSOLUTE = "absolute"
 # Motion from one step to the next: between two quantiles.
 RELATIVE = "relative"
-# The same of an angle: brought to -pi..pi first, so that a step over the seam is a small one.
+# The same for an angle: wrapped to -pi..pi first, so that a step over the seam is small.
 RELATIVE_ANGLE = "relative_angle"
-# An angle that goes round, rad: brought to -pi..pi and divided by pi.
+# A full-turn angle [rad]: wrapped to -pi..pi and divided by pi.
 ANGLE = "angle"
-# 0 or 1, such as a gripper's command: passes, and is decided at 0.5 on the way back.
+# 0 or 1, such as a gripper's command: unchanged, and thresholded at 0.5 on the way back.
 BINARY = "binary"
 KINDS = (ABSOLUTE, RELATIVE, RELATIVE_ANGLE, ANGLE, BINARY)
 WRAPPING = (RELATIVE_ANGLE, ANGLE)
@@ -30,7 +30,7 @@ WRAPPING = (RELATIVE_ANGLE, ANGLE)
 # Least distance between the quantiles of a dimension, by vector: in metres, radians or parts of a
 # matrix.
 SMALLEST_SPANS = {"state": 0.04, "action": 0.02}
-# A dimension that spans less than this is one that never changes.
+# A dimension that spans less than this is constant.
 SMALLEST_SPAN = 1e-6
 KNOWN = ("count", "mean", "std", "min", "max")
 BOUNDS = ("q01", "q99")
@@ -40,11 +40,10 @@ LARGEST = 1e15
 
 @dataclass(frozen=True)
 class NormStats:
-    """How the D dimensions of one vector are normalised, and what is known of their values.
+    """How the D dimensions of one vector are normalised, and statistics of their values.
 
-    A value v that lies between quantiles becomes clip(2 (v - q01) / (q99 - q01) - 1, -1, 1)
-    (BOUNDS_Q99, as in InstructVLA). A dimension that never changes becomes 0, and gets its value
-    back.
+    A value v between quantiles becomes clip(2 (v - q01) / (q99 - q01) - 1, -1, 1) (BOUNDS_Q99, as
+    in InstructVLA). A constant dimension becomes 0, and gets its value back.
     """
 
     names: tuple[str, ...]
@@ -66,7 +65,7 @@ class NormStats:
     def normalize(self, values: np.ndarray, limit: float = 1.0) -> np.ndarray:
         """Values [..., D] in SI units to about -1..1, float32.
 
-        limit: where they are cut; more than 1 shows a model what lies beyond the bounds.
+        limit: where they are clipped; above 1, a model sees values beyond the bounds.
         """
         values = wrap_angles(values, self.kinds)
         span = self.q99 - self.q01
@@ -82,7 +81,7 @@ class NormStats:
         values = np.asarray(values, dtype=np.float64)
         result = 0.5 * (np.clip(values, -1.0, 1.0) + 1.0) * (self.q99 - self.q01) + self.q01
         if ANGLE in self.kinds:
-            # Not cut: what is a little beyond pi has come round.
+            # Wrapped, not clipped: a little beyond pi is a little above -pi.
             result = np.where(self._are(ANGLE), _wrap(values * np.pi), result)
         return np.where(self._are(BINARY), (values >= 0.5).astype(np.float64), result)
 
@@ -98,7 +97,7 @@ def _wrap(angles: np.ndarray) -> np.ndarray:
 
 
 def wrap_angles(values: np.ndarray, kinds: tuple[str, ...]) -> np.ndarray:
-    """Values [..., D] with the dimensions that wrap brought to -pi..pi, the others as they are."""
+    """Values [..., D] with angles wrapped to -pi..pi, the others as they are."""
     values = np.asarray(values)
     wrapping = np.array([kind in WRAPPING for kind in kinds])
     return np.where(wrapping, _wrap(values), values) if wrapping.any() else values
@@ -120,11 +119,11 @@ def measure_all(
     kinds: tuple[str, ...] | None = None,
     smallest_span: float = 0.0,
 ) -> NormStats:
-    """Statistics of all rows of some arrays [N, D], one after the other and in bounded memory.
+    """Statistics of all rows of some arrays [N, D], in bounded memory.
 
-    kinds: of the dimensions, "absolute" for all of them by default. smallest_span: least distance
-    between the quantiles; without it a dimension that hardly moves would have its noise blown up to
-    full scale. Raises NormalizationError when there are no values or some are not finite.
+    kinds: of the dimensions, by default all "absolute". smallest_span: least distance between the
+    quantiles; without it the noise of a dimension that hardly moves would be blown up to full
+    scale. Raises NormalizationError when there are no values or some are not finite.
     """
     kinds = kinds or (ABSOLUTE,) * len(names)
     running = RunningStatistics(names)
@@ -137,17 +136,17 @@ def measure_all(
 def from_summary(
     summary: Summary, names: tuple[str, ...], kinds: tuple[str, ...], smallest_span: float = 0.0
 ) -> NormStats:
-    """Normalisation by statistics of values whose angles were wrapped: see measure_all."""
+    """Normalisation from statistics of wrapped values: see measure_all."""
     missing = np.clip(smallest_span - (summary.q99 - summary.q01), 0.0, None) / 2
     known = {entry: getattr(summary, entry) for entry in KNOWN}
     return NormStats(names, kinds, summary.q01 - missing, summary.q99 + missing, **known)
 
 
 def clipped_share(stats: NormStats, values: np.ndarray) -> np.ndarray:
-    """Share [D] of values [N, D] that the bounds of these statistics cut off, or can't represent.
+    """Share [D] of values [N, D] that these bounds clip, or cannot represent.
 
-    On the values that gave the statistics it is 0.02: what lies outside of the two quantiles.
-    Angles are never cut; of a binary dimension, what is neither 0 nor 1 counts.
+    On the values that gave the statistics it is 0.02. Angles are never clipped; of a binary
+    dimension, values other than 0 and 1 count.
     """
     if len(values) == 0:
         return np.zeros(len(stats.names))

@@ -1,7 +1,6 @@
-"""What a robot's state shows to be wrong by itself: names of joints, units, openings. No ROS.
+"""Faults that a robot's state shows by itself: names of joints, units, openings. No ROS.
 
-`vla preflight`, the live nodes and the conversion of bags judge by these functions, so that one
-mistake has the same words everywhere.
+`vla preflight`, the live nodes and the conversion of bags share these checks and their words.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import first_few
 from vla.core.text import one_line
 
-# Rounding of the fingers' positions [m].
+# Tolerance of the fingers' positions [m].
 WIDTH_TOLERANCE = 0.005
-# An opening beyond this is none of any gripper in metres: millimetres, percent or ticks [m].
+# No gripper opens wider than this [m]: beyond are millimetres, percent or ticks.
 WIDEST_GRIPPER = 2.0
-# An arm's joint turns no further [rad]; endless joints are kept to two turns, too.
+# No joint turns further than this [rad]; continuous joints are kept to two turns, too.
 LARGEST_ANGLE = 4.0 * math.pi
 # How far outside of its range a joint may be measured [rad]: encoders and zeros are never exact.
 ANGLE_TOLERANCE = 0.1
 # No tool is further from its arm's base [m].
 FARTHEST_TOOL = 10.0
 FINGER = "finger"
-# So many different names of joints are kept, and those of at most so many characters compared, to
-# find out by which name a missing joint goes.
+# Joint names that are kept, and the length of those compared, when a missing joint is searched
+# under another name.
 MOST_NAMES, LONGEST_NAME = 200, 200
-# So many names of joints are shown, of so many characters each.
+# Joint names that are shown, and characters of each.
 SHOWN, SHOWN_NAME = 12, 80
 
 
@@ -46,7 +45,7 @@ class Fault:
 
 
 def missing_joints(wanted: Sequence[str], names: Iterable[str]) -> Fault | None:
-    """Joints that joint states lack; where they have them with another prefix or suffix, says so.
+    """The joints that joint states lack, or have under another prefix or suffix.
 
     wanted: the contract's names, of the arm, the fingers or both. names: those of the joint states.
     """
@@ -63,7 +62,7 @@ def missing_joints(wanted: Sequence[str], names: Iterable[str]) -> Fault | None:
 
 
 def renamed_joints(wanted: Sequence[str], names: Sequence[str]) -> Fault | None:
-    """Both names, where joint states have what they lack with another prefix or suffix."""
+    """Both names, where joint states have the missing joints under another prefix or suffix."""
     missing = [name for name in wanted if name not in names]
     others = [n for n in names[:MOST_NAMES] if len(n) <= LONGEST_NAME and n not in wanted]
     renamings = _renamings(missing, others) if missing else []
@@ -81,7 +80,7 @@ def renamed_joints(wanted: Sequence[str], names: Sequence[str]) -> Fault | None:
 
 @dataclass(frozen=True)
 class _Renaming:
-    """Takes some text from one end of a name and puts another there."""
+    """Replaces one end of a name."""
 
     old: str
     new: str
@@ -101,10 +100,10 @@ class _Renaming:
 def _renamings(missing: Sequence[str], others: Sequence[str]) -> list[_Renaming]:
     """Changes of prefix or suffix that turn every missing name into one of the others.
 
-    Those that keep most of the names; several where a robot has two arms.
+    Those that keep most of the name; several where a robot has two arms.
     """
     first, there = missing[0], set(others)
-    # What stays the same must tell: half of a name, or a word where several names change alike.
+    # The common part must be telling: half of a name, or a word where several names change alike.
     least = max(3, len(first) // 2) if len(missing) == 1 else 3
     found: dict[_Renaming, int] = {}
     for name in others:
@@ -114,10 +113,10 @@ def _renamings(missing: Sequence[str], others: Sequence[str]) -> list[_Renaming]
                 continue
             old, new = (first[kept:], name[kept:]) if at_end else (first[:-kept], name[:-kept])
             renaming = _Renaming(old, new, at_end)
-            # The next joint is not this one by another name.
+            # joint_2 is not joint_1 under another name.
             if old.isdigit() and new.isdigit():
                 continue
-            # A finger is no joint of the arm by another name.
+            # A finger is no joint of the arm under another name.
             if (FINGER in old) == (FINGER in new) and renaming.fits(missing, there):
                 found[renaming] = kept
     most = max(found.values(), default=0)
@@ -125,7 +124,7 @@ def _renamings(missing: Sequence[str], others: Sequence[str]) -> list[_Renaming]
 
 
 def _common(one: str, other: str, from_end: bool) -> int:
-    """Length of what two names begin, or end, with alike."""
+    """Length of the common beginning, or end, of two names."""
     if from_end:
         one, other = one[::-1], other[::-1]
     for length, (a, b) in enumerate(zip(one, other, strict=False)):
@@ -135,10 +134,7 @@ def _common(one: str, other: str, from_end: bool) -> int:
 
 
 def opening_fault(width: float, contract: EmbodimentContract) -> Fault | None:
-    """What is wrong where the fingers' positions add up to no opening of the contract's gripper.
-
-    width: their sum [m], 0 closed.
-    """
+    """The fault where the fingers' positions add up to no opening of the gripper: width [m]."""
     most = contract.gripper_open_width
     if -WIDTH_TOLERANCE <= width <= most + WIDTH_TOLERANCE:
         return None
@@ -160,9 +156,9 @@ def opening_fault(width: float, contract: EmbodimentContract) -> Fault | None:
 
 
 def joints_fault(contract: EmbodimentContract, positions: Mapping[str, float]) -> Fault | None:
-    """What is wrong where the arm's joints are not finite, no angles in radians, or out of range.
+    """The fault where arm joints are not finite, not in radians, or out of range.
 
-    positions: by name; of joints that are not there, nothing is said.
+    positions: by name; missing joints are ignored.
     """
     known = {name: positions[name] for name in contract.joint_names if name in positions}
     if bad := [name for name, value in known.items() if not math.isfinite(value)]:
@@ -189,7 +185,7 @@ def joints_fault(contract: EmbodimentContract, positions: Mapping[str, float]) -
 
 
 def place_fault(position: np.ndarray) -> Fault | None:
-    """What is wrong where the tool's position [3] in the base frame [m] is beyond any arm."""
+    """The fault where the tool's position [3] in the base frame [m] is beyond any arm."""
     away = float(np.linalg.norm(position))
     if away <= FARTHEST_TOOL:
         return None

@@ -1,7 +1,7 @@
-"""Whether both halves of a policy have the same weights after an adapter was asked for. No ROS.
+"""Whether both halves of a policy have the same weights after an adapter was requested. No ROS.
 
 The halves live in two processes, and latent actions of one checkpoint mean nothing to the other
-half of another. So the arm may move again only when both halves have told the same checkpoint_id.
+half of another. So the arm may move again only when both halves report the same checkpoint_id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Answer:
 
 
 def failures(answers: Mapping[str, Answer]) -> str:
-    """Who failed and why, in one sentence; "" when nobody did. answers: by the half's name."""
+    """Who failed and why, in one sentence; "" when none did. answers: by the half's name."""
     reasons: dict[str, list[str]] = {}
     for name, answer in answers.items():
         if not answer.success:
@@ -31,7 +31,7 @@ def failures(answers: Mapping[str, Answer]) -> str:
 
 
 def to_take_back(answers: Mapping[str, Answer]) -> list[str]:
-    """The halves that have changed, or may still change, after a request that failed elsewhere."""
+    """The halves that changed, or may still change, after a request that failed elsewhere."""
     return [
         name
         for name, answer in answers.items()
@@ -42,7 +42,7 @@ def to_take_back(answers: Mapping[str, Answer]) -> list[str]:
 def disagreement(answers: Mapping[str, Answer]) -> str:
     """Why the arm must not move with these halves, "" when it may.
 
-    A half that is gone does not count: it cannot act, and brings its own weights when it returns.
+    A half that is gone does not count: it cannot act, and reloads its weights when it returns.
     """
     silent = [name for name, a in answers.items() if not (a.answered or a.gone)]
     if silent:
@@ -54,6 +54,6 @@ def disagreement(answers: Mapping[str, Answer]) -> str:
 
 
 def common_checkpoint(answers: Mapping[str, Answer]) -> str:
-    """The checkpoint_id of the halves that told one, "" when none did or when they differ."""
+    """The checkpoint_id that the halves report, "" when none does or they differ."""
     known = {answer.checkpoint_id for answer in answers.values() if answer.checkpoint_id}
     return known.pop() if len(known) == 1 else ""

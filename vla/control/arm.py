@@ -1,6 +1,6 @@
 """The arm controller: action chunks in, safe joint commands out. No ROS, no threads, no clock.
 
-Chunks become a tool target (execution), the target becomes joints (kinematics), the joints a smooth
+Chunks become a tool target (execution), the target joint positions (kinematics), these a smooth
 motion (tracking), and the motion a command (safety). The controller node and the in-process
 evaluation run this same class; times are seconds of one clock that the caller chooses.
 """
@@ -31,11 +31,11 @@ from vla.control.safety import SafetyLimits, SafetyStage
 from vla.control.tracking import JointTracker
 from vla.core.rotations import difference, from_rotation_vector, multiply
 
-# Share of a limit that targets are shaped to, so that the safety stage seldom has to step in.
+# Share of a limit that targets are shaped to, so that the safety stage seldom intervenes.
 SHAPED_SHARE = 0.9
 # Steps of inverse kinematics from one position of a preview to the next.
 PREVIEW_STEPS = 4
-# A following error below this share of its limit ends the giving way to it.
+# The arm stops backing off when the following error is below this share of its limit.
 FOLLOWS_AGAIN = 0.5
 
 
@@ -74,7 +74,7 @@ class _Settling:
 
 @dataclass
 class _Reference:
-    """Where the tool is led, and the joints [n] that lead it there."""
+    """The tool pose that the arm is guided by, and its joints [n]."""
 
     position: np.ndarray
     quaternion: np.ndarray
@@ -82,7 +82,7 @@ class _Reference:
 
 
 class ArmController:
-    """Follows chunks by time, within limits; comes to rest smoothly when there is none."""
+    """Follows chunks by time, within limits; comes to rest smoothly without one."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class ArmController:
     ):
         """model: of the arm; None for the simulated Panda.
 
-        Raises ContractError for a contract whose actions cannot be executed, LimitsError for limits
-        that are missing or impossible.
+        Raises ContractError for a contract whose actions cannot be executed, LimitsError for
+        missing or impossible limits.
         """
         contract.require_tool("the controller")
         if contract.representation != "delta":
@@ -115,7 +115,7 @@ class ArmController:
         self.able, self.continuous = able_limits(contract, model), model.continuous
         self._reference: _Reference | None = None
         self._backs_off = False
-        # Since when the arm has stood still with nothing to follow [s]; infinite while it moves.
+        # When the arm came to rest with no chunk to follow [s]; infinite while it moves.
         self._still_since = -np.inf
         self._gripper_width = contract.gripper_open_width
         self._settling = _Settling()
@@ -127,12 +127,12 @@ class ArmController:
 
     @property
     def lookahead(self) -> float:
-        """How far ahead of now chunks are read: what the tracking and the robot lag [s]."""
+        """How far ahead of now chunks are read: the lag of the tracking and the robot [s]."""
         return self._tracker.lag + self.config.lookahead
 
     @property
     def backs_off(self) -> bool:
-        """True while the arm does not follow, and the command goes back to where the arm is."""
+        """True while the arm does not follow, and the command returns to where the arm is."""
         return self._backs_off
 
     @property
@@ -141,13 +141,13 @@ class ArmController:
         return self.safety.anchored and not self.safety.motion.at_rest
 
     def accept(self, chunk: ActionChunk, now: float, measured: np.ndarray | None = None) -> None:
-        """Takes a chunk over from the next step on; steps whose time has passed are skipped.
+        """Takes over a chunk from the next step on, and skips steps whose time has passed.
 
-        Nothing has passed of one that finds the arm as still as its observation did: it is followed
-        from its start. measured: joints [n] now, None for those commanded. Raises ChunkError for a
-        chunk of another shape or time step, with values that are not finite or that no limit could
-        follow, or from an observation older than max_chunk_age or than the chunk in execution; what
-        was being executed then goes on.
+        A chunk that finds the arm as still as its observation did is followed from its start.
+        measured: joints [n] now, None for the commanded ones. Raises ChunkError for a chunk of
+        another shape or time step, with values that are not finite or that no limit could follow,
+        or from an observation older than max_chunk_age or than that of the current chunk, which
+        then goes on.
         """
         try:
             self._check(chunk, now, measured)
@@ -164,7 +164,6 @@ class ArmController:
             measured = self.safety.motion.positions
         if measured is None:
             return
-        # An older one is refused as such.
         age = min(max(now - chunk.stamp, 0.0), self.config.execution.max_chunk_age)
         check_reference(
             chunk,
@@ -174,9 +173,9 @@ class ArmController:
         )
 
     def preview(self, chunk: ActionChunk, now: float, count: int, joints: np.ndarray) -> np.ndarray:
-        """Arm positions [count, n] along what is left of a chunk, by inverse kinematics [rad].
+        """Arm positions [count, n] along the rest of a chunk, by inverse kinematics [rad].
 
-        joints: where the arm is before it [n]. Raises ChunkError for a chunk of another shape.
+        joints: where the arm starts [n]. Raises ChunkError for a chunk of another shape.
         """
         trajectory = ChunkTrajectory(chunk, start_of(chunk, now, self._still_since))
         places = []
@@ -206,10 +205,10 @@ class ArmController:
     ) -> ArmCommand:
         """The command for now.
 
-        joint_positions: measured [n] in radians, continuous joints in -pi..pi or not; None when
-        they are not known, which brings the arm to rest. duration: time since the last call [s], by
-        default the control period. Raises ValueError when the joints are not n finite values, or
-        not known at the first step.
+        joint_positions: measured [n] [rad], continuous joints wrapped or not; None when unknown,
+        which brings the arm to rest. duration: time since the last call [s], by default the control
+        period. Raises ValueError when the joints are not n finite values, or unknown at the first
+        step.
         """
         duration = duration or self.period
         measured = self._checked(joint_positions)
@@ -266,7 +265,7 @@ class ArmController:
         return float(np.linalg.norm(wanted - here) / limits.max_tool_error)
 
     def _note_following(self, measured: np.ndarray | None) -> None:
-        """Whether the arm follows; where it does not, the command goes back to where it is."""
+        """Updates whether the arm follows its commands."""
         if measured is not None:
             most = FOLLOWS_AGAIN if self._backs_off else 1.0
             self._backs_off = self.following_error(measured) > most
@@ -288,7 +287,7 @@ class ArmController:
         except MinkError:
             why.add("inverse_kinematics")
         if not self.config.tool_commanded:
-            # A target near the arm presses no harder than that on whatever is in its way.
+            # With the target near the arm, the force on an obstacle stays small.
             reach = SHAPED_SHARE * self.config.safety.max_following_error
             near = np.clip(reference.joints, measured - reach, measured + reach)
             if (near != reference.joints).any():
@@ -374,7 +373,7 @@ class ArmController:
 
 
 def _outside(position: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The nearest place on a box's surface for a place inside it; the place itself outside."""
+    """The nearest point on a box's surface for a point inside it; the point itself outside."""
     if (position <= low).any() or (position >= high).any():
         return position
     depths = np.concatenate([position - low, high - position])

@@ -9,21 +9,20 @@ import numpy as np
 
 from vla.core.rotations import difference, from_rotation_vector, multiply
 
-# A step that is longer than this many times what the tool's limits allow in its time is refused.
-# One a little too long is followed as fast as allowed; one that far off is no motion of a tool.
+# A step longer than this multiple of what the tool's limits allow is refused. A slightly long one
+# is followed as fast as allowed.
 LONGEST_STEP = 10.0
-# How far the observed tool may be from where the arm is [m, rad], beyond what it can have gone
-# since: the robot's tool frame may differ a little from ours, and the arm may not follow well.
+# Distance of the observed tool from the arm's [m, rad], beyond what it can have moved since: the
+# robot's tool frame may differ a little from ours, and the arm may not follow well.
 REFERENCE_DISTANCE, REFERENCE_ANGLE = 0.2, 1.0
-# Gripper values are 0 to 1; what a model says beyond is closed or open, but not this far beyond.
+# Gripper values are 0 to 1; models overshoot a little, but not this far.
 WIDEST_GRIPPER = 10.0
 
 
 class ChunkError(ValueError):
-    """A chunk that must not be executed.
+    """A chunk that must not be executed; the message says why.
 
-    reason: "non_finite", "shape", "impossible", "stale" or "wrong_instruction"; the message says it
-    in words.
+    reason: "non_finite", "shape", "impossible", "stale" or "wrong_instruction".
     """
 
     def __init__(self, reason: str, message: str):
@@ -73,7 +72,7 @@ def check_chunk(chunk: ActionChunk) -> None:
 
 
 def check_steps(chunk: ActionChunk, linear_speed: float, angular_speed: float) -> None:
-    """Raises ChunkError for steps far beyond what the tool's limits [m/s, rad/s] let it follow."""
+    """Raises ChunkError for steps far beyond the tool's limits [m/s, rad/s]."""
     with np.errstate(over="ignore"):
         steps = np.linalg.norm(chunk.actions[:, :3], axis=1)
         turns = np.linalg.norm(chunk.actions[:, 3:6], axis=1)
@@ -102,10 +101,10 @@ def check_steps(chunk: ActionChunk, linear_speed: float, angular_speed: float) -
 def check_reference(
     chunk: ActionChunk, position: np.ndarray, quaternion: np.ndarray, distance: float, angle: float
 ) -> None:
-    """Raises ChunkError for a chunk that starts from where the tool cannot have been.
+    """Raises ChunkError for a chunk that starts where the tool cannot have been.
 
     position [3], quaternion [4]: of the tool now, base frame. distance [m], angle [rad]: what it
-    can have gone since the observation.
+    can have moved since the observation.
     """
     with np.errstate(over="ignore"):
         away = float(np.linalg.norm(chunk.reference_position - position))
@@ -150,7 +149,7 @@ class ChunkTrajectory:
         fraction = phase - index
         position = (1 - fraction) * self._positions[index] + fraction * self._positions[index + 1]
         turn = from_rotation_vector(self.chunk.actions[index, 3:6] * fraction)
-        # The gripper is a decision, not a path: the value of the step under way holds, unblended.
+        # The gripper is a decision, not a path: the current step's value holds, unblended.
         return ToolTarget(
             position,
             multiply(turn, self._quaternions[index]),
@@ -158,7 +157,7 @@ class ChunkTrajectory:
         )
 
     def action(self, time: float) -> np.ndarray:
-        """The action [7] around `time` [s]: a step's in its middle, in between interpolated.
+        """The action [7] around `time` [s], interpolated between the middles of steps.
 
         Outside the chunk the nearest. For comparing chunks; the arm follows target().
         """

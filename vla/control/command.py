@@ -1,4 +1,4 @@
-"""What the controller asks of the robot in one cycle, whichever backend carries it out."""
+"""The controller's command of one cycle, for any backend."""
 
 from __future__ import annotations
 

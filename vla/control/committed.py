@@ -1,7 +1,7 @@
-"""What the arm will do while the next chunk is computed: the old one, seen from a new observation.
+"""What the arm will do while the next chunk is computed: the old chunk from a new observation.
 
-Chunks are relative: deltas from the tool pose of their own observation. For real-time chunking the
-targets of the chunk in execution are expressed in the terms that the model uses for the new one.
+Chunks are relative: deltas from the tool pose of their own observation. Real-time chunking needs
+the targets of the current chunk in the frame that the model uses for the new one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from vla.control.chunk import ActionChunk, ChunkTrajectory
 from vla.core.rotations import difference, from_rotation_vector, multiply
 
-# Steps over which a joined chunk comes back from where the old one ended to its own path.
+# Steps over which a joined chunk returns to its own path.
 FADE_STEPS = 4
-# What makes a place of a chunk's own path a bad one to go on from, in metres: each radian of
-# turn, another state of the gripper, each step from the one that is due.
+# Cost of continuing at a step of the new chunk, in metres: per radian, for another gripper state,
+# per step from the one that is due.
 TURN_COST, GRIPPER_COST, STEP_COST = 0.1, 0.03, 0.002
-# Steps ahead of the one that is due that a joined chunk may go on from.
+# Steps ahead of the one that is due that a joined chunk may continue at.
 MOST_AHEAD = 2
-# A tool this much nearer [m] to where a chunk begun late has it than to where one in time does.
+# By this much [m] the tool must be nearer to the path begun late than to the one begun in time.
 PLAINLY_NEARER = 0.01
 
 Pose = tuple[np.ndarray, np.ndarray]
@@ -45,13 +45,13 @@ def committed_actions(
     soft_steps: int = 4,
     late: float = 0.0,
 ) -> CommittedActions | None:
-    """The chunk in execution as seen from an observation; None where nothing of it is left.
+    """The current chunk as seen from an observation; None where nothing of it is left.
 
     stamp [s], position [3] in metres, quaternion [4] x y z w: the new observation's tool pose, base
     frame. delay: from the observation until the arm no longer reads the old chunk [s]. soft_steps:
-    steps after the committed ones that the new chunk is still drawn to; more make a steadier arm
-    that reacts later to what it sees. late: how long after its observation the old chunk came [s];
-    the arm has begun it then if it stood still until then, which the new observation tells.
+    steps after the committed ones that still guide the new chunk; more make a steadier arm that
+    reacts later. late: how long after its observation the old chunk came [s]; if the arm stood
+    still until then, it began the chunk that late, as the new observation shows.
     """
     trajectory, in_time = ChunkTrajectory(chunk, chunk.stamp + late), ChunkTrajectory(chunk)
     away = [_distance(path, stamp, position, quaternion) for path in (trajectory, in_time)]
@@ -69,7 +69,8 @@ def committed_actions(
         target = trajectory.target(stamp + (index + 1) * step)
         actions[index, :3] = target.position - position
         actions[index, 3:6] = difference(target.quaternion, quaternion)
-        # Of the step that is under way in the middle of this one: a decision is not interpolated.
+        # The gripper is a decision, not interpolated: that of the old step in the middle of this
+        # one.
         actions[index, 6] = trajectory.target(stamp + (index + 0.5) * step).gripper
         position, quaternion = target.position, target.quaternion
     return CommittedActions(actions, committed)
@@ -78,20 +79,20 @@ def committed_actions(
 def _distance(
     trajectory: ChunkTrajectory, time: float, position: np.ndarray, quaternion: np.ndarray
 ) -> float:
-    """How far a tool pose is from a chunk's target, in metres, turns counted as such."""
+    """Distance of a tool pose from a chunk's target [m]; turns count by TURN_COST."""
     target = trajectory.target(time)
     turned = np.linalg.norm(difference(target.quaternion, quaternion))
     return float(np.linalg.norm(target.position - position) + TURN_COST * turned)
 
 
 def join(before: CommittedActions, actions: np.ndarray) -> np.ndarray:
-    """A new chunk [H, 7] that begins with the committed steps and goes on with its own.
+    """A new chunk [H, 7] that begins with the committed steps and continues with its own.
 
     The guidance only comes near the committed steps; what the arm does must not depend on how near.
-    After them the chunk goes on from the place of its own path that is nearest to where they end,
-    with the gripper in the same state: where they keep the arm from being where the chunk's plan
-    has it by then, its later steps would come too early, and close the gripper beside the object.
-    What is still missing to that place is made up for over FADE_STEPS steps.
+    After them the chunk continues from the step of its own path that is nearest to their end, with
+    the gripper in the same state: if they keep the arm behind the chunk's plan, its later steps
+    would come too early, and close the gripper beside the object. The remaining offset fades over
+    FADE_STEPS.
     """
     count, own = before.committed, np.asarray(actions, dtype=np.float64)
     if count == 0:
@@ -112,7 +113,7 @@ def join(before: CommittedActions, actions: np.ndarray) -> np.ndarray:
 
 
 def _place(path: list[Pose], grippers: np.ndarray, reached: Pose, gripper: float, due: int) -> int:
-    """The step of a chunk's own path that goes on best from a pose and a state of the gripper."""
+    """The step of a chunk's own path that continues best from a pose and a gripper state."""
     costs = []
     for step in range(min(due + MOST_AHEAD, len(grippers) - 1) + 1):
         position, quaternion = path[step]
@@ -126,7 +127,7 @@ def _place(path: list[Pose], grippers: np.ndarray, reached: Pose, gripper: float
 
 
 def _path(actions: np.ndarray) -> list[Pose]:
-    """The poses that actions [K, 7] lead through from the origin, K + 1 of them."""
+    """The poses [K + 1] that actions [K, 7] lead through from the origin."""
     poses = [(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))]
     for action in actions:
         position, quaternion = poses[-1]

@@ -6,14 +6,14 @@ from collections import deque
 
 
 class DelayEstimate:
-    """The delay to be expected of the next chunk: the largest of the last few.
+    """The expected delay of the next chunk: the largest of the last few.
 
-    The first ones after a start or a pause are left out: a model that warms up, or a cache that is
-    filled, says nothing about the delays to come, and would have the arm commit to too much.
+    The first ones after a start or a pause are left out: a model that warms up is slower than
+    usual, and would make the arm commit to too much.
     """
 
     def __init__(self, initial: float, window: int = 10, warm_up: int = 2, pause: float = 2.0):
-        """initial: the estimate before anything was measured [s]. window: delays that count.
+        """initial: the estimate before any measurement [s]. window: delays that count.
 
         warm_up: delays left out at the start and after a gap of more than `pause` [s].
         """
@@ -23,7 +23,7 @@ class DelayEstimate:
         self._last = -float("inf")
 
     def note(self, stamp: float, now: float) -> None:
-        """A chunk of the observation at `stamp` went out at `now` [s, one clock]."""
+        """A chunk of the observation at `stamp` was published at `now` [s, one clock]."""
         if now - self._last > self._pause:
             self._to_skip = self._warm_up
         self._last = now
@@ -34,5 +34,5 @@ class DelayEstimate:
 
     @property
     def seconds(self) -> float:
-        """The delay to be expected [s]."""
+        """The expected delay [s]."""
         return max(self._delays, default=self._initial)

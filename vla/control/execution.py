@@ -1,16 +1,16 @@
-"""Which of the chunks that came is followed, and when: the execution modes. No ROS, no clock.
+"""Which chunk is followed, and when: the execution modes. No ROS, no clock.
 
-A chunk's step k is due at its observation's stamp + (k + 1) * time_step, so steps whose time has
-passed while the model computed are skipped by themselves, however late each chunk comes. Only of a
-chunk that finds the arm as still as its observation did nothing has passed: it starts at its start.
-Where nothing valid is left, target() is None: the arm then comes to rest, and never goes back.
+A chunk's step k is due at its observation's stamp + (k + 1) * time_step, so steps whose time passed
+while the model computed are skipped, however late the chunk comes. A chunk that finds the arm as
+still as its observation did starts at its start. Without a valid chunk target() is None: the arm
+comes to rest, and never goes back.
 
-- "chunk": a chunk is followed to the end, or for execute_steps, then the newest that has come. The
-  arm slows down at each end, since it reads ahead; to go on before it does succeeded less often.
-- "first": each chunk replaces the one before as soon as it comes (RoboVLMs re-plans at each step).
-- "ensemble": the weighted mean of what all kept chunks say about the same moment (ACT's temporal
-  ensembling; InstructVLA's and CogACT's cosine weights). The gripper is voted on, not averaged.
-- "real_time": as "first"; that two chunks fit together is the model's work (arXiv 2506.07339).
+- "chunk": a chunk is followed to the end, or for execute_steps, then the newest one. The arm slows
+  down at each end, since it reads ahead; switching before it does succeeded less often.
+- "first": each chunk replaces the one before on arrival (RoboVLMs re-plans at each step).
+- "ensemble": the weighted mean of all kept chunks at each moment (ACT's temporal ensembling;
+  InstructVLA's and CogACT's cosine weights). The gripper is voted on, not averaged.
+- "real_time": as "first"; the model makes consecutive chunks fit together (arXiv 2506.07339).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vla.control.chunk import ActionChunk, ChunkError, ChunkTrajectory, ToolTarg
 
 MODES = ("chunk", "first", "ensemble", "real_time")
 WEIGHTS = ("uniform", "exponential", "cosine")
-# Chunks kept at most, whatever their age: a bound on memory for a model that floods.
+# Chunks kept at most: bounds the memory when a model floods.
 MOST_KEPT = 64
 
 
@@ -65,7 +65,7 @@ class ExecutionConfig:
 
 
 def start_of(chunk: ActionChunk, now: float, still_since: float) -> float:
-    """When the path of a chunk that comes `now` begins [s]; still_since as in accept()."""
+    """When the path of a chunk that arrives `now` begins [s]; still_since as in accept()."""
     return max(chunk.stamp, now) if still_since <= chunk.stamp else chunk.stamp
 
 
@@ -76,12 +76,12 @@ class ChunkExecutor:
         """time_step: between the steps of every chunk [s]."""
         self.config = config
         self._time_step = time_step
-        # Oldest observation first. Mode "chunk" keeps the one followed and the newest that waits,
-        # "ensemble" as many as it takes together, the others one.
+        # Oldest observation first. Mode "chunk" keeps the current one and the newest that waits,
+        # "ensemble" as many as it combines, the others one.
         self._kept: list[ChunkTrajectory] = []
-        # When the chunk followed is over; it may be followed on if none waits.
+        # When the current chunk is over; it is followed further if none waits.
         self._over_at = -math.inf
-        # What the present target was made from.
+        # The chunks behind the last target.
         self._members: list[ChunkTrajectory] = []
 
     @property
@@ -92,12 +92,10 @@ class ChunkExecutor:
     def accept(self, chunk: ActionChunk, now: float, still_since: float = math.inf) -> None:
         """Takes a chunk; a refused one changes nothing.
 
-        still_since: since when the arm has stood still without a chunk to follow [s], infinite
-        while it moves. A chunk whose observation is from then on is followed from its start.
-
-        Raises ChunkError: "shape" or "non_finite" for what cannot be executed, "stale" for one from
-        an observation older than max_chunk_age, or not newer than that of the chunk before, which
-        came out of order or twice.
+        still_since: since when the arm has been at rest without a chunk to follow [s], infinite
+        while it moves. A chunk observed after that is followed from its start. Raises ChunkError:
+        "shape" or "non_finite" for one that cannot be executed, "stale" for an observation older
+        than max_chunk_age, or not newer than that of the chunk before.
         """
         trajectory = ChunkTrajectory(chunk, start_of(chunk, now, still_since))
         if abs(chunk.time_step - self._time_step) > 1e-6:
@@ -122,15 +120,15 @@ class ChunkExecutor:
             self._kept = [trajectory]
 
     def clear(self) -> None:
-        """Another instruction, or none: drops everything."""
+        """Drops everything, as for another instruction."""
         self._kept, self._members = [], []
         self._over_at = -math.inf
 
     def target(self, time: float, now: float) -> ToolTarget | None:
         """Where the tool should be at `time` [s], which may be ahead of `now`.
 
-        None where no chunk that is young enough at `now` is left. `time` beyond all chunks' ends
-        reads as the last end as long as `now` is not, so that the arm gets there.
+        None where no chunk is young enough at `now`. Beyond the end of all chunks, `time` reads as
+        the last end as long as `now` does not, so that the arm gets there.
         """
         if self.config.mode == "chunk":
             self._move_on(now)
@@ -143,7 +141,7 @@ class ChunkExecutor:
         return self._mean(time) if self._members else None
 
     def age(self, now: float) -> float:
-        """Age of the oldest observation that has a part in the last target [s]; NaN without one."""
+        """Age of the oldest observation behind the last target [s]; NaN without one."""
         return now - self._members[0].chunk.stamp if self._members else math.nan
 
     def _counts(self, entry: ChunkTrajectory, now: float) -> bool:
@@ -152,7 +150,7 @@ class ChunkExecutor:
         return age <= self.config.max_chunk_age and now <= entry.end + self._time_step
 
     def _move_on(self, now: float) -> None:
-        """Mode "chunk": takes the newest over where the one followed is over."""
+        """Mode "chunk": switches to the newest chunk when the current one is over."""
         begins = self._over_at == -math.inf
         if not self._kept or (len(self._kept) == 1 and not begins):
             return
@@ -163,7 +161,7 @@ class ChunkExecutor:
                 self._over_at = min(self._over_at, now + steps * self._time_step)
 
     def _mean(self, time: float) -> ToolTarget:
-        """The members' weighted mean, with one of their gripper values."""
+        """The members' weighted mean, with the gripper value of one of them."""
         targets = [entry.target(time) for entry in self._members]
         if len(targets) == 1:
             return targets[0]
@@ -179,7 +177,7 @@ class ChunkExecutor:
         quaternion = quaternion / length if length > 1e-6 else newest
         opens = np.array([t.gripper > 0.5 for t in targets])
         vote = float(weights @ np.where(opens, 1.0, -1.0))
-        # The newest decides where the votes are equal, and speaks for its side otherwise.
+        # The newest decides a tie; the newest of the winning side gives the value.
         winner = opens[-1] if abs(vote) < 1e-9 else vote > 0
         side = [t.gripper for t, is_open in zip(targets, opens, strict=True) if is_open == winner]
         return ToolTarget(position, quaternion, side[-1])

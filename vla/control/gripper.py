@@ -1,11 +1,11 @@
-"""When to send which gripper action, and what to make of its outcome. No ROS.
+"""When to send which gripper action, and how to judge its outcome. No ROS.
 
-A policy says "open" or "closed" in each step; a gripper takes actions that last. At most one action
-is under way: none is sent again while it runs or after it has succeeded, and a change of mind first
-stops the one under way and waits for its end, since drivers such as Franka's accept a second goal
-without ending the first. An action that fails is tried again a few times; then the operator has to
-look, and the tries start over after a pause without commands (the policy stopped and resumed). All
-times are seconds of one steady clock.
+A policy says "open" or "closed" in each step; a gripper's actions last. At most one action runs:
+none is sent again while it runs or after it has succeeded, and a change of mind first stops the
+running one and waits for its end, since drivers such as Franka's accept a second goal without
+ending the first. An action that fails is retried a few times; then the operator must look, and the
+retries start over after a pause without commands (the policy stopped and resumed). All times are
+seconds of one steady clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from enum import Enum
 
 
 class Order(Enum):
-    """What the driver of a gripper is to do now."""
+    """What the driver of a gripper should do now."""
 
     NOTHING = "nothing"
     HOME = "home"
@@ -65,9 +65,9 @@ class GripperConfig:
 class GripperState:
     """Wanted openings and outcomes in, orders and problems out. One thread calls all methods.
 
-    The caller carries orders out at once. HOME, OPEN and CLOSE start an action, whose end is told
-    by ended(); STOP ends the one under way, which is told by ended() too, or by stop_confirmed()
-    where the driver says that there is nothing to end.
+    The caller carries orders out at once. HOME, OPEN and CLOSE start an action, and ended() reports
+    its end. STOP ends the running one: ended() reports that, too, or stop_confirmed(), where the
+    driver says that nothing runs.
     """
 
     def __init__(self, config: GripperConfig):
@@ -86,12 +86,12 @@ class GripperState:
 
     @property
     def running(self) -> Order | None:
-        """The action under way, also while it is being stopped; None without one."""
+        """The running action, also while it is being stopped; None without one."""
         return self._running
 
     @property
     def insisting(self) -> bool:
-        """Whether it has been told to end before, without an effect."""
+        """Whether an earlier stop of the same action had no effect."""
         return self._stops > 0
 
     @property
@@ -106,14 +106,14 @@ class GripperState:
 
     @property
     def exhausted(self) -> bool:
-        """Whether actions failed so often that the operator has to look.
+        """Whether actions failed so often that the operator must look.
 
-        A driver that does not answer is none of that: when it is there again, all goes on.
+        A driver that does not answer does not count: when it is back, all goes on.
         """
         return self._failures > self.config.retries
 
     def tick(self, now: float) -> Order:
-        """What is due whatever is wanted, in each cycle: STOP, HOME or nothing."""
+        """What is due independently of the wanted opening, in each cycle: STOP, HOME or nothing."""
         if not self._forgotten and now - self._commanded_at > self.config.pause:
             self._forget()
         if self._lost:
@@ -144,7 +144,7 @@ class GripperState:
             self._place, self._moved_at = place, now
 
     def ended(self, success: bool, now: float, message: str = "") -> None:
-        """The action under way is over. message: why, where it failed."""
+        """The running action is over. message: why, where it failed."""
         if self._running is None:
             return
         ended, stopped = self._running, self._stopping
@@ -160,16 +160,16 @@ class GripperState:
             self._not_before = now + self.config.least_interval
 
     def accepted(self, now: float) -> Order:
-        """The driver has taken the action over; STOP when it was told to end before it began."""
+        """The driver accepted the action; STOP if it was to end before it began."""
         self._stop_confirmed = False
         return self._stop(now) if self._stopping else Order.NOTHING
 
     def stop_confirmed(self) -> None:
-        """The driver says that nothing is left to stop; the action's own end may still be told."""
+        """The driver says that nothing is left to stop; the action's own end may still come."""
         self._stop_confirmed = self._stopping
 
     def lost(self, message: str) -> None:
-        """The driver is gone; what was under way is stopped first when it is there again."""
+        """The driver is gone; the running action is stopped first when it is back."""
         self._lost, self._done = message, None
         if self._running is not None:
             self._stopping, self._stop_confirmed, self._stopped_at = True, False, -math.inf
@@ -202,7 +202,7 @@ class GripperState:
         return Order.STOP
 
     def _watch(self, running: Order, now: float) -> Order:
-        """Gives up an action that does not end, and insists on the end of one that was stopped."""
+        """Gives up an action that does not end, and insists on the end of a stopped one."""
         if self._stopping:
             return self._watch_stop(running, now)
         config = self.config
@@ -240,12 +240,12 @@ class GripperState:
         return self._stop(now)
 
     def _over(self) -> None:
-        """Nothing is under way any more, and the fingers may be anywhere."""
+        """Nothing runs any more, and the fingers may be anywhere."""
         self._running = self._done = None
         self._stopping, self._stop_confirmed, self._stops = False, False, 0
 
     def _forget(self) -> None:
-        """Somebody else may have moved the gripper, or repaired it."""
+        """Someone else may have moved the gripper, or repaired it."""
         self._wanted = self._done = None
         self._failures = self._stops = 0
         self._fault, self._forgotten = "", True

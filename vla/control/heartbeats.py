@@ -1,6 +1,6 @@
-"""Judges by heartbeats which nodes have died: free of ROS.
+"""Judges by heartbeats which nodes have died. No ROS.
 
-A heartbeat has a limit of its own, since the streams of a large model may rightly be silent for
+Heartbeats have their own limit, since the streams of a large model may rightly be silent for
 longer. A node that never sent one is not judged. All times are seconds of one steady clock.
 """
 
@@ -12,27 +12,27 @@ from dataclasses import dataclass
 
 @dataclass
 class _Pulse:
-    """The newest life of one publisher."""
+    """The life that is followed of one node."""
 
-    life: int  # the one that is followed
+    life: int  # identifies the process
     heard_at: float  # its last beat [s]
     stopped: bool = False
 
 
 class Heartbeats:
-    """Keeps the last heartbeat of each watched node. Not thread safe: one thread calls all."""
+    """The last heartbeat of each watched node. Not thread safe: one thread calls all methods."""
 
     def __init__(self, nodes: Iterable[str], max_age: float):
-        """nodes: fully qualified names. max_age: longest time between two beats of a life [s]."""
+        """nodes: fully qualified names. max_age: longest time between two beats [s]."""
         self._nodes = frozenset(nodes)
         self._max_age = max_age
         self._pulses: dict[str, _Pulse] = {}
 
     def beat(self, node: str, life: int, now: float) -> bool:
-        """A heartbeat came in; returns whether another life has taken the place of a stopped one.
+        """A heartbeat arrived; returns whether a new life replaces a stopped one.
 
-        A life other than the one that is followed says nothing until that has stopped, so that it
-        cannot cover up a death. Nor does a node that is not watched.
+        Another life is ignored until the one that is followed has stopped, so that it cannot hide a
+        death, and so is a node that is not watched.
         """
         if node not in self._nodes:
             return False
@@ -45,15 +45,15 @@ class Heartbeats:
         return False
 
     def beats(self, node: str) -> bool:
-        """Whether that node has sent a heartbeat, be it that it has stopped since."""
+        """Whether that node has ever sent a heartbeat."""
         return node in self._pulses
 
     def stopped(self, now: float) -> set[str]:
-        """Nodes whose heartbeat has stopped; to be asked after all beats that have come by now."""
+        """Nodes whose heartbeat has stopped; call it after beat() for all that have arrived."""
         for pulse in self._pulses.values():
             pulse.stopped = pulse.stopped or now - pulse.heard_at > self._max_age
         return {node for node, pulse in self._pulses.items() if pulse.stopped}
 
     def forget_stopped(self) -> None:
-        """From now on nodes whose heartbeat has stopped count as if they had never sent one."""
+        """From now on the stopped nodes count as if they had never sent a heartbeat."""
         self._pulses = {node: p for node, p in self._pulses.items() if not p.stopped}

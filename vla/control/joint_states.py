@@ -1,9 +1,9 @@
 """Measured joints: read from messages by name, and judged before anything relies on them.
 
-A message is no proof. A second driver, a bag that is replayed or a faulty encoder tells joints that
-the arm does not have, and a command that started from there would throw it. So joints that jump, or
-are outside of their range, are in doubt: they are not used until they have been in range, without a
-jump, and at rest for STEADY_TIME. True and false messages that alternate never are. No ROS.
+A second driver, a replayed bag or a faulty encoder reports joints that the arm does not have, and a
+command that started from there would throw it. So joints that jump, or are out of range, are in
+doubt: they are not used until they have been in range, without a jump and at rest for STEADY_TIME,
+which true and false messages in turn never are. No ROS.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 from vla.contract.joint_limits import JointLimits
 from vla.contract.state_checks import ANGLE_TOLERANCE, missing_joints, renamed_joints
 
-# What a joint may go further than SPEED_MARGIN times its top speed allows [rad]: messages come in
-# bursts, their ages are those of their arrival. It is made up for by going slower later, so that
-# joints which go to and fro between two places do not pass as slow ones.
+# How far a joint may be ahead of SPEED_MARGIN times its top speed [rad], since messages arrive in
+# bursts. It must be slower afterwards, so that alternating positions do not pass as slow motion.
 JUMP = 0.15
 SPEED_MARGIN = 1.5
 # Joints are at rest when they stay within STILL [rad] for STEADY_TIME [s].
@@ -29,8 +28,7 @@ STILL = 0.02
 def unwrapped(joints: np.ndarray, near: np.ndarray, continuous: np.ndarray) -> np.ndarray:
     """The same angles [n] with continuous joints within half a turn of `near` [n].
 
-    Drivers report a joint that goes round and round in -pi..pi, or count its turns. continuous [n]:
-    True for such joints.
+    Drivers report a continuous joint in -pi..pi, or count its turns. continuous [n]: True for such.
     """
     turns = np.where(continuous, np.round((near - joints) / (2 * np.pi)), 0.0)
     return joints + 2 * np.pi * turns
@@ -42,9 +40,9 @@ class MeasuredJoints:
     def __init__(
         self, names: Sequence[str], limits: JointLimits, continuous: np.ndarray, max_gap: float
     ):
-        """names: of the n joints in messages. limits: what they can do: range and velocity count.
+        """names: of the n joints in messages. limits: their range and velocity count.
 
-        continuous [n]: joints that go round and round. max_gap: a longer silence ends steadiness.
+        continuous [n]: joints without end stops. max_gap: a longer silence ends steadiness [s].
         """
         self._names = tuple(names)
         self._limits, self._continuous, self._max_gap = limits, continuous, max_gap
@@ -53,11 +51,11 @@ class MeasuredJoints:
         self._fastest = SPEED_MARGIN * limits.velocity
         self.positions: np.ndarray | None = None
         self.doubt = ""
-        # The last that were in range, trusted or not, and how much further they went than they can.
+        # The last in range, trusted or not, and how far they are ahead of their top speed.
         self._last: np.ndarray | None = None
         self._excess = np.zeros(len(self._names))
         self._heard_at = -math.inf
-        # Where and since when they are at rest.
+        # Rest position, and since when.
         self._rest: np.ndarray | None = None
         self._rest_since = math.inf
 
@@ -67,18 +65,18 @@ class MeasuredJoints:
         return self._heard_at - self._rest_since >= STEADY_TIME - 1e-9
 
     def forget_rest(self) -> None:
-        """Whether the joints are at rest must be seen again."""
+        """Rest must be observed again."""
         self._rest, self._rest_since = None, math.inf
 
     def read(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray | None:
-        """The joints [n] of a message, in our order; None when it is about other joints only.
+        """The joints [n] of a message, in our order; None when it has other joints only.
 
         Raises ValueError when some are missing, named twice, or not finite.
         """
         wanted = self._names
         missing = [name for name in wanted if name not in names]
         if len(missing) == len(wanted) and len(names) > 0:
-            # Of other joints, unless the arm's have never come and these are they.
+            # Of other joints, unless these are the arm's under another name.
             if self._last is None and (fault := renamed_joints(wanted, names)):
                 raise ValueError(str(fault))
             return None
@@ -101,7 +99,7 @@ class MeasuredJoints:
     def take(self, values: np.ndarray, now: float) -> str:
         """Takes the joints [n] of a message; returns why they cannot be true, "" when they may.
 
-        Without doubt `positions` are these from then on; in doubt they stay as they were.
+        Without doubt they become `positions`; in doubt these stay.
         """
         why = self._why_out_of_range(values)
         if why:

@@ -8,14 +8,14 @@ import numpy as np
 
 from vla.core.rotations import matrix_to_quaternion
 
-# Share of the way to the end of a joint's range that one step may go at most.
+# Largest share of the distance to the end of a joint's range that one step may cover.
 RANGE_GAIN = 0.95
 
 
 class _JointLimit(mink.Limit):
-    """What ConfigurationLimit and VelocityLimit say together, in half as many rows.
+    """ConfigurationLimit and VelocityLimit together, in half as many rows.
 
-    model: of hinge and slide joints only. velocities [nv]: greatest speeds, infinite for none.
+    model: of hinge and slide joints only. velocities [nv]: top speeds, infinite for none.
     """
 
     def __init__(self, model: mujoco.MjModel, velocities: np.ndarray):
@@ -23,7 +23,7 @@ class _JointLimit(mink.Limit):
         self._lower = np.where(limited, model.jnt_range[:, 0], -np.inf)
         self._upper = np.where(limited, model.jnt_range[:, 1], np.inf)
         self._velocities = velocities
-        # A joint that has neither limit gets no rows.
+        # A joint without limits gets no rows.
         self._rows = np.isfinite(velocities) | limited
         rows = np.eye(model.nv)[self._rows]
         self._matrix = np.concatenate([rows, -rows])  # [2 rows, nv]
@@ -31,7 +31,7 @@ class _JointLimit(mink.Limit):
     def compute_qp_inequalities(
         self, configuration: mink.Configuration, dt: float
     ) -> mink.Constraint:
-        """Bounds of the change of each joint within `dt` [s]; one outside of its range may stay."""
+        """Bounds of each joint's change within `dt` [s]; one outside of its range may stay."""
         positions, fastest = configuration.data.qpos, dt * self._velocities
         up = np.clip(RANGE_GAIN * (self._upper - positions), 0.0, fastest)
         down = np.clip(RANGE_GAIN * (positions - self._lower), 0.0, fastest)
@@ -42,8 +42,8 @@ class DifferentialIK:
     """Turns tool targets into joint positions, one small step at a time.
 
     model_xml: MJCF of the arm alone. tool_site: site that the targets are for. max_joint_velocity
-    [n] in radians per second and the model's joint ranges are never exceeded. posture [n]: what the
-    redundant joint is drawn to, weakly.
+    [n] [rad/s] and the model's joint ranges are never exceeded. posture [n]: weakly attracts the
+    redundant joint.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DifferentialIK:
         quaternion_xyzw: np.ndarray,
         duration: float,
     ) -> np.ndarray:
-        """Joint positions [n] after moving for `duration` seconds from the given ones to a target.
+        """Joint positions [n] after moving for `duration` seconds from these towards a target.
 
         Raises mink.MinkError where no step within the limits exists.
         """

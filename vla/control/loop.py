@@ -1,7 +1,7 @@
-"""One cycle of the control loop: decides between following a chunk and holding. Free of ROS.
+"""One cycle of the control loop: decides between following a chunk and holding. No ROS.
 
 Two clocks meet here. Chunks are read in robot time, the clock of their observations' stamps, which
-a simulator may slow down or stop. Whether an input has fallen silent is judged by a steady clock.
+a simulator may slow down or stop. Silent inputs are judged by a steady clock.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ LATENT_ACTIONS = "latent actions"
 ACTION_CHUNKS = "action chunks"
 
 # A command that holds is repeated for this long after the last instruction [s]; then the arm is
-# left alone, so that a reset of the scene, or somebody's hands, need not fight it.
+# released, so that it does not work against a reset of the scene or an operator's hands.
 RELEASE_TIME = 0.5
-# An arm this near its last command [rad] was not moved since: a motion goes on from the command.
+# An arm this near its last command [rad] has not been moved: the motion continues from the command.
 NEAR = 0.01
-# A cycle that comes late makes up for at most this many [periods]: the motion then stays in time.
+# A late cycle makes up for at most this many periods, so that the motion stays in time.
 LONGEST_CATCH_UP = 5
-# A clock that goes on by less than this stands still [s].
+# A clock that advances by less than this stands still [s].
 CLOCK_TICK = 1e-6
-# Refused chunks that show that the policy is not sound: the arm holds until a sound one comes.
+# Refused chunks that show a faulty policy: the arm holds until a sound one comes.
 HOLDS_FOR = {
     "non_finite": HoldReason.NON_FINITE,
     "shape": HoldReason.CONTRACT_MISMATCH,
@@ -102,14 +102,14 @@ class ControlLoop:
             arm.contract.joint_names, arm.able, arm.continuous, limits.max_state_age
         )
         self._fault: tuple[HoldReason, str] | None = None
-        # Whether commands go out, or the arm is left alone and may be moved by others.
+        # Whether commands are sent, or the arm is released and others may move it.
         self._commands = False
         self._noted_hold = HoldReason.NONE
         self._stepped_at = -math.inf
-        # Robot time until which observations were in doubt.
+        # Observations until this robot time are in doubt.
         self._doubted_until = -math.inf
         self._robot_time = -math.inf
-        # When robot time last went on, by the steady clock.
+        # When robot time last advanced, by the steady clock.
         self._ticked_at = -math.inf
         self._quiet_since = -math.inf
 
@@ -122,9 +122,10 @@ class ControlLoop:
     ) -> None:
         """Takes measured joints, found by name [rad].
 
-        ahead: of our robot time is the message's stamp [s]. A message about other joints only, such
-        as a gripper's, is passed over. Raises ValueError when the message is not used: joints are
-        missing, not finite or stamped in the future; or cannot be true, which makes the arm hold.
+        ahead: how far the message's stamp is ahead of robot time [s]. A message with other joints
+        only, such as a gripper's, is skipped. Raises ValueError when the message is not used:
+        joints are missing, not finite, stamped in the future, or cannot be true, which makes the
+        arm hold.
         """
         try:
             values = self.joints.read(names, positions)
@@ -151,11 +152,11 @@ class ControlLoop:
         return self.arm.safety.motion.positions if self._commands else self.joints.positions
 
     def take_chunk(self, chunk: ActionChunk, robot_now: float, steady_now: float) -> None:
-        """Takes a chunk of the instruction in force over.
+        """Takes over a chunk of the instruction in force.
 
-        Raises ChunkError when it is refused. A chunk that is merely late leaves the one in
-        execution alone; one that is not finite, has another shape or leads where no limit could
-        follow makes the arm hold until a sound one comes.
+        Raises ChunkError when it is refused. A late chunk leaves the current one alone; one that is
+        not finite, has another shape or that no limit could follow makes the arm hold until a sound
+        one comes.
         """
         try:
             self._check_time(chunk, robot_now)
@@ -167,14 +168,14 @@ class ControlLoop:
             raise
         self._fault = None
         self.watchdog.heard(ACTION_CHUNKS, steady_now)
-        # A chunk proves its latent action, whose own message may arrive after it, or never: one
-        # that rests on its own observation alone comes from a policy of one part.
+        # A chunk proves its latent action, whose message may arrive later, or never: a policy of
+        # one part has none.
         unheard = math.isinf(self.watchdog.age(LATENT_ACTIONS, steady_now))
         if unheard or chunk.latent_stamp >= chunk.stamp:
             self.watchdog.heard(LATENT_ACTIONS, steady_now)
 
     def _check_time(self, chunk: ActionChunk, robot_now: float) -> None:
-        """Raises ChunkError for a chunk from the future, or of what can no longer be relied on."""
+        """Raises ChunkError for a chunk from the future, or from before a moment of doubt."""
         for what, stamp in (("observation", chunk.stamp), ("latent action", chunk.latent_stamp)):
             if stamp > robot_now + CLOCK_TOLERANCE:
                 self.arm.safety.note("future_chunk")
@@ -198,14 +199,14 @@ class ControlLoop:
         self.arm.hold()
 
     def flush(self) -> None:
-        """Another instruction, or none: whatever was computed for the last one is dropped."""
+        """Drops the results for the last instruction."""
         self._fault = None
         self.arm.hold()
         self.watchdog.forget(LATENT_ACTIONS)
         self.watchdog.forget(ACTION_CHUNKS)
 
     def release(self) -> None:
-        """Forgets what was commanded: the next motion starts from where the arm comes to rest."""
+        """Forgets the commands: the next motion starts from where the arm comes to rest."""
         self.flush()
         self.arm.reset()
         self.joints.forget_rest()
@@ -218,10 +219,9 @@ class ControlLoop:
         wants_motion: bool,
         blocked: tuple[HoldReason, str] | None = None,
     ) -> Cycle:
-        """The command for now, and how the arm is.
+        """The command for now, and the arm's state; call it at the arm's control rate.
 
         blocked: why the arm holds meanwhile, although motion is wanted; None to follow the chunks.
-        To be called at the arm's control rate.
         """
         robot_now = self._on_clock(robot_now, steady_now)
         if wants_motion:
@@ -248,23 +248,23 @@ class ControlLoop:
             )
             report = ArmReport(executing=False, hold_reason=reason, message=message)
         is_quiet = steady_now - self._quiet_since > RELEASE_TIME
-        # In doubt, an arm at rest is left alone: its controller keeps it at the last command, and a
-        # simulator that was reset, or somebody's hands, need not fight it.
+        # In doubt, an arm at rest is released: its controller keeps the last command, and a reset
+        # simulator, or an operator's hands, can move it.
         if (is_quiet or self.joints.doubt) and not (was_moving or self.arm.moving):
             command = None
             self._commands = False
         return Cycle(command, report)
 
     def _on_clock(self, robot_now: float, steady_now: float) -> float:
-        """Robot time that never goes back a little; a jump makes the arm hold.
+        """Robot time without small steps back; a jump makes the arm hold.
 
-        It then holds until a chunk comes whose observation is from after the jump.
+        It then holds until a chunk observed after the jump arrives.
         """
         way = robot_now - self._robot_time
         passed = steady_now - self._ticked_at
         if way > CLOCK_TICK:
             self._ticked_at = steady_now
-        # Zero means that no time has come yet.
+        # Zero: no time has been received yet.
         if self._robot_time > 0.0 and not -CLOCK_STEP <= way <= passed + CLOCK_STEP:
             self.fail(
                 HoldReason.CLOCK,
@@ -274,7 +274,7 @@ class ControlLoop:
             )
             self._doubted_until = robot_now
         elif way < 0.0:
-            # A clock that is set back a little must not have the arm go back on its way.
+            # A clock that is set back a little must not move the arm back.
             robot_now = self._robot_time
         self._robot_time = robot_now
         return robot_now
@@ -282,7 +282,7 @@ class ControlLoop:
     def _why_hold(
         self, silent: SilentInput | None, blocked: tuple[HoldReason, str] | None
     ) -> tuple[HoldReason, str] | None:
-        """The first cause for which the arm must not move."""
+        """The first reason why the arm must not move."""
         if stopped := self.arm.safety.emergency_stopped:
             return HoldReason.NONE, stopped
         if blocked:
@@ -306,14 +306,14 @@ class ControlLoop:
         return None
 
     def _note_hold(self, hold: tuple[HoldReason, str] | None, wants_motion: bool) -> None:
-        """Counts a hold when it begins, as the safety stage counts its own interventions."""
+        """Counts a hold when it begins, as the safety stage counts its interventions."""
         reason = hold[0] if hold and wants_motion else HoldReason.NONE
         if reason not in (self._noted_hold, HoldReason.NONE):
             self.arm.safety.note(reason.name.lower())
         self._noted_hold = reason
 
     def _step(self, robot_now: float, steady_now: float) -> ArmCommand | None:
-        """Steps the arm; None while it is left alone."""
+        """Steps the arm; None while it is released."""
         measured = None
         if self.watchdog.fresh(JOINT_STATES, steady_now) and not self.joints.doubt:
             measured = self.joints.positions
@@ -322,7 +322,7 @@ class ControlLoop:
         duration = period * min(max(periods, 1), LONGEST_CATCH_UP)
         self._stepped_at = steady_now
         if not self._commands:
-            # Others may have moved it meanwhile: a motion starts from where it is at rest.
+            # Others may have moved it: a motion starts from where it is at rest.
             if measured is None or not self.joints.steady or self.arm.executor.newest is None:
                 return None
             self._start_from(measured)
@@ -331,12 +331,12 @@ class ControlLoop:
         if command.executing or self.arm.moving or was_moving:
             self._commands = True
             return command
-        # Other hands may have moved an arm that we held: then it is left alone.
+        # Others moved the arm while we held it: release it.
         self._commands &= measured is None or self.arm.following_error(measured) <= 1.0
         return command if self._commands else None
 
     def _start_from(self, measured: np.ndarray) -> None:
-        """The next command goes on from the last one if the arm is still there, else from here."""
+        """Continues from the last command if the arm is still there, else from here."""
         safety = self.arm.safety
         if safety.anchored:
             away = np.abs(self.arm.near_command(measured) - safety.motion.positions).max()

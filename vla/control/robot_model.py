@@ -75,9 +75,9 @@ def arm_limits(contract: EmbodimentContract, model: RobotModel) -> JointLimits:
 
 
 def able_limits(contract: EmbodimentContract, model: RobotModel) -> JointLimits:
-    """What the joints can do, whatever a contract allows: the model's limits where it has some.
+    """What the joints can do, independently of a contract: the model's limits where known.
 
-    An arm may be where, and may be moved by hand as, its contract does not let it be commanded.
+    The arm may be, and may be guided by hand, where its contract does not let it be commanded.
     """
     own, allowed = model.limits, arm_limits(contract, model)
     return JointLimits(
@@ -96,7 +96,7 @@ def model_from_urdf(
     tool_frame: str,
     posture: np.ndarray | None = None,
 ) -> RobotModel:
-    """The arm between two frames of a URDF; meshes and everything beside the way are not looked at.
+    """The arm between two frames of a URDF, without meshes and side branches.
 
     joint_names: the arm's joints, as in the contract: all that move between the two frames, in
     order. posture [n]: by default the middle of each joint's range. Raises RobotModelError when the
@@ -199,7 +199,7 @@ def _read_joints(urdf: str) -> list[_Joint]:
 
 
 def _read_joint(element) -> _Joint:
-    """One joint. Position limits are the stricter of the hard and the safety controller's ones."""
+    """One joint. Its position limits are the stricter of hard and soft limits."""
     name, kind = element.get("name", "?"), element.get("type", "?")
     parent, child = (
         link.get("link") if (link := element.find(which)) is not None else None
@@ -216,7 +216,7 @@ def _read_joint(element) -> _Joint:
         if endless := [key for key, value in bounds.items() if np.isinf(value)]:
             raise ValueError(f"{endless[0]} is infinite; leave it out where there is no limit")
         if kind == "continuous":
-            # A joint that goes round and round is kept to two turns, for the sake of its cables.
+            # A continuous joint is kept to two turns, for the sake of its cables.
             bounds |= {"lower": -2 * np.pi, "upper": 2 * np.pi}
         if soft is not None:
             low, high = soft.get("soft_lower_limit"), soft.get("soft_upper_limit")
@@ -253,7 +253,7 @@ def _way(by_child: dict[str, _Joint], frame: str) -> list[_Joint]:
 
 
 def _mjcf(up: list[_Joint], down: list[_Joint], limits: JointLimits) -> str:
-    """Nested bodies along the way: first back from the base to where the ways part, then out."""
+    """Nested bodies along the chain: first back from the base to the common frame, then out."""
     steps: list[tuple[np.ndarray, Rotation, _Joint | None]] = []
     for joint in reversed(up):
         back = joint.rotation.inv()

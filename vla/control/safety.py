@@ -1,10 +1,10 @@
 """The safety stage: the one place that every command to every robot passes.
 
-A command is let through only if the arm could still come to rest from it without leaving any limit:
-joint positions, velocities, accelerations and jerks, the workspace box, the keep-out boxes, the
-tool's speed, the distance from the measured joints. If it could not, the stop that was found in the
-cycle before is followed instead, one cycle of it; since each command has such a stop, there always
-is a safe one. Stops are time-optimal under the limits on jerk and acceleration (ruckig).
+A command passes only if the arm could still come to rest from it without violating any limit: joint
+positions, velocities, accelerations and jerks, the workspace box, the keep-out boxes, the tool's
+speed, the distance from the measured joints. Otherwise the arm follows one cycle of the stop found
+in the cycle before; since each command has such a stop, there always is a safe one. Stops are
+time-optimal under the limits on jerk and acceleration (ruckig).
 
 The stage keeps the commanded motion, so nothing else can move the arm. An emergency stop latches
 here, too. No ROS, no clock, no threads.
@@ -24,18 +24,18 @@ from vla.control.command import StoppingMotion
 from vla.control.kinematics import DifferentialIK
 from vla.control.tracking import JointMotion, at_rest
 
-# How far the tool may pass a wall [m]: the smallest error of inverse kinematics would otherwise
-# stop a tool that slides along one. Half of it is for the way between the points looked at.
+# How far the tool may pass a wall [m]: otherwise the smallest error of inverse kinematics would
+# stop a tool that slides along one. Half of it is for the path between the points checked.
 WALL_TOLERANCE = 0.005
-# Rounding of the tracker and of ruckig, relative to a limit.
+# Rounding error of the tracker and of ruckig, relative to a limit.
 ROUNDING = 1e-9
-# Points at which the way to rest is looked at, and how far joints may stray between two of them
-# [rad]: an eighth of the acceleration times the square of the time between.
+# Points at which the stop is checked, and how far joints may stray between two of them [rad]: an
+# eighth of the acceleration times the square of the time between.
 STOP_SAMPLES = 8
 JOINT_MARGIN = 1e-3
-# Share of the tool's limits that these points are held to: between them it may be a little faster.
+# Share of the tool's limits that applies at these points: between them it may be a little faster.
 JUDGED_SHARE = 0.97
-# No tool is further from a joint than this [m]: of an arm that people can stand beside.
+# No tool is further from a joint than this [m], for arms of human size.
 REACH = 1.6
 # Motion below this counts as rest [rad/s, rad/s^2].
 REST_VELOCITY = 1e-5
@@ -58,7 +58,7 @@ class SafetyLimits:
     max_tool_error: float = 0.1
 
     def require_sound(self) -> None:
-        """Raises LimitsError when boxes are turned inside out or a limit is not positive."""
+        """Raises LimitsError when a box is inverted or a limit is not positive."""
         low, high = self.workspace_min, self.workspace_max
         if len(low) != 3 or len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
             raise LimitsError(
@@ -111,7 +111,7 @@ class SafetyStage:
 
     @property
     def anchored(self) -> bool:
-        """Whether a motion is commanded: since anchor(), until forget()."""
+        """Whether a motion is commanded: from anchor() to forget()."""
         return self._motion is not None
 
     @property
@@ -122,10 +122,7 @@ class SafetyStage:
         return self._motion
 
     def anchor(self, positions: np.ndarray) -> None:
-        """Starts from an arm that stands still at `positions` [n], whatever was commanded before.
-
-        Raises ValueError when they are not finite.
-        """
+        """Starts from an arm at rest at `positions` [n]; raises ValueError unless finite."""
         if not np.isfinite(positions).all():
             raise ValueError(f"joint positions are not finite: {np.asarray(positions).tolist()}")
         self._motion = at_rest(positions)
@@ -133,18 +130,18 @@ class SafetyStage:
         self._active.clear()
 
     def forget(self) -> None:
-        """No motion is commanded any more: the next one starts with anchor()."""
+        """No motion is commanded any more; the next one starts with anchor()."""
         self._motion = None
         self._active.clear()
 
     def emergency_stop(self, why: str) -> None:
-        """Latches: from now on the arm only comes to rest, until reset_emergency_stop()."""
+        """Latches: the arm comes to rest, and stays there until reset_emergency_stop()."""
         if not self.emergency_stopped:
             self.counts["emergency_stop"] += 1
         self.emergency_stopped = why
 
     def reset_emergency_stop(self) -> None:
-        """Ends an emergency stop; nothing moves by that alone."""
+        """Ends an emergency stop; that alone moves nothing."""
         self.emergency_stopped = ""
 
     def note(self, reason: str) -> None:
@@ -156,8 +153,8 @@ class SafetyStage:
     ) -> frozenset[str]:
         """Moves on by `duration` [s]: to `wanted` if that is safe, else along the stop.
 
-        wanted: None to come to rest. why: limits that have held `wanted` back already. Returns the
-        reasons for which the motion is not what was wanted; each is counted when it begins.
+        wanted: None to come to rest. why: limits that have changed `wanted` already. Returns the
+        reasons for which the motion differs from what was wanted; each is counted when it begins.
         """
         reasons = set(why)
         is_safe = False
@@ -174,14 +171,14 @@ class SafetyStage:
         return frozenset(reasons)
 
     def _judge(self, wanted: JointMotion, duration: float):
-        """Reasons against a step, the way to rest after it, and samples of that way."""
+        """Reasons against a step, the stop after it, and samples of that stop."""
         parts = (wanted.positions, wanted.velocities, wanted.accelerations)
         if not all(np.isfinite(part).all() for part in parts):
             return {"non_finite"}, None, []
         joints, found = self.joints, set()
         above = 1 + ROUNDING
-        # Positions and velocities must be those that velocities and accelerations lead to: a jump
-        # is a speed, too.
+        # Positions and velocities must be consistent with their derivatives: a jump is a speed,
+        # too.
         change = np.abs(wanted.velocities - self.motion.velocities) / duration
         mean = (wanted.positions - self.motion.positions) / duration
         ahead = np.abs(mean - self.motion.velocities) / duration
@@ -191,10 +188,10 @@ class SafetyStage:
             if (rate > joints.acceleration * above).any():
                 found.add("joint_acceleration")
         jerk = np.abs(wanted.accelerations - self.motion.accelerations) / duration
-        # A step is made of shorter ones, each within the limit; their mean is, too.
+        # A step consists of shorter ones within the limit, so their mean is, too.
         if (jerk > joints.jerk * above + 1e-6).any():
             found.add("joint_jerk")
-        # Also what the velocity still grows by while the acceleration is brought to zero.
+        # The velocity still grows while the acceleration is brought to zero.
         rise = wanted.accelerations * np.abs(wanted.accelerations) / (2.0 * joints.jerk)
         peak = np.maximum(np.abs(wanted.velocities), np.abs(wanted.velocities + rise))
         if (peak > joints.velocity * above).any():
@@ -207,7 +204,7 @@ class SafetyStage:
         samples = _samples(plan)
         here = self.motion.positions
         way = np.array([wanted.positions, *(positions for _, positions, _ in samples)])
-        # Outside already (put there by hand), it may only come back.
+        # Outside already (moved there by hand), it may only come back.
         over = (way > joints.upper - JOINT_MARGIN) & (way > here)
         under = (way < joints.lower + JOINT_MARGIN) & (way < here)
         if over.any() or under.any():
@@ -216,7 +213,7 @@ class SafetyStage:
         return found, plan, samples
 
     def _judge_tool(self, wanted: JointMotion, samples: list) -> set[str]:
-        """What is wrong with the tool's way: this step's, then to rest."""
+        """The tool's limits that this step and its stop would violate."""
         there, velocity = self._kinematics.tool_velocity(wanted.positions, wanted.velocities)
         if self._is_far_from_limits(there, velocity, wanted, samples):
             return set()
@@ -242,7 +239,7 @@ class SafetyStage:
     def _is_far_from_limits(
         self, there: np.ndarray, velocity: np.ndarray, wanted: JointMotion, samples: list
     ) -> bool:
-        """True when the way to rest cannot come near a limit of the tool, which is most often.
+        """True when the stop cannot come near a limit of the tool, as most often.
 
         A bound without further kinematics: a joint moves the tool by no more than its angle times
         the arm's reach, and its speed grows only while its acceleration is brought to zero.
@@ -251,7 +248,7 @@ class SafetyStage:
         way = REACH * float(np.abs(places - wanted.positions).max(axis=0).sum())
         rise = float((wanted.accelerations**2 / (2.0 * self.joints.jerk)).sum())
         speed, turning = np.sqrt(velocity[:3] @ velocity[:3]), np.sqrt(velocity[3:] @ velocity[3:])
-        # The same joint speeds move the tool faster or slower elsewhere on the way.
+        # The same joint speeds may move the tool faster elsewhere on the path.
         speed += way * float(np.abs(wanted.velocities).sum()) + REACH * rise
         return bool(
             speed < JUDGED_SHARE * self.limits.max_linear_speed
@@ -286,7 +283,7 @@ class SafetyStage:
         self.stop = _stopping_motion(_samples(plan, self._along_stop))
 
     def _take(self, motion: JointMotion, plan: ruckig.Trajectory | None, samples: list) -> None:
-        """Makes `motion` the commanded one, with its way to rest; None when it is at rest."""
+        """Makes `motion` the commanded one, with its stop; None when it is at rest."""
         resting = plan is None or (
             np.abs(motion.velocities).max() < REST_VELOCITY
             and np.abs(motion.accelerations).max() < REST_ACCELERATION

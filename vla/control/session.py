@@ -1,8 +1,8 @@
-"""What the robot has been told to do, and how that is going. Free of ROS.
+"""The instruction in force and its progress. No ROS.
 
-One instruction is in force at a time. It ends when another one replaces it, when somebody stops
-or cancels it, or, if a caller waits for its result, when the motion settles, the time is up or
-the arm has held still for too long. All times are seconds of one steady clock.
+One instruction is in force at a time. It ends when another one replaces it, when it is stopped or
+cancelled, or, if a caller waits for its result, when the motion settles, the time is up or the arm
+has held for too long. All times are seconds of one steady clock.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Outcome(IntEnum):
 
 
 class InstructionError(ValueError):
-    """A request that cannot be followed; the text says why and what to do."""
+    """A request that is refused; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Ending:
 def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
     """The instruction without surrounding space, and its mode, where "" reads as "act".
 
-    Tabs and line breaks in it become spaces. Raises InstructionError when the text is empty or far
-    too long or holds a character that cannot be seen (see vla.core.text), or the mode is unknown.
+    Tabs and line breaks become spaces. Raises InstructionError when the text is empty, too long or
+    holds an invisible character (see vla.core.text), or the mode is unknown.
     """
     mode = mode or "act"
     try:
@@ -119,7 +119,7 @@ class InstructionSession:
     def __init__(self, fault_timeout: float = 15.0):
         """fault_timeout: how long the arm may hold before a waiting caller gets a fault [s].
 
-        loading, the attribute, tells between begin_loading() and end_loading() why the arm holds.
+        The attribute `loading` says between begin_loading() and end_loading() why the arm holds.
         """
         self.fault_timeout = fault_timeout
         self.instruction: Instruction | None = None
@@ -149,8 +149,8 @@ class InstructionSession:
         """Puts an instruction in force; the one before it ends as REPLACED.
 
         epoch_ns: wall time, which makes ids increase across restarts [ns]. timeout: longest time
-        to try for a caller who waits for the result [s]; None when nobody waits. Raises
-        InstructionError when it is refused: the one before then stays in force.
+        for a caller who waits for the result [s]; None when no one waits. Raises InstructionError
+        when it is refused: the one before then stays in force.
         """
         text, mode = check_instruction(text, mode)
         self._require_no_emergency()
@@ -172,10 +172,7 @@ class InstructionSession:
         return self.instruction
 
     def emergency_stop(self, why: str, now: float) -> str:
-        """Makes the arm hold until reset_emergency_stop(), whatever else is asked for meanwhile.
-
-        The instruction is dropped. Returns what to say.
-        """
+        """Drops the instruction; the arm holds until reset_emergency_stop(). Returns a message."""
         self._end(Outcome.STOPPED, f"emergency stop: {why}", now)
         self.instruction = None
         self.state = State.EMERGENCY_STOPPED
@@ -187,10 +184,7 @@ class InstructionSession:
         return self.message
 
     def reset_emergency_stop(self) -> str:
-        """Ends an emergency stop, without an instruction. Returns what to say.
-
-        Raises InstructionError when there is none.
-        """
+        """Ends an emergency stop. Returns a message; raises InstructionError when there is none."""
         if self.state != State.EMERGENCY_STOPPED:
             raise InstructionError("there is no emergency stop to reset")
         self._clear()
@@ -201,7 +195,7 @@ class InstructionSession:
             raise InstructionError(self.message)
 
     def stop(self, now: float) -> str:
-        """Makes the arm hold until resume() or a new instruction. Returns what to say."""
+        """Makes the arm hold until resume() or a new instruction. Returns a message."""
         if self.state == State.EMERGENCY_STOPPED:
             return self.message
         if self.instruction is not None and self.instruction.awaited:
@@ -217,7 +211,7 @@ class InstructionSession:
         return f"stopped; resume goes on with '{self.instruction.text}'"
 
     def resume(self, now: float) -> str:
-        """Ends a stop. Returns what to say; raises InstructionError when nothing was stopped."""
+        """Ends a stop. Returns a message; raises InstructionError when nothing was stopped."""
         self._require_no_emergency()
         if self.state != State.STOPPED:
             raise InstructionError("nothing is stopped: send an instruction to move the arm")
@@ -231,7 +225,7 @@ class InstructionSession:
         return f"going on with '{self.instruction.text}'"
 
     def begin_loading(self, message: str) -> None:
-        """Makes the arm hold, whatever is in force, until end_loading(). message: why it does.
+        """Makes the arm hold until end_loading(). message: why it does.
 
         The instruction stays, and so does a stop. Called again, it only changes the message.
         """
@@ -241,7 +235,7 @@ class InstructionSession:
             self.settled = False
 
     def end_loading(self, now: float) -> None:
-        """Lets the instruction in force go on, if there is one and nobody has stopped it."""
+        """Lets the instruction in force go on, unless it was stopped."""
         self.loading = ""
         self._has_executed = False
         self._still_since = now
@@ -250,24 +244,24 @@ class InstructionSession:
 
     @property
     def _shows_loading(self) -> bool:
-        """False while the state tells something else: a stop, or a node that is inactive."""
+        """False while the state shows something else: a stop, or an inactive node."""
         stopped = self.state in (State.STOPPED, State.EMERGENCY_STOPPED)
         return not stopped and self.hold_reason != HoldReason.INACTIVE
 
     def cancel(self, instruction_id: int, now: float) -> None:
-        """The waiting caller gives up; nothing happens when its instruction is over already."""
+        """The waiting caller gives up; has no effect once its instruction is over."""
         if self.instruction is not None and self.instruction.instruction_id == instruction_id:
             self._end(Outcome.CANCELED, "cancelled by the caller", now)
             self._clear()
 
     def abort(self, reason: HoldReason, message: str, now: float) -> None:
-        """Drops the instruction for a fault of our own, such as a node that is deactivated."""
+        """Drops the instruction for a fault of our own, such as a deactivated node."""
         self._end(Outcome.FAULT, message, now)
         self._clear()
         self.state, self.hold_reason, self.message = State.HOLDING, reason, message
 
     def clear(self) -> None:
-        """Back to IDLE without an instruction, such as when the node is activated."""
+        """Back to IDLE without an instruction, as on activation."""
         self._clear()
 
     def add_response(self, instruction_id: int, text: str) -> None:
@@ -281,7 +275,7 @@ class InstructionSession:
             return
         self.settled = report.executing and report.settled
         if self.loading:
-            # That somebody loads an adapter is no fault of the instruction's.
+            # Loading an adapter is no fault of the instruction.
             self._still_since = now
         if report.executing:
             self._has_executed = True
@@ -327,7 +321,7 @@ class InstructionSession:
         self.settled = settled
 
     def _end(self, outcome: Outcome, message: str, now: float) -> None:
-        """Notes the result for a waiting caller, and takes its instruction out of force."""
+        """Records the result for a waiting caller, and takes its instruction out of force."""
         ended = self.instruction
         if ended is None or not ended.awaited:
             return
@@ -337,7 +331,7 @@ class InstructionSession:
         self.instruction = None
 
     def _begin(self) -> None:
-        """The state of what is in force before the next control cycle has told more."""
+        """The state before the next control cycle."""
         loading = bool(self.loading)
         if self.instruction is None or self.instruction.mode == "ask":
             self.state = State.IDLE

@@ -1,9 +1,8 @@
-"""Tells whether a topic that must have one source has two, and which messages are the source's.
+"""Whether a topic that must have one source has two, and which messages are the source's. No ROS.
 
-Free of ROS. A message says neither who sent it nor whether its sender still lives: a process that
-was killed stays on the graph for up to twenty seconds. What there is, is put together here: the
-publishers that the graph knows, how many of them keep a sign of life, and the number that each
-publisher gives to its messages.
+A message says neither who sent it nor whether its sender is alive, and a killed process stays on
+the graph for up to twenty seconds. So three facts are combined here: the publishers on the graph,
+how many of them are alive, and the sequence number that each gives to its messages.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Messages of one publisher that may be lost one after the other.
+# Consecutive messages of one publisher that may be lost.
 LONGEST_GAP = 100
-# A source that was silent for so long may have been started again, and count from one [s].
+# A source that was silent for this long may have restarted, and count from one [s].
 SUCCESSION = 0.3
-# For how long after a foreign message the source is in doubt, while no publisher leaves [s].
+# How long a foreign message puts the source in doubt, while no publisher leaves [s].
 DOUBT = 5.0
 
 
@@ -32,18 +31,18 @@ class Publisher:
 def count_sources(publishers: Sequence[Publisher], alive: int) -> int:
     """How many living nodes publish.
 
-    alive: how many of those that promise a sign of life give it. One that promises none is taken
-    for alive while the graph has it. Several of one name are taken for one node that was killed and
-    started again: whether two of one name live is told by the numbers of their messages.
+    alive: how many of those with a liveliness lease are alive. One without counts as alive while
+    the graph has it; several of one name count as one node that was killed and restarted: sequence
+    numbers tell whether two of one name are alive.
     """
     promising = sum(publisher.promises for publisher in publishers)
-    # One that was killed a moment ago still has its place: what comes in its stead is another.
+    # A publisher that was just killed is still listed; its successor is another.
     living = max(1, min(alive, promising)) if promising else 0
     return living + len({p.node for p in publishers if not p.promises})
 
 
 def name_sources(publishers: Sequence[Publisher]) -> str:
-    """The nodes that publish, each once; the last has come last."""
+    """The nodes that publish, each once, in the order of their appearance."""
     names = dict.fromkeys(p.node or "one without a name" for p in publishers)
     if not names:
         return "whose names are not known"
@@ -56,11 +55,11 @@ def name_sources(publishers: Sequence[Publisher]) -> str:
 class SourceTrack:
     """Follows one source among messages that several publishers may have sent.
 
-    Each publisher numbers its messages. While there are several publishers, such as one that was
-    killed and its successor, or an arm's and a gripper's driver on one topic, only messages that go
-    on with the numbers of the source so far are followed. Numbers of another publisher are the new
-    source's where the old one is silent, and a foreign one's where it is not, or where it comes
-    back. Which of two is the right one cannot be known: that there are two is `in_doubt`.
+    While there are several publishers, such as a killed one and its successor, or an arm's and a
+    gripper's driver on one topic, only messages that continue the source's sequence numbers are
+    followed. Another sequence becomes the source where the old one is silent, and is foreign where
+    it is not, or comes back. Which of two is right cannot be known: that there are two is
+    `in_doubt`.
     """
 
     def __init__(self) -> None:
@@ -73,14 +72,14 @@ class SourceTrack:
     def follows(self, number: int, publishers: int, now: float) -> bool:
         """Takes a message's number; whether it comes from the source.
 
-        publishers: how many the topic has now. now: of a clock that never goes back [s].
+        publishers: how many the topic has. now: of a steady clock [s].
         """
         self._settle(publishers)
         if publishers <= 1 or self._last is None:
             self._last, self._other, self._heard_at = number, None, now
             return True
         own, other = _gap(self._last, number), _gap(self._other, number)
-        # Where a number goes on with both alike, it is of the one that spoke last.
+        # A number that continues both belongs to the one that sent last.
         nearest = (own, -self._heard_at) <= (other, -self._other_at)
         if nearest and own <= LONGEST_GAP:
             self._last, self._heard_at = number, now
@@ -95,7 +94,7 @@ class SourceTrack:
         return False
 
     def in_doubt(self, publishers: int, now: float) -> bool:
-        """Whether another publisher sends the same: until it has left, or is silent for long."""
+        """Whether another publisher sends the same: until it leaves, or is silent for long."""
         self._settle(publishers)
         return now < self._doubt_until
 
@@ -105,5 +104,5 @@ class SourceTrack:
 
 
 def _gap(last: int | None, number: int) -> float:
-    """By how much a number goes on; infinite where it does not."""
+    """By how much a number continues a sequence; infinite where it does not."""
     return number - last if last is not None and number > last else math.inf

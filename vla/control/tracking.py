@@ -9,9 +9,9 @@ import numpy as np
 
 from vla.contract.joint_limits import JointLimits
 
-# Longest step of the integration [s]: the law is stable and close to its continuous form below it.
+# Longest integration step [s]: below it the law is stable and close to its continuous form.
 LONGEST_STEP = 0.005
-# Share of the limits that the law itself uses: the rest is for stops from wherever it is.
+# Share of the limits that the law uses; the rest is for stops.
 USED_SHARE = 0.95
 
 
@@ -39,8 +39,8 @@ class JointTracker:
     """Follows target joints by a critically damped third-order law with saturated inner loops.
 
     Position error asks for a velocity, velocity error for an acceleration, acceleration error for a
-    jerk; each is cut to the limits. Unsaturated, the three poles lie at `bandwidth` [rad/s], and a
-    target that moves evenly is followed 3 / bandwidth seconds later.
+    jerk, each clipped to the limits. Unsaturated, the three poles lie at `bandwidth` [rad/s], and a
+    target of constant speed is followed 3 / bandwidth seconds later.
     """
 
     def __init__(self, limits: JointLimits, bandwidth: float):
@@ -51,15 +51,15 @@ class JointTracker:
 
     @property
     def lag(self) -> float:
-        """How far behind an evenly moving target the motion is [s]."""
+        """How far behind a target of constant speed the motion is [s]."""
         return 3.0 / self.bandwidth
 
     def step(
         self, motion: JointMotion, target: np.ndarray, duration: float
     ) -> tuple[JointMotion, set[str]]:
-        """The motion `duration` [s] later, and the names of the limits that held it back.
+        """The motion `duration` [s] later, and the names of the limits that changed it.
 
-        target [n] in radians. The names: "joint_velocity", "joint_acceleration", "joint_jerk".
+        target [n] in radians. Names: "joint_velocity", "joint_acceleration", "joint_jerk".
         """
         position, velocity, acceleration = (
             motion.positions,
@@ -73,7 +73,7 @@ class JointTracker:
         for _ in range(count):
             error = target - position
             wanted_velocity = error * (rate / 3.0)
-            # No faster than what can still be slowed down on the way that is left.
+            # No faster than it can still slow down in the remaining distance.
             fastest = np.sqrt(self._acceleration * np.abs(error))
             fastest = np.minimum(fastest, self._velocity)
             limited_velocity = np.clip(wanted_velocity, -fastest, fastest)

@@ -1,8 +1,8 @@
-"""Notices that an input of the control loop has fallen silent: free of ROS.
+"""Detects that an input of the control loop has fallen silent. No ROS.
 
-No message for longer than the input's limit counts, and so does each sign that the process behind
-it is gone (the middleware's word, a heartbeat that stopped), which comes sooner for slow streams
-such as those of large models. All times are seconds of one steady clock, since a dead simulator
+An input is silent when no message has come for longer than its limit, or as soon as its process is
+known to be gone (the middleware's liveliness, a heartbeat that stopped), which is sooner for the
+slow streams of large models. All times are seconds of one steady clock, since a dead simulator
 stops the ROS clock.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vla.control.session import HoldReason
 
-# What is seen when the process behind an input dies, independently of each other.
+# Independent signs that the process behind an input has died.
 PUBLISHER, HEARTBEAT = "its publisher", "the heartbeat of its node"
 
 
@@ -38,34 +38,34 @@ class SilentInput:
 
 
 class InputWatchdog:
-    """Keeps when each input was last heard of. Not thread safe: one thread calls all methods."""
+    """When each input was last heard. Not thread safe: one thread calls all methods."""
 
     def __init__(self, inputs: list[WatchedInput]):
-        """inputs: in the order in which they depend on each other, the first cause first."""
+        """inputs: each after those that it depends on."""
         self._inputs = {entry.name: entry for entry in inputs}
         self._heard_at = dict.fromkeys(self._inputs, -math.inf)
-        # Signs that are gone, by input.
+        # Lost signs of life, by input.
         self._lost: dict[str, set[str]] = {name: set() for name in self._inputs}
         self._refused: dict[str, str] = {}
 
     def heard(self, name: str, now: float) -> None:
-        """A usable message of that input came in."""
+        """A usable message of that input arrived."""
         self._heard_at[name] = now
         self._refused.pop(name, None)
 
     def refused(self, name: str, why: str) -> None:
-        """A message of that input came in and could not be used; it does not count as heard."""
+        """A message of that input could not be used; it does not count as heard."""
         self._refused[name] = why
 
     def set_alive(self, name: str, alive: bool, sign: str = PUBLISHER) -> None:
-        """A sign of life of the process behind the input came or went."""
+        """A sign of life of the process behind the input appeared or went."""
         if alive:
             self._lost[name].discard(sign)
         else:
             self._lost[name].add(sign)
 
     def forget(self, name: str) -> None:
-        """Starts over with that input; that its process is gone, if it is, stays known."""
+        """Starts over with that input; a dead process stays known."""
         self._heard_at[name] = -math.inf
         self._refused.pop(name, None)
 
@@ -78,7 +78,7 @@ class InputWatchdog:
         return self.age(name, now) <= self._inputs[name].max_gap
 
     def first_silent(self, now: float) -> SilentInput | None:
-        """The first input that is silent or gone, None when all are there."""
+        """The first silent or dead input, None when there is none."""
         for entry in self._inputs.values():
             age = self.age(entry.name, now)
             if lost := self._lost[entry.name]:

@@ -1,9 +1,8 @@
-"""Reading files that somebody else wrote: YAML, JSON and text.
+"""Reading files from elsewhere: YAML, JSON and text.
 
-Nothing in a file is trusted before it is read: it may be a pipe that never ends, gigabytes long, no
-text, nested without end, or a few hundred bytes that stand for billions. Everything here returns
-plain, bounded values, or raises the error class that the caller gives, with one short sentence that
-names the file and the remedy.
+A file may be a pipe that never ends, gigabytes long, binary, nested without end, or a few hundred
+bytes that expand to billions. Everything here returns plain, bounded values, or raises the error
+class that the caller gives, with one short sentence that names the file and the remedy.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MOST_NUMBER = 2**63  # Larger whole numbers fit no message, array or index.
 
 
 def require_regular(path: str | Path, error: type[Exception]) -> os.stat_result:
-    """Raises `error` where a path is no regular file: no folder, pipe, socket or device.
+    """Raises `error` where a path is no regular file: a folder, pipe, socket or device.
 
     Nothing is opened, so nothing can block. Links are followed.
     """
@@ -69,7 +68,7 @@ def read_bytes(path: str | Path, error: type[Exception], most_bytes: int) -> byt
 def _blocks(path: str | Path, error: type[Exception], most_bytes: int) -> Iterator[bytes]:
     require_regular(path, error)
     try:
-        # What was a file may have become a pipe since: not to wait for its writer either.
+        # The file may have become a pipe since: do not wait for its writer either.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
@@ -80,7 +79,7 @@ def _blocks(path: str | Path, error: type[Exception], most_bytes: int) -> Iterat
                     f"{shown_path(path)} is larger than {most_bytes / 1e6:g} MB, the most that is "
                     "read of such a file; give the right file"
                 )
-            # No more than its size, even when it grows.
+            # No more than its size, even if it grows.
             while block := stream.read(min(left, BLOCK)):
                 left -= len(block)
                 yield block
@@ -91,7 +90,7 @@ def _blocks(path: str | Path, error: type[Exception], most_bytes: int) -> Iterat
 def read_text(path: str | Path, error: type[Exception], most_bytes: int = MOST_JSON_BYTES) -> str:
     """The text of a regular file, UTF-8 with or without a byte order mark. Raises `error`.
 
-    Of a large file that is no text, no more is read than up to where it shows.
+    A large binary file is read only up to the first byte that gives it away.
     """
     return _decoded(_blocks(path, error, most_bytes), shown_path(path), error)
 
@@ -137,11 +136,11 @@ def read_json_lines(
 
 
 def read_json_text(text: str, where: str, error: type[Exception], finite: bool = True) -> Any:
-    """What a JSON text holds.
+    """The value of a JSON text.
 
-    where: what to call it in errors, such as its path. finite: whether NaN and infinity are
-    refused. Raises `error` for these, for no JSON, a key given twice, whole numbers beyond 64 bits
-    and lists and mappings more than MOST_DEPTH deep.
+    where: its name in errors, such as its path. finite: whether NaN and infinity are refused.
+    Raises `error` for these, invalid JSON, a repeated key, whole numbers beyond 64 bits, and
+    nesting of more than MOST_DEPTH.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -190,13 +189,12 @@ def read_yaml_text(
     finite: bool = True,
     number_keys: bool = False,
 ) -> Any:
-    """What a YAML text holds: text, numbers, booleans, None, lists and mappings of these by name.
+    """The value of a YAML text: text, numbers, booleans, None, lists, and mappings by name.
 
-    where: what to call it in errors, such as its path. most_nodes: values that it may hold, with
-    those that aliases repeat. finite: whether NaN and infinity are refused. number_keys: whether
-    whole numbers may be keys. Raises `error` for these, for no YAML, other tags, keys that are no
-    text or given twice, dates, whole numbers beyond 64 bits and lists and mappings more than
-    MOST_DEPTH deep.
+    where: its name in errors, such as its path. most_nodes: values that it may hold, repeats by
+    aliases included. finite: whether NaN and infinity are refused. number_keys: whether whole
+    numbers may be keys. Raises `error` for these, invalid YAML, other tags, repeated keys or keys
+    that are not text, dates, whole numbers beyond 64 bits, and nesting of more than MOST_DEPTH.
     """
     try:
         require_bounded(text, where, error, most_nodes)
@@ -210,7 +208,7 @@ def read_yaml_text(
         raise error(
             f"{where} is not valid YAML ({line}{one_line(reason)}); correct it"
         ) from problem
-    except Exception as problem:  # The constructors of its types raise whatever they meet
+    except Exception as problem:  # Constructors of YAML types raise anything
         if isinstance(problem, error):
             raise
         raise error(f"{where} is not valid YAML ({one_line(problem)}); correct it") from problem
@@ -227,7 +225,7 @@ def _require_plain(
 ) -> None:
     """Raises `error` where a value can't be what a file of this package holds."""
     seen: set[int] = set()
-    # With how deep each lies, and under which name.
+    # Each with its depth and its name.
     waiting: list[tuple[Any, int, Any]] = [(value, 0, None)]
     while waiting:
         entry, depth, name = waiting.pop()
@@ -349,7 +347,8 @@ def checked_name(value: Any, what: str, error: type[Exception]) -> str:
 def inside(folder: str | Path, name: Any, where: str, error: type[Exception]) -> Path:
     """The path of a file that another file names: under `folder`, wherever links lead from there.
 
-    where: what names it. Raises `error` for an absolute path, one with "..", and no path at all.
+    where: the file that names it. Raises `error` for an absolute path, one with "..", and an empty
+    one.
     """
     relative = PurePosixPath(checked_text(name, f"{where}: a file's name", error))
     if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name:

@@ -1,4 +1,4 @@
-"""What a check found, one finding for each thing that was checked, and the report of them all."""
+"""What a check found, one finding per item, and the report on all of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Finding:
 
 
 def fine(area: str, message: str) -> Finding:
-    """A finding that all is as it should be."""
+    """A finding that all is well."""
     return Finding(area, message)
 
 
 def warning(area: str, message: str, cure: str) -> Finding:
-    """A finding that may be meant so."""
+    """A finding that may be intended."""
     return Finding(area, message, WARNING, cure)
 
 
 def problem(area: str, message: str, cure: str) -> Finding:
-    """A finding that must be mended before anything moves, or is trained on."""
+    """A finding that must be fixed before anything moves, or is trained on."""
     return Finding(area, message, PROBLEM, cure)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[list[int]]:
-    """Signals that would raise KeyboardInterrupt are noted instead, in the list that it gives.
+    """Collects signals that would raise KeyboardInterrupt in the list that it yields.
 
-    For work that must not be cut in two, and that looks at the list where it may end. Outside the
-    main thread, where no signal arrives, nothing changes.
+    For work that must not be cut in two, and checks the list where it may end. Outside the main
+    thread, where no signal arrives, nothing changes.
     """
     noted: list[int] = []
     previous = {

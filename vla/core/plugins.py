@@ -1,8 +1,8 @@
-"""What other packages and plain modules add to this one, such as policies and benchmarks.
+"""What other packages and modules add to this one, such as policies and benchmarks.
 
-An installed package names its additions in a group of entry points. A module that is not installed
-is named by the environment variable VLA_PLUGINS, several separated by commas; it is imported, and
-registers what it has.
+An installed package names its additions in a group of entry points. Modules that are not installed
+are named by the environment variable VLA_PLUGINS, separated by commas; importing them registers
+what they have.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Things of one kind by name: those that ship, those of other packages, and the caller's own."""
+"""Named things of one kind: those that ship, those of other packages, and the caller's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vla.core.shown import brief
 
 
 class Named(Protocol):
-    """Whatever has a name that configurations call it by."""
+    """Anything with a name that configurations refer to."""
 
     @property
     def name(self) -> str:
@@ -24,16 +24,15 @@ class Registry(Generic[Entry]):
     """What is known of one kind. Nothing is imported before it is asked for."""
 
     def __init__(self, what: str, group: str, error: type[Exception], shipped: dict[str, str]):
-        """Knows what ships.
+        """what: the kind, in messages. group: of entry points, for other packages.
 
-        what: one of them, in messages. group: of the entry points that other packages name theirs
-        in. error: raised for a name that is not known. shipped: "module:attribute" by name.
+        error: raised for an unknown name. shipped: "module:attribute" by name.
         """
         self.what, self.group, self.error = what, group, error
         self._entries: dict[str, Entry | str] = dict(shipped)
 
     def register(self, entry: Entry) -> Entry:
-        """Makes an entry known under its name; a later one of the same name takes its place."""
+        """Adds an entry under its name; a later one of the same name replaces it."""
         self._entries[entry.name] = entry
         return entry
 

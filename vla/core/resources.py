@@ -1,4 +1,4 @@
-"""Finds the files that ship with the package, in a source tree or installed; free of ROS."""
+"""Finds the files that ship with the package, in a source tree or installed. No ROS."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def shared_file(relative: str) -> Path:
 
 
 def given_or_shared(path: str | Path) -> Path:
-    """A path as the user gave it, or what ships with the package under that name.
+    """A path as the user gave it, or the package's own file of that name.
 
-    Where there is neither, the path as given, so that the error which follows names it.
+    Where there is neither, the path as given, so that the error that follows names it.
     """
     path = Path(path)
     try:

@@ -1,7 +1,7 @@
-"""Small rotation helpers on x y z w quaternions, fast enough for the control loop.
+"""Rotations as x y z w quaternions, fast enough for the control loop.
 
-They wrap MuJoCo's quaternion functions (w x y z), which cost a microsecond where a general
-rotation library costs fifty.
+They wrap MuJoCo's functions (w x y z), which cost a microsecond where a general rotation library
+costs fifty.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How values, names and paths from outside are shown in error texts: bounded, and on one line."""
+"""How values, names and paths from elsewhere are shown in errors: bounded, on one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vla.core.text import one_line
 
 
 def brief(value: Any, most: int = 80) -> str:
-    """A value for an error text or a log: on one line, escaped, of at most `most` characters.
+    """A value for an error or a log: on one line, escaped, of at most `most` characters.
 
-    It is cut while it is made, so that a huge or deeply aliased value costs nothing.
+    It is cut while it is formatted, so that a huge or deeply aliased value costs nothing.
     """
     text = ""
     for piece in _pieces(value, most + 1):

@@ -1,4 +1,4 @@
-"""Statistics of any number of values in bounded memory: moments, extremes and two quantiles."""
+"""Statistics of any number of values in bounded memory: moments, extremes, two quantiles."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import datasketches
 import numpy as np
 
 QUANTILES = (0.01, 0.99)
-# Rows that are kept as they are; with no more than these, quantiles are those of numpy.quantile.
+# Rows that are kept as they are; up to this many, quantiles are exactly numpy.quantile's.
 KEPT_ROWS = 50_000
-# Size of a t-digest: 75 KB per dimension. On two million values, whatever their distribution, the
-# share of values below a quantile was at most 0.0001 off 0.01 and 0.99.
+# Size of a t-digest: 75 KB per dimension. On two million values of several distributions, the share
+# of values below a quantile was at most 0.0001 off 0.01 and 0.99.
 SKETCH_SIZE = 4000
-# Rows that are worked on at once, so that an array on disk is never read as a whole.
+# Rows processed at once, so that an array on disk is never read as a whole.
 BLOCK_ROWS = 65_536
 
 
@@ -37,10 +37,9 @@ class Summary:
 class RunningStatistics:
     """Statistics of vectors with these names, added in blocks of any size.
 
-    Mean and variance are merged by the formula of Chan, Golub and LeVeque, which loses no digits to
-    a large mean. Quantiles are exact up to KEPT_ROWS rows; beyond, a t-digest (Apache DataSketches)
-    for each dimension estimates them. It draws nothing at random: the same blocks in the same order
-    give the same numbers.
+    Mean and variance are merged by the formula of Chan, Golub and LeVeque, which keeps its
+    precision with a large mean. Quantiles are exact up to KEPT_ROWS rows; beyond, a t-digest
+    (Apache DataSketches) per dimension estimates them, without randomness.
     """
 
     def __init__(self, names: tuple[str, ...]):
@@ -71,10 +70,10 @@ class RunningStatistics:
             self._sketches = [sketch.deserialize(content) for content in self._sketches]
 
     def add(self, values: np.ndarray) -> None:
-        """Adds rows [N, D]; none is fine.
+        """Adds rows [N, D]; N may be 0.
 
-        Raises NormalizationError where the rows have another length or a value is not finite, and
-        then nothing was added.
+        Raises NormalizationError, and adds nothing, where the rows have another length or a value
+        is not finite.
         """
         values = np.asarray(values)
         if values.ndim != 2 or values.shape[1] != len(self.names):
@@ -107,9 +106,9 @@ class RunningStatistics:
         self._keep(block)
 
     def merge(self, other: RunningStatistics) -> None:
-        """Adds what another has seen, such as one that another process filled.
+        """Adds the values of another, such as one that another process filled.
 
-        Raises NormalizationError where it is of other dimensions.
+        Raises NormalizationError where its dimensions differ.
         """
         if other.names != self.names:
             raise NormalizationError(

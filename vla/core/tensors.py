@@ -1,4 +1,4 @@
-"""Reading safetensors files that somebody else wrote."""
+"""Reading safetensors files from elsewhere."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def _refuse(path: str | Path, problem: Exception, error: type[Exception]) -> NoR
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    # Types of one byte have no such test of their own.
+    # isfinite() is not defined for one-byte types.
     return bool((value.float() if value.itemsize == 1 else value).isfinite().all())

@@ -1,4 +1,4 @@
-"""Text from outside: what is refused where people give it, and how any of it is shown or kept."""
+"""Text from elsewhere: what is refused at input, and how any text is shown or stored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ LONGEST_LINE = 1000
 LONGEST_VALUE = 500
 LONGEST_NOTE = 10_000
 
-# What is not seen and yet changes what is: control characters, line and paragraph separators, the
-# characters that turn the direction of others, characters without a width, tags, halves of
-# surrogate pairs and noncharacters. Joiners, which emoji and some scripts need, and marks of
-# direction, which change nothing around them, are text.
+# Invisible characters that change the visible ones: control characters, line and paragraph
+# separators, bidirectional overrides, zero-width characters, tags, lone surrogates and
+# noncharacters. Joiners, which emoji and some scripts need, and direction marks are text.
 _UNSEEN = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u180e\u200b\u2028-\u202e\u2060-\u2064\u2066-\u206f"
     "\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f"
@@ -21,15 +20,15 @@ _REFUSED = re.compile(f"[{_UNSEEN}]")
 
 
 class TextError(ValueError):
-    """A text that can't be taken; says which, why, and what to do."""
+    """A text that is refused; says which, why, and what to do."""
 
 
 def check_text(text: str, what: str, most: int, lines: bool = False) -> str:
-    """A text that the user gave, without the space around it.
+    """A text that the user gave, without surrounding space.
 
-    what: names it in errors, such as "instruction". most: characters that it may have. Tabs become
-    spaces, and so do line breaks unless `lines` says that it may have several. Raises TextError
-    where it is longer, or holds a character that cannot be seen.
+    what: its name in errors, such as "instruction". most: characters. Tabs become spaces, and so do
+    line breaks unless `lines` allows them. Raises TextError where it is longer, or holds an
+    invisible character.
     """
     text = text.strip()
     if len(text) > most:
@@ -43,7 +42,7 @@ def check_text(text: str, what: str, most: int, lines: bool = False) -> str:
 
 
 def unseen_character(text: str) -> str:
-    """Names the first character that cannot be seen and is none of layout; "" without one."""
+    """Names the first invisible character; "" without one."""
     found = _REFUSED.search(text)
     if found is None:
         return ""
@@ -51,20 +50,20 @@ def unseen_character(text: str) -> str:
 
 
 def escape_unseen(text: str) -> str:
-    r"""The text with \uXXXX for characters that cannot be seen; line breaks and tabs stay."""
+    r"""The text with \uXXXX for invisible characters; line breaks and tabs stay."""
     return _REFUSED.sub(lambda found: _escape(found[0]), text)
 
 
 def one_line(text: object, most: int = 160) -> str:
     """A text, such as a library's error, as one line of at most `most` characters.
 
-    For error texts, logs, diagnostics and metadata; a value is shown by brief() of vla.core.shown.
-    White space becomes one space, what cannot be seen is escaped, and of a longer text the middle
-    is left out: its end often says what to do.
+    For errors, logs, diagnostics and metadata; for values see brief() of vla.core.shown. White
+    space becomes one space, invisible characters are escaped, and a longer text loses its middle:
+    the end often says what to do.
     """
     text = str(text)
     length = len(text)
-    # No more work than what is shown needs: a text may have megabytes.
+    # Work on what is shown alone: a text may have megabytes.
     begin, end = (text[: 2 * most], text[-2 * most :]) if length > 4 * most else (text, text)
     begin, end = (escape_unseen(" ".join(part.split())) for part in (begin, end))
     if length <= 4 * most and len(begin) <= most:

@@ -1,4 +1,4 @@
-"""What a YAML text would become, counted before it is made: aliases, depth, tags and keys."""
+"""The size of a YAML text, counted before it is built: aliases, depth, tags and keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in _PLAIN}
 
 @dataclass
 class _Node:
-    """A list or mapping that is being read: how many values it stands for so far."""
+    """A list or mapping that is being read, and how many values it has expanded to so far."""
 
     anchor: str | None
     keys: set[str] | None = None
@@ -26,7 +26,7 @@ class _Node:
 
 @dataclass
 class _Nodes:
-    """What a YAML text stands for: the size of each anchored node, and those not yet closed."""
+    """The size of each anchored node, and the nodes that are still open."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     open: list[_Node] = field(default_factory=list)
@@ -39,7 +39,7 @@ class _Nodes:
 
 
 def require_bounded(text: str, where: str, error: type[Exception], most_nodes: int) -> None:
-    """Raises `error` where a YAML text would become too many or too deep values."""
+    """Raises `error` where a YAML text would expand to too many or too deep values."""
     nodes = _Nodes()
     for event in yaml.parse(text, Loader=YAML_LOADER):
         if isinstance(event, yaml.AliasEvent):
