@@ -261,10 +261,11 @@ def test_a_damaged_shard_is_refused_or_sound(tmp_path, contract):
 
 
 def test_an_override_is_read_as_carefully_as_a_file():
-    from vla_cli.train import overridden
+    from vla_cli.overrides import overridden
 
     for text in ("steps=[", "steps=2026-01-31", "steps=.nan", "steps=&a [*a]", "steps"):
         with pytest.raises(CheckpointError, match="--set"):
-            overridden({}, [text])
-    assert overridden({"a": {"b": 1}}, ["a={c: 2}"]) == {"a": {"b": 1, "c": 2}}
+            overridden({}, [text], CheckpointError)
+    merged = overridden({"a": {"b": 1}}, ["a={c: 2}"], CheckpointError)
+    assert merged == {"a": {"b": 1, "c": 2}}
     assert yaml.safe_load("1e-3") == "1e-3"  # What from_dict takes for a number all the same.

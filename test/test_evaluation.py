@@ -97,10 +97,10 @@ def test_one_seed_in_process_is_repeatable_and_reported(policy):
     assert (only.family, only.seed, only.success) == ("pick", 3, False)
     assert only.instruction and only.figures["answered_right"] is False
     assert steps == pytest.approx([0.3, 0.6, 0.9, 1.0] * 2)
-    written = json.loads(json.dumps(report("abc", SHORT, True, runs[0])))
+    written = json.loads(json.dumps(report("abc", SHORT, True, runs[0], "first")))
     assert written["settings"] == {
-        "think": True, "wording": "direct", "steps_per_chunk": 3, "delay_steps": 2,
-        "time_limit": 1.0,
+        "think": True, "execution": "first", "wording": "direct", "steps_per_chunk": 3,
+        "delay_steps": 2, "time_limit": 1.0,
     }  # fmt: skip
     assert (written["benchmark"], written["checkpoint_id"]) == ("tabletop", "abc")
     assert written["summary"][0]["episodes"] == 1 == len(written["episodes"])

@@ -21,7 +21,7 @@ from vla.envs.registry import make_suite, register
 from vla.envs.rollout import run_episode
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.suite import TableTop
-from vla.evaluation.benchmark import evaluate, report, summarize
+from vla.evaluation.benchmark import evaluate, report, summarize, table
 
 # A pendulum is to be swung up and held: a robot of one joint, no camera and one action.
 PENDULUM = EmbodimentContract(
@@ -104,13 +104,21 @@ def test_somebody_elses_environment_needs_no_line_but_its_suite():
     assert results == evaluate(policy, suite, suite.families, range(3, 8)), "seeds decide"
     idle = evaluate(SwingUp(0.0), suite, suite.families, range(3, 5))
     assert [(result.success, result.seconds) for result in idle] == [(False, 10.0)] * 2
+    assert {result.failure for result in results} == {""}
+    assert {result.failure for result in idle} == {"time_limit"}
+    digests = [result.digest for result in results]
+    assert len(set(digests)) == 5 and digests[:2] == [result.digest for result in idle]
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests)
     (summary,) = summarize(results + idle)
+    assert summary.failures == {"time_limit": 2}
+    assert table([summary]).splitlines()[-1] == "swing_up failed: 2 time limit"
     assert (summary.episodes, summary.success) == (7, 5 / 7)
     assert summary.figures == {"quick": sum(r.seconds < 5.0 for r in results) / 7}
     written = report("abc", suite, False, results)
     assert written["benchmark"] == "pendulum" and written["settings"]["steps_per_chunk"] == 1
     assert set(written["episodes"][0]) == {
-        "family", "seed", "instruction", "answer", "success", "seconds", "quick"
+        "family", "seed", "instruction", "answer", "success", "seconds", "quick", "execution",
+        "failure", "digest",
     }  # fmt: skip
 
 
@@ -133,8 +141,8 @@ class Noting:
 
     contract, said = PENDULUM, None
 
-    def __init__(self, window: int):
-        self.window, self.asked, self.between = window, [], []
+    def __init__(self, window: int, due: int = 1):
+        self.window, self.due, self.asked, self.between = window, due, [], []
 
     def reset(self, instruction, seed=None, think=False):
         pass
@@ -148,6 +156,9 @@ class Noting:
         assert time == pytest.approx(state[0] * PENDULUM.time_step)
         self.between.append(int(state[0]))
 
+    def is_due(self, time):
+        return round(time / PENDULUM.time_step) % self.due == 0
+
 
 def test_a_policy_with_a_window_sees_every_step_and_others_only_those_of_chunks():
     def observe(number):
@@ -155,8 +166,8 @@ def test_a_policy_with_a_window_sees_every_step_and_others_only_those_of_chunks(
         return {"images": {}, "state": np.array([number, 0.0, 0.0])}
 
     environment = ChunkedActions(Counting(), PENDULUM, "count", observe, steps_per_chunk=3)
-    for window, between in ((3, [1, 2, 4, 5]), (1, [])):
-        policy, read = Noting(window), []
+    for window, due, between in ((3, 1, [1, 2, 4, 5]), (3, 2, [2, 4]), (1, 1, [])):
+        policy, read = Noting(window, due), []
         run_episode(environment, policy, Episode("count", 0))
         assert (policy.asked, policy.between) == ([0, 3, 6], between)
         # What nobody reads is not made; step 7 ends the episode.

@@ -9,6 +9,7 @@ from vla.core.shown import brief, shown_path
 from vla.core.text import one_line
 from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.errors import CommandError
+from vla_cli.overrides import overridden
 from vla_cli.result_files import require_writable, unwritable, write_result
 from vla_cli.subcommands import add_command
 
@@ -19,11 +20,17 @@ the table top, it also measures how often an object other than the named one was
 uses: paraphrased, by an attribute that only the object has, by what it is not, or as a situation
 that implies the task. --questions asks about scenes instead, and moves nothing.
 
+--execution says how action chunks are followed. chunk: all steps that are left of one when it
+arrives, then the next (chunk:3: three steps). first: one step, then the next chunk. ensemble: a
+chunk for each step, and the weighted mean of what the last ones say about it (ensemble:uniform,
+ensemble:exponential or ensemble:cosine; cosine). Without it, as the benchmark does: three steps.
+
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
   vla eval --family pick --seeds 0:20 --json output/pick.json
   vla eval --checkpoint runs/nano/checkpoint --think --video output/eval.mp4
   vla eval --wording implied --think --seeds 0:50
+  vla eval --execution ensemble:uniform --family place
   vla eval --questions 50 --json output/questions.json
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
@@ -55,6 +62,9 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (0:100)")
     parser.add_argument("--wording", choices=WORDINGS, help="of the instructions (direct)")
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
+    parser.add_argument(
+        "--execution", default="", metavar="MODE", help="how chunks are followed, see above"
+    )
     parser.add_argument("--steps-per-chunk", type=int, help="steps executed of a chunk (3)")
     parser.add_argument("--delay-steps", type=int, help="steps until a chunk arrives (2)")
     parser.add_argument(
@@ -62,6 +72,14 @@ def add_parser(subparsers) -> None:
         type=float,
         metavar="SECONDS",
         help="simulated time per episode (20); 0 with --think judges the answers alone",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="further settings of the benchmark",
     )
     parser.add_argument(
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
@@ -92,8 +110,11 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if questions is not None and questions < 1:
         raise CommandError(f"--questions takes a number from 1 on, got {questions}")
 
+    from vla.envs.execution import parse_execution
     from vla.envs.registry import make_suite
 
+    if arguments.execution:
+        parse_execution(arguments.execution)
     suite = make_suite(arguments.benchmark, **settings)
     if questions is not None:
         return _ask_questions(arguments, suite, seeds)
@@ -102,11 +123,16 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     """The benchmark's settings that were given. Raises CommandError."""
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    settings = {name: value for name, value in given.items() if value is not None}
-    if not 0 <= settings.get("time_limit", 0) <= 1e6:
+    settings = overridden({}, arguments.set, CommandError)
+    for name in SETTINGS:
+        if (value := getattr(arguments, name)) is not None:
+            settings[name] = value
+    if arguments.execution and arguments.steps_per_chunk is not None:
+        raise CommandError("give --execution or --steps-per-chunk, not both")
+    if not 0 <= (arguments.time_limit or 0) <= 1e6:
         raise CommandError(f"--time-limit must be 0 to 1e6 seconds, got {arguments.time_limit:g}")
-    if settings.get("steps_per_chunk", 1) < 1 or settings.get("delay_steps", 0) < 0:
+    steps, delay = arguments.steps_per_chunk, arguments.delay_steps
+    if (steps is not None and steps < 1) or (delay or 0) < 0:
         raise CommandError("--steps-per-chunk takes 1 or more, --delay-steps 0 or more")
     return settings
 
@@ -133,12 +159,14 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
                 lambda result: progress.update(),
                 recorder.add if recorder else None,
                 "rgb_array_list" if recorder else None,
+                arguments.execution,
             )
     finally:
         if recorder:
             recorder.close()
-    print(table(summarize(results)))
-    _write(arguments.json, report(policy.checkpoint_id, suite, arguments.think, results))
+    print(table(summarize(results), suite.counted_figures))
+    written = report(policy.checkpoint_id, suite, arguments.think, results, arguments.execution)
+    _write(arguments.json, written)
     return 0
 
 

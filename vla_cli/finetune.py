@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vla_cli.checkpoints import named_contract
+from vla_cli.overrides import overridden
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
@@ -84,10 +85,10 @@ def run_finetune(arguments: argparse.Namespace) -> int:
 
 
 def _overridden(run, overrides: list[str]):
+    from vla.policies.config import CheckpointError
     from vla.training.config import train_config
-    from vla_cli.train import overridden
 
-    return train_config(overridden(asdict(run), overrides), "--set")
+    return train_config(overridden(asdict(run), overrides, CheckpointError), "--set")
 
 
 def _open(folder: str, contract):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
+from vla_cli.overrides import overridden
 from vla_cli.subcommands import add_command
 
 TRAIN = """\
@@ -54,36 +55,16 @@ def add_parser(subparsers) -> None:
     demonstrate.add_argument("--workers", type=int, help="processes (default: one per core)")
 
 
-def overridden(values: dict, overrides: Sequence[str]) -> dict:
-    """A configuration's entries with NAME=VALUE overrides, read as YAML; mappings are merged.
-
-    Raises CheckpointError where one is not of that form.
-    """
-    from vla.core.files import read_yaml_text
-    from vla.core.shown import brief
-    from vla.core.text import one_line
-    from vla.policies.config import CheckpointError
-
-    for override in overrides:
-        name, separator, text = override.partition("=")
-        if not separator:
-            raise CheckpointError(f"--set takes NAME=VALUE, got {brief(override)}")
-        value = read_yaml_text(text, f"--set {one_line(name, 60)}", CheckpointError)
-        if isinstance(value, dict) and isinstance(values.get(name), dict):
-            value = values[name] | value
-        values[name] = value
-    return values
-
-
 def _read(path: str, overrides: Sequence[str] = ()):
     """The configuration of a file, with overrides."""
     from dataclasses import asdict
 
     from vla.core.resources import given_or_shared
+    from vla.policies.config import CheckpointError
     from vla.training.config import read_train_config, train_config
 
     values = asdict(read_train_config(given_or_shared(path)))
-    return train_config(overridden(values, overrides), "--set")
+    return train_config(overridden(values, overrides, CheckpointError), "--set")
 
 
 def run_demonstrate(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ comes to rest, and never goes back.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,33 @@ class ExecutionConfig:
 def start_of(chunk: ActionChunk, now: float, still_since: float) -> float:
     """When the path of a chunk that arrives `now` begins [s]; still_since as in accept()."""
     return max(chunk.stamp, now) if still_since <= chunk.stamp else chunk.stamp
+
+
+def ensemble_weights(actions: Sequence[np.ndarray], config: ExecutionConfig) -> np.ndarray:
+    """Weights [K] that sum to 1, for what K chunks say about one moment, [D] each, oldest first."""
+    count = len(actions)
+    if config.weights == "uniform":
+        logits: np.ndarray = np.zeros(count)
+    elif config.weights == "exponential":
+        logits = -config.exponential_decay * np.arange(count)
+    else:
+        newest = actions[-1]
+        scale = [np.linalg.norm(a) * np.linalg.norm(newest) + 1e-7 for a in actions]
+        cosines = [float(a @ newest) / s for a, s in zip(actions, scale, strict=True)]
+        logits = config.cosine_alpha * np.array(cosines)
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def voted(weights: np.ndarray, grippers: Sequence[float]) -> int:
+    """Whose gripper value of K, 1 open and 0 closed, oldest first, is taken: no mean of the two.
+
+    The newest of the side with more weight; where both have the same, the newest decides.
+    """
+    opens = np.array(grippers) > 0.5
+    vote = float(weights @ np.where(opens, 1.0, -1.0))
+    winner = opens[-1] if abs(vote) < 1e-9 else vote > 0
+    return int(np.flatnonzero(opens == winner)[-1])
 
 
 class ChunkExecutor:
@@ -165,7 +193,7 @@ class ChunkExecutor:
         targets = [entry.target(time) for entry in self._members]
         if len(targets) == 1:
             return targets[0]
-        weights = self._weigh([entry.action(time) for entry in self._members])
+        weights = ensemble_weights([entry.action(time) for entry in self._members], self.config)
         position = sum(w * t.position for w, t in zip(weights, targets, strict=True))
         newest = targets[-1].quaternion
         # Two quaternions of opposite sign are one orientation: all take the newest one's sign.
@@ -175,24 +203,5 @@ class ChunkExecutor:
         )
         length = float(np.linalg.norm(quaternion))
         quaternion = quaternion / length if length > 1e-6 else newest
-        opens = np.array([t.gripper > 0.5 for t in targets])
-        vote = float(weights @ np.where(opens, 1.0, -1.0))
-        # The newest decides a tie; the newest of the winning side gives the value.
-        winner = opens[-1] if abs(vote) < 1e-9 else vote > 0
-        side = [t.gripper for t, is_open in zip(targets, opens, strict=True) if is_open == winner]
-        return ToolTarget(position, quaternion, side[-1])
-
-    def _weigh(self, actions: list[np.ndarray]) -> np.ndarray:
-        """Weights [K] that sum to 1, for the actions [K, D] of the members, oldest first."""
-        count = len(actions)
-        if self.config.weights == "uniform":
-            logits: np.ndarray = np.zeros(count)
-        elif self.config.weights == "exponential":
-            logits = -self.config.exponential_decay * np.arange(count)
-        else:
-            newest = actions[-1]
-            scale = [np.linalg.norm(a) * np.linalg.norm(newest) + 1e-7 for a in actions]
-            cosines = [float(a @ newest) / s for a, s in zip(actions, scale, strict=True)]
-            logits = self.config.cosine_alpha * np.array(cosines)
-        weights = np.exp(logits - logits.max())
-        return weights / weights.sum()
+        winner = voted(weights, [t.gripper for t in targets])
+        return ToolTarget(position, quaternion, targets[winner].gripper)

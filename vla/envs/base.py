@@ -8,10 +8,17 @@ after each `step`:
     "instruction"  what to do, in words
     "seconds"      simulated time since the reset
     "success"      whether the task is done; an episode ends with that
+    "failure"      optional: what is wrong so far in one word, such as "dropped"
+
+The instruction may change during an episode: the policy then begins anew.
 
 Where its attribute `on_observation` is set, an environment that takes several time steps in one
 `step` calls it with (observation, seconds) after each of them but the last, whose observation
-`step` returns; for policies that read a window of past observations.
+`step` returns; for policies that read a window of past observations. Times for which its attribute
+`is_due`, where that is set, is false may be left out: is_due(seconds).
+
+Its attribute `execution` says how chunks are followed, see vla.envs.execution; as long as it is
+None, the environment does as its suite says.
 
 `vla.envs.chunked.ChunkedActions` gives environments with one action per step this shape.
 """
@@ -62,6 +69,7 @@ class Suite(ABC):
     families: ClassVar[tuple[str, ...]]
     extra_families: ClassVar[tuple[str, ...]] = ()  # those that are only run when named
     question_kinds: ClassVar[tuple[str, ...]] = ()  # of questions(); empty where it has none
+    counted_figures: ClassVar[tuple[str, ...]] = ()  # those of figures() that are no shares
     contract: EmbodimentContract  # what observations and actions of its environments mean
 
     @abstractmethod
@@ -87,8 +95,9 @@ class Suite(ABC):
     def figures(self, info: dict[str, Any], said: str | None) -> dict[str, float | None]:
         """Further figures of an episode that ended, by name: true, false or a share of 1.
 
-        Reports give their means. info: of the last step. said: what the policy said before it
-        acted, None where it was not to think. None for a figure that this episode does not have.
+        Reports give their means; those named in `counted_figures` are numbers of any size. info: of
+        the last step. said: what the policy said before it acted, None where it was not to think.
+        None for a figure that this episode does not have.
         """
         return {}
 

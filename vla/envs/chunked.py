@@ -14,6 +14,7 @@ import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.envs.base import action_space, observation_space
+from vla.envs.execution import ChunkEnsemble, Execution
 
 
 def reported_success(observation: Any, reward: float, info: dict[str, Any]) -> bool:
@@ -24,7 +25,11 @@ def reported_success(observation: Any, reward: float, info: dict[str, Any]) -> b
 class ChunkedActions(gymnasium.Wrapper):
     """Executes the first steps of each chunk, until the episode is over or the task is done."""
 
-    on_observation: Callable[[dict[str, Any], float], None] | None = None  # see vla.envs.base
+    # See vla.envs.base.
+    on_observation: Callable[[dict[str, Any], float], None] | None = None
+    is_due: Callable[[float], bool] | None = None
+    _execution: Execution | None = None
+    _ensemble: ChunkEnsemble | None = None
 
     def __init__(
         self,
@@ -52,8 +57,25 @@ class ChunkedActions(gymnasium.Wrapper):
         self._contract, self._instruction = contract, instruction
         self._observe, self._succeeded = observe, succeeded
         self._to_action = to_action or (lambda action: action.astype(env.action_space.dtype))
-        self._steps_per_chunk = steps_per_chunk
+        self._usual_steps = self._steps_per_chunk = steps_per_chunk
         self._steps = 0
+
+    @property
+    def execution(self) -> Execution | None:
+        """How chunks are followed; None: their first steps_per_chunk.
+
+        Raises SuiteError when set to what their length does not allow.
+        """
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: Execution | None) -> None:
+        self._execution, self._ensemble = execution, None
+        self._steps_per_chunk = self._usual_steps
+        if execution is not None:
+            self._steps_per_chunk = execution.steps_of(self._contract.horizon)
+            if execution.weights:
+                self._ensemble = ChunkEnsemble(execution.weights, self._contract)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -61,10 +83,14 @@ class ChunkedActions(gymnasium.Wrapper):
         """Starts an episode. seed and options are the wrapped environment's."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
+        if self._ensemble is not None:
+            self._ensemble.reset()
         return self._observe(observation), self._info(info, False)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Executes the first steps of a chunk [H, A]; the rewards add up."""
+        if self._ensemble is not None:
+            action = self._ensemble.action(action)[None]
         total, last = 0.0, min(self._steps_per_chunk, len(action)) - 1
         for number, single in enumerate(action):
             observation, reward, terminated, truncated, info = self.env.step(
@@ -76,7 +102,9 @@ class ChunkedActions(gymnasium.Wrapper):
             terminated = terminated or success
             if terminated or truncated or number == last:
                 break
-            if self.on_observation is not None:
+            if self.on_observation is not None and (
+                self.is_due is None or self.is_due(self._seconds)
+            ):
                 self.on_observation(self._observe(observation), self._seconds)
         return self._observe(observation), total, terminated, truncated, self._info(info, success)
 

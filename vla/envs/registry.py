@@ -11,6 +11,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from vla.core.configuration import read_dataclass
 from vla.core.registry import Registry
 from vla.envs.base import Suite, SuiteError
 
@@ -29,10 +30,11 @@ register = SUITES.register  # also a class decorator
 def make_suite(name: str, **settings: Any) -> Suite:
     """A benchmark by name. settings: fields of its suite that are not the default.
 
-    Raises SuiteError for a benchmark that is not known or has no such setting.
+    Raises SuiteError for a benchmark that is not known or has no such setting, and for a value
+    that is none for it.
     """
     suite = SUITES[name]
     accepted = inspect.signature(suite).parameters
     if unknown := [setting for setting in settings if setting not in accepted]:
         raise SuiteError(f"benchmark '{name}' has no setting '{unknown[0]}'")
-    return suite(**settings)
+    return read_dataclass(suite, settings, f"benchmark '{name}'", SuiteError)  # type: ignore[type-var]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -36,6 +37,10 @@ class ActingPolicy(Protocol):
     def observe(self, images: dict[str, np.ndarray], state: np.ndarray, time: float) -> None:
         """Takes an observation between two chunks, for a window of more than one."""
 
+    def is_due(self, time: float) -> bool:
+        """Whether observe() would read an observation of that time [s]."""
+        return True
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -46,6 +51,18 @@ class Rollout:
     success: bool
     seconds: float  # simulated time until success or the end of the episode
     info: dict[str, Any]  # of the last step
+    failure: str  # what went wrong, see vla.envs.base; "" with success
+    digest: str  # of the first observation, see observation_digest
+
+
+def observation_digest(observation: dict[str, Any]) -> str:
+    """16 hexadecimal digits of a SHA-256 over what was seen: equal only for equal beginnings."""
+    digest = hashlib.sha256()
+    for name, image in sorted(observation["images"].items()):
+        digest.update(f"{name} {image.shape} {image.dtype}".encode())
+        digest.update(image.tobytes())
+    digest.update(observation["state"].tobytes())
+    return digest.hexdigest()[:16]
 
 
 def run_episode(
@@ -55,21 +72,37 @@ def run_episode(
     think: bool = False,
     on_step: Callable[[gymnasium.Env], None] | None = None,
 ) -> Rollout:
-    """Runs a policy until the episode is over. on_step(environment) is called after each chunk."""
+    """Runs a policy until the episode is over. on_step(environment) is called after each chunk.
+
+    Where the environment goes on to another instruction, the policy is reset and begins anew.
+    """
 
     def observe(observation: dict[str, Any], seconds: float) -> None:
         policy.observe(observation["images"], observation["state"], seconds)
 
-    environment.set_wrapper_attr("on_observation", observe if policy.window > 1 else None)
+    has_window = policy.window > 1
+    environment.set_wrapper_attr("on_observation", observe if has_window else None)
+    environment.set_wrapper_attr("is_due", policy.is_due if has_window else None)
     observation, info = environment.reset(seed=episode.seed, options=episode.options)
-    policy.reset(info["instruction"], episode.seed, think)
-    over = False
+    digest = observation_digest(observation)
+    instruction, over, truncated = "", False, False
     while not over:
+        if info["instruction"] != instruction:
+            instruction = info["instruction"]
+            policy.reset(instruction, episode.seed, think)
         chunk = policy.chunk(observation["images"], observation["state"], info["seconds"])
         observation, _, terminated, truncated, info = environment.step(chunk)
         over = terminated or truncated
         if on_step is not None:
             on_step(environment)
+    success = bool(info["success"])
+    failure = info.get("failure") or ("time_limit" if truncated else "ended")
     return Rollout(
-        info["instruction"], policy.said, bool(info["success"]), float(info["seconds"]), info
+        instruction,
+        policy.said,
+        success,
+        float(info["seconds"]),
+        info,
+        "" if success else str(failure),
+        digest,
     )

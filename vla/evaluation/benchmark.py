@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,7 +11,8 @@ import gymnasium
 import numpy as np
 from scipy.stats import binomtest
 
-from vla.envs.base import Suite
+from vla.envs.base import Suite, SuiteError
+from vla.envs.execution import parse_execution
 from vla.envs.rollout import ActingPolicy, run_episode
 
 
@@ -26,6 +28,9 @@ class EpisodeResult:
     seconds: float  # simulated time until success, or until the episode ended
     # Of the benchmark's own, see Suite.figures.
     figures: dict[str, float | None] = field(default_factory=dict)
+    execution: str = ""  # how chunks were followed, as given; "" for as the benchmark does it
+    failure: str = ""  # what went wrong, such as "dropped"; "" with success
+    digest: str = ""  # of the first observation, see vla.envs.rollout.observation_digest
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class FamilySummary:
     success_high: float
     median_seconds: float
     figures: dict[str, float | None]  # means; None where no episode has the figure
+    failures: dict[str, int]  # episodes by what went wrong, the most frequent first
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -58,18 +64,26 @@ def evaluate(
     on_result: Callable[[EpisodeResult], None] | None = None,
     on_step: Callable[[gymnasium.Env], None] | None = None,
     render_mode: str | None = None,
+    execution: str = "",
 ) -> list[EpisodeResult]:
     """Runs a policy on the episodes of each family.
 
     think: has the policy say first what it will do, and act on that. on_step(environment) is called
-    after each chunk. render_mode: of the environments, see Suite.make. Raises SuiteError for an
-    unknown family, ContractError where the benchmark isn't one for the policy's robot.
+    after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
+    followed, see vla.envs.execution; "" for as the benchmark does it. Raises SuiteError for an
+    unknown family or an execution that can't be, ContractError where the benchmark isn't one for
+    the policy's robot.
     """
     suite = suite.for_contract(policy.contract)
     suite.require_families(families)
+    followed = parse_execution(execution) if execution else None
     results = []
     for family in families:
         environment = suite.make(family, render_mode)
+        if followed is not None:
+            if not environment.has_wrapper_attr("execution"):
+                raise SuiteError(f"benchmark '{suite.name}' follows chunks in its own way only")
+            environment.set_wrapper_attr("execution", followed)
         for episode in suite.episodes(family, seeds):
             rollout = run_episode(environment, policy, episode, think, on_step)
             result = EpisodeResult(
@@ -80,6 +94,9 @@ def evaluate(
                 rollout.success,
                 rollout.seconds,
                 suite.figures(rollout.info, rollout.said),
+                execution,
+                rollout.failure,
+                rollout.digest,
             )
             results.append(result)
             if on_result is not None:
@@ -106,37 +123,54 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
                 *wilson_interval(successes, len(own)),
                 float(np.median([result.seconds for result in own])),
                 figures,
+                dict(Counter(r.failure for r in own if r.failure).most_common()),
             )
         )
     return summaries
 
 
-def table(summaries: list[FamilySummary]) -> str:
-    """The summaries as text, one family a line."""
+def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
+    """The summaries as text, one family a line, then what went wrong.
+
+    counted: figures that are no shares, see Suite.counted_figures.
+    """
     names = list(summaries[0].figures) if summaries else []
     titles = "".join(f"  {name.replace('_', ' ')}" for name in names)
     lines = [f"family         episodes  success  95% interval   seconds{titles}"]
     for entry in summaries:
         figures = "".join(
-            f"  {'-' if (mean := entry.figures[name]) is None else f'{mean:.0%}':>{len(name)}}"
-            for name in names
+            f"  {_shown(entry.figures[name], name in counted):>{len(name)}}" for name in names
         )
         lines.append(
             f"{entry.family:<14} {entry.episodes:>8}  {entry.success:>7.0%}  "
             f"{entry.success_low:>5.0%} to {entry.success_high:<5.0%}  "
             f"{entry.median_seconds:>7.1f}{figures}"
         )
+    for entry in summaries:
+        if entry.failures:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in entry.failures.items())
+            lines.append(f"{entry.family} failed: {kinds.replace('_', ' ')}")
     return "\n".join(lines)
 
 
+def _shown(mean: float | None, counted: bool) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.2f}" if counted else f"{mean:.0%}"
+
+
 def report(
-    checkpoint_id: str, suite: Suite, think: bool, results: list[EpisodeResult]
+    checkpoint_id: str,
+    suite: Suite,
+    think: bool,
+    results: list[EpisodeResult],
+    execution: str = "",
 ) -> dict[str, object]:
     """Everything that was measured, ready for JSON."""
     return {
         "benchmark": suite.name,
         "checkpoint_id": checkpoint_id,
-        "settings": {"think": think, **suite.settings()},
+        "settings": {"think": think, "execution": execution, **suite.settings()},
         "summary": [flat(entry) for entry in summarize(results)],
         "episodes": [flat(result) for result in results],
     }

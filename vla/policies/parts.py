@@ -89,6 +89,10 @@ class ReasoningPart(PolicyPart, ABC):
     def observe(self, observation: Observation, instruction: str) -> None:
         """Takes an observation between two that it acts on, where its history would miss it."""
 
+    def is_due(self, stamp: float) -> bool:
+        """Whether observe() would read an observation of that time [s]."""
+        return True
+
     def reset(self) -> None:
         """A new episode, or another instruction, begins: forgets what was kept between steps."""
 

@@ -91,6 +91,10 @@ class Policy:
         if self.features.window > 1:
             self.reasoning.observe(Observation(images, state, time), self._instruction)
 
+    def is_due(self, time: float) -> bool:
+        """Whether observe() would read an observation of that time [s]."""
+        return self.features.window > 1 and self.reasoning.is_due(time)
+
     def answer(self, images: Images, question: str) -> str:
         """The answer to a question about what is seen. Raises NotImplementedError without text."""
         return self.reasoning.ask(images, question)

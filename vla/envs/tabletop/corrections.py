@@ -85,6 +85,10 @@ class LabelledPolicy(ActingPolicy):
         """The policy sees what happens between two chunks, whoever made them."""
         self.policy.observe(images, state, time)
 
+    def is_due(self, time: float) -> bool:
+        """Whether the policy would read it."""
+        return self.policy.is_due(time)
+
 
 def make_correction_shard(
     arguments: tuple[int, str, str, EmbodimentContract, CorrectionConfig],

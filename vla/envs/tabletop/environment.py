@@ -16,6 +16,7 @@ from vla.contract.image_fit import prepare_image
 from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk
 from vla.envs.base import action_space, observation_space
+from vla.envs.execution import Execution
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import FAMILIES, FIRST_TRAINING_SEED
 
@@ -33,7 +34,9 @@ class TableTopEnv(gymnasium.Env):
     `simulator`, `controller` and `task` are the truth, for the scripted expert.
     """
 
-    on_observation: Callable[[dict[str, Any], float], None] | None = None  # see vla.envs.base
+    # See vla.envs.base.
+    on_observation: Callable[[dict[str, Any], float], None] | None = None
+    is_due: Callable[[float], bool] | None = None
 
     def __init__(
         self,
@@ -58,7 +61,9 @@ class TableTopEnv(gymnasium.Env):
         }
         self.render_mode = render_mode
         self.contract = contract
-        self.controller = ArmController(control or ArmControllerConfig(), contract)
+        self._control = control or ArmControllerConfig()
+        self._usual_steps, self._delay_steps = steps_per_chunk, delay_steps
+        self.execution = None
         self.simulator = TableTopSimulator(contract.cameras[0].width if contract.cameras else 16)
         # What the controller follows without cutting it: a move, a turn and the gripper.
         limits = self.controller.config.safety
@@ -71,10 +76,27 @@ class TableTopEnv(gymnasium.Env):
         )
         self.observation_space = observation_space(contract)
         self.task = self.simulator.task
-        self._steps_per_chunk, self._delay_steps = steps_per_chunk, delay_steps
         self._time_limit = time_limit
         self._frames: list[np.ndarray] = []
         self._begin()
+
+    @property
+    def execution(self) -> Execution | None:
+        """How chunks are followed; None: as `steps_per_chunk` and `control` say.
+
+        Raises SuiteError when set to what the length of chunks and the delay do not allow.
+        """
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: Execution | None) -> None:
+        self._execution, self._steps_per_chunk = execution, self._usual_steps
+        control, contract = self._control, self.contract
+        if execution is not None:
+            self._steps_per_chunk = execution.steps_of(contract.horizon, self._delay_steps)
+            follow = execution.of(control.execution, contract.horizon, contract.time_step)
+            control = replace(control, execution=follow)
+        self.controller = ArmController(control, contract)
 
     def _begin(self) -> None:
         self._step, self._done_steps = 0, 0
@@ -108,8 +130,8 @@ class TableTopEnv(gymnasium.Env):
         for number in range(self._steps_per_chunk):
             if simulator.time >= self._time_limit or self._is_done:
                 break
-            if number and self.on_observation is not None:
-                self.on_observation(self._observation(), simulator.time)
+            if number:
+                self._show()
             while self._pending and self._pending[0][0] <= self._step:
                 self.controller.accept(self._pending.pop(0)[1], simulator.time)
             run_step(simulator, self.controller)
@@ -119,6 +141,12 @@ class TableTopEnv(gymnasium.Env):
                 self._frames.append(simulator.qpos)
         truncated = not self._is_done and simulator.time >= self._time_limit
         return self._observation(), float(self._is_done), self._is_done, truncated, self._info()
+
+    def _show(self) -> None:
+        """Shows what is seen between two chunks to a policy that would read it."""
+        seconds = self.simulator.time
+        if self.on_observation is not None and (self.is_due is None or self.is_due(seconds)):
+            self.on_observation(self._observation(), seconds)
 
     @property
     def _is_done(self) -> bool:

@@ -53,8 +53,12 @@ class RoboVLMPart(ReasoningPart):
     @torch.no_grad()
     def observe(self, observation: Observation, instruction: str) -> None:
         """Reads a frame that a slot of later windows would miss."""
-        if self.config.structure.window > 1 and self._history.is_due(observation.stamp):
+        if self.is_due(observation.stamp):
             self._see(observation, instruction)
+
+    def is_due(self, stamp: float) -> bool:
+        """As the history says."""
+        return self.config.structure.window > 1 and self._history.is_due(stamp)
 
     @torch.no_grad()
     def act(
