@@ -135,9 +135,9 @@ class Subject:
         reasoning = self.plain_reasoning
         ids = self.prompt
         for _ in range(self.tokens):
-            embeddings, mask = reasoning.embed(ids, self.vlm_images), torch.ones_like(ids)
+            mask, seen = torch.ones_like(ids), reasoning.see(self.vlm_images, ids)
             positions = reasoning.backbone.positions(ids == IMAGE, mask)
-            hidden = reasoning.backbone.run(embeddings, positions, mask)
+            hidden = reasoning.backbone.run(reasoning.embed(ids), positions, mask, images=seen)
             token = reasoning.backbone.logits(hidden[:, -1]).argmax(dim=-1)
             ids = torch.cat([ids, token[None]], dim=1)
         ids = torch.cat([ids, self.queries], dim=1)

@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 import torch
-from tiny_backbones import CONFIGS, close, embed, hidden_states, scene, transformers_logits
+from tiny_backbones import CONFIGS, close, hidden_states, scene, see, transformers_logits
 
 from vla.policies.backbones import Backbone, build_backbone
 from vla.policies.config import CheckpointError, LoraConfig
@@ -76,7 +76,6 @@ def randomise(module: torch.nn.Module) -> None:
 def test_scores_are_those_of_transformers(name):
     backbone, config = plain(name), CONFIGS[name]
     ids, images, prefix = scene(config)
-    assert backbone.encode_images(images).shape == (4, config.image_tokens, config.width)
     ours = backbone.logits(hidden_states(backbone, ids, images, prefix))
     close(ours, transformers_logits(backbone.model, config, ids, images, prefix))
     other = backbone.logits(hidden_states(backbone, ids, images.flip(0), prefix))
@@ -95,12 +94,13 @@ def test_a_cache_gives_what_one_pass_gives(name, gate):
     prefix[:, -6:] = False
     expected = hidden_states(backbone, ids, images, prefix)
     total, mask = ids.shape[1], torch.ones_like(ids)
-    embeddings, memory = embed(backbone, ids, images), backbone.new_cache()
+    embeddings, memory = backbone.embed_text(ids.clamp(min=0)), backbone.new_cache()
     prompt = total - 6
     at = backbone.positions(ids[:, :prompt] == IMAGE, mask[:, :prompt])
     first = backbone.run(
-        embeddings[:, :prompt], at, mask[:, :prompt], memory, prefix=prefix[:, :prompt]
-    )
+        embeddings[:, :prompt], at, mask[:, :prompt], memory, prefix[:, :prompt],
+        see(backbone, ids[:, :prompt], images),
+    )  # fmt: skip
     parts, following = [first], int(at.max()) + 1
     for start, end in ((prompt, prompt + 1), (prompt + 1, prompt + 2), (prompt + 2, total)):
         count = end - start

@@ -87,7 +87,7 @@ def test_it_is_pi0():
     assert prefix.cache.get_seq_length() == 22
 
 
-ROTARY = sorted(KINDS.keys() - {"kosmos2"})
+ROTARY = sorted(KINDS.keys() - {"kosmos2", "idefics"})
 
 
 @pytest.mark.parametrize("output", ["regression", "flow"])

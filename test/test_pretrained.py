@@ -49,9 +49,9 @@ def test_released_weights_give_what_transformers_gives(name, tmp_path):
     assert config.source == source and config.chat == KINDS[tiny.kind].chat
     assert (config.width, config.vocabulary) == (tiny.width, tiny.vocabulary)
     assert (config.image_mean, config.image_std) == (tuple(MEAN), tuple(STD))
-    if tiny.kind == "qwen2_5_vl":
-        # Its configuration leaves the size open.
-        assert (config.image_size, config.image_tokens) == (448, 56**2)
+    if side := {"qwen2_5_vl": 448, "qwen3_vl": 512}.get(tiny.kind):
+        # Its configuration leaves the size open; a token is of 8 px.
+        assert (config.image_size, config.image_tokens) == (side, (side // 8) ** 2)
         config = replace(config, image_size=tiny.image_size, image_tokens=tiny.image_tokens)
     assert (config.image_size, config.image_tokens) == (tiny.image_size, tiny.image_tokens)
     config = from_dict(BackboneConfig, json.loads(json.dumps(asdict(config))))
@@ -129,12 +129,16 @@ CHATML = (
 # Two turns, the first with an image, as the released weights read them; # is an image token.
 CHATS = {
     "eagle": SYSTEM + CHATML.format(image="<img>##</img>\n"),
+    "idefics": "<s>User:<fake_token_around_image>##<fake_token_around_image>What is there?"
+    "<end_of_utterance>\nAssistant: A can.<end_of_utterance>\n"
+    "User:Pick it.<end_of_utterance>\nAssistant: Yes.<end_of_utterance>",
     "internvl": CHATML.format(image="<img>##</img>\n"),
     "kosmos2": "<s><image>##</image>Question: What is there? Answer:A can.</s>"
     "Question: Pick it. Answer:Yes.</s>",
     "llava": "<s>USER: ##\nWhat is there? ASSISTANT:A can.</s>USER: Pick it. ASSISTANT:Yes.</s>",
     "paligemma": "##<bos>What is there?\nA can.<eos><bos>Pick it.\nYes.<eos>",
     "qwen2_5_vl": SYSTEM + CHATML.format(image="<|vision_start|>##<|vision_end|>"),
+    "qwen3_vl": CHATML.format(image="<|vision_start|>##<|vision_end|>"),
     "smolvlm": "<|im_start|>User:<fake_token_around_image><global-img>##<fake_token_around_image>"
     "What is there?<end_of_utterance>\nAssistant: A can.<end_of_utterance>\n"
     "User:Pick it.<end_of_utterance>\nAssistant: Yes.<end_of_utterance>",

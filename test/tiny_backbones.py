@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
-from vla.policies.backbones import KINDS, Backbone, build_backbone
+from vla.policies.backbones import KINDS, Backbone, Images, build_backbone
 from vla.policies.backbones.base import tiny_text
 from vla.policies.config import BackboneConfig
 from vla.policies.sequence import IMAGE
@@ -16,6 +16,8 @@ from vla.policies.tokenizer import train_tokenizer
 
 # An id that stands for image tokens in the inputs of transformers; text keeps clear of it.
 PLACEHOLDER = 1
+# The row of <image> of a tiny Idefics, behind 318 of its Llama and <fake_token_around_image>.
+IDEFICS_TAG = 319
 
 
 def variant(kind: str, **architecture) -> BackboneConfig:
@@ -64,10 +66,8 @@ def scene(config: BackboneConfig, rows: int = 2, after: int = 6) -> tuple[torch.
     return ids, images.to(torch.uint8), prefix
 
 
-def embed(backbone: Backbone, ids: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    is_image = (ids == IMAGE)[..., None]
-    embeddings = backbone.embed_text(ids.clamp(min=0))
-    return embeddings.masked_scatter(is_image, backbone.encode_images(images))
+def see(backbone: Backbone, ids: torch.Tensor, images: torch.Tensor) -> Images:
+    return Images(backbone.encode_images(images), ids == IMAGE)
 
 
 def hidden_states(
@@ -79,7 +79,10 @@ def hidden_states(
 ) -> torch.Tensor:
     mask = torch.ones_like(ids) if mask is None else mask
     positions = backbone.positions(ids == IMAGE, mask)
-    return backbone.run(embed(backbone, ids, images), positions, mask, prefix=prefix)
+    seen = see(backbone, ids, images)
+    return backbone.run(
+        backbone.embed_text(ids.clamp(min=0)), positions, mask, prefix=prefix, images=seen
+    )
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -106,9 +109,14 @@ def transformers_logits(model, config: BackboneConfig, ids, images, prefix) -> t
         inputs["image_embeds_position_mask"] = is_image
     elif config.kind == "paligemma":
         inputs["token_type_ids"] = (~prefix).long()
+    elif config.kind == "idefics":
+        seen = is_image.cumsum(-1)[..., None] > torch.arange(2)
+        inputs["input_ids"] = ids.masked_fill(is_image, IDEFICS_TAG)
+        inputs["image_attention_mask"] = seen.long()
+        inputs["pixel_values"] = pixels.unflatten(0, (len(ids), -1))
     elif config.kind == "smolvlm":
         inputs["pixel_values"] = pixels.unflatten(0, (len(ids), -1))
-    elif config.kind == "qwen2_5_vl":
+    elif config.kind in ("qwen2_5_vl", "qwen3_vl"):
         processor = Qwen2VLImageProcessorPil(
             patch_size=4, merge_size=2, size={"shortest_edge": 16, "longest_edge": 10_000}
         )

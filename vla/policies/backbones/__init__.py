@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from vla.policies.backbones.base import Backbone, TokenCache
+from vla.policies.backbones.base import Backbone, Images, TokenCache
 from vla.policies.backbones.eagle import Eagle
+from vla.policies.backbones.idefics import Idefics
 from vla.policies.backbones.internvl import InternVL
 from vla.policies.backbones.kosmos2 import Kosmos2
 from vla.policies.backbones.llava import Llava
 from vla.policies.backbones.paligemma import PaliGemma
 from vla.policies.backbones.qwen2_5_vl import Qwen25VL
+from vla.policies.backbones.qwen3_vl import Qwen3VL
 from vla.policies.backbones.smolvlm import SmolVLM
 from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig
 
 KINDS: dict[str, type[Backbone]] = {
     "eagle": Eagle,
+    "idefics": Idefics,
     "internvl": InternVL,
     "kosmos2": Kosmos2,
     "llava": Llava,
     "paligemma": PaliGemma,
     "qwen2_5_vl": Qwen25VL,
+    "qwen3_vl": Qwen3VL,
     "smolvlm": SmolVLM,
 }
 
@@ -32,4 +36,4 @@ def build_backbone(config: BackboneConfig, lora: LoraConfig | None = None) -> Ba
     return KINDS[config.kind](config, lora)
 
 
-__all__ = ["KINDS", "Backbone", "TokenCache", "build_backbone"]
+__all__ = ["KINDS", "Backbone", "Images", "TokenCache", "build_backbone"]

@@ -38,11 +38,20 @@ QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
 @dataclass
+class Images:
+    """Images of B rows, and where they stand."""
+
+    features: torch.Tensor  # [N, I, F], as encode_images gave them, in the order of the rows
+    places: torch.Tensor  # bool [B, T], True on image tokens
+
+
+@dataclass
 class TokenCache:
     """Keys and values of the tokens so far."""
 
     adapted: DynamicCache
     plain: DynamicCache | None = None  # of the pass without adapters, for a gate that reads it
+    images: Images | None = None  # where layers go on attending to them
 
 
 class Backbone(nn.Module):
@@ -65,6 +74,9 @@ class Backbone(nn.Module):
         "up": "up_proj",
         "down": "down_proj",
     }
+    # Whether layers attend to images, each of which has one place in the sequence; else the image's
+    # own tokens stand there.
+    attends: ClassVar[bool] = False
     image_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # of its input images
     image_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # likewise
 
@@ -73,6 +85,7 @@ class Backbone(nn.Module):
         self.config = config
         self.model = self.make(config)
         self._check_sizes()
+        self._note_untied()
         self.lora = LoraConfig()
         self.blend = Blend()
         self.scale_head: ScaleHead | None = None
@@ -115,14 +128,33 @@ class Backbone(nn.Module):
         """From hidden states to scores of the vocabulary."""
         return self.model.get_output_embeddings()
 
+    @property
+    def embedding_shape(self) -> tuple[int, int]:
+        """Rows of the vocabulary and their width D."""
+        rows, width = self.model.get_input_embeddings().get_parameter("weight").shape
+        return rows, width
+
+    @classmethod
+    def vocabulary(cls, config: PreTrainedConfig) -> int:
+        """Rows of the vocabulary, of released weights."""
+        return config.get_text_config().vocab_size
+
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""
+        """What the language model takes [B, I, F] of standardised images [B, 3, S, S].
+
+        The first D of F are image tokens; what follows is for decode.
+        """
         features = self.model.model.get_image_features(pixel_values=pixels)
         return getattr(features, "pooler_output", features)
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [B, T, D] of token ids [B, T]."""
         return self.model.get_input_embeddings()(ids)
+
+    def place(self, embeddings: torch.Tensor, images: Images) -> torch.Tensor:
+        """Embeddings [B, T, D] with image tokens at their places."""
+        tokens = images.features[..., : embeddings.shape[-1]].to(embeddings.dtype)
+        return embeddings.masked_scatter(images.places[..., None], tokens)
 
     def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Positions [B, T] of tokens that start a sequence.
@@ -142,6 +174,7 @@ class Backbone(nn.Module):
         mask: torch.Tensor,
         cache: DynamicCache | None,
         prefix: torch.Tensor | None,
+        images: Images | None,
     ) -> torch.Tensor:
         """Final hidden states of one pass through the language model; arguments as for run."""
         return self.language_model(
@@ -155,17 +188,18 @@ class Backbone(nn.Module):
     # What holds for all
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 images [B, 3, S, S] to image tokens [B, N, D] in the language model's space.
+        """uint8 images [B, 3, S, S] to what the language model takes of them [B, I, F].
 
-        Raises CheckpointError where N is not what the configuration says.
+        Raises CheckpointError where they take other places than the configuration says.
         """
         like = next(self.vision_parts["vision encoder"].parameters())
         mean = images.new_tensor(self.config.image_mean, dtype=like.dtype).view(3, 1, 1)
         std = images.new_tensor(self.config.image_std, dtype=like.dtype).view(3, 1, 1)
         features = self.image_features((images.to(like.dtype) / 255.0 - mean) / std)
-        if features.shape[1] != self.config.image_tokens:
+        tokens = 1 if self.attends else features.shape[1]
+        if tokens != self.config.image_tokens:
             raise CheckpointError(
-                f"backbone: an image becomes {features.shape[1]} tokens, but image_tokens says "
+                f"backbone: an image becomes {tokens} tokens, but image_tokens says "
                 f"{self.config.image_tokens}"
             )
         return features
@@ -182,22 +216,29 @@ class Backbone(nn.Module):
         mask: torch.Tensor,
         cache: TokenCache | None = None,
         prefix: torch.Tensor | None = None,
+        images: Images | None = None,
     ) -> torch.Tensor:
         """Final hidden states [B, T, D] of embeddings [B, T, D], LoRA experts blended.
 
         positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
         token. cache: what came before; extended in place. prefix [B, T]: True, or the same number,
         on image and question, which see each other both ways in models that were trained so.
+        images: those of this pass, whose tokens take the place of what embeddings has there; with
+        a cache, of its first pass.
         """
+        if images is not None:
+            embeddings = self.place(embeddings, images)
+        if cache is not None and self.attends:
+            images = cache.images = images or cache.images
         adapted, plain = (cache.adapted, cache.plain) if cache is not None else (None, None)
         weights = None
         if self.scale_head is not None and self.lora.gate == "two_pass":
             # The scale head alone learns from this pass, as in X-LoRA.
             with torch.no_grad(), self.blend.use(enabled=False):
-                hidden = self.decode(embeddings, positions, mask, plain, prefix)
+                hidden = self.decode(embeddings, positions, mask, plain, prefix, images)
             weights = self.scale_head(hidden)
         with self.blend.use(weights):
-            return self.decode(embeddings, positions, mask, adapted, prefix)
+            return self.decode(embeddings, positions, mask, adapted, prefix, images)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., vocabulary] of hidden states [..., D]."""
@@ -258,12 +299,22 @@ class Backbone(nn.Module):
         self.model.disable_input_require_grads()
 
     def _check_sizes(self) -> None:
-        rows, width = self.model.get_input_embeddings().get_parameter("weight").shape
+        rows, width = self.embedding_shape
         if (rows, width) != (self.config.vocabulary, self.config.width):
             raise CheckpointError(
                 f"backbone: architecture has {rows} rows of width {width}, but vocabulary and "
                 f"width say {self.config.vocabulary} and {self.config.width}"
             )
+
+    def _note_untied(self) -> None:
+        """Writes down that input and output embeddings differ: the default depends on the model."""
+        if self.config.ties_embeddings and not is_tied(self.model):
+            self.config.architecture["tie_word_embeddings"] = False
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether its output embedding is its input embedding."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def tiny_text(**values: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache, PreTrainedConfig
 
-from vla.policies.backbones.base import Backbone, tiny_text, tiny_vision
+from vla.policies.backbones.base import Backbone, Images, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -54,6 +54,7 @@ class PaliGemma(Backbone):
         mask: torch.Tensor,
         cache: DynamicCache | None,
         prefix: torch.Tensor | None,
+        images: Images | None,
     ) -> torch.Tensor:
         """Final hidden states of one pass through the language model; arguments as for run."""
         # [B, queries, keys]. Added to scores rather than boolean: rows of padding see nothing.

@@ -21,7 +21,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from vla.core.shown import shown_path
 from vla.policies.backbones import KINDS
-from vla.policies.backbones.base import Backbone
+from vla.policies.backbones.base import Backbone, is_tied
 from vla.policies.checkpoint import open_checkpoint, read_config, read_weights
 from vla.policies.config import BackboneConfig, CheckpointError
 from vla.policies.lora import is_lora_weight, lora_layers
@@ -55,7 +55,7 @@ def backbone_config(kind: str, source: str) -> BackboneConfig:
         source=source,
         architecture=_without_notes(config.to_diff_dict()),
         width=text.hidden_size,
-        vocabulary=text.vocab_size,
+        vocabulary=KINDS[kind].vocabulary(config),
         image_size=image_size,
         image_mean=mean,
         image_std=std,
@@ -86,7 +86,7 @@ def load_pretrained(
             f"the weights of {source} lack {len(missing)} tensors, {missing[0]} for one; "
             f"give the released weights of a {backbone.config.kind} model"
         )
-    if not _is_tied(model) and _is_tied(backbone.model):
+    if not is_tied(model) and is_tied(backbone.model):
         backbone.head.weight = nn.Parameter(backbone.head.weight.detach().clone())
         backbone.config.architecture["tie_word_embeddings"] = False
     # Adapted layers keep their matrices one level deeper.
@@ -179,10 +179,6 @@ def _released_model(
     load = AutoModelForImageTextToText.from_pretrained
     # Transformers' types know no pair, which it returns for output_loading_info.
     return load(source, dtype=dtype, output_loading_info=True)  # type: ignore[return-value]
-
-
-def _is_tied(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def _fetch(what: str, source: str, read: Callable[[], Value]) -> Value:

@@ -57,8 +57,7 @@ class Qwen25VL(Backbone):
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
         """Side of its square input [px], and tokens of one image, of released weights."""
-        vision = config.vision_config
-        return IMAGE_SIZE, (IMAGE_SIZE // vision.patch_size // vision.spatial_merge_size) ** 2
+        return IMAGE_SIZE, side_tokens(config, IMAGE_SIZE) ** 2
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:
@@ -68,6 +67,11 @@ class Qwen25VL(Backbone):
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""
+        found = self.model.model.get_image_features(*self.patches(pixels))
+        return torch.stack(found.pooler_output)
+
+    def patches(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches [P, V] of images [B, 3, S, S], and the grid [B, 3] of each, as it takes them."""
         vision = self.model.config.vision_config
         patch, merge = vision.patch_size, vision.spatial_merge_size
         batch, side = len(pixels), pixels.shape[-1] // patch
@@ -76,8 +80,7 @@ class Qwen25VL(Backbone):
         cells = cells.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
         frames = cells.expand(*cells.shape[:6], vision.temporal_patch_size, patch, patch)
         grid = torch.tensor([[1, side, side]], device=pixels.device).expand(batch, 3)
-        patches = frames.reshape(batch * side * side, -1)
-        return torch.stack(self.model.model.get_image_features(patches, grid).pooler_output)
+        return frames.reshape(batch * side * side, -1), grid
 
     def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Positions [3, B, T] in time, down and across, of tokens that start a sequence.
@@ -93,3 +96,9 @@ class Qwen25VL(Backbone):
         return torch.stack(
             [start, start + place // side * is_image, start + place % side * is_image]
         )
+
+
+def side_tokens(config: PreTrainedConfig, image_size: int) -> int:
+    """Tokens along a side of an image of so many pixels."""
+    vision = config.vision_config
+    return image_size // vision.patch_size // vision.spatial_merge_size

@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
+from vla.policies.backbones import KINDS
 from vla.policies.collation import CollationOptions, moved_places
+from vla.policies.config import CheckpointError
 from vla.policies.images import square_image
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
@@ -27,6 +29,12 @@ class InstructVLACollator:
     def __init__(
         self, config: InstructVLAConfig, tokenizer: Tokenizer | None, options: CollationOptions
     ):
+        """Raises CheckpointError for names of image tokens, where the backbone has none."""
+        if options.naming and KINDS[config.backbone.kind].attends:
+            raise CheckpointError(
+                f"naming_weight: backbone '{config.backbone.kind}' attends to images and has no "
+                "image tokens that could be named; set it to 0"
+            )
         self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
 
     def robot_batch(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vla.policies.backbones import TokenCache, build_backbone
+from vla.policies.backbones import Images, TokenCache, build_backbone
 from vla.policies.images import fit_images
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.sequence import IGNORE, IMAGE, TextBatch
@@ -50,21 +50,23 @@ class ReasoningModel(nn.Module):
         self.query_embedding.normal_(0.0, float(self.backbone.embed_text(ids).float().std()))
         self.query_output.normal_(0.0, float(rows.float().std()))
 
-    def embed(self, ids: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Embeddings [B, T, D] of ids and of the images [N, 3, S, S] whose places they name.
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [B, T, D] of text and action queries, from the vocabulary's size on.
 
-        Ids are text, IMAGE, or action queries from the vocabulary's size on.
+        What stands at IMAGE is replaced by `Backbone.run`.
         """
         vocabulary = self.config.backbone.vocabulary
         is_query, is_image = ids >= vocabulary, ids == IMAGE
         embeddings = self.backbone.embed_text(ids.masked_fill(is_query | is_image, 0))
         queries = self.query_embedding[(ids - vocabulary).clamp(min=0)].to(embeddings.dtype)
-        embeddings = torch.where(is_query[..., None], queries, embeddings)
-        if len(images):
-            images = fit_images(images, self.config.backbone.image_size)
-            features = self.backbone.encode_images(images).to(embeddings.dtype)  # [N, I, D]
-            embeddings = embeddings.masked_scatter(is_image[..., None], features)
-        return embeddings
+        return torch.where(is_query[..., None], queries, embeddings)
+
+    def see(self, images: torch.Tensor, ids: torch.Tensor) -> Images | None:
+        """Images [N, 3, S, S] at their places in ids [B, T]; None without any."""
+        if not len(images):
+            return None
+        images = fit_images(images, self.config.backbone.image_size)
+        return Images(self.backbone.encode_images(images), ids == IMAGE)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., vocabulary + Q] of hidden states."""
@@ -77,14 +79,16 @@ class ReasoningModel(nn.Module):
         """Training pass on uint8 images [N, 3, S, S] and text that is padded on the right.
 
         Returns the latent actions [A, Q, D] of the A rows with queries, the mean cross-entropy and
-        accuracy of the labels, whose scores alone are computed, and the image tokens [N, I, D].
+        accuracy of the labels, whose scores alone are computed, and the image tokens [N, I, D],
+        N = 0 without images.
         """
         positions = self.backbone.positions(text.ids == IMAGE, text.mask)
-        embeddings = self.embed(text.ids, images)
-        image_tokens = embeddings[text.ids == IMAGE].view(
-            len(images), self.config.backbone.image_tokens, embeddings.shape[-1]
+        embeddings, seen = self.embed(text.ids), self.see(images, text.ids)
+        width = embeddings.shape[-1]
+        image_tokens = embeddings[:0] if seen is None else seen.features[..., :width]
+        hidden = self.backbone.run(
+            embeddings, positions, text.mask, prefix=text.prefix, images=seen
         )
-        hidden = self.backbone.run(embeddings, positions, text.mask, prefix=text.prefix)
         targets = text.labels[:, 1:]
         wanted = targets != IGNORE
         scores, targets = self.logits(hidden[:, :-1][wanted]).float(), targets[wanted]
@@ -127,7 +131,9 @@ class ReasoningModel(nn.Module):
         cache = self.backbone.new_cache()
         positions = self.backbone.positions(ids == IMAGE, mask)
         prefix = mask.bool() if prefix is None else prefix
-        hidden = self.backbone.run(self.embed(ids, images), positions, mask, cache, prefix=prefix)
+        hidden = self.backbone.run(
+            self.embed(ids), positions, mask, cache, prefix, self.see(images, ids)
+        )
         # Some models count positions along several axes, [3, B, T].
         last = positions.amax(dim=-1)
         last = last.amax(dim=0) if last.ndim == 2 else last
@@ -194,5 +200,7 @@ class ReasoningModel(nn.Module):
         positions = self.backbone.positions(ids == IMAGE, mask)
         if prefix is None:
             prefix = mask.bool() & (ids < self.config.backbone.vocabulary)
-        hidden = self.backbone.run(self.embed(ids, images), positions, mask, prefix=prefix)
+        hidden = self.backbone.run(
+            self.embed(ids), positions, mask, prefix=prefix, images=self.see(images, ids)
+        )
         return hidden[:, -self.config.num_queries :]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from vla.core.shown import brief
+from vla.policies.backbones import KINDS
 from vla.policies.config import (
     MOST_LAYERS,
     MOST_WIDTH,
@@ -180,6 +181,8 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
             f"{where}: head.trunk {head.trunk} reads a window, which {structure.kind} gives to the "
             "language model: set head.trunk to fc, or structure.kind to policy_head"
         )
+    if config.backbone.kind in KINDS and KINDS[config.backbone.kind].attends:
+        _require_no_image_tokens(config, where)
     if config.pointing.width and (
         not config.learned
         or config.resampler.tokens
@@ -191,6 +194,36 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
         )
     if config.backbone.kind == "kosmos2" and structure.kind == "interleaved":
         _require_positions(config, where)
+
+
+def _require_no_image_tokens(config: RoboVLMConfig, where: str) -> None:
+    """Raises CheckpointError for what needs image tokens, of a backbone whose layers attend."""
+    structure, name = config.structure, f"backbone '{config.backbone.kind}'"
+    if structure.kind == "interleaved":
+        raise CheckpointError(
+            f"{where}: {name} attends to images instead of reading them, so frames can't be "
+            "interleaved: set structure.kind to policy_head or one_step"
+        )
+    if config.mixture.width:
+        raise CheckpointError(
+            f"{where}: a mixture of experts reads the backbone's keys and values, where {name} has "
+            "no images: set mixture.width to 0"
+        )
+    if config.resampler.tokens:
+        raise CheckpointError(
+            f"{where}: {name} has a resampler of its own and attends to what it gives: set "
+            "resampler.tokens to 0"
+        )
+    if config.pointing.width:
+        raise CheckpointError(
+            f"{where}: pointing compares image tokens, which {name} does not have: set "
+            "pointing.width to 0"
+        )
+    if structure.token_source in ("vision", "all"):
+        raise CheckpointError(
+            f"{where}: {name} has no image tokens to pool: set structure.token_source to learned "
+            "or text"
+        )
 
 
 def _require_positions(config: RoboVLMConfig, where: str) -> None:

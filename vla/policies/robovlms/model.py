@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.datasets.grounding import EVENTS
-from vla.policies.backbones import Backbone, TokenCache, build_backbone
+from vla.policies.backbones import Backbone, Images, TokenCache, build_backbone
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import Denoiser, Diffusion, Flow, Regression
 from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
@@ -127,24 +127,21 @@ class RoboVLM(nn.Module):
             self.vision_resampler = Resampler(width, config.resampler)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Image tokens [N, I, D] of uint8 images [N, 3, S, S]."""
+        """What the backbone takes [N, I, F] of uint8 images [N, 3, S, S]."""
         images = fit_images(images, self.config.backbone.image_size)
         tokens = self.backbone.encode_images(images)
-        return self.vision_resampler(tokens) if self.config.resampler.tokens else tokens
+        if not self.config.resampler.tokens:
+            return tokens
+        # Of backbones whose layers take features of their own, the resampler reads each level.
+        levels = tokens.unflatten(-1, (-1, self.config.backbone.width)).transpose(1, 2)
+        resampled = self.vision_resampler(levels.flatten(0, 1))  # [N * L, I, D]
+        return resampled.unflatten(0, levels.shape[:2]).transpose(1, 2).flatten(2)
 
-    def embed(
-        self,
-        ids: torch.Tensor,
-        image_tokens: torch.Tensor,
-        state: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Embeddings [R, T, D] of ids [R, T], with image tokens [N, I, D] and states [F, S]."""
+    def embed(self, ids: torch.Tensor, state: torch.Tensor | None) -> torch.Tensor:
+        """Embeddings [R, T, D] of ids [R, T] and states [F, S]; `Backbone.run` places images."""
         vocabulary = self.config.backbone.vocabulary
         text = (ids >= 0) & (ids < vocabulary)
         embeddings = self.backbone.embed_text(ids.masked_fill(~text, 0))
-        if len(image_tokens):
-            images = image_tokens.to(embeddings.dtype)
-            embeddings = embeddings.masked_scatter((ids == IMAGE)[..., None], images)
         if state is not None and self.config.use_state:
             tokens = self.state_token(state).to(embeddings.dtype)
             embeddings = embeddings.masked_scatter((ids == STATE)[..., None], tokens)
@@ -167,8 +164,8 @@ class RoboVLM(nn.Module):
     ) -> torch.Tensor:
         """Final hidden states [R, T, D] of rows."""
         positions = self.backbone.positions(self._laid_out(ids), mask)
-        embeddings = self.embed(ids, image_tokens, state)
-        return self.backbone.run(embeddings, positions, mask, cache, prefix=prefix)
+        images = Images(image_tokens, ids == IMAGE) if len(image_tokens) else None
+        return self.backbone.run(self.embed(ids, state), positions, mask, cache, prefix, images)
 
     def _laid_out(self, ids: torch.Tensor) -> torch.Tensor:
         """[R, T], True on tokens that have places in an image; a resampler's have none."""
@@ -292,7 +289,7 @@ class RoboVLM(nn.Module):
             token = allowed[self.logits(hidden)[:, allowed].argmax(dim=-1)]  # [R]
             chosen.append(token)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            embeddings = self.embed(token[:, None], image_tokens[:0], None)
+            embeddings = self.embed(token[:, None], None)
             positions = self.backbone.text_positions((first + index)[:, None])
             hidden = self.backbone.run(embeddings, positions, mask, cache)[:, -1]
         values = self.tokens.decode(torch.stack(chosen, dim=1).cpu())
