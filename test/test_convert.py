@@ -39,13 +39,13 @@ from vla.policies.instructvla.conversion import (
     convert_released,
     read_eagle,
     read_released,
-    read_statistics,
 )
 from vla.policies.instructvla.conversion_names import language_names, split_groups, translate
 from vla.policies.instructvla.film_vision import standardize
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS, with_language_expert, with_state
 from vla.policies.registry import preset
+from vla.policies.released import read_statistics
 from vla.policies.robots import Robot
 from vla_cli.parser import main
 

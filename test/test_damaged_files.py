@@ -31,7 +31,7 @@ from vla.datasets.conversations import LlavaConversations
 from vla.datasets.frames import DatasetError, EpisodeWords, Shard, read_shard, write_shard
 from vla.datasets.vla_it import read_vla_it
 from vla.policies.config import CheckpointError
-from vla.policies.instructvla.conversion import read_statistics
+from vla.policies.released import read_statistics
 from vla.training.config import read_train_config
 from vla.training.finetune import read_finetune_config
 from vla_cli.demo import load_demo_config

@@ -22,6 +22,11 @@ from vla.policies.robovlms.config import HeadConfig, StructureConfig, require_st
         ({"structure": StructureConfig("policy_head", "discrete")}, "discrete actions go with"),
         ({"structure": StructureConfig("one_step", window=4)}, "set structure.window to 1"),
         ({"structure": StructureConfig("interleaved")}, "set head.trunk to fc"),
+        ({"structure": StructureConfig(token_place="last")}, "structure.token_place is 'last'"),
+        (
+            {"structure": StructureConfig(token_source="text", token_place="before_last")},
+            "token_place before_last is about learned tokens, and there are none",
+        ),
         (
             {
                 "backbone": policy_type("robovlms").presets()["robovlm_kosmos2"].backbone,

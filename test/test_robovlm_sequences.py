@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_robovlm import PLAIN, STRUCTURES, batch_of, observation, tiny
+from tiny_robovlm import PLAIN, STEP, STRUCTURES, batch_of, observation, tiny, trained_chunk
 
 from vla.datasets.sample import RobotSample
 from vla.policies.backbones import KINDS
 from vla.policies.collation import CollationOptions
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.robovlms.collation import RoboVLMCollator
-from vla.policies.robovlms.sequence import LEARNED, rows_of_frames
+from vla.policies.robovlms.sequence import LEARNED, STATE, rows_of_frames
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,53 @@ def test_the_learned_token_stands_behind_the_text(part_of):
     (ids,) = batch_of(part, [observation(0)]).rows.ids.tolist()
     assert ids[-1] == LEARNED and ids.count(LEARNED) == 1
     assert ids[:-1] == part._prompt_ids("pick the red block")
+
+
+@pytest.mark.parametrize("kind", ["internvl", "paligemma", "kosmos2"])
+@pytest.mark.parametrize("layout", ["policy_head", "interleaved"])
+def test_the_published_place_is_before_the_last_padded_position(part_of, layout, kind):
+    structure = replace(STRUCTURES[layout], token_place="before_last", latent=2)
+    part = part_of(tiny(layout, kind, structure=structure, use_state=True))
+    short, long = (part._prompt_ids(text) for text in ("pick", "put the can in the bowl"))
+    more = len(long) - len(short)
+    rows = rows_of_frames([short, long], [1, 1], part.config)
+    own = [STATE, LEARNED, LEARNED]
+    assert rows.ids.tolist() == [
+        [*short, *[0] * (more - 1), *own, 0],
+        [*long[:-1], *own, long[-1]],
+    ]
+    assert rows.mask[0].tolist() == [1] * len(short) + [0] * (more - 1) + [1] * 3 + [0]
+    assert rows.mask[1].all()
+    # Streaming has no padding, and sees what training sees of texts of one length.
+    frames = [observation(index, STEP * index) for index in range(4)]
+    for frame in frames:
+        streamed = part.act(frame, "pick the red block")
+    np.testing.assert_allclose(streamed, trained_chunk(part, frames[1:]), atol=1e-6)
+
+    @torch.no_grad()
+    def features(prompts: list[list[int]]) -> torch.Tensor:
+        count = len(prompts)
+        shown = [*observation(0).images.values()] * count
+        images = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+        rows = rows_of_frames(prompts, [1] * count, part.config)
+        tokens = part.model.encode_images(images)
+        return part.model.frame_features(rows, tokens, torch.zeros(count, 10))
+
+    # What else is in the batch counts, which it does not behind the text.
+    assert (features([short, long])[0] - features([short])[0]).abs().max() > 1e-4
+    torch.testing.assert_close(features([short, short])[0], features([short])[0])
+
+
+def test_a_prompt_can_be_read_causally(part_of):
+    """As published code runs PaliGemma: a later word changes nothing that was before it."""
+    ids = torch.tensor([[5, 6, 7, 8]])
+    changed = torch.tensor([[5, 6, 7, 9]])
+    for both_ways in (True, False):
+        structure = replace(STRUCTURES["one_step"], both_ways=both_ways)
+        model = part_of(tiny("one_step", "paligemma", structure=structure)).model
+        with torch.no_grad():
+            first, second = (
+                model.hidden_states(x, torch.ones_like(x), torch.ones_like(x), x[:0], None)
+                for x in (ids, changed)
+            )
+        assert ((first - second)[:, :3].abs().max() > 1e-5) == both_ways

@@ -14,7 +14,7 @@ from tiny_robovlm import STEP, STRUCTURES, batch_of, observation, tiny, trained_
 from vla.datasets.windows import window_slots
 from vla.policies.base import Observation
 from vla.policies.robovlms.config import ResamplerConfig
-from vla.policies.robovlms.resampler import Resampler
+from vla.policies.robovlms.resampler import PerceiverResampler
 from vla.policies.robovlms.sequence import LEARNED, rows_of_frames
 from vla.policies.sequence import IMAGE
 
@@ -74,7 +74,7 @@ def test_a_resampler_stands_between_images_and_text(part_of, kind, structure):
     if structure != "discrete":
         np.testing.assert_allclose(streamed, trained_chunk(part, frames), atol=1e-6)
     with torch.device("meta"):
-        full = Resampler(2048, ResamplerConfig(64))
+        full = PerceiverResampler(2048, ResamplerConfig(64))
     assert sum(p.numel() for p in full.parameters()) == 226_701_312
 
 

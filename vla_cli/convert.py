@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from vla.policies.released import Converted
+    from vla.policies.robots import Robot
 
 DESCRIPTION = """\
 Convert released weights into a checkpoint folder that everything here loads.
@@ -15,6 +25,8 @@ Convert released weights into a checkpoint folder that everything here loads.
 examples:
   vla convert instructvla run/checkpoints/step-034500.pt output/expert --unnorm-key bridge_dataset
   vla convert eagle2 Eagle2-2B output/eagle2         to start stage 1 of training from
+  vla convert robovlms run/last.pt output/kosmos --config run/config.json \\
+      --contract my_robot.yaml
 """
 
 # Robots of the data sets that the released weights were trained on.
@@ -45,17 +57,47 @@ def add_parser(subparsers) -> None:
     )
     eagle.add_argument("source", metavar="SOURCE", help="folder of Eagle2-2B")
     eagle.add_argument("--contract", default="sim_panda", help="embodiment contract (sim_panda)")
-    for format_parser, preset in ((instructvla, "published"), (eagle, "base")):
+    robovlms = formats.add_parser("robovlms", help="a checkpoint of RoboVLMs' authors")
+    robovlms.add_argument("source", metavar="FILE", help="the .pt or .ckpt file")
+    robovlms.add_argument(
+        "--config", required=True, metavar="FILE", help="the run's configuration (JSON)"
+    )
+    robovlms.add_argument(
+        "--contract", required=True, help="embodiment contract of the robot that is to act"
+    )
+    robovlms.add_argument(
+        "--backbone",
+        metavar="SOURCE",
+        help="folder or Hugging Face id of the vision-language model that it was trained from "
+        "(default: the usual one of its kind)",
+    )
+    robovlms.add_argument(
+        "--stats",
+        metavar="FILE",
+        help="dataset_statistics.json, where actions were normalised by one",
+    )
+    robovlms.add_argument("--unnorm-key", metavar="KEY", help="data set in the statistics")
+    robovlms.add_argument(
+        "--units",
+        nargs=2,
+        type=float,
+        default=(1.0, 1.0),
+        metavar=("M", "RAD"),
+        help="what 1 is of the data's translations and rotations; 0.02 0.05 for CALVIN (1 1)",
+    )
+    for format_parser in (instructvla, eagle, robovlms):
         format_parser.add_argument("folder", metavar="FOLDER", help="the checkpoint to write")
+        format_parser.add_argument(
+            "--dtype", choices=DTYPES, help="of the weights (default: as they are)"
+        )
+    for format_parser, preset in ((instructvla, "published"), (eagle, "base")):
         format_parser.add_argument("--preset", default=preset, help=f"its sizes ({preset})")
         format_parser.add_argument(
             "--tokenizer", help="folder or Hugging Face id of the tokenizer (that of Eagle2-2B)"
         )
-        format_parser.add_argument(
-            "--dtype", choices=DTYPES, help="of the weights (default: as they are)"
-        )
     instructvla.set_defaults(run=run_instructvla)
     eagle.set_defaults(run=run_eagle)
+    robovlms.set_defaults(run=run_robovlms)
 
 
 def run_instructvla(arguments: argparse.Namespace) -> int:
@@ -65,11 +107,10 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
     from vla.policies.backbones.eagle import Eagle
     from vla.policies.instructvla.conversion import (
         convert_released,
-        data_sets,
         read_released,
-        read_statistics,
     )
     from vla.policies.registry import preset
+    from vla.policies.released import data_sets, read_statistics
     from vla.policies.robots import Robot
 
     _check_target(arguments.folder)
@@ -90,7 +131,8 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
         if not arguments.contract:
             acting |= {k: named_contract(CONTRACTS[k]) for k in data_sets(stats) if k in CONTRACTS}
         robots = [Robot(c, read_statistics(stats, k, c, uses_state)) for k, c in acting.items()]
-        _write(arguments, converted, robots, arguments.tokenizer or Eagle.SOURCE, True)
+        tokenizer = _tokenizer(arguments.tokenizer or Eagle.SOURCE, converted.config, True)
+        _write(arguments, converted, robots, tokenizer)
     except ValueError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -107,8 +149,36 @@ def run_eagle(arguments: argparse.Namespace) -> int:
         contract = named_contract(arguments.contract)
         groups = read_eagle(arguments.source)
         converted = convert_eagle(groups, preset(arguments.preset), contract)
-        robots = [Robot(contract, {})]
-        _write(arguments, converted, robots, arguments.tokenizer or arguments.source, False)
+        tokenizer = _tokenizer(arguments.tokenizer or arguments.source, converted.config, False)
+        _write(arguments, converted, [Robot(contract, {})], tokenizer)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+def run_robovlms(arguments: argparse.Namespace) -> int:
+    """Converts a checkpoint of RoboVLMs' authors."""
+    from vla.policies.backbones import KINDS
+    from vla.policies.backbones.pretrained import backbone_config, load_tokenizer_of
+    from vla.policies.released import read_statistics
+    from vla.policies.robots import Robot
+    from vla.policies.robovlms.conversion import convert_released, read_released, released_stats
+    from vla.policies.robovlms.conversion_config import kind_of, read_released_config
+
+    _check_target(arguments.folder)
+    try:
+        contract = named_contract(arguments.contract)
+        released = read_released_config(arguments.config)
+        source = arguments.backbone or KINDS[kind_of(released)].SOURCE
+        stats = None
+        if arguments.stats:
+            every = read_statistics(arguments.stats, arguments.unnorm_key, contract, False)
+            stats = every["action"]
+        robot = Robot(contract, released_stats(released, contract, stats, arguments.units))
+        tensors = read_released(arguments.source)
+        backbone = backbone_config(kind_of(released), source)
+        converted = convert_released(tensors, released, backbone, contract)
+        _write(arguments, converted, [robot], load_tokenizer_of(source))
     except ValueError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -119,29 +189,47 @@ def _check_target(folder: str) -> None:
         raise CommandError(f"{folder} is there already; name a new folder")
 
 
-def _write(arguments, converted, robots, tokenizer_source: str, resized: bool) -> None:
-    import torch
-
+def _tokenizer(source: str, config, resized: bool) -> Tokenizer:
+    """The tokenizer of a folder or id, checked against a converted InstructVLA."""
     from vla.policies.backbones.pretrained import load_tokenizer_of
-    from vla.policies.checkpoint import save_checkpoint
     from vla.policies.instructvla.conversion import check_tokenizer
-    from vla.policies.robots import ROBOTS
     from vla.policies.tokenizer import load_tokenizer
 
     # A tokenizer.json needs nothing around it.
-    given = Path(tokenizer_source)
+    given = Path(source)
     alone = (given / "tokenizer.json").is_file()
-    tokenizer = load_tokenizer(given) if alone else load_tokenizer_of(tokenizer_source)
-    check_tokenizer(tokenizer, converted.config, resized)
+    tokenizer = load_tokenizer(given) if alone else load_tokenizer_of(source)
+    check_tokenizer(tokenizer, config, resized)
+    return tokenizer
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder beside it that takes its place at the end, and is gone after an error."""
+    partial = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rmdir()  # It is empty.
+        partial.rename(folder)
+    except OSError as error:
+        raise CommandError(f"{folder} can't be written: {error}; give another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    arguments: argparse.Namespace, converted: Converted, robots: list[Robot], tokenizer: Tokenizer
+) -> None:
+    import torch
+
+    from vla.policies.checkpoint import save_checkpoint
+    from vla.policies.robots import ROBOTS
+
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
-    save_checkpoint(
-        arguments.folder,
-        converted.config,
-        converted.weights,
-        robots,
-        tokenizer,
-        dtype,
-    )
+    with _whole(Path(arguments.folder)) as folder:
+        save_checkpoint(folder, converted.config, converted.weights, robots, tokenizer, dtype)
     if converted.idle:
         print(f"left out, since nothing uses them: {', '.join(converted.idle)}")
     print(f"written: {arguments.folder}, for {robots[0].contract.name}")

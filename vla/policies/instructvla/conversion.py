@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.contract.normalization import (
-    ABSOLUTE,
-    BINARY,
-    LARGEST,
-    MOST_DIMENSIONS,
-    RELATIVE,
-    NormStats,
-)
-from vla.core.files import checked_numbers, read_json, require_regular
-from vla.core.shown import brief, listed, shown_path
+from vla.core.shown import brief, shown_path
 from vla.core.tensors import read_tensors
 from vla.core.text import one_line
 from vla.policies.checkpoint import build_model
@@ -33,19 +22,10 @@ from vla.policies.instructvla.conversion_names import (
     translate,
 )
 from vla.policies.instructvla.presets import with_language_expert
+from vla.policies.released import Converted, contract_cameras, read_torch
 from vla.policies.sequence import end_id
 
-MOST_STATISTICS = 100_000_000
 Groups = dict[str, dict[str, torch.Tensor]]
-
-
-@dataclass
-class Converted:
-    """A converted model."""
-
-    config: InstructVLAConfig
-    weights: dict[str, torch.Tensor]  # by our names
-    idle: list[str]  # their tensors that nothing needs
 
 
 def read_released(path: str | Path) -> Groups:
@@ -53,12 +33,7 @@ def read_released(path: str | Path) -> Groups:
 
     Raises CheckpointError where it can't be read or is something else.
     """
-    require_regular(path, CheckpointError)
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # Of pickle, zip files and torch alike.
-        reason = one_line(str(error).strip().split("\n")[0].rstrip("."))
-        raise CheckpointError(f"{shown_path(path)} cannot be read: {reason}") from error
+    content = read_torch(path)
     groups = content.get("model") if isinstance(content, dict) else None
     wanted = ("vision_model", "language_model", "mlp1", "action_model")
     if not isinstance(groups, dict) or (lacking := [n for n in wanted if n not in groups]):
@@ -104,8 +79,8 @@ def convert_released(
     config = replace(
         config,
         expert=replace(config.expert, use_state=uses_state),
-        vlm_cameras=_cameras(contract, len(template.vlm_cameras)),
-        expert_cameras=_cameras(contract, len(template.expert_cameras)),
+        vlm_cameras=contract_cameras(contract, len(template.vlm_cameras)),
+        expert_cameras=contract_cameras(contract, len(template.expert_cameras)),
     )
     with torch.device("meta"):
         ours = build_model(config, contract).state_dict()
@@ -178,90 +153,6 @@ def _check_action(
             f"the weights take a state of {state.shape[1]} values, but contract "
             f"'{contract.name}' has {len(contract.state_names)}; give the contract of their robot"
         )
-
-
-def _cameras(contract: EmbodimentContract, count: int) -> tuple[str, ...]:
-    """The reference camera and then the others, so many of them."""
-    names = sorted(
-        (camera.name for camera in contract.cameras), key=lambda n: n != contract.reference_camera
-    )
-    if len(names) < count:
-        raise CheckpointError(
-            f"the model takes {count} cameras, but contract '{contract.name}' has {len(names)}"
-        )
-    return tuple(names[:count])
-
-
-def data_sets(path: str | Path) -> list[str]:
-    """Keys of the data sets in a released dataset_statistics.json. Raises CheckpointError."""
-    return sorted(_statistics(path))
-
-
-def _statistics(path: str | Path) -> dict[str, dict]:
-    content = read_json(path, CheckpointError, MOST_STATISTICS, finite=False)
-    path = shown_path(path)
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise CheckpointError(f"{path} is no mapping of data sets to statistics; fetch it again")
-    return content
-
-
-def _vector(content: dict, name: str, where: str) -> dict[str, Any]:
-    vector = content.get(name)
-    if not isinstance(vector, dict):
-        raise CheckpointError(f"{where} has no statistics of '{name}'; fetch it again")
-    return vector
-
-
-def read_statistics(
-    path: str | Path, key: str | None, contract: EmbodimentContract, uses_state: bool
-) -> dict[str, NormStats]:
-    """Normalisation out of a released dataset_statistics.json.
-
-    key: of the data set in it; None where it has one only. Actions that its mask leaves out, or
-    the gripper where there is no mask, are binary; everything else lies between the quantiles,
-    angles too, as the authors have it. What else the file knows of the values is kept. Raises
-    CheckpointError where the file, the key or its dimensions do not fit.
-    """
-    content = _statistics(path)
-    if key is None and len(content) == 1:
-        key = next(iter(content))
-    if key not in content:
-        raise CheckpointError(
-            f"{shown_path(path)} has statistics of {listed(sorted(content))}; name one of "
-            "them with --unnorm-key"
-        )
-    where = f"{shown_path(path)}: {one_line(key, 60)}"
-    action = _vector(content[key], "action", where)
-    mask = action.get("mask", [name != "gripper" for name in contract.action_names])
-    if not isinstance(mask, list):
-        raise CheckpointError(f"{where}: action: mask must be a list, got {brief(mask)}")
-    kinds = tuple(RELATIVE if scaled else BINARY for scaled in mask)
-    stats = {"action": _stats(action, contract.action_names, kinds, f"{where}: action")}
-    if uses_state:
-        every = (ABSOLUTE,) * len(contract.state_names)
-        state = _vector(content[key], "proprio", where)
-        stats["state"] = _stats(state, contract.state_names, every, f"{where}: proprio")
-    else:
-        # Never read, but a part of every checkpoint that acts.
-        one = np.ones(len(contract.state_names))
-        stats["state"] = NormStats(contract.state_names, (ABSOLUTE,) * len(one), -one, one)
-    return stats
-
-
-def _stats(entry: dict, names: tuple[str, ...], kinds: tuple[str, ...], where: str) -> NormStats:
-    arrays = {
-        name: np.array(
-            checked_numbers(
-                entry.get(name), f"{where}: {name}", CheckpointError, MOST_DIMENSIONS, LARGEST
-            )
-        )
-        for name in ("q01", "q99", "mean", "std", "min", "max")
-        if name in entry or name.startswith("q")
-    }
-    lengths = {len(kinds), *map(len, arrays.values())} - {len(names)}
-    if lengths:
-        raise CheckpointError(f"{where} has {min(lengths)} values, the contract {len(names)}")
-    return NormStats(names, kinds, **arrays)
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: InstructVLAConfig, resized: bool) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from vla.policies.config import CheckpointError
+from vla.policies.released import require_fit
 
 Build = Callable[[list[torch.Tensor]], torch.Tensor]
 
@@ -193,15 +194,5 @@ def translate(
         if value.shape != like.shape:
             odd.append(f"{', '.join(steps.sources)} {list(value.shape)}, not {list(like.shape)}")
         made[name] = value
-    complaints = [
-        f"{what} {', '.join(sorted(set(names))[:4])}" + (" and more" if len(set(names)) > 4 else "")
-        for what, names in (
-            ("missing", missing),
-            ("left over", sorted(theirs.keys() - used)),
-            ("of another shape", odd),
-        )
-        if names
-    ]
-    if complaints:
-        raise CheckpointError(f"the weights do not fit this preset: {'; '.join(complaints)}")
+    require_fit("this preset", missing, theirs.keys() - used, odd)
     return made

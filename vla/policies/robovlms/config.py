@@ -21,6 +21,7 @@ from vla.policies.config import (
 
 STRUCTURES = ("one_step", "interleaved", "policy_head")
 TOKEN_SOURCES = ("learned", "text", "vision", "all")
+TOKEN_PLACES = ("after_text", "before_last")
 TRUNKS = ("fc", "lstm", "gpt")
 OUTPUTS = ("regression", "flow", "diffusion")
 
@@ -41,6 +42,13 @@ class StructureConfig:
     # What the head reads of a frame: the learned tokens, or the largest values of its text tokens,
     # image tokens ("vision"), or all of them, in `latent` groups of neighbours.
     token_source: str = "learned"
+    # Where learned tokens stand. after_text: right behind P. before_last: before the last position
+    # of the padded prompt, as published, so that what an image gives depends on the longest text
+    # beside it.
+    token_place: str = "after_text"
+    # Whether tokens of one prompt see each other both ways in backbones that were trained so. Not
+    # in the published code, which gives PaliGemma embeddings, and so a causal mask.
+    both_ways: bool = True
 
 
 @dataclass
@@ -132,6 +140,11 @@ class RoboVLMConfig:
         return self.structure.actions == "discrete"
 
     @property
+    def appends_rows(self) -> bool:
+        """Whether action tokens have rows of their own behind the vocabulary."""
+        return self.discrete and self.action_tokens.rows == "appended"
+
+    @property
     def learned(self) -> bool:
         """Whether learned tokens stand in the sequence."""
         own = self.discrete or self.mixture.width
@@ -150,6 +163,7 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
         ("structure.kind", structure.kind, STRUCTURES),
         ("structure.actions", structure.actions, ("continuous", "discrete")),
         ("structure.token_source", structure.token_source, TOKEN_SOURCES),
+        ("structure.token_place", structure.token_place, TOKEN_PLACES),
         ("head.trunk", head.trunk, TRUNKS),
         ("head.output", head.output, OUTPUTS),
         ("action_tokens.rows", config.action_tokens.rows, ("appended", "reused")),
@@ -168,6 +182,11 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
         raise CheckpointError(
             f"{where}: structure.kind one_step reads one frame: set structure.window to 1, or take "
             "interleaved or policy_head"
+        )
+    if structure.token_place == "before_last" and not config.learned:
+        raise CheckpointError(
+            f"{where}: structure.token_place before_last is about learned tokens, and there are "
+            "none: set it to after_text"
         )
     if config.mixture.width and (
         structure.kind != "one_step" or config.discrete or head.output == "diffusion"

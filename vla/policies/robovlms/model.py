@@ -17,7 +17,7 @@ from vla.policies.images import fit_images
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.mixture import MixtureHead, Prefix
 from vla.policies.robovlms.pointing import VALUES, Pointing, pointing_loss
-from vla.policies.robovlms.resampler import Resampler
+from vla.policies.robovlms.resampler import PerceiverResampler
 from vla.policies.robovlms.sequence import LEARNED, STATE, Rows, on_device
 from vla.policies.sequence import IGNORE, IMAGE
 
@@ -112,10 +112,10 @@ class RoboVLM(nn.Module):
             self.state_token = nn.Linear(state_size, width)
         if config.discrete:
             self.tokens = action_tokens(config)
-            appended = config.action_tokens.rows == "appended"
-            rows = config.action_tokens.bins if appended else 0
-            self.row_embedding = nn.Parameter(torch.randn(rows, width) * 0.02)
-            self.row_output = nn.Parameter(torch.randn(rows, width) * 0.02)
+            if config.appends_rows:
+                rows = config.action_tokens.bins
+                self.row_embedding = nn.Parameter(torch.randn(rows, width) * 0.02)
+                self.row_output = nn.Parameter(torch.randn(rows, width) * 0.02)
         else:
             if config.learned:
                 # One vector for all learned tokens, zero at first, as published.
@@ -124,7 +124,7 @@ class RoboVLM(nn.Module):
         if config.pointing.width:
             self.pointing = Pointing(width, config.pointing.width, config.image_tokens)
         if config.resampler.tokens:
-            self.vision_resampler = Resampler(width, config.resampler)
+            self.vision_resampler = PerceiverResampler(width, config.resampler)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """What the backbone takes [N, I, F] of uint8 images [N, 3, S, S]."""
@@ -145,7 +145,7 @@ class RoboVLM(nn.Module):
         if state is not None and self.config.use_state:
             tokens = self.state_token(state).to(embeddings.dtype)
             embeddings = embeddings.masked_scatter((ids == STATE)[..., None], tokens)
-        if self.config.discrete and len(self.row_embedding):
+        if self.config.appends_rows:
             rows = self.row_embedding[(ids - vocabulary).clamp(min=0)].to(embeddings.dtype)
             embeddings = torch.where((ids >= vocabulary)[..., None], rows, embeddings)
         if self.config.learned:
@@ -163,9 +163,13 @@ class RoboVLM(nn.Module):
         cache: TokenCache | None = None,
     ) -> torch.Tensor:
         """Final hidden states [R, T, D] of rows."""
-        positions = self.backbone.positions(self._laid_out(ids), mask)
+        structure = self.config.structure
+        # The published place of learned tokens counts the padding before them.
+        counted = torch.ones_like(mask) if structure.token_place == "before_last" else mask
+        positions = self.backbone.positions(self._laid_out(ids), counted)
         images = Images(image_tokens, ids == IMAGE) if len(image_tokens) else None
-        return self.backbone.run(self.embed(ids, state), positions, mask, cache, prefix, images)
+        seen = prefix if structure.both_ways else torch.zeros_like(prefix)
+        return self.backbone.run(self.embed(ids, state), positions, mask, cache, seen, images)
 
     def _laid_out(self, ids: torch.Tensor) -> torch.Tensor:
         """[R, T], True on tokens that have places in an image; a resampler's have none."""
@@ -219,7 +223,7 @@ class RoboVLM(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., vocabulary], with those of appended action rows behind."""
         scores = self.backbone.logits(hidden)
-        if not self.config.discrete or not len(self.row_output):
+        if not self.config.appends_rows:
             return scores
         return torch.cat([scores, hidden @ self.row_output.T.to(hidden.dtype)], dim=-1)
 

@@ -38,7 +38,7 @@ class ResamplerAttention(nn.Module):
         return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class Resampler(nn.Module):
+class PerceiverResampler(nn.Module):
     """Blocks of attention and MLP over learned latents."""
 
     def __init__(self, width: int, config: ResamplerConfig):

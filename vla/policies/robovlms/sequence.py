@@ -23,7 +23,7 @@ STATE = -3
 
 @dataclass
 class Rows:
-    """Token ids of R rows, padded on the right."""
+    """Token ids of R rows, padded on the right, or as token_place before_last has it."""
 
     ids: torch.Tensor  # [R, T]
     mask: torch.Tensor  # [R, T], 1 on tokens
@@ -53,10 +53,38 @@ def prompt_ids(tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str
     )
 
 
-def frame_ids(prompt: list[int], config: RoboVLMConfig) -> list[int]:
-    """A frame's block: P, the state, the learned tokens."""
-    state = [STATE] if config.use_state else []
-    return prompt + state + ([LEARNED] * config.structure.latent if config.learned else [])
+@dataclass
+class Block:
+    """The tokens of one frame."""
+
+    ids: list[int]
+    prompt: list[bool]  # which of them are of P
+    known: list[bool]  # False for padding, which may stand in the middle
+
+
+def frame_block(prompt: list[int], config: RoboVLMConfig, length: int = 0) -> Block:
+    """A frame's block: P, the state, the learned tokens.
+
+    length: of the longest prompt beside it, for token_place before_last: as published, P is padded
+    to it first, and its last token, or padding, stands behind the learned ones.
+    """
+    own = [STATE] if config.use_state else []
+    own += [LEARNED] * config.structure.latent if config.learned else []
+    if config.structure.token_place == "after_text":
+        count = len(prompt)
+        return Block(
+            prompt + own,
+            [True] * count + [False] * len(own),
+            [True] * (count + len(own)),
+        )
+    padded = max(length, len(prompt))
+    tokens = prompt + [0] * (padded - len(prompt))
+    known = [index < len(prompt) for index in range(padded)]
+    return Block(
+        [*tokens[:-1], *own, tokens[-1]],
+        [*known[:-1], *[False] * len(own), known[-1]],
+        [*known[:-1], *[True] * len(own), known[-1]],
+    )
 
 
 def rows_of_frames(
@@ -66,7 +94,8 @@ def rows_of_frames(
 
     interleaved: a row for each window, its blocks one after the other. Else a row for each frame.
     """
-    blocks = [(frame_ids(prompt, config), len(prompt)) for prompt in prompts]
+    longest = max(map(len, prompts))
+    blocks = [frame_block(prompt, config, longest) for prompt in prompts]
     if config.structure.kind == "interleaved":
         return pad([[block] * count for block, count in zip(blocks, counts, strict=True)])
     return pad([[block] for block, count in zip(blocks, counts, strict=True) for _ in range(count)])
@@ -87,27 +116,33 @@ def rows_of_actions(
     end = end_id(tokenizer, config.backbone.chat)
     rows = pad(
         [
-            [([*frame_ids(prompt, config), *tokens, end], len(prompt))]
+            [_with_answer(frame_block(prompt, config), [*tokens, end])]
             for prompt, tokens in zip(prompts, actions, strict=True)
         ]
     )
     for row, (prompt, tokens, count) in enumerate(zip(prompts, actions, known, strict=True)):
-        start = len(frame_ids(prompt, config))
+        start = len(frame_block(prompt, config).ids)
         stop = start + count + int(count == len(tokens))
         rows.labels[row, start:stop] = rows.ids[row, start:stop]
     return rows
 
 
-def pad(rows: Sequence[Sequence[tuple[list[int], int]]]) -> Rows:
-    """Rows of blocks, each its ids and the length of its prompt, to one batch."""
-    length = max(sum(len(ids) for ids, _ in blocks) for blocks in rows)
+def _with_answer(block: Block, tokens: list[int]) -> Block:
+    count = len(tokens)
+    return Block(block.ids + tokens, block.prompt + [False] * count, block.known + [True] * count)
+
+
+def pad(rows: Sequence[Sequence[Block]]) -> Rows:
+    """Rows of blocks to one batch, padded on the right."""
+    length = max(sum(len(block.ids) for block in blocks) for blocks in rows)
     shape = (len(rows), length)
     ids, mask, prefix = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
     for row, blocks in enumerate(rows):
         at = 0
-        for number, (tokens, prompt) in enumerate(blocks, start=1):
-            ids[row, at : at + len(tokens)] = torch.tensor(tokens)
-            prefix[row, at : at + prompt] = number
-            at += len(tokens)
-        mask[row, :at] = 1
+        for number, block in enumerate(blocks, start=1):
+            stop = at + len(block.ids)
+            ids[row, at:stop] = torch.tensor(block.ids)
+            mask[row, at:stop] = torch.tensor(block.known, dtype=torch.long)
+            prefix[row, at:stop] = number * torch.tensor(block.prompt, dtype=torch.long)
+            at = stop
     return Rows(ids, mask, prefix, torch.full(shape, IGNORE, dtype=torch.long))
