@@ -129,6 +129,7 @@ CHATML = (
 # Two turns, the first with an image, as the released weights read them; # is an image token.
 CHATS = {
     "eagle": SYSTEM + CHATML.format(image="<img>##</img>\n"),
+    "generic": CHATML.format(image="##"),
     "idefics": "<s>User:<fake_token_around_image>##<fake_token_around_image>What is there?"
     "<end_of_utterance>\nAssistant: A can.<end_of_utterance>\n"
     "User:Pick it.<end_of_utterance>\nAssistant: Yes.<end_of_utterance>",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vla.core.configuration import T, bounded, read_dataclass
 from vla.core.files import checked_number
@@ -13,6 +13,19 @@ from vla.core.shown import brief
 MOST_LAYERS = 512
 MOST_WIDTH = 65_536
 MOST_VOCABULARY = 2_000_000
+# Of transformers' configurations: what leads to somebody's Python code or kernels.
+RUNS_CODE = {
+    "auto_map",
+    "trust_remote_code",
+    "_name_or_path",
+    "name_or_path",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+}
 
 
 class CheckpointError(ValueError):
@@ -39,6 +52,38 @@ class ChatFormat:
 
 
 @dataclass
+class ModelPaths:
+    """Where a model that has no kind of its own keeps its parts (docs/backbones.md).
+
+    Paths lead from the model to modules, with dots between their names.
+    """
+
+    # Class of transformers that makes the model.
+    auto_class: Literal["AutoModelForImageTextToText", "AutoModelForCausalLM", "AutoModel"] = (
+        "AutoModelForImageTextToText"
+    )
+    # Hugging Face id or folder whose own Python code the model needs; empty for a model of
+    # transformers. It says what is needed, and allows nothing.
+    code: str = ""
+    vision: str = "model.vision_tower"  # vision encoder, called with images [B, 3, S, S]
+    vision_layer: int = bounded(-1, -512, -1)  # whose output is taken, from the end
+    skip: int = bounded(0, 0, 4096)  # first vision tokens that are left out
+    # From vision to image tokens; empty where the vision encoder gives them.
+    connector: str = "model.multi_modal_projector"
+    # Image tokens come from the model's get_image_features, which uses both in its own way.
+    own_features: bool = False
+    embeddings: str = ""  # of words; empty where the model says so itself
+    decoder: str = "model.language_model"  # from embeddings to hidden states
+    layers: str = "layers"  # of the decoder, from it on
+    norm: str = ""  # of hidden states, where the decoder leaves it out
+    head: str = ""  # from hidden states to scores; empty where the model says so itself
+    # What the decoder calls q, k, v, o, gate, up and down; as a Llama does if empty.
+    linear_names: dict[str, str] = field(default_factory=dict)
+    image_size: int = bounded(0, 0, 4096)  # 0 for that of the configuration's vision_config
+    chat: ChatFormat | None = None  # ChatML if not given
+
+
+@dataclass
 class BackboneConfig:
     """A vision-language model."""
 
@@ -56,9 +101,11 @@ class BackboneConfig:
     image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)  # likewise
     image_tokens: int = bounded(16, 1, 16384)  # of one image, in the language model
     chat: ChatFormat = field(default_factory=ChatFormat)
+    paths: ModelPaths | None = None  # of kind generic
 
     def __post_init__(self) -> None:
         _require_sane_layers(self.architecture, "architecture")
+        _require_no_code(self.architecture, "architecture")
 
     @property
     def ties_embeddings(self) -> bool:
@@ -150,6 +197,21 @@ def _require_sane_layers(architecture: Any, where: str) -> None:
             if ("layers" in name or "depth" in name) and type(value) in (int, float):
                 checked_number(value, f"{where}: {name}", ValueError, 0, MOST_LAYERS)
             _require_sane_layers(value, f"{where}: {name}")
+
+
+def _require_no_code(architecture: Any, where: str) -> None:
+    """Raises ValueError where a transformers configuration would have it fetch and run code."""
+    if isinstance(architecture, list):
+        for value in architecture:
+            _require_no_code(value, where)
+    elif isinstance(architecture, dict):
+        if named := sorted(architecture.keys() & RUNS_CODE):
+            raise ValueError(
+                f"{where}: {named[0]} may name code to fetch and run, which a configuration must "
+                "not; leave it out"
+            )
+        for name, value in architecture.items():
+            _require_no_code(value, f"{where}: {name}")
 
 
 def require_formats(act: str, where: str) -> None:

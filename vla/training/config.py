@@ -56,6 +56,8 @@ class TrainConfig:
     # the preset's.
     backbone: str = ""
     backbone_source: str = ""
+    # Whether Python code of backbone_source may run, where kind generic needs it.
+    allow_remote_code: bool = False
     # Checkpoint folder that a new run starts from; its LoRA experts go to the experts of those
     # names. Without it, and without a backbone, the weights are random.
     initialize_from: str = ""

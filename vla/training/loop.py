@@ -28,6 +28,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import checked_number, read_json
 from vla.core.interrupts import deferred_interrupts
 from vla.core.shown import shown_path
+from vla.policies.backbones.remote_code import allow_remote_code
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.policies.collation import Batch
 from vla.policies.config import CheckpointError, with_entries
@@ -69,6 +70,8 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
     else:
         base = with_entries(preset(config.preset), config.model, "model")
         if config.backbone:
+            if config.allow_remote_code and config.backbone == "generic":
+                allow_remote_code(config.backbone_source)
             kind = policy_type(base.TYPE)
             base = kind.with_backbone(base, config.backbone, config.backbone_source)
     built = objective_of(config).model_config(copy.deepcopy(base))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vla.policies.backbones.base import Backbone, Images, TokenCache
 from vla.policies.backbones.eagle import Eagle
+from vla.policies.backbones.generic import Generic
 from vla.policies.backbones.idefics import Idefics
 from vla.policies.backbones.internvl import InternVL
 from vla.policies.backbones.kosmos2 import Kosmos2
@@ -16,6 +17,7 @@ from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig
 
 KINDS: dict[str, type[Backbone]] = {
     "eagle": Eagle,
+    "generic": Generic,
     "idefics": Idefics,
     "internvl": InternVL,
     "kosmos2": Kosmos2,

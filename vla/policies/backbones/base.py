@@ -123,15 +123,18 @@ class Backbone(nn.Module):
             "connector": self.model.model.multi_modal_projector,
         }
 
-    @property
-    def head(self) -> nn.Linear:
-        """From hidden states to scores of the vocabulary."""
-        return self.model.get_output_embeddings()
+    def head_of(self, model: PreTrainedModel) -> nn.Linear:
+        """From hidden states to scores of the vocabulary, of a model of this kind."""
+        return model.get_output_embeddings()
+
+    def words_of(self, model: PreTrainedModel) -> nn.Module:
+        """From token ids to embeddings, of a model of this kind."""
+        return model.get_input_embeddings()
 
     @property
     def embedding_shape(self) -> tuple[int, int]:
         """Rows of the vocabulary and their width D."""
-        rows, width = self.model.get_input_embeddings().get_parameter("weight").shape
+        rows, width = self.words.get_parameter("weight").shape
         return rows, width
 
     @classmethod
@@ -149,7 +152,7 @@ class Backbone(nn.Module):
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [B, T, D] of token ids [B, T]."""
-        return self.model.get_input_embeddings()(ids)
+        return self.words(ids)
 
     def place(self, embeddings: torch.Tensor, images: Images) -> torch.Tensor:
         """Embeddings [B, T, D] with image tokens at their places."""
@@ -186,6 +189,20 @@ class Backbone(nn.Module):
         ).last_hidden_state
 
     # What holds for all
+
+    @property
+    def head(self) -> nn.Linear:
+        """From hidden states to scores of the vocabulary."""
+        return self.head_of(self.model)
+
+    @property
+    def words(self) -> nn.Module:
+        """From token ids to embeddings."""
+        return self.words_of(self.model)
+
+    def is_tied(self, model: PreTrainedModel) -> bool:
+        """Whether the output embedding of a model of this kind is its input embedding."""
+        return self.head_of(model).weight is self.words_of(model).get_parameter("weight")
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images [B, 3, S, S] to what the language model takes of them [B, I, F].
@@ -308,13 +325,8 @@ class Backbone(nn.Module):
 
     def _note_untied(self) -> None:
         """Writes down that input and output embeddings differ: the default depends on the model."""
-        if self.config.ties_embeddings and not is_tied(self.model):
+        if self.config.ties_embeddings and not self.is_tied(self.model):
             self.config.architecture["tie_word_embeddings"] = False
-
-
-def is_tied(model: PreTrainedModel) -> bool:
-    """Whether its output embedding is its input embedding."""
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def tiny_text(**values: Any) -> dict[str, Any]:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 from transformers.image_processing_base import ImageProcessingMixin
 
 from vla.core.shown import shown_path
 from vla.policies.backbones import KINDS
-from vla.policies.backbones.base import Backbone, is_tied
+from vla.policies.backbones.base import Backbone
+from vla.policies.backbones.generic import Generic, image_size_of, measured
+from vla.policies.backbones.remote_code import located, remote_code_of
 from vla.policies.checkpoint import open_checkpoint, read_config, read_weights
-from vla.policies.config import BackboneConfig, CheckpointError
+from vla.policies.config import RUNS_CODE, BackboneConfig, CheckpointError, ModelPaths
 from vla.policies.lora import is_lora_weight, lora_layers
 from vla.policies.robots import CONTRACT
 from vla.policies.tokenizer import load_tokenizer
@@ -31,22 +35,25 @@ from vla.policies.tokenizer import load_tokenizer
 # The kind that stands for the backbone of a checkpoint of ours.
 STORED = "checkpoint"
 # Of a configuration: what says nothing about the architecture.
-_NOTES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+_NOTES = {"architectures", "dtype", "torch_dtype", "transformers_version"} | RUNS_CODE
 
 Value = TypeVar("Value")
 Channels = tuple[float, float, float]
 
 
-def backbone_config(kind: str, source: str) -> BackboneConfig:
+def backbone_config(kind: str, source: str, paths: ModelPaths | None = None) -> BackboneConfig:
     """The configuration of released weights: a Hugging Face id or a folder.
 
     kind: of backbone; STORED for a checkpoint folder, of whatever policy, whose backbone it is.
+    paths: for kind generic.
     Raises CheckpointError for weights of another kind, and where they or their tokenizer can't be
     read.
     """
     if kind == STORED:
         return _stored_config(source)
-    config = _released_config(kind, source)
+    config, code = _released_config(kind, source)
+    if kind == "generic":
+        return _generic_config(source, config, replace(paths or ModelPaths(), code=code))
     image_size, image_tokens = KINDS[kind].image_shape(config)
     mean, std = _standardisation(source, KINDS[kind])
     text = config.get_text_config()
@@ -66,6 +73,23 @@ def backbone_config(kind: str, source: str) -> BackboneConfig:
     return released
 
 
+def _generic_config(source: str, config: PreTrainedConfig, paths: ModelPaths) -> BackboneConfig:
+    mean, std = _standardisation(source, Generic)
+    released = BackboneConfig(
+        kind="generic",
+        source=source,
+        architecture=_without_notes(config.to_diff_dict()) | {"model_type": config.model_type},
+        image_size=image_size_of(config, paths),
+        image_mean=mean,
+        image_std=std,
+        chat=paths.chat or Generic.chat,
+        paths=paths,
+    )
+    released = _fetch("the model", source, lambda: measured(released))
+    _check_tokenizer(load_tokenizer_of(source), released)
+    return released
+
+
 def load_pretrained(
     backbone: Backbone, source: str, dtype: torch.dtype | str = torch.float32
 ) -> None:
@@ -78,15 +102,18 @@ def load_pretrained(
     if _is_stored(source):
         _load_stored(backbone, source)
         return
-    _released_config(backbone.config.kind, source)
-    model, report = _fetch("the weights", source, lambda: _released_model(source, dtype))
+    _, code = _released_config(backbone.config.kind, source)
+    made_by = (backbone.config.paths or ModelPaths()).auto_class
+    model, report = _fetch(
+        "the weights", source, lambda: _released_model(source, dtype, made_by, bool(code))
+    )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(
             f"the weights of {source} lack {len(missing)} tensors, {missing[0]} for one; "
             f"give the released weights of a {backbone.config.kind} model"
         )
-    if not is_tied(model) and is_tied(backbone.model):
+    if not backbone.is_tied(model) and backbone.is_tied(backbone.model):
         backbone.head.weight = nn.Parameter(backbone.head.weight.detach().clone())
         backbone.config.architecture["tie_word_embeddings"] = False
     # Adapted layers keep their matrices one level deeper.
@@ -109,7 +136,7 @@ def load_tokenizer_of(source: str) -> Tokenizer:
     """The fast tokenizer of a Hugging Face id or folder. Raises CheckpointError."""
     if _is_stored(source):
         return load_tokenizer(source)
-    tokenizer = _fetch("the tokenizer", source, lambda: AutoTokenizer.from_pretrained(source))
+    tokenizer = _fetch("the tokenizer", source, lambda: _released_tokenizer(source))
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise CheckpointError(
@@ -118,25 +145,43 @@ def load_tokenizer_of(source: str) -> Tokenizer:
     return backend
 
 
-def _released_config(kind: str, source: str) -> PreTrainedConfig:
+def _released_tokenizer(source: str) -> Any:
+    name, revision = located(source)
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision)
+    except Exception:  # A tokenizer of a model's own code may have a tokenizer.json, too.
+        return PreTrainedTokenizerFast.from_pretrained(name, revision=revision)
+
+
+def _released_config(kind: str, source: str) -> tuple[PreTrainedConfig, str]:
+    """Its configuration, and the source again if it needs code of its own."""
     if kind not in KINDS:
         raise CheckpointError(f"unknown backbone '{kind}'; known: {', '.join(sorted(KINDS))}")
     known = KINDS[kind].model_types
-    if not known:
+    if not known and kind != "generic":
         raise CheckpointError(
             f"transformers has no {kind}; convert its released weights with vla convert"
         )
     # The plain values first: they name the kind even where transformers does not know it.
+    name, revision = located(source)
     values, _ = _fetch(
-        "the configuration", source, lambda: PreTrainedConfig.get_config_dict(source)
+        "the configuration",
+        source,
+        lambda: PreTrainedConfig.get_config_dict(name, revision=revision),
     )
     found = values.get("model_type")
-    if found not in known:
+    code = remote_code_of(values, source) if kind == "generic" else ""
+    if known and found not in known:
         raise CheckpointError(
             f"{source} is a model of type '{found}', but kind {kind} needs "
             f"{' or '.join(known)}; give {KINDS[kind].SOURCE} or the like, or another kind"
         )
-    return _fetch("the configuration", source, lambda: AutoConfig.from_pretrained(source))
+    config = _fetch(
+        "the configuration",
+        source,
+        lambda: AutoConfig.from_pretrained(name, trust_remote_code=bool(code), revision=revision),
+    )
+    return config, code
 
 
 def _is_stored(source: str) -> bool:
@@ -174,17 +219,21 @@ def _load_stored(backbone: Backbone, source: str) -> None:
 
 
 def _released_model(
-    source: str, dtype: torch.dtype | str
+    source: str, dtype: torch.dtype | str, auto_class: str, trust: bool
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
-    load = AutoModelForImageTextToText.from_pretrained
-    # Transformers' types know no pair, which it returns for output_loading_info.
-    return load(source, dtype=dtype, output_loading_info=True)  # type: ignore[return-value]
+    name, revision = located(source)
+    load = getattr(transformers, auto_class).from_pretrained
+    return load(
+        name, dtype=dtype, output_loading_info=True, trust_remote_code=trust, revision=revision
+    )
 
 
 def _fetch(what: str, source: str, read: Callable[[], Value]) -> Value:
     """What `read` gives; its failure as a CheckpointError."""
     try:
         return read()
+    except CheckpointError:
+        raise
     except Exception as error:  # Of transformers, the hub, safetensors and tokenizers alike.
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise CheckpointError(
@@ -204,7 +253,8 @@ def _without_notes(values: dict[str, Any]) -> dict[str, Any]:
 def _standardisation(source: str, kind: type[Backbone]) -> tuple[Channels, Channels]:
     """Mean and deviation of its images, by its preprocessor; the kind's where it has none."""
     try:
-        values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        name, revision = located(source)
+        values, _ = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)
     except (OSError, ValueError):
         values = {}
     mean_red, mean_green, mean_blue = values.get("image_mean") or kind.image_mean

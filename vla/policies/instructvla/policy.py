@@ -139,7 +139,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
 
     def with_backbone(self, config: InstructVLAConfig, kind: str, source: str) -> InstructVLAConfig:
         """The same action expert behind a released vision-language model."""
-        return replace(config, backbone=backbone_config(kind, source))
+        return replace(config, backbone=backbone_config(kind, source, config.backbone.paths))
 
     def load_backbone(self, model: InstructVLA, source: str) -> None:
         """Released weights, and action queries that suit them."""

@@ -117,7 +117,7 @@ class RoboVLMType(PolicyType):
 
     def with_backbone(self, config: RoboVLMConfig, kind: str, source: str) -> RoboVLMConfig:
         """The same structure and head on a released vision-language model."""
-        return replace(config, backbone=backbone_config(kind, source))
+        return replace(config, backbone=backbone_config(kind, source, config.backbone.paths))
 
     def load_backbone(self, model: RoboVLM, source: str) -> None:
         """Released weights."""

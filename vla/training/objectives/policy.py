@@ -65,8 +65,7 @@ class LearnPolicy(Objective):
         elif trains.last_layers:
             for layer in backbone.layers[: -trains.last_layers]:
                 freeze(layer)
-        embedding = backbone.model.get_input_embeddings()
-        words = {id(parameter) for parameter in embedding.parameters()}
+        words = {id(parameter) for parameter in backbone.words.parameters()}
         frozen = frozen - words if trains.embeddings else frozen | words
         return {
             name
