@@ -41,6 +41,13 @@ class SuiteError(ValueError):
     """A benchmark that is not known, or can't be run as asked."""
 
 
+class EnvironmentFailure(RuntimeError):
+    """The environment itself stopped working, through no fault of the policy's.
+
+    Its next `reset` starts it anew, so the episode can be repeated.
+    """
+
+
 @dataclass(frozen=True)
 class Episode:
     """One episode of a suite, before it is run."""
@@ -83,6 +90,13 @@ class Suite(ABC):
         render_mode: None, or "rgb_array_list" for a video: then `render()` gives all frames since
         it was last called, one for each time step of the contract.
         """
+
+    def require_installed(self) -> None:
+        """Raises SuiteError, which says what to do, where the benchmark can't be run here.
+
+        Only those that need more than this package have something to say.
+        """
+        return
 
     def for_contract(self, contract: EmbodimentContract) -> Suite:
         """The suite with environments that speak a policy's contract.

@@ -1,0 +1,3 @@
+"""A part of hydra."""
+
+from hydra import utils  # noqa: F401

@@ -1,0 +1,38 @@
+"""Interpreters that have the benchmarks of test/played_benchmarks, with faults on request."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+PLAYED = Path(__file__).parent / "played_benchmarks"
+
+
+def played_python(
+    folder: Path, *benchmarks: str, fault: str = "", times: int = 1, python: str = sys.executable
+) -> Path:
+    """An interpreter in a folder, in which these benchmarks are "installed".
+
+    fault: see played_benchmarks/faults.py; it happens `times` times in all.
+    """
+    count = folder / "faults"
+    count.write_bytes(b"")
+    paths = ":".join(str(PLAYED / name) for name in (".", *benchmarks))
+    script = folder / "python"
+    script.write_text(
+        f"#!/bin/sh\necho noise of a wrapper\nexport PYTHONPATH={shlex.quote(paths)}\n"
+        f"export PLAYED_FAULT={shlex.quote(fault)} PLAYED_TIMES={times}\n"
+        f"export PLAYED_COUNT={shlex.quote(str(count))} PYTHONDONTWRITEBYTECODE=1\n"
+        f'exec {shlex.quote(python)} "$@"\n'
+    )
+    script.chmod(0o755)
+    return script
+
+
+def calvin_data(folder: Path) -> Path:
+    """A data set that has what CALVIN's scene is read from."""
+    configuration = folder / "data" / "validation" / ".hydra"
+    configuration.mkdir(parents=True, exist_ok=True)
+    (configuration / "merged_config.yaml").write_text("{}\n")
+    return folder / "data"

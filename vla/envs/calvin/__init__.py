@@ -1,0 +1,1 @@
+"""CALVIN, chains of five instructions at a table, in a Python environment of its own."""

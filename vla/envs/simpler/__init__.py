@@ -1,0 +1,1 @@
+"""SimplerEnv, copies of the Google robot's and the WidowX's real tasks, in its own environment."""

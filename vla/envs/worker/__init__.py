@@ -1,0 +1,1 @@
+"""Benchmarks that run in a process of another Python environment, and the messages to them."""
