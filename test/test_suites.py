@@ -118,7 +118,7 @@ def test_somebody_elses_environment_needs_no_line_but_its_suite():
     assert written["benchmark"] == "pendulum" and written["settings"]["steps_per_chunk"] == 1
     assert set(written["episodes"][0]) == {
         "family", "seed", "instruction", "answer", "success", "seconds", "quick", "execution",
-        "failure", "digest",
+        "failure", "digest", "subtasks", "error",
     }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def test_a_chunk_is_executed_up_to_the_steps_of_the_suite():
 
 def test_suites_are_known_by_name(plugins, tmp_path):
     assert isinstance(make_suite("tabletop", wording="implied"), TableTop)
-    with pytest.raises(SuiteError, match="unknown benchmark 'chess'; known: pendulum, tabletop"):
+    with pytest.raises(SuiteError, match="'chess'; known: calvin, pendulum, simpler, tabletop"):
         make_suite("chess")
     with pytest.raises(SuiteError, match="'pendulum' has no setting 'wording'"):
         make_suite("pendulum", wording="direct")

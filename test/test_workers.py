@@ -238,9 +238,7 @@ def test_what_it_printed_last_is_in_the_error_and_bounded(tmp_path):
         "sys.stderr.write('x' * 100000 + 'the last words\\n')\nraise RuntimeError('no scene')\n"
     )
     worker = WorkerProcess(command(tmp_path, adapter))
-    with pytest.raises(
-        EnvironmentFailure, match="failed at 'open': RuntimeError: no scene"
-    ) as info:
+    with pytest.raises(SuiteError, match="failed at 'open': RuntimeError: no scene") as info:
         worker.call("anything")
     text = str(info.value)
     assert "it printed last: " in text and "RuntimeError" in text and "line 5" not in text

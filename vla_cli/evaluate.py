@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from fractions import Fraction
 
 from vla.core.shown import brief, shown_path
@@ -116,6 +117,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if arguments.execution:
         parse_execution(arguments.execution)
     suite = make_suite(arguments.benchmark, **settings)
+    suite.require_installed()
     if questions is not None:
         return _ask_questions(arguments, suite, seeds)
     return _run_episodes(arguments, suite, seeds)
@@ -167,7 +169,9 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     print(table(summarize(results), suite.counted_figures))
     written = report(policy.checkpoint_id, suite, arguments.think, results, arguments.execution)
     _write(arguments.json, written)
-    return 0
+    if errors := [result.error for result in results if result.error]:
+        print(f"the first of {len(errors)} errors: {errors[0]}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:

@@ -9,8 +9,10 @@ after each `step`:
     "seconds"      simulated time since the reset
     "success"      whether the task is done; an episode ends with that
     "failure"      optional: what is wrong so far in one word, such as "dropped"
+    "subtasks"     optional: the parts tried so far, by name, and whether each is done
 
-The instruction may change during an episode: the policy then begins anew.
+The instruction may change during an episode: the policy then begins anew. `reset` and `step` may
+raise EnvironmentFailure: the episode can then be repeated.
 
 Where its attribute `on_observation` is set, an environment that takes several time steps in one
 `step` calls it with (observation, seconds) after each of them but the last, whose observation

@@ -58,7 +58,7 @@ class ChunkedActions(gymnasium.Wrapper):
         self._observe, self._succeeded = observe, succeeded
         self._to_action = to_action or (lambda action: action.astype(env.action_space.dtype))
         self._usual_steps = self._steps_per_chunk = steps_per_chunk
-        self._steps = 0
+        self._steps, self._present = 0, instruction
 
     @property
     def execution(self) -> Execution | None:
@@ -83,6 +83,7 @@ class ChunkedActions(gymnasium.Wrapper):
         """Starts an episode. seed and options are the wrapped environment's."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
+        self._present = info.get("instruction", self._instruction)
         if self._ensemble is not None:
             self._ensemble.reset()
         return self._observe(observation), self._info(info, False)
@@ -100,13 +101,23 @@ class ChunkedActions(gymnasium.Wrapper):
             total += float(reward)
             success = self._succeeded(observation, float(reward), info)
             terminated = terminated or success
-            if terminated or truncated or number == last:
+            # What is left of the chunk was for the instruction before.
+            if self._is_new(info) or terminated or truncated or number == last:
                 break
             if self.on_observation is not None and (
                 self.is_due is None or self.is_due(self._seconds)
             ):
                 self.on_observation(self._observe(observation), self._seconds)
         return self._observe(observation), total, terminated, truncated, self._info(info, success)
+
+    def _is_new(self, info: dict[str, Any]) -> bool:
+        """Whether the instruction is another one now; chunks for the one before are forgotten."""
+        before, self._present = self._present, info.get("instruction", self._instruction)
+        if self._present == before:
+            return False
+        if self._ensemble is not None:
+            self._ensemble.reset()
+        return True
 
     def _info(self, info: dict[str, Any], success: bool) -> dict[str, Any]:
         told = {"seconds": self._seconds, "success": success}

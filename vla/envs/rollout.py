@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.envs.base import Episode
+from vla.envs.base import EnvironmentFailure, Episode
 
 
 class ActingPolicy(Protocol):
@@ -106,3 +106,20 @@ def run_episode(
         "" if success else str(failure),
         digest,
     )
+
+
+def run_robustly(
+    environment: gymnasium.Env,
+    policy: ActingPolicy,
+    episode: Episode,
+    think: bool = False,
+    on_step: Callable[[gymnasium.Env], None] | None = None,
+) -> Rollout:
+    """As run_episode, and from the beginning once more when the environment itself fails.
+
+    Raises EnvironmentFailure when it fails again.
+    """
+    try:
+        return run_episode(environment, policy, episode, think, on_step)
+    except EnvironmentFailure:
+        return run_episode(environment, policy, episode, think, on_step)

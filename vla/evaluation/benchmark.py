@@ -11,9 +11,9 @@ import gymnasium
 import numpy as np
 from scipy.stats import binomtest
 
-from vla.envs.base import Suite, SuiteError
+from vla.envs.base import EnvironmentFailure, Suite, SuiteError
 from vla.envs.execution import parse_execution
-from vla.envs.rollout import ActingPolicy, run_episode
+from vla.envs.rollout import ActingPolicy, run_robustly
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class EpisodeResult:
     execution: str = ""  # how chunks were followed, as given; "" for as the benchmark does it
     failure: str = ""  # what went wrong, such as "dropped"; "" with success
     digest: str = ""  # of the first observation, see vla.envs.rollout.observation_digest
+    # Parts of the task that were tried, by name, and whether they were done; see vla.envs.base.
+    subtasks: dict[str, bool] = field(default_factory=dict)
+    # What the benchmark itself failed at, twice; such an episode says nothing of the policy.
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,15 @@ class FamilySummary:
     """Success of one family."""
 
     family: str
-    episodes: int
+    episodes: int  # that were run; all figures are of these
+    errors: int  # further ones, in which the benchmark itself failed
     success: float
     success_low: float  # of the 95% Wilson interval
     success_high: float
     median_seconds: float
     figures: dict[str, float | None]  # means; None where no episode has the figure
     failures: dict[str, int]  # episodes by what went wrong, the most frequent first
+    subtasks: dict[str, tuple[int, int]]  # how often each was done, and how often it was tried
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -70,7 +76,8 @@ def evaluate(
 
     think: has the policy say first what it will do, and act on that. on_step(environment) is called
     after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
-    followed, see vla.envs.execution; "" for as the benchmark does it. Raises SuiteError for an
+    followed, see vla.envs.execution; "" for as the benchmark does it. An episode in which the
+    benchmark itself fails is repeated once, and then noted as an error. Raises SuiteError for an
     unknown family or an execution that can't be, ContractError where the benchmark isn't one for
     the policy's robot.
     """
@@ -85,19 +92,25 @@ def evaluate(
                 raise SuiteError(f"benchmark '{suite.name}' follows chunks in its own way only")
             environment.set_wrapper_attr("execution", followed)
         for episode in suite.episodes(family, seeds):
-            rollout = run_episode(environment, policy, episode, think, on_step)
-            result = EpisodeResult(
-                family,
-                episode.seed,
-                rollout.instruction,
-                rollout.said or "",
-                rollout.success,
-                rollout.seconds,
-                suite.figures(rollout.info, rollout.said),
-                execution,
-                rollout.failure,
-                rollout.digest,
-            )
+            try:
+                rollout = run_robustly(environment, policy, episode, think, on_step)
+                result = EpisodeResult(
+                    family,
+                    episode.seed,
+                    rollout.instruction,
+                    rollout.said or "",
+                    rollout.success,
+                    rollout.seconds,
+                    suite.figures(rollout.info, rollout.said),
+                    execution,
+                    rollout.failure,
+                    rollout.digest,
+                    rollout.info.get("subtasks", {}),
+                )
+            except EnvironmentFailure as failure:
+                result = EpisodeResult(
+                    family, episode.seed, "", "", False, 0.0, {}, execution, error=str(failure)
+                )
             results.append(result)
             if on_result is not None:
                 on_result(result)
@@ -109,24 +122,34 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
     """A summary per family, in the order of the results."""
     summaries = []
     for family in dict.fromkeys(result.family for result in results):
-        own = [result for result in results if result.family == family]
+        all_own = [result for result in results if result.family == family]
+        own = [result for result in all_own if not result.error]
         successes = sum(result.success for result in own)
         figures: dict[str, float | None] = {}
-        for name in own[0].figures:
+        for name in own[0].figures if own else ():
             values = [value for r in own if (value := r.figures[name]) is not None]
             figures[name] = sum(values) / len(values) if values else None
         summaries.append(
             FamilySummary(
                 family,
                 len(own),
-                successes / len(own),
+                len(all_own) - len(own),
+                successes / max(len(own), 1),
                 *wilson_interval(successes, len(own)),
-                float(np.median([result.seconds for result in own])),
+                float(np.median([result.seconds for result in own] or [0.0])),
                 figures,
                 dict(Counter(r.failure for r in own if r.failure).most_common()),
+                _subtasks(own),
             )
         )
     return summaries
+
+
+def _subtasks(results: list[EpisodeResult]) -> dict[str, tuple[int, int]]:
+    entries = [entry for result in results for entry in result.subtasks.items()]
+    tried = Counter(name for name, _ in entries)
+    done = Counter(name for name, is_done in entries if is_done)
+    return {name: (done[name], tried[name]) for name in sorted(tried)}
 
 
 def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
@@ -134,12 +157,12 @@ def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
 
     counted: figures that are no shares, see Suite.counted_figures.
     """
-    names = list(summaries[0].figures) if summaries else []
+    names = list(dict.fromkeys(name for entry in summaries for name in entry.figures))
     titles = "".join(f"  {name.replace('_', ' ')}" for name in names)
     lines = [f"family         episodes  success  95% interval   seconds{titles}"]
     for entry in summaries:
         figures = "".join(
-            f"  {_shown(entry.figures[name], name in counted):>{len(name)}}" for name in names
+            f"  {_shown(entry.figures.get(name), name in counted):>{len(name)}}" for name in names
         )
         lines.append(
             f"{entry.family:<14} {entry.episodes:>8}  {entry.success:>7.0%}  "
@@ -150,6 +173,14 @@ def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
         if entry.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in entry.failures.items())
             lines.append(f"{entry.family} failed: {kinds.replace('_', ' ')}")
+        if entry.subtasks:
+            parts = (f"{name} {done}/{tried}" for name, (done, tried) in entry.subtasks.items())
+            lines.append(f"{entry.family} by task: {', '.join(parts).replace('_', ' ')}")
+        if entry.errors:
+            lines.append(
+                f"{entry.family} errors: {entry.errors} further episodes, in which the benchmark "
+                "itself failed twice, are not counted"
+            )
     return "\n".join(lines)
 
 

@@ -17,8 +17,8 @@ class CalvinEnv(WorkerEnv):
     """One chain an episode; `reset` takes the option "chain", its number.
 
     The instruction changes when a task is done. The episode ends with the first task that is not
-    done within `steps_per_task` steps, or when all are. `info` also holds "tasks", the names of the
-    chain's tasks, and "tasks_done", how many of them are done.
+    done within `steps_per_task` steps, or when all are. `info` also holds "subtasks", those that
+    were begun.
     """
 
     def __init__(
@@ -68,6 +68,5 @@ class CalvinEnv(WorkerEnv):
         return {
             "instruction": self._instructions[min(self._done, len(self._instructions) - 1)],
             "success": self._is_over,
-            "tasks": tuple(self._tasks),
-            "tasks_done": self._done,
+            "subtasks": {t: n < self._done for n, t in enumerate(self._tasks[: self._done + 1])},
         }

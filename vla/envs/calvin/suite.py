@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -14,6 +15,7 @@ from vla.core.resources import contract_path
 from vla.core.shown import shown_path
 from vla.envs.base import Episode, Suite, SuiteError
 from vla.envs.calvin.environment import CalvinEnv
+from vla.envs.chains import LENGTH, chain_figures
 from vla.envs.chunked import ChunkedActions
 from vla.envs.worker.environment import spoken_contract
 from vla.envs.worker.process import WorkerCommand, WorkerProcess, python_of
@@ -41,6 +43,7 @@ class CalvinSuite(Suite):
 
     name = "calvin"
     families = ("chains",)
+    counted_figures = (LENGTH,)
 
     def __post_init__(self):
         if self.frame not in FRAMES:
@@ -90,6 +93,10 @@ class CalvinSuite(Suite):
             observe=lambda observation: observation,
             steps_per_chunk=self.steps_per_chunk,
         )
+
+    def figures(self, info: dict[str, Any], said: str | None) -> dict[str, float | None]:
+        """Whether as many tasks were done in a row, and how many."""
+        return chain_figures(info)
 
 
 SUITE = CalvinSuite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -23,7 +24,7 @@ from vla.envs.worker import served
 
 KEPT_OUTPUT = 8192  # bytes of what the benchmark printed last
 SHOWN_LINES = 5  # of that, in an error text
-BLOCK = 1 << 16  # read at a time [bytes]
+BLOCK = 1 << 20  # bytes that a pipe holds, and that are read at a time
 # Where the source tree's `make NAME` puts the environment of a benchmark.
 MADE = Path(__file__).resolve().parents[3] / "build" / "benchmarks"
 # Of ours, for another Python environment nothing but wrong.
@@ -106,7 +107,10 @@ class WorkerProcess:
                 f"benchmark '{self.command.benchmark}' is not installed for "
                 f"{shown_path(self.command.python)} ({text}): {self.command.install}"
             )
-        raise self._failure(f"failed at '{name}': {text}" if kind == "failed" else f"said {kind!r}")
+        what = f"failed at '{name}': {text}" if kind == "failed" else f"answered {brief(kind)}"
+        failure = self._failure(what)
+        # What can't be opened now can't be for the next episode.
+        raise SuiteError(str(failure)) if name == "open" else failure
 
     def _failure(self, what: str) -> EnvironmentFailure:
         """Ends the process; the error that says what it did, and what it printed last."""
@@ -159,8 +163,11 @@ class _Running:
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
-        os.set_blocking(ours_in, False)
-        os.set_blocking(ours_out, False)
+        for pipe in self._ours:
+            os.set_blocking(pipe, False)
+            # An image at once, not in sixteen turns. Linux may allow less; smaller ones serve, too.
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)
         self._finalizer = weakref.finalize(self, _kill, self.process)
         self._received = bytearray()
         self._output = bytearray()

@@ -51,7 +51,7 @@ class PlayedEnv:
     def _observation(self):
         google = self.robot_uid.startswith("google")
         height, width, camera = (
-            (512, 640, "overhead_camera") if google else (480, 640, "3rd_view_camera")
+            (128, 160, "overhead_camera") if google else (120, 160, "3rd_view_camera")
         )
         rgb = np.zeros((height, width, 3), np.uint8)
         rgb[:, : width // 2] = 200
