@@ -134,8 +134,9 @@ def main() -> int:
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     if arguments.transport == "shipped":
         os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
+    from vla_ros.srv import StopEpisode
+
     from vla_nodes.client.graph import RobotClient
-    from vla_nodes.recorder.client import stop_episode
 
     directory = arguments.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,8 @@ def main() -> int:
             time.sleep(SETTLE)
             stopping = time.monotonic()
             with RobotClient(wait=START_TIMEOUT) as client:
-                stopped = stop_episode(client, "success")
+                request = StopEpisode.Request(outcome="success")
+                stopped = client.call(StopEpisode, "vla/stop_episode", request, 120.0)
             closing = time.monotonic() - stopping
         finally:
             recorder.send_signal(signal.SIGINT)

@@ -19,9 +19,9 @@ from vla_nodes.models.model_node import ModelNode
 
 class Example(ManagedNode):
     SETTINGS = (
-        Setting("rate", 10.0, "Rate [Hz].", minimum=1.0, maximum=100.0),
+        Setting("rate", 10.0, "Rate [Hz].", bounds=(1.0, 100.0)),
         Setting("mode", "slow", "Mode.", choices=("slow", "fast")),
-        Setting("weights", [0.5, 0.5], "Weights.", minimum=0.0),
+        Setting("weights", [0.5, 0.5], "Weights.", bounds=(0.0, 100.0)),
         Setting("patience", 1.0, "Patience [s].", live=True),
     )
 

@@ -26,7 +26,7 @@ def test_steps_keep_the_rate_and_threads_are_shared():
     def note():
         threads.add(threading.current_thread())
 
-    loop = PacedLoop("test", 0.005, step, note, note, lambda error: None)
+    loop = PacedLoop("test", 0.005, step, lambda error: None, note, note, catch_up=True)
     started = time.monotonic()
     loop.start()
     assert enough.wait(60)
@@ -49,7 +49,7 @@ def test_a_slow_step_shows_in_the_factor_and_is_not_caught_up():
         if count == 10:
             enough.set()
 
-    loop = PacedLoop("test", 0.01, step, nothing, nothing, lambda error: None)
+    loop = PacedLoop("test", 0.01, step, lambda error: None, catch_up=True)
     loop.start()
     assert enough.wait(60)
     factor = loop.real_time_factor()
@@ -83,7 +83,7 @@ def test_steps_that_were_missed_are_made_up_for_or_left_out(
         now += 0.045 if len(times) == 3 else 0.0
 
     monkeypatch.setattr("vla_nodes.core.pacing.time.monotonic", lambda: now)
-    loop = PacedLoop("test", 0.01, step, nothing, nothing, nothing, catch_up)
+    loop = PacedLoop("test", 0.01, step, nothing, catch_up=catch_up)
     loop._stop = Stop()
     loop._loop()
     assert times == expected
@@ -94,7 +94,7 @@ def test_failing_setup_is_raised_by_start():
     def fail():
         raise RuntimeError("no display")
 
-    loop = PacedLoop("test", 0.01, nothing, fail, nothing, lambda error: None)
+    loop = PacedLoop("test", 0.01, nothing, lambda error: None, setup=fail)
     with pytest.raises(RuntimeError, match="no display"):
         loop.start()
 
@@ -105,7 +105,7 @@ def test_failing_step_is_reported_and_torn_down():
     def fail():
         raise ValueError("unstable")
 
-    loop = PacedLoop("test", 0.01, fail, nothing, ended.set, errors.append)
+    loop = PacedLoop("test", 0.01, fail, errors.append, teardown=ended.set)
     loop.start()
     assert ended.wait(5)
     loop.stop()

@@ -49,9 +49,9 @@ def _value(value: object) -> str:
 def _range(setting: Setting) -> str:
     if setting.choices:
         return ", ".join(setting.choices)
-    if setting.minimum is None:
+    if setting.bounds is None:
         return ""
-    return f"{setting.minimum:.12g} to {setting.maximum:.12g}"
+    return "{:.12g} to {:.12g}".format(*setting.bounds)
 
 
 def table(node: str) -> str:

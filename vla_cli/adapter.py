@@ -59,8 +59,5 @@ def _add(actions, name: str, description: str, path_of) -> argparse.ArgumentPars
 
 
 def absolute(folder: str) -> str:
-    """A folder of this machine by its whole path, since the nodes may run elsewhere in the tree.
-
-    One that is not here may be on the machine of the nodes, and is left as it is.
-    """
+    """The absolute path of a folder that exists here; others may exist where the nodes run."""
     return str(Path(folder).resolve()) if Path(folder).exists() else folder

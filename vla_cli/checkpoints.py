@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def checkpoint_folder(given: str | Path) -> Path:
     """The folder of a checkpoint given by its path, or of a shipped one.
 
-    Raises CommandError where there is none. `pip install` brings no checkpoints along.
+    Raises CommandError where there is none; `pip install` installs none.
     """
     folder = given_or_shared(given)
     if not folder.is_dir():

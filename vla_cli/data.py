@@ -1,4 +1,4 @@
-"""`vla data`: what is done with recorded episodes; its subcommands have modules of their own."""
+"""`vla data`: recorded episodes; each subcommand has its own module."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -27,7 +28,7 @@ examples:
 """
 REVIEW = """\
 Write a page that shows annotations beside the frames, and a table (CSV) of them; accept, reject or
-edit each entry in either, and take the table over. Training uses what nobody has rejected.
+edit each entry in either, and take the table over. Training uses what was not rejected.
 
 examples:
   vla data review datasets/mine --out output/review
@@ -70,7 +71,7 @@ def _add_annotate(subparsers) -> None:
         "--changed",
         choices=("stop", "keep", "redo"),
         default="stop",
-        help="what to do with episodes that were annotated in another way (stop, and say which)",
+        help="episodes that were annotated with other settings (stop, and say which)",
     )
     truth = parser.add_argument_group("from the truth of simulated scenes")
     truth.add_argument("--truth", action="store_true", help="annotate without a model")
@@ -115,12 +116,11 @@ def _add_annotate(subparsers) -> None:
     cost.add_argument(
         "--ask-above", type=float, default=1.0, metavar="COST", help="cost that needs a yes (1.0)"
     )
-    cost.add_argument("--yes", action="store_true", help="go on whatever it costs")
+    cost.add_argument("--yes", action="store_true", help="continue at any cost")
 
 
 def run_annotate(arguments: argparse.Namespace) -> int:
     """Writes motions and annotations; 1 when episodes failed, 130 after an interrupt."""
-    from vla.annotation.prompts import PromptError
     from vla.annotation.records import Records, write_annotations
 
     _check_options(arguments)
@@ -139,7 +139,7 @@ def run_annotate(arguments: argparse.Namespace) -> int:
                 status = 130
             finally:
                 path = write_annotations(arguments.dataset, source.files(), records.latest, motions)
-    except (ValueError, PromptError) as error:
+    except ValueError as error:
         raise CommandError(str(error)) from error
     described = sum(episode.index in records.latest for episode in source.episodes)
     print(
@@ -166,11 +166,10 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 def _source(arguments: argparse.Namespace):
     from vla.annotation.source import AnnotationSource
-    from vla.contract.embodiment import load_contract
-    from vla.core.resources import contract_path, given_or_shared
+    from vla.core.resources import given_or_shared
     from vla.datasets.lerobot.dataset import read_mapping
 
-    contract = load_contract(contract_path(arguments.contract)) if arguments.contract else None
+    contract = named_contract(arguments.contract) if arguments.contract else None
     mapping = read_mapping(given_or_shared(arguments.mapping)) if arguments.mapping else None
     return AnnotationSource(arguments.dataset, contract, mapping, arguments.camera)
 
@@ -250,11 +249,8 @@ def _annotate(arguments: argparse.Namespace, source, records) -> int:
 def _truth_annotator(arguments: argparse.Namespace):
     from vla.annotation.truth import TruthAnnotator, read_scenes, scenes_of_conversion
 
-    scenes = (
-        read_scenes(arguments.scenes)
-        if arguments.scenes
-        else scenes_of_conversion(arguments.dataset)
-    )
+    given = arguments.scenes
+    scenes = read_scenes(given) if given else scenes_of_conversion(arguments.dataset)
     return TruthAnnotator(arguments.entries), scenes
 
 
@@ -305,7 +301,7 @@ def _changed(arguments: argparse.Namespace, planned, records, episodes) -> list:
 def _may_cost(arguments: argparse.Namespace, source, annotator, records, todo) -> bool:
     """Prints the estimate; False when it was all that was asked for.
 
-    Raises CommandError where somebody must agree and nobody does.
+    Raises CommandError where the operator must agree and does not.
     """
     from vla.annotation.estimate import estimate, is_local
     from vla.annotation.records import made_digest
@@ -331,7 +327,7 @@ def _may_cost(arguments: argparse.Namespace, source, annotator, records, todo) -
         if result.cost is None
         else f"this costs more than --ask-above {arguments.ask_above:g}"
     )
-    raise CommandError(f"{why}; --yes goes on all the same")
+    raise CommandError(f"{why}; --yes continues anyway")
 
 
 def _say_used(arguments: argparse.Namespace, outcome) -> None:
@@ -347,13 +343,10 @@ def _say_used(arguments: argparse.Namespace, outcome) -> None:
 
 def _say_failures(left_out: dict[int, str], failed: dict[int, str], stopped: str) -> int:
     """Lists what was not annotated, and why; returns the exit status."""
-    if left_out:
-        print(f"{len(left_out)} episodes were left out:")
-        for index, reason in sorted(left_out.items()):
-            print(f"  episode {index}: {reason}")
-    if failed:
-        print(f"{len(failed)} episodes failed:")
-        for index, reason in sorted(failed.items()):
+    for words, episodes in (("were left out", left_out), ("failed", failed)):
+        if episodes:
+            print(f"{len(episodes)} episodes {words}:")
+        for index, reason in sorted(episodes.items()):
             print(f"  episode {index}: {reason}")
     if stopped:
         print(f"stopped early: {stopped}")

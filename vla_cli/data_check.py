@@ -1,4 +1,4 @@
-"""`vla data check`: looks at data sets before anything is trained on them."""
+"""`vla data check`: checks data sets before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, write_result
 from vla_cli.subcommands import add_command
@@ -27,14 +28,14 @@ examples:
   vla data check --config train.yaml                    every data set of a training
   vla data check talk.json output/bags --contract fr3 --json output/check.json
 
-exit status: 0 nothing is wrong, 1 problems were found, 2 it could not look
+exit status: 0 nothing is wrong, 1 problems were found, 2 the check could not run
 """
 
 
 def add_parser(commands) -> None:
     """Adds the subcommand."""
     check = add_command(
-        commands, "check", "look at data sets before they are trained on", CHECK, run_check
+        commands, "check", "check data sets before they are trained on", CHECK, run_check
     )
     check.add_argument(
         "folders",
@@ -54,30 +55,22 @@ def add_parser(commands) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Looks, judges, prints."""
-    from vla.contract.embodiment import ContractError, load_contract
+    """Checks and prints."""
     from vla.core.findings import report, verdict
-    from vla.core.resources import contract_path
     from vla.core.shown import shown_path
-    from vla.policies.config import CheckpointError
     from vla.training.data_check import check_config, check_folder
 
     if not arguments.folders and not arguments.config:
         raise CommandError("name folders of data sets, or a training by --config")
     require_writable(arguments.json)
     found: dict[str, list[Finding]] = {}
-    try:
-        named = arguments.contract
-        contract = load_contract(contract_path(named)) if named else None
-        for path in arguments.config:
-            config = _read(path)
-            of_run = contract or load_contract(contract_path(config.contract))
-            found |= check_config(config, of_run)
-        for folder in arguments.folders:
-            more = check_folder(folder, contract, arguments.mapping, arguments.annotations)
-            found[folder] = [*found.get(folder, []), *more]
-    except (CheckpointError, ContractError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    contract = named_contract(arguments.contract) if arguments.contract else None
+    for path in arguments.config:
+        config = _read(path)
+        found |= check_config(config, contract or named_contract(config.contract))
+    for folder in arguments.folders:
+        more = check_folder(folder, contract, arguments.mapping, arguments.annotations)
+        found[folder] = [*found.get(folder, []), *more]
     for path, findings in found.items():
         print(f"== {shown_path(path)}\n{report(findings)}\n")
     judged = [{"path": path} | verdict(findings) for path, findings in found.items()]

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -70,12 +71,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Converts; 0 when a bag was kept, 1 when none was."""
     from vla.bags.conversion import contract_of_bags, convert_bags, find_bags
     from vla.bags.conversion_report import EpisodeReport, Refusal
-    from vla.bags.writer import BagError
-    from vla.contract.embodiment import ContractError, load_contract
-    from vla.core.resources import contract_path
     from vla.core.shown import shown_path
     from vla.core.text import LONGEST_LINE, one_line
-    from vla.datasets.frames import DatasetError
 
     def progress(result: EpisodeReport | Refusal) -> None:
         if isinstance(result, Refusal):
@@ -87,23 +84,17 @@ def run_convert(arguments: argparse.Namespace) -> int:
     if arguments.workers < 0:
         raise CommandError("--workers must not be negative")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        bags = find_bags(arguments.bags)
-        if arguments.contract:
-            contract = load_contract(contract_path(arguments.contract))
-        else:
-            contract = contract_of_bags(bags)
-        report = convert_bags(
-            bags,
-            arguments.dataset,
-            contract,
-            "image" if arguments.images == "stored" else "video",
-            arguments.failures,
-            arguments.workers,
-            progress,
-        )
-    except (DatasetError, ContractError, BagError) as error:
-        raise CommandError(str(error)) from error
+    bags = find_bags(arguments.bags)
+    named = arguments.contract
+    report = convert_bags(
+        bags,
+        arguments.dataset,
+        named_contract(named) if named else contract_of_bags(bags),
+        "image" if arguments.images == "stored" else "video",
+        arguments.failures,
+        arguments.workers,
+        progress,
+    )
     print(report.json() if arguments.json else report.table())
     if not report.kept:
         print(f"vla: no bag was kept; {arguments.dataset} was not written", file=sys.stderr)
@@ -114,9 +105,6 @@ def run_convert(arguments: argparse.Namespace) -> int:
 def run_export(arguments: argparse.Namespace) -> int:
     """Exports; the exit status."""
     from vla.bags.dataset_to_bag import export_episodes
-    from vla.bags.writer import BagError
-    from vla.contract.embodiment import ContractError
-    from vla.datasets.frames import DatasetError
 
     first, colon, last = arguments.episodes.partition(":")
     try:
@@ -127,11 +115,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise CommandError(
             f"--episodes {arguments.episodes}: expected A:B, such as 10:20, :5 or 7:"
         ) from error
-    try:
-        for bag in export_episodes(
-            arguments.dataset, arguments.folder, chosen, arguments.images == "raw"
-        ):
-            print(bag, flush=True)
-    except (DatasetError, ContractError, BagError) as error:
-        raise CommandError(str(error)) from error
+    raw = arguments.images == "raw"
+    for bag in export_episodes(arguments.dataset, arguments.folder, chosen, raw):
+        print(bag, flush=True)
     return 0

@@ -15,7 +15,7 @@ class CommandError(Exception):
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the library refuses what it was given, in one sentence that is meant for the user."""
+    """Whether the library refused its input, in one sentence for the user."""
     import gymnasium
 
     from vla.bags.message_types import MessageTypeError

@@ -79,8 +79,8 @@ def _running(launch_file: str, arguments: list[str], log: Path) -> Iterator[Call
     # On SIGTERM, too, the nodes must be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with log.open("ab") as stream:
-        # A session of its own, so that Ctrl-C reaches the launcher only through us, once the bags
-        # are closed.
+        # Its own session, so that Ctrl-C reaches the launcher only through us, after the bags are
+        # closed.
         launcher = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -106,7 +106,7 @@ def _end(launcher: subprocess.Popen) -> None:
 
 
 def _last_words(log: Path) -> str:
-    """Where the nodes' output is, and the last of it that says what went wrong."""
+    """Where the nodes' output is, and its last line that says what went wrong."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
     said = (errors or lines or ["nothing"])[-1].strip()

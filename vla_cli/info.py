@@ -6,7 +6,6 @@ import argparse
 import json
 
 from vla_cli.checkpoints import named_contract
-from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
@@ -41,7 +40,6 @@ def run_info(arguments: argparse.Namespace) -> int:
 
     from vla.core.resources import given_or_shared
     from vla.policies.checkpoint import build_model, open_checkpoint
-    from vla.policies.config import CheckpointError
     from vla.policies.registry import policy_type, preset, presets
     from vla.policies.robots import read_robots
 
@@ -49,18 +47,14 @@ def run_info(arguments: argparse.Namespace) -> int:
         print("presets: " + ", ".join(sorted(presets())))
         return 0
     facts: dict[str, object] = {}
-    try:
-        if arguments.checkpoint:
-            checkpoint = open_checkpoint(given_or_shared(arguments.checkpoint))
-            config, contract = checkpoint.config, checkpoint.contract
-            robots = [robot.contract.name for robot in read_robots(checkpoint.folder)]
-            facts = {"checkpoint_id": checkpoint.checkpoint_id, "contract": contract.name}
-            facts |= {"robots": ", ".join(robots)} if len(robots) > 1 else {}
-        else:
-            config = preset(arguments.preset)
-            contract = named_contract("sim_panda")
-    except (CheckpointError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    if arguments.checkpoint:
+        checkpoint = open_checkpoint(given_or_shared(arguments.checkpoint))
+        config, contract = checkpoint.config, checkpoint.contract
+        robots = [robot.contract.name for robot in read_robots(checkpoint.folder)]
+        facts = {"checkpoint_id": checkpoint.checkpoint_id, "contract": contract.name}
+        facts |= {"robots": ", ".join(robots)} if len(robots) > 1 else {}
+    else:
+        config, contract = preset(arguments.preset), named_contract("sim_panda")
     with torch.device("meta"):
         model = build_model(config, contract)
     kind = policy_type(config.TYPE)

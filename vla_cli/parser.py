@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vla: {escape_unseen(str(error))}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        # Nobody reads on, as with `| head`. What is still held back has nowhere to go, either.
+        # The reader has gone, as with `| head`; so must what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

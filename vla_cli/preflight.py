@@ -20,7 +20,7 @@ examples:
   vla preflight --robot fr3 --backend cartesian_pose --gripper gripper_command
   vla preflight --robot sim_panda --use-sim-time --checkpoint checkpoints/nano
 
-exit status: 0 nothing is wrong, 1 problems were found, 2 it could not look
+exit status: 0 nothing is wrong, 1 problems were found, 2 the check could not run
 """
 
 
@@ -30,9 +30,7 @@ def add_parser(subparsers) -> None:
         subparsers, "preflight", "check a robot before anything moves", DESCRIPTION, run
     )
     parser.add_argument(
-        "--robot",
-        default="sim_panda",
-        help="names contract and parameters (%(default)s)",
+        "--robot", default="sim_panda", help="names contract and parameters (%(default)s)"
     )
     parser.add_argument("--contract", default="", help="embodiment contract (default: the robot's)")
     parser.add_argument(
@@ -49,13 +47,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--use-sim-time", action="store_true", help="take the time from /clock")
     parser.add_argument("--namespace", default="", help="of the graph's nodes")
     parser.add_argument(
-        "--seconds", type=positive_seconds, default=5.0, help="how long to look (%(default)s)"
+        "--seconds", type=positive_seconds, default=5.0, help="how long to measure (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Looks, judges, prints."""
+    """Checks and prints."""
     require_ros()
     from vla.core.findings import report, verdict
     from vla_nodes.preflight.run import preflight

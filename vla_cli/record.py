@@ -22,6 +22,8 @@ examples:
 exit status: 0 done, 1 refused by the recorder, 2 no recorder answers
 """
 OUTCOMES = ("success", "failure", "none")
+# Closing a long bag takes as long as the disk takes [s].
+DISK_TIMEOUT = 120.0
 
 
 def add_parser(subparsers) -> None:
@@ -86,9 +88,9 @@ def add_parser(subparsers) -> None:
 
 def _add(actions, name: str, description: str, call) -> argparse.ArgumentParser:
     def run(ros_client, client, arguments: argparse.Namespace) -> int:
-        from vla_nodes.recorder import client as recorder_client
+        from vla_ros import srv
 
-        answer = call(recorder_client, client, arguments)
+        answer = call(srv, client, arguments)
         if not answer.success:
             raise CommandError(answer.message, exit_status=1)
         return 0
@@ -104,44 +106,55 @@ def _outcome(arguments: argparse.Namespace) -> str:
     return "" if arguments.outcome == "none" else arguments.outcome
 
 
-def _start(recorder, client, arguments: argparse.Namespace):
-    answer = recorder.start_episode(client, arguments.instruction, arguments.note)
+def _start(srv, client, arguments: argparse.Namespace):
+    request = srv.StartEpisode.Request(instruction=arguments.instruction, note=arguments.note)
+    answer = client.call(srv.StartEpisode, "vla/start_episode", request)
     if answer.success:
         print(f"recording {answer.uri}")
     return answer
 
 
-def _stop(recorder, client, arguments: argparse.Namespace):
-    answer = recorder.stop_episode(client, _outcome(arguments), arguments.note)
+def _stop(srv, client, arguments: argparse.Namespace):
+    request = srv.StopEpisode.Request(outcome=_outcome(arguments), note=arguments.note)
+    answer = client.call(srv.StopEpisode, "vla/stop_episode", request, DISK_TIMEOUT)
     _print_bag(answer)
     return answer
 
 
-def _discard(recorder, client, arguments: argparse.Namespace):
-    answer = recorder.stop_episode(client, "discard")
+def _discard(srv, client, arguments: argparse.Namespace):
+    request = srv.StopEpisode.Request(outcome=srv.StopEpisode.Request.OUTCOME_DISCARD)
+    answer = client.call(srv.StopEpisode, "vla/stop_episode", request, DISK_TIMEOUT)
     if answer.success:
         print("discarded")
     return answer
 
 
-def _label(recorder, client, arguments: argparse.Namespace):
-    answer = recorder.label_episode(client, _outcome(arguments), arguments.note, arguments.episode)
+def _label(srv, client, arguments: argparse.Namespace):
+    request = srv.LabelEpisode.Request(
+        episode_id=arguments.episode, outcome=_outcome(arguments), note=arguments.note
+    )
+    answer = client.call(srv.LabelEpisode, "vla/label_episode", request)
     if answer.success:
         print(f"{answer.episode_id}: {arguments.outcome}")
     return answer
 
 
-def _mark(recorder, client, arguments: argparse.Namespace):
-    answer = recorder.mark_subtask(client, arguments.name)
+def _mark(srv, client, arguments: argparse.Namespace):
+    request = srv.MarkSubtask.Request(name=arguments.name)
+    answer = client.call(srv.MarkSubtask, "vla/mark_subtask", request)
     if answer.success:
         print(f"{answer.elapsed:.1f} s: {arguments.name}")
     return answer
 
 
-def _save_recent(recorder, client, arguments: argparse.Namespace):
-    answer = recorder.save_recent(
-        client, arguments.seconds, arguments.instruction, _outcome(arguments), arguments.note
+def _save_recent(srv, client, arguments: argparse.Namespace):
+    request = srv.SaveRecent.Request(
+        duration=arguments.seconds,
+        instruction=arguments.instruction,
+        outcome=_outcome(arguments),
+        note=arguments.note,
     )
+    answer = client.call(srv.SaveRecent, "vla/save_recent", request, DISK_TIMEOUT)
     _print_bag(answer)
     return answer
 

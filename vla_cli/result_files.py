@@ -20,10 +20,10 @@ def require_writable(*paths: str | Path | None) -> None:
     for path in (Path(given) for given in paths if given):
         known = os.path.lexists(path)
         try:
-            # Where a file stands in a folder's place, opening says so best.
+            # Where a file has the folder's name, opening gives the best message.
             with suppress(FileExistsError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            # Not to wait for the reader of a pipe.
+            # Non-blocking: a pipe may have no reader.
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
             if not known:
                 path.unlink()
@@ -37,7 +37,7 @@ def write_result(path: str | Path, content: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        # Names of files may be no Unicode; JSON has the same escapes for that.
+        # File names may be invalid Unicode, for which JSON has the same escapes.
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise unwritable(path, error) from error

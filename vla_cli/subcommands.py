@@ -11,8 +11,7 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Adds a subcommand and returns its parser.
 
-    run: takes the parsed arguments and returns the exit status; None where the subcommand has
-    subcommands of its own, of which one must be given.
+    run: takes the parsed arguments and returns the exit status; None where it has subcommands.
     """
     parser = subparsers.add_parser(
         name,

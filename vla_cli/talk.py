@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from vla.control.session import InstructionError, check_instruction
 from vla.core.text import escape_unseen
@@ -69,11 +70,12 @@ def add_parser(subparsers) -> None:
     ask = add_robot_parser(subparsers, "ask", "ask about what the robot sees", ASK, run_ask)
     ask.add_argument("text", help="the question, in natural language")
     ask.add_argument("--json", type=Path, metavar="FILE", help="write the answer to FILE")
-    add_robot_parser(subparsers, "stop", "make the arm hold", STOP, run_stop)
-    add_robot_parser(subparsers, "resume", "continue after a stop", RESUME, run_resume)
-    status = add_robot_parser(
-        subparsers, "status", "show what the robot is doing", STATUS, run_status
-    )
+    stop = connected(lambda _, client, __: _print_trigger(client.stop()))
+    add_robot_parser(subparsers, "stop", "make the arm hold", STOP, stop)
+    resume = connected(lambda _, client, __: _print_trigger(client.resume()))
+    add_robot_parser(subparsers, "resume", "continue after a stop", RESUME, resume)
+    shows = connected(_show_status)
+    status = add_robot_parser(subparsers, "status", "show what the robot is doing", STATUS, shows)
     status.add_argument("--watch", action="store_true", help="show every change until Ctrl-C")
 
 
@@ -89,9 +91,10 @@ def _say(text: str) -> None:
     print(escape_unseen(text), flush=True)
 
 
-def _write_json(path: Path | None, values: dict) -> None:
-    if path is not None:
-        write_result(path, values)
+def _write_outcome(arguments: argparse.Namespace, outcome: str, **more: Any) -> None:
+    if arguments.json is not None:
+        known = {"instruction": arguments.text, "mode": arguments.mode, "outcome": outcome}
+        write_result(arguments.json, known | more)
 
 
 def run_instruct(arguments: argparse.Namespace) -> int:
@@ -106,15 +109,7 @@ def _send(ros_client, client, arguments: argparse.Namespace) -> int:
     if not answer.success:
         raise CommandError(answer.message)
     print(f"accepted, id {answer.instruction_id}: 'vla status' shows how it goes")
-    _write_json(
-        arguments.json,
-        {
-            "instruction": arguments.text,
-            "mode": arguments.mode,
-            "outcome": "accepted",
-            "instruction_id": answer.instruction_id,
-        },
-    )
+    _write_outcome(arguments, "accepted", instruction_id=answer.instruction_id)
     return 0
 
 
@@ -136,17 +131,13 @@ def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
     if result.response and result.response != shown["response"]:
         _say(f"robot: {result.response}")
     _say(f"{result.duration:6.1f} s  {outcome}: {result.message}")
-    _write_json(
-        arguments.json,
-        {
-            "instruction": arguments.text,
-            "mode": arguments.mode,
-            "outcome": outcome,
-            "message": result.message,
-            "response": result.response,
-            "seconds": result.duration,
-            "instruction_id": result.instruction_id,
-        },
+    _write_outcome(
+        arguments,
+        outcome,
+        message=result.message,
+        response=result.response,
+        seconds=result.duration,
+        instruction_id=result.instruction_id,
     )
     return 0 if outcome == "settled" else 1
 
@@ -163,19 +154,10 @@ def _ask(ros_client, client, arguments: argparse.Namespace) -> int:
     if not answer.success:
         raise CommandError(answer.message, exit_status=1)
     _say(answer.answer)
-    values = {"question": arguments.text, "answer": answer.answer}
-    _write_json(arguments.json, values | {"inference_seconds": answer.inference_time})
+    if arguments.json is not None:
+        values = {"question": arguments.text, "answer": answer.answer}
+        write_result(arguments.json, values | {"inference_seconds": answer.inference_time})
     return 0
-
-
-def run_stop(arguments: argparse.Namespace) -> int:
-    """Stops the arm."""
-    return connected(lambda _, client, __: _print_trigger(client.stop()))(arguments)
-
-
-def run_resume(arguments: argparse.Namespace) -> int:
-    """Continues after a stop."""
-    return connected(lambda _, client, __: _print_trigger(client.resume()))(arguments)
 
 
 def _print_trigger(answer) -> int:
@@ -185,17 +167,8 @@ def _print_trigger(answer) -> int:
     return 0
 
 
-def run_status(arguments: argparse.Namespace) -> int:
-    """Shows the status once, or every change."""
-    return connected(_watch if arguments.watch else _show_status)(arguments)
-
-
 def _show_status(ros_client, client, arguments: argparse.Namespace) -> int:
-    _say(_status_line(ros_client, client.status()))
-    return 0
-
-
-def _watch(ros_client, client, arguments: argparse.Namespace) -> int:
+    """Shows the status once, or every change."""
     shown = None
 
     def show(status) -> None:
@@ -206,8 +179,9 @@ def _watch(ros_client, client, arguments: argparse.Namespace) -> int:
             _say(_status_line(ros_client, status))
 
     show(client.status())
-    with contextlib.suppress(KeyboardInterrupt):
-        client.watch_status(show)
+    if arguments.watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            client.watch_status(show)
     return 0
 
 

@@ -47,13 +47,12 @@ class Mover(ManagedNode):
     SETTINGS = (
         Setting("group", "fr3_arm", "MoveIt's planning group of the arm."),
         Setting("tool_link", "fr3_hand_tcp", "Link that target poses are for."),
-        Setting("planning_time", 5.0, "Longest time to plan [s].", minimum=0.1, maximum=120.0),
+        Setting("planning_time", 5.0, "Longest time to plan [s].", bounds=(0.1, 120.0)),
         Setting(
             "speed_scale",
             0.2,
             "Share of the robot's top speed and acceleration, where a goal gives none.",
-            minimum=0.01,
-            maximum=1.0,
+            bounds=(0.01, 1.0),
         ),
     )
     # One to wait in, one for stop's answer and the status, one for cancellations.

@@ -1,10 +1,9 @@
 """What every backend is: the way from the controller's commands to one kind of robot interface.
 
-A backend and a gripper are created by the controller's `configure` and closed by its `cleanup`; all
-their callbacks run in the controller's one thread. They never block: whatever needs an answer is
-sent, and looked at when it comes. Limits are not their business: what they get has passed the
-safety stage. An interface package that is not installed is named, with what to install, by a
-ValueError of the constructor.
+Backend, gripper and monitor are created by the controller's `configure` and closed by its
+`cleanup`; all their callbacks run in the controller's one thread. They never block: an answer is
+used when it arrives. Limits are not their business: commands have passed the safety stage. If an
+interface package is not installed, the constructor raises a ValueError that says what to install.
 """
 
 from __future__ import annotations
@@ -46,12 +45,19 @@ class BackendContext:
     period: float  # of commands [s]
 
 
-class Backend(ABC):
-    """How commands reach the arm."""
+class RobotPart(ABC):
+    """One interface of the robot."""
 
     @abstractmethod
     def problem(self) -> Problem | None:
-        """Why commands cannot be carried out now; None when they can. Called in each cycle."""
+        """Why it cannot do what is asked now; None when it can. Called in each cycle."""
+
+    def close(self) -> None:  # noqa: B027 - nothing to do for most
+        """Destroys what the node does not destroy itself, such as action clients."""
+
+
+class Backend(RobotPart):
+    """How commands reach the arm."""
 
     @abstractmethod
     def send(self, command: ArmCommand) -> None:
@@ -59,33 +65,19 @@ class Backend(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """The arm is left alone from now on, so that others may move it; called once."""
-
-    def close(self) -> None:  # noqa: B027 - nothing to do for most
-        """Destroys what the node does not destroy itself, such as action clients."""
+        """Releases the arm, so that others may move it; called once."""
 
 
-class Gripper(ABC):
+class Gripper(RobotPart):
     """How the gripper is opened and closed."""
 
     @abstractmethod
-    def problem(self) -> Problem | None:
-        """Why the gripper does not do what was asked; None when all is well."""
-
-    @abstractmethod
     def send(self, width: float) -> None:
-        """The wanted opening [m], called in each cycle; what is under way is never sent again."""
-
-    def close(self) -> None:  # noqa: B027 - nothing to do for most
-        """Destroys what the node does not destroy itself, such as action clients."""
+        """The wanted opening [m], in each cycle; a running action is never sent again."""
 
 
-class Monitor(ABC):
+class Monitor(RobotPart):
     """Watches the robot's own state, such as its safety system's."""
-
-    @abstractmethod
-    def problem(self) -> Problem | None:
-        """Why the robot does not move now; None when it may."""
 
     @abstractmethod
     def recover(self) -> str:
@@ -93,9 +85,6 @@ class Monitor(ABC):
 
         Raises ValueError with one sentence when nothing can be started.
         """
-
-    def close(self) -> None:  # noqa: B027 - nothing to do for most
-        """Destroys what the node does not destroy itself, such as action clients."""
 
 
 def import_interfaces(package: str, kinds: Sequence[str], debian: str) -> list[ModuleType]:

@@ -47,15 +47,13 @@ SETTINGS = (
         "cartesian_pose.max_error",
         0.05,
         "Largest distance of that pose from the target before the arm holds [m].",
-        minimum=0.001,
-        maximum=1.0,
+        bounds=(0.001, 1.0),
     ),
     Setting(
         "cartesian_pose.max_angle_error",
         0.3,
         "Largest angle between that pose and the target before the arm holds [rad].",
-        minimum=0.01,
-        maximum=3.2,
+        bounds=(0.01, 3.2),
     ),
 )
 

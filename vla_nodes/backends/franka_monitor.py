@@ -34,8 +34,7 @@ SETTINGS = (
         "franka.state_timeout",
         0.5,
         "Longest silence of the robot's state before the arm holds [s].",
-        minimum=0.1,
-        maximum=10.0,
+        bounds=(0.1, 10.0),
     ),
 )
 

@@ -27,23 +27,20 @@ def action_settings(prefix: str) -> tuple[Setting, ...]:
             f"{prefix}.timeout",
             5.0,
             "Longest time for the gripper to open or close [s].",
-            minimum=0.1,
-            maximum=60.0,
+            bounds=(0.1, 60.0),
         ),
         Setting(
             f"{prefix}.stuck_time",
             2.0,
             "Fingers that do not move for this long during an action are stuck [s]; longer than "
             "the driver needs to notice a stall itself.",
-            minimum=0.1,
-            maximum=60.0,
+            bounds=(0.1, 60.0),
         ),
         Setting(
             f"{prefix}.retries",
             2,
             "Times that a failed gripper action is tried again before the policy is stopped.",
-            minimum=0,
-            maximum=100,
+            bounds=(0, 100),
         ),
     )
 

@@ -32,22 +32,19 @@ SETTINGS = (
         0.08,
         "Position that the driver calls open, in its own units; Franka's gripper_action takes half "
         "of the width.",
-        minimum=-10.0,
-        maximum=10.0,
+        bounds=(-10.0, 10.0),
     ),
     Setting(
         "gripper_command.closed_position",
         0.0,
         "Position that the driver calls closed, in its own units.",
-        minimum=-10.0,
-        maximum=10.0,
+        bounds=(-10.0, 10.0),
     ),
     Setting(
         "gripper_command.max_effort",
         20.0,
         "Largest effort, in the driver's units (mostly N).",
-        minimum=0.0,
-        maximum=1000.0,
+        bounds=(0.0, 1000.0),
     ),
     *action_settings("gripper_command"),
 )

@@ -46,8 +46,7 @@ SETTINGS = (
         "joint_trajectory.action_rate",
         50.0,
         "Goals per second of the interface 'action' [Hz].",
-        minimum=1.0,
-        maximum=100.0,
+        bounds=(1.0, 100.0),
     ),
 )
 

@@ -42,8 +42,7 @@ SETTINGS = (
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
         "Where the tip of Servo's planning group is, which Servo moves, in the contract's tool "
         "frame: x, y, z [m] and the quaternion x, y, z, w.",
-        minimum=-2.0,
-        maximum=2.0,
+        bounds=(-2.0, 2.0),
     ),
     Setting(
         "moveit_servo.unpause",
@@ -55,24 +54,21 @@ SETTINGS = (
         2.0,
         "How strongly a twist draws the tool back to its path [1/s], by at most 0.1 m and 0.1 rad "
         "of distance; 0 lets it drift.",
-        minimum=0.0,
-        maximum=20.0,
+        bounds=(0.0, 20.0),
     ),
     Setting(
         "moveit_servo.linear_scale",
         1.0,
         "Tool speed that a twist of 1 stands for [m/s]: Servo's scale.linear where its "
         "command_in_type is 'unitless', else 1.",
-        minimum=0.001,
-        maximum=10.0,
+        bounds=(0.001, 10.0),
     ),
     Setting(
         "moveit_servo.angular_scale",
         1.0,
         "Turning speed that a twist of 1 stands for [rad/s]: Servo's scale.rotational where its "
         "command_in_type is 'unitless', else 1.",
-        minimum=0.001,
-        maximum=10.0,
+        bounds=(0.001, 10.0),
     ),
 )
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from vla_ros.msg import PolicyStatus, Response
 from vla_ros.srv import Ask, CheckTask, ResetScene, SetInstruction, StartEpisode, StopEpisode
 
@@ -87,17 +87,10 @@ class DemoClient(RobotClient):
 
     def configure_recorder(self, directory: str) -> None:
         """Have the recorder write to `directory` and keep the observations, which delays need."""
-        parameters = [
-            Parameter(
-                name="directory",
-                value=ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=directory),
-            ),
-            Parameter(
-                name="record_observation",
-                value=ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True),
-            ),
-        ]
-        request = SetParameters.Request(parameters=parameters)
+        values = {"directory": directory, "record_observation": True}
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=v).to_parameter_msg() for name, v in values.items()]
+        )
         for result in self.call(SetParameters, "recorder/set_parameters", request).results:
             if not result.successful:
                 raise UnreachableError(f"the recorder refused a parameter: {result.reason}")

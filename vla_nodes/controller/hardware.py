@@ -7,7 +7,7 @@ from std_srvs.srv import Trigger
 from vla.contract.embodiment import EmbodimentContract
 from vla.control.command import ArmCommand
 from vla_nodes.backends import make_backend, make_gripper, make_monitor
-from vla_nodes.backends.base import BackendContext, Problem
+from vla_nodes.backends.base import BackendContext, Problem, RobotPart
 from vla_nodes.core.requests import trigger
 
 
@@ -21,7 +21,7 @@ class HardwareInterface:
         """
         settings = node.settings
         context = BackendContext(node, contract, settings, 1.0 / settings["control_rate"])
-        self._parts: list = []
+        self._parts: list[RobotPart] = []
         self._released = True
         try:
             self._backend = self._keep(make_backend(settings["backend"], context))

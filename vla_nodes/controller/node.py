@@ -173,10 +173,7 @@ class Controller(ManagedNode):
             "control",
             self._loop.arm.period,
             lambda: self._paced_cycle(pace),
-            setup=lambda: None,
-            teardown=lambda: None,
-            on_error=self.report_failure,
-            catch_up=False,
+            self.report_failure,
         )
         pace.start()
         self._pace = pace

@@ -29,8 +29,7 @@ SETTINGS = (
         "planning_scene.timeout",
         0.1,
         "Longest wait for MoveIt's answer before a chunk is refused [s].",
-        minimum=0.001,
-        maximum=5.0,
+        bounds=(0.001, 5.0),
     ),
 )
 # Arm positions along a chunk that are asked about.

@@ -45,7 +45,7 @@ _LIMITS = LoopLimits()
 
 
 def _seconds(name: str, default: float, description: str, most: float, least: float = 0.01):
-    return Setting(name, default, f"{description} [s].", minimum=least, maximum=most)
+    return Setting(name, default, f"{description} [s].", bounds=(least, most))
 
 
 CONTROLLER_SETTINGS = (
@@ -69,24 +69,20 @@ CONTROLLER_SETTINGS = (
     Setting("backend", "joint_trajectory", "How the arm is commanded.", choices=BACKENDS),
     Setting("gripper", "position", "How the gripper is commanded.", choices=GRIPPERS),
     Setting("monitor", "none", "What watches the robot's own safety system.", choices=MONITORS),
-    Setting(
-        "control_rate", 50.0, "Commands to the arm per second [Hz].", minimum=10.0, maximum=500.0
-    ),
+    Setting("control_rate", 50.0, "Commands to the arm per second [Hz].", bounds=(10.0, 500.0)),
     Setting(
         "realtime_priority",
         0,
         "Priority of the control thread under SCHED_FIFO, which needs the right to it (rtprio in "
         "/etc/security/limits.conf); 0 for the ordinary scheduler.",
-        minimum=0,
-        maximum=98,
+        bounds=(0, 98),
     ),
     Setting("execution", _EXECUTION.mode, "How chunks are followed.", choices=MODES),
     Setting(
         "execute_steps",
         _EXECUTION.execute_steps,
         "Steps of a chunk that mode 'chunk' follows before it takes the next; 0 for all of them.",
-        minimum=0,
-        maximum=1000,
+        bounds=(0, 1000),
     ),
     Setting(
         "ensemble_weights",
@@ -98,8 +94,7 @@ CONTROLLER_SETTINGS = (
         "ensemble_size",
         _EXECUTION.ensemble_size,
         "Newest chunks that mode 'ensemble' takes together.",
-        minimum=1,
-        maximum=1000,
+        bounds=(1, 1000),
     ),
     _seconds(
         "max_chunk_age",
@@ -131,16 +126,14 @@ CONTROLLER_SETTINGS = (
         _LIMITS.max_latent_gap,
         "Longest silence of the latent actions before the arm holds [s]; a dead process is noticed "
         "at once.",
-        minimum=0.05,
-        maximum=60.0,
+        bounds=(0.05, 60.0),
     ),
     Setting(
         "max_chunk_gap",
         _LIMITS.max_chunk_gap,
         "Longest silence of the action chunks before the arm holds [s]; a dead process is noticed "
         "at once.",
-        minimum=0.05,
-        maximum=60.0,
+        bounds=(0.05, 60.0),
     ),
     _seconds(
         "max_heartbeat_age",
@@ -155,23 +148,20 @@ CONTROLLER_SETTINGS = (
         _ARM.lookahead,
         "How far ahead of now the arm's target is read, to make up for the lag of the robot's own "
         "controllers [s].",
-        minimum=0.0,
-        maximum=1.0,
+        bounds=(0.0, 1.0),
     ),
     Setting(
         "tracking_bandwidth",
         _ARM.bandwidth,
         "How closely the commands follow the chunk [rad/s]: lower is smoother. The lag that comes "
         "of it is made up for by reading ahead.",
-        minimum=5.0,
-        maximum=200.0,
+        bounds=(5.0, 200.0),
     ),
     Setting(
         "default_timeout",
         60.0,
         "Longest time for ExecuteInstruction goals that name none [s].",
-        minimum=0.1,
-        maximum=86400.0,
+        bounds=(0.1, 86400.0),
         live=True,
     ),
     _seconds(
@@ -185,74 +175,64 @@ CONTROLLER_SETTINGS = (
         "load_timeout",
         60.0,
         "Longest time for each model node to put an adapter in or out [s].",
-        minimum=0.1,
-        maximum=3600.0,
+        bounds=(0.1, 3600.0),
         live=True,
     ),
     Setting(
         "workspace_min",
         list(_SAFETY.workspace_min),
         "Lower corner x, y, z of the box that the tool stays in, base frame [m].",
-        minimum=-10.0,
-        maximum=10.0,
+        bounds=(-10.0, 10.0),
     ),
     Setting(
         "workspace_max",
         list(_SAFETY.workspace_max),
         "Upper corner x, y, z of the box that the tool stays in, base frame [m].",
-        minimum=-10.0,
-        maximum=10.0,
+        bounds=(-10.0, 10.0),
     ),
     Setting(
         "keep_out",
         NO_BOX,
         "Boxes that the tool stays out of, base frame: x, y, z of the lower and of the upper "
         "corner for each, one after the other [m]; a single number for none.",
-        minimum=-10.0,
-        maximum=10.0,
+        bounds=(-10.0, 10.0),
     ),
     Setting(
         "max_linear_speed",
         _SAFETY.max_linear_speed,
         "Limit of the tool's speed [m/s].",
-        minimum=0.001,
-        maximum=10.0,
+        bounds=(0.001, 10.0),
     ),
     Setting(
         "max_angular_speed",
         _SAFETY.max_angular_speed,
         "Limit of the tool's turning speed [rad/s].",
-        minimum=0.001,
-        maximum=10.0,
+        bounds=(0.001, 10.0),
     ),
     Setting(
         "max_following_error",
         _SAFETY.max_following_error,
         "Largest distance of commanded from measured joints before the command backs off [rad].",
-        minimum=0.001,
-        maximum=3.0,
+        bounds=(0.001, 3.0),
     ),
     Setting(
         "max_tool_error",
         _SAFETY.max_tool_error,
         "The same for the tool, with backends that command the tool and leave the joints to the "
         "robot [m].",
-        minimum=0.001,
-        maximum=1.0,
+        bounds=(0.001, 1.0),
     ),
     Setting(
         "gripper_close_below",
         _ARM.close_below,
         "Gripper values of the policy, 0 closed to 1 open, below which it closes.",
-        minimum=0.0,
-        maximum=1.0,
+        bounds=(0.0, 1.0),
     ),
     Setting(
         "gripper_open_above",
         _ARM.open_above,
         "Gripper values of the policy above which it opens; in between it stays as it is.",
-        minimum=0.0,
-        maximum=1.0,
+        bounds=(0.0, 1.0),
     ),
     _seconds(
         "settle_time",
@@ -265,15 +245,13 @@ CONTROLLER_SETTINGS = (
         "settle_distance",
         _ARM.settle_distance,
         "Motion of the tool's target that still counts as settled [m].",
-        minimum=0.0,
-        maximum=1.0,
+        bounds=(0.0, 1.0),
     ),
     Setting(
         "settle_angle",
         _ARM.settle_angle,
         "Turn of the tool's target that still counts as settled [rad].",
-        minimum=0.0,
-        maximum=3.0,
+        bounds=(0.0, 3.0),
     ),
     *PLANNING_SCENE_SETTINGS,
     *all_settings(),

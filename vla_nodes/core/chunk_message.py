@@ -22,8 +22,8 @@ def message_from_actions(
     """The message of a chunk.
 
     actions [H, 7]: un-normalised, as the contract says. observation: the message that it was
-    computed from. latent_stamp: of the observation behind its latent action; None where there is
-    no latent action, so that the chunk's own observation is all that it rests on.
+    computed from. latent_stamp: of the observation behind its latent action; None for a policy
+    without one.
     """
     message = ActionChunkMessage(
         instruction_id=instruction_id,
@@ -45,28 +45,19 @@ def message_from_actions(
 
 def chunk_from_message(message: ActionChunkMessage, contract: EmbodimentContract) -> ActionChunk:
     """The chunk of a message. Raises ContractError that names everything that does not match."""
-    expected = {
-        "contract_id": contract.contract_id,
-        "frame_id": contract.base_frame,
-        "representation": contract.representation,
-        "action_names": list(contract.action_names),
-        "horizon": contract.horizon,
-        "action_dim": len(contract.action_names),
-        "number of values": contract.horizon * len(contract.action_names),
-    }
-    found = {
-        "contract_id": message.contract_id,
-        "frame_id": message.header.frame_id,
-        "representation": message.representation,
-        "action_names": list(message.action_names),
-        "horizon": message.horizon,
-        "action_dim": message.action_dim,
-        "number of values": len(message.actions),
-    }
+    size = len(contract.action_names)
     wrong = [
-        f"{name} is {brief(found[name], 120)}, expected {expected[name]!r}"
-        for name in expected
-        if found[name] != expected[name]
+        f"{name} is {brief(found, 120)}, expected {expected!r}"
+        for name, found, expected in (
+            ("contract_id", message.contract_id, contract.contract_id),
+            ("frame_id", message.header.frame_id, contract.base_frame),
+            ("representation", message.representation, contract.representation),
+            ("action_names", list(message.action_names), list(contract.action_names)),
+            ("horizon", message.horizon, contract.horizon),
+            ("action_dim", message.action_dim, size),
+            ("number of values", len(message.actions), contract.horizon * size),
+        )
+        if found != expected
     ]
     if wrong:
         raise ContractError(

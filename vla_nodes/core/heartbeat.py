@@ -49,10 +49,7 @@ class Heart:
             "heartbeat",
             PERIOD,
             beat,
-            setup=lambda: None,
-            teardown=lambda: None,
-            on_error=self._node.report_failure,
-            catch_up=False,
+            self._node.report_failure,
         )
         self._loop.start()
 

@@ -25,6 +25,7 @@ from rclpy.qos import LivelinessPolicy, QoSProfile
 from rclpy.subscription import Subscription
 
 from vla_nodes.core.polled import Unattended
+from vla_nodes.core.qos import changed
 
 # A death is noticed after one lease at most. The arm must rest within 300 ms, and its servos take
 # about 180 of them to come to rest from full speed. Any shorter, and a busy machine would look like
@@ -34,14 +35,8 @@ LEASE = 0.1
 
 def with_liveliness(profile: QoSProfile) -> QoSProfile:
     """The same profile for a writer, or a reader, that promises, or asks for, signs of life."""
-    return QoSProfile(
-        depth=profile.depth,
-        history=profile.history,
-        reliability=profile.reliability,
-        durability=profile.durability,
-        liveliness=LivelinessPolicy.AUTOMATIC,
-        liveliness_lease_duration=Duration(seconds=LEASE),
-    )
+    lease = Duration(seconds=LEASE)
+    return changed(profile, liveliness=LivelinessPolicy.AUTOMATIC, liveliness_lease_duration=lease)
 
 
 class WriterWatch:

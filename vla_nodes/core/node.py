@@ -1,7 +1,7 @@
 """The managed node that every node of this package is, and `run`, which is its whole main program.
 
     class Blink(ManagedNode):
-        SETTINGS = (Setting("rate", 10.0, "Blinks per second [Hz].", minimum=0.1, maximum=100.0),)
+        SETTINGS = (Setting("rate", 10.0, "Blinks per second [Hz].", bounds=(0.1, 100.0)),)
 
         def __init__(self):
             super().__init__("blink")

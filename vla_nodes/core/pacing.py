@@ -12,18 +12,18 @@ import numpy as np
 
 from vla_nodes.core.diagnostics import percentiles
 
-# Behind by more than this [s], a loop that catches up gives the lost time up.
+# A loop that catches up skips a backlog of more than this [s].
 LARGEST_BACKLOG = 0.1
 WINDOW = 5.0
 
 
 class PacedLoop:
-    """Calls `step` every `period` seconds in a thread of its own.
+    """Calls `step` every `period` seconds in its own thread.
 
-    setup, teardown: called in the thread before the first step and after the last, for what belongs
-    to a thread (a rendering context). on_error: called with an exception of `step` or `teardown`,
-    which ends the loop. catch_up: whether steps that are late follow each other at once, as time
-    that is simulated needs; otherwise those that were missed are left out.
+    on_error: called with an exception of `step` or `teardown`, which ends the loop. setup,
+    teardown: called in the thread before the first step and after the last, for what belongs to a
+    thread (a rendering context). catch_up: whether late steps follow each other at once, as
+    simulated time needs; otherwise missed ones are left out.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class PacedLoop:
         name: str,
         period: float,
         step: Callable[[], None],
-        setup: Callable[[], None],
-        teardown: Callable[[], None],
         on_error: Callable[[Exception], None],
-        catch_up: bool = True,
+        setup: Callable[[], None] = lambda: None,
+        teardown: Callable[[], None] = lambda: None,
+        catch_up: bool = False,
     ):
         self._period, self._catch_up = period, catch_up
         self._step, self._setup, self._teardown = step, setup, teardown
@@ -61,7 +61,7 @@ class PacedLoop:
 
     @property
     def stopping(self) -> bool:
-        """Whether the loop was told to end."""
+        """Whether stop() was called."""
         return self._stop.is_set()
 
     def real_time_factor(self) -> float:
@@ -113,7 +113,7 @@ class PeriodMeter:
         self._times: deque[float] = deque()
 
     def note(self, now: float) -> None:
-        """It was called at `now` [s]."""
+        """Notes a call at `now` [s]."""
         self._times.append(now)
         while now - self._times[0] > WINDOW:
             self._times.popleft()

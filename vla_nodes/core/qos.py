@@ -1,13 +1,21 @@
-"""Every quality-of-service profile of the graph, in one place, with the reason for it.
+"""Every quality-of-service profile of the graph, with the reason for it.
 
 A best-effort reader takes from any writer, a best-effort writer serves only best-effort readers. So
-readers of what a robot's drivers publish are best effort, and our own writers are reliable wherever
-a reliable reader (a bag recorder, a command line tool) is likely.
+readers of a robot's drivers are best effort, and our own writers are reliable wherever a reliable
+reader (a bag recorder, a command line tool) is likely.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def changed(profile: QoSProfile, **policies: Any) -> QoSProfile:
+    """The profile with other policies; deadline, lifespan and liveliness are left open."""
+    names = ("depth", "history", "reliability", "durability")
+    return QoSProfile(**({name: getattr(profile, name) for name in names} | policies))
 
 
 def _profile(
@@ -28,11 +36,11 @@ def _profile(
 # several cameras that arrive while a callback runs are still there to be synchronised.
 SENSOR = _profile(5, ReliabilityPolicy.BEST_EFFORT)
 
-# A robot's state at 1 kHz, of which only the newest is ever looked at.
+# A robot's state at 1 kHz, of which only the newest is used.
 NEWEST_SENSOR = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 
-# Joint states and poses of which the newest until an image's stamp counts: deep enough that none is
-# lost at 1 kHz while images are worked on, since an older one would make another observation.
+# Joint states and poses, of which the newest until an image's stamp counts: deep enough that none
+# is lost at 1 kHz while images are processed, since an older one would change the observation.
 RESAMPLED = _profile(100, ReliabilityPolicy.BEST_EFFORT)
 
 # Writing simulated joint states, poses and time: reliable, so that it also reaches tools that ask
@@ -52,19 +60,19 @@ COMMAND = _profile(1)
 # on an old one and never slows the camera side.
 LATEST = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 
-# Latent actions and action chunks: reliable, because they are rare and dear; only the newest
+# Latent actions and action chunks: reliable, because they are rare and expensive; only the newest
 # counts.
 RESULT = _profile(1)
 
 # Heartbeats: never sent again, since the next one says as much. Deep enough for those of all nodes
-# that come between two looks at them.
+# between two cycles.
 HEARTBEAT = _profile(50, ReliabilityPolicy.BEST_EFFORT)
 
 # Text answers: reliable and a few deep, because people read each of them.
 RESPONSE = _profile(10)
 
-# Instruction and status: also kept for whoever comes late, so that a node that is started again
-# knows at once what is in force.
+# Instruction and status: also kept for late readers, so that a restarted node knows at once what is
+# in force.
 LATCHED = _profile(1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 # Episode events: as the instruction, and ten deep, so that a late reader sees start and stop.
@@ -73,10 +81,9 @@ EVENT = _profile(10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Simulated time: best effort and only the newest, as rclcpp and rclpy read it.
 CLOCK = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 
-# Services and those of actions: the queue of requests, and that of answers on their way. With the
-# ten places of a usual service a burst of requests loses all but the last ten, without a word to
-# those who wait. A thousand are ten seconds of a hundred a second. A caller that expects several
-# answers at a time needs it, too.
+# Services and those of actions: the queues of requests and of answers. With the usual ten places a
+# burst of requests silently loses all but the last ten; a thousand are ten seconds at a hundred a
+# second. A caller that expects several answers at a time needs it, too.
 SERVICE = _profile(1000)
 
 # The same for the three services of an action, as ActionServer and ActionClient name them.

@@ -32,8 +32,7 @@ class Setting:
     name: str  # may hold dots
     default: Any  # its type is the parameter's; a list must not be empty
     description: str  # one sentence with the unit
-    minimum: float | None = None  # inclusive, for each element of a list too
-    maximum: float | None = None
+    bounds: tuple[float, float] | None = None  # inclusive, for each element of a list too
     choices: tuple[str, ...] = ()  # the only strings allowed
     live: bool = False  # takes effect at once; others change only while the node is unconfigured
     read_only: bool = False  # never changes after start
@@ -106,14 +105,11 @@ def _allowed(setting: Setting, value: Any) -> bool:
     if setting.choices:
         return value in setting.choices
     values = value if isinstance(value, list | tuple) or hasattr(value, "tolist") else [value]
-    for entry in values:
-        if isinstance(entry, float) and not math.isfinite(entry):
-            return False
-        if setting.minimum is not None and entry < setting.minimum:
-            return False
-        if setting.maximum is not None and entry > setting.maximum:
-            return False
-    return True
+    if any(isinstance(entry, float) and not math.isfinite(entry) for entry in values):
+        return False
+    return setting.bounds is None or all(
+        setting.bounds[0] <= entry <= setting.bounds[1] for entry in values
+    )
 
 
 def _expectation(setting: Setting) -> str:
@@ -124,10 +120,8 @@ def _expectation(setting: Setting) -> str:
         words = "one of " + ", ".join(setting.choices)
     else:
         words = kind[type(setting.default)]
-    if setting.minimum is not None:
-        words += f", at least {setting.minimum:g}"
-    if setting.maximum is not None:
-        words += f", at most {setting.maximum:g}"
+    if setting.bounds is not None:
+        words += ", at least {:g}, at most {:g}".format(*setting.bounds)
     return words
 
 
@@ -140,13 +134,10 @@ def _descriptor(setting: Setting) -> ParameterDescriptor:
         read_only=setting.read_only,
         additional_constraints=constraints,
     )
-    bounded = setting.minimum is not None or setting.maximum is not None
-    if bounded and isinstance(setting.default, float):
-        low = -math.inf if setting.minimum is None else float(setting.minimum)
-        high = math.inf if setting.maximum is None else float(setting.maximum)
+    if setting.bounds is not None and isinstance(setting.default, float):
+        low, high = map(float, setting.bounds)
         descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif bounded and type(setting.default) is int:
-        low = -(2**63) if setting.minimum is None else int(setting.minimum)
-        high = 2**63 - 1 if setting.maximum is None else int(setting.maximum)
+    elif setting.bounds is not None and type(setting.default) is int:
+        low, high = map(int, setting.bounds)
         descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
     return descriptor

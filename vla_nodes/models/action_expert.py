@@ -49,16 +49,14 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
             "max_latent_age",
             2.0,
             "Oldest observation whose latent action is still used [s].",
-            minimum=0.01,
-            maximum=60.0,
+            bounds=(0.01, 60.0),
             live=True,
         ),
         Setting(
             "seed",
             -1,
             "Seed of the noise that each chunk starts from; -1: another one each time.",
-            minimum=-1,
-            maximum=2**31 - 1,
+            bounds=(-1, 2**31 - 1),
             live=True,
         ),
         Setting(
@@ -73,8 +71,7 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
             0.15,
             "How far ahead of now the controller reads a chunk, the time on the wire included [s]: "
             "3 / tracking_bandwidth + lookahead of the controller, and a little.",
-            minimum=0.0,
-            maximum=2.0,
+            bounds=(0.0, 2.0),
             live=True,
         ),
         Setting(
@@ -82,16 +79,14 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
             4,
             "Steps after the committed ones that a chunk is still drawn to the one before: more "
             "make a steadier arm that reacts later.",
-            minimum=0,
-            maximum=1000,
+            bounds=(0, 1000),
             live=True,
         ),
         Setting(
             "max_guidance",
             2.0,
             "Bound of the weight by which a chunk is drawn to the one before; the paper has 5.",
-            minimum=0.0,
-            maximum=100.0,
+            bounds=(0.0, 100.0),
             live=True,
         ),
     )

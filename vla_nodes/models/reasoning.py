@@ -45,16 +45,14 @@ class Reasoning(ModelNode["ReasoningPart"]):
             "language_every",
             20,
             "In mode think, latent actions after which the text is made again; 0: never.",
-            minimum=0,
-            maximum=100000,
+            bounds=(0, 100000),
             live=True,
         ),
         Setting(
             "latent_every",
             1,
             "Of so many observations, one is given a latent action, or a chunk.",
-            minimum=1,
-            maximum=1000,
+            bounds=(1, 1000),
             live=True,
         ),
     )

@@ -27,22 +27,19 @@ SETTINGS = (
         "synchronization_slop",
         0.03,
         "With approximate_time: stamps of matched images differ by less than this [s].",
-        minimum=0.001,
-        maximum=0.5,
+        bounds=(0.001, 0.5),
     ),
     Setting(
         "longest_wait",
         0.02,
         "Longest time that an image waits for what else was measured until its stamp [s].",
-        minimum=0.0,
-        maximum=1.0,
+        bounds=(0.0, 1.0),
     ),
     Setting(
         "silence_timeout",
         1.0,
         "A camera that sends nothing for so long is reported [s].",
-        minimum=0.1,
-        maximum=60.0,
+        bounds=(0.1, 60.0),
         live=True,
     ),
     Setting(
@@ -50,7 +47,6 @@ SETTINGS = (
         0.1,
         "A camera whose image has not changed at all although a joint is this far from where "
         "it was is frozen, and nothing is observed until it changes [rad].",
-        minimum=0.001,
-        maximum=10.0,
+        bounds=(0.001, 10.0),
     ),
 )

@@ -249,12 +249,10 @@ def incompatible(infos: Sequence, ours: QoSProfile, ours_writes: bool = False) -
     ours_writes: that ours is the writer's, and theirs are readers'.
     """
     reasons = []
-    # Profiles from the graph say that there is no deadline and no lease; one that leaves them open,
-    # as ours do, would be taken for another.
-    ours = QoSProfile(
-        depth=ours.depth,
-        reliability=ours.reliability,
-        durability=ours.durability,
+    # Profiles from the graph have an infinite deadline and lease; ours, which leave them open,
+    # would count as different.
+    ours = qos.changed(
+        ours,
         deadline=Infinite,
         liveliness=LivelinessPolicy.AUTOMATIC,
         liveliness_lease_duration=Infinite,

@@ -169,8 +169,7 @@ def _check_value(area: str, setting: Setting, value) -> list[Finding]:
         for entry in entries
     ):
         raise ValueError(f"{name} cannot be {brief(value)}: it must be like {default!r}")
-    low = -np.inf if setting.minimum is None else setting.minimum
-    high = np.inf if setting.maximum is None else setting.maximum
+    low, high = setting.bounds or (-np.inf, np.inf)
     if number and not all(isfinite(entry) for entry in entries):
         text = f"{name} is {brief(value)}, which is no finite number"
         return [problem(area, text, "correct it: the controller will refuse it")]

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -114,7 +114,7 @@ class TopicReader:
         if not offered or wanted == self.profile.reliability:
             return
         self._node.destroy_subscription(self._subscription)
-        self._subscription = self._subscribe(_with(planned, planned.depth, wanted))
+        self._subscription = self._subscribe(qos.changed(planned, reliability=wanted))
         self._sequence = 0
         # Fresh is only what the new subscription has heard: it may not be connected yet.
         self.last = None
@@ -221,16 +221,7 @@ def type_name(message_class: type) -> str:
 
 
 def _deep(profile: QoSProfile, depth: int = DEPTH) -> QoSProfile:
-    return _with(profile, depth, profile.reliability)
-
-
-def _with(profile: QoSProfile, depth: int, reliability: ReliabilityPolicy) -> QoSProfile:
-    return QoSProfile(
-        depth=depth,
-        history=HistoryPolicy.KEEP_LAST,
-        reliability=reliability,
-        durability=profile.durability,
-    )
+    return qos.changed(profile, depth=depth)
 
 
 def _extra_topic(text: str) -> TopicPlan:

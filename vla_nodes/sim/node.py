@@ -51,13 +51,9 @@ class Sim(ManagedNode):
     """Steps the table-top simulator in real time and speaks for it."""
 
     SETTINGS = (
-        Setting(
-            "camera_rate", 20.0, "Images per second of each camera [Hz].", minimum=1.0, maximum=50.0
-        ),
-        Setting(
-            "camera_size", 96, "Side of the square camera images [px].", minimum=16, maximum=960
-        ),
-        Setting("seed", 0, "Seed of the scene at activation.", minimum=0, maximum=2**32 - 1),
+        Setting("camera_rate", 20.0, "Images per second of each camera [Hz].", bounds=(1.0, 50.0)),
+        Setting("camera_size", 96, "Side of the square camera images [px].", bounds=(16, 960)),
+        Setting("seed", 0, "Seed of the scene at activation.", bounds=(0, 2**32 - 1)),
         Setting("family", "pick", "Task family of the scene at activation.", choices=ALL_FAMILIES),
     )
 
@@ -112,8 +108,15 @@ class Sim(ManagedNode):
         self._time = max(self._time, time.time_ns())
         self._slices = 0
         self._camera_period = max(1, round(1.0 / (self.settings["camera_rate"] * SLICE)))
+        # A rendering context can only be closed in the thread that uses it.
         self._loop = PacedLoop(
-            "physics", SLICE, self._advance, self._warm_up, self._release, self._on_failure
+            "physics",
+            SLICE,
+            self._advance,
+            self._on_failure,
+            setup=self._warm_up,
+            teardown=self._simulator.close,
+            catch_up=True,
         )
         self._loop.start()
         self.create_subscription(
@@ -151,10 +154,6 @@ class Sim(ManagedNode):
     def _warm_up(self) -> None:
         for name in CAMERAS:
             self._simulator.render(name)
-
-    def _release(self) -> None:
-        # A rendering context can only be closed in the thread that uses it.
-        self._simulator.close()
 
     def _on_failure(self, error: Exception) -> None:
         text = f"the simulation has stopped: {error}"
