@@ -18,7 +18,7 @@ from vla.control.session import HoldReason, State
 pytestmark = pytest.mark.nodes
 
 NODES = ("perception", "reasoning", "action_expert")
-SAID = "no heartbeat of /{} comes"
+SAID = "no heartbeat of /{} arrives"
 
 
 def heard(status):

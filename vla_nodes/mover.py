@@ -1,11 +1,11 @@
 """The node `mover`: planned motions, such as going home, while the policy is stopped.
 
 A motion first calls `vla/stop` and waits until the controller has released the arm, so that two
-never command it. A new instruction, or a resume, during the motion ends it. The policy is not
-resumed by itself afterwards: the operator, or a program, sends the next instruction.
+never command it. A new instruction, or a resume, ends the motion. Afterwards the policy stays
+stopped: the operator, or a program, sends the next instruction.
 
-It is a process of its own because MoveIt keeps Python's lock while it plans: nothing else of the
-process runs meanwhile, so what has happened is heard before the arm moves.
+It is a separate process because MoveIt keeps Python's lock while it plans, which blocks everything
+else in the process; missed messages are handled before the arm moves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vla_nodes.core.node import ManagedNode, run
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.settings import Setting
 
-# A node of its own within this process, named so in parameter files.
+# A second node within this process, named so in parameter files.
 MOVEIT_NODE = "vla_moveit"
 TARGETS = "targets."
 # The controller repeats its last command for RELEASE_TIME before it releases the arm [s].
@@ -65,12 +65,12 @@ class Mover(ManagedNode):
         self._statuses = 0
         self._moving = threading.Lock()
         self._ended = ""
-        # True from when the policy has stopped for a motion until that is over.
+        # True from the stop of the policy for a motion until the motion is over.
         self._stopped = False
         self._action: ActionServer | None = None
 
     def _declare_targets(self) -> None:
-        """Declares each `targets.NAME` that a parameter file gives, whatever the names are."""
+        """Declares each `targets.NAME` that a parameter file gives."""
         descriptor = ParameterDescriptor(
             dynamic_typing=True,
             description="Target of vla/move_to: name of a group state of the SRDF, or joint "
@@ -152,7 +152,7 @@ class Mover(ManagedNode):
             threading.Thread(target=self._stop_motion, name="stop motion", daemon=True).start()
 
     def _stop_motion(self) -> None:
-        # Again and again, for the motion may begin only now.
+        # Repeatedly, since the motion may begin only now.
         while self._moving.locked() and self._ended:
             self._planner.stop()
             time.sleep(POLL_PERIOD)
@@ -210,7 +210,7 @@ class Mover(ManagedNode):
         self._wait(answer.done, late, "the controller did not answer vla/stop: see its log")
         late = time.monotonic() + STOP_TIMEOUT
         self._wait(self._policy_rests, late, "the controller did not stop the policy: see its log")
-        # From now on, whatever wakes the policy ends the motion.
+        # From now on, a resumed policy ends the motion.
         self._stopped = True
         released = time.monotonic() + RELEASE_WAIT
         self._wait(lambda: time.monotonic() > released, released + 1.0, "")
@@ -223,7 +223,7 @@ class Mover(ManagedNode):
         return self._status is not None and _rests(self._status)
 
     def _catch_up(self) -> None:
-        """Hears what has happened while MoveIt planned, before the arm moves."""
+        """Handles messages that arrived while MoveIt planned, before the arm moves."""
         if self._status is None or self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
             heard = self._statuses
             self._wait(
@@ -242,7 +242,7 @@ class Mover(ManagedNode):
 
 
 def _rests(status: PolicyStatus) -> bool:
-    """Whether the policy moves nothing, and will not by itself."""
+    """Whether the policy moves nothing, and will not start by itself."""
     inactive = status.hold_reason == PolicyStatus.HOLD_INACTIVE
     return status.state in (PolicyStatus.IDLE, PolicyStatus.STOPPED) or inactive
 

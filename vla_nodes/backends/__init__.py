@@ -37,16 +37,15 @@ def all_settings() -> tuple:
 
 
 def make_backend(name: str, context):
-    """The arm's backend; raises ValueError with one sentence when it cannot be had here."""
+    """The arm's backend; raises ValueError with one sentence when it is not available here."""
     return _module(name).BACKEND(context)
 
 
 def make_gripper(name: str, context):
-    """The gripper; raises ValueError with one sentence when it cannot be had here."""
-    module = _module(f"gripper.{name}")
-    return module.GRIPPER(context)
+    """The gripper; raises ValueError with one sentence when it is not available here."""
+    return _module(f"gripper.{name}").GRIPPER(context)
 
 
 def make_monitor(name: str, context):
-    """The robot's monitor, None for "none"; raises ValueError when it cannot be had here."""
+    """The robot's monitor, None for "none"; raises ValueError when it is not available here."""
     return None if name == "none" else _module(f"monitor.{name}").MONITOR(context)

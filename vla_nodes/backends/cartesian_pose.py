@@ -1,12 +1,13 @@
 """A stream of tool poses for Cartesian impedance controllers, such as those of crisp_controllers.
 
-Such a controller goes to the newest pose whatever its age and holds it for ever; it gives no answer
-and knows no time-out. A controller process that dies in mid-motion therefore leaves a target at
-most one cycle ahead of the arm, which the impedance turns into a soft stop. The arm is watched by
-its own joint states, as with every backend: where it does not follow, the command backs off. What
-the robot's controller takes for the tool's pose can be watched, too. It ignores the frame of a
-target, so that another frame of base or tool would show only by where the arm goes: with the pose
-at hand, a first target that is elsewhere is not sent.
+Such a controller goes to the newest pose regardless of its age and holds it for ever; it gives no
+answer and has no time-out. If our controller dies in motion, the target it leaves is at most one
+cycle ahead of the arm, which the impedance turns into a soft stop. As with every backend, joint
+states are watched, and the command backs off where the arm does not follow.
+
+The tool pose of the robot's controller can be watched, too. That controller ignores the frame of a
+target, so a wrong base or tool frame would show only in where the arm goes: with the pose known, a
+first target that is elsewhere is not sent.
 """
 
 from __future__ import annotations
@@ -57,19 +58,19 @@ SETTINGS = (
     ),
 )
 
-# The graph, and the watched pose, are looked at this often [s].
+# Periods of checking the graph, and the watched pose [s].
 LOOK_PERIOD = 0.1
 COMPARE_PERIOD = 0.02
 # The watched pose is missing after this [s].
 POSE_TIMEOUT = 0.3
 # An error below this share of its limit ends the hold that it led to.
 FOLLOWS_AGAIN = 0.5
-# A first target that was not sent is tried again after this [s].
+# A first target that was not sent is retried after this [s].
 TRY_AGAIN = 1.0
 
 
 class CartesianPoseBackend(Backend):
-    """Publishes target poses, and compares them with the controller's own pose where it is told."""
+    """Publishes target poses, and compares them with the controller's own pose if it is watched."""
 
     def __init__(self, context: BackendContext):
         node, settings = context.node, context.settings
@@ -97,7 +98,7 @@ class CartesianPoseBackend(Backend):
         self._refused: tuple[Problem, float] | None = None
 
     def problem(self) -> Problem | None:
-        """Whether a controller listens, to us alone, and has the tool where we sent it."""
+        """Whether a controller listens, to us alone, and the tool is where we sent it."""
         now = time.monotonic()
         if now - self._looked_at > LOOK_PERIOD:
             self._looked_at = now
@@ -118,7 +119,7 @@ class CartesianPoseBackend(Backend):
         return None
 
     def _compare(self, now: float) -> Problem | None:
-        """How far the controller's pose is from the target, where both are known."""
+        """Whether the controller's pose is missing or far from the target."""
         if self._pose is None or now - self._heard_at > POSE_TIMEOUT:
             return Problem(
                 f"no pose on {self._pose_topic} for {POSE_TIMEOUT:g} s: is the controller's pose "
@@ -153,7 +154,7 @@ class CartesianPoseBackend(Backend):
         self._pose, self._heard_at = message, time.monotonic()
 
     def send(self, command: ArmCommand) -> None:
-        """Sends one cycle's pose; a first one that is not where the tool is, is not sent."""
+        """Sends one cycle's pose, but no first one that is away from the tool."""
         target = command.tool_position, command.tool_quaternion
         if self._target is None and self._pose is not None:
             self._away = None

@@ -1,8 +1,7 @@
-"""A Franka's own state: reflexes, the user stop, and how to recover from them.
+"""A Franka's own state: reflexes, the user stop, and recovery from them.
 
-The state comes a thousand times a second. It is taken from the middleware twenty times a second and
-no callback runs for it, since waking up for each message would cost the control loop more than all
-else that it does.
+The state comes a thousand times a second. It is polled twenty times a second without a callback,
+since a wake-up for each message would cost the control loop more than everything else it does.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class FrankaMonitor(Monitor):
             context.node, self._type, self._topic, qos.NEWEST_SENSOR, raw=True
         )
         self._stamp = b""
-        # No mode of Franka's, until the first state comes.
+        # Unknown until the first state arrives.
         self._mode = -1
         self._errors = ""
         self._changed_at = self._came_at = self._looked_at = -math.inf
@@ -101,7 +100,7 @@ class FrankaMonitor(Monitor):
         if packed is None:
             return
         self._came_at = now
-        # A driver that lost its robot may repeat the last state for ever.
+        # A driver without its robot may repeat the last state for ever.
         if packed[STAMP] != self._stamp:
             self._stamp, self._changed_at = packed[STAMP], now
         state = deserialize_message(packed, self._type)
@@ -136,12 +135,13 @@ class FrankaMonitor(Monitor):
         recovery = self._recovery
         if self._under_way and now > self._recovering_until:
             recovery = f"; recovery has not ended within {RECOVERY_TIMEOUT:g} s: look at Desk"
-        # Whoever recovers has looked, and may resume at once: the arm then holds until it is over.
+        # The operator who recovers has looked, and may resume at once: the arm holds until it is
+        # over.
         stops = stops and now > self._recovering_until
         return Problem(words.format(errors=self._errors) + recovery, stops)
 
     def recover(self) -> str:
-        """Starts the robot's error recovery; raises ValueError when it cannot be had."""
+        """Starts the robot's error recovery; raises ValueError when it is not available."""
         if not self._client.server_is_ready():
             raise ValueError(
                 f"no action {self._action_name}: is the robot's driver running? Else recover in "

@@ -1,4 +1,4 @@
-"""What the grippers that are driven by actions have in common: one goal at a time, its outcome."""
+"""What grippers with actions share: one goal at a time, and its outcome."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def action_settings(prefix: str) -> tuple[Setting, ...]:
 class ActionGripper(Gripper):
     """Opens and closes by actions; subclasses say which."""
 
-    # What to say where the driver is not there.
+    # The advice while the driver is missing.
     MISSING = "is its driver running?"
 
     def __init__(self, context: BackendContext, prefix: str, homing: bool = False):
@@ -83,7 +83,7 @@ class ActionGripper(Gripper):
 
     @abstractmethod
     def judge(self, order: Order, status: int, result) -> str:
-        """What is wrong with the outcome of a goal that nobody cancelled; "" when nothing is."""
+        """What is wrong with the outcome of a goal that was not cancelled; "" when nothing is."""
 
     @abstractmethod
     def place(self, feedback) -> float:
@@ -122,7 +122,7 @@ class ActionGripper(Gripper):
         self._number += 1
         number = self._number
         client, goal = self.goal(order)
-        # Named by us, so that it can be cancelled even when the answer to it is lost.
+        # With our own id, so that it can be cancelled even when its answer is lost.
         name = UUID(uuid=list(uuid.uuid4().bytes))
         answer = client._action_type.Impl.SendGoalService.Response()
         self._goal, self._cancelling = ClientGoalHandle(client, name, answer), False
@@ -132,7 +132,7 @@ class ActionGripper(Gripper):
         self.tell(DOING[order])
 
     def stop(self) -> None:
-        """Cancels the action under way; its outcome then comes as of any other."""
+        """Cancels the running action; its outcome then comes as usual."""
         number = self._number
         if self._goal is not None:
             self._goal.cancel_goal_async().add_done_callback(
@@ -153,8 +153,8 @@ class ActionGripper(Gripper):
         if number != self._number or answer is None:
             return
         self._cancelling |= bool(answer.goals_canceling)
-        # A restarted driver knows nothing of the goal. One that is being cancelled
-        # counts as terminated for whoever cancels it again, although it goes on.
+        # A restarted driver does not know the goal. A second cancel of a goal that is being
+        # cancelled is answered with TERMINATED, although it goes on.
         unknown = answer.return_code == CancelGoal.Response.ERROR_UNKNOWN_GOAL_ID
         terminated = answer.return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED
         if unknown or (terminated and not self._cancelling):
@@ -165,7 +165,7 @@ class ActionGripper(Gripper):
         accepted = handle is not None and handle.accepted
         if number != self._number:
             if accepted:
-                # Given up long ago, and now it begins.
+                # Given up earlier, and now it begins.
                 handle.cancel_goal_async()
             return
         if not accepted:

@@ -1,7 +1,7 @@
 """Grippers behind GripperCommand or ParallelGripperCommand, such as ros2_control's controllers.
 
-Fingers that stall on an object have grasped it, so `stalled` counts as success when closing, also
-where the controller aborts the goal for it, as ros2_control's do unless allow_stalling is set.
+Fingers that stall on an object have grasped it, so `stalled` counts as success when closing, even
+if the controller aborts the goal for it, as ros2_control's do unless allow_stalling is set.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class CommandGripper(ActionGripper):
         return (position - closed) / (self._ends[Order.OPEN] - closed)
 
     def judge(self, order: Order, status: int, result) -> str:
-        """Fingers that stop on an object have grasped it; on the way open they are stuck."""
+        """Fingers that stop on an object have grasped it; when opening they are stuck."""
         if result.stalled and not result.reached_goal:
             if order is Order.OPEN:
                 return "the fingers are stuck: look what holds them"

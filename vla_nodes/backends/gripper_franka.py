@@ -1,8 +1,8 @@
 """The Franka Hand by franka_gripper's actions: move opens, grasp closes.
 
 A grasp that finds nothing of the expected width is aborted without an error, although the fingers
-have closed. That is no fault of the hand's: the policy sees the empty hand and may try again, so it
-is only told. An exception of the driver's library comes with an error, and is a fault.
+have closed. That is no fault: the policy sees the empty hand and may try again, so it is only
+logged. An exception of the driver's library comes with an error, and is a fault.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class FrankaGripper(ActionGripper):
     def stop(self) -> None:
         """Cancels the goal, upon which the driver stops the fingers.
 
-        Told again, because that did not help, it also calls the driver's stop service. That ends
-        whatever runs, so it must not come late and meet the next action.
+        If an earlier cancel had no effect, it also calls the driver's stop service, which ends any
+        action, so it must not come late and end the next one.
         """
         super().stop()
         if self.state.insisting and self._stop.service_is_ready():
@@ -120,7 +120,7 @@ class FrankaGripper(ActionGripper):
             self.state.stop_confirmed()
 
     def judge(self, order: Order, status: int, result) -> str:
-        """An empty grasp is told in the log; whatever else failed is a fault."""
+        """An empty grasp is logged; every other failure is a fault."""
         if status == GoalStatus.STATUS_SUCCEEDED and result.success:
             return ""
         if order is Order.CLOSE and not result.error:

@@ -11,7 +11,7 @@ from vla_nodes.backends.base import BackendContext, Gripper, Problem
 from vla_nodes.core import qos
 from vla_nodes.core.settings import Setting
 
-# A command is repeated although nothing changed, for a gripper that was started late [s].
+# Period of repeating an unchanged command, for a gripper that starts late [s].
 PERIOD = 0.2
 
 SETTINGS = (
@@ -32,7 +32,7 @@ class PositionGripper(Gripper):
         self._sent = (math.nan, -math.inf)
 
     def problem(self) -> Problem | None:
-        """Whether anybody listens."""
+        """Whether a controller listens."""
         if self._output.get_subscription_count() == 0:
             return Problem(
                 f"nobody takes gripper commands from {self._topic}: is the gripper's controller "
@@ -41,7 +41,7 @@ class PositionGripper(Gripper):
         return None
 
     def send(self, width: float) -> None:
-        """Publishes an opening that changed, and now and then the same again."""
+        """Publishes a changed opening at once, and repeats an unchanged one."""
         sent, at = self._sent
         now = time.monotonic()
         if width != sent or now - at > PERIOD:

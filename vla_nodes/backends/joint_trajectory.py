@@ -1,16 +1,16 @@
-"""ros2_control's joint_trajectory_controller, by its topic or by its FollowJointTrajectory action.
+"""ros2_control's joint_trajectory_controller, by its topic or its FollowJointTrajectory action.
 
-By topic, each cycle sends the next joint positions and velocities and, after them, the way to rest:
-a controller process that dies in mid-motion leaves an arm that stops within its limits. The action
-says in addition whether the robot accepts and follows. A goal replaces the one before, which ends
-as aborted or canceled; that costs more than a message, so goals go out at `action_rate`. Between
-two of them the arm is on the way to rest that every goal ends with: at 50 Hz it falls back by less
-than a milliradian, and it never moves beyond what the safety stage has judged.
+By topic, each cycle sends the next joint positions and velocities, followed by the stop: if our
+controller dies in motion, the arm stops within its limits. The action also reports whether the
+robot accepts and follows. A goal replaces the one before, which ends as aborted or canceled; goals
+cost more than messages, so they go out at `action_rate`. Between two of them the arm is on the stop
+that every goal ends with: at 50 Hz it falls back by less than a milliradian, and it never leaves
+what the safety stage has judged.
 
 Unless its parameter interpolate_from_desired_state is true, the controller starts every trajectory
-from the measured joints, which lag: sent in each cycle, that would throw the arm back each
-time. So the controller is asked, and such a one gets the command before as a first point, due at
-once. What it refuses by default, a trajectory that does not end at rest, is never sent.
+from the measured joints, which lag: sent in each cycle, that would throw the arm back each time. So
+the controller is asked, and if so, trajectories begin with the previous command, due at once. A
+trajectory that does not end at rest, which it refuses by default, is never sent.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ SETTINGS = (
     ),
 )
 
-# How often the graph is asked who is there [s]: asking in each cycle would cost more than sending.
+# Period of reading the graph [s], which would cost more than sending in each cycle.
 LOOK_PERIOD = 0.1
-# A refusal or an abort is shown for this long [s], then sending is tried again.
+# A refusal or an abort is shown for this long [s], then sending is retried.
 RETRY_TIME = 1.0
-# A rest that is nearer than this [s] is gone to directly: shorter pieces make a poor curve.
+# A stop shorter than this [s] is skipped to its end: shorter segments make a poor curve.
 SHORTEST_STOP = 1e-4
 # A command longer ago than this many periods is not where the arm is now.
 LATEST_BEFORE = 4
-# A robot that has given no parameters after so many looks has none, like the simulator.
+# A controller without parameters after this many looks has none, like the simulator.
 PATIENT_LOOKS = 100
 LOOKS_PER_QUESTION = 20
 
@@ -70,7 +70,7 @@ def seconds_to_duration(seconds: float, duration) -> None:
 
 
 class TrajectoryMessages:
-    """Makes trajectories out of commands; message objects are used again, since they cost most."""
+    """Converts commands to trajectories; reuses message objects, which cost most."""
 
     def __init__(self, joint_names, period: float):
         self._period = period
@@ -81,7 +81,7 @@ class TrajectoryMessages:
         self._message = JointTrajectory(joint_names=list(joint_names))
 
     def of(self, command: ArmCommand, before: ArmCommand | None = None) -> JointTrajectory:
-        """The command's point and its way to rest, in a message that the next call changes.
+        """The command's point and its stop, in a message that the next call changes.
 
         before: where the arm is commanded to be now, for a controller that would start elsewhere.
         """
@@ -97,7 +97,7 @@ class TrajectoryMessages:
             self._add(period, stop.positions[-1].tolist(), self._zeros)
         else:
             self._add(period, command.joint_positions.tolist(), command.joint_velocities.tolist())
-            # Every second point is enough for a cubic through them; the last one is where it ends.
+            # Every second point is enough for a cubic through them; the last one is the end.
             last = len(stop.times) - 1
             for index in range(1 - len(stop.times) % 2, last, 2):
                 moment = period + float(stop.times[index])
@@ -143,7 +143,7 @@ class JointTrajectoryBackend(Backend):
             )
 
     def problem(self) -> Problem | None:
-        """Whether the controller is there, is ours alone, and has taken what was sent."""
+        """Whether the controller is there, is ours alone, and has accepted what was sent."""
         now = time.monotonic()
         if now - self._looked_at > LOOK_PERIOD:
             self._looked_at = now
@@ -195,7 +195,7 @@ class JointTrajectoryBackend(Backend):
 
 
 class _StartOfTrajectories:
-    """Whether the controller starts trajectories from the measured joints; it is asked itself."""
+    """Whether the controller starts trajectories from the measured joints, as it says itself."""
 
     def __init__(self, node, controller: str):
         self.measured = False
@@ -205,7 +205,7 @@ class _StartOfTrajectories:
         self._looks = self._ask_at = 0
 
     def look(self) -> None:
-        """Asks, or takes the answer; to be called now and then while the controller is there."""
+        """Asks, or takes the answer; call it repeatedly while the controller is there."""
         if self._client is None:
             return
         self._looks += 1
@@ -214,7 +214,7 @@ class _StartOfTrajectories:
         elif self._looks > PATIENT_LOOKS:
             self._end()
         elif self._looks >= self._ask_at and self._client.service_is_ready():
-            # Asked again: an answer may be lost to a client that has only just appeared.
+            # Asked again: an answer to a new client may be lost.
             if self._answer is not None:
                 self._client.remove_pending_request(self._answer)
             request = GetParameters.Request(names=["interpolate_from_desired_state"])
@@ -240,10 +240,10 @@ class _StartOfTrajectories:
 
 
 class _Goals:
-    """FollowJointTrajectory goals, one after the other, each replacing the one before.
+    """FollowJointTrajectory goals, each replacing the one before.
 
-    After a refusal or an abort the robot holds where it is, and the motion that was commanded is
-    void: nothing is sent until start_over(), since a goal that went on from there would be a jump.
+    After a refusal or an abort the robot holds where it is, and the commanded motion is void:
+    nothing is sent until start_over(), since a goal that continued from there would be a jump.
     """
 
     def __init__(self, node, name: str, period: float):
@@ -269,21 +269,21 @@ class _Goals:
         self._refused: tuple[str, float] = ("", -np.inf)
 
     def refusal(self, now: float) -> str:
-        """What went wrong with the last goal; "" when nothing did, or when it was long ago."""
+        """What went wrong with the last goal; "" when nothing did, or long ago."""
         text, at = self._refused
         if self._is_void and now - self._asked_at > RETRY_TIME:
-            # Nothing was to be sent for as long: whatever comes next starts over.
+            # Nothing was sent for this long: the next goal starts over.
             self.start_over()
         return text if self._is_void or now - at < RETRY_TIME else ""
 
     def start_over(self) -> None:
-        """What is sent next starts from where the arm is."""
+        """The next goal starts from where the arm is."""
         self._is_void = self._was_moving = False
 
     def send(
         self, command: ArmCommand, before: ArmCommand | None, messages: TrajectoryMessages
     ) -> None:
-        """Sends a goal when it is time, and at once the one of an arm that has come to rest."""
+        """Sends a goal when it is due, and at once for an arm that has come to rest."""
         now = self._asked_at = time.monotonic()
         if self._is_void:
             return

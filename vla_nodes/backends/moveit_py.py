@@ -1,7 +1,7 @@
 """Planned motions by moveit_py: going home, retreating, long moves. Not for a policy's chunks.
 
-plan() holds Python's lock until it is done, so that every thread of its process stands still: it
-runs in the node `mover`, never in the controller.
+plan() holds Python's lock until it is done, which stops every thread of its process: it runs in the
+node `mover`, never in the controller.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from geometry_msgs.msg import PoseStamped
 
 INSTALL = "install ros-jazzy-moveit-py and the robot's MoveIt configuration, and source them first"
 
-# moveit_msgs/MoveItErrorCodes: what can be in the way of a plan.
+# moveit_msgs/MoveItErrorCodes: why a plan can fail.
 ERRORS = {
     99999: "MoveIt failed: see its log",
     -1: "planning failed: is it in reach, and free of obstacles?",
@@ -45,7 +45,7 @@ class MoveError(ValueError):
 
 @dataclass(frozen=True)
 class MoveSettings:
-    """How the arm is moved, and where to."""
+    """How the arm is moved, and its targets."""
 
     group: str  # planning group of the arm
     tool_link: str  # link that poses are for
@@ -100,7 +100,7 @@ class MoveItPlanner:
         there is none.
         """
         self._component.set_start_state_to_current_state()
-        # A goal that MoveIt refuses would leave the one before in force.
+        # After a refused goal, the one before would still be set.
         if not self._set_goal(target, pose):
             known = sorted({*self._settings.targets, *self._component.named_target_states})
             raise MoveError(

@@ -1,11 +1,10 @@
-"""MoveIt Servo: tool poses or tool velocities in, collision checking and joint motion its own.
+"""MoveIt Servo: takes tool poses or velocities; checks collisions and moves the joints itself.
 
-Servo takes commands of one type at a time and starts with none, so the type is set through its
-service before the first command, and again whenever Servo comes back. A command is stale after
-0.1 s by its stamp, which makes every command carry the present time; Servo then stops by itself
-when the controller dies. It updates its status with each command and repeats the last one in
-between, so that a halt is believed only while commands of ours go in: a policy that was stopped by
-a halt could otherwise never be resumed.
+Servo takes commands of one type at a time and starts with none, so the type is set by its service
+before the first command, and again whenever Servo returns. A command is stale after 0.1 s by its
+stamp, so every command carries the current time; if our controller dies, Servo stops by itself. It
+updates its status with each command and repeats the last one in between, so a halt counts only
+while our commands go in: otherwise a policy that was stopped by a halt could never be resumed.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ SETTINGS = (
 
 # Servo publishes its status in every cycle of its own, 100 Hz by default [s].
 STATUS_TIMEOUT = 0.3
-# A question to Servo that got no answer is asked again after this [s].
+# A request to Servo without an answer is repeated after this [s].
 ASK_PERIOD = 1.0
 # Servo's incoming_command_timeout: without a command for this long it repeats an old status [s].
 COMMAND_TIMEOUT = 0.1
@@ -82,7 +81,7 @@ COMMAND_TIMEOUT = 0.1
 POSE_TIMEOUT = 0.2
 # Largest error that a twist draws back from [m] and [rad].
 LARGEST_ERROR = 0.1
-# A warning that lasts is told again after this [s].
+# A lasting warning is repeated after this [s].
 WARNING_PERIOD = 1.0
 
 # moveit_msgs/ServoStatus: what a status means, and whether the operator has to judge it.
@@ -152,7 +151,7 @@ class MoveItServoBackend(Backend):
         self._measured_at = -np.inf
 
     def problem(self) -> Problem | None:
-        """Whether Servo runs, takes our kind of command, and has not halted."""
+        """Whether Servo runs, takes our type of command, and has not halted."""
         now = time.monotonic()
         if now - self._heard_at > STATUS_TIMEOUT:
             # A Servo that starts again has forgotten the command type.
@@ -174,12 +173,12 @@ class MoveItServoBackend(Backend):
         return None
 
     def _answers_us(self, now: float) -> bool:
-        """Whether the status is of commands of ours, and not of an old one that Servo repeats."""
+        """Whether the status belongs to our commands, and is not an old one that Servo repeats."""
         settled = self._heard_at - self._sent_since > COMMAND_TIMEOUT
         return settled and now - self._sent_at < COMMAND_TIMEOUT
 
     def _wake(self, now: float) -> None:
-        """Un-pauses Servo where that is wanted; a paused one gives no status."""
+        """Un-pauses Servo where configured; a paused one sends no status."""
         if not self._unpause or now - self._asked_at < ASK_PERIOD:
             return
         if self._pause.service_is_ready():
@@ -203,7 +202,7 @@ class MoveItServoBackend(Backend):
 
     def _on_status(self, message) -> None:
         now = self._heard_at = time.monotonic()
-        # What was heard of is awake: a pause from now on is the operator's.
+        # Servo is awake: a pause from now on is the operator's.
         self._unpause = False
         code = int(message.code)
         changed = code != self._status[0]
@@ -228,7 +227,7 @@ class MoveItServoBackend(Backend):
         now = time.monotonic()
         if now - self._sent_at > COMMAND_TIMEOUT:
             self._sent_since = now
-            # Somebody else may have steered the arm through Servo meanwhile.
+            # Another program may have used Servo meanwhile.
             self._ask(now)
         self._sent_at = now
         if self._twist:
@@ -257,11 +256,11 @@ class MoveItServoBackend(Backend):
         return np.concatenate([twist[:3] + np.cross(twist[3:], offset), twist[3:]])
 
     def _twist_of(self, command: ArmCommand, now: float) -> np.ndarray:
-        """The tool's velocity [6], and what draws it back to its path while it moves.
+        """The tool's velocity [6], with a correction towards its path while it moves.
 
-        The correction is the gain times the distance, which is cut in length to a tenth of a metre
-        and of a radian, and the sum of both is cut to the tool's limits. It is left out at rest,
-        for an arm that holds must hold still, and without a recent pose.
+        The correction is the gain times the distance, cut to a tenth of a metre and of a radian,
+        and the sum of both is cut to the tool's limits. It is left out at rest, for an arm that
+        holds must hold still, and without a recent pose.
         """
         twist = command.tool_velocity
         if not twist.any() or self._gain == 0.0:
@@ -284,7 +283,7 @@ class MoveItServoBackend(Backend):
         return np.concatenate(list(speeds))
 
     def release(self) -> None:
-        """Nothing more is sent: the arm is at rest, and Servo lets others move it."""
+        """Nothing more is sent: the arm is at rest, and others may move it through Servo."""
 
 
 def _tip_of(numbers: list[float]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,7 +1,7 @@
 """Talks to a running graph from an ordinary program: the command line, the demonstration, tests.
 
-One RobotClient is used from one thread. Every call waits with a limit and raises UnreachableError,
-whose text says what to do, when nobody answers.
+One RobotClient is used from one thread. Every call has a time limit and raises UnreachableError,
+whose text says what to do, when there is no answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SILENCE_LIMIT = 5.0
-# A server drops the answer to a client that it has not discovered by then, although the client has
+# A server drops the answer to a client that it has not discovered yet, although the client has
 # discovered the server. So a new client waits this long [s], unless its request may come twice.
 DISCOVERY_TIME = 0.2
 STATE_NAMES = {
@@ -44,7 +44,7 @@ OUTCOME_NAMES = {
 
 
 class UnreachableError(RuntimeError):
-    """Nobody answered, or the answer was a refusal; the text says what to do."""
+    """There was no answer, or it was a refusal; the text says what to do."""
 
 
 class RobotClient:
@@ -104,7 +104,7 @@ class RobotClient:
         timeout: float = 20.0,
         repeat_after: float = math.inf,
     ):
-        """Calls any service of the graph. Raises UnreachableError when nobody answers in time.
+        """Calls any service of the graph. Raises UnreachableError when there is no answer in time.
 
         repeat_after: time without an answer after which a request that may come twice is sent again
         [s]; see DISCOVERY_TIME.
@@ -131,7 +131,7 @@ class RobotClient:
         )
 
     def _client(self, service_type, name: str) -> Client:
-        """Kept from call to call, since making one takes a while to be discovered."""
+        """Reused from call to call, since discovery of a new one takes a while."""
         if name not in self._service_clients:
             self._service_clients[name] = self.node.create_client(
                 service_type, name, qos_profile=qos.SERVICE
@@ -156,14 +156,14 @@ class RobotClient:
         try:
             self._wait_for(client.server_is_ready, "the action vla/execute_instruction")
             goal = ExecuteInstruction.Goal(instruction=text, mode=mode, timeout=timeout)
-            # An interrupt in the middle of the executor's work would lose the answer it holds.
+            # An interrupt during the executor's work would lose the answer it holds.
             with deferred_interrupts() as interrupts:
                 return self._follow(client, goal, on_feedback, interrupts)
         finally:
             client.destroy()
 
     def _follow(self, client: ActionClient, goal, on_feedback, interrupts: list[int]):
-        """Result of a goal, which is cancelled as soon as there is an interrupt."""
+        """The result of a goal, which is cancelled on an interrupt."""
         heard_at = time.monotonic()
 
         def note_feedback(message) -> None:
@@ -177,7 +177,7 @@ class RobotClient:
             return result.done() or silence > SILENCE_LIMIT or bool(interrupts)
 
         sent = client.send_goal_async(goal, feedback_callback=note_feedback)
-        # A goal that is on its way must be known before it can be cancelled.
+        # A goal must be accepted before it can be cancelled.
         if not self._spin_until(sent.done, 10.0):
             raise UnreachableError("the controller did not answer: see its output")
         handle = sent.result()
@@ -198,7 +198,7 @@ class RobotClient:
         return result.result().result
 
     def status(self) -> PolicyStatus:
-        """The newest status. Raises UnreachableError when there is no controller."""
+        """The newest status. Raises UnreachableError without a controller."""
         statuses: list[PolicyStatus] = []
         self.watch_status(statuses.append, until=lambda: bool(statuses), timeout=self.wait)
         if not statuses:

@@ -1,7 +1,7 @@
-"""A scripted operator on the graph, and what records its demonstrations.
+"""A scripted operator on the graph, and the recording of its demonstrations.
 
-It commands the simulated arm on the topics that `controller` uses, which is deactivated during that
-time, since only one may command an arm. The same applies to an operator with a SpaceMouse.
+It commands the simulated arm on the topics of `controller`, which is deactivated meanwhile, since
+only one may command an arm. The same applies to an operator with a SpaceMouse.
 
     with DemoClient() as client, OperatorStation(client, contract) as operator:
         episode = demonstrate_episode(client, operator, seed=1_000_000, family="store")

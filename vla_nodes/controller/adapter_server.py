@@ -1,9 +1,9 @@
-"""The service `vla/load_adapter`: an adapter into both model nodes, with motion held meanwhile.
+"""The service `vla/load_adapter`: loads an adapter into both model nodes while the arm holds.
 
-The controller offers it, since it is what makes the arm hold. Motion goes on only when both nodes
-have told the same checkpoint_id; where one fails, the other one goes back to what it had. A model
-node that was restarted afterwards is given the adapter again. All of it runs, without blocking,
-in the controller's one thread.
+The controller offers it, since it makes the arm hold. Motion resumes only when both nodes have
+reported the same checkpoint_id; where one fails, the other one rolls back. A model node that is
+restarted later gets the adapter again. All of it runs, without blocking, in the controller's one
+thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vla_nodes.core.conversions import stamp_to_seconds
 
 MODEL_NODES = ("reasoning", "action_expert")
 POLL_PERIOD = 0.02
-# A node without signs of life for this long [s] is dead, and not only on a busy machine.
+# A node without a sign of life for this long [s] is dead, and not just on a busy machine.
 DEAD_AFTER = 1.0
 # A server drops the answer to a client that it has not discovered yet; ours it has by then [s].
 DISCOVERY_TIME = 0.5
@@ -39,13 +39,13 @@ ADVICE = "load the adapter again, or drop it with 'vla adapter drop'"
 class Agreed:
     """What both model nodes have loaded."""
 
-    path: str | None  # folder of the adapter, "" for none, None for whatever they began with
+    path: str | None  # folder of the adapter, "" for none, None for what they started with
     checkpoint_id: str
     since: float  # robot time at which they agreed [s]
 
 
 class AdapterServer:
-    """Loads adapters into the running policy; knows from then on whose results may move the arm."""
+    """Loads adapters into the running policy, and knows whose results may move the arm."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class AdapterServer:
         self._open = True
 
     def close(self) -> None:
-        """Refuses requests from now on; one that is under way is brought to its end."""
+        """Refuses requests from now on; a running one is completed."""
         self._open = False
 
     def destroy(self) -> None:
-        """Ends what waits for answers; the node destroys the rest itself."""
+        """Stops waiting for answers; the node destroys the rest itself."""
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
             self._timer = None
@@ -97,7 +97,7 @@ class AdapterServer:
     def refusal_of(self, checkpoint_id: str) -> str | None:
         """Why results of that checkpoint must not be used, None when they may.
 
-        Before the first adapter was loaded through this node, it knows of none that would be wrong.
+        Until a first adapter was loaded through this node, it accepts any.
         """
         agreed = self._agreed
         if agreed is None or checkpoint_id == agreed.checkpoint_id:
@@ -121,13 +121,13 @@ class AdapterServer:
             self._returned[name] = now
 
     def note_restarted(self, name: str) -> None:
-        """The heartbeat says that a node was configured again: what was loaded into it is gone."""
+        """The heartbeat shows a restarted node: what was loaded into it is gone."""
         if name in MODEL_NODES:
             self._lost_at.pop(name, None)
             self._returned[name] = time.monotonic()
 
     def tick(self) -> None:
-        """Gives what is loaded to a restarted model node; called in each cycle."""
+        """Reloads the adapter into a restarted model node; called in each cycle."""
         if not self._returned or self._busy:
             return
         if self._agreed is None:
@@ -191,7 +191,7 @@ class AdapterServer:
         else:
             checkpoint_id = common_checkpoint(answers)
             message = f"{why}; what was loaded before stays ({checkpoint_id})"
-            # A node that only slept may still take up the request; it is then brought back, too.
+            # A node that was only slow may still carry out the request; it is rolled back, too.
             first = Agreed(None, checkpoint_id, self._robot_now()) if checkpoint_id else None
             self._go_on(self._agreed or first)
         self._node.get_logger().error(message)
@@ -201,7 +201,7 @@ class AdapterServer:
         """Gives restarted nodes what the others have."""
         try:
             who = " and ".join(names)
-            # When nobody knows who has what, the ones that stayed are brought into line, too.
+            # When it is unknown what each has, the nodes that stayed are loaded, too.
             asked = MODEL_NODES if self._holds else names
             self._hold(f"{who} is back: giving it {agreed.checkpoint_id}")
             action = "revert" if agreed.path is None else "load"

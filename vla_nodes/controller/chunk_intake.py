@@ -1,4 +1,4 @@
-"""Which action chunks the controller follows: those that fit what is in force, and are alone."""
+"""Which action chunks the controller follows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vla_nodes.core.sources import SourceWatch
 
 @dataclass
 class ChunkIntake:
-    """Checks each chunk, has MoveIt look at its way where that is wanted, and has it followed."""
+    """Checks each chunk, optionally by MoveIt's planning scene, and has it followed."""
 
     node: ManagedNode
     contract: EmbodimentContract
@@ -40,11 +40,11 @@ class ChunkIntake:
     scene: PlanningSceneCheck | None
     robot_now: Callable[[], float]  # [s]
     counts: ChunkCounts = field(default_factory=ChunkCounts)
-    # When the chunk came that no command has come of yet, steady clock [s].
+    # When the newest chunk arrived, until its first command; steady clock [s].
     _accepted_at: float | None = None
 
     def take(self, message: ActionChunk, info: dict) -> None:
-        """Takes what rclpy hands over of the topic, or counts and says why not."""
+        """Takes a message with rclpy's information about it, or counts it and says why not."""
         accepted = self.watch.accepts(info)
         instruction = self.session.instruction
         if not self.node.is_active or instruction is None or not self.session.wants_motion:
@@ -82,7 +82,7 @@ class ChunkIntake:
             self._ask_scene(self.scene, chunk)
 
     def _ask_scene(self, scene: PlanningSceneCheck, chunk: Chunk) -> None:
-        """Takes a chunk when MoveIt has found its way free."""
+        """Takes a chunk when MoveIt has found its path free."""
         joints = self.loop.start_positions
         if joints is None:
             self._on_scene(chunk, "no joint states yet, so that its way cannot be checked")
@@ -90,13 +90,13 @@ class ChunkIntake:
         try:
             way = self.loop.arm.preview(chunk, self.robot_now(), WAYPOINTS, joints)
         except (ChunkError, MinkError):
-            # What is wrong with it is said where it is taken.
+            # The control loop says what is wrong with it.
             self._follow(chunk)
             return
         scene.ask(way, lambda why: self._on_scene(chunk, why))
 
     def _on_scene(self, chunk: Chunk, why: str) -> None:
-        """Takes a chunk whose way is free; refuses any other, and goes on with the one before."""
+        """Takes a chunk whose path is free; refuses any other, and keeps the current one."""
         if not why:
             self._follow(chunk)
             return
@@ -123,7 +123,7 @@ class ChunkIntake:
             self._accepted_at = now
 
     def note_command(self, chunk_age: float) -> None:
-        """Notes, for a chunk's first command, how old its observation is and how long it waited."""
+        """For a chunk's first command, records its observation's age and its own wait."""
         if self._accepted_at is None:
             self.node.diagnostics.output()
             return

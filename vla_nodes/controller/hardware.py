@@ -1,4 +1,4 @@
-"""The robot's side of the controller: backend, gripper and monitor, taken as one."""
+"""The robot's side of the controller: backend, gripper and monitor as one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class HardwareInterface:
     """Where commands go, and what keeps them from being carried out."""
 
     def __init__(self, node, contract: EmbodimentContract):
-        """Makes what the parameters backend, gripper and monitor of `node` name.
+        """Creates the backend, gripper and monitor that the parameters of `node` name.
 
-        Raises ValueError with one sentence when one of them cannot be had here.
+        Raises ValueError with one sentence when one of them is not available here.
         """
         settings = node.settings
         context = BackendContext(node, contract, settings, 1.0 / settings["control_rate"])
@@ -38,14 +38,14 @@ class HardwareInterface:
         return part
 
     def problem(self) -> Problem | None:
-        """Why commands cannot be carried out now: the monitor's word first, then the arm's."""
+        """Why commands cannot be carried out now: monitor first, then arm and gripper."""
         for part in (self._monitor, self._backend, self._gripper):
             if part is not None and (problem := part.problem()):
                 return problem
         return None
 
     def send(self, command: ArmCommand | None) -> None:
-        """Sends one cycle's command; None leaves the arm alone."""
+        """Sends one cycle's command; None releases the arm."""
         if command is not None:
             self._backend.send(command)
             self._gripper.send(command.gripper_width)

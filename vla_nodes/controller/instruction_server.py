@@ -1,7 +1,7 @@
 """The instruction's owner on the ROS side: services, action, latched instruction and status.
 
-The controller holds it, since a node without a model outlives the nodes that have one. What is in
-force and how it ends is decided by vla.control.session; here it meets callers and topics. All
+The controller holds it, since a node without a model outlives the nodes that have one.
+vla.control.session decides what is in force and how it ends; here it meets callers and topics. All
 callbacks and update() must run in one thread.
 """
 
@@ -37,7 +37,7 @@ from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.requests import GoalServer, QuickService, trigger
 
 STATUS_PERIOD = 0.2
-# The instruction in force is announced again so often, for model nodes that heard another [s].
+# Period of repeating the instruction in force, for model nodes that heard another [s].
 REPEAT_PERIOD = 0.5
 STOPPED_MESSAGE = "a stop came before its turn: send it again"
 INACTIVE_MESSAGE = "the controller is inactive and the arm holds: activate the node first"
@@ -55,7 +55,7 @@ class ChunkCounts:
 
 
 class InstructionServer:
-    """Takes instructions for a node and tells the graph what is in force and how it goes."""
+    """Takes instructions for a node and publishes what is in force and its progress."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class InstructionServer:
     ):
         """Creates the interfaces on `node`; requests are refused until open() is called.
 
-        default_timeout: gives the longest time for goals that name none [s]. on_change: called
-        at once when another instruction, or none, is in force, or the arm is to stop. on_emergency:
+        default_timeout: returns the longest time for goals that name none [s]. on_change: called at
+        once when another instruction, or none, is in force, or the arm is to stop. on_emergency:
         called at once with the reason of an emergency stop, and with "" when it is reset.
-        execution_mode: what the status names.
+        execution_mode: for the status.
         """
         self._node = node
         self._session = session
@@ -95,7 +95,7 @@ class InstructionServer:
         )
         self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
         node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
-        # In the order in which rclpy calls them: what stops the arm comes first.
+        # rclpy calls them in this order: what stops the arm comes first.
         node.create_service(Trigger, "vla/emergency_stop", trigger(self._emergency_stop))
         node.create_service(Trigger, "vla/stop", trigger(self._stop))
         self._resumes = QuickService(node, Trigger, "vla/resume", trigger(self._resume))
@@ -126,7 +126,7 @@ class InstructionServer:
         self._tell()
 
     def close(self) -> None:
-        """Drops the instruction, tells its caller, and refuses requests from now on."""
+        """Drops the instruction, answers its caller, and refuses requests from now on."""
         self._open, self._notice = False, ""
         if self._session.state != State.EMERGENCY_STOPPED:
             self._session.abort(HoldReason.INACTIVE, INACTIVE_MESSAGE, time.monotonic())
@@ -137,7 +137,7 @@ class InstructionServer:
         self._action.destroy()
 
     def begin_loading(self, message: str) -> None:
-        """Makes the arm hold at once, and the models rest, until end_loading()."""
+        """Makes the arm hold at once, and the models pause, until end_loading()."""
         self._session.begin_loading(message)
         self._on_change()
         self._tell()
@@ -148,7 +148,7 @@ class InstructionServer:
         self._tell()
 
     def update(self, report: ArmReport, counts: ChunkCounts, notice: str = "") -> None:
-        """Takes in one control cycle and tells whoever has to know.
+        """Takes in one control cycle and publishes what has changed.
 
         notice: what the status says besides the state's own message.
         """
@@ -158,7 +158,7 @@ class InstructionServer:
         self._tell()
 
     def _tell(self) -> None:
-        """Announces a changed instruction, ends goals, publishes the status when it is time."""
+        """Announces a changed instruction, ends goals, publishes the status when due."""
         self._announce()
         for ending in self._session.take_endings():
             _, future = self._goals.pop(ending.instruction_id, (None, None))
@@ -175,7 +175,7 @@ class InstructionServer:
         instruction = self._session.instruction
         stopped = self._session.state in (State.STOPPED, State.EMERGENCY_STOPPED)
         if stopped or self._session.loading:
-            # Nothing is to be computed now; the same instruction is announced again afterwards.
+            # Nothing is to be computed now; the instruction is announced again afterwards.
             instruction = None
         instruction_id = instruction.instruction_id if instruction else 0
         if instruction_id == self._announced_id:
@@ -256,7 +256,7 @@ class InstructionServer:
         return message
 
     def _refuse_waiting(self) -> None:
-        """Refuses what was asked for before a stop and is still waiting for its turn."""
+        """Refuses requests from before a stop that are still waiting."""
         self._stops += 1
         count = self._action.refuse_waiting()
         for service, kind in ((self._requests, SetInstruction), (self._resumes, Trigger)):
@@ -334,13 +334,13 @@ class InstructionServer:
         return CancelResponse.ACCEPT
 
     def _on_accepted(self, goal) -> None:
-        """Has the goal executed in a moment, unless a stop comes first."""
+        """Executes the goal soon, unless a stop comes first."""
         goal.execute(functools.partial(self._execute, stops=self._stops))
 
     async def _execute(self, goal, stops: int):
         """Puts the goal's instruction in force and waits, without blocking, until it is over.
 
-        stops: how many stops there had been when the goal was accepted.
+        stops: number of stops when the goal was accepted.
         """
         request = goal.request
         timeout = request.timeout or self._default_timeout()

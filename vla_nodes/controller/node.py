@@ -1,8 +1,8 @@
 """The node `controller`: owns the instruction, follows action chunks, and makes the arm hold.
 
-What to do in each cycle is decided in vla.control.loop, what is in force in vla.control.session;
-here both meet topics and time. Cycles have a thread of their own, since a timer would have rclpy
-look at everything on the node for each; they and the callbacks never run at the same time.
+vla.control.loop decides what to do in each cycle, vla.control.session what is in force; here both
+meet topics and time. Cycles have their own thread, since for a timer rclpy would check everything
+on the node each time; cycles and callbacks never run at the same time.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Controller(ManagedNode):
         self._joint_states = PolledSubscription(
             self, JointState, self._contract.joint_states_topic, qos.SENSOR
         )
-        # Only that it comes is of interest here, so its images are not even unpacked.
+        # Only its arrival matters here, so its images are not even unpacked.
         self._observations = PolledSubscription(
             self, Observation, "vla/observation", qos.LATEST, raw=True
         )
@@ -151,7 +151,7 @@ class Controller(ManagedNode):
         self.create_subscription(ActionChunk, "vla/action_chunk", self._intake.take, qos.RESULT)
 
     def _on_new_life(self, name: str) -> None:
-        # Nothing that the life before has sent counts any more.
+        # Messages of the previous life no longer count.
         self._loop.watchdog.forget(STREAMS[name])
         self._adapters.note_restarted(name)
 
@@ -162,10 +162,10 @@ class Controller(ManagedNode):
         self._intake.counts = ChunkCounts(interventions=interventions)
         self._periods = PeriodMeter()
         self._use_realtime_priority()
-        # What is there now is not looked through again and again while the arm moves.
+        # The garbage collector skips what exists now while the arm moves.
         gc.collect()
         gc.freeze()
-        # A person, or another program, may have moved the arm meanwhile.
+        # The operator, or another program, may have moved the arm meanwhile.
         self._loop.release()
         self._server.open()
         self._adapters.open()
@@ -209,7 +209,7 @@ class Controller(ManagedNode):
 
     def _on_instruction_change(self) -> None:
         self._on_change()
-        # Whoever is there now is followed, with a heartbeat or without one.
+        # Nodes that run now are followed, with a heartbeat or without one.
         for name in self._heartbeats.forget_stopped():
             self._loop.watchdog.set_alive(STREAMS[name], True, HEARTBEAT)
 
@@ -231,9 +231,9 @@ class Controller(ManagedNode):
             writer.poll()
         self._heartbeats.poll()
         if self._sources.poll(self._server.announced_at):
-            # Whatever was computed may come from the other one.
+            # Results may come from the second one.
             self._on_change()
-        # Some robots send arm and gripper apart on one topic; more than a few have no time to come.
+        # Some robots publish arm and gripper separately on one topic.
         robot_now = self._robot_now()
         for _ in range(qos.SENSOR.depth):
             message = self._joint_states.take()
@@ -242,7 +242,7 @@ class Controller(ManagedNode):
             is_arm = not set(self._contract.joint_names).isdisjoint(message.name)
             if is_arm and not self._sources.joint_states.accepts(self._joint_states.info):
                 continue
-            # Zero means that no time has come yet.
+            # Zero: no time has been received yet.
             ahead = stamp_to_seconds(message.header.stamp) - robot_now if robot_now else 0.0
             try:
                 self._loop.take_joint_state(message.name, message.position, time.monotonic(), ahead)

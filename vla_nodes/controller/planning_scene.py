@@ -1,8 +1,8 @@
-"""Whether a chunk's way is free, by MoveIt's planning scene: an optional check of the controller.
+"""Whether a chunk's path is free, by MoveIt's planning scene: an optional check.
 
-MoveIt's service check_state_validity is asked about a handful of arm positions along the chunk; the
-chunk is held back until all are answered, which costs some milliseconds, and refused where one is
-in collision, or where no answer comes in time.
+MoveIt's service check_state_validity judges a few arm positions along the chunk. The chunk waits
+for all answers, which takes some milliseconds, and is refused where one is in collision, or where
+no answer comes in time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS = (
         bounds=(0.001, 5.0),
     ),
 )
-# Arm positions along a chunk that are asked about.
+# Arm positions along a chunk that are checked.
 WAYPOINTS = 5
 
 Done = Callable[[str], None]
@@ -48,7 +48,7 @@ class _Question:
 
 
 class PlanningSceneCheck:
-    """Asks about one way at a time; a newer one takes the place of the one under way."""
+    """Checks one path at a time; a newer one replaces it."""
 
     def __init__(self, node, joint_names: Sequence[str]):
         """Raises ValueError where moveit_msgs is not installed."""
@@ -62,7 +62,7 @@ class PlanningSceneCheck:
         self._question: _Question | None = None
 
     def ask(self, waypoints: np.ndarray, done: Done) -> None:
-        """Asks about arm positions [K, n] in radians; done("") when all are free, else why not."""
+        """Checks arm positions [K, n] in radians; done("") when all are free, else why not."""
         if not self._client.service_is_ready():
             done(f"no service {self._client.srv_name}: is move_group running?")
             return
@@ -72,7 +72,7 @@ class PlanningSceneCheck:
             request = self._kind.Request(group_name=self._group)
             request.robot_state.joint_state.name = self._names
             request.robot_state.joint_state.position = joints.tolist()
-            # The joints that are not named, such as the fingers, are where MoveIt has them.
+            # Joints that are not named, such as the fingers, keep MoveIt's positions.
             request.robot_state.is_diff = True
             question.open[index] = self._client.call_async(request)
         for index, future in list(question.open.items()):
@@ -87,7 +87,7 @@ class PlanningSceneCheck:
             self._end(question, f"MoveIt did not answer within {self._timeout:g} s")
 
     def drop(self) -> None:
-        """Another chunk or instruction: the way under way does not matter any more."""
+        """Another chunk or instruction: the current check does not matter any more."""
         question, self._question = self._question, None
         if question is not None:
             for future in question.open.values():

@@ -36,7 +36,7 @@ from vla_nodes.core.settings import Setting, Settings
 
 SIMULATED = "sim_panda"
 FROM_TOPIC = "robot_description"
-# What a list of boxes without a box looks like: a parameter's list cannot be empty.
+# Stands for no box, since a parameter's list cannot be empty.
 NO_BOX = [0.0]
 
 _ARM = ArmControllerConfig()
@@ -311,7 +311,7 @@ def loop_limits(settings: Settings) -> LoopLimits:
 def robot_model(node: Node, settings: Settings, contract: EmbodimentContract) -> RobotModel:
     """The arm's kinematics and limits; waits for the URDF where it comes by topic.
 
-    Raises ValueError with one sentence when it cannot be had.
+    Raises ValueError with one sentence when it is not available.
     """
     source = settings["robot_model"]
     if source == SIMULATED:

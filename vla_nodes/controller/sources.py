@@ -1,8 +1,8 @@
-"""The controller's inputs, each of which must have one source, and who else announces instructions.
+"""The controller's inputs, each of which must have one source, and foreign instructions.
 
-What a second source sends is not followed, and the arm holds while there is one, since nobody can
-tell which of two is the right one. An instruction that somebody else announces moves nothing: the
-model nodes follow what vla/status confirms, so the arm goes on, and the status says who it is.
+While a second source sends, it is ignored and the arm holds, since there is no way to know which is
+right. An instruction that another node announces moves nothing: the model nodes follow what
+vla/status confirms, so the arm goes on, and the status names that node.
 """
 
 from __future__ import annotations
@@ -17,39 +17,38 @@ from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.sources import LOOK_PERIOD, SourceWatch, other_publishers
 
 INSTRUCTIONS = "vla/instruction"
-# A publisher of our own process gives its sign of life with its messages alone, and is then taken
-# for alive for one lease [s].
+# A publisher of our own process is alive for one lease after each of its messages [s].
 OWN_SIGN = 2 * LEASE
 
 
 class ControllerSources:
-    """Watches all streams that the controller reads, and the one that is its own."""
+    """Watches all streams that the controller reads, and its own topic of instructions."""
 
     def __init__(self, node: ManagedNode, joint_states_topic: str):
         self._node = node
         # Nodes may share the topic: an arm's and a gripper's driver often do.
         self.joint_states = SourceWatch(node, joint_states_topic, "the arm's joint states")
         self._watches = [self.joint_states]
-        # Another controller that lives, of our own name, is told by its signs of life.
+        # Detects another living controller of our own name by its liveliness.
         self._controllers = WriterWatch(
             node, Instruction, INSTRUCTIONS, qos.LATCHED, lambda _: None
         )
         self._looked_at = 0.0
         self._has_other = False
         self._told: set[str] = set()
-        # Why the arm must hold, and what else to tell; "" for nothing.
+        # Why the arm must hold, and what else to report; "" for nothing.
         self.problem = self.notice = ""
         node.diagnostics.checks.append(self._report)
 
     def watch(self, topic: str, what: str, writer: WriterWatch) -> SourceWatch:
-        """One more stream, of which there must be one living publisher."""
+        """Adds a stream that must have one living publisher."""
         self._watches.append(SourceWatch(self._node, topic, what, writer))
         return self._watches[-1]
 
     def poll(self, announced_at: float) -> bool:
-        """To be called once in a cycle; whether a second source has just come.
+        """Call it once in a cycle; whether a second source has just appeared.
 
-        announced_at: when we announced an instruction last, steady clock [s].
+        announced_at: when we last announced an instruction, steady clock [s].
         """
         now = time.monotonic()
         for watch in self._watches:
@@ -67,12 +66,12 @@ class ControllerSources:
         return has_come
 
     def close(self) -> None:
-        """Says no more."""
+        """Stops watching and reporting."""
         self._controllers.destroy()
         self._node.diagnostics.checks.remove(self._report)
 
     def _second_controller(self, silence: float) -> str:
-        """silence: since we announced something ourselves [s]: our own reader hears that, too."""
+        """silence: since our last announcement [s], which our own reader hears, too."""
         self._controllers.poll()
         if silence > OWN_SIGN:
             self._has_other = self._controllers.alive > 0

@@ -1,4 +1,4 @@
-"""Says on /diagnostics that a node's clock jumped: set by hand or by NTP, or a simulator's."""
+"""Reports on /diagnostics that a node's clock jumped: set by hand, by NTP, or a simulator's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PERIOD = 0.1
 
 
 class ClockWatch:
-    """Looks at the node's clock while the entities live that were made with it."""
+    """Watches the node's clock until the entities that were made with it are destroyed."""
 
     def __init__(self, node):
-        """node: a ManagedNode; the timer made here is destroyed with its other entities."""
+        """node: a ManagedNode; the timer is destroyed with its other entities."""
         self._node = node
         self._steps = ClockSteps()
         node.create_steady_timer(PERIOD, self._look)

@@ -5,7 +5,7 @@
     node.diagnostics.drop("replaced")           # an input was not used, which is normal
     node.diagnostics.report("bad_image", text)  # something is wrong: counted, logged at most every
                                                 # 5 s, shown until 2 s after it last happened
-    node.diagnostics.fault(text) / .fault(None) # the node cannot work until somebody acts
+    node.diagnostics.fault(text) / .fault(None) # the node cannot work until the cause is fixed
     node.diagnostics.values["checkpoint"] = "…" # any further key
     node.diagnostics.checks.append(function)    # called before each message, to look for silence
 
@@ -52,7 +52,7 @@ class _Report:
 
 
 class Diagnostics:
-    """Counts what a node does and publishes it at 1 Hz; see the module's text for its use."""
+    """Counts a node's results and problems, and publishes them at 1 Hz; see the module's text."""
 
     def __init__(self, node: Node, steady_time: Callable[[], float] = time.monotonic):
         self._node = node
@@ -68,7 +68,7 @@ class Diagnostics:
         self.values: dict[str, str] = {}
         self.checks: list[Callable[[], None]] = []
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
-        # On the steady clock, so that the node still speaks when simulated time stands still.
+        # On the steady clock, so that the node still reports when simulated time stands still.
         self._timer = node.create_timer(
             PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -84,12 +84,12 @@ class Diagnostics:
             self._ages.setdefault(name, deque()).append((self._steady_time(), age))
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Counts inputs that were not used though nothing is wrong with them."""
+        """Counts inputs that were not used although nothing is wrong with them."""
         with self._lock:
             self._drops[reason] += count
 
     def report(self, reason: str, text: str, level: bytes = ERROR) -> None:
-        """Reports that something is wrong: one word to count it by, and a sentence for people."""
+        """Reports a problem: a word to count it by, and a sentence for people."""
         now, text = self._steady_time(), one_line(text, LONGEST_LINE)
         with self._lock:
             self._counts[reason] += 1
@@ -104,7 +104,7 @@ class Diagnostics:
                 self._node.get_logger().warning(text)
 
     def fault(self, text: str | None) -> None:
-        """Sets or, with None, clears what keeps the node from working at all."""
+        """Sets or, with None, clears what keeps the node from working."""
         with self._lock:
             self._fault = None if text is None else one_line(text, LONGEST_LINE)
 

@@ -1,8 +1,8 @@
-"""Heartbeats: a node's own sign of life, beside the one that the middleware gives for it.
+"""Heartbeats: a node's own sign of life, beside the middleware's liveliness.
 
-The middleware's word that a writer is gone does not come after every death. So `perception` and the
-model nodes also say many times a second that they live, in a thread that waits for neither the
-executor nor the model, and the controller looks in each cycle whether they still do.
+The middleware does not report every death of a writer. So `perception` and the model nodes also
+publish a heartbeat many times a second, from a thread that waits for neither the executor nor the
+model, and the controller checks it in each cycle.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from vla_nodes.core.pacing import PacedLoop
 from vla_nodes.core.polled import PolledSubscription
 
 TOPIC = "vla/heartbeat"
-# Several beats come within the limit of the controller, so that a lost one is no death.
+# Several beats fit into the controller's limit, so that a lost one does not count as a death.
 PERIOD = 0.02
-# A node whose messages have come for so long without a heartbeat sends none [s].
+# A node whose messages arrive for this long without a heartbeat sends none [s].
 PATIENCE = 2.0
 
 
@@ -54,14 +54,14 @@ class Heart:
         self._loop.start()
 
     def stop(self) -> None:
-        """Ends that; does nothing where it has not begun."""
+        """Ends that; has no effect before start()."""
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.stop()
 
 
 class HeartbeatWatch:
-    """Hears the heartbeats of some nodes, and tells when one stops. To be asked in each cycle."""
+    """Follows the heartbeats of some nodes, and reports when one stops. Poll it in each cycle."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class HeartbeatWatch:
     ):
         """names: of nodes in the namespace of `node`. max_age: see Heartbeats [s].
 
-        on_alive: called by poll() with a name, and whether that node lives, when that has changed.
-        on_new_life: called with the name of a node that stopped and has been started again.
+        on_alive: called by poll() with a name and whether that node lives, when that has changed.
+        on_new_life: called with the name of a node that stopped and was restarted.
         """
         self._node, self._on_alive, self._on_new_life = node, on_alive, on_new_life
         space = node.get_namespace().rstrip("/")
@@ -85,7 +85,7 @@ class HeartbeatWatch:
         self._subscription = PolledSubscription(node, Heartbeat, TOPIC, qos.HEARTBEAT)
 
     def poll(self) -> None:
-        """Takes the heartbeats that have come, and calls on_alive where something has changed."""
+        """Takes the heartbeats that have arrived, and calls on_alive for changes."""
         for _ in range(qos.HEARTBEAT.depth):
             message = self._subscription.take()
             if message is None:
@@ -102,7 +102,7 @@ class HeartbeatWatch:
         return [name for full, name in self._names.items() if self._heartbeats.beats(full)]
 
     def note_work(self, name: str) -> None:
-        """A message of that node came in: says once, in the log, when it sends no heartbeat."""
+        """A message of that node arrived: logs once if it sends no heartbeat."""
         now = time.monotonic()
         since = self._works_since.get(name)
         if since is None:
@@ -114,12 +114,12 @@ class HeartbeatWatch:
         full_name = next(full for full, short in self._names.items() if short == name)
         if not self._heartbeats.beats(full_name):
             self._node.get_logger().info(
-                f"no heartbeat of {full_name} comes on {TOPIC}, although its messages do: its "
-                "death will be noticed by the middleware's word, or when its messages are too old"
+                f"no heartbeat of {full_name} arrives on {TOPIC}, although its messages do: its "
+                "death will be noticed by the middleware, or when its messages are too old"
             )
 
     def forget_stopped(self) -> list[str]:
-        """Takes nodes whose heartbeat has stopped for replaced by some that send none.
+        """Treats nodes whose heartbeat has stopped as replaced by ones without a heartbeat.
 
         Returns their names; on_alive is not called for them.
         """

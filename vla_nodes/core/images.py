@@ -15,7 +15,7 @@ try:
     import cv_bridge
 
     BRIDGE = cv_bridge.CvBridge()
-    # Loads its compiled part, which can be missing or built for another NumPy.
+    # Loads its compiled part, which may be missing or built for another NumPy.
     BRIDGE.encoding_to_cvtype2("rgb8")
 except ImportError:
     BRIDGE = None
@@ -24,8 +24,8 @@ except ImportError:
 def image_pixels(message: Image) -> np.ndarray:
     """The image as uint8 [height, width, 3] in red, green, blue order.
 
-    By `cv_bridge` where it can be imported and knows the encoding, else by `image_to_array`: the
-    pixels are the same. Raises ValueError that names the field that does not fit.
+    By `cv_bridge` where it can be imported and knows the encoding, else by `image_to_array`, with
+    the same result. Raises ValueError that names the field that does not fit.
     """
     # An rgb8 image needs no conversion, so it is not copied.
     if BRIDGE is None or message.encoding == "rgb8":

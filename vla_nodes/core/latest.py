@@ -27,7 +27,7 @@ class Latest(Generic[T]):
         self._closed = False
 
     def put(self, value: T) -> bool:
-        """Stores `value`. Returns whether it replaced one that nobody had taken."""
+        """Stores `value`. Returns whether it replaced one that was not taken."""
         with self._condition:
             replaced, self._value, self._fresh = self._fresh, value, True
             self._condition.notify()
@@ -53,7 +53,7 @@ class Latest(Generic[T]):
             self._value, self._fresh = None, False
 
     def close(self) -> None:
-        """Wakes whoever waits in `take`; no value is given out any more."""
+        """Wakes all waiting calls of `take`; no value is returned any more."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()

@@ -1,10 +1,10 @@
-"""Learns within a fraction of a second that the process behind a topic has died.
+"""Detects within a fraction of a second that the process behind a topic has died.
 
-Ages alone cannot tell that in time: a large model may rightly be silent for a second. So the
-writers of observations, latent actions and chunks promise a sign of life, which the middleware's
-own threads give, and the controller asks for it in a reader of its own, beside the one that takes
-the messages. A writer that promises nothing, such as somebody else's model node, is read all the
-same; then only ages count.
+Ages alone cannot show that in time: a large model may rightly be silent for a second. So the
+writers of observations, latent actions and chunks have a liveliness lease, which the middleware's
+own threads renew, and the controller watches it in a second reader, beside the one that takes the
+messages. A writer without a lease, such as another project's model node, is read as well; then only
+ages count.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from rclpy.subscription import Subscription
 from vla_nodes.core.polled import Unattended
 from vla_nodes.core.qos import changed
 
-# A death is noticed after one lease at most. The arm must rest within 300 ms, and its servos take
-# about 180 of them to come to rest from full speed. Any shorter, and a busy machine would look like
-# a dead one: the middleware gives a sign after two thirds of the lease.
+# A death is noticed after one lease at most. The arm must rest within 300 ms, of which its servos
+# need about 180 from full speed. With a shorter lease, which the middleware renews after two thirds
+# of it, a busy machine would look like a dead one.
 LEASE = 0.1
 
 
 def with_liveliness(profile: QoSProfile) -> QoSProfile:
-    """The same profile for a writer, or a reader, that promises, or asks for, signs of life."""
+    """The same profile with a liveliness lease, offered by a writer or requested by a reader."""
     lease = Duration(seconds=LEASE)
     return changed(profile, liveliness=LivelinessPolicy.AUTOMATIC, liveliness_lease_duration=lease)
 
 
 class WriterWatch:
-    """Tells, when it is asked, whether a writer of a topic lives.
+    """Reports on request whether a topic has a living writer.
 
-    It is to be asked often, as once in a control cycle: rclpy would wake the node for each message
-    of its reader, although nobody wants them, just to hear of the few events.
+    Poll it often, as in each control cycle: rclpy would wake the node for each message of this
+    reader, although only the few events are needed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class WriterWatch:
         profile: QoSProfile,
         on_alive: Callable[[bool], None],
     ):
-        """on_alive: called by poll() with whether a writer lives, whenever that has changed."""
+        """on_alive: called by poll() with whether a writer lives, when that has changed."""
         self._node, self._topic, self._on_alive = node, topic, on_alive
         group = Unattended()
         subscription = node.create_subscription(
@@ -84,11 +84,11 @@ class WriterWatch:
 
     @property
     def alive(self) -> int:
-        """How many writers gave their sign of life when it was last looked."""
+        """How many writers were alive at the last poll."""
         return self._counts[0]
 
     def poll(self) -> None:
-        """Looks, and calls on_alive where something has changed."""
+        """Takes the events, and calls on_alive for changes."""
         if self._liveliness is None:
             return
         status = self._liveliness.take()
@@ -111,7 +111,7 @@ class WriterWatch:
 
 
 class _PolledEvent(EventHandler):
-    """An event's present status, which nothing waits for."""
+    """An event's status, without a callback."""
 
     def __init__(self, subscription: Subscription, group: CallbackGroup, kind: IntEnum):
         super().__init__(
@@ -122,6 +122,6 @@ class _PolledEvent(EventHandler):
         )
 
     def take(self):
-        """The status; its changes are since the last call."""
+        """The status; its changes are those since the last call."""
         self._ready_to_take_data = True
         return self.take_data()

@@ -11,12 +11,12 @@ from vla.core.text import LONGEST_LINE, one_line
 
 LONGEST_TRACEBACK = 60
 
-# rclpy keeps what it knows of a call by the place that it comes from, which is not this file.
+# rclpy keys its state of a call by the calling line, which must not be in this file.
 rcutils_logger._internal_callers.append(os.path.realpath(__file__))
 
 
 class OneLineLogger(rcutils_logger.RcutilsLogger):
-    """A logger whose lines nobody can end, colour or fill with megabytes."""
+    """A logger whose lines cannot be split, coloured or flooded by a message."""
 
     def log(self, message: str, severity, **options) -> bool:
         """As rclpy's, with control characters escaped and the middle of a long line left out."""
@@ -28,14 +28,14 @@ class OneLineLogger(rcutils_logger.RcutilsLogger):
 
 
 def error_text(error: BaseException) -> str:
-    """What an exception says, on one line; its type where it says nothing."""
+    """An exception's message, on one line; its type where it has none."""
     return one_line(error, LONGEST_LINE) or type(error).__name__
 
 
 def traceback_text(error: BaseException) -> str:
-    """Python's traceback of an exception, with what the exception says on one line each."""
+    """Python's traceback of an exception, with each message on one line."""
     parts = [
-        # Places in our own code, with the lines there; all else is the words of some exception.
+        # Frames of the stack keep their lines; everything else is an exception's text.
         part.rstrip("\n") if part.startswith("  File ") else one_line(part, LONGEST_LINE)
         for part in traceback.format_exception(error)
     ]

@@ -79,7 +79,7 @@ _AUTOSTART = Setting(
 
 
 def _logged(transition: Callable) -> Callable:
-    """A transition whose exceptions are logged: rclpy would not say a word about them."""
+    """A transition whose exceptions are logged, which rclpy does not do."""
 
     @functools.wraps(transition)
     def logged(node: ManagedNode, state: LifecycleState) -> Transition:
@@ -93,12 +93,12 @@ def _logged(transition: Callable) -> Callable:
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node with settings, diagnostics and an orderly end; see the module's text."""
+    """A lifecycle node with settings, diagnostics and an orderly shutdown; see the module text."""
 
     SETTINGS: tuple[Setting, ...] = ()
     THREADS = 1
     # False for a node with a fast timer: the handlers that warn of incompatible QoS, two for each
-    # topic, are looked at on each of its wake-ups, and the other side warns as well.
+    # topic, cost time on each wake-up, and the other side warns as well.
     QOS_WARNINGS = True
 
     def __init__(self, name: str, **options):
@@ -113,7 +113,7 @@ class ManagedNode(LifecycleNode):
         self.callback_lock = threading.RLock()
         self._configured_entities: set[int] = set()
         self._activated_entities: set[int] = set()
-        # Of the answers that leave this node.
+        # Paces the answers of this node.
         self.pacer = Pacer(self)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.settings = Settings(self, (_AUTOSTART, *self.SETTINGS))
@@ -130,7 +130,7 @@ class ManagedNode(LifecycleNode):
         """Stops output."""
 
     def cleanup(self) -> None:
-        """Frees what `configure` loaded, of which some may be missing after a failure."""
+        """Frees what `configure` loaded; after a failure, some of it may be missing."""
 
     @property
     def is_active(self) -> bool:
@@ -166,8 +166,8 @@ class ManagedNode(LifecycleNode):
         qos_profile: QoSProfile = qos.SERVICE,
         callback_group: CallbackGroup | None = None,
     ):
-        """As rclpy's, with room for many requests, and paced; a callback that fails answers so."""
-        # rclpy's own services are made before there is a pacer.
+        """As rclpy's, with a long queue, paced; a callback that fails answers with the reason."""
+        # rclpy creates its own services before the pacer exists.
         if callback_group is None and hasattr(self, "pacer"):
             callback_group = Paced(self.pacer)
         return super().create_service(
@@ -185,7 +185,7 @@ class ManagedNode(LifecycleNode):
             self.executor.wake()
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
-        """A timer of the steady clock, which runs on when simulated time stands still."""
+        """A timer of the steady clock, which runs when simulated time stands still."""
         return self.create_timer(period, callback, clock=self._steady_clock)
 
     def autostart(self) -> None:
@@ -194,7 +194,7 @@ class ManagedNode(LifecycleNode):
             self.trigger_activate()
 
     def close(self) -> None:
-        """Deactivates and cleans up, from whatever state the node is in."""
+        """Deactivates and cleans up, from any state."""
         with self.callback_lock:
             if self.state == ACTIVE:
                 self.trigger_deactivate()
@@ -278,7 +278,7 @@ class ManagedNode(LifecycleNode):
 
     @_logged
     def on_error(self, state: LifecycleState) -> Transition:
-        """A transition failed half-way: what is left of the node is in no known state."""
+        """A transition failed half-way: the node is in an undefined state, so the process ends."""
         self.ended.set()
         return Transition.FAILURE
 
@@ -335,8 +335,8 @@ class ManagedNode(LifecycleNode):
 def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
     """Runs one node until SIGINT, SIGTERM or a shutdown by others; returns the exit status.
 
-    The executor has a thread of its own. The main thread only waits for signals, so that the graph
-    is still there while the node deactivates and cleans up.
+    The executor has its own thread; the main thread waits for signals, so that the graph still
+    exists while the node deactivates and cleans up.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Parameter files of ROS nodes, looked at as the nodes will, before any node starts."""
+"""Checks parameter files of ROS nodes before any node starts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PARAMETERS = "ros__parameters"
 
 
 def require_parameters(path: str | Path, error: type[Exception]) -> None:
-    """Raises `error` where a file is none that nodes can take their parameters from.
+    """Raises `error` unless nodes can take their parameters from a file.
 
-    Nodes and their namespaces may nest, have wildcards, and come twice; an empty file is one, too.
-    Values are not judged, which only their node can do.
+    Nodes and their namespaces may nest, have wildcards, and occur twice; an empty file is valid,
+    too. Values are not judged, which only their node can do.
     """
     require_parameters_text(read_text(path, error), shown_path(path), error)
 
 
 def require_parameters_text(text: str, where: str, error: type[Exception]) -> None:
-    """require_parameters() for what a file holds. where: what to call it in errors."""
+    """require_parameters() for a file's content. where: its name in errors."""
 
     def refuse(what: str, cause: Exception | None = None) -> NoReturn:
         raise error(
@@ -34,7 +34,7 @@ def require_parameters_text(text: str, where: str, error: type[Exception]) -> No
         ) from cause
 
     try:
-        # Nothing is constructed: what names and values mean is up to the nodes alone.
+        # Nothing is constructed: the nodes decide what names and values mean.
         levels: list[_Level] = []
         for event in yaml.parse(text, Loader=YAML_LOADER):
             if isinstance(event, yaml.AliasEvent):
@@ -56,8 +56,7 @@ def require_parameters_text(text: str, where: str, error: type[Exception]) -> No
 class _Level:
     """An open list or mapping.
 
-    parameters: whether it lies under ros__parameters. key: of a mapping, the name whose value is
-    due.
+    parameters: it lies under ros__parameters. key: of a mapping, the name whose value is due.
     """
 
     def __init__(self, is_list: bool, parameters: bool) -> None:
@@ -66,7 +65,7 @@ class _Level:
 
 
 def _enter(event: yaml.NodeEvent, levels: list[_Level]) -> str:
-    """Takes a name, a value or the begin of a mapping or list; returns what is wrong with it."""
+    """Takes a name, a value or the start of a mapping or list; returns what is wrong with it."""
     scalar = isinstance(event, yaml.ScalarEvent)
     mapping = isinstance(event, yaml.MappingStartEvent)
     if not levels:
@@ -86,7 +85,7 @@ def _enter(event: yaml.NodeEvent, levels: list[_Level]) -> str:
             return f"{brief(name)} has no mapping of parameters"
         levels.append(_Level(False, name == PARAMETERS))
     elif scalar:
-        # What is in quotes is an empty text.
+        # In quotes it is an empty text.
         if not event.value and not event.style:
             return f"{brief(name)} has no value" if name else "an entry of a list has no value"
     elif level.is_list:

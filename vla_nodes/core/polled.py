@@ -1,7 +1,7 @@
-"""Subscriptions that are looked at when it suits, instead of waking the node for each message.
+"""Subscriptions that are polled, instead of waking the node for each message.
 
-At each wake-up rclpy's executor looks at everything on a node, which in Python costs more than most
-messages do. What is needed once in a cycle, or in several, is better taken there.
+At each wake-up rclpy's executor checks everything on a node, which in Python costs more than most
+messages do. What a cycle needs is better taken in the cycle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile
 
 
 class Unattended(CallbackGroup):
-    """What is in it is never executed: messages and events wait until somebody takes them."""
+    """A group that is never executed: messages and events wait until they are taken."""
 
     def can_execute(self, entity) -> bool:
         """Never."""
@@ -27,12 +27,12 @@ class Unattended(CallbackGroup):
 
 
 class PolledSubscription:
-    """A subscription without a callback, which is destroyed with the node's others."""
+    """A subscription without a callback; the node destroys it with its others."""
 
     def __init__(self, node: Node, kind: type, topic: str, profile: QoSProfile, raw: bool = False):
         """raw: messages are taken as bytes, not unpacked."""
         self._kind, self._raw = kind, raw
-        # What rclpy says of the message that was taken last.
+        # rclpy's information about the last message taken.
         self.info: dict = {}
         self._subscription = node.create_subscription(
             kind, topic, lambda _: None, profile, callback_group=Unattended(), raw=raw

@@ -1,14 +1,12 @@
-"""Services and actions that leave no request without an answer, however many come at once.
+"""Services and actions that answer every request, however many come at once.
 
-rclpy takes one request of a service each time it has looked at everything on the node, which can
-take longer than requests need to come; with the ten places of a usual service the others were
-dropped and never answered. Ours have a thousand (qos.SERVICE), and of vla/set_instruction several
-requests are taken at a time.
+rclpy takes one request of a service each time it has checked everything on the node, which can be
+slower than requests arrive; beyond the usual ten places they would be dropped without an answer.
+Ours have a thousand (qos.SERVICE), and of vla/set_instruction several are taken at a time. A usual
+caller has ten places for answers, too, and would lose those that come faster than it reads. So the
+answers of each service are paced: BURST at a time, RATE a second in the long run.
 
-A usual caller has ten places for answers, too, and would lose those that come faster than it can
-look. So the answers of each service are paced: BURST at a time, RATE a second in the long run.
-
-A stop overtakes what waits, so what waits then is older and must not start the arm again: it is
+A stop overtakes waiting requests, which are then older and must not start the arm again: they are
 refused.
 """
 
@@ -36,17 +34,17 @@ RATE = 200.0
 
 
 class ServiceType(Protocol):
-    """What rosidl generates of a .srv file."""
+    """What rosidl generates from a .srv file."""
 
     Request: Any
     Response: Any
 
 
 class Pacer:
-    """Wakes a node's executor when something that was paced may go on."""
+    """Wakes a node's executor when something paced may continue."""
 
     def __init__(self, node):
-        """Adds a timer to `node`, which is not even looked at while nothing waits for it."""
+        """Adds a timer to `node`, which costs nothing while nothing waits for it."""
         self._armed = False
         self._timer = node.create_timer(
             1.0 / RATE, self._pause, _WhileArmed(self), Clock(clock_type=ClockType.STEADY_TIME)
@@ -58,7 +56,7 @@ class Pacer:
         return self._armed
 
     def arm(self) -> None:
-        """Wakes the executor in a moment."""
+        """Wakes the executor soon."""
         if not self._armed:
             self._armed = True
             self._timer.reset()
@@ -83,7 +81,7 @@ class _WhileArmed(CallbackGroup):
 
 
 class Paced(CallbackGroup):
-    """Lets a service, or an action, take its requests no faster than its callers take answers.
+    """Lets a service, or an action, take its requests no faster than callers read answers.
 
     Coroutines in it may wait for each other, as in a ReentrantCallbackGroup.
     """
@@ -106,7 +104,7 @@ class Paced(CallbackGroup):
         self._left -= 1.0
 
     def can_execute(self, entity) -> bool:
-        """Whether one may be answered now; if not, the executor looks again in a moment."""
+        """Whether a request may be answered now; if not, the executor checks again soon."""
         if self.allowed() > 0:
             return True
         self._pacer.arm()
@@ -122,7 +120,7 @@ class Paced(CallbackGroup):
 
 
 def answering(node, kind: ServiceType, callback: Callable) -> Callable:
-    """The callback of a service, which answers what failed, and why, instead of raising it.
+    """The callback of a service, which answers with the reason for a failure.
 
     For kinds whose responses have `success` and `message`; of another it is the callback itself.
     """
@@ -169,7 +167,7 @@ def trigger(act: Callable[[], str]) -> Callable:
 
 
 class QuickService:
-    """A service with a quick callback, of whose requests several are answered at a time."""
+    """A service with a quick callback, which answers several requests at a time."""
 
     def __init__(self, node, kind: ServiceType, name: str, callback: Callable):
         """callback: as rclpy's, but no coroutine. The node destroys the service with its others."""
@@ -181,7 +179,7 @@ class QuickService:
         self._service = node.create_service(kind, name, self._on_request, callback_group=self._pace)
 
     def refuse_waiting(self, refusal) -> int:
-        """Answers all that wait now with `refusal`; returns how many these are."""
+        """Answers all waiting requests with `refusal`; returns their number."""
         self._refusal = refusal
         waiting: list[Any] = []
         while (taken := self._take()) is not None:
@@ -201,7 +199,7 @@ class QuickService:
         return response
 
     def _take(self):
-        """The oldest request that waits, with its header; None when none does."""
+        """The oldest waiting request with its header; None without one."""
         with self._service.handle:
             request, header = self._service.handle.service_take_request(self._kind.Request)
         return None if header is None else (request, header)
@@ -213,12 +211,12 @@ class QuickService:
         try:
             self._service.send_response(response, header)
         except (_rclpy.RCLError, InvalidHandle) as error:
-            # One caller that is gone must not keep the others from their answers.
+            # A caller that is gone must not cost the others their answers.
             self._node.get_logger().warning(f"an answer was not delivered: {error}")
 
 
 class GoalServer(ActionServer):
-    """An action server with room for many goals, which can refuse those that wait."""
+    """An action server with a long queue, which can refuse waiting goals."""
 
     def __init__(self, node, kind: type, name: str, execute: Callable, **options):
         """As rclpy's; the callback group and the profiles of its services are set here."""
@@ -228,7 +226,7 @@ class GoalServer(ActionServer):
         )
 
     def refuse_waiting(self) -> int:
-        """Rejects all goals that wait now; returns how many these are."""
+        """Rejects all waiting goals; returns their number."""
         waiting: list[Any] = []
         while True:
             with self._lock:
@@ -249,7 +247,7 @@ class GoalServer(ActionServer):
 
 
 class _Refusals:
-    """Sends refusals one after the other, as fast as answers may go out."""
+    """Sends refusals one by one, as fast as answers may go out."""
 
     def __init__(self, node, send: Callable):
         """send: called with the header of each request."""
@@ -258,7 +256,7 @@ class _Refusals:
         self._timer = None
 
     def add(self, headers: list) -> None:
-        """From now on these wait for their refusal."""
+        """Queues refusals for these headers."""
         self._headers.extend(headers)
         if self._headers and self._timer is None:
             self._timer = self._node.create_steady_timer(1.0 / RATE, self._send_next)

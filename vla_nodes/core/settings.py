@@ -1,9 +1,9 @@
-"""Declared parameters of a node: default, description, range, and when they may change.
+"""Declared parameters of a node: default, description, bounds, and when they may change.
 
 A node lists its parameters once, as `Setting`s. `Settings` declares them with full descriptors (so
-`ros2 param describe` explains them) and checks whatever a parameters file or a command line gives.
-A value that is refused at start does not kill the node: it is remembered in `Settings.refused`,
-`configure` fails with that sentence, and a corrected value followed by another configure works.
+`ros2 param describe` explains them) and checks the values of parameter files and command lines. A
+value that is refused at start does not end the node: `Settings.refused` keeps the reason,
+`configure` fails with it, and a corrected value followed by another configure works.
 """
 
 from __future__ import annotations

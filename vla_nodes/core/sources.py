@@ -1,12 +1,12 @@
 """Watches that a topic has one source, and names the nodes that publish where it has two.
 
     watch = SourceWatch(node, "vla/latent_action", "latent actions", writer)
-    watch.poll()                       # ten times a second: looks at the graph
+    watch.poll()                       # ten times a second: reads the graph
     if watch.accepts(info): …          # for each message, before it is used
     watch.problem                      # "" or a sentence that names topic and nodes
 
-A publisher is on the graph before its first message arrives, so not even that one is used. What is
-decided is in vla.control.sources.
+A publisher is on the graph before its first message arrives, so not even that one is used. The
+decision is made in vla.control.sources.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from vla.control.sources import Publisher, SourceTrack, count_sources, name_sources
 from vla_nodes.core.liveliness import WriterWatch
 
-# A second source that has left is spoken of for so long, so that everybody sees it [s].
+# A second source is reported for this long after it has left [s].
 SHOWN = 1.5
-# How often the publishers of a topic that has several are looked at [s].
+# How often the publishers of a topic with several are checked [s].
 LOOK_PERIOD = 0.1
-# Leases beyond this promise nothing [s].
+# Longer leases do not count [s].
 LONGEST_PROMISE = Duration(seconds=10.0)
-# Bytes of an endpoint's identity that those of one process share, by DDS's definition.
+# Bytes of an endpoint's identity that a process's endpoints share, by DDS's definition.
 PROCESS = 12
-# What rmw calls a node whose name has not come yet.
+# rmw's name for a node whose name is not known yet.
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
 
 
@@ -39,9 +39,9 @@ class SourceWatch:
     def __init__(self, node: Node, topic: str, what: str, writer: WriterWatch | None = None):
         """topic: as the node calls it. what: is sent, for people ("action chunks").
 
-        writer: tells how many of those that promise signs of life live; each further publisher is
-        then a second source. Without it nodes may share the topic, as an arm's and a gripper's
-        driver share joint states, as long as no two of them send what this watch is shown.
+        writer: knows how many publishers with a lease are alive; each further publisher is then a
+        second source. Without it nodes may share the topic, as an arm's and a gripper's driver
+        share joint states, as long as no two of them send messages that this watch gets.
         """
         self._node, self._what, self._writer = node, what, writer
         self._topic = node.resolve_topic_name(topic)
@@ -52,7 +52,7 @@ class SourceWatch:
         self.problem = ""
 
     def poll(self) -> None:
-        """Looks at the graph, and brings `problem` up to date; cheap unless there are several."""
+        """Reads the graph, and updates `problem`; cheap unless there are several publishers."""
         now = time.monotonic()
         count = self._node.handle.get_count_publishers(self._topic)
         if count != self._count or (count > 1 and now - self._looked_at > LOOK_PERIOD):
@@ -69,10 +69,10 @@ class SourceWatch:
             self.problem = ""
 
     def accepts(self, info: dict) -> bool:
-        """Takes what rclpy says of a message; whether that is to be used.
+        """Takes rclpy's information about a message; whether it may be used.
 
-        On a topic that nodes share, the source so far is used on: which of two is the right one is
-        not known, so see `problem` before anything moves by it.
+        On a shared topic, the source so far is used further: which of two is right is not known, so
+        check `problem` before anything moves by it.
         """
         self.poll()
         number = info["publication_sequence_number"]
@@ -93,7 +93,7 @@ class SourceWatch:
         found = {
             publisher.identity: publisher for publisher in publishers_of(self._node, self._topic)
         }
-        # In the order in which they came.
+        # In the order of their appearance.
         self._seen = {key: found.pop(key) for key in self._seen if key in found} | found
 
 
@@ -118,10 +118,10 @@ def publishers_of(node: Node, topic: str) -> list[Publisher]:
 
 
 def _names_of_processes(node: Node) -> dict[bytes, str]:
-    """Names of nodes by the part of an endpoint's identity that tells the process.
+    """Names of nodes by the part of an endpoint's identity that identifies the process.
 
-    The graph learns of an endpoint before it learns whose it is, and one that comes for a moment
-    may be gone by then. Every node publishes its parameters' changes from its start on.
+    The graph knows an endpoint before it knows its node, and a short-lived one may be gone by then.
+    Every node publishes its parameters' changes from its start on.
     """
     return {
         bytes(entry.endpoint_gid)[:PROCESS]: name
@@ -131,10 +131,10 @@ def _names_of_processes(node: Node) -> dict[bytes, str]:
 
 
 def other_publishers(node: Node, topic: str) -> list[str]:
-    """Names of the nodes that publish on a topic that is this node's own.
+    """Names of the other nodes that publish on this node's own topic.
 
-    Those of our own name that promise signs of life, as we do, are left out: the publisher of a
-    process that was killed stays on the graph for a while, and this one may be its successor.
+    Those of our own name with a lease are left out: the publisher of a killed process stays on the
+    graph for a while, and this node may be its successor.
     """
     own = node.get_fully_qualified_name()
     others = [p for p in publishers_of(node, topic) if not (p.promises and p.node == own)]

@@ -31,10 +31,10 @@ _SERVO = [
     ("service", "{moveit_servo.node}/switch_command_type", "moveit_msgs/srv/ServoCommandType"),
     ("status", "{moveit_servo.node}/status", "moveit_msgs/msg/ServoStatus"),
 ]
-# What each backend, gripper and monitor needs: how it is used, its name, its type. Names in braces
-# are parameters of the controller. "command": a topic that a controller of the robot reads.
-# "silent": a topic that nobody may publish on. "status": a topic that must be alive. "active": one
-# that ros2_control's controllers publish on while they are active, where they have it.
+# What each backend, gripper and monitor needs: use, name and type. Names in braces are parameters
+# of the controller. "command": a topic that a controller of the robot reads. "silent": a topic
+# without publishers. "status": a topic that must be alive. "active": one that ros2_control's
+# controllers, if they have it, publish on while they are active.
 NEEDS = {
     "joint_trajectory.topic": [
         ("command", "{joint_trajectory.controller}/joint_trajectory", TRAJECTORY),
@@ -75,10 +75,10 @@ NEEDS = {
         ("action", "{franka.recovery_action}", "franka_msgs/action/ErrorRecovery"),
     ],
 }
-# Those that work with what every ROS has.
+# Packages that every ROS has.
 WITHOUT_PACKAGE = ("geometry_msgs", "std_msgs", "trajectory_msgs", "")
 OUR_NODES = ("perception", "reasoning", "action_expert", "controller")
-# What must be the same in a node that runs as in what was judged.
+# Parameters of a running node that must be the same as those checked.
 COMPARED = {
     "perception": ("compressed",),
     "controller": (
@@ -106,12 +106,12 @@ def chosen(parameters: Mapping) -> list[str]:
 
 
 def needs(name: str, parameters: Mapping) -> list[tuple[str, str, str]]:
-    """What one of them needs: use, name in the graph, type."""
+    """What one of them needs: use, name on the graph, type."""
     filled = [
         (use, re.sub(r"\{(.+?)\}", lambda match: str(parameters[match[1]]), pattern), kind)
         for use, pattern, kind in NEEDS[name]
     ]
-    # A name that is empty asks for nothing.
+    # An empty name is not needed.
     return [(use, text, kind) for use, text, kind in filled if text]
 
 
@@ -126,7 +126,7 @@ def watched(parameters: Mapping) -> list[str]:
 
 
 def check_commands(node, parameters: Mapping, seen: RobotMeasurements) -> list[Finding]:
-    """Whether backend, gripper and monitor find what they need, and nobody else commands.
+    """Whether backend, gripper and monitor find what they need, and no other program commands.
 
     parameters: of the controller, by name.
     """
@@ -174,7 +174,7 @@ def _check_server(name: str, use: str, full: str, kind: str, services: Mapping) 
 
 
 def _check_alive(name: str, use: str, full: str, node, seen: RobotMeasurements) -> list[Finding]:
-    """A topic on which something must come."""
+    """A topic that must have messages."""
     if node.count_publishers(full) == 0:
         if use == "active":
             return []
@@ -186,7 +186,7 @@ def _check_alive(name: str, use: str, full: str, node, seen: RobotMeasurements) 
 
 
 def _check_command(name: str, use: str, full: str, kind: str, node) -> list[Finding]:
-    """A topic of commands: somebody listens for the right type, and nobody but us publishes."""
+    """A topic of commands: its reader takes the right type, and only we publish."""
     found = []
     readers = node.get_subscriptions_info_by_topic(full)
     kinds = dict.fromkeys(info.topic_type for info in readers)
@@ -208,7 +208,7 @@ def _check_command(name: str, use: str, full: str, kind: str, node) -> list[Find
 
 
 def check_latched(node, parameters: Mapping) -> list[Finding]:
-    """Publishers whose promises are less than what our nodes ask for, and which they never hear."""
+    """Publishers that offer less than our nodes request, so that they are never heard."""
     wanted = [("vla/emergency_stop_button", qos.COMMAND, "publish it reliable: it is not heard")]
     if parameters["robot_model"] == DESCRIPTION:
         cure = "publish it reliable and transient local, as robot_state_publisher does"
@@ -232,7 +232,7 @@ def check_nodes(
     use_sim_time: bool,
     status: PolicyStatus | None,
 ) -> list[Finding]:
-    """Our own nodes: once each, active, and with the settings that were judged.
+    """Our own nodes: once each, active, and with the settings that were checked.
 
     parameters: of the controller, by name. compressed, use_sim_time: of perception, and of all.
     """
@@ -274,7 +274,7 @@ def check_nodes(
 def _differences(
     client: RobotClient, name: str, contract: EmbodimentContract, judged: Mapping
 ) -> list[str]:
-    """Settings of a running node that are not what was judged, in words."""
+    """Settings of a running node that differ from those checked, in words."""
     names = ["use_sim_time", *COMPARED.get(name, ())]
     request = GetParameters.Request(names=["contract", *names])
     answer = client.call(GetParameters, f"{name}/get_parameters", request, PATIENCE)
@@ -298,7 +298,7 @@ def _differences(
 
 
 def _check_status(area: str, status: PolicyStatus | None) -> list[Finding]:
-    """Whether the policy stands still, and may move."""
+    """Whether the policy is idle, and may move."""
     if status is None:
         return []
     if status.state == PolicyStatus.EMERGENCY_STOPPED:
@@ -311,7 +311,7 @@ def _check_status(area: str, status: PolicyStatus | None) -> list[Finding]:
 
 
 def check_middleware(node) -> list[Finding]:
-    """The ROS environment of this shell, and whether anybody is heard in it."""
+    """The ROS environment of this shell, and whether it reaches other nodes."""
     area = "middleware"
     reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     domain = os.environ.get("ROS_DOMAIN_ID", "0")

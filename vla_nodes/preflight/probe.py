@@ -1,6 +1,6 @@
 """Measures for some seconds, on a running robot, what `vla preflight` judges.
 
-Nothing is commanded, and no publisher is created.
+It commands nothing, and creates no publisher.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from vla_nodes.client.graph import RobotClient
 from vla_nodes.core import qos
 from vla_nodes.core.conversions import stamp_to_seconds
 
-# Discovery takes a moment, which is no pause of the robot's: at least and at most, while there are
-# topics of which nothing has come yet [s].
+# Time for discovery [s]: at least, and at most while topics are missing.
 DISCOVERY_TIME, LONGEST_DISCOVERY = 1.5, 6.0
-# What rmw calls a node of which only an endpoint has been heard of.
+# rmw's name for a node of which only an endpoint is known.
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
 DESCRIPTION = "robot_description"
 
@@ -105,7 +104,7 @@ class RobotProbe:
         self._client.spin(DISCOVERY_TIME)
         self._spin_while(self._is_missing)
         if self._use_sim_time and self._now() == 0.0:
-            # Everything else can still be measured by this machine's clock.
+            # Everything else can still be measured with this machine's clock.
             seen.clock_runs = False
             self._set_sim_time(False)
         for name in self._alive:
@@ -115,7 +114,7 @@ class RobotProbe:
         self._client.spin(seconds)
         self._spin_while(self._is_nameless)
         passed = self._now() - began
-        # A simulator that starts again turns its time back.
+        # A restarted simulator sets its time back.
         passed = passed if passed > 0.0 else time.monotonic() - began_steady
         seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic("/clock")))
         seen.known = {
@@ -135,12 +134,12 @@ class RobotProbe:
         return seen
 
     def _is_missing(self) -> bool:
-        """Whether the clock or a topic of the contract has not come yet."""
+        """Whether the clock or a topic of the contract is still missing."""
         silent = [name for name, topic in self.seen.topics.items() if not topic.count]
         return bool(silent) or (self._use_sim_time and self._now() == 0.0)
 
     def _is_nameless(self) -> bool:
-        """Whether there is a publisher of which the node is not known yet."""
+        """Whether a publisher's node is still unknown."""
         return any(
             UNKNOWN in node_name(info)
             for name, _ in self._node.get_topic_names_and_types()
@@ -177,7 +176,7 @@ class RobotProbe:
         self._node.create_subscription(kind, topic, on_message, qos.RESAMPLED)
 
     def _listen(self, topic: str) -> None:
-        """Counts the messages of a topic, whatever they are."""
+        """Counts the messages of a topic of any type."""
         topic = self._node.resolve_topic_name(topic)
         infos = self._node.get_publishers_info_by_topic(topic)
         if not infos:
@@ -213,7 +212,7 @@ class RobotProbe:
         return True
 
     def _on_joints(self, message: JointState) -> bool:
-        """Whether the message counts: where some have the arm and others the gripper, the arm's."""
+        """Whether the message counts: where arm and gripper publish separately, the arm's."""
         names = tuple(message.name)
         if names not in self.seen.joint_sets:
             self.seen.joint_sets.append(names)
@@ -244,9 +243,9 @@ def node_name(info) -> str:
 
 
 def incompatible(infos: Sequence, ours: QoSProfile, ours_writes: bool = False) -> tuple[str, ...]:
-    """What keeps our profile from those of other endpoints: one sentence for each of them.
+    """Why our profile does not match those of other endpoints, a sentence for each.
 
-    ours_writes: that ours is the writer's, and theirs are readers'.
+    ours_writes: ours is the writer's, and theirs are readers'.
     """
     reasons = []
     # Profiles from the graph have an infinite deadline and lease; ours, which leave them open,

@@ -1,4 +1,4 @@
-"""All of `vla preflight`: one measurement, then every check, in the order an operator asks."""
+"""All of `vla preflight`: one measurement, then every check, in the operator's order."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def preflight(arguments) -> list[Finding]:
 
 
 def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) -> dict:
-    """What a parameters file says about a node, by name; of what it says about all, those known.
+    """A node's parameters in a file, by name; of those for all nodes, the known ones.
 
     Raises ValueError when it is no parameters file.
     """
@@ -115,13 +115,13 @@ def given_parameters(file: Path, node: str, known: Container[str] = DECLARED) ->
         if name.rpartition("/")[2] == node:
             found |= _flatten(values)
         elif name == "/**":
-            # What is meant for every node may be another's.
+            # Parameters for all nodes may belong to another one.
             found |= {k: v for k, v in _flatten(values).items() if k in known}
     return found
 
 
 def _by_node(content: Mapping, namespace: str = "") -> Iterator[tuple[str, dict]]:
-    """Each node with its namespaces, and what is said of it."""
+    """Each node with its namespaces, and its parameters."""
     for name, values in content.items():
         if name == PARAMETERS:
             yield namespace, values
@@ -184,7 +184,7 @@ def check_inputs(
 ) -> list[Finding]:
     """Cameras, joint states and pose as topics, the cameras' images, and how all fit in time."""
     findings = []
-    # What the contract names already is no better name for anything else in it.
+    # Topics that the contract uses are no suggestions for its other entries.
     taken = [topic for topic, of in seen.topics.items() if of.publishers]
     known = {
         name: kinds
@@ -215,7 +215,7 @@ def check_inputs(
         ("joint states", joints, contract.state_max_age),
         ("end-effector pose", pose, contract.state_max_age),
     ]
-    # Stamps that are wrong by themselves have been told of.
+    # Stamps that are wrong by themselves have been reported.
     if reference.count and not check_stamps("", reference, max_age):
         findings += check_together(
             reference, [other for other in others if not check_stamps("", other[1], other[2])]

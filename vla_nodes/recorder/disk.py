@@ -1,4 +1,4 @@
-"""The recorder and its disk: room, and work that waits for it while messages go on coming in."""
+"""The recorder's disk: free space, and work that waits for it without blocking messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class RefusedError(ValueError):
 
 
 class DiskWork:
-    """Work in threads of its own, for coroutines of an executor to wait for."""
+    """Work in separate threads, which coroutines of an executor can await."""
 
     def __init__(self) -> None:
         self._threads: set[threading.Thread] = set()
 
     async def done(self, executor: Executor | None, work: Callable[[], Any]) -> Any:
-        """What `work` returns or raises; the executor goes on meanwhile."""
+        """The result or exception of `work`; the executor goes on meanwhile."""
         future = Future(executor=executor)
 
         def run() -> None:
@@ -47,7 +47,7 @@ class DiskWork:
 
 
 def check_writable(directory: Path) -> None:
-    """Creates the folder if it is missing. Raises RefusedError when that is impossible."""
+    """Creates the folder if it is missing. Raises RefusedError when that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -62,7 +62,7 @@ def free_mebibytes(directory: Path) -> float:
 
 
 def check_room(directory: Path, minimum: float, size: int) -> None:
-    """Raises RefusedError unless `minimum` [MiB] would be left behind `size` [bytes]."""
+    """Raises RefusedError unless `minimum` [MiB] would be free beside `size` [bytes]."""
     free = free_mebibytes(directory) - size / MEBIBYTE
     if free < minimum:
         raise RefusedError(

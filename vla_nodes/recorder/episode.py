@@ -1,4 +1,4 @@
-"""The episode that is being recorded, and what its bag's metadata says about it."""
+"""The episode that is being recorded, and its bag's metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.text import one_line
 
 NANOSECONDS = 1_000_000_000
-# Of a checkpoint's id, or a mode, that comes from the graph.
+# Longest checkpoint id, or mode, that is kept.
 LONGEST_ID = 200
 
 
@@ -44,7 +44,7 @@ class RunningEpisode:
     heard_at: dict[str, int] = field(default_factory=dict)
 
     def take_instruction(self, instruction: Instruction) -> None:
-        """Notes an instruction that came into force; one that is announced again counts once."""
+        """Notes a new instruction; a repeated announcement counts once."""
         known = self.instructions and self.instructions[-1]["instruction_id"]
         if instruction.instruction_id and instruction.instruction_id != known:
             self.instruction = self.instruction or shown_instruction(instruction)
@@ -60,7 +60,7 @@ class RunningEpisode:
     def take_recent(
         self, recent: Recent, required: Collection[str], classes: Mapping[str, type], limit: float
     ) -> None:
-        """Notes what the messages of the ring buffer tell: losses, gaps, models."""
+        """Notes losses, gaps and models in the messages of the ring buffer."""
         for message in recent.messages:
             if message.lost:
                 self.writer.count_lost(message.topic, message.lost)
@@ -70,12 +70,12 @@ class RunningEpisode:
                 self.derived_from[message.topic] = message.data
 
     def end(self, now: int, required: Iterable[str], limit: float) -> None:
-        """Notes the gaps that last until `now` [ns], when nothing more is recorded."""
+        """Notes the gaps that last until the end of the recording, `now` [ns]."""
         for topic in required:
             self.note_arrival(topic, now, limit)
 
     def metadata(self, classes: Mapping[str, type]) -> dict[str, str]:
-        """Everything in the bag's metadata that changes while it is recorded.
+        """The bag's metadata that changes while it is recorded.
 
         classes: message classes by topic name.
         """
@@ -99,7 +99,7 @@ class RunningEpisode:
 def start_metadata(
     contract: EmbodimentContract, name: str, note: str, instruction: str, demonstration: bool
 ) -> dict[str, str]:
-    """What stands in a bag's metadata from the beginning."""
+    """A bag's metadata at its start."""
     return {
         "episode_id": name,
         "contract_id": contract.contract_id,
@@ -138,7 +138,7 @@ def shown_instruction(instruction: Instruction) -> str:
 
 
 def checkpoint_ids(newest: Mapping[str, bytes], classes: Mapping[str, type]) -> set[str]:
-    """Of the models whose messages these are, given as bytes by topic."""
+    """Ids of the models whose newest messages these are, as bytes by topic."""
     found = {
         one_line(deserialize_message(data, classes[name]).checkpoint_id, LONGEST_ID)
         for name, data in newest.items()

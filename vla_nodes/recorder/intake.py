@@ -1,4 +1,4 @@
-"""Everything that reaches the recorder: all topics, how fresh they are, and the ring buffer."""
+"""Everything that reaches the recorder: all topics, their freshness, and the ring buffer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vla.bags.ring_buffer import ReceivedMessage, RingBuffer
 from vla_nodes.core.polled import Unattended
 from vla_nodes.recorder.topics import TopicPlan, TopicReader, bag_qos, type_name
 
-# Messages of different topics may be read so much later than they arrived [ns].
+# Messages of different topics may be read this much later than they arrived [ns].
 ORDERING_TIME = 10_000_000
 
 
@@ -24,7 +24,7 @@ def _receive_time(entry: tuple[TopicReader, ReceivedMessage]) -> int:
 
 
 class Intake:
-    """Listens to all planned topics and passes on every message that is wanted."""
+    """Reads all planned topics and passes on every wanted message."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class Intake:
             reader.close()
 
     def take(self, everything: bool = False) -> Iterator[tuple[TopicReader, ReceivedMessage]]:
-        """What has arrived since the last time, of the wanted topics, in the order of arrival.
+        """Messages of the wanted topics since the last call, in the order of arrival.
 
-        The order holds across calls, too, since some readers refuse an unfinished bag without it:
-        messages of the last moment wait for others that are still on their way, unless `everything`
-        is asked for, and whatever is late nevertheless counts as received with the one before it.
+        The order also holds across calls, since some readers refuse an unfinished bag without it:
+        the newest messages wait for others that are still on their way, unless `everything` is
+        asked for, and a late one gets the receive time of the one before it.
         """
         limit = time.time_ns() - ORDERING_TIME
         arrived, self._held = self._held, []
@@ -78,12 +78,12 @@ class Intake:
             yield reader, message
 
     def now(self) -> int:
-        """The time [ns], behind which no message that is yet to be taken falls."""
+        """A time [ns] that no message to come is older than."""
         self._newest = max(self._newest, time.time_ns())
         return self._newest
 
     def match_publishers(self) -> None:
-        """Adapts every subscription to what the topic's publishers offer."""
+        """Adapts every subscription to the topic's publishers."""
         for reader in self.readers:
             reader.match_publishers()
 
@@ -100,11 +100,11 @@ class Intake:
         ]
 
     def latched(self) -> list[ReceivedMessage]:
-        """What is in force now."""
+        """The newest message of each latched topic."""
         return [r.last for r in self.readers if r.plan.latched and r.last is not None]
 
     def silent(self, limit: float) -> list[str]:
-        """Topics of the contract that were not heard within `limit` [s], each with the reason."""
+        """Topics of the contract that were not heard for `limit` [s], each with the reason."""
         silent = []
         for reader in self.readers:
             publishers = reader.count_publishers()
@@ -121,6 +121,6 @@ class Intake:
         return silent
 
     def expire(self) -> None:
-        """Drops what is too old for the ring buffer."""
+        """Drops messages that are too old for the ring buffer."""
         if self.ring is not None:
             self.ring.expire(time.time_ns())

@@ -1,10 +1,9 @@
 """The node `recorder`: one rosbag2 MCAP bag per episode, with everything needed to train from it.
 
-Messages are kept as the bytes that arrived. Writing happens in vla.bags.episode_writer on a thread
-of its own. What is listened to is in topics.py and intake.py, the services in
-services.py, the start and end of episodes in start_stop.py, what the metadata
-says in episode.py. Nothing in this node's one thread waits for the disk, since messages go
-on coming in.
+Messages are kept as the bytes that arrived, and written by a thread of vla.bags.episode_writer.
+topics.py and intake.py read them, services.py answers requests, start_stop.py begins and ends
+episodes, episode.py makes the metadata. The node's one thread never waits for the disk, since
+messages keep arriving.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Recorder(ManagedNode):
         threading.Thread(target=complete_bags, args=(self, directory), daemon=True).start()
 
     def deactivate(self) -> None:
-        """Closes the running episode, with the label that it has, and waits for all writing."""
+        """Closes the running episode with its label, and waits for all writing."""
         self._recording.deactivate()
 
     def cleanup(self) -> None:
@@ -132,7 +131,7 @@ class Recorder(ManagedNode):
                 self.diagnostics.report("not_recorded", f"instruction is not recorded: {error}")
 
     def _check(self) -> None:
-        """Looks after publishers, disk and writer once a second."""
+        """Checks publishers, disk and writer once a second."""
         values = self.diagnostics.values
         if not self._recording.is_listening:
             values["episode"] = ""

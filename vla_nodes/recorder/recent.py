@@ -1,4 +1,4 @@
-"""What has just happened, saved as an episode: the messages of the recorder's ring buffer."""
+"""The recent past, saved as an episode: the messages of the recorder's ring buffer."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ def recent_messages(recording: Recording, poll: Callable[[], None], duration: fl
 def begin_recent(
     recording: Recording, recent: Recent, outcome: str, note: str, given: str, freshness: float
 ) -> RunningEpisode:
-    """Opens the bag for messages of the ring buffer, and says in it what they are.
+    """Opens the bag for messages of the ring buffer, and fills in its metadata.
 
-    given: the operator's instruction, or "" for the one in force. freshness: longer
-    silence [s] of a topic of the contract is a gap. Raises RefusedError or BagError when it cannot
-    be opened.
+    given: the operator's instruction, or "" for the one in force. freshness: longer silence [s] of
+    a topic of the contract is a gap. Raises RefusedError or BagError when it cannot be opened.
     """
     intake = recording.intake
     topic = intake.names.get(INSTRUCTION, "")
@@ -60,7 +59,7 @@ def begin_recent(
 async def write_episode(
     recording: Recording, recent: Recent, episode: RunningEpisode
 ) -> EpisodeResult:
-    """Writes the messages while others go on coming in, and announces how it went."""
+    """Writes the messages in the background, and announces the result."""
     metadata = episode.metadata(recording.intake.classes)
     result = await recording.in_background(
         lambda: write_recent(episode.writer, recent, metadata, episode.started)

@@ -1,4 +1,4 @@
-"""What the recorder does at its start about bags that a crash left behind."""
+"""How the recorder handles, at its start, bags that a crash left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vla_nodes.core.node import ManagedNode
 def complete_bags(node: ManagedNode, directory: Path) -> None:
     """Completes the unfinished bags of a folder, and skips unsound folders.
 
-    Says of each, in the node's log, what was found. May run in any thread.
+    Logs what was found in each. May run in any thread.
     """
 
     def skip(folder: Path, reason: str) -> None:

@@ -1,6 +1,6 @@
 """The recorder's services: start, stop and label an episode, mark a sub-task, save the recent past.
 
-Here requests are checked and answered; what they begin and end is in start_stop.py and recent.py.
+Requests are checked and answered here; start_stop.py and recent.py carry them out.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RecorderServices:
         try:
             self._recording.require_active()
             note, instruction = check_note(request.note), _demonstrated(request.instruction)
-            # Messages from before the start are not part of the episode, but tell what is fresh.
+            # Earlier messages are not part of the episode, but show which topics are fresh.
             self._poll()
             episode = self._recording.begin(note, instruction)
         except (RefusedError, BagError, OSError) as error:
@@ -192,7 +192,7 @@ class RecorderServices:
 
 
 def _demonstrated(instruction: str) -> str:
-    """What the operator demonstrates, or "". Raises RefusedError for what can't be taken."""
+    """What the operator demonstrates, or "". Raises RefusedError for invalid text."""
     try:
         return check_text(instruction, "instruction", LONGEST_INSTRUCTION)
     except TextError as error:
@@ -200,7 +200,7 @@ def _demonstrated(instruction: str) -> str:
 
 
 def _describe(response, episode: RunningEpisode, result: EpisodeResult) -> None:
-    """Fills in the answer to a request that ended in a bag."""
+    """Fills in the answer to a request that produced a bag."""
     response.success = not result.error
     words = (result.error, gaps_in_words(episode.gaps), drops_in_words(result.drops))
     response.message = "; ".join(filter(None, words))

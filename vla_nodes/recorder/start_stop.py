@@ -1,7 +1,7 @@
-"""The recorder's start and end of episodes, and what it tells the graph about them.
+"""The recorder's start and end of episodes, and their events on the graph.
 
-One episode at a time is recorded; what the ring buffer held is saved beside it. Messages come from
-vla_nodes.recorder.intake, and are written by vla.bags.episode_writer on a thread of its own.
+One episode at a time is recorded; the ring buffer is saved beside it. Messages come from
+vla_nodes.recorder.intake, and vla.bags.episode_writer writes them in its own thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vla_nodes.recorder.intake import Intake
 
 
 class Recording:
-    """Begins and ends episodes for the node `recorder`. All of it runs in the node's one thread."""
+    """Begins and ends episodes for the node `recorder`, in the node's one thread."""
 
     contract: EmbodimentContract  # set when the node is configured
 
@@ -45,12 +45,12 @@ class Recording:
         self.instruction = Instruction()  # the one in force
 
     def configure(self, contract: EmbodimentContract) -> None:
-        """Offers the topic of events, for episodes of a robot of this contract."""
+        """Creates the topic of events, for episodes of a robot of this contract."""
         self.contract = contract
         self._events = self._node.create_lifecycle_publisher(Episode, "vla/episode", qos.EVENT)
 
     def deactivate(self) -> None:
-        """Closes the running episode, with the label that it has, and waits for all writing."""
+        """Closes the running episode with its label, and waits for all writing."""
         if self.episode is not None:
             episode, self.episode = self.episode, None
             episode.add_note("the recorder was deactivated while recording")
@@ -71,7 +71,7 @@ class Recording:
 
     @property
     def intake(self) -> Intake:
-        """What is listened to. Raises RefusedError while the node is inactive."""
+        """The input. Raises RefusedError while the node is inactive."""
         if self._intake is None:
             raise RefusedError("the recorder is not active: activate it first")
         return self._intake
@@ -92,7 +92,7 @@ class Recording:
         """
         if self.episode is not None:
             raise RefusedError(f"{self.episode.name} is being recorded: stop it first")
-        # Or a camera that appeared just now would be recorded with best effort only.
+        # Otherwise a camera that has just appeared would be recorded with best effort only.
         self.intake.match_publishers()
         if silent := self.intake.silent(self._node.settings["freshness"]):
             raise RefusedError(f"cannot record, silent: {'; '.join(silent)}")
@@ -114,9 +114,8 @@ class Recording:
     ) -> RunningEpisode:
         """Opens a bag. Raises RefusedError or BagError when it cannot be written.
 
-        given: the operator's instruction, or "". in_force: the one that counts otherwise.
-        started: receive times begin here [ns]. size: bytes that are known to come, which the queue
-        must hold at once.
+        given: the operator's instruction, or "". in_force: the one that counts otherwise. started:
+        receive times begin here [ns]. size: bytes known to come, which the queue must hold at once.
         """
         directory = self.directory()
         check_writable(directory)
@@ -134,15 +133,15 @@ class Recording:
         return RunningEpisode(name, writer, note, instruction, started)
 
     def _end(self, episode: RunningEpisode) -> dict[str, str]:
-        """What the metadata of an episode that is over says."""
+        """The metadata of an episode that is over."""
         self.last = episode.name
         episode.end(time.time_ns(), self.intake.required, self._node.settings["freshness"])
         return episode.metadata(self.intake.classes)
 
     async def finish(self, episode: RunningEpisode, failure: str = "") -> EpisodeResult:
-        """Closes an episode that is no longer recorded, and says how it went.
+        """Closes an episode that is no longer recorded, and reports the result.
 
-        failure: why it ended before its time, where it is none of the disk's errors.
+        failure: why it ended early, unless by an error of the disk.
         """
         metadata = self._end(episode)
         result = await self.in_background(lambda: episode.writer.finish(metadata))
@@ -150,17 +149,17 @@ class Recording:
         return result
 
     def finish_soon(self, failure: str = "") -> None:
-        """As finish(), of the running episode, for callbacks that cannot wait."""
+        """As finish(), for the running episode, in callbacks that cannot wait."""
         episode, self.episode = self.episode, None
         if episode is not None and self._node.executor is not None:
             self._node.executor.create_task(self.finish, episode, failure)
 
     async def in_background(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns or raises, while messages go on coming in."""
+        """The result or exception of `work`, while messages keep arriving."""
         return await self._disk.done(self._node.executor, work)
 
     def report(self, episode: RunningEpisode, result: EpisodeResult, failure: str = "") -> None:
-        """Says in the log, the diagnostics and on vla/episode how a closed episode went."""
+        """Reports a closed episode in the log, the diagnostics and on vla/episode."""
         if result.error:
             self._node.diagnostics.report("write", result.error, ERROR)
             self.announce(Episode.FAILED, episode, result.error)
@@ -173,7 +172,7 @@ class Recording:
             self.announce(Episode.FAILED, episode, failure)
 
     def renew_metadata(self, episode: RunningEpisode) -> None:
-        """Has the metadata written with the next flush, so that a crash does not lose it."""
+        """Writes the metadata with the next flush, so that a crash does not lose it."""
         episode.writer.update(episode.metadata(self.intake.classes))
 
     def announce(self, event: int, episode: RunningEpisode, message: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What the recorder listens to, and the bookkeeping of what arrives."""
+"""The topics that the recorder reads, and their bookkeeping."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla_nodes.core import qos
 from vla_nodes.core.polled import Unattended
 
-# A recorder may be late but must not lose: far deeper than what a controller would want.
+# A recorder may be late but must not lose messages: far deeper than for a controller.
 DEPTH = 1000
 IMAGE_DEPTH = 100
 COMMANDS = (
@@ -65,10 +65,10 @@ class TopicPlan:
 
 
 class TopicReader:
-    """Takes the messages of one topic as bytes; notes how fresh it is and what it lost.
+    """Takes the messages of one topic as bytes; keeps its freshness and losses.
 
-    They do not wake the node: that would cost a recorder most of a processor core, and gains
-    nothing, because the middleware notes when each of them arrived.
+    They do not wake the node, which would cost a recorder most of a processor core and gain
+    nothing, since the middleware stamps their arrival.
     """
 
     def __init__(self, node: Node, plan: TopicPlan, group: Unattended):
@@ -100,9 +100,9 @@ class TopicReader:
         return self._subscription.qos_profile
 
     def match_publishers(self) -> None:
-        """Asks for reliable delivery of a sensor's topic if, and only if, all its writers offer it.
+        """Requests reliable delivery of a sensor's topic if, and only if, all its writers offer it.
 
-        Best effort reads from anybody, but loses large images on a busy machine.
+        Best effort reads from any writer, but loses large images on a busy machine.
         """
         offered = {
             info.qos_profile.reliability
@@ -116,7 +116,7 @@ class TopicReader:
         self._node.destroy_subscription(self._subscription)
         self._subscription = self._subscribe(qos.changed(planned, reliability=wanted))
         self._sequence = 0
-        # Fresh is only what the new subscription has heard: it may not be connected yet.
+        # Only what the new subscription hears is fresh: it may not be connected yet.
         self.last = None
 
     def close(self) -> None:
@@ -124,13 +124,13 @@ class TopicReader:
         self._node.destroy_subscription(self._subscription)
 
     def count_publishers(self) -> int:
-        """How many there are now. Losses are only seen while there is one: each counts its own."""
+        """How many there are now. Losses show only with one: each counts its own messages."""
         count = self._node.count_publishers(self.name)
         self._single = count == 1
         return count
 
     def age(self) -> float:
-        """Since the newest message [s]; infinite before the first."""
+        """Time since the newest message [s]; infinite before the first."""
         if self.last is None:
             return math.inf
         return (time.time_ns() - self.last.receive_time) * 1e-9
@@ -167,11 +167,11 @@ def plan_topics(
     extra: Sequence[str] = (),
     excluded: Sequence[str] = (),
 ) -> list[TopicPlan]:
-    """Everything needed to train from an episode of the robot that `contract` describes.
+    """Everything needed to train from an episode of this robot.
 
     compressed_images: take `<topic>/compressed` of each camera. simulated: also the clock and the
-    simulator's state. extra: more topics, each as "name package/msg/Type". excluded: names to
-    leave out. Raises TopicError when an extra topic cannot be had, or a required one is excluded.
+    simulator's state. extra: more topics, each as "name package/msg/Type". excluded: names to leave
+    out. Raises TopicError when an extra topic is not available, or a required one is excluded.
     """
     sensor = _deep(qos.SENSOR)
     picture = _deep(qos.SENSOR, IMAGE_DEPTH)
@@ -205,7 +205,7 @@ def plan_topics(
 
 
 def bag_qos(profile: QoSProfile) -> dict:
-    """The profile as a bag keeps it, for `ros2 bag play` to offer."""
+    """The profile as a bag stores it, for `ros2 bag play` to offer."""
     reliable = profile.reliability == ReliabilityPolicy.RELIABLE
     latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
     return qos_entry(

@@ -1,9 +1,9 @@
-"""Node `sim`: a simulated Franka at a table, which stands in for the robot's drivers.
+"""Node `sim`: a simulated Franka at a table, in place of the robot's drivers.
 
-Physics runs in a thread of its own, paced by the steady clock, and publishes /clock itself, so this
-node alone never reads simulated time. Simulated time starts at the wall clock's time: after a
-restart it goes on forwards, and the other nodes need not be told. Rendering happens in the physics
-thread: two images of 96 pixels take about 4 ms, less than one slice of physics.
+Physics runs in its own thread, paced by the steady clock, and publishes /clock itself, so this node
+alone never reads simulated time. Simulated time starts at the wall clock's time: after a restart it
+goes forwards, and the other nodes need no notice. Rendering happens in the physics thread: two
+images of 96 pixels take about 4 ms, less than one slice of physics.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ WIDTH_TOLERANCE = 0.005
 
 
 class Sim(ManagedNode):
-    """Steps the table-top simulator in real time and speaks for it."""
+    """Steps the table-top simulator in real time and publishes its state."""
 
     SETTINGS = (
         Setting("camera_rate", 20.0, "Images per second of each camera [Hz].", bounds=(1.0, 50.0)),

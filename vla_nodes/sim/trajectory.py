@@ -1,4 +1,4 @@
-"""Following joint trajectories as ros2_control's joint trajectory controller takes them."""
+"""Following joint trajectories as ros2_control's joint trajectory controller does."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def read_trajectory(
 class Follower:
     """Turns trajectories into a target that never jumps.
 
-    The target goes from where it is, with the speed that it has, to the first point, on through the
-    others, and stays at the last: along a cubic between two points that both have velocities, else
-    straight. max_velocity [joints] in rad/s bounds it whatever is asked for.
+    The target continues from its position and velocity to the first point, through the others, and
+    stays at the last: along a cubic between two points that both have velocities, else straight.
+    max_velocity [joints] in rad/s always bounds it.
     """
 
     def __init__(self, max_velocity: np.ndarray):

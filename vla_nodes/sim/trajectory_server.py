@@ -22,8 +22,8 @@ class TrajectoryServer:
     """Takes one goal at a time; a new one replaces the one before, which ends as aborted.
 
     The goal succeeds when its time is over and the joints are within its goal tolerance, if it has
-    one. Tolerances are those of the goal's own fields; without any, none are checked. Everything
-    runs in the node's executor.
+    one. Tolerances are those in the goal; without any, none are checked. Everything runs in the
+    node's executor.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TrajectoryServer:
         self._server.destroy()
 
     def tick(self) -> None:
-        """Looks at the goal in execution: tolerances, its end, a request to cancel it."""
+        """Checks the running goal: tolerances, its end, a request to cancel it."""
         if self._running is None:
             return
         goal, trajectory = self._running
@@ -88,7 +88,7 @@ class TrajectoryServer:
                 self._end(codes.GOAL_TOLERANCE_VIOLATED, f"{joint} is not there", goal.abort)
 
     def preempt(self, why: str) -> None:
-        """Ends the goal in execution, if any: something else moves the arm from now on."""
+        """Ends the running goal, if any: something else moves the arm from now on."""
         if self._running is not None:
             self._end(self._action.Result.INVALID_GOAL, why, self._running[0].abort)
 
