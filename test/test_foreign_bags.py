@@ -203,7 +203,7 @@ HOSTILE = {
     "fingers": (rename(lambda n: n.replace("panda_finger", "hand_finger")),
                 "call it hand_finger_joint1, the contract panda_finger_joint1"),
     "other_joints": (rename(lambda n: f"wheel{n[-1]}"), "lack panda_finger_joint1, panda_finger_j"),
-    "nan": (joints({7: np.nan}), "'/joint_states': joint states are not finite"),
+    "nan": (joints({7: np.nan}), "'/joint_states': joint states give no finite position"),
     "nan_arm": (joints({2: np.inf}), "no finite position of panda_joint3: restart"),
     "degrees": (joints({3: -86.0}), "panda_joint4 is at -86.0, which is more than two turns"),
     "whole": (joints({7: 0.08, 8: 0.08}), "each finger may say the whole opening"),

@@ -34,6 +34,27 @@ def unwrapped(joints: np.ndarray, near: np.ndarray, continuous: np.ndarray) -> n
     return joints + 2 * np.pi * turns
 
 
+def named_positions(
+    wanted: Sequence[str], names: Sequence[str], positions: Sequence[float]
+) -> np.ndarray:
+    """Positions [len(wanted)] of these joints in joint states that have them in any order.
+
+    Raises ValueError when one is missing, named twice or not finite.
+    """
+    if len(positions) != len(names):
+        raise ValueError(f"joint states have {len(names)} names and {len(positions)} positions")
+    by_name = dict(zip(names, positions, strict=True))
+    if not by_name.keys() >= set(wanted):
+        raise ValueError(str(missing_joints(wanted, names)))
+    twice = [name for name in wanted if list(names).count(name) > 1]
+    if len(by_name) < len(names) and twice:
+        raise ValueError(f"joint states name {', '.join(twice)} twice: correct their publisher")
+    values = np.array([by_name[name] for name in wanted], dtype=np.float64)
+    if bad := [name for name in wanted if not math.isfinite(by_name[name])]:
+        raise ValueError(f"joint states give no finite position for {', '.join(bad)}")
+    return values
+
+
 class MeasuredJoints:
     """The arm's joints as its driver reports them. Times are seconds of one steady clock."""
 
@@ -73,28 +94,12 @@ class MeasuredJoints:
 
         Raises ValueError when some are missing, named twice, or not finite.
         """
-        wanted = self._names
-        missing = [name for name in wanted if name not in names]
-        if len(missing) == len(wanted) and len(names) > 0:
+        if len(names) > 0 and set(self._names).isdisjoint(names):
             # Of other joints, unless these are the arm's under another name.
-            if self._last is None and (fault := renamed_joints(wanted, names)):
+            if self._last is None and (fault := renamed_joints(self._names, names)):
                 raise ValueError(str(fault))
             return None
-        if missing:
-            raise ValueError(str(missing_joints(wanted, names)))
-        if len(positions) != len(names):
-            raise ValueError(
-                f"the joint states have {len(positions)} positions for {len(names)} names"
-            )
-        twice = [name for name in wanted if list(names).count(name) > 1]
-        if twice:
-            raise ValueError(f"the joint states name {', '.join(twice)} more than once")
-        by_name = dict(zip(names, positions, strict=True))
-        values = np.array([by_name[name] for name in wanted], dtype=np.float64)
-        bad = [name for name, value in zip(wanted, values, strict=True) if not math.isfinite(value)]
-        if bad:
-            raise ValueError(f"the joint states give no finite position for {', '.join(bad)}")
-        return values
+        return named_positions(self._names, names, positions)
 
     def take(self, values: np.ndarray, now: float) -> str:
         """Takes the joints [n] of a message; returns why they cannot be true, "" when they may.

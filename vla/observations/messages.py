@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from vla.contract.state_checks import missing_joints
+from vla.control.joint_states import named_positions
 from vla.core.shown import brief
 from vla.observations.image_encodings import decode_image, to_8_bit
 
@@ -69,23 +69,14 @@ def compressed_to_array(message: Any) -> np.ndarray:
 
 
 def joint_positions(message: Any, names: Sequence[str]) -> np.ndarray:
-    """Positions [len(names)] of the named joints, whatever their order in the message.
+    """The joints [len(names)] of a message: see named_positions()."""
+    return named_positions(names, message.name, message.position)
 
-    Raises ValueError when one is missing, there twice or not finite.
-    """
-    if len(message.position) != len(message.name):
-        raise ValueError(
-            f"joint states have {len(message.name)} names and {len(message.position)} positions"
-        )
-    by_name = dict(zip(message.name, message.position, strict=True))
-    if fault := missing_joints(names, message.name):
-        raise ValueError(str(fault))
-    if len(by_name) < len(message.name) and any(list(message.name).count(n) > 1 for n in names):
-        raise ValueError("joint states name a joint twice: correct their publisher")
-    positions = np.array([by_name[name] for name in names], dtype=np.float64)
-    if not np.isfinite(positions).all():
-        raise ValueError(f"joint states are not finite: {positions.tolist()}")
-    return positions
+
+def raw_pose(pose: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Position [3] and quaternion [4] as x y z w of a pose, unchecked."""
+    place, turn = pose.position, pose.orientation
+    return np.array([place.x, place.y, place.z]), np.array([turn.x, turn.y, turn.z, turn.w])
 
 
 def pose_to_arrays(pose: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -93,9 +84,7 @@ def pose_to_arrays(pose: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError when a value is not finite or the quaternion is not of unit length.
     """
-    point, turn = pose.position, pose.orientation
-    position = np.array([point.x, point.y, point.z])
-    quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
+    position, quaternion = raw_pose(pose)
     if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
         raise ValueError(f"pose is not finite: {position.tolist()} {quaternion.tolist()}")
     if abs(np.linalg.norm(quaternion) - 1.0) > 1e-2:

@@ -19,9 +19,10 @@ from geometry_msgs.msg import PoseStamped
 
 from vla.control.command import ArmCommand
 from vla.core.rotations import difference
+from vla.observations.messages import raw_pose
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.core import qos
-from vla_nodes.core.conversions import arrays_to_pose, raw_pose
+from vla_nodes.core.conversions import arrays_to_pose
 from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers

@@ -17,9 +17,10 @@ from std_srvs.srv import SetBool
 
 from vla.control.command import ArmCommand
 from vla.core.rotations import difference, multiply, quaternion_to_matrix
+from vla.observations.messages import raw_pose
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.core import qos
-from vla_nodes.core.conversions import arrays_to_pose, raw_pose
+from vla_nodes.core.conversions import arrays_to_pose
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.settings import Setting
 

@@ -8,7 +8,8 @@ from vla_ros.msg import ActionChunk as ActionChunkMessage
 from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.control.chunk import ActionChunk
 from vla.core.shown import brief
-from vla_nodes.core.conversions import raw_pose, stamp_to_seconds
+from vla.observations.messages import raw_pose
+from vla_nodes.core.conversions import stamp_to_seconds
 
 
 def message_from_actions(

@@ -42,12 +42,6 @@ def arrays_to_pose(position: np.ndarray, quaternion_xyzw: np.ndarray) -> Pose:
     return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
 
 
-def raw_pose(pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """Position [3] and quaternion [4] as x y z w of a pose, unchecked."""
-    place, turn = pose.position, pose.orientation
-    return np.array([place.x, place.y, place.z]), np.array([turn.x, turn.y, turn.z, turn.w])
-
-
 def nanoseconds_to_stamp(nanoseconds: int) -> Time:
     """A stamp of whole nanoseconds, exact."""
     seconds, rest = divmod(int(nanoseconds), NANOSECONDS)
@@ -57,8 +51,3 @@ def nanoseconds_to_stamp(nanoseconds: int) -> Time:
 def stamp_to_seconds(stamp: Time) -> float:
     """A stamp as seconds; exact to better than a microsecond."""
     return stamp.sec + stamp.nanosec * 1e-9
-
-
-def seconds_to_stamp(seconds: float) -> Time:
-    """A stamp of seconds, rounded to a nanosecond."""
-    return nanoseconds_to_stamp(round(seconds * NANOSECONDS))

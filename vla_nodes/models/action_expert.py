@@ -13,9 +13,9 @@ from vla.control.committed import CommittedActions, committed_actions
 from vla.control.delay import DelayEstimate
 from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.shown import brief
+from vla.observations.messages import raw_pose
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
-from vla_nodes.core.conversions import raw_pose
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
 from vla_nodes.core.liveliness import with_liveliness

@@ -27,7 +27,7 @@ from std_msgs.msg import String
 from vla_ros.msg import PolicyStatus
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.observations.messages import compressed_to_array, image_to_array
+from vla.observations.messages import compressed_to_array, image_to_array, raw_pose
 from vla.preflight.topics import CameraStatistics, TopicStatistics
 from vla_nodes.client.graph import RobotClient
 from vla_nodes.core import qos
@@ -222,12 +222,7 @@ class RobotProbe:
         return has_arm or not self._arm_came
 
     def _on_pose(self, message: PoseStamped) -> bool:
-        place, turn = message.pose.position, message.pose.orientation
-        self.seen.pose = (
-            message.header.frame_id,
-            np.array([place.x, place.y, place.z]),
-            np.array([turn.x, turn.y, turn.z, turn.w]),
-        )
+        self.seen.pose = (message.header.frame_id, *raw_pose(message.pose))
         return True
 
     def _on_urdf(self, message: String) -> None:
