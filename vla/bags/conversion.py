@@ -1,4 +1,4 @@
-"""Bags to a LeRobot data set, several bags at a time, each by a process of its own."""
+"""Bags to a LeRobot data set, several at a time, each in its own process."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from vla.datasets.lerobot.episode_files import VIDEO, EpisodeFiles, EpisodeImage
 from vla.datasets.lerobot.writer import LeRobotWriter
 
 REPORT_FILE = "conversion.json"
-# What makes a bag one that is refused; anything else ends the conversion.
+# Errors for which a bag is refused; any other ends the conversion.
 BAD_BAG = (BagError, ValueError, OSError)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A bag, and the folder that its images go to."""
+    """A bag, and the folder for its images."""
 
     bag: Path
     folder: Path
@@ -69,12 +69,12 @@ def convert_bags(
     workers: int = 0,
     progress: Callable[[EpisodeReport | Refusal], None] = lambda _: None,
 ) -> ConversionReport:
-    """Converts bags into a new data set at `folder`, in their order, and returns the report.
+    """Converts bags, in their order, into a new data set at `folder`, and returns the report.
 
-    storage: "video" or "image". failures: take also episodes that are labelled so. workers:
-    processes; 0 for as many as there are cores. progress: called for each bag. A bag that cannot be
-    used is refused and the others are kept; where none is kept there is no data set. Raises
-    DatasetError where the folder exists, the disk is full or a process was killed.
+    storage: "video" or "image". failures: also take episodes labelled as failures. workers:
+    processes; 0 for one per core. progress: called for each bag. An unusable bag is refused and the
+    others are kept; if none is kept there is no data set. Raises DatasetError where the folder
+    exists, the disk is full or a process was killed.
     """
     begin = time.monotonic()
     report = ConversionReport(
@@ -114,14 +114,14 @@ def convert_bags(
 
 
 def _size(bag: Path) -> int:
-    """Bytes of a bag's files; 0 where somebody has taken it away meanwhile."""
+    """Bytes of a bag's files; 0 if it has been removed meanwhile."""
     with contextlib.suppress(*BAD_BAG):
         return sum(file.stat().st_size for file in read_metadata(bag).files)
     return 0
 
 
 def _unwanted(bag: Path, failures: bool) -> Refusal | None:
-    """Whether a bag is left out by what its metadata says."""
+    """Whether a bag's metadata excludes it."""
     try:
         outcome = read_metadata(bag).custom_data.get("outcome")
     except BAD_BAG as error:
@@ -132,7 +132,7 @@ def _unwanted(bag: Path, failures: bool) -> Refusal | None:
 
 
 def _convert(task: _Task) -> tuple[EpisodeFiles, EpisodeReport] | Refusal:
-    """One bag; runs in a process of its own."""
+    """Converts one bag, in a worker process."""
     images = EpisodeImages(task.folder, task.contract, task.storage)
     try:
         episode = read_frames(task.bag, task.contract, images.add)
@@ -146,7 +146,7 @@ def _convert(task: _Task) -> tuple[EpisodeFiles, EpisodeReport] | Refusal:
             reason = f"{task.bag}: {reason}"
         return Refusal(str(task.bag), reason)
     except Exception as error:
-        # A fault of this package, which must not cost the other bags either.
+        # A bug of this package must not cost the other bags.
         reason = f"{type(error).__name__}: {one_line(error)}; please report this"
         return Refusal(str(task.bag), f"{task.bag}: cannot be converted ({reason})")
     finally:
@@ -165,13 +165,13 @@ def _results(
         yield from map(_convert, tasks)
         return
     others = set(multiprocessing.active_children())
-    # Not forked: a process that holds threads of other libraries must not be copied.
+    # Not forked: a process with threads of other libraries must not be copied.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
     try:
         yield from pool.map(_convert, tasks)
     except BaseException as error:
-        # Nobody waits for the results any more.
+        # The results are no longer needed.
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         if isinstance(error, BrokenProcessPool):
@@ -185,6 +185,6 @@ def _results(
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C ends the process that waits for this one, and that ends this one."""
+    """Ctrl-C ends the parent process, which ends this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""What a conversion of bags found: offsets, gaps and rates by stream, episodes kept and refused."""
+"""The report of a conversion: offsets, gaps and rates by stream, episodes kept and refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vla.core.text import LONGEST_LINE, one_line
 from vla.datasets.frames import DatasetError
 from vla.observations.messages import NANOSECONDS
 
-# An interval between two messages is a gap when it is so many times the middle one.
+# An interval between two messages is a gap when it is this many times the median.
 GAP = 1.5
 MILLISECOND = 1e-3
 GIGABYTE = 1e9
@@ -74,7 +74,7 @@ class EpisodeReport:
     episode_index: int = -1
 
     def summary(self) -> dict[str, Any]:
-        """Where an episode comes from, and what was in its bag."""
+        """The episode's origin, and the contents of its bag."""
         known = ("episode_id", "outcome", "note", "checkpoint_id", "package_version", "complete")
         return {
             "episode_index": self.episode_index,
@@ -188,7 +188,7 @@ def report_of(episode: BagEpisode) -> EpisodeReport:
 
 
 def subtasks_of(episode: BagEpisode) -> list[dict[str, Any]]:
-    """Sub-tasks that were marked while recording: name, and the frame from which each holds."""
+    """Sub-tasks that were marked while recording: name, and first frame."""
     text = str(episode.metadata.custom_data.get("subtasks") or "[]")
     try:
         marked = read_json_text(text, "custom_data: subtasks", DatasetError)
@@ -219,7 +219,7 @@ def _stream(topic: str, stamps: list[int], ages: Iterable[int], dropped: int) ->
 
 
 def _drops(text: str) -> dict[str, int]:
-    """Messages that a recorder lost, by topic; none where it does not say."""
+    """Messages that the recorder lost, by topic; empty where it does not say."""
     try:
         counts = read_json_text(str(text) or "{}", "custom_data: drops", ValueError)
         return {str(topic): int(count) for topic, count in counts.items()}

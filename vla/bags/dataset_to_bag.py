@@ -24,7 +24,7 @@ from vla.datasets.language_motion import poses_of_states
 from vla.datasets.lerobot.dataset import CONTRACT_FILE, LeRobotEpisodes
 from vla.observations.messages import NANOSECONDS
 
-# The time of a first frame, since a data set does not keep it: 2020-01-01, UTC.
+# The time of the first frame, which a data set does not store: 2020-01-01, UTC.
 EPOCH = 1_577_836_800 * NANOSECONDS
 JPEG_QUALITY = 95
 IMAGE, JPEG = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -37,12 +37,12 @@ PROVENANCE = ("episode_id", "outcome", "note", "checkpoint_id")
 def export_episodes(
     dataset: str | Path, folder: str | Path, chosen: slice = slice(None), raw: bool = False
 ) -> Iterator[Path]:
-    """Writes a bag for each chosen episode into a folder, and yields it when it is whole.
+    """Writes a bag for each chosen episode into a folder, and yields its finished path.
 
-    raw: images as sensor_msgs/Image instead of JPEG. The bags hold cameras, the tool's pose, the
-    fingers' positions and the instructions at the data set's rate, and the contract in their
-    metadata. Raises DatasetError where the data set carries no contract or no such episode, and
-    BagError where a bag exists already.
+    raw: images as sensor_msgs/Image instead of JPEG. The bags hold cameras, tool pose, finger
+    positions and instructions at the data set's rate, and the contract in their metadata. Raises
+    DatasetError where the data set has no contract or no such episode, and BagError where a bag
+    exists already.
     """
     dataset, folder = Path(dataset), Path(folder)
     path = dataset / "meta" / CONTRACT_FILE
@@ -75,7 +75,7 @@ def _metadata(contract: EmbodimentContract, source: str) -> dict[str, str]:
 
 
 def _provenance(dataset: Path) -> dict[int, dict[str, Any]]:
-    """What the conversion's report says of the episodes; nothing where there is none."""
+    """The conversion report's entries on the episodes; empty without a report."""
     try:
         kept = read_json(dataset / "meta" / REPORT_FILE, DatasetError, MOST_REPORT)["kept"]
         return {int(episode["episode_index"]): episode for episode in kept}
@@ -84,7 +84,7 @@ def _provenance(dataset: Path) -> dict[int, dict[str, Any]]:
 
 
 def finger_width(state: np.ndarray, contract: EmbodimentContract) -> float:
-    """Opening between the fingers [m] that a state [S] says."""
+    """Opening between the fingers [m] in a state [S]."""
     value, name = float(state[-1]), contract.state_names[-1]
     if name == "gripper_width":
         return value
@@ -165,7 +165,7 @@ class _Episode:
         self._put(topic + COMPRESSED, JPEG, time, name, "jpeg", content)
 
     def _put(self, topic: str, kind: str, time: int, frame: str, *values: Any) -> None:
-        """Writes a message that begins with a header; values: of its other fields, in order."""
+        """Writes a message that begins with a header; values: its other fields, in order."""
         stamp = self._make("builtin_interfaces/msg/Time")(time // NANOSECONDS, time % NANOSECONDS)
         header = self._make("std_msgs/msg/Header")(stamp, frame)
         message = self._make(kind)(header, *values)

@@ -1,4 +1,4 @@
-"""Zstandard and LZ4 decompression with a limit, so that a few bytes never fill memory or disk."""
+"""Bounded Zstandard and LZ4 decompression, so that a few bytes never fill memory or disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import lz4.frame
 import zstandard
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# No message of a robot, and no chunk of an MCAP file, is larger [bytes].
+# Larger than any robot's message, or chunk of an MCAP file [bytes].
 LARGEST_PIECE = 1 << 30
-# What one step takes; Zstandard makes at most some 32000 times as much of it [bytes].
+# Input of one step; Zstandard expands it at most about 32000 times [bytes].
 _STEP = 1 << 12
 _UNKNOWN = -1
 
@@ -20,9 +20,9 @@ class CompressionError(ValueError):
 
 
 def decompress(data: bytes | memoryview, compression: str, limit: int = LARGEST_PIECE) -> bytes:
-    """A whole piece of data. compression: "", "zstd" or "lz4". limit: of the result [bytes].
+    """A whole compressed block. compression: "", "zstd" or "lz4". limit: of the result [bytes].
 
-    Raises CompressionError for data that is damaged, cut, too large or compressed otherwise.
+    Raises CompressionError for data that are damaged, truncated, too large or compressed otherwise.
     """
     if compression == "":
         return bytes(data)
@@ -35,9 +35,9 @@ def decompress(data: bytes | memoryview, compression: str, limit: int = LARGEST_
 def decompress_begin(
     data: bytes | memoryview, compression: str, limit: int = LARGEST_PIECE
 ) -> tuple[bytes, bool]:
-    """What the begin of compressed data gives, and whether that is all of it.
+    """The result of truncated compressed data, and whether it is complete.
 
-    Raises CompressionError for what is too large or compressed otherwise.
+    Raises CompressionError for data that are too large or compressed otherwise.
     """
     if compression == "":
         return bytes(data), True
@@ -69,7 +69,7 @@ def _lz4_begin(data: bytes | memoryview, limit: int) -> tuple[bytes, bool]:
 
 
 def _in_steps(worker, data, limit: int, error: type[Exception]) -> tuple[bytes, bool]:
-    """Gives the data to a decompressor step by step, until they end or turn out as damaged."""
+    """Feeds a decompressor step by step, until the end or the first damage."""
     parts: list[bytes] = []
     size, view = 0, memoryview(data)
     for position in range(0, len(view), _STEP):
@@ -82,15 +82,15 @@ def _in_steps(worker, data, limit: int, error: type[Exception]) -> tuple[bytes, 
         if size > limit:
             raise CompressionError(f"more than {limit} bytes when decompressed")
         if worker.eof:
-            # What follows the end belongs to something else: this is not that piece.
+            # Bytes after the end: this is not that block.
             return b"".join(parts), position + _STEP >= len(view) and not worker.unused_data
     return b"".join(parts), False
 
 
 def copy_decompressed(source: IO[bytes], target: IO[bytes], limit: int) -> bool:
-    """Decompresses a Zstandard stream into a file; returns whether it came to its end.
+    """Decompresses a Zstandard stream into a file; returns whether it was complete.
 
-    limit: of what is written [bytes]. Raises CompressionError beyond it, and OSError.
+    limit: of the output [bytes]. Raises CompressionError beyond it, and OSError.
     """
     size, worker = 0, None
     while data := source.read(_STEP):

@@ -1,7 +1,7 @@
-"""Writes one episode into a bag on a thread of its own.
+"""Writes one episode into a bag in its own thread.
 
-Whoever receives messages only puts them into a queue; compression and the disk work behind it, so
-that a slow disk costs memory first and messages last, and then counts them.
+Callers only queue messages; compression and the disk work behind the queue, so that a slow disk
+costs memory first and messages, which are counted, last.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RecordedTopic:
 
 @dataclass
 class EpisodeResult:
-    """What became of an episode."""
+    """The result of an episode."""
 
     folder: Path
     message_count: int = 0
@@ -46,10 +46,10 @@ class EpisodeResult:
 class EpisodeWriter:
     """One episode on its way to the disk. `put` may be called from any thread.
 
-    folder: the bag to create. topics: what may be put. custom_data: for the bag's metadata.
-    queue_bytes: memory that waiting messages may take; beyond it they are dropped and counted.
-    flush_period: a crash of this process loses at most this much [s]. Raises BagError when the bag
-    cannot be created.
+    folder: the bag to create. topics: that may be put. custom_data: for the bag's metadata.
+    queue_bytes: memory for waiting messages; beyond it they are dropped and counted. flush_period:
+    a crash of this process loses at most this much [s]. Raises BagError when the bag cannot be
+    created.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class EpisodeWriter:
 
     @property
     def message_count(self) -> int:
-        """Messages handed to the bag so far."""
+        """Messages given to the bag so far."""
         return self._writer.message_count
 
     @property
     def error(self) -> str:
-        """Why writing ended before its time; empty while it goes on."""
+        """Why writing ended early; empty while it goes on."""
         return self._error
 
     @property
@@ -95,12 +95,12 @@ class EpisodeWriter:
         return self._waiting_bytes
 
     def drops(self) -> dict[str, int]:
-        """Messages lost so far, by topic, without those that lost none."""
+        """Messages lost so far, by topic, without topics that lost none."""
         with self._lock:
             return {name: count for name, count in self._drops.items() if count}
 
     def count_lost(self, topic: str, count: int) -> None:
-        """Adds messages that were lost before they came here."""
+        """Adds messages that were lost earlier."""
         with self._lock:
             self._drops[topic] += count
 
@@ -121,9 +121,9 @@ class EpisodeWriter:
         return True
 
     def update(self, custom_data: Mapping[str, str]) -> None:
-        """Changes entries of the bag's metadata with the next flush, so that they outlive a crash.
+        """Changes entries of the bag's metadata with the next flush, so that they survive a crash.
 
-        Nothing is written when all of them are there already.
+        Unchanged entries cause no writing.
         """
         with self._lock:
             self._changes.update(custom_data)
@@ -191,7 +191,7 @@ class EpisodeWriter:
                 self._fail(error)
 
     def _apply_changes(self) -> bool:
-        """Takes what `update` left; True when that is anything new."""
+        """Takes the changes of `update`; True when there are any."""
         with self._lock:
             changes, self._changes = self._changes, {}
         known = self._writer.custom_data
@@ -217,10 +217,10 @@ class EpisodeWriter:
 def write_recent(
     writer: EpisodeWriter, recent: Recent, custom_data: Mapping[str, str], started: int
 ) -> EpisodeResult:
-    """Writes an episode out of the ring buffer, and closes it.
+    """Writes an episode from the ring buffer, and closes it.
 
-    What was latched stands at the start, received at `started` [ns]. custom_data: for the bag's
-    metadata, which has it before the first message, too.
+    Latched messages come first, received at `started` [ns]. custom_data: for the bag's metadata,
+    written before the first message, too.
     """
     writer.update(custom_data)
     for message in recent.latched:

@@ -20,11 +20,10 @@ FAILURE = "failure"
 
 
 class BagEpisodes:
-    """Frames of the bags in a folder, held in memory at the size that the contract gives images.
+    """Frames of the bags in a folder, in memory at the contract's image size.
 
-    Bags that are labelled as failures are left out. annotations: VLA-IT file that has the names of
-    the bags in the place of file paths. Raises DatasetError, BagError or ContractError that names
-    the bag.
+    Bags labelled as failures are left out. annotations: VLA-IT file with the names of the bags as
+    file paths. Raises DatasetError, BagError or ContractError that names the bag.
     """
 
     def __init__(

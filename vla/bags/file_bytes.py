@@ -1,7 +1,6 @@
-"""The bytes of a large file by their places, read as they are needed.
+"""The bytes of a large file by offset, read on demand.
 
-Not a memory map: where a disk cannot read a block any more, that is an error and not the end of the
-process.
+Not a memory map: there, a bad disk block would kill the process instead of raising an error.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _STEP = 1 << 22
 
 
 def open_regular(readable: Path, path: Path) -> int:
-    """Descriptor of a regular file, opened without waiting, as opening a FIFO would.
+    """Descriptor of a regular file, opened without blocking, as a FIFO would.
 
-    path: what errors call it. Raises BagError where it cannot be read or is no regular file.
+    path: for errors. Raises BagError where it cannot be read or is no regular file.
     """
     try:
         descriptor = os.open(readable, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -38,16 +37,15 @@ def open_regular(readable: Path, path: Path) -> int:
 
 
 class FileBytes:
-    """An open file as something to cut slices from.
+    """An open file that can be sliced.
 
-    path: what errors call it. Every method raises BagError where the disk cannot be read. Not
-    thread-safe.
+    path: for errors. Every method raises BagError where the disk cannot be read. Not thread-safe.
     """
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor, self._path = descriptor, path
         self._size = os.fstat(descriptor).st_size
-        # Records are small and stand one behind the other: so is what is kept of the file.
+        # Records are small and consecutive, and so is the cached part.
         self._start, self._block = 0, b""
 
     def __len__(self) -> int:
@@ -66,13 +64,13 @@ class FileBytes:
         return self._block[offset : offset + size]
 
     def unpack(self, layout: struct.Struct, place: int) -> tuple[Any, ...]:
-        """Numbers that stand at a place. Raises struct.error where the file ends before them."""
+        """Numbers at an offset. Raises struct.error where the file is too short."""
         return layout.unpack(self[place : place + layout.size])
 
     def search(self, pattern: re.Pattern[bytes], begin: int, end: int, most: int) -> Iterator[int]:
-        """Places from `begin` to before `end` where a pattern of `most` bytes or fewer matches.
+        """Offsets from `begin` to before `end` where a pattern of `most` bytes or fewer matches.
 
-        The pattern must not match zeros alone: the holes of a sparse file are passed over.
+        The pattern must not match zeros alone: the holes of a sparse file are skipped.
         """
         while (begin := max(begin, self._next_data(begin) - most + 1)) < end:
             stop = min(begin + _STEP, end)
@@ -86,14 +84,14 @@ class FileBytes:
             begin = stop
 
     def crc32(self, begin: int, end: int) -> int:
-        """The checksum of a part."""
+        """The checksum of a range."""
         crc = 0
         for place in range(begin, end, _STEP):
             crc = zlib.crc32(self[place : min(place + _STEP, end)], crc)
         return crc
 
     def _next_data(self, place: int) -> int:
-        """The next byte on the disk from a place on; the file's size where only a hole follows."""
+        """The next byte on the disk from an offset on; the file's size if only a hole follows."""
         try:
             return os.lseek(self._descriptor, place, os.SEEK_DATA)
         except OSError as error:

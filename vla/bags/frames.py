@@ -1,8 +1,8 @@
-"""Reads a bag once, from begin to end, as frames of a robot episode.
+"""Reads a bag once, from start to end, as frames of a robot episode.
 
-A frame is taken `rate` times a second. It holds the newest message of each stream that was there at
-that moment, never a later one. What the arm did is taken from how its tool moved in the next step,
-so that a demonstration teaches whatever moved the arm: a policy, a teleoperator, a hand.
+A frame is taken `rate` times a second. It holds the newest message of each stream at that moment,
+never a later one. Actions are the motion of the tool in the next step, so a demonstration teaches
+regardless of what moved the arm: a policy, a teleoperator, a hand.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ from vla.observations.streams import (
     observed_state,
 )
 
-# Mode of an instruction that is only answered; what the arm does goes on under the one before.
+# An instruction of this mode is only answered: the arm continues under the one before.
 ASK = "ask"
-# A motion label looks ahead so far [s], as two frames of the paper's data are apart.
+# A motion label looks this far ahead [s], two frames of the paper's data.
 MOTION_SPAN = 0.5
-# Images are kept for so long, by receive times, until the other streams have come as far [s].
+# Images wait this long for the other streams, by receive times [s].
 LONGEST_WAIT = 10.0
-# A camera may miss this share of the frames; one that is slower than the rate misses more.
+# A camera may miss this share of the frames; one slower than the rate misses more.
 LARGEST_SKIPPED_SHARE = 0.1
 
 Images = dict[str, np.ndarray]
@@ -77,7 +77,7 @@ Images = dict[str, np.ndarray]
 
 @dataclass
 class FrameLog:
-    """What became of a bag's messages, for reports."""
+    """Statistics of a bag's messages, for reports."""
 
     topics: dict[str, str]  # by stream
     stamps: dict[str, list[int]] = field(default_factory=dict)  # of all messages, by stream [ns]
@@ -117,12 +117,12 @@ class _Frame:
 def read_frames(
     folder: str | Path, contract: EmbodimentContract, sink: Callable[[Images], None]
 ) -> BagEpisode:
-    """Reads a bag and takes frames of it, from the first moment with all streams on.
+    """Reads a bag and takes its frames, from the first moment with all streams on.
 
-    sink: is given the images of each frame, uint8 [H, W, 3] by camera, in the order of time; so few
-    are in memory at once. Raises BagError for a damaged bag, ContractError for that of another
-    robot, and DatasetError, which names bag, topic and time, where a stream is missing, malformed,
-    in other units than the contract's or silent for too long.
+    sink: gets the images of each frame, uint8 [H, W, 3] by camera, in the order of time, so that
+    few are in memory at once. Raises BagError for a damaged bag, ContractError for another robot's,
+    and DatasetError, which names bag, topic and time, where a stream is missing, malformed, in
+    other units than the contract's or silent for too long.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -136,7 +136,7 @@ def read_frames(
 
 
 def recorded_contract(metadata: BagMetadata, folder: Path) -> EmbodimentContract | None:
-    """The contract that a bag carries; None where it carries none. Raises ContractError."""
+    """The contract in a bag; None where it has none. Raises ContractError."""
     text = metadata.custom_data.get("contract")
     if not text:
         return None
@@ -145,7 +145,7 @@ def recorded_contract(metadata: BagMetadata, folder: Path) -> EmbodimentContract
 
 
 class _FrameReader:
-    """Goes through one bag."""
+    """Reads one bag."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _FrameReader:
         self._sink = sink
         topics = contract_topics(contract, metadata.topics, metadata.types)
         streams = observation_streams(contract, topics)
-        # Where the arm's joints are is not part of the state.
+        # The arm's joints are not part of the state.
         del streams[ARM]
         self._reference = camera_stream(contract.reference_camera)
         self._resampler = Resampler(streams, self._reference, LONGEST_WAIT)
@@ -167,10 +167,10 @@ class _FrameReader:
             self._cameras.setdefault(topics[camera.topic], []).append(camera)
         self._joints_topic = topics[contract.joint_states_topic]
         self._pose_topic = topics[contract.end_effector_pose_topic]
-        # The same states once more, to look up where the next step ends.
+        # The same states again, to look up where the next step ends.
         self._ends = {n: Stream(streams[n].topic, streams[n].max_age) for n in (POSE, FINGERS)}
         self._spoken: str | None = None
-        # A demonstration's instruction is in the metadata; the topic is about other things then.
+        # A demonstration's instruction is in the metadata, not on the topic.
         if metadata.custom_data.get("demonstration") != "true":
             self._spoken = instruction_topic(metadata.topics, metadata.types)
         self._commands = opening_topic(metadata.topics, metadata.types)
@@ -223,7 +223,7 @@ class _FrameReader:
                     self._add(camera_stream(camera.name), stamp, (message.receive_time, image))
                 return
             if topic == self._commands:
-                # Nothing is made of these but a check.
+                # These are only checked.
                 with contextlib.suppress(ValueError, IndexError, AttributeError, TypeError):
                     self._checks.command(self._received, float(decode().data[0]))
                 return
@@ -280,7 +280,7 @@ class _FrameReader:
         self._finish_frames()
 
     def _pick(self, sample: Sample) -> None:
-        """Makes a frame of a sample, or raises DatasetError for what is wrong with it."""
+        """Makes a frame of a sample; raises DatasetError for what is wrong with it."""
         for name in sample.stale:
             self._silent(self._resampler.streams[name], sample.ages[name], sample.stamp)
         received, _ = sample.values[self._reference]
@@ -291,7 +291,7 @@ class _FrameReader:
         self._unfinished.append(_Frame(sample.stamp, received, images, pose, width, pose, width))
 
     def _finish_frames(self) -> None:
-        """Gives away frames whose next step has come to its end."""
+        """Outputs frames whose next step is complete."""
         ends = self._ends.values()
         while self._unfinished:
             frame = self._unfinished[0]
@@ -316,7 +316,7 @@ class _FrameReader:
         )
 
     def _seconds(self, time: int) -> float:
-        """Since the first frame."""
+        """Time since the first frame."""
         return (time - self._begin) / NANOSECONDS
 
     def _check_ends(self) -> None:
@@ -383,5 +383,5 @@ class _FrameReader:
 
 
 def _in_force(said: list[tuple[int, str]], moment: int) -> str:
-    """The newest instruction that was received by then; empty before the first."""
+    """The newest instruction received by then; empty before the first."""
     return next((text for received, text in reversed(said) if received <= moment), "")

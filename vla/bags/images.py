@@ -1,4 +1,4 @@
-"""Images of a bag's messages as frames have them."""
+"""Images of a bag's messages at the contract's size."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def camera_image(
 ) -> np.ndarray:
     """A raw or compressed image, uint8 [H, W, 3] at the contract's size.
 
-    decode: gives the message. Raises DatasetError where it is malformed or of another size than
-    those before.
+    decode: returns the message. Raises DatasetError where it is malformed or its size has changed.
     """
     compressed = is_of(message.type_name, (COMPRESSED_IMAGE,))
     try:

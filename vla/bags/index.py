@@ -1,4 +1,4 @@
-"""Ends MCAP files: the index, summary and footer that a closed file has and a killed one lacks."""
+"""Completes MCAP files: the index, summary and footer that a killed recorder did not write."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FileIndex:
 
 
 def append_index(found: Survey, metadata: dict[str, str]) -> None:
-    """Puts metadata, as rosbag2 keeps it, and an index in the place of the mark "unfinished".
+    """Replaces the mark "unfinished" by metadata, as rosbag2 stores it, and an index.
 
     Raises OSError when the disk refuses; the file then stays without an index.
     """
@@ -66,9 +66,9 @@ def append_index(found: Survey, metadata: dict[str, str]) -> None:
 
 
 def write_sound_parts(found: Survey, target: Path, metadata: dict[str, str]) -> None:
-    """Writes a new file of all that is sound in another, chunk by chunk as it is, with an index.
+    """Copies all sound parts of a file into a new one, chunk by chunk, with an index.
 
-    target: replaced if it is there. Raises OSError when the disk refuses.
+    target: replaced if it exists. Raises OSError when the disk refuses.
     """
     target.unlink(missing_ok=True)
     file = SealedFile(target)
@@ -87,7 +87,7 @@ def write_sound_parts(found: Survey, target: Path, metadata: dict[str, str]) -> 
 
 
 def _index_of(found: Survey) -> FileIndex:
-    """Without the places of anything."""
+    """An index without offsets."""
     index = FileIndex(
         dict(found.definitions.schemas),
         dict(found.definitions.channels),
@@ -121,7 +121,7 @@ def _chunk_index(chunk: KeptChunk) -> ChunkIndex:
 
 
 class _Copy:
-    """Writes what is sound, and notes where it stands. Loose messages are gathered in chunks."""
+    """Writes sound parts, and records their offsets. Loose messages are gathered in chunks."""
 
     def __init__(self, file: SealedFile, index: FileIndex) -> None:
         self._file, self.index = file, index
@@ -129,13 +129,13 @@ class _Copy:
         self._loose_size = 0
         builder = RecordBuilder()
         Header("ros2", "vla_ros").write(builder)
-        # Here once more, outside of all chunks: no damaged chunk can take them away.
+        # Repeated outside of all chunks, so that no damaged chunk can lose them.
         for record in (*index.schemas.values(), *index.channels.values()):
             record.write(builder)
         file.write(MAGIC + builder.end())
 
     def take(self, piece: Piece, chunk: ChunkContent | None) -> None:
-        """One piece of the other file, with the content of the chunk it is."""
+        """Takes one piece of the other file, with the content of its chunk."""
         if chunk is not None:
             self.flush()
             self._write_chunk(chunk)
@@ -150,7 +150,7 @@ class _Copy:
         self._file.flush()
 
     def flush(self) -> None:
-        """Makes a chunk of the loose messages so far."""
+        """Writes the loose messages so far as a chunk."""
         if self._loose:
             data = b"".join(self._loose)
             self._loose, self._loose_size = [], 0
@@ -188,7 +188,7 @@ class _Copy:
         )
 
     def _copy_extra(self, piece: Piece) -> None:
-        """An attachment, or metadata other than rosbag2's, which is written again at the end."""
+        """Copies an attachment, or metadata other than rosbag2's, which is rewritten at the end."""
         offset, length = self._file.tell(), piece.end - piece.start
         stream = ReadDataStream(BytesIO(piece.body))
         try:

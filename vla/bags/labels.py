@@ -1,4 +1,4 @@
-"""Labels recorded episodes: how each went, and notes on it, in the metadata of its bag."""
+"""Labels recorded episodes: outcome and notes, in the metadata of the bag."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OUTCOMES = ("success", "failure", "")
 
 
 def episode_folders(directory: str | Path) -> list[Path]:
-    """The bags directly in a folder, by name, which is the order of time for the recorder's own."""
+    """The bags directly in a folder, by name, which is the order of time for our recorder."""
     return sorted(path.parent for path in Path(directory).glob(f"[!.]*/{METADATA_FILE}"))
 
 
 def find_episode(directory: str | Path, episode_id: str = "") -> Path:
     """Folder of the episode with that id, name or path; "" for the last one.
 
-    Raises BagError, which says what is there, for one that is unknown or lies elsewhere.
+    Raises BagError, which lists the episodes, for one that is unknown or lies elsewhere.
     """
     directory = Path(directory).resolve()
     if not episode_id:
@@ -44,10 +44,10 @@ def find_episode(directory: str | Path, episode_id: str = "") -> Path:
 
 
 def label_episode(folder: str | Path, outcome: str, note: str = "") -> BagMetadata:
-    """Gives a finished episode an outcome, replacing the one before, and adds to its note.
+    """Gives a finished episode an outcome, replacing any other, and adds to its note.
 
     outcome: one of OUTCOMES. Returns the new metadata. Raises BagError when the outcome is unknown,
-    the note cannot be taken, or the bag is not finished or cannot be written.
+    the note is invalid, or the bag is not finished or cannot be written.
     """
     check_outcome(outcome)
     note = check_note(note)
@@ -64,7 +64,7 @@ def check_outcome(outcome: str) -> None:
 
 
 def check_note(note: str) -> str:
-    """A note as it is kept, which may have several lines. Raises BagError; see vla.core.text."""
+    """A valid note, which may have several lines. Raises BagError; see vla.core.text."""
     try:
         return check_text(note, "note", LONGEST_NOTE, lines=True)
     except TextError as error:
@@ -72,7 +72,7 @@ def check_note(note: str) -> str:
 
 
 def joined_notes(*notes: str) -> str:
-    """One note of several, each on a line of its own, without empty ones."""
+    """The notes that are not empty, each on its own line."""
     return "\n".join(note for note in notes if note)
 
 

@@ -1,4 +1,4 @@
-"""The chunks of an MCAP file, and what is in them: sound, damaged or cut."""
+"""The chunks of an MCAP file and their contents: sound, damaged or cut."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ChunkContent:
 def chunk_ends(buffer: FileBytes, place: int) -> tuple[int, int, int]:
     """Where a chunk's data begin, and where they end by the record's length and by their own.
 
-    Zeros where none can be there.
+    Zeros where there is no chunk.
     """
     fixed = place + HEAD.size + _CHUNK.size
     if fixed > len(buffer):
@@ -60,9 +60,9 @@ def chunk_ends(buffer: FileBytes, place: int) -> tuple[int, int, int]:
 
 
 def chunk_at(buffer: FileBytes, place: int) -> tuple[ChunkContent, int] | None:
-    """The sound chunk at a place, and where it ends; None where there is none.
+    """The sound chunk at an offset, and its end; None where there is none.
 
-    A chunk whose opcode or one of whose two lengths is wrong is sound if its checksum fits.
+    A chunk with a wrong opcode or one wrong length is sound if its checksum fits.
     """
     begin, outer, inner = chunk_ends(buffer, place)
     if not begin:
@@ -89,7 +89,7 @@ def chunk_at(buffer: FileBytes, place: int) -> tuple[ChunkContent, int] | None:
 
 
 def chunk_content(data: bytes, stored: bytes, compression: str, crc: int) -> ChunkContent:
-    """Notes what is in a chunk's data. Raises ValueError or struct.error where it is no records."""
+    """Parses a chunk's data. Raises ValueError or struct.error where they are no records."""
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
     messages: dict[int, list[tuple[int, int]]] = {}
@@ -114,7 +114,7 @@ def chunk_content(data: bytes, stored: bytes, compression: str, crc: int) -> Chu
 
 
 def records_in(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Opcode, place, and begin and end of the content of each record of a chunk.
+    """Opcode, offset, and content range of each record of a chunk.
 
     The last may end beyond the data. Raises struct.error where one begins just before the end.
     """
@@ -127,7 +127,7 @@ def records_in(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def chunk_begin(buffer: FileBytes, place: int, end: int) -> bytes:
-    """What can be decompressed of a damaged chunk, unchecked; nothing where it is none."""
+    """What can be decompressed of a damaged chunk, unchecked; empty where it is none."""
     begin = chunk_ends(buffer, place)[0]
     if not 0 < begin <= end:
         return b""
@@ -141,7 +141,7 @@ def chunk_begin(buffer: FileBytes, place: int, end: int) -> bytes:
 
 
 def torn_chunk(buffer: FileBytes, place: int) -> ChunkContent | None:
-    """What is there of a chunk that the end of the file cuts; None for no whole message."""
+    """The rest of a chunk that the end of the file cuts; None without a whole message."""
     _, outer, _ = chunk_ends(buffer, place)
     if buffer[place : place + 1] != _CHUNK_BYTE or outer <= len(buffer):
         return None
@@ -163,12 +163,12 @@ def torn_chunk(buffer: FileBytes, place: int) -> ChunkContent | None:
 
 
 def read_schema(body: bytes) -> Schema:
-    """Raises ValueError where it is none."""
+    """Raises ValueError for an invalid one."""
     return _read(Schema.read, body)
 
 
 def read_channel(body: bytes) -> Channel:
-    """Raises ValueError where it is none."""
+    """Raises ValueError for an invalid one."""
     return _read(Channel.read, body)
 
 
@@ -176,5 +176,5 @@ def _read(read: Callable, body: bytes):
     try:
         return read(ReadDataStream(BytesIO(body)))
     except Exception as error:
-        # The library has no error of its own for a text that is no UTF-8 or a wrong length.
+        # The library's errors for invalid UTF-8 or a wrong length vary.
         raise ValueError("a record that cannot be read") from error

@@ -1,4 +1,4 @@
-"""Schemas and channels of an MCAP file, from the best of the places at which they stand."""
+"""Schemas and channels of an MCAP file, each from its most reliable copy."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FOOTER = struct.Struct("<QQI")
 
 @dataclass
 class Definitions:
-    """Schemas and channels of a file by their ids, each from the best place it stands at."""
+    """Schemas and channels of a file by their ids, each from its most reliable copy."""
 
     schemas: dict[int, Schema] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     _ranks: dict[tuple[type, int], int] = field(default_factory=dict)
 
     def add(self, records: list[Schema | Channel], rank: int) -> bool:
-        """Takes records of a source. Returns False where two that are equally good differ."""
+        """Takes records of a source. Returns False where two equally reliable ones differ."""
         agree = True
         for record in records:
             known: dict = self.schemas if isinstance(record, Schema) else self.channels
@@ -62,7 +62,7 @@ def summary_definitions(buffer: FileBytes) -> tuple[list[Schema | Channel], bool
 
 
 def definitions_in(data: bytes) -> list[Schema | Channel]:
-    """Schemas and channels among records, up to the first that is none."""
+    """Schemas and channels among records, up to the first invalid one."""
     found: list[Schema | Channel] = []
     with contextlib.suppress(struct.error, ValueError):
         for opcode, _, begin, end in records_in(data):

@@ -36,7 +36,7 @@ _TEXT_DEFINITION = "ros2msg"
 def read_mcap(
     readable: Path, path: Path, topics: Collection[str] | None, tolerant: bool
 ) -> Iterator[tuple[FileTopic, BagMessage]]:
-    """See vla.bags.storage.read_file. readable: where to open the file that errors call `path`."""
+    """See vla.bags.storage.read_file. readable: where to open the file, if not at `path`."""
     with mapped(readable, path) as buffer:
         found = Definitions()
         found.add(*_summary_first(buffer))
@@ -111,12 +111,12 @@ def file_topic(found: Definitions, key: int) -> FileTopic | None:
 
 
 def summarize_mcap(readable: Path, path: Path) -> FileSummary:
-    """What of a file is sound. Raises BagError where it is no MCAP file."""
+    """The sound contents of a file. Raises BagError where it is no MCAP file."""
     return summary_of_survey(survey(readable, path))
 
 
 def summary_of_survey(found: Survey) -> FileSummary:
-    """A survey as metadata.yaml says it."""
+    """A survey in the form of metadata.yaml."""
     counts = found.counts
     topics = []
     for key in sorted(found.definitions.channels.keys() | counts.keys()):
@@ -130,7 +130,7 @@ def summary_of_survey(found: Survey) -> FileSummary:
 
 
 def qos_profiles(topic: FileTopic) -> list:
-    """The profiles that a file keeps of a topic; none where they are unsound."""
+    """A topic's profiles in a file; empty where they are unsound."""
     with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
         # Text that a recorder copies from its publishers, without aliases.
         if len(topic.qos) < 100_000 and "&" not in topic.qos:

@@ -1,8 +1,8 @@
-"""Goes through an MCAP file record by record, past what is damaged.
+"""Reads an MCAP file record by record, past damage.
 
-A record is taken only where what it holds fits its length, and a chunk only where its checksum
-fits. Behind damage the walk goes on at the next record or chunk that is sound, so that one bad
-byte costs one chunk at most, in whatever file of whatever writer.
+A record counts only if its content fits its length, and a chunk only if its checksum fits. After
+damage the walk continues at the next sound record or chunk, so that one bad byte costs at most one
+chunk, in a file of any writer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK_PATTERN = re.compile(
 _END_PATTERN = re.compile(re.escape(HEAD.pack(Opcode.DATA_END, 4)))
 _RECORD_PATTERN = re.compile(rb"[\x01-\x0f].{4}\x00\x00\x00\x00", re.DOTALL)
 _LONGEST_PATTERN = 64
-# Records that must follow each other for a place without checksums to count as a good one.
+# Records that must follow each other for an offset without checksums to count as sound.
 _CHAIN = 4
 
 
@@ -57,7 +57,7 @@ class _Walk:
 
 
 def has_magic(begin: bytes) -> bool:
-    """Whether these first 8 bytes are those of an MCAP file, one of which may be damaged."""
+    """Whether these 8 bytes are MCAP's magic, one of which may be damaged."""
     return len(begin) == len(MAGIC) and sum(a != b for a, b in zip(begin, MAGIC, strict=True)) <= 1
 
 
@@ -98,11 +98,11 @@ def _piece(known: _Walk, position: int) -> Piece:
 
 
 def _has_length(known: _Walk, place: int) -> bool:
-    """Whether a message outside of chunks is as long as it says: nothing else vouches for it.
+    """Whether a message outside of chunks has its stated length, which nothing else confirms.
 
-    Its length is wrong where records follow each other from the place at which it would end with
-    one bit of the length the other way: within it, or behind it while nothing follows it, unless
-    that is the end of a record that has a wrong bit itself.
+    The length is wrong where records follow each other from the offset at which it would end with
+    one bit of the length flipped: within it, or after it if nothing follows it, unless that is the
+    end of a record that has a flipped bit itself.
     """
     _, length = known.buffer.unpack(HEAD, place)
     begin = place + HEAD.size
@@ -123,7 +123,7 @@ def _has_length(known: _Walk, place: int) -> bool:
 
 
 def _almost_a_head(head: bytes, size: int) -> bool:
-    """Whether these bytes are, but for one bit, the head of a record of that size with its head."""
+    """Whether these bytes are, but for one bit, the head of a record of that size."""
     found = int.from_bytes(head, "little")
     wanted = (HEAD.pack(opcode, size - HEAD.size) for opcode in _LAYOUTS)
     return size >= HEAD.size and any(
@@ -132,7 +132,7 @@ def _almost_a_head(head: bytes, size: int) -> bool:
 
 
 def _damage(known: _Walk, position: int) -> Piece:
-    """What is lost from here to the next sound record, or to the end."""
+    """The damage from here to the next sound record, or to the end."""
     buffer, size = known.buffer, len(known.buffer)
     following = _next_sound(known, position)
     if following is not None:
@@ -166,7 +166,7 @@ def _first(places: Iterator[int]) -> list[int]:
 
 
 def _chunks_from(buffer: FileBytes, begin: int, end: int) -> Iterator[int]:
-    """Places of what is by its two lengths a chunk; the walk checks its checksum."""
+    """Offsets of chunks by their two lengths; the walk checks the checksum."""
     for place in buffer.search(_CHUNK_PATTERN, begin, end, _LONGEST_PATTERN):
         _, outer, inner = chunk_ends(buffer, place)
         if outer == inner and outer > 0:
@@ -174,14 +174,14 @@ def _chunks_from(buffer: FileBytes, begin: int, end: int) -> Iterator[int]:
 
 
 def _ends_from(buffer: FileBytes, begin: int, end: int) -> Iterator[int]:
-    """Places of the record DataEnd, with a sound record behind it."""
+    """Offsets of the record DataEnd, followed by a sound record."""
     for place in buffer.search(_END_PATTERN, begin, end, _LONGEST_PATTERN):
         if _fits(_Walk(buffer), place + HEAD.size + 4):
             yield place
 
 
 def _chains_from(known: _Walk, begin: int, end: int) -> Iterator[int]:
-    """Places at which several records follow each other, for files without chunks."""
+    """Offsets at which several records follow each other, for files without chunks."""
     for place in known.buffer.search(_RECORD_PATTERN, begin, end, _LONGEST_PATTERN):
         if _is_chain(known, place):
             yield place
@@ -199,7 +199,7 @@ def _is_chain(known: _Walk, place: int) -> bool:
 
 
 def _is_cut(known: _Walk, place: int) -> bool:
-    """Whether the last record of the file may begin here, of which the end is missing."""
+    """Whether the last record of the file may begin here and be cut."""
     head = known.buffer[place : place + HEAD.size]
     rest = len(known.buffer) - place
     if len(head) < HEAD.size:
@@ -209,7 +209,7 @@ def _is_cut(known: _Walk, place: int) -> bool:
 
 
 def _plausible_next(known: _Walk, place: int) -> bool:
-    """Whether a record, a chunk or the end of the file begins at a place."""
+    """Whether a record, a chunk or the end of the file is at an offset."""
     buffer = known.buffer
     if place == len(buffer) or buffer[place : place + len(MAGIC)] == MAGIC:
         return True
@@ -223,7 +223,7 @@ def _plausible_next(known: _Walk, place: int) -> bool:
 
 
 def _fits(known: _Walk, place: int) -> bool:
-    """Whether a known record other than a chunk begins here, whose content fits its length."""
+    """Whether a known record other than a chunk, whose content fits its length, begins here."""
     buffer = known.buffer
     head = buffer[place : place + HEAD.size]
     if len(head) < HEAD.size:
@@ -237,7 +237,7 @@ def _fits(known: _Walk, place: int) -> bool:
         return _end_of(buffer, begin, end, layout) == end
     if length < MESSAGE.size:
         return False
-    # One flipped bit makes an opcode of these that of a message.
+    # Opcodes that one flipped bit turns into that of a message.
     kinds = (*_NEAR_A_MESSAGE, Opcode.MESSAGE_INDEX) if known.chunked else _NEAR_A_MESSAGE
     return not any(_end_of(buffer, begin, end, _LAYOUTS[kind]) == end for kind in kinds)
 

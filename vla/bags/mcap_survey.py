@@ -1,4 +1,4 @@
-"""What an MCAP file holds, what of it is damaged, and whether anything is missing at its end."""
+"""The contents of an MCAP file, its damage, and whether anything is missing at its end."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class DamagedRange:
 
 @dataclass
 class KeptChunk:
-    """A sound chunk of the file: where it is, its times [ns], and where its index is [bytes]."""
+    """A sound chunk of the file: its offset, times [ns], and the offset of its index [bytes]."""
 
     start: int
     end: int
@@ -75,7 +75,7 @@ class KeptChunk:
 
 @dataclass
 class Survey:
-    """What is in a file."""
+    """The contents of a file."""
 
     path: Path
     size: int
@@ -109,12 +109,12 @@ class Survey:
 
     @property
     def whole(self) -> bool:
-        """Whether the file is as its writer closed it."""
+        """Whether the file is complete as its writer closed it."""
         return self.finished and not self.damaged and not self.flaws and not self.rescued
 
     @property
     def appendable(self) -> bool:
-        """Whether nothing is missing but the index, so that no byte of data need be moved."""
+        """Whether only the index is missing, so that no data need be moved."""
         indexed = all(set(c.counts) == set(c.index_offsets) for c in self.chunks)
         rest = self.damaged or self.flaws or self.rescued or self.loose or self.extras
         return self.sealed and indexed and not rest
@@ -128,19 +128,19 @@ class Survey:
         return dict(named)
 
     def topic(self, channel: int) -> str:
-        """Name of a channel, and one made up for a channel whose name is lost."""
+        """Name of a channel, or a made-up one where the name is lost."""
         known = self.definitions.channels.get(channel)
         return known.topic if known else lost_topic(channel)
 
 
 def lost_topic(channel: int) -> str:
-    """In the place of the name of a channel that nothing in the file tells any more."""
+    """The made-up name of a channel whose name is lost."""
     return f"/recovered/channel_{channel}"
 
 
 @contextlib.contextmanager
 def mapped(readable: Path, path: Path | None = None) -> Iterator[FileBytes]:
-    """The bytes of an MCAP file. path: what errors call it, where it is opened elsewhere.
+    """The bytes of an MCAP file. path: for errors, if it is opened elsewhere.
 
     Raises BagError where it is no MCAP file, or cannot be read.
     """
@@ -157,13 +157,13 @@ def mapped(readable: Path, path: Path | None = None) -> Iterator[FileBytes]:
 
 
 def survey(readable: Path, path: Path | None = None) -> Survey:
-    """Reads all of a file; arguments and errors are those of mapped()."""
+    """Reads all of a file; arguments and errors as of mapped()."""
     with mapped(readable, path) as buffer:
         return _Surveyor(path or readable, buffer).survey()
 
 
 class _Surveyor:
-    """Goes through one file."""
+    """Reads one file."""
 
     def __init__(self, path: Path, buffer: FileBytes) -> None:
         self._buffer = buffer
@@ -171,7 +171,7 @@ class _Surveyor:
         # Messages of the last chunk that its index must name, by channel.
         self._expected: dict[int, list[tuple[int, int]]] = {}
         self._times: list[tuple[int, int]] = []
-        # Whether all before is sound, and whether the data have come to their end.
+        # Whether everything so far is sound, and whether the data have ended.
         self._sound = True
         self._ended = False
         # The damaged chunk whose message indices may come now.
@@ -197,7 +197,7 @@ class _Surveyor:
         self._check_index()
         if unknown := sorted(found.counts.keys() - found.definitions.channels.keys()):
             found.flaws.append(f"nothing describes the channels {brief(unknown)}")
-        # No clock shows the times beyond, nor can metadata.yaml hold them.
+        # Later times are impossible, and metadata.yaml cannot hold them.
         if times := [span for span in self._times if span[1] < MOST_NUMBER]:
             found.start_time = min(begin for begin, _ in times)
             found.end_time = max(end for _, end in times)
@@ -281,7 +281,7 @@ class _Surveyor:
             self._found.end = piece.end
 
     def _check_index(self) -> None:
-        """Whether the index of the chunk before is complete, or missing as a whole."""
+        """Whether the index of the previous chunk is complete, or missing as a whole."""
         chunk = self._found.chunks[-1] if self._found.chunks else None
         if self._expected and chunk is not None and chunk.index_offsets:
             self._found.flaws.append("a message index is missing")
@@ -334,7 +334,7 @@ class _Surveyor:
             self._found.flaws.append("two copies of a schema or channel differ")
 
     def _bound(self, lost: DamagedRange) -> None:
-        """Where a lost chunk's index doesn't tell, its times are those between its neighbours."""
+        """Bounds a lost chunk's times by its neighbours where its index has none."""
         if lost.end_time or not lost.chunk:
             return
         before = [chunk.end_time for chunk in self._found.chunks if chunk.end <= lost.start]

@@ -1,8 +1,8 @@
-"""ROS message definitions without ROS: find them, hash them, and decode CDR bytes with them.
+"""ROS message definitions without ROS: finds them, hashes them, and decodes CDR bytes with them.
 
 A bag must describe its own messages, so that it can be read years later on a machine without ROS.
-The definitions come from the `.msg` files that every ROS package installs, and where a package is
-not installed from the ones that come with `rosbags`, or with this package.
+The definitions come from the `.msg` files of installed ROS packages, else from `rosbags`, or from
+this package.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _load_message_type(name: str, folders: tuple[Path, ...]) -> MessageType:
 
 def _find_text(name: str, folders: tuple[Path, ...]) -> str:
     package, _, short = name.partition("/msg/")
-    # It comes from bags and graphs, and is made into a path.
+    # It comes from bags and graphs, and becomes part of a path.
     if _TYPE_NAME.fullmatch(name) is None:
         raise MessageTypeError(f"{brief(name)} is not a message type; expected 'package/msg/Name'")
     for folder in folders:
@@ -113,15 +113,15 @@ def _used_types(fields: list) -> list[str]:
 class MessageDecoder:
     """Decodes CDR bytes into plain objects whose array fields are numpy arrays.
 
-    It learns types from the definitions inside a bag, so neither ROS nor the package that defined
-    the message is needed.
+    It learns types from the definitions in a bag, so neither ROS nor the defining package is
+    needed.
     """
 
     def __init__(self) -> None:
         self._store = get_typestore(Stores.EMPTY)
 
     def add(self, name: str, definition: str) -> None:
-        """Learns a type from the text that a bag holds. Raises MessageTypeError when unreadable."""
+        """Learns a type from its definition. Raises MessageTypeError when unreadable."""
         try:
             self._store.register(get_types_from_msg(definition, name))
         except Exception as error:

@@ -1,8 +1,8 @@
-"""metadata.yaml of a rosbag2 bag, checked before anything in it is used.
+"""metadata.yaml of a rosbag2 bag, checked before it is used.
 
-A bag is a folder that somebody else may have made. What its metadata name lies in that folder,
-itself or as a link, or the bag is refused; a bag without metadata.yaml, as a killed `ros2 bag
-record` leaves it, is described by its files.
+A bag may come from elsewhere. The files that its metadata name must be in its folder, directly or
+as links, or the bag is refused. A bag without metadata.yaml, as a killed `ros2 bag record` leaves
+it, is described by its files.
 """
 
 from __future__ import annotations
@@ -61,29 +61,29 @@ class BagMetadata:
 
 
 def is_bag(folder: str | Path) -> bool:
-    """Whether a folder has metadata.yaml, or files of a bag that lost it."""
+    """Whether a folder has metadata.yaml, or the files of a bag that lost it."""
     folder = Path(folder)
     return (folder / METADATA_FILE).is_file() or bool(_files_in(folder))
 
 
 def read_metadata(folder: str | Path) -> BagMetadata:
-    """Reads metadata.yaml, or without one describes the files of the bag, reading all of them.
+    """Reads metadata.yaml, or without one describes the bag by reading all its files.
 
-    Custom data that metadata.yaml lost is taken from the copy in the file. Raises BagError when
-    there is no bag, or its metadata are not rosbag2's or name a file outside of the folder.
+    Custom data that metadata.yaml lost come from the copy in the file. Raises BagError when there
+    is no bag, or its metadata are not rosbag2's or name a file outside of the folder.
     """
     folder = Path(folder)
     info = load_info(folder)
     found = parse_info(folder, info)
     if COMPLETE_KEY in found.custom_data:
         return found
-    # From another recorder, or rewritten by a tool that does not keep custom data.
+    # From another recorder, or rewritten by a tool that drops custom data.
     custom = copied_custom_data(found.files, found.storage) | found.custom_data
     return replace(found, custom_data=custom)
 
 
 def load_info(folder: Path) -> dict[str, Any]:
-    """The content of metadata.yaml, or what stands for it; see read_metadata()."""
+    """The content of metadata.yaml, or its substitute; see read_metadata()."""
     path = folder / METADATA_FILE
     if not path.exists():
         if not _files_in(folder):
@@ -100,7 +100,7 @@ def load_info(folder: Path) -> dict[str, Any]:
 
 
 def parse_info(folder: Path, info: Mapping[str, Any]) -> BagMetadata:
-    """Checks what metadata.yaml says. Raises BagError that names the entry."""
+    """Checks the content of metadata.yaml. Raises BagError that names the entry."""
     where = shown_path(folder / METADATA_FILE)
     entries = _list(info, "topics_with_message_count", where)
     topics, types = {}, {}
@@ -138,10 +138,10 @@ def parse_info(folder: Path, info: Mapping[str, Any]) -> BagMetadata:
 
 
 def update_custom_data(folder: str | Path, changes: Mapping[str, str]) -> BagMetadata:
-    """Adds to or replaces the custom data of a bag, at once or not at all; returns what is there.
+    """Adds to or replaces the custom data of a bag atomically; returns the result.
 
-    Only metadata.yaml changes, not the copy of it inside the file. Raises BagError when there is
-    no bag, it is being written or completed, or metadata.yaml is a link or cannot be written.
+    Only metadata.yaml changes, not the copy in the file. Raises BagError when there is no bag, it
+    is being written or completed, or metadata.yaml is a link or cannot be written.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -162,7 +162,7 @@ def update_custom_data(folder: str | Path, changes: Mapping[str, str]) -> BagMet
 
 
 def info_of_files(folder: Path) -> dict[str, Any]:
-    """What metadata.yaml would say, by reading all files of a bag that has none."""
+    """The content of a missing metadata.yaml, from reading all files of the bag."""
     files = _files_in(folder)
     storage = SQLITE3 if ".db3" in files[0].name else MCAP
     where = f"{shown_path(folder)} has no {METADATA_FILE}, and one of its files"
@@ -217,12 +217,12 @@ def _summary(path: Path, storage: str) -> FileSummary:
 
 @lru_cache(maxsize=64)
 def _cached_summary(path: Path, storage: str, size: int, changed: int) -> FileSummary:
-    """The size and the time of the last change tell one state of the file from the next."""
+    """Size and modification time identify the state of the file."""
     return file_summary(path, storage)
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """Files of a bag in a folder, in the order in which they were written."""
+    """Files of a bag in a folder, in the order of writing."""
 
     def order(path: Path) -> list[Any]:
         return [(part.isdigit(), int(part) if part.isdigit() else 0, part)
@@ -246,10 +246,10 @@ def _file(folder: Path, name: Any, where: str) -> Path:
 
 
 def require_no_links(folder: Path, files: Iterable[Path]) -> None:
-    """Raises BagError where a file of a bag, or its metadata.yaml, lies elsewhere by a link.
+    """Raises BagError where a file of a bag, or its metadata.yaml, is a link.
 
-    Data sets that Hugging Face, DVC or git-annex keep are made of links to what many share, so such
-    bags are read like any other, and never changed.
+    Data sets of Hugging Face, DVC or git-annex consist of links to shared files, so such bags are
+    read like any other, and never changed.
     """
     for path in (folder / METADATA_FILE, *files):
         try:

@@ -1,7 +1,7 @@
-"""The copy of a bag's metadata inside of its files, for when metadata.yaml has lost something.
+"""The copy of a bag's metadata inside its files, for when metadata.yaml has lost something.
 
 rosbag2, rosbags and our recorder write it when they close a bag. `ros2 bag reindex` makes a new
-metadata.yaml without custom data and leaves the file, and with it the copy, as it is.
+metadata.yaml without custom data and leaves the file, and with it the copy, unchanged.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ _MOST_CHARACTERS = 4_000_000
 
 
 def copied_custom_data(files: Sequence[Path], storage: str = MCAP) -> dict[str, str]:
-    """The custom data in the copies that a bag's files hold; those of the last file win.
+    """The custom data in the copies in a bag's files; those of the last file win.
 
-    Empty for files without a copy, of another kind or damaged: it is only asked for what is missing
-    elsewhere.
+    Empty for files without a copy, of another kind or damaged.
     """
     found: dict[str, str] = {}
     for file in files:
@@ -56,7 +55,7 @@ def checked_custom_data(info: Mapping[str, Any], where: str | Path) -> dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """What rosbag2 means by a text that it wrote without quotes."""
+    """The value of a text that rosbag2 wrote without quotes."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, (int, float)) else "" if value is None else value

@@ -1,8 +1,7 @@
 """Reads, checks and repairs rosbag2 bags, without ROS.
 
-Any bag that `ros2 bag record` or our recorder wrote can be read, in MCAP or sqlite3, compressed or
-not, in one file or several, also one whose recorder was killed: everything up to the last whole
-message is there.
+Any bag of `ros2 bag record` or our recorder can be read, in MCAP or sqlite3, compressed or not, in
+one file or several, and of a killed recorder everything up to the last whole message.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ __all__ = [
     "validate_bag",
 ]
 
-# Messages of different topics reach a recorder slightly out of order, by less than this [ns].
+# Messages of different topics reach a recorder out of order by less than this [ns].
 REORDER_WINDOW = 1_000_000_000
 
 
@@ -54,9 +53,9 @@ def read_messages(
 ) -> Iterator[BagMessage]:
     """Yields the messages of a bag in the order of their receive times.
 
-    topics: only these; None for all. allow_truncated: take all that is sound, from a bag whose
-    recorder was killed and from a damaged one. Chunk checksums are checked. Raises BagError for a
-    damaged or truncated bag unless that is allowed.
+    topics: only these; None for all. allow_truncated: take all sound messages, of a damaged bag or
+    one whose recorder was killed. Chunk checksums are checked. Raises BagError for a damaged or
+    truncated bag unless that is allowed.
     """
     for _, message in _read_bag(Path(folder), topics, allow_truncated):
         yield message
@@ -73,14 +72,14 @@ def read_decoded(
 def read_undecoded(
     folder: str | Path, topics: Collection[str] | None = None, allow_truncated: bool = False
 ) -> Iterator[tuple[BagMessage, Callable[[], Any]]]:
-    """As read_decoded, with a function that decodes the message, for when it is needed."""
+    """As read_decoded, but with a function that decodes the message on demand."""
     decode = _Decoder()
     for topic, message in _read_bag(Path(folder), topics, allow_truncated):
         yield message, partial(decode, topic, message)
 
 
 class _Decoder:
-    """Decodes messages; what is not asked for needs no definition."""
+    """Decodes messages; types that are not used need no definition."""
 
     def __init__(self) -> None:
         self._decoder = MessageDecoder()
@@ -105,8 +104,8 @@ class _Decoder:
 def is_unfinished(metadata: BagMetadata) -> bool:
     """Whether a bag's recorder was killed, so that only its sound part can be read.
 
-    Our recorder says so in metadata.yaml, and a file that it closed and that lost its end since is
-    damaged. Of a bag of another recorder, the end of a file is missing.
+    Our recorder says so in metadata.yaml; a file that it closed and that has lost its end is
+    damaged. In a bag of another recorder, the end of a file is missing.
     """
     if COMPLETE_KEY in metadata.custom_data:
         return metadata.custom_data[COMPLETE_KEY] == "false"

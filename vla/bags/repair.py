@@ -1,7 +1,7 @@
-"""Repairs bags that were left unfinished or are damaged, and never costs a message.
+"""Repairs unfinished or damaged bags, without losing a sound message.
 
-A file that lacks nothing but its index gets one at its end, and no byte of its data is moved. Any
-other is rewritten from all that is sound, and the original is kept as `NAME.damaged`.
+A file that lacks only its index gets one at its end, and none of its data is moved. Any other file
+is rewritten from its sound parts, and the original kept as `NAME.damaged`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MEGABYTE = 1e6
 
 @dataclass
 class BagReport:
-    """What `validate_bag` and `recover_bag` found."""
+    """The findings of `validate_bag` and `recover_bag`."""
 
     folder: Path
     message_count: int = 0
@@ -61,13 +61,13 @@ class BagReport:
 
 
 def recover_bag(folder: str | Path) -> BagReport:
-    """Completes or repairs a bag, of whatever recorder: keeps every message that is sound.
+    """Completes or repairs a bag of any recorder: keeps every sound message.
 
-    Only damaged chunks are left out, and the messages that the end of the file cuts. A file that
-    is only unfinished is completed in place, which needs hardly any room on the disk. Any other is
-    rewritten, and the original kept under its name with ".damaged" behind it. What metadata.yaml
-    says is kept, and rebuilt where it is missing, with "complete: recovered" and what was lost
-    in the custom data. A bag that is whole is left as it is.
+    Only damaged chunks, and messages cut by the end of the file, are left out. A file that is only
+    unfinished is completed in place, which needs hardly any disk space. Any other is rewritten, and
+    the original kept with ".damaged" after its name. The content of metadata.yaml is kept, or
+    rebuilt where missing, with "complete: recovered" and the losses in the custom data. A whole bag
+    stays as it is.
 
     Raises BagError, and changes nothing, where nothing can be kept, the bag is being written, is
     compressed by file or is no MCAP, where a file is a link, or the disk refuses.
@@ -100,8 +100,8 @@ def unfinished_bags(
 ) -> list[Path]:
     """Bags directly under `parent` whose recorder was killed, oldest first.
 
-    Only those of our recorder, which says so in metadata.yaml. skipped: told of each folder whose
-    metadata.yaml cannot be used, and why.
+    Only those of our recorder, which says so in metadata.yaml. skipped: called for each folder
+    whose metadata.yaml is unusable, with the reason.
     """
     found = []
     for path in sorted(Path(parent).glob(f"*/{METADATA_FILE}")):
@@ -170,7 +170,7 @@ def _report(folder: Path, surveys: list[Survey]) -> BagReport:
 
 
 def _require_messages(folder: Path, metadata: BagMetadata, surveys: list[Survey]) -> None:
-    """Raises BagError where a repair would make an empty bag of one that held something."""
+    """Raises BagError where a repair would leave an empty bag."""
     if any(found.message_count for found in surveys):
         return
     if metadata.message_count or any(found.damaged for found in surveys):
@@ -182,7 +182,7 @@ def _require_messages(folder: Path, metadata: BagMetadata, surveys: list[Survey]
 def _recount(
     folder: Path, info: dict[str, Any], metadata: BagMetadata, surveys: list[Survey]
 ) -> None:
-    """Puts what the files hold in the place of what metadata.yaml said of them."""
+    """Updates metadata.yaml's entries from the contents of the files."""
     summaries = [summary_of_survey(found) for found in surveys]
     counted = describe(folder, list(metadata.files), MCAP, summaries)
     profiles = {
@@ -201,7 +201,7 @@ def _recount(
 
 
 def _repair(found: Survey, metadata: Mapping[str, str], report: BagReport) -> None:
-    """Completes one file in place, or puts a sound one in its place and keeps the old one."""
+    """Completes one file in place, or replaces it by a sound one and keeps the old one."""
     path = found.path
     if found.appendable:
         append_index(found, dict(metadata))
@@ -229,7 +229,7 @@ def _repair(found: Survey, metadata: Mapping[str, str], report: BagReport) -> No
 
 
 def _keep(path: Path) -> Path:
-    """Gives a file a second name that nothing has yet, and returns it."""
+    """Gives a file a second, unused name, and returns it."""
     number = 1
     while True:
         suffix = DAMAGED_SUFFIX if number == 1 else f"{DAMAGED_SUFFIX}.{number}"
@@ -257,7 +257,7 @@ def _sync(folder: Path) -> None:
 
 
 def _lost_in_words(found: Survey) -> str:
-    """What of a file cannot be kept; empty for nothing."""
+    """What cannot be kept of a file; empty for nothing."""
     if not found.damaged:
         return ""
     chunks = [lost for lost in found.damaged if lost.chunk]

@@ -1,7 +1,7 @@
-"""Keeps the newest messages in memory, so that what has just happened can still be saved.
+"""Keeps the newest messages in memory, so that the recent past can still be saved.
 
-Bounded twice: in time, and in bytes, whichever is less. What was latched before (an instruction, a
-status) is kept for as long as it is in force, because a recording needs it at its start.
+Bounded in time and in bytes. A latched message (an instruction, a status) is kept while it is in
+force, because a recording needs it at its start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One message as it came. Times in nanoseconds since the epoch."""
+    """One message as it arrived. Times in nanoseconds since the epoch."""
 
     topic: str
     data: bytes  # CDR
@@ -28,7 +28,7 @@ class ReceivedMessage:
 
 @dataclass(frozen=True)
 class Recent:
-    """What `RingBuffer.last` gives."""
+    """The result of `RingBuffer.last`."""
 
     start: int  # it is complete from here on [ns]
     # In the order of receive times.
@@ -46,9 +46,9 @@ class Recent:
 class RingBuffer:
     """Messages of the last `seconds` in at most `max_bytes`. Not thread-safe.
 
-    Messages may come slightly out of order, as topics are read one after the other. latched:
-    topics of which the newest message stays in force, however old; those few are kept beyond
-    `max_bytes`. Raises ValueError for limits that are not positive.
+    Messages may come slightly out of order, as topics are read one after the other. latched: topics
+    whose newest message is kept regardless of age and of `max_bytes`. Raises ValueError for limits
+    that are not positive.
     """
 
     def __init__(self, seconds: float, max_bytes: int, latched: Collection[str] = ()) -> None:
@@ -61,9 +61,9 @@ class RingBuffer:
         self._messages: deque[ReceivedMessage] = deque()
         self._before: dict[str, ReceivedMessage] = {}
         self._newest = 0
-        # Up to here something is missing, thrown out for lack of memory [ns].
+        # Up to here messages were dropped for lack of memory [ns].
         self._evicted_until = -1
-        # Up to here nothing is kept for its age [ns].
+        # Up to here messages were dropped for their age [ns].
         self._expired_until = -1
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class RingBuffer:
         return max(0, self._newest - self._messages[0].receive_time) / NANOSECONDS
 
     def append(self, message: ReceivedMessage) -> None:
-        """Adds a message, and drops what is too old or too much."""
+        """Adds a message, and drops those that are too old or exceed the memory."""
         self._messages.append(message)
         self.size += len(message.data)
         self._newest = max(self._newest, message.receive_time)
@@ -94,10 +94,7 @@ class RingBuffer:
             self._drop_oldest()
 
     def last(self, now: int, seconds: float = math.inf) -> Recent:
-        """What came within the `seconds` before `now` [ns], or as much as is there.
-
-        The buffer stays as it is.
-        """
+        """Messages of the `seconds` before `now` [ns], or as many as there are. Keeps them."""
         asked = now - round(min(seconds, self.seconds) * NANOSECONDS)
         start = max(asked, self._expired_until, self._evicted_until) + 1
         messages = [message for message in self._messages if message.receive_time >= start]

@@ -1,9 +1,9 @@
-"""A file that is appended to and ends well at every moment, so that a crash needs no repair.
+"""A file that is appended to and is complete at every moment, so that a crash needs no repair.
 
-An MCAP file is only whole with a footer at its end. Here one, without an index, follows the data at
-all times. A kill can tear a large write in two, so the file first grows by a record of a kind that
-readers skip, with a footer at the new end; the data is written into that record, and its first
-bytes, which turn it into what it is to be, come last. What remains are moments of microseconds,
+An MCAP file is only complete with a footer at its end. Here a footer without an index always
+follows the data. A kill can tear a large write in two, so the file first grows by a record of a
+kind that readers skip, with a footer at the new end; the data is written into that record, and its
+first bytes, which give the record its kind, come last. What remains are moments of microseconds
 between two small writes.
 """
 
@@ -23,7 +23,7 @@ HEAD = struct.Struct("<BQ")
 
 
 class SealedFile:
-    """What `mcap.writer.Writer` needs of a stream. Not thread-safe.
+    """The stream that `mcap.writer.Writer` needs. Not thread-safe.
 
     path: created, must not exist (FileExistsError). MCAP_SEAL follows the data until `finish`.
     """
@@ -34,7 +34,7 @@ class SealedFile:
 
     @classmethod
     def reopen(cls, path: Path, end: int) -> SealedFile:
-        """A file that is there, to go on behind its first `end` bytes; the rest is replaced.
+        """An existing file, to continue after its first `end` bytes; the rest is replaced.
 
         Raises OSError for a link.
         """
@@ -53,7 +53,7 @@ class SealedFile:
         return self._descriptor
 
     def tell(self) -> int:
-        """Bytes of data so far, with those that wait, without the seal."""
+        """Bytes of data so far, waiting ones included, without the seal."""
         return self._end + self.waiting_bytes
 
     def write(self, data: bytes) -> int:
@@ -64,36 +64,36 @@ class SealedFile:
         return len(data)
 
     def flush(self) -> None:
-        """Hands all data to the system, sealed.
+        """Writes all data, sealed.
 
-        Raises OSError when the disk refuses; what waited is then lost, and the file ends, sealed,
+        Raises OSError when the disk refuses; waiting data are then lost, and the file ends, sealed,
         with what was flushed before.
         """
         if self._waiting:
             self._write_out(MCAP_SEAL)
 
     def finish(self) -> None:
-        """Hands all data to the system without a seal: the data must end the file itself.
+        """Writes all data without a seal, which must end the file themselves, and syncs the disk.
 
-        Waits until it is on the disk. Raises OSError as `flush` does.
+        Raises OSError as `flush` does.
         """
         self._write_out(b"")
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Frees the descriptor; what waits is lost. Does nothing when closed before."""
+        """Closes the descriptor; waiting data are lost. May be called again."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     def _write_out(self, end: bytes) -> None:
-        """Puts what waits, and `end` behind it, in the place of the present seal."""
+        """Replaces the current seal by the waiting data, followed by `end`."""
         data = b"".join([*self._waiting, end])
         self._waiting, self.waiting_bytes = [], 0
         descriptor, start, seal = self._descriptor, self._end, len(data) - len(MCAP_SEAL)
         try:
             if start and seal > HEAD.size:
-                # One write lets the file grow with its new footer: a kill finds it with or without.
+                # One write grows the file with its new footer: a kill leaves it with or without.
                 if os.fstat(descriptor).st_size > start + len(data):
                     os.ftruncate(descriptor, start + len(data))
                 _write_at(descriptor, MCAP_SEAL, start + seal)

@@ -21,7 +21,7 @@ _BEGIN = b"SQLite format 3\0"
 def read_sqlite(
     readable: Path, path: Path, topics: Collection[str] | None, tolerant: bool
 ) -> Iterator[tuple[FileTopic, BagMessage]]:
-    """See vla.bags.storage.read_file. Its time of publication is that of receipt."""
+    """See vla.bags.storage.read_file. The time of publication is that of receipt."""
     _require_closed(path, tolerant)
     with _opened(readable, path) as reader:
         known = {
@@ -48,7 +48,7 @@ def read_sqlite(
 
 
 def summarize_sqlite(readable: Path, path: Path) -> FileSummary:
-    """What a file holds. Raises BagError where it is no bag or damaged."""
+    """A file's contents. Raises BagError where it is no bag or damaged."""
     with _opened(readable, path) as reader:
         topics = [
             {
@@ -86,7 +86,7 @@ def file_topic(connection: Any) -> FileTopic:
 
 
 class _Unnamed:
-    """A file that rosbags opens by this object: sqlite3 itself can't open one without a name."""
+    """A file without a name for rosbags, since sqlite3 cannot open one."""
 
     def __init__(self, readable: Path) -> None:
         self._readable = readable

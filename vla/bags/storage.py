@@ -1,7 +1,7 @@
-"""The files of a bag, whatever storage and compression rosbag2 gave them, as one kind of messages.
+"""The files of a bag, of any storage and compression of rosbag2, as one kind of messages.
 
-MCAP and sqlite3, as they are, compressed as a whole (`.zstd`) or message by message. A file that is
-compressed as a whole is decompressed into one that has no name, so that nothing of it can stay.
+MCAP and sqlite3, plain, compressed as a whole (`.zstd`) or message by message. A file compressed as
+a whole is decompressed into an unnamed file, so that nothing of it can remain.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vla.bags.writer import BagError
 MCAP = "mcap"
 SQLITE3 = "sqlite3"
 STORAGES = (MCAP, SQLITE3)
-# A file may become so much larger, or so large in any case, and must leave so much room [bytes].
+# A file may grow by this factor, or to this size, and must leave this much free space [bytes].
 _LARGEST_FACTOR = 500
 _ALWAYS_ALLOWED = 1 << 30
 _ROOM_TO_LEAVE = 1 << 29
@@ -40,14 +40,13 @@ def read_file(
 ) -> Iterator[tuple[FileTopic, BagMessage]]:
     """Messages of one file in its order. topics: only these; None for all.
 
-    tolerant: pass over what is damaged, and end where a truncated file ends. Raises BagError that
-    names the file.
+    tolerant: skip damage, and end where a truncated file ends. Raises BagError that names the file.
     """
     with opened(path, tolerant) as readable:
         read = read_mcap if storage == MCAP else read_sqlite
         for topic, message in read(readable, path, topics, tolerant):
             if topic.encoding == CDR and message.data[: len(ZSTD_MAGIC)] == ZSTD_MAGIC:
-                # CDR begins with a zero: this one was compressed by rosbag2.
+                # CDR begins with a zero; rosbag2 compressed this message.
                 try:
                     data = decompress(message.data, "zstd")
                 except CompressionError as error:
@@ -62,15 +61,15 @@ def read_file(
 
 
 def file_summary(path: Path, storage: str) -> FileSummary:
-    """What of a file can be read. Raises BagError that names the file."""
+    """The readable contents of a file. Raises BagError that names the file."""
     with opened(path, tolerant=True) as readable:
         return (summarize_mcap if storage == MCAP else summarize_sqlite)(readable, path)
 
 
 def metadata_copy(path: Path, storage: str) -> str:
-    """The copy of metadata.yaml that a finished file holds; empty where there is none.
+    """The copy of metadata.yaml in a finished file; empty where there is none.
 
-    A file that is compressed as a whole is not decompressed for it.
+    A file compressed as a whole is not decompressed for it.
     """
     with contextlib.suppress(BagError):
         if is_compressed(path):
@@ -99,8 +98,8 @@ def _descriptor(path: Path) -> Iterator[int]:
 def opened(path: Path, tolerant: bool = False) -> Iterator[Path]:
     """A path at which the file can be opened, decompressed where it is compressed as a whole.
 
-    tolerant: take what comes before the damage in a compressed file. Raises BagError where the file
-    cannot be read, is no regular one, or would become too large for the disk.
+    tolerant: accept damage after the first bytes of a compressed file. Raises BagError where the
+    file cannot be read, is not regular, or would become too large for the disk.
     """
     with _descriptor(path) as descriptor:
         if os.pread(descriptor, len(ZSTD_MAGIC), 0) != ZSTD_MAGIC:

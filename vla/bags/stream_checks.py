@@ -1,6 +1,6 @@
-"""What the messages of a bag show to be wrong by themselves: stamps, units, names, two sources.
+"""Faults that a bag's messages show by themselves: stamps, units, names, two sources.
 
-One object per bag sees all its messages. Each method raises DatasetError that names topic and time.
+One object per bag gets all its messages. Each method raises DatasetError that names topic and time.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from vla.contract.state_checks import (
 from vla.datasets.frames import DatasetError
 from vla.observations.messages import NANOSECONDS
 
-# Fingers that go by more than WAY [m] and back within BRISK [s] so many times have two sources.
+# Fingers that move by more than WAY [m] and back within BRISK [s] this often have two sources.
 WAY, BRISK, REVERSALS = 0.01, 0.1, 3
-# Fingers have obeyed a command after so long [s]; then they are open, or closed, by these shares.
+# Time for the fingers to obey a command [s], and the shares that then count as open and closed.
 OBEYED, MOSTLY_OPEN, MOSTLY_CLOSED = 1.0, 0.75, 0.25
-# Fingers that obey in fewer than this share of the cases in which they do the reverse are turned.
+# Fingers that obey less often than this, relative to doing the opposite, are reversed.
 TURNED_SHARE = 0.1
-# A tool that is so far away [m] after so little time as no arm needs for it [m/s] was put there.
+# A tool that moves this far [m] faster than any arm [m/s] was relocated.
 LEAP, LEAP_SPEED = 0.1, 10.0
 
 
 @dataclass
 class _Fingers:
-    """The last message, the last brisk motion, and how often it turned round."""
+    """The last message, the last quick motion, and how often it reversed."""
 
     stamp: int
     width: float
@@ -45,7 +45,7 @@ class _Fingers:
 
 
 class StreamChecks:
-    """Sees the messages of one bag, topic by topic, in the order of their arrival."""
+    """Checks the messages of one bag, topic by topic, in the order of their arrival."""
 
     def __init__(self, contract: EmbodimentContract):
         self._contract = contract
@@ -57,11 +57,11 @@ class StreamChecks:
         self._place: tuple[int, np.ndarray] | None = None
         # The newest command to the fingers: since when [ns], and the share of the open width.
         self._told: tuple[int, float] | None = None
-        # How often the fingers were told one thing, and were another.
+        # Counts of commanded and actual ends of the stroke.
         self._seen: Counter[tuple[str, str]] = Counter()
 
     def stamp(self, topic: str, stamp: int) -> None:
-        """Stamps [ns] that were never set. One may be: that of a simulation that begins."""
+        """Refuses stamps [ns] that were never set, except a simulation's first."""
         if stamp == 0 and topic in self._unstamped:
             raise DatasetError(
                 f"'{topic}' has zero stamps: its driver must stamp with the time of the measurement"
@@ -71,22 +71,22 @@ class StreamChecks:
         self._first.setdefault(topic, stamp)
 
     def joints(self, topic: str, stamp: int, message: Any) -> None:
-        """Joint states: their form, and the arm's angles where they are there."""
+        """Checks joint states: their form, and the arm's angles if present."""
         if len(self._names) < MOST_NAMES:
             self._names |= dict.fromkeys(message.name)
         positions = dict(zip(message.name, message.position, strict=False))
         self._require(joints_fault(self._contract, positions), topic, stamp)
 
     def command(self, received: int, opening: float) -> None:
-        """The opening [m] that the fingers were told at a receive time [ns]."""
+        """Notes the opening [m] commanded at a receive time [ns]."""
         share = opening / self._contract.gripper_open_width
         if self._told is None or _end(share) != _end(self._told[1]):
             self._told = received, share
 
     def opening(self, topic: str, stamp: int, width: float, received: int) -> None:
-        """The fingers' opening [m]: that of the contract's gripper, and from one source.
+        """Checks the fingers' opening [m]: of the contract's gripper, and from one source.
 
-        received: when the message was [ns].
+        received: of the message [ns].
         """
         self._require(opening_fault(width, self._contract), topic, stamp)
         if self._told is not None and received - self._told[0] > OBEYED * NANOSECONDS:
@@ -113,7 +113,7 @@ class StreamChecks:
             )
 
     def place(self, topic: str, stamp: int, position: np.ndarray) -> None:
-        """The tool's position [3] in the base frame [m]."""
+        """Checks the tool's position [3] in the base frame [m]."""
         self._require(place_fault(position), topic, stamp)
         if self._place is not None:
             way = float(np.linalg.norm(position - self._place[1]))
@@ -128,7 +128,7 @@ class StreamChecks:
         self._place = stamp, position
 
     def size(self, topic: str, stamp: int, pixels: np.ndarray) -> None:
-        """The size of a camera's images, which stays."""
+        """Checks that the size of a camera's images stays the same."""
         size = pixels.shape[1], pixels.shape[0]
         before = self._sizes.setdefault(topic, size)
         if size != before:
@@ -140,9 +140,9 @@ class StreamChecks:
             )
 
     def finish(self, topic: str) -> None:
-        """After all messages: an arm of other names, fingers that did the reverse of what was told.
+        """After all messages: an arm of other names, fingers that did the opposite of commands.
 
-        A bag need not have the arm's joints; those of other names say that the contract is wrong.
+        A bag need not have the arm's joints; those of other names show that the contract is wrong.
         """
         arm = self._contract.joint_names
         fault = renamed_joints(arm, list(self._names))
@@ -159,7 +159,7 @@ class StreamChecks:
             )
 
     def no_fingers(self, topic: str) -> DatasetError:
-        """Why there is no message with the contract's fingers, which a topic should have."""
+        """Why a topic has no message with the contract's fingers."""
         contract = self._contract
         fault = missing_joints(contract.joint_names + contract.finger_joint_names, self._names)
         fault = missing_joints(contract.finger_joint_names, self._names) or fault
@@ -175,5 +175,5 @@ class StreamChecks:
 
 
 def _end(share: float) -> str:
-    """Which end a share of the open width is at; "" between."""
+    """Which end of the stroke a share of the open width is at; "" between."""
     return "open" if share >= MOSTLY_OPEN else "closed" if share <= MOSTLY_CLOSED else ""

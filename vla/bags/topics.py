@@ -1,4 +1,4 @@
-"""Which of a bag's topics are the contract's: bags hold others, and in any namespace."""
+"""Which of a bag's topics are the contract's: bags hold others, in any namespace."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ INSTRUCTION = "vla/instruction"
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/Image", "sensor_msgs/CompressedImage"
 JOINT_STATE, POSE = "sensor_msgs/JointState", "geometry_msgs/PoseStamped"
 SAID, ARRAY = "vla_ros/Instruction", "std_msgs/Float64MultiArray"
-# Of the opening [m] that the fingers are told, as the recorder calls it.
+# The recorder's topic of commanded openings [m].
 OPENING = "gripper_position_controller/commands"
 # Raw images are lost by a busy recorder; where fewer than this share of them came, the compressed
 # ones of the same camera are taken.
 RAW_SHARE = 0.95
-# So many topics are named in an error.
+# Topics that an error names at most.
 SHOWN = 20
 
 
 def contract_topics(
     contract: EmbodimentContract, counts: Mapping[str, int], types: Mapping[str, str]
 ) -> dict[str, str]:
-    """The bag's topic for each topic that the contract names.
+    """The bag's topic for each topic of the contract.
 
-    counts, types: of the bag's topics. A topic that is called exactly so wins over one in a
-    namespace. Of a camera the raw images are taken, or the compressed ones where those are missing
-    or fewer than RAW_SHARE of them. Raises DatasetError that names all candidates.
+    counts, types: of the bag's topics. An exact name wins over one in a namespace. A camera's raw
+    images are taken, or the compressed ones if those are missing or fewer than RAW_SHARE of them.
+    Raises DatasetError that names all candidates.
     """
     wanted = {camera.topic: (IMAGE, COMPRESSED_IMAGE) for camera in contract.cameras} | {
         contract.joint_states_topic: (JOINT_STATE,),
@@ -49,7 +49,7 @@ def instruction_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> st
 
 
 def opening_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
-    """The bag's topic of the openings that the fingers are told; None where that isn't clear."""
+    """The bag's topic of commanded openings; None where that is not clear."""
     found = _candidates(OPENING, (ARRAY,), counts, types)
     if _absolute(OPENING) in found:
         return _absolute(OPENING)
@@ -57,7 +57,7 @@ def opening_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | 
 
 
 def is_of(kind: str, kinds: tuple[str, ...]) -> bool:
-    """Whether a type, package/msg/Name, is one of some that are given as package/Name."""
+    """Whether a type, package/msg/Name, is one of some given as package/Name."""
     return kind.replace("/msg/", "/") in kinds
 
 
@@ -71,7 +71,7 @@ def _one(
     candidates = _candidates(name, kinds, counts, types)
     if exact := candidates.get(_absolute(name)):
         return _form(exact, counts)
-    # Another entry of a longer name that fits is closer to such a topic.
+    # A longer matching name is a better match.
     closer = tuple(o for o in map(_absolute, wanted) if len(o) > len(_absolute(name)))
     alike = {base: forms for base, forms in candidates.items() if not base.endswith(closer)}
     if len(alike) == 1:
@@ -98,7 +98,7 @@ def _one(
 def _candidates(
     name: str, kinds: tuple[str, ...], counts: Mapping[str, int], types: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Topics with messages that end in a name, by what they are called without /compressed."""
+    """Topics with messages that end in a name, by their names without /compressed."""
     found: dict[str, list[str]] = {}
     for topic, count in counts.items():
         base = topic
@@ -110,7 +110,7 @@ def _candidates(
 
 
 def _form(topics: list[str], counts: Mapping[str, int]) -> str:
-    """Of a camera's raw and compressed topics, the one that is taken."""
+    """The one that is taken of a camera's raw and compressed topics."""
     raw, most = min(topics, key=len), max(topics, key=lambda topic: counts[topic])
     return raw if counts[raw] >= RAW_SHARE * counts[most] else most
 

@@ -1,10 +1,10 @@
 """Writes rosbag2 bags (MCAP) from serialised messages, without ROS.
 
-One folder per bag: `<name>.mcap` and the `metadata.yaml` that `ros2 bag info` reads. The `mcap`
-library is used directly, because a recording must survive the death of its recorder: messages
-leave the process as whole chunks with a checksum and a footer behind them, and metadata.yaml is
-renewed at every flush, so that what is on disk is always a bag, only without an index.
-`vla.bags.reader` reads such a bag and can complete it.
+One folder per bag: `<name>.mcap` and the `metadata.yaml` that `ros2 bag info` reads. It uses the
+`mcap` library directly, because a recording must survive the death of its recorder: messages leave
+the process as whole chunks with a checksum, followed by a footer, and metadata.yaml is renewed at
+every flush, so that the disk always holds a bag that only lacks an index. `vla.bags.reader` reads
+such a bag and can complete it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def qos_entry(
     history: str = "keep_last",
     depth: int = 10,
 ) -> dict[str, Any]:
-    """A QoS profile as metadata.yaml holds it; deadline, lifespan and lease are unlimited."""
+    """A QoS profile in the form of metadata.yaml; deadline, lifespan and lease are unlimited."""
     unlimited = {"sec": 9223372036, "nsec": 854775807}
     return {
         "history": history,
@@ -86,10 +86,10 @@ def dump_yaml(values: Any) -> str:
 def replace_text(path: Path, text: str, durable: bool = False) -> None:
     """Writes a file such that a reader, or a crash, finds the old text or the new one.
 
-    durable: wait until the disk has it. Raises OSError when the disk refuses.
+    durable: sync the disk. Raises OSError when the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.new")
-    # A new file each time, so that a link of that name is never followed.
+    # A new file each time, so that a link is never followed.
     temporary.unlink(missing_ok=True)
     with temporary.open("x", encoding="utf-8") as stream:
         stream.write(text)
@@ -125,7 +125,7 @@ class BagWriter:
         self._end = 0
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
-        # Records that describe topics, and stand in a chunk that may be damaged one day.
+        # Records that describe topics, in a chunk that may become damaged.
         self._described: list[Schema | Channel] = []
         try:
             self.folder.mkdir(parents=True)
@@ -211,7 +211,7 @@ class BagWriter:
             sequence=sequence,
         )
         if self._stream.waiting_bytes:
-            # A chunk is full: it goes out at once, and nothing of it can be lost any more.
+            # A full chunk is written at once, so that it cannot be lost.
             self._stream.flush()
         topic.count += 1
         self.message_count += 1
@@ -219,13 +219,13 @@ class BagWriter:
         self._end = max(self._end, receive_time)
 
     def flush(self) -> None:
-        """Hands everything written so far to the system, as a chunk, and renews metadata.yaml.
+        """Writes everything so far as a chunk, and renews metadata.yaml.
 
-        What was flushed outlives this process. Raises OSError when the disk refuses.
+        Flushed messages survive this process. Raises OSError when the disk refuses.
         """
         self._open_writer().flush()
         if self._described:
-            # Outside of all chunks, so that no damaged one takes the names of the topics away.
+            # Outside of all chunks, so that no damaged one loses the names of the topics.
             builder = RecordBuilder()
             for record in self._described:
                 record.write(builder)
@@ -235,9 +235,9 @@ class BagWriter:
         self._write_metadata("false")
 
     def close(self, complete: str = "true") -> None:
-        """Writes index and metadata, and closes. Does nothing when closed before.
+        """Writes index and metadata, and closes. May be called again.
 
-        complete: what custom_data says about the bag ("true", or "recovered").
+        complete: the custom_data entry about the bag ("true", or "recovered").
         """
         if self._writer is None:
             return
