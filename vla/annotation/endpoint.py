@@ -1,8 +1,8 @@
 """Asks a model behind an OpenAI-compatible endpoint, and retries.
 
-Busy or failing servers (429, 5xx), timeouts and broken connections are tried again after a pause
-that doubles and varies, and that is at least what Retry-After asks for; a server that asks one
-request to wait makes all of them wait. Anything else that a server refuses is not tried again.
+Busy or failing servers (429, 5xx), timeouts and broken connections are retried after a pause that
+doubles and varies, and is at least what Retry-After asks for; a server that asks one request to
+wait makes all of them wait. Any other refusal is final.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vla.core.files import read_json_text
 from vla.core.text import one_line
 
 RESPONSE_FORMATS = ("json_schema", "json_object", "none")
-# Answers that no other episode would change: the key, the address or the model is wrong.
+# The same for every episode: the key, the address or the model is wrong.
 _HOPELESS = (401, 403, 404)
 _BUSY = (408, 409, 425, 429)
 _LONGEST_REASON = 300
@@ -32,7 +32,7 @@ _TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
 
 
 class EndpointError(RuntimeError):
-    """A request that brought no reply. hopeless: no other request would bring one either."""
+    """A request without a reply. hopeless: no other request would get one either."""
 
     def __init__(self, message: str, hopeless: bool = False):
         super().__init__(message)
@@ -41,7 +41,7 @@ class EndpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """Where the model is, and how it is asked."""
+    """Where the model is, and how to ask it."""
 
     base_url: str  # such as "http://localhost:8000/v1"
     model: str
@@ -66,7 +66,7 @@ class Completion:
 
 
 class Endpoint:
-    """One endpoint, used by many tasks of an event loop; to be closed."""
+    """One endpoint, shared by tasks of an event loop; must be closed."""
 
     def __init__(self, config: EndpointConfig, connections: int):
         self.config = config
@@ -84,7 +84,7 @@ class Endpoint:
         await self._client.aclose()
 
     async def complete(self, messages: Sequence[dict[str, Any]], attempts: int) -> Completion:
-        """The reply to a conversation. Raises EndpointError after so many attempts in vain."""
+        """The reply to a conversation. Raises EndpointError after the last attempt."""
         for attempt in range(1, attempts + 1):
             await asyncio.sleep(max(0.0, self._busy_until - time.monotonic()))
             try:
@@ -105,7 +105,7 @@ class Endpoint:
 
     def _pause(self, attempt: int) -> float:
         doubled = self.config.first_pause * 2 ** (attempt - 1)
-        # Varied, so that requests which failed together do not come back together.
+        # Varied, so that requests which failed together do not return together.
         return min(doubled, self.config.longest_pause) * random.uniform(0.5, 1.0)
 
     async def _request(self, messages: Sequence[dict[str, Any]]) -> Completion:
@@ -128,11 +128,11 @@ class Endpoint:
         return _completion(response)
 
     def _refusal(self, response: httpx2.Response) -> Exception:
-        """What to raise for a status other than 200."""
+        """The error for a status other than 200."""
         status = response.status_code
         said = " ".join(response.text.split())
         if self.config.api_key:
-            # Servers repeat a wrong key in their answer; it must not get into a log that way.
+            # Servers repeat a wrong key in their answer, which must not reach a log.
             said = said.replace(self.config.api_key, "***")
         said = said[:_LONGEST_REASON]
         message = f"the server answered {status}" + (f": {said}" if said else "")
@@ -166,7 +166,7 @@ def request_body(config: EndpointConfig, messages: Sequence[dict[str, Any]]) -> 
 
 
 def user_message(text: str, jpegs: Sequence[bytes] = ()) -> dict[str, Any]:
-    """A message with images, which stand before the text."""
+    """A message with images before the text."""
     parts: list[dict[str, Any]] = []
     for jpeg in jpegs:
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,4 +1,4 @@
-"""What annotating will cost, before anything is sent."""
+"""The cost of annotating, before anything is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CAPTION_TOKENS, _PAIR_TOKENS = 90, 50
 
 @dataclass(frozen=True)
 class Estimate:
-    """For the episodes that are still missing, each asked for once."""
+    """For the missing episodes, one request each."""
 
     requests: int
     input_tokens: int

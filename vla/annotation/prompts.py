@@ -25,12 +25,12 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class PromptError(ValueError):
-    """A prompt file that cannot be used."""
+    """An unusable prompt file."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked of each episode."""
+    """The request for each episode."""
 
     name: str  # of the file
     version: str  # digest of its text
@@ -40,7 +40,7 @@ class Prompt:
     def messages(self, instruction: str, frames: int, wanted: PairCounts) -> tuple[str, str]:
         """The system and the user text for an episode with that many images."""
         values = {
-            # One line, so that it begins no part of a prompt.
+            # One line, so that it cannot begin a part of the prompt.
             "instruction": one_line(instruction, LONGEST_INSTRUCTION),
             "frames": str(frames),
             "questions": str(wanted.questions),
@@ -55,7 +55,7 @@ class Prompt:
 
 
 def read_prompt(path: str | Path) -> Prompt:
-    """Reads a prompt file. Raises PromptError that says what it lacks or what nothing fills in."""
+    """Reads a prompt file. Raises PromptError for missing parts or unknown placeholders."""
     path = Path(path)
     text = read_text(path, PromptError, MOST_BYTES)
     pieces = re.split(r"^# *(system|user) *$", text, flags=re.MULTILINE)

@@ -1,8 +1,8 @@
-"""What was said of each episode, by whom, and the reviewer's verdict.
+"""The annotations of each episode, their origin, and the reviewer's verdicts.
 
-DATASET/meta/annotation_records.jsonl keeps it, one line per finished episode, written at once; of
-several lines of an episode the last one counts. DATASET/meta/annotations.json, which training
-reads, is made from it and from the language motion labels, without what was rejected.
+DATASET/meta/annotation_records.jsonl has one line per finished episode, written at once; of several
+lines of an episode the last one counts. DATASET/meta/annotations.json, which training reads, is
+made from it and from the language motion labels, without rejected entries.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _HEADER = {"vla_ros_annotation_records": 1}
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that was said of an episode."""
+    """One text about an episode."""
 
     kind: str  # one of KINDS, as VLA-IT names them
     question: str  # "" for a caption
@@ -48,7 +48,7 @@ class Entry:
     original: Pair | None = None  # the pair before it was edited
 
     def digest(self) -> str:
-        """Tells this text from another, in a few characters."""
+        """Identifies this text, in a few characters."""
         return _digest([self.kind, self.question, self.answer], 10)
 
 
@@ -103,7 +103,7 @@ def entries_of(annotation: Annotation) -> tuple[Entry, ...]:
 
 
 def made_digest(source: dict[str, Any]) -> str:
-    """Of everything in a source that changes what is said."""
+    """Of everything in a source that changes the texts."""
     return _digest(source, 16)
 
 
@@ -141,7 +141,7 @@ class Records:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.latest, whole = _read(self.path)
-            # What was cut short by a crash must not become the beginning of the next line.
+            # A line that a crash cut must not become the beginning of the next.
             self._file.truncate(whole)
             if whole == 0:
                 self._append(_HEADER)
@@ -160,7 +160,7 @@ class Records:
             self._file.close()
 
     def add(self, record: Record) -> None:
-        """Keeps a record, on disk before this returns."""
+        """Stores a record, on disk before this returns."""
         self._append(asdict(record))
         self.latest[record.episode] = record
 

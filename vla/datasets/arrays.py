@@ -1,4 +1,4 @@
-"""Opening NumPy files that somebody else wrote."""
+"""Opening NumPy files from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Multimodal data in LLaVA's conversation format: images with turns of questions and answers.
 
 A JSON list, or JSON Lines, of {"id", "image" (a path, or missing), "conversations": [{"from":
-"human" or "gpt", "value"}, ...]}, human first. The marker "<image>" is taken out of the text:
-images come first in a question here. Characters that cannot be seen are read as their escapes (see
-vla.core.text).
+"human" or "gpt", "value"}, ...]}, human first. The marker "<image>" is removed from the text:
+images come first in a question here. Invisible characters become escapes (see vla.core.text).
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ class _Entry:
 
 
 class LlavaConversations:
-    """Conversations of one file; texts are kept in memory, images are read when they are asked for.
+    """Conversations of one file; texts are kept in memory, images are read on demand.
 
-    images: folder that the entries' paths begin in. Raises DatasetError that names the entry that
-    is not as the format has it.
+    images: folder of the entries' relative paths. Raises DatasetError that names a malformed entry.
     """
 
     def __init__(self, path: str | Path, images: str | Path = ""):
@@ -63,7 +61,7 @@ class LlavaConversations:
         return Conversation(image, entry.turns, source=entry.source)
 
     def missing_images(self) -> list[Path]:
-        """The images that entries name and that are no files."""
+        """The images that entries name and that do not exist."""
         named = dict.fromkeys(entry.image for entry in self._entries if entry.image is not None)
         return [path for path in named if not path.is_file()]
 

@@ -1,7 +1,7 @@
-"""What a LeRobot data set or a file of conversations holds, beside what it claims.
+"""Compares what a LeRobot data set or a file of conversations claims with what it holds.
 
-`vla data check` prints these findings; `vla train` and `vla finetune` refuse what is a problem here
-before their first step.
+`vla data check` prints these findings; `vla train` and `vla finetune` refuse problems before their
+first step.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from vla.datasets.lerobot.tracks import (
 )
 from vla.datasets.plausible import names_of
 
-# So many faults of one kind are told, the rest is counted.
+# Faults of one kind that are listed; the rest is counted.
 SHOWN = 5
 # Conversations whose images are decoded.
 DECODED = 24
@@ -139,7 +139,7 @@ def _check_tasks(info: DatasetInfo, tasks: Mapping[int, str]) -> list[Finding]:
 
 
 def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Finding]:
-    """What info.json says of each feature, beside the columns of a data file."""
+    """Compares info.json's features with the columns of a data file."""
     area, path = "features", info.episodes[0].data
     try:
         require_regular(path, DatasetError)
@@ -197,7 +197,7 @@ def _check_episodes(
     tasks: Mapping[int, str],
     own: bool,
 ) -> list[Finding]:
-    """Rows and values, as a contract and a mapping take them."""
+    """Rows and values, as a contract and a mapping read them."""
     read, good, faults = table_reader(mapping), [], []
     for episode in info.episodes:
         try:
@@ -261,7 +261,7 @@ def _check_gaps(gaps: list[int]) -> list[Finding]:
 
 
 def _check_claimed_tasks(stored: list[StoredEpisode]) -> list[Finding]:
-    """The list of episodes names instructions, too, which nothing here uses."""
+    """The list of episodes names instructions, too, which are not used here."""
     other = [
         entry.episode
         for entry in stored

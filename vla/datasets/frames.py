@@ -37,7 +37,7 @@ class EpisodeWords:
     instruction: str  # as an operator would say it
     answer: str  # what the robot should reply
     objects: dict[str, list[float]]  # places by name
-    # Places of what stays where it is, such as the bowl; empty where nobody noted them.
+    # Places of fixed things, such as the bowl; empty where they were not recorded.
     landmarks: dict[str, list[float]] = field(default_factory=dict)
 
 

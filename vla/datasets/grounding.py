@@ -1,9 +1,9 @@
-"""Grounding labels: where in each image the gripper is going to act next.
+"""Grounding labels: where in each image the gripper will act next.
 
-The next places where the gripper closes and opens are known from the demonstration itself. Seen by
-a calibrated camera they are points of the image, and finding them is what the expert's first
-keypoints are trained for. Without it, looking is slow to start: a policy gains nothing from an
-image before it knows both what the words mean and where that is.
+The next places where the gripper closes and opens are known from the demonstration. Projected by a
+calibrated camera they are image points, and the expert's first keypoints are trained to find them.
+Without this, vision is slow to start: a policy gains nothing from an image before it knows both
+what the words mean and where that is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vla.datasets.frames import Shard
 
-# What the first keypoints stand for: where the gripper closes next, and where it opens next.
+# The first keypoints: where the gripper closes next, and where it opens next.
 EVENTS = ("close", "open")
 
 

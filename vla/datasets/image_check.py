@@ -1,6 +1,6 @@
-"""Whether the images that a LeRobot data set claims are there, of their size, rate and number.
+"""Whether the images that a LeRobot data set claims exist, with their size, rate and number.
 
-Files are looked for all; headers are read and frames decoded for a bounded time, spread over the
+All files are looked up; headers are read and frames decoded for a bounded time, spread over the
 data set, so that millions of frames take no longer than thousands.
 """
 
@@ -21,7 +21,7 @@ from vla.datasets.video import VideoFacts, VideoFrames, video_facts
 # For all cameras of a data set [s], and frames that are decoded of each.
 SECONDS, FRAMES = 5.0, 12
 RATE_TOLERANCE = 0.02
-# So many faults of one camera are told.
+# Faults of one camera that are listed.
 SHOWN = 5
 
 
@@ -85,7 +85,7 @@ def _check_feature(info: DatasetInfo, feature: str, seconds: float) -> list[Find
 def _check_video(
     info: DatasetInfo, feature: str, path: Path, episodes: list[Episode], facts: VideoFacts
 ) -> list[Finding]:
-    """What a video's header says, beside the episodes that lie in it."""
+    """Compares a video's header with the episodes in it."""
     area, found = f"camera {feature}", []
     shown, fps = shown_path(path), info.fps
     claimed = image_size(info.features[feature])
@@ -118,14 +118,14 @@ def _check_video(
 
 
 def _places(episodes: Sequence[Episode]) -> list[tuple[Episode, int]]:
-    """First, last and middle frames of episodes from all of the data set."""
+    """First, last and middle frames of episodes from the whole data set."""
     chosen = _spread(list(episodes), FRAMES // 2)
     places = [(episode, episode.length - 1) for episode in chosen]
     return places + [(episode, episode.length // 2) for episode in chosen]
 
 
 def _spread(entries: list, count: int) -> list:
-    """So many entries, the first and the last before those between, each far from the others."""
+    """This many entries: first, last, and then others far from each other."""
     if len(entries) <= 2:
         return entries
     order, step = [0, len(entries) - 1], len(entries) // 2

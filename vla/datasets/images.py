@@ -1,4 +1,4 @@
-"""Images of data sets, decoded: 8-bit colour or grey, and nothing that would only look like it."""
+"""Decoded images of data sets: 8-bit colour or grey, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 
-# Of one image; beyond, it is no camera's.
+# No camera's image is larger.
 MOST_PIXELS = 100_000_000
 _WHAT = {
     "1": "black and white alone, of 1 bit",
@@ -34,8 +34,8 @@ _WHAT = {
 def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again") -> np.ndarray:
     """An encoded image, or the file of one, as uint8 [H, W, 3].
 
-    where: names it, cure: says what to do. Raises DatasetError where it can't be read, or is
-    anything else than 8-bit colour or grey.
+    where: names it, cure: says what to do. Raises DatasetError where it cannot be read, or is
+    anything but 8-bit colour or grey.
     """
     if isinstance(source, Path) and not source.is_file():
         raise DatasetError(f"{where} cannot be read (it is missing or no file); {cure}")
@@ -55,7 +55,7 @@ def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again")
     except DatasetError:
         raise
     except Exception as error:
-        # Decoders raise whatever the bytes drive them to.
+        # Decoders raise anything on damaged bytes.
         raise DatasetError(f"{where} cannot be read ({one_line(error)}); {cure}") from error
     raise DatasetError(
         f"{where} is {what}, not 8-bit colour or grey; convert the data set's images, or leave the "
@@ -64,7 +64,7 @@ def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again")
 
 
 def _stored_bits(image: ImageFile.ImageFile) -> int:
-    """Bits of a value in the file: of a PNG with 16 a colour, Pillow keeps the upper 8."""
+    """Bits of a value in the file: Pillow keeps the upper 8 of a 16-bit PNG."""
     if image.format == "PNG" and image.tile:
         raw = image.tile[0][3] if len(image.tile[0]) > 3 else ""
         raw = raw[0] if isinstance(raw, tuple) else raw

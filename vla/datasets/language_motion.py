@@ -1,7 +1,7 @@
-"""Language motion: what the arm is doing, in words, from its poses.
+"""Language motion: the arm's motion in words, from its poses.
 
-A label compares a frame with the second one after it (InstructVLA, section 3.3; the thresholds and
-scales are its code's). It is what a model says before it acts in motion prompts.
+A label compares a frame with the second one after it (InstructVLA, section 3.3; thresholds and
+scales as in its code). It is what a model says before it acts in motion prompts.
 """
 
 from __future__ import annotations

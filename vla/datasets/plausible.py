@@ -1,7 +1,7 @@
 """Whether states and actions are what a contract says: metres, radians, openings, steps.
 
-Each function judges the numbers of a whole data set as its mapping picks and scales them, and
-gives findings with the line that mends the mapping. Thresholds are far from what any arm does, so
+Each function judges the numbers of a whole data set, as its mapping picks and scales them, and
+returns findings with the line that fixes the mapping. Thresholds are far from any arm's motion, so
 that only another unit or another meaning is refused; what is only unlikely is a warning.
 """
 
@@ -18,19 +18,19 @@ from vla.datasets.step_actions import state_motions
 
 # An arm's tool is never so far from its base [m]; centimetres and millimetres are.
 FAR, UNLIKELY = 20.0, 3.2
-# In one step, of 99 in 100 actions [m, rad].
+# In one step, for 99% of actions [m, rad].
 LONG_STEP, LONG_TURN = 0.5, 2 * np.pi
 # Beyond this, angles are degrees [rad].
 ANGLE = 2 * np.pi * 1.05
 # How far quaternions and columns of a rotation matrix may be from the length 1.
 LENGTH_TOLERANCE = 0.05
-# How like states and actions must be before their sizes are compared, and how unlike those may be.
+# Least correlation of states and actions before their sizes are compared, and largest factor.
 ALIKE, FACTOR = 0.8, 5.0
 # Of a gripper's range: what is beyond it, and what is no motion.
 BEYOND, STILL = 0.05, 0.02
 # Frames from a command to the fingers' motion that are tried.
 GRIPPER_LAGS = 10
-# Frames whose motions are compared with those of the states, and the fewest that tell of fingers.
+# Frames whose motions are compared with the states', and the fewest for fingers.
 COMPARED_FRAMES, COMPARED_LEAST = 20_000, 30
 _LOOK = "look whether that is so, and correct gripper_range if not"
 _JOINTS = re.compile(r"joint|^(shoulder|elbow|forearm|waist)|\.pos$", re.IGNORECASE)
@@ -44,11 +44,11 @@ def check_gripper(
     ends: np.ndarray,
     where: str,
 ) -> list[Finding]:
-    """The gripper's column [N] of the actions, as it is stored.
+    """The gripper's column [N] of the actions, as stored.
 
-    said: the range that the mapping names, None for 0 to 1. opens: whether 1 means open. openings:
-    [N] how far open the states are, in any unit. ends: of each episode, the row after it. where:
-    names the feature.
+    said: the mapping's range, None for 0 to 1. opens: whether 1 means open. openings: [N] how far
+    open the states are, in any unit. ends: of each episode, the row after it. where: names the
+    feature.
     """
     area = "gripper"
     low, high = said or (0.0, 1.0)
@@ -82,7 +82,7 @@ def check_gripper(
 
 
 def _range_cure(least: float, most: float) -> str:
-    """What to write for values from least to most."""
+    """The range to write for values from least to most."""
     if -1.05 <= least < -BEYOND and most <= 1.05:
         low, high = -1.0, 1.0
     elif least >= -BEYOND and 0.95 <= most <= 1.05:
@@ -103,7 +103,7 @@ def _range_cure(least: float, most: float) -> str:
 
 
 def _opposed(opening: np.ndarray, measured: np.ndarray, ends: np.ndarray) -> bool:
-    """Whether fingers do the opposite of what they are told, at the lag that fits best."""
+    """Whether fingers do the opposite of their commands, at the lag that fits best."""
     best = 0.0
     for lag in range(GRIPPER_LAGS + 1):
         told = np.ones(len(opening), bool)
@@ -199,7 +199,7 @@ def check_motions(
     contract: EmbodimentContract,
     where: str,
 ) -> list[Finding]:
-    """Actions [N, 7] as the motion of one stored step, beside what the states [N, S] did."""
+    """Actions [N, 7] as the motion of one stored step, compared with the states [N, S]."""
     area = "actions"
     size = {
         "shifts": np.linalg.norm(actions[:, :3], axis=1),
@@ -224,7 +224,7 @@ def check_motions(
     try:
         moved = state_motions(states[:rows], contract.state_names, contract.representation)
     except ValueError:
-        # Orientations that are none have a finding of their own.
+        # Invalid orientations have another finding.
         return []
     within = np.ones(rows - 1, bool)
     within[ends[ends < rows] - 1] = False
@@ -241,7 +241,7 @@ def check_motions(
 
 
 def _are_positions(states: np.ndarray, actions: np.ndarray) -> bool:
-    """Whether actions lie where the states are, far more than where a step goes."""
+    """Whether actions are near the states, more than a step's motion could be."""
     places = np.median(np.linalg.norm(actions[:, :3], axis=1))
     apart = np.median(np.linalg.norm(actions[:, :3] - states[:, :3], axis=1))
     return bool(places > 0.05 and apart < 0.2 * places)
@@ -265,9 +265,9 @@ def check_names(
     entry: str,
     pose: bool = True,
 ) -> list[Finding]:
-    """The names that a feature gives its columns, beside the contract's.
+    """Compares a feature's column names with the contract's.
 
-    entry: of the mapping. pose: the contract wants that of a tool.
+    entry: of the mapping. pose: the contract has a tool's pose.
     """
     names = names_of(feature)
     if not names or any(column >= len(names) for column in columns):
@@ -286,7 +286,7 @@ def check_names(
 
 
 def names_of(feature: dict[str, Any]) -> list[str]:
-    """The names of a feature's columns, however info.json nests them; empty where it has none."""
+    """The names of a feature's columns, flattened from info.json; empty where it has none."""
     names = feature.get("names")
     if isinstance(names, dict):
         lists = [entry for entry in names.values() if isinstance(entry, list)]

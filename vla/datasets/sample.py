@@ -62,7 +62,7 @@ class RobotDataset(Protocol):
         """Frames."""
 
     def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
-        """One frame; what is drawn at random in it comes from the generator."""
+        """One frame; random draws come from the generator."""
 
     def states(self) -> np.ndarray:
         """States [N, S] of all frames."""
@@ -81,4 +81,4 @@ class ConversationDataset(Protocol):
         """Conversations."""
 
     def sample(self, index: int, generator: np.random.Generator) -> Conversation:
-        """One conversation; what is drawn at random in it comes from the generator."""
+        """One conversation; random draws come from the generator."""

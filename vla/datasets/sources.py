@@ -1,4 +1,4 @@
-"""Data sources: what the entries of a training configuration name, and how each kind is opened.
+"""Data sources: the entries of a training configuration, and how each kind is opened.
 
 The `kind` of an entry names a source. Kinds of stored data are in vla/training/stored_sources.py;
 an environment that makes data brings its own.
@@ -17,7 +17,7 @@ from vla.datasets.sample import ConversationDataset, RobotDataset
 
 
 def no_contract() -> list[Finding]:
-    """What a kind that needs a contract to be checked finds without one."""
+    """The finding of a kind that cannot be checked without a contract."""
     text = "without a contract only LeRobot data sets and conversations can be checked"
     return [warning("description", text, "give --contract")]
 
@@ -35,8 +35,7 @@ class RobotData:
     mapping: str = ""
     # VLA-IT file; empty for the data set's own or none; "truth" with simulated ones.
     annotations: str = ""
-    # Of another robot than the run's, which the model learns to act for too, with statistics of its
-    # own.
+    # Of another robot than the run's, which the model also learns, with separate statistics.
     contract: str = ""
     # Times the number of frames, its share of a batch.
     weight: float = bounded(1.0, 0, 1e6)
@@ -91,7 +90,7 @@ class RobotSource:
     def make(
         self, entry: RobotData, contract: EmbodimentContract, workers: int | None = None
     ) -> None:
-        """Makes what is not there yet, and shows how far it is. workers: processes."""
+        """Makes missing data, and shows the progress. workers: processes."""
 
     def correction_steps(self, entry: RobotData) -> tuple[int, ...]:
         """Steps of the training after which the policy drives and is corrected (DAgger)."""
@@ -105,7 +104,7 @@ class RobotSource:
         folder: Path,
         number: int,
     ) -> None:
-        """Makes the corrections of a checkpoint in a folder, unless they are there.
+        """Makes the corrections of a checkpoint in a folder, unless they exist.
 
         number: of this round, from 0.
         """
@@ -137,4 +136,4 @@ class ConversationSource:
     def make(
         self, entry: ConversationData, contract: EmbodimentContract, workers: int | None = None
     ) -> None:
-        """Makes what is not there yet, and shows how far it is. workers: processes."""
+        """Makes missing data, and shows the progress. workers: processes."""

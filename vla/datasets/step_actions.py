@@ -1,4 +1,4 @@
-"""Actions of a demonstration: how tool and fingers moved from one step to the next."""
+"""Actions of a demonstration: the motion of tool and fingers from one step to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.rotations import difference, matrix_to_euler, quaternion_to_matrix
 from vla.datasets.language_motion import poses_of_states
 
-# Fingers whose distance changes faster were told to move [m/s]; slower, a held object yields.
+# Fingers that move faster were commanded to [m/s]; slower, a held object yields.
 FINGER_SPEED = 0.05
 
 
@@ -28,10 +28,10 @@ def step_motion(
 def gripper_commands(
     width: np.ndarray, next_width: np.ndarray, contract: EmbodimentContract
 ) -> np.ndarray:
-    """What the fingers were told in each step [N], 1 open and 0 closed, by how they moved.
+    """The command to the fingers in each step [N], 1 open and 0 closed, from their motion.
 
-    width, next_width: [N], before and after the step [m]. Fingers that rest do what they were told
-    last, so that a held object, which keeps them apart, does not look like an open gripper.
+    width, next_width: [N], before and after the step [m]. Resting fingers keep the last command, so
+    that a held object, which keeps them apart, does not look like an open gripper.
     """
     told = float(width[0] > contract.gripper_open_width / 2)
     least = FINGER_SPEED * contract.time_step
@@ -44,11 +44,10 @@ def gripper_commands(
 
 
 def joined_steps(actions: np.ndarray, every: int, representation: str) -> np.ndarray:
-    """Actions [N, 7] of so many steps at a time as one each, [N // every, 7].
+    """Actions [N, 7] of several steps joined into one, [N // every, 7].
 
-    Shifts add up, turns follow one another (rotation vectors in the base frame; differences of
-    Euler angles add up), the gripper is that of the last step. Steps left over at the end are
-    dropped.
+    Shifts add up, turns are composed (rotation vectors in the base frame; differences of Euler
+    angles add up), the gripper is that of the last step. Steps left over at the end are dropped.
     """
     count = len(actions) // every
     grouped = np.asarray(actions, dtype=np.float64)[: count * every].reshape(count, every, -1)
@@ -65,10 +64,10 @@ def joined_steps(actions: np.ndarray, every: int, representation: str) -> np.nda
 def state_motions(
     states: np.ndarray, names: tuple[str, ...], representation: str, every: int = 1
 ) -> np.ndarray:
-    """Motions [N - every, 6] from each state [N, S] to the one so many steps on.
+    """Motions [N - every, 6] from each state [N, S] to the one `every` steps later.
 
     names: of the states' columns, one of vla.contract.dimensions.STATE_LAYOUTS. Raises ValueError
-    where an orientation is none.
+    for an invalid orientation.
     """
     positions, quaternions = poses_of_states(states, names)
     shifts = positions[every:] - positions[:-every]

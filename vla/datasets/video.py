@@ -1,4 +1,4 @@
-"""Video files: frames at given times, read at random, and files written for that."""
+"""Video files: frames at given times, read at random, and writing files for that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENCODING = {
 
 
 class VideoFrames:
-    """Reads single frames; keeps the last used files open. Not to be shared among threads."""
+    """Reads single frames; keeps recently used files open. Not thread-safe."""
 
     def __init__(self, open_files: int = OPEN_FILES):
         self._limit = open_files
@@ -71,7 +71,7 @@ class VideoFrames:
         return container
 
     def __getstate__(self) -> dict:
-        # Open files stay behind when a data loader copies the data set into another process.
+        # Open files are not copied into a data loader's processes.
         return {"_limit": self._limit, "_open": OrderedDict()}
 
 
@@ -87,7 +87,7 @@ class VideoFacts:
 
 
 def _time_base(stream: av.video.stream.VideoStream) -> Fraction:
-    """Seconds in a tick of its stamps. Raises DatasetError where the file does not say it."""
+    """Seconds per tick of its stamps. Raises DatasetError where the file does not say it."""
     if stream.time_base is None:
         raise DatasetError(f"{stream.container.name}: the video has no time base; encode it again")
     return stream.time_base
@@ -122,7 +122,7 @@ def unreadable(path: Path, error: Exception) -> DatasetError:
 
 
 def _opened(path: Path) -> av.container.InputContainer:
-    """Raises DatasetError where a file is none, or not 8-bit colour or grey."""
+    """Raises DatasetError where a file is missing, or not 8-bit colour or grey."""
     if not path.is_file():
         raise unreadable(path, OSError("it is missing or no file"))
     container = av.open(str(path))
@@ -151,7 +151,7 @@ def _opened(path: Path) -> av.container.InputContainer:
 
 
 class VideoWriter:
-    """Writes an H.264 file that any player shows and whose frames are found quickly.
+    """Writes an H.264 file for any player, with fast random access.
 
     A key frame comes every KEY_FRAME_EVERY frames and every frame only needs earlier ones, so that
     reading one at random decodes few others. Sizes must be even (4:2:0 chroma).
@@ -169,7 +169,7 @@ class VideoWriter:
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {**ENCODING}
-        # One file is one task of a process pool: threads would only get into each other's way.
+        # One file is one task of a process pool: threads would only compete.
         self._stream.codec_context.thread_count = 1
         self._frames = 0
 

@@ -1,9 +1,9 @@
-"""VLA-IT annotations: what an episode shows, and asks for in other words (InstructVLA, 3.3).
+"""VLA-IT annotations: what an episode shows, and its command in other words (InstructVLA, 3.3).
 
 One JSON file per data set, as the authors write it: {file path: {episode id: {"features":
 {"move_primitive": [text per frame]}, "alt_instruction": {"Caption": text, "CR": [...], "CC": [...],
-"QA": [...]}}}}, pairs as {"question", "answer"}; alt_instruction may be missing. Characters that
-cannot be seen are read as their escapes (see vla.core.text).
+"QA": [...]}}}}, pairs as {"question", "answer"}; alt_instruction may be missing. Invisible
+characters become escapes (see vla.core.text).
 """
 
 from __future__ import annotations

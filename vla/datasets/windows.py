@@ -1,8 +1,8 @@
-"""Windows of the past: which earlier frames a policy sees beside the newest one.
+"""Windows of the past: the earlier frames that a policy sees beside the newest one.
 
 A window is a grid of slots, `step` seconds apart, that ends at the newest frame. Each slot holds
-the newest frame that is not newer than it. A slot without a frame within one step ends the history
-there. Training and inference both go through `window_slots`.
+the newest frame up to its time. A slot without a frame within one step ends the history there.
+Training and inference both use `window_slots`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Stamps that are apart by less count as one [s]: they are sums of binary fractions.
+# Stamps that differ by less are equal [s]: they are sums of binary fractions.
 SAME_TIME = 1e-6
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When the frames of a data set were taken, and which of them follow on another."""
+    """When the frames of a data set were taken, and which are consecutive."""
 
     times: np.ndarray  # [N], seconds, increasing within a stretch
     # Frames up to and with each stretch: one episode, or the part of it that has one instruction.

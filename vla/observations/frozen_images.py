@@ -1,15 +1,14 @@
-"""Notices a camera that sends one image again and again, however fresh its stamps. No ROS.
+"""Detects a camera that repeats one image, however fresh its stamps. No ROS.
 
-A real camera's noise makes every image another one, and even a simulated one changes when the arm
-in view moves. So a camera is frozen when its pixels have not changed at all although the arm is not
-where it was when they came first.
+A real camera's noise makes every image different, and even a simulated one changes when the arm in
+view moves. So a camera is frozen when its pixels have not changed at all although the arm has moved
+since they first came. The arm holds while a camera is frozen, so a false detection must end by
+itself:
 
-The arm rests while a camera is frozen, so what is called frozen by mistake must end by itself:
-
-- Joints that jump, as no arm can, are no motion. The way counts again from where they are then.
+- Joints that jump, as no arm can, are no motion. The distance counts again from there.
 - An arm that is back where it was when the image came first is what the image shows.
 - Once the joints have been still for a while, the same image gets one more try. A camera that is
-  really frozen is so again after the same short way, and then for good.
+  really frozen is detected again after the same short distance, and then for good.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Faster than any arm: joints that went so far between two images were put there, or are not the
-# arm's [rad/s], and less than this is no jump at any rate of images [rad].
+# Joints that moved faster between two images were relocated, or are not the arm's [rad/s]; less
+# than this is no jump at any rate of images [rad].
 JUMP_SPEED = 4.0
 JUMP = 0.1
 # Joints that moved by less than STILL in REST are at rest [rad], [s].
@@ -46,10 +45,10 @@ class _Rest:
 
 
 class FrozenImages:
-    """One camera's images in, whether it is frozen out."""
+    """Takes one camera's images, and says whether it is frozen."""
 
     def __init__(self, motion: float):
-        """motion: way of any joint that must show in the image [rad]."""
+        """motion: motion of any joint that must show in the image [rad]."""
         self._motion = motion
         self._seen: _Seen | None = None
         self._rest: _Rest | None = None

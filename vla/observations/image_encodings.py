@@ -1,8 +1,8 @@
 """Pixels of the encodings that cameras publish, as red, green and blue.
 
-The arithmetic is OpenCV's, bit by bit, and so that of `cv_bridge`: BT.601 with studio range for
-YUV, bilinear interpolation for Bayer. Where a node can import `cv_bridge`, that converts its
-images (vla_nodes.core.images); a bag converted without ROS has the same pixels.
+The arithmetic is exactly OpenCV's, and so that of `cv_bridge`: BT.601 with studio range for YUV,
+bilinear interpolation for Bayer. A node converts by `cv_bridge` where it can be imported
+(vla_nodes.core.images); a bag converted without ROS has the same pixels.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _yuv_444() -> Encoding:
 
 
 def _yuv(luma: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Colours [..., 3] of luma; u and v, of the same form or one that is broadcast to it."""
+    """Colours [..., 3] of luma; u and v, of the same shape or broadcast to it."""
     brightness = _BRIGHTNESS[luma]
     colours = np.empty((*luma.shape, 3), np.uint8)
     of_v, of_u = v.astype(np.int32) - 128, u.astype(np.int32) - 128

@@ -1,7 +1,7 @@
 """ROS messages to arrays, without ROS: bad messages raise ValueError.
 
-Messages are taken for the attributes of their `.msg`, so that those of a node and those decoded
-from a bag are read by the same code.
+Messages only need the attributes of their `.msg`, so that a node's and those decoded from a bag are
+read by the same code.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def stamp_to_nanoseconds(stamp: Any) -> int:
 
 
 def serialized_stamp(data: bytes) -> int:
-    """The stamp [ns] of a serialised message that begins with a header, which is not decoded.
+    """The stamp [ns] of a serialised message that begins with a header, without decoding it.
 
     Raises ValueError where the bytes are too few.
     """

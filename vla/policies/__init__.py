@@ -1,1 +1,1 @@
-"""Policies: what they are built of, and one folder for each published system."""
+"""Policies: what they share, and one folder for each published system."""

@@ -1,9 +1,9 @@
-"""Adapters on disk, and their way into weights that are already loaded.
+"""Adapters on disk, and their loading into weights in memory.
 
 An adapter is a folder: adapter.json (which checkpoint it changes, and how), adapter.safetensors and
-a card, README.md. It is a few per cent of the checkpoint, and means nothing without it. Loaded, it
-is merged into the weights; what it is taken out of again are the base's own, read from disk again,
-so that nothing is left of it.
+a card, README.md. It is a few per cent of the checkpoint, and needs it. When loaded, it is merged
+into the weights; to remove it, the base's own weights are read from disk again, so that nothing of
+it remains.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Adapter:
     about: dict[str, Any] = field(default_factory=dict)
 
     def layers(self, prefix: str = "") -> list[str]:
-        """Paths of the linear layers that it changes, those that begin with a prefix."""
+        """Paths of the linear layers that it changes, those with a prefix."""
         paths = {name.rpartition(".")[0] for name in self.weights}
         return sorted(path for path in paths if path.startswith(prefix))
 
     def delta(self, path: str) -> torch.Tensor:
-        """What it adds to that layer's matrix [out, in], in float32."""
+        """Its change of that layer's matrix [out, in], in float32."""
         first, second = (self.weights[f"{path}.{name}"].float() for name in ("lora_a", "lora_b"))
         return self.config.alpha / self.config.rank * (second.T @ first)
 
@@ -68,9 +68,9 @@ def save_adapter(
     about: dict[str, Any],
     card: str,
 ) -> None:
-    """Writes an adapter folder; existing files are replaced one by one, each whole.
+    """Writes an adapter folder; each existing file is replaced atomically.
 
-    weights: as in Adapter. about: what else a reader should know, ready for JSON. card: README.md.
+    weights: as in Adapter. about: further facts, ready for JSON. card: README.md.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def require_base(adapter: Adapter, base: Checkpoint) -> None:
 
 
 def adapted_id(base: Checkpoint, adapter: Adapter | None) -> str:
-    """checkpoint_id of a checkpoint with an adapter in it."""
+    """checkpoint_id of a checkpoint with an adapter."""
     return base.checkpoint_id + (f"+{adapter.adapter_id}" if adapter is not None else "")
 
 
@@ -172,9 +172,9 @@ def swap_adapter(
     before: Adapter | None,
     after: Adapter | None,
 ) -> None:
-    """Puts one adapter in the place of another in loaded weights; None for none.
+    """Replaces one adapter by another in loaded weights; None for none.
 
-    module: one half of the policy, whose names in the checkpoint begin with `prefix`. Everything is
+    module: one part of the policy, whose names in the checkpoint begin with `prefix`. Everything is
     read and checked before anything changes. Raises CheckpointError.
     """
     if after is not None:

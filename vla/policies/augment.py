@@ -10,7 +10,7 @@ import torch
 from vla.policies.config import bounded
 from vla.policies.images import fit_images
 
-# Of red, green and blue in what the eye takes for brightness (ITU-R BT.601).
+# Weights of red, green and blue in the brightness (ITU-R BT.601).
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
@@ -41,7 +41,7 @@ class ImageTransform:
     hue: float  # turn [rad]
 
     def move(self, pixels: np.ndarray, size: int) -> np.ndarray:
-        """Where pixels [..., 2], right and down, of an image of that size go."""
+        """Where pixels [..., 2], right and down, of an image of that size move to."""
         left, top, side = self.crop
         moved = (pixels + 0.5 - np.array([left, top]) * size) / side - 0.5
         return moved + np.array(self.shift)
@@ -96,7 +96,7 @@ def _recolor(pixels: torch.Tensor, change: ImageTransform) -> torch.Tensor:
 
 
 def _color_matrix(saturation: float, hue: float) -> torch.Tensor:
-    """A turn of the hue and a change of the saturation [3, 3] that leave grey as it is.
+    """A turn of the hue and a change of the saturation [3, 3] that keep grey.
 
     In YIQ, the colour is a vector of two numbers beside the brightness.
     """

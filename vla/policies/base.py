@@ -1,11 +1,11 @@
-"""What a policy is to everything else: nodes, evaluation, training, checkpoints, preflight.
+"""The interface of a policy for nodes, evaluation, training, checkpoints and preflight.
 
 A published system is one folder beside this file. Its `policy.py` holds one `PolicyType`, which
-says what a checkpoint of that type reads and gives, and makes its parts. A policy has one part or
-two. The first, a vision-language model, answers in text and acts: with one part it gives action
-chunks, with two it gives latent actions, which the second part, an action head, turns into chunks
-at a higher rate. The node `reasoning` runs the first part and `action_expert` the second, each in a
-process of its own; `vla.policies.policy.Policy` runs both in one.
+says what a checkpoint of that type reads and returns, and builds its parts. A policy has one part
+or two. The first, a vision-language model, answers in text and acts: alone it returns action
+chunks, with a second part it returns latent actions, which that part, an action head, turns into
+chunks at a higher rate. The node `reasoning` runs the first part and `action_expert` the second,
+each in its own process; `vla.policies.policy.Policy` runs both in one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Images = dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy acts on, as the contract lists it."""
+    """The input of a policy, as the contract lists it."""
 
     images: Images
     state: np.ndarray  # proprioception [S], not normalised
@@ -42,7 +42,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class PolicyFeatures:
-    """What a policy reads and gives; known without its weights."""
+    """What a policy reads and returns; known without its weights."""
 
     cameras: tuple[str, ...]  # names of the images that it reads
     uses_state: bool  # whether it reads proprioception
@@ -75,7 +75,7 @@ class PolicyType(ABC, Generic[Config, Model]):
 
     @property
     def name(self) -> str:
-        """The `type` that config.json names."""
+        """The `type` in config.json."""
         return self.config.TYPE
 
     def presets(self) -> dict[str, Config]:
@@ -83,11 +83,11 @@ class PolicyType(ABC, Generic[Config, Model]):
         return {}
 
     def check_config(self, config: Config, where: str) -> None:
-        """Raises CheckpointError for entries that do not go together. where: the file's name."""
+        """Raises CheckpointError for entries that contradict each other. where: the file's name."""
 
     @abstractmethod
     def features(self, config: Config, contract: EmbodimentContract) -> PolicyFeatures:
-        """What such a policy reads and gives on a robot."""
+        """What such a policy reads and returns on a robot."""
 
     @abstractmethod
     def build(self, config: Config, contract: EmbodimentContract) -> Model:
@@ -106,16 +106,16 @@ class PolicyType(ABC, Generic[Config, Model]):
         return False
 
     def parameter_counts(self, model: Model) -> dict[str, int]:
-        """Parameters by part of a model; together they are all of them."""
+        """Parameters of a model by part; together they are all of them."""
         return {name: sum(p.numel() for p in part.parameters()) for name, part in
                 model.named_children()}  # fmt: skip
 
     def published_counts(self, model: Model, parts: dict[str, int]) -> dict[str, int]:
-        """What the system's paper counts of such a model, where `vla info` should show it."""
+        """Counts as in the system's paper, where `vla info` should show them."""
         return {}
 
     def facts(self, config: Config) -> dict[str, object]:
-        """What else `vla info` shows of a configuration: short values by name."""
+        """Further entries of `vla info` for a configuration: short values by name."""
         return {}
 
     # What training asks for.
@@ -123,9 +123,9 @@ class PolicyType(ABC, Generic[Config, Model]):
     def collator(
         self, config: Config, tokenizer: Tokenizer | None, options: CollationOptions
     ) -> Collator:
-        """What makes the batches that the model's `forward` takes.
+        """Makes the batches that the model's `forward` takes.
 
-        `forward(batch, flow_samples)` gives its losses by name, and `trained_by(objective, name)`
+        `forward(batch, flow_samples)` returns its losses by name, and `trained_by(objective, name)`
         says whether an objective trains the parameter of that name.
         """
         raise NotImplementedError(f"a policy of type {self.name} cannot be trained")
@@ -133,7 +133,7 @@ class PolicyType(ABC, Generic[Config, Model]):
     def corpus(
         self, config: Config, sample: RobotSample, generator: np.random.Generator
     ) -> list[str]:
-        """Sentences that a frame may become, for a tokenizer that is learned from scratch."""
+        """Sentences that a frame may become, to train a tokenizer from scratch."""
         return [sample.instruction]
 
     def vocabulary(self, config: Config) -> int:
@@ -152,13 +152,13 @@ class PolicyType(ABC, Generic[Config, Model]):
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
     def checkpoint_activations(self, model: Model) -> None:
-        """Has the model keep fewer activations and compute them again; less memory, more time."""
+        """Has the model recompute activations: less memory, more time."""
         raise CheckpointError(
             f"a policy of type {self.name} cannot checkpoint activations: leave it out"
         )
 
     def insert_adapter(self, model: Model, config: AdapterConfig) -> None:
-        """Puts a few-shot adapter beside linear layers of a loaded model (`vla finetune`)."""
+        """Adds a few-shot adapter to linear layers of a loaded model (`vla finetune`)."""
         raise CheckpointError(f"a policy of type {self.name} takes no adapter: train it instead")
 
     def start_from(self, model: Model, source: Checkpoint) -> list[str]:

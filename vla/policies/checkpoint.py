@@ -1,9 +1,9 @@
-"""Checkpoints: a folder with everything that a policy needs, and no more.
+"""Checkpoints: a folder with everything that a policy needs.
 
 config.json, model.safetensors, norm_stats.json, contract.yaml, tokenizer.json and a model card,
 README.md; with several robots, those of the others in robots (vla/policies/robots.py). Large
 weights are in several files, model-00001-of-00003.safetensors and so on, with
-model.safetensors.index.json, as in the Hugging Face hub's folders.
+model.safetensors.index.json, as on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Checkpoint:
 
     @property
     def type(self) -> PolicyType[Any, Any]:
-        """What kind of policy it is."""
+        """The type of the policy."""
         return policy_type(self.config.TYPE)
 
     @property
     def features(self) -> PolicyFeatures:
-        """What the policy reads and gives."""
+        """What the policy reads and returns."""
         return self.type.features(self.config, self.contract)
 
 
@@ -115,11 +115,10 @@ def save_checkpoint(
     tokenizer: Tokenizer | None,
     dtype: torch.dtype | None = torch.float16,
 ) -> None:
-    """Writes a checkpoint folder; existing files are replaced one by one, each whole.
+    """Writes a checkpoint folder; each existing file is replaced atomically.
 
-    weights: a model's state, or its reasoning half's alone, with names that begin "reasoning.".
-    robots: that it acts for, at least one. dtype: of the stored weights; None for those that they
-    have.
+    weights: a model's state, or its reasoning part's alone, with names that begin "reasoning.".
+    robots: that it acts for, at least one. dtype: of the stored weights; None for their own.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +136,7 @@ def save_checkpoint(
 
 
 def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """One file, or several with an index; those of an earlier checkpoint go at the end."""
+    """One file, or several with an index; files of an earlier checkpoint are deleted last."""
     shards = split_torch_state_dict_into_shards(weights, max_shard_size=MOST_PER_FILE)
     for name, tensors in shards.filename_to_tensors.items():
         temporary = folder / f"{name}.part"
@@ -165,7 +164,7 @@ def weight_files(folder: str | Path) -> list[Path]:
         names = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(names, dict) or not names:
             raise CheckpointError(f"{where} has no mapping 'weight_map'; copy the folder again")
-        # By way of brief: a name may be anything that JSON has.
+        # Through brief(): a name may be any JSON value.
         unique = {brief(name, 200): name for name in names.values()}
         files = [inside(folder, unique[name], where, CheckpointError) for name in sorted(unique)]
     for file in files:
@@ -178,7 +177,7 @@ def weight_files(folder: str | Path) -> list[Path]:
 
 
 def weights_digest(files: list[Path]) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of the files one after the other."""
+    """First 12 hexadecimal digits of the SHA-256 of the files in order."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -218,10 +217,10 @@ def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch
 
 
 def build_part(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str = "") -> Module:
-    """Makes a part of the model as its configuration says; its weights' names begin with `prefix`.
+    """Builds a part of the model from its configuration; its weights' names begin with `prefix`.
 
-    It is sized without memory first, and compared with the stored weights, so that a configuration
-    that asks for more than there is takes none. Raises CheckpointError.
+    It is first sized without memory and compared with the stored weights, so that an oversized
+    configuration allocates none. Raises CheckpointError.
     """
     stored: dict[str, tuple[int, ...]] = {}
     for path in weight_files(checkpoint.folder):
@@ -263,8 +262,8 @@ def load_weights(
 ) -> None:
     """Fills a part of the model, whose weights' names begin with `prefix`; with "" all of it.
 
-    dtype: of its parameters from then on; None for those that the checkpoint stores. Raises
-    CheckpointError that names what is missing, superfluous or of another shape.
+    dtype: of its parameters from then on; None for the stored one. Raises CheckpointError that
+    names what is missing, superfluous or of another shape.
     """
     path = checkpoint.folder / WEIGHTS
     weights = read_weights(checkpoint, device)
@@ -284,7 +283,7 @@ def load_weights(
                 f"{shown_path(path)}: {one_line(prefix + name)} is of whole numbers, no weights; "
                 "copy it again"
             )
-    # Assigned, not copied: copies would take the type that the parameters have.
+    # Assigned, not copied: copies would take the parameters' dtype.
     result = module.load_state_dict(own, strict=False, assign=dtype is not torch.float32)
     tied = checkpoint.type.ties_embeddings(checkpoint.config)
     missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]

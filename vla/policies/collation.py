@@ -1,4 +1,4 @@
-"""From samples to the batches that a policy learns from: what training asks of a policy's type."""
+"""From samples to the batches that a policy learns from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from vla.policies.config import bounded
 
 @dataclass
 class PromptSampling:
-    """What a robot frame is asked in training (InstructVLA, section 3.3 and its code).
+    """Shares of prompts for a robot frame (InstructVLA, section 3.3 and its code).
 
-    What no share covers is asked for the action alone.
+    The rest asks for the action alone.
     """
 
     # Share of frames with a motion label that is to be said before acting, where nothing else is
@@ -38,7 +38,7 @@ class PromptSampling:
 
 @dataclass
 class CollationOptions:
-    """How a training configuration has samples made into batches."""
+    """How a training configuration turns samples into batches."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     prompts: PromptSampling = field(default_factory=PromptSampling)
@@ -48,7 +48,7 @@ class CollationOptions:
 
 
 def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTransform) -> np.ndarray:
-    """Pixels [C, E, 2] where the gripper acts next, in the changed images; NaN where unknown."""
+    """Pixels [C, E, 2] of the gripper's next actions in the changed images; NaN where unknown."""
     places = np.full((len(cameras), len(EVENTS), 2), np.nan)
     for index, name in enumerate(cameras):
         if sample.places is not None and name in sample.places:
@@ -57,7 +57,7 @@ def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTrans
 
 
 class Batch(Protocol):
-    """What a policy's losses are computed from."""
+    """The input of a policy's losses."""
 
     def to(self, device: str | torch.device) -> Any:
         """The batch on another device."""

@@ -33,7 +33,7 @@ def compile_for_inference(model: InstructVLA) -> None:
 
 
 def keeping(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a copy of what the function does, which the next replay of its graph overwrites."""
+    """Copies the function's result, which the next replay of its graph overwrites."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **keywords: Any) -> Any:

@@ -185,9 +185,9 @@ def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_sane_layers(architecture: Any, where: str) -> None:
-    """Raises ValueError where a transformers configuration asks for an absurd number of layers.
+    """Raises ValueError where a transformers configuration has an absurd number of layers.
 
-    Its names are those of many families; whatever counts layers is told by its name.
+    Any entry counts layers whose name says so, in any model family.
     """
     if isinstance(architecture, list):
         for value in architecture:
@@ -215,7 +215,7 @@ def _require_no_code(architecture: Any, where: str) -> None:
 
 
 def require_formats(act: str, where: str) -> None:
-    """Raises CheckpointError where a prompt asks for more than the instruction to be filled in."""
+    """Raises CheckpointError where a prompt has placeholders other than the instruction."""
     try:
         parts = list(string.Formatter().parse(act))
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""The gate of the LoRA experts: which of them speaks, token by token.
+"""The gate of the LoRA experts: their shares, token by token.
 
-A small MLP, the scale head, looks at a hidden state and gives each expert a share. The published
-code takes the final hidden state of a pass without adapters, so that every forward costs two. The
-"layer" gate looks at what enters each layer, and needs no second pass.
+A small MLP, the scale head, turns a hidden state into a share for each expert. The published code
+uses the final hidden state of a pass without adapters, so that every forward costs two. The "layer"
+gate uses the input of each layer, and needs no second pass.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ScaleHead(nn.Module):
         return self.layers(hidden).softmax(dim=-1)
 
     def resize(self, kept: list[int], added: int) -> None:
-        """Keeps the shares of these experts, in that order, and adds new ones behind them."""
+        """Keeps the shares of these experts, in that order, and appends new ones."""
         weight, bias = self.layers[-1].parameters()
         wider = nn.Linear(weight.shape[1], len(kept) + added).to(weight)
         with torch.no_grad():
@@ -55,7 +55,7 @@ class ScaleHead(nn.Module):
 
 
 def make_scale_head(width: int, config: LoraConfig) -> ScaleHead | None:
-    """The scale head that a configuration asks for; None where the experts are just summed.
+    """The scale head of a configuration; None where the experts are just summed.
 
     Raises CheckpointError for an unknown gate.
     """
@@ -70,7 +70,7 @@ def make_scale_head(width: int, config: LoraConfig) -> ScaleHead | None:
 
 def gate_each_layer(layers: Iterable[nn.Module], head: ScaleHead, blend: Blend) -> None:
     """Has each layer's input set the blend for that layer, from now on."""
-    # Not a closure: a copy of the model must look at its own head and set its own blend.
+    # Not a closure: a copy of the model must use its own head and set its own blend.
     gate = partial(_set_blend, head, blend)
     for layer in layers:
         layer.register_forward_pre_hook(gate, with_kwargs=True)

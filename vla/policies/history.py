@@ -1,4 +1,4 @@
-"""What a policy keeps of earlier observations during an episode, by their stamps."""
+"""A policy's earlier observations during an episode, by their stamps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Kept = TypeVar("Kept")
 
 
 class History(Generic[Kept]):
-    """Entries of one episode, observations or what was computed from them, and their window.
+    """Entries of one episode, observations or results computed from them, and their window.
 
-    It holds no more than the window can reach.
+    It keeps no more than the window can reach.
     """
 
     def __init__(self, window: int, step: float):
@@ -25,7 +25,7 @@ class History(Generic[Kept]):
         return len(self._kept)
 
     def reset(self) -> None:
-        """Forgets everything, as a new episode needs it."""
+        """Forgets everything, as for a new episode."""
         self._kept.clear()
 
     def is_due(self, stamp: float) -> bool:

@@ -1,4 +1,4 @@
-"""Images on their way into a model."""
+"""Images as model inputs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 
 def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 images [N, 3, S, S] at another size [px], bicubic; as they are where it is theirs.
+    """uint8 images [N, 3, S, S] resized [px], bicubic; unchanged at that size.
 
-    Training and inference go through here alike: an image of the contract's size is enlarged to the
+    Training and inference share it: an image of the contract's size is enlarged to the
     vision-language model's, as InstructVLA does with 224 to 448 px.
     """
     if images.shape[-1] == size and images.shape[-2] == size:

@@ -29,7 +29,7 @@ class Blend:
 
     @contextmanager
     def use(self, weights: torch.Tensor | None = None, enabled: bool = True) -> Iterator[None]:
-        """Sets both, and puts the former ones back at the end."""
+        """Sets both, and restores the former ones at the end."""
         former = self.weights, self.enabled
         self.weights, self.enabled = weights, enabled
         try:
@@ -39,11 +39,11 @@ class Blend:
 
 
 class LoraLinear(nn.Module):
-    """A linear layer, kept as it is, with low-rank changes beside it.
+    """A frozen linear layer with low-rank changes.
 
     lora_a [E, rank, in] starts at random, lora_b [E, rank, out] at zero, so that a new one changes
     nothing. With a blend they are the experts of a mixture. Without one there is a single change
-    that always counts: a few-shot adapter, which is merged into the layer where it acts.
+    with weight one: a few-shot adapter, which is merged into the layer for inference.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class LoraLinear(nn.Module):
         return y + reduced @ self.lora_b.flatten(0, 1)
 
     def delta(self, expert: int) -> torch.Tensor:
-        """What an expert of weight one adds to the layer's matrix [out, in]."""
+        """The change of the layer's matrix [out, in] by an expert of weight one."""
         return self.scale * (self.lora_b[expert].T @ self.lora_a[expert])
 
     def resize(self, kept: list[int], added: int) -> None:
-        """Keeps the experts of those indices, in that order, and adds new ones behind them."""
+        """Keeps the experts of those indices, in that order, and appends new ones."""
         fresh_a = _start(self.lora_a.new_empty(added, *self.lora_a.shape[1:]))
         fresh_b = self.lora_b.new_zeros(added, *self.lora_b.shape[1:])
         self.lora_a = nn.Parameter(torch.cat([self.lora_a.detach()[kept], fresh_a]))
@@ -87,7 +87,7 @@ class LoraLinear(nn.Module):
 
 
 def _start(lora_a: torch.Tensor) -> torch.Tensor:
-    """PyTorch's and PEFT's start of a linear layer, expert by expert, in place."""
+    """Initialises a linear layer as PyTorch and PEFT do, expert by expert, in place."""
     for matrix in lora_a.detach():
         nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
     return lora_a
@@ -108,8 +108,8 @@ def add_lora(
 ) -> None:
     """Replaces the linear layers that the configuration targets, in place.
 
-    names: what this language model calls q, k, v, o, gate, up and down. Raises CheckpointError for
-    a target that it does not have.
+    names: this language model's names for q, k, v, o, gate, up and down. Raises CheckpointError for
+    a target that it lacks.
     """
     if unknown := [target for target in config.targets if target not in names]:
         raise CheckpointError(
@@ -145,7 +145,7 @@ def _layers(module: nn.Module) -> dict[str, LoraLinear]:
 
 
 def adapter_weights(module: nn.Module) -> set[str]:
-    """Names of the parameters that are an adapter's own."""
+    """Names of an adapter's own parameters."""
     return {f"{path}.{name}" for path in adapter_layers(module) for name in ("lora_a", "lora_b")}
 
 
@@ -156,9 +156,9 @@ def is_lora_weight(name: str) -> bool:
 
 @torch.no_grad()
 def merge_experts(module: nn.Module, weights: list[float]) -> None:
-    """Adds the experts, each times its weight, to the layers' own matrices; removes the adapters.
+    """Adds the experts, each times its weight, to the layers' matrices; removes the adapters.
 
-    The merged model gives what the unmerged one gives under these weights for every token.
+    The result equals the unmerged model's with these weights for every token.
     """
     for path, layer in lora_layers(module).items():
         if len(weights) != len(layer.lora_a):
@@ -169,7 +169,7 @@ def merge_experts(module: nn.Module, weights: list[float]) -> None:
 
 
 def expert_weights(module: nn.Module, index: int) -> dict[str, torch.Tensor]:
-    """One expert's tensors by path, to be saved apart from the model."""
+    """One expert's tensors by path, to be saved separately."""
     tensors = {}
     for path, layer in lora_layers(module).items():
         tensors[f"{path}.lora_a"] = layer.lora_a[index].detach().clone()
@@ -179,7 +179,7 @@ def expert_weights(module: nn.Module, index: int) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def load_expert(module: nn.Module, index: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Fills one expert with what expert_weights gave.
+    """Fills one expert with the result of expert_weights.
 
     Raises CheckpointError where names or shapes differ.
     """

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint in memory, each as the node that runs it, and evaluation, use it."""
+"""The parts of a checkpoint in memory, as the nodes and evaluation use them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PolicyPart:
     """A part of a checkpoint in memory, with or without an adapter in its weights."""
 
     def __init__(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str = ""):
-        """module: of the part, loaded; its weights' names in the checkpoint begin with `prefix`."""
+        """module: the loaded part; its weights' names in the checkpoint begin with `prefix`."""
         self._base, self.module, self._prefix = checkpoint, module, prefix
         self.contract, self.features = checkpoint.contract, checkpoint.features
         self.adapter: Adapter | None = None
@@ -35,7 +35,7 @@ class PolicyPart:
         self.checkpoint_id = checkpoint.checkpoint_id
 
     def set_adapter(self, adapter: Adapter | None) -> None:
-        """Puts an adapter in the place of the one before, None for the checkpoint as it is.
+        """Replaces the adapter, None for the checkpoint as it is.
 
         Not while another thread runs the model. Raises CheckpointError, with nothing changed.
         """
@@ -67,10 +67,10 @@ class ReasoningPart(PolicyPart, ABC):
         response: str | None = None,
         seed: int | None = None,
     ) -> np.ndarray:
-        """What it does now: a latent action float32 [Q, D], or a chunk float32 [H, A].
+        """The action: a latent action float32 [Q, D], or a chunk float32 [H, A].
 
-        A chunk is in the contract's units. response: what think() said, None to act without.
-        seed: of random draws, where it makes any; None continues with its generator.
+        A chunk is in the contract's units. response: the result of think(), None to act without.
+        seed: of random draws, if any; None continues with the generator.
         """
 
     def ask(self, images: Images, question: str) -> str:
@@ -78,23 +78,23 @@ class ReasoningPart(PolicyPart, ABC):
         raise NotImplementedError(f"a policy of type {type(self).__name__} gives no text")
 
     def think(self, images: Images, instruction: str) -> str:
-        """What the robot says that it will do. Raises NotImplementedError without text."""
+        """What the robot says it will do. Raises NotImplementedError without text."""
         raise NotImplementedError(f"a policy of type {type(self).__name__} gives no text")
 
     def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
-        """What the robot says, and what it does on that; faster where a part can reuse a cache."""
+        """The text, and the action on it; faster where a part can reuse a cache."""
         text = self.think(observation.images, instruction)
         return text, self.act(observation, instruction, text)
 
     def observe(self, observation: Observation, instruction: str) -> None:
-        """Takes an observation between two that it acts on, where its history would miss it."""
+        """Takes an observation without acting, where the history would miss it."""
 
     def is_due(self, stamp: float) -> bool:
         """Whether observe() would read an observation of that time [s]."""
         return True
 
     def reset(self) -> None:
-        """A new episode, or another instruction, begins: forgets what was kept between steps."""
+        """A new episode, or another instruction: forgets the history."""
 
 
 class ActionPart(PolicyPart, ABC):
@@ -104,7 +104,7 @@ class ActionPart(PolicyPart, ABC):
     def from_pretrained(
         cls: type[Action], path: str | Path, device: str = "cpu", adapter: str | Path = ""
     ) -> Action:
-        """The second part of a checkpoint folder, as ReasoningPart.from_pretrained the first."""
+        """The second part of a checkpoint folder; see ReasoningPart.from_pretrained."""
         checkpoint = open_checkpoint(path)
         part = checkpoint.type.open_action(checkpoint, usable_device(device))
         return adapted(_required(part, cls, checkpoint), adapter)
@@ -121,16 +121,16 @@ class ActionPart(PolicyPart, ABC):
     ) -> np.ndarray:
         """Actions float32 [H, A] in the contract's units, from state [S] and latent action [Q, D].
 
-        seed: of random draws; None continues with its generator. before: what the arm will do
-        meanwhile, which the chunk continues from (arXiv 2506.07339); max_guidance bounds how hard
-        it is drawn there, None for the part's own bound. Raises ValueError on other shapes.
+        seed: of random draws; None continues with the generator. before: what the arm will do
+        meanwhile, which the chunk continues (arXiv 2506.07339); max_guidance bounds the guidance,
+        None for the part's own bound. Raises ValueError on other shapes.
         """
 
 
 class NoActionPart(PolicyPart):
-    """Stands for the second part of a policy that has one: no weights, and nothing to do.
+    """The second part of a policy of one part: no weights, and nothing to do.
 
-    It takes adapters as the first part does, so that both nodes name the same checkpoint.
+    It takes adapters as the first part does, so that both nodes report the same checkpoint.
     """
 
     def __init__(self, checkpoint: Checkpoint):
@@ -147,7 +147,7 @@ class NoActionPart(PolicyPart):
 def open_action_part(
     path: str | Path, device: str = "cpu", adapter: str | Path = ""
 ) -> ActionPart | NoActionPart:
-    """What the node `action_expert` runs of a checkpoint folder. Raises CheckpointError."""
+    """The part of a checkpoint for the node `action_expert`. Raises CheckpointError."""
     checkpoint = open_checkpoint(path)
     if checkpoint.features.latent_shape is None:
         return adapted(NoActionPart(checkpoint), adapter)
@@ -155,7 +155,7 @@ def open_action_part(
 
 
 def adapted(part: Part, adapter: str | Path) -> Part:
-    """The part with the adapter of a folder in its weights, unless that is ""."""
+    """The part with an adapter folder in its weights, unless that is ""."""
     if str(adapter):
         part.set_adapter(open_adapter(adapter))
     return part

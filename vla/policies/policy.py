@@ -1,4 +1,4 @@
-"""A whole checkpoint in one process: what evaluation, corrections and `vla eval` drive a robot by.
+"""A whole checkpoint in one process, for evaluation, corrections and `vla eval`.
 
 policy = Policy.from_pretrained("checkpoints/nano")
 policy.reset("pick up the red can", seed=0)
@@ -18,7 +18,7 @@ from vla.policies.parts import ActionPart, ReasoningPart, adapted, usable_device
 
 
 class Policy:
-    """Both parts of a policy, or the one that it has, and what they keep during an episode."""
+    """The one or two parts of a policy, and their state during an episode."""
 
     def __init__(self, reasoning: ReasoningPart, action: ActionPart | None, latent_every: int = 1):
         """action: None for a policy of one part. latent_every: chunks per latent action."""
@@ -58,8 +58,8 @@ class Policy:
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins.
 
-        seed: of all that is drawn at random in it; None continues with the generators. think: say
-        first what to do, and act on that.
+        seed: of its random draws; None continues with the generators. think: say first what to do,
+        and act on that.
         """
         self._instruction, self._seed, self._think = instruction, seed, think
         self.said: str | None = None  # what it said, once it has thought
@@ -71,7 +71,7 @@ class Policy:
         """Actions float32 [H, A] for now, in the contract's units.
 
         images: uint8 [H, W, 3] by camera name. state [S], not normalised. time: of the observation
-        [s]; a policy with a history needs it, and observe() for what is seen between two chunks.
+        [s]; a policy with a history needs it, and observe() between two chunks.
         """
         observation = Observation(images, state, time)
         if self._think and self.said is None:
@@ -87,7 +87,7 @@ class Policy:
         return self.action.action_chunk(images, state, latent, seed)
 
     def observe(self, images: Images, state: np.ndarray, time: float) -> None:
-        """Takes an observation that no chunk is asked for, for a policy with a history."""
+        """Takes an observation without a chunk, for a policy with a history."""
         if self.features.window > 1:
             self.reasoning.observe(Observation(images, state, time), self._instruction)
 
@@ -96,5 +96,5 @@ class Policy:
         return self.features.window > 1 and self.reasoning.is_due(time)
 
     def answer(self, images: Images, question: str) -> str:
-        """The answer to a question about what is seen. Raises NotImplementedError without text."""
+        """The answer to a question about the scene. Raises NotImplementedError without text."""
         return self.reasoning.ask(images, question)

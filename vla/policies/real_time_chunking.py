@@ -1,10 +1,10 @@
-"""Real-time chunking: a new chunk that goes on from the one in execution (arXiv 2506.07339).
+"""Real-time chunking: a new chunk that continues the current one (arXiv 2506.07339).
 
 While the model computes, the arm follows the chunk before. The first `committed` steps of the new
-chunk are over, or decided, by the time it arrives: they are frozen to what the arm does then. The
-steps after them are drawn to the old chunk, ever more weakly (a soft mask), so that the new chunk
-keeps the old one's strategy, and its last steps are free. This is inpainting: in each integration
-step the flow is turned by the gradient of the masked difference (the paper's equations 2 to 5).
+chunk are over, or decided, when it arrives: they are frozen to what the arm does then. The
+following steps are guided towards the old chunk, less and less (a soft mask), so that the new chunk
+keeps its strategy, and the last steps are free. This is inpainting: in each integration step the
+flow is corrected by the gradient of the masked difference (the paper's equations 2 to 5).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Inpainting:
 
 
 def soft_mask(horizon: int, committed: int, covered: int) -> torch.Tensor:
-    """How much each step of a new chunk is held to the old one, [H], the paper's equation 5.
+    """How strongly the old chunk guides each step of a new one, [H], the paper's equation 5.
 
     committed: steps that are decided, weight 1. covered: steps that the old chunk reaches, after
     which the weight is 0; in between it falls exponentially. committed beyond covered is cut.
@@ -44,9 +44,9 @@ def guided_integrate(
     steps: int,
     inpainting: Inpainting,
 ) -> torch.Tensor:
-    """Euler integration from noise [B, H, A], time 0, to actions, time 1, drawn to an old chunk.
+    """Euler integration from noise [B, H, A], time 0, to actions, time 1, guided to an old chunk.
 
-    velocity: differentiable, see flow_matching.integrate(), which this is without the guidance.
+    velocity: differentiable; see flow_matching.integrate() for the same without guidance.
     """
     x = noise
     weights = inpainting.weights[:, :, None].to(x)

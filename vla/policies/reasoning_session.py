@@ -1,6 +1,6 @@
-"""What a policy's first part computes at each step of an episode, and what it keeps.
+"""The computations of a policy's first part at each step of an episode, and its state.
 
-Text is slow and changes seldom; a latent action is quicker; a chunk is quickest. InstructVLA
+Text is slow and changes seldom; a latent action is faster; a chunk is fastest. InstructVLA
 refreshes the text every 20 steps and the latent action every other step (section 4.4).
 """
 
@@ -16,7 +16,7 @@ from vla.policies.parts import ReasoningPart
 
 @dataclass
 class Refresh:
-    """How often things are computed again, in steps; may be changed between steps."""
+    """How often things are recomputed, in steps; may be changed between steps."""
 
     # The text, where the robot thinks; 0 for once per instruction.
     language_every: int = 20
@@ -26,7 +26,7 @@ class Refresh:
 
 @dataclass(frozen=True)
 class ReasoningOutput:
-    """What a step ends with."""
+    """The result of a step."""
 
     text: str | None
     action: np.ndarray  # latent action [Q, D], or chunk [H, A] of a policy of one part
@@ -37,7 +37,7 @@ class ReasoningOutput:
 class ReasoningSession:
     """Text and action over the steps of an episode.
 
-    What is kept belongs to one instruction and one mode; another one, or reset(), drops it.
+    They belong to one instruction and one mode; another one, or reset(), drops them.
     """
 
     def __init__(self, part: ReasoningPart, refresh: Refresh | None = None):
@@ -46,7 +46,7 @@ class ReasoningSession:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything, as a new episode needs it."""
+        """Forgets everything, as for a new episode."""
         self._of: tuple[str, bool] | None = None
         self._text: str | None = None
         self._action: np.ndarray | None = None

@@ -1,9 +1,9 @@
 """Policy types by name.
 
-A folder of `vla.policies` with a `policy.py` is a type, called as the folder is. Types of other
-packages come from the entry points of the group `vla_ros.policies`, or from modules that the
-environment variable VLA_PLUGINS names, separated by commas, which call `register`. A checkpoint
-only names a type; it never makes anything be imported that is not one of these.
+A folder of `vla.policies` with a `policy.py` is a type, named as the folder. Types of other
+packages come from the entry points of the group `vla_ros.policies`, or from modules named by the
+environment variable VLA_PLUGINS, separated by commas, which call `register`. A checkpoint can only
+name one of these types; it cannot cause another import.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ register = POLICY_TYPES.register
 
 
 def policy_type(name: str) -> PolicyType[Any, Any]:
-    """The type of that name. Raises CheckpointError that names those that are known."""
+    """The type of that name. Raises CheckpointError that lists the known ones."""
     return POLICY_TYPES[name]
 
 
 def preset(name: str) -> Any:
-    """The configuration of a named size, of whichever type has it. Raises CheckpointError."""
+    """The configuration of a named size, of any type. Raises CheckpointError."""
     known = presets()
     if name not in known:
         raise CheckpointError(f"unknown preset {brief(name)}; known: {', '.join(sorted(known))}")

@@ -1,8 +1,8 @@
 """The robots that a checkpoint acts for: an embodiment contract and normalisation statistics each.
 
-contract.yaml and norm_stats.json of a checkpoint's first robot lie in its folder. One that was
-trained for several has those of the others in robots/NAME; such a folder can be opened as a
-checkpoint, and means the same weights for that robot.
+contract.yaml and norm_stats.json of a checkpoint's first robot are in its folder, those of further
+robots in robots/NAME; such a folder can be opened as a checkpoint, with the same weights for that
+robot.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Robot:
 
 
 def checkpoint_folder(folder: str | Path) -> Path:
-    """The folder of the checkpoint that a checkpoint's folder, or that of a robot in it, is of."""
+    """The checkpoint's folder, given that or the folder of a robot in it."""
     folder = Path(folder)
     return folder.parent.parent if folder.parent.name == ROBOTS else folder
 
 
 def robot_folder(folder: str | Path, index: int, contract: EmbodimentContract) -> Path:
-    """Where a checkpoint or a run keeps what is of its robot of that index."""
+    """The folder of a checkpoint's or a run's robot of that index."""
     return Path(folder) if index == 0 else Path(folder) / ROBOTS / contract.name
 
 
@@ -93,7 +93,7 @@ def read_stats(folder: str | Path, contract: EmbodimentContract) -> dict[str, No
     for vector, expected in dimension_kinds(contract).items():
         entry = stats[vector]
         for name, kind, usual in zip(entry.names, entry.kinds, expected, strict=True):
-            # The authors' models have angles between quantiles; but a length never wraps.
+            # The authors' models normalise angles by quantiles; but a length never wraps.
             if kind in WRAPPING and usual not in WRAPPING:
                 raise CheckpointError(
                     f"{path}: '{vector}' has '{name}' as {kind}, but in contract "

@@ -1,4 +1,4 @@
-"""What the vision-language model reads: turns of questions and answers, images, action queries."""
+"""The vision-language model's input: turns of questions and answers, images, action queries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def tidy(text: str) -> str:
 def question_ids(
     tokenizer: TextTokenizer, chat: ChatFormat, question: str, images: int, image_tokens: int
 ) -> list[int]:
-    """Tokens of a user's turn with so many images, and of the start of the answer."""
+    """Tokens of a user's turn with this many images, and of the start of the answer."""
     ids: list[int] = []
     before = chat.user
     # What stands between images is one text, as a tokenizer sees it in training: its pieces may
@@ -103,9 +103,9 @@ def end_id(tokenizer: Tokenizer | TextTokenizer, chat: ChatFormat) -> int:
 def prompt_ids(
     tokenizer: TextTokenizer, backbone: BackboneConfig, row: PromptRow, num_queries: int
 ) -> tuple[list[int], int]:
-    """Token ids of a question whose answer is to be gone on with, and how many are the question's.
+    """Token ids of a question whose answer is to be continued, and the question's length.
 
-    The answer is what has been said of it so far. A row that acts ends with the action queries.
+    The answer is its text so far. A row that acts ends with the action queries.
     """
     ids, predicted, _ = row_ids(tokenizer, backbone, row, num_queries)
     return ids[:-1], predicted.index(True)  # All but the end token.
@@ -114,7 +114,7 @@ def prompt_ids(
 def row_ids(
     tokenizer: TextTokenizer, backbone: BackboneConfig, row: PromptRow, num_queries: int
 ) -> tuple[list[int], list[bool], int]:
-    """Token ids of a row, which of them are to be predicted, and where its queries begin (or -1).
+    """Token ids of a row, which of them are predicted, and where its queries begin (or -1).
 
     Predicted are all answers, each with its end token, and the queries, so that the model learns to
     close a text with its first query where an action is asked for, and with the end token where

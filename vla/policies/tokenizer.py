@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer, learnt from the corpus of a run that starts from scratch."""
+"""A small byte-level BPE tokenizer, trained on the corpus of a run from scratch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPECIAL = (PAD, IMAGE, USER, ASSISTANT, END)
 
 
 def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Learns at most `vocabulary` tokens; every text stays encodable, byte by byte if need be."""
+    """Learns at most `vocabulary` tokens; any text can be encoded, byte by byte if need be."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -35,10 +35,10 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
 
 @contextmanager
 def refused_as(what: str) -> Iterator[None]:
-    """Makes CheckpointError of all that a tokenizer raises: plain Exception, and what is none.
+    """Makes CheckpointError of all that a tokenizer raises: Exception, and Rust's panics.
 
-    Its Rust panics where a tokenizer.json asks for what can't be, as by an expression that finds
-    no end, and a panic passes by whoever waits for an Exception.
+    It panics where a tokenizer.json asks for the impossible, such as an endless expression, and a
+    panic is no Exception.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Columns of parquet files as arrays, whatever list or number type another tool chose for them."""
+"""Columns of parquet files as arrays, for any list or number type of other tools."""
 
 from __future__ import annotations
 

@@ -63,19 +63,18 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Frames that language motion may have more or fewer labels than.
+# By this many the numbers of frames and of language motion labels may differ.
 TRIMMED = 2
 
 
 class LeRobotEpisodes:
-    """Frames of a LeRobot data set; states and actions in memory, images read when asked for.
+    """Frames of a LeRobot data set; states and actions in memory, images read on demand.
 
     mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
-    are found by their index, under any file path; by default the data set's own where it has one.
-    as_stored: every frame, at the data set's own rate and without its instruction, instead of one
-    for each step of the contract. Raises DatasetError or ContractError that names the file or
-    episode that does not fit, or what the numbers are instead of what the contract says; what is
-    unlikely is logged.
+    are found by their index, under any file path; by default the data set's own. as_stored: every
+    frame, at the data set's own rate and without its instruction, instead of one for each step of
+    the contract. Raises DatasetError or ContractError that names the mismatch; unlikely values are
+    logged.
     """
 
     def __init__(
@@ -182,7 +181,7 @@ def _with_words(stored: list[StoredEpisode], folder: str | Path) -> list[StoredE
 def require_features(
     info: DatasetInfo, mapping: LeRobotMapping, contract: EmbodimentContract
 ) -> None:
-    """Raises DatasetError where a mapping names what data set or contract do not have.
+    """Raises DatasetError where a mapping names what data set or contract lack.
 
     Raises ContractError where it takes the motion from states that are not those of a tool.
     """
@@ -214,7 +213,7 @@ def require_features(
 
 
 def labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
-    """Labels by episode index. Raises DatasetError where that does not tell the episodes apart."""
+    """Labels by episode index. Raises DatasetError where the index is ambiguous."""
     by_episode: dict[str, EpisodeLabels] = {}
     for (file, episode), entry in read_vla_it(path).items():
         if episode in by_episode:
@@ -227,7 +226,7 @@ def labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
 
 
 def check_labels(labels: EpisodeLabels | None, episode: Episode, path: str | Path) -> None:
-    """Raises DatasetError where an episode's labels are of another one.
+    """Raises DatasetError where an episode's labels belong to another one.
 
     Sources differ in whether the first and the last step, which do not move, are labelled.
     """
@@ -243,7 +242,7 @@ def check_labels(labels: EpisodeLabels | None, episode: Episode, path: str | Pat
 def chunk_with_padding(actions: np.ndarray, start: int, contract: EmbodimentContract) -> np.ndarray:
     """The chunk [H, A] from a step on, of actions [N, A].
 
-    Past the end there is no motion, and what is no motion, such as the gripper, stays as it was.
+    Past the end the motion is zero, and other dimensions, such as the gripper, keep their value.
     """
     rest = np.where(contract.asks_for_motion, 0.0, actions[-1])
     chunk = np.tile(rest.astype(np.float32), (contract.horizon, 1))
@@ -254,7 +253,7 @@ def chunk_with_padding(actions: np.ndarray, start: int, contract: EmbodimentCont
 
 @functools.lru_cache(maxsize=8)
 def _image_column(path: Path, feature: str, written: int):
-    """Encoded images of one file as it was written then; neighbouring samples often share it."""
+    """Encoded images of one file's version; neighbouring samples often share it."""
     return read_table(path, [feature]).column(feature)
 
 

@@ -1,4 +1,4 @@
-"""What a LeRobot data set that is written says of itself: features, columns, the list of tasks."""
+"""The description of a LeRobot data set that is written: features, columns, the list of tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SCALARS = {
 
 
 def features_of(contract: EmbodimentContract, storage: str) -> dict[str, dict[str, Any]]:
-    """What info.json says of the features."""
+    """The features in info.json."""
     features: dict[str, dict[str, Any]] = {}
     for name, names in (
         (STATE, contract.state_names),
@@ -71,7 +71,7 @@ def schema_of(features: dict[str, dict[str, Any]]) -> pa.Schema:
 
 
 def write_tasks(tasks: dict[str, int], path: Path) -> None:
-    """The instructions with their numbers, as pandas writes a table that is indexed by them."""
+    """The instructions with their numbers, as pandas writes a table indexed by them."""
     table = pa.table({"task_index": list(tasks.values()), "__index_level_0__": list(tasks)})
     pandas = {
         "index_columns": ["__index_level_0__"],
@@ -95,5 +95,5 @@ def write_tasks(tasks: dict[str, int], path: Path) -> None:
 
 
 def plain_number(value: float) -> int | float:
-    """A rate as JSON has it: 10 instead of 10.0."""
+    """A rate for JSON: 10 instead of 10.0."""
     return int(value) if value == int(value) else value

@@ -60,7 +60,7 @@ class EpisodeImages:
         else:
             names = [IMAGES + camera.name for camera in contract.cameras]
             self._schema = pa.schema([(name, STORED_TYPE) for name in names])
-            # PNG does not get smaller.
+            # PNG cannot be compressed further.
             self._stored = parquet.ParquetWriter(
                 self.folder / STORED_FILE, self._schema, compression="none"
             )

@@ -1,8 +1,7 @@
-"""Which rows and which part of a video each episode of a LeRobot data set has.
+"""The rows and the video section of each episode of a LeRobot data set.
 
 Versions 2.1 (a parquet and a video file per episode) and 3.0 (many episodes to a file). Rows are
-found by the index that stands in them: lists of episodes that other tools write are not always
-right about the file.
+found by their episode index: lists of episodes from other tools do not always name the right file.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from vla.datasets.lerobot.meta import (
 )
 
 EPISODE, INDEX = "episode_index", "index"
-# Of the time that an episode claims in a video file, in frames.
+# Tolerance of an episode's duration in a video file, in frames.
 SPAN_TOLERANCE = 1.5
 
 
 def read_info(folder: str | Path) -> DatasetInfo:
     """Reads meta/ and finds the rows of each episode.
 
-    Raises DatasetError that names the file which is missing, damaged or unknown, or what the lists
-    in meta/ say of one another that cannot be.
+    Raises DatasetError that names the missing, damaged or unknown file, or a contradiction in
+    meta/.
     """
     info = read_description(folder)
     episodes = _episodes_v2(info) if info.version == 2 else _episodes_v3(info)
@@ -162,7 +161,7 @@ def _video_span(
 
 
 class _Runs:
-    """Where the rows of each episode are, by what the data files hold."""
+    """The rows of each episode, by the contents of the data files."""
 
     def __init__(self, info: DatasetInfo):
         self._info = info
@@ -170,9 +169,9 @@ class _Runs:
         self._searched = False
 
     def find(self, episode: int, claimed: Path, length: int, begins: int) -> _Run:
-        """The rows of an episode: in the file that is claimed, or else in any.
+        """The rows of an episode: in the claimed file, or else in any.
 
-        Raises DatasetError where there are none, not as many as claimed, or others than claimed.
+        Raises DatasetError where there are none, or their number or index differs from the claim.
         """
         found = self._of(claimed).get(episode, []) if claimed.exists() else []
         if not found and not self._searched:
@@ -206,7 +205,7 @@ class _Runs:
 
 
 def _runs_of(path: Path) -> dict[int, list[_Run]]:
-    # Not every tool writes the index, and the episode alone tells the rows apart.
+    # Not every tool writes the index, and the episode alone identifies the rows.
     table = read_table(path, [EPISODE], optional=[INDEX])
     episodes = whole_column(table, EPISODE, str(path))
     indices = whole_column(table, INDEX, str(path)) if INDEX in table.column_names else None

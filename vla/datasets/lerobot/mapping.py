@@ -1,4 +1,4 @@
-"""How the features of another one's LeRobot data set become a contract's, as a file says it."""
+"""How the features of any LeRobot data set map to a contract's, from a file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a LeRobot data set says of itself in meta/: rate, features, tasks, where its files are.
+"""The description in a LeRobot data set's meta/: rate, features, tasks, file paths.
 
-Nothing is believed that can be absurd: numbers are bounded, and paths stay inside of the folder.
+Numbers are bounded, and paths stay inside the folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vla.core.shown import brief
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 
-# More than any data set has; beyond, a number is a mistake.
+# More than any data set has.
 FASTEST_RATE = 1000.0
 MOST_LIST_BYTES = 2**28
 MOST_ROWS, MOST_EPISODES, MOST_FEATURES, MOST_VALUES = 10**9, 10**7, 1000, 10**8
@@ -143,7 +143,7 @@ def _template(info: dict, name: str, path: Path) -> str:
 def path_in(folder: Path, template: str, names: Mapping[str, int | str]) -> Path:
     """The path that a template such as "data/file-{file_index:03d}.parquet" gives, in a folder.
 
-    Templates are other people's: only these names are put in, numbers of at most 99 digits, and the
+    Templates come from elsewhere: only these names are filled in, with widths up to 99, and the
     result stays in the folder. Raises DatasetError that names the template.
     """
 
@@ -171,7 +171,7 @@ def path_in(folder: Path, template: str, names: Mapping[str, int | str]) -> Path
 
 
 def pattern_of(template: str) -> str:
-    """A template as a pattern for Path.glob, in which only its own places stand for anything."""
+    """A template as a pattern for Path.glob, in which only its placeholders match anything."""
     ends = [0, *(match.end() for match in _PLACE.finditer(template))]
     starts = [*(match.start() for match in _PLACE.finditer(template)), len(template)]
     pieces = (template[a:b] for a, b in zip(ends, starts, strict=True))
@@ -236,7 +236,7 @@ def read_table(
 
 
 def _require_bounded(metadata: parquet.FileMetaData, path: Path) -> None:
-    """Raises DatasetError where a few bytes of a file stand for more values than memory holds."""
+    """Raises DatasetError where a few bytes of a file expand to more values than memory holds."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     for column in range(metadata.num_columns if groups else 0):
         values = sum(group.column(column).num_values for group in groups)

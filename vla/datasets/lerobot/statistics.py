@@ -1,4 +1,4 @@
-"""What a LeRobot data set keeps of each feature: extremes, moments and quantiles."""
+"""A LeRobot data set's statistics of each feature: extremes, moments and quantiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from vla.core.statistics import RunningStatistics
 
-# Of an image, about so many pixels are counted, on a grid.
+# About this many pixels of an image are counted, on a grid.
 COUNTED_PIXELS = 4096
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 

@@ -1,8 +1,7 @@
-"""States, actions and instructions of LeRobot episodes: read, checked, and as a contract has them.
+"""States, actions and instructions of LeRobot episodes: read, checked, and fitted to a contract.
 
-The rule of the rate: a data set of n times the contract's rate is thinned out to every n-th frame,
-each with the motion of the n steps from it on and the gripper's value of the last of them. One of
-any other rate is refused.
+A data set at n times the contract's rate is reduced to every n-th frame, each with the motion of
+the n steps from it on and the gripper's value of the last of them. Any other rate is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from vla.datasets.vla_it import EpisodeLabels
 TIME, FRAME, TASK = "timestamp", "frame_index", "task_index"
 # 29.97 frames a second are 30.
 RATE_TOLERANCE = 0.01
-# Of the time that timestamps give a step, and of that which an episode takes.
+# Tolerances of a step's and of an episode's duration, by timestamps.
 STEP_TOLERANCE, SPAN_TOLERANCE = 0.02, 0.05
 
 
@@ -61,8 +60,8 @@ class StoredEpisode:
 def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:
     """How many stored frames are a step of the contract.
 
-    Raises DatasetError where the data set's rate is no multiple of the contract's, and where it is
-    a multiple but how the contract's actions add up is not known.
+    Raises DatasetError where the data set's rate is no multiple of the contract's, or where it is
+    and the contract's actions cannot be added up.
     """
     ratio = info.fps / contract.rate
     whole = round(ratio)
@@ -104,7 +103,7 @@ def read_stored(
 ) -> StoredEpisode:
     """One episode. Raises DatasetError that names it and what is wrong with its rows.
 
-    tasks: None where words do not matter; see checked_rows.
+    tasks: None to ignore instructions; see checked_rows.
     """
     where = f"{episode.data}, episode {episode.index}"
     rows, instructions, gaps = checked_rows(info, episode, tasks, read, mapping.drop_wordless)
@@ -125,11 +124,11 @@ def checked_rows(
     read: Callable[[Path], pa.Table],
     wordless: bool = False,
 ) -> tuple[pa.Table, list[str], int]:
-    """An episode's rows, its instructions, and how many gaps its timestamps have.
+    """An episode's rows, its instructions, and the number of gaps in its timestamps.
 
-    tasks: by index; None for empty instructions, whatever the rows say. wordless: none is needed.
-    Raises DatasetError where rows are missing, out of order, at another rate than the data set
-    claims, or without an instruction.
+    tasks: by index; None for empty instructions. wordless: an instruction may be missing. Raises
+    DatasetError where rows are missing, out of order, at another rate than the data set claims, or
+    without an instruction.
     """
     where = f"{episode.data}, episode {episode.index}"
     rows = rows_of(read(episode.data), info, episode)
@@ -170,10 +169,10 @@ def rows_of(table: pa.Table, info: DatasetInfo, episode: Episode) -> pa.Table:
 def instructions_of(
     rows: pa.Table, episode: Episode, tasks: Mapping[int, str], where: str
 ) -> list[str]:
-    """The instruction of each row, by its task_index; "" where nothing gives any.
+    """The instruction of each row, by its task_index; "" where there is none.
 
     tasks: of the data set, see known_tasks. Raises DatasetError where an index is unknown, or where
-    an episode of several tasks does not say which row has which.
+    an episode of several tasks does not assign them to rows.
     """
     if TASK not in rows.column_names:
         if len(set(episode.tasks)) > 1:
@@ -203,7 +202,7 @@ def known_tasks(info: DatasetInfo) -> dict[int, str]:
 
 
 def _check_order(rows: pa.Table, info: DatasetInfo, where: str) -> int:
-    """Frames and timestamps of an episode go on as they should; returns how many gaps there are."""
+    """Checks that frames and timestamps of an episode are in order; returns the number of gaps."""
     if FRAME in rows.column_names:
         frames = whole_column(rows, FRAME, where)
         if (np.diff(frames) != 1).any():
@@ -287,10 +286,10 @@ def check_values(
     contract: EmbodimentContract,
     own: bool = False,
 ) -> list[Finding]:
-    """What is wrong or unlikely with the numbers of a data set: names, units, the gripper.
+    """Findings on the numbers of a data set: names, units, the gripper.
 
-    own: the data set was made for the contract and no mapping could fix it; then states and
-    motions that are not what the contract says are only unlikely.
+    own: the data set was made for the contract and no mapping could fix it; then states and motions
+    that contradict the contract are only unlikely.
     """
     states = np.concatenate([entry.states for entry in stored]).astype(np.float64)
     actions = np.concatenate([entry.actions for entry in stored]).astype(np.float64)
@@ -336,7 +335,7 @@ def track_of(
             gripper = binarize_gripper(gripper)
         actions[:, column] = 1.0 - gripper if mapping.gripper == "closed" else gripper
     first = mapping.drop_first
-    # Of a motion between states, the last state has none.
+    # There is no motion after the last state.
     steps = (len(states) - first - int(mapping.relabel)) // every
     if steps < 1:
         raise DatasetError(
@@ -361,9 +360,9 @@ def track_of(
 
 
 def binarize_gripper(values: np.ndarray, closed: float = 0.05, opened: float = 0.95) -> np.ndarray:
-    """Gripper values [N] as 0 or 1; what is in between takes the next definite value, from the end.
+    """Gripper values [N] as 0 or 1; values in between become the next definite one.
 
-    The last values, if none is definite, are decided at a half.
+    The last values, if none is definite, are thresholded at a half.
     """
     result = np.zeros(len(values), dtype=np.float32)
     following = float(values[-1] >= 0.5)

@@ -1,8 +1,8 @@
 """The action expert: a block-masked transformer over vision, latent, state and action tokens.
 
-Blocks see themselves and what comes before (InstructVLA, figure 2): vision | latent and state |
-actions. Nothing before the actions ever looks at them, so the context's keys and values are
-computed once per chunk and each integration step runs the action tokens alone.
+Blocks see themselves and those before (InstructVLA, figure 2): vision | latent and state | actions.
+Since no other block sees the actions, the context's keys and values are computed once per chunk and
+each integration step runs the action tokens alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Context:
 
 
 def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
-    """Cosines and sines [2, T, width / 2] of the angles that positions [T] are turned by."""
+    """Cosines and sines [2, T, width / 2] of the rotation angles of positions [T]."""
     frequencies = theta ** (-torch.arange(0, width, 2, device=positions.device) / width)
     angles = positions[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()])
@@ -83,9 +83,9 @@ class Layer(nn.Module):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Tokens [B, T, D] after this layer, and their own keys and values.
 
-        turns [2, T, D / heads / 2]: of rotary positions. context: keys and values that come before
-        the tokens' own. mask [T, N]: True where a token may look, or a number to add to its
-        interest; None for everywhere.
+        turns [2, T, D / heads / 2]: of rotary positions. context: keys and values before the
+        tokens' own. mask [T, N]: True where a token attends, or a number to add to its score; None
+        for everywhere.
         """
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
@@ -142,7 +142,7 @@ class ActionExpert(nn.Module):
             raise CheckpointError(f"unknown expert.vision '{config.vision}'; known: conv, dinov2")
         self.vision_projector = _projector(config.vision_width, width)
         self.latent_projector = _projector(latent_width, width)
-        # Where things are enters beside where the tool is: their difference is the way to go.
+        # Places of things enter beside the tool's: their difference is the path to go.
         places = 2 * config.keypoints * cameras
         self.state_projector = _projector(state_size + places, width) if config.use_state else None
         self.action_embedding = nn.Linear(action_size, width)
@@ -156,14 +156,14 @@ class ActionExpert(nn.Module):
         self.head = nn.Sequential(*layers[:-1])
         self.vision_tokens = self.vision.tokens * cameras
         self.context_tokens = self.vision_tokens + num_queries + int(config.use_state)
-        # Computed once: in each integration step they would cost as much as a layer.
+        # Computed once: in each step they would cost as much as a layer.
         positions = torch.arange(self.context_tokens + horizon, dtype=torch.float32)
         turns = rotary_turns(positions, width // config.heads, config.rope_theta)
         self.register_buffer("turns", turns, persistent=False)
         self.register_buffer("frequencies", time_frequencies(width), persistent=False)
 
     def block_mask(self, device: torch.device) -> torch.Tensor:
-        """Which token may look at which, True or False [N + H, N + H]."""
+        """Which token attends to which, True or False [N + H, N + H]."""
         kind, vision, context = self.config.mask, self.vision_tokens, self.context_tokens
         total = context + self.horizon
         mask = torch.ones(total, total, dtype=torch.bool, device=device)

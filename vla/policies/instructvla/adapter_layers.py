@@ -1,7 +1,4 @@
-"""Where the few-shot adapter of an InstructVLA sits: beside linear layers of both its parts.
-
-Vision is left as it is: twenty demonstrations can't teach to see.
-"""
+"""Where the few-shot adapter of an InstructVLA is: in linear layers of both parts, not vision."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from vla.policies.lora import LoraLinear, linear_layers, lora_layers
 
 
 def insert_adapter(model: InstructVLA, config: AdapterConfig) -> None:
-    """Puts the adapter beside the linear layers of the language model and of the action expert.
+    """Adds the adapter to linear layers of the language model and of the action expert.
 
-    The language model's are those that its LoRA experts sit at; the action expert's are all but
-    those of its vision. Raises CheckpointError for a rank that is not positive.
+    The language model's are those with LoRA experts; the action expert's are all but those of its
+    vision. Raises CheckpointError for a rank that is not positive.
     """
     if config.rank < 1:
         raise CheckpointError(f"adapter.rank is {config.rank}; give a positive number")

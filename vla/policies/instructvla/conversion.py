@@ -1,4 +1,4 @@
-"""The released checkpoints of InstructVLA, and of the model that it starts from, as our folders."""
+"""The released checkpoints of InstructVLA, and of its base model, as our folders."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Groups = dict[str, dict[str, torch.Tensor]]
 
 
 def read_released(path: str | Path) -> Groups:
-    """The groups of tensors of a released InstructVLA file (.pt), left on disk until they are used.
+    """The groups of tensors of a released InstructVLA file (.pt), on disk until used.
 
-    Raises CheckpointError where it can't be read or is something else.
+    Raises CheckpointError where it cannot be read or is something else.
     """
     content = read_torch(path)
     groups = content.get("model") if isinstance(content, dict) else None
@@ -67,9 +67,9 @@ def convert_released(
 ) -> Converted:
     """A released InstructVLA under our names.
 
-    template: a preset with the sizes. From the weights come the LoRA experts, the vocabulary,
-    whether there is a state token and whether the head is tied; from the contract the cameras'
-    names. Raises CheckpointError where weights, template and contract do not fit each other.
+    template: a preset with the sizes. The weights determine the LoRA experts, the vocabulary, the
+    state token and the tying of the head; the contract the cameras' names. Raises CheckpointError
+    where weights, template and contract do not match.
     """
     theirs, idle = split_groups(groups)
     language = language_names(theirs, template.num_queries)
@@ -90,7 +90,7 @@ def convert_released(
 def convert_eagle(
     groups: Groups, template: InstructVLAConfig, contract: EmbodimentContract
 ) -> Converted:
-    """A released Eagle 2 as the reasoning half of a model, its action queries new.
+    """A released Eagle 2 as the reasoning part of a model, with new action queries.
 
     Arguments and errors as above; training starts from the result.
     """
@@ -113,7 +113,7 @@ def _fit_language(
     embedding = theirs[f"{language.prefix}model.embed_tokens.weight"]
     head = theirs.setdefault(f"{language.prefix}lm_head.weight", embedding)
     rows = len(embedding) - language.queries
-    # New rows may be trained apart; what is tied shows in the older ones.
+    # New rows may be trained separately; the older ones show the tying.
     tied = head is embedding or torch.equal(head[:rows], embedding[:rows])
     architecture = template.backbone.architecture
     text = {**architecture["text_config"], "vocab_size": rows, "tie_word_embeddings": tied}
@@ -156,10 +156,10 @@ def _check_action(
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: InstructVLAConfig, resized: bool) -> None:
-    """Raises CheckpointError where a tokenizer is not of a converted model's language model.
+    """Raises CheckpointError where a tokenizer does not belong to a converted model.
 
     resized: whether the vocabulary ends where the action queries began, as in a checkpoint of
-    InstructVLA; that of Eagle 2 may have rows without a token.
+    InstructVLA; Eagle 2's may have rows without a token.
     """
     end_id(tokenizer, config.backbone.chat)
     count = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

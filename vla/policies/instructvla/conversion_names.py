@@ -1,8 +1,8 @@
-"""Which tensors of the released InstructVLA make each of ours.
+"""How our tensors are made from those of the released InstructVLA.
 
 The released checkpoints name their tensors as PEFT, timm and transformers do, in four groups:
-vision_model, language_model, mlp1 and action_model. Each tensor of ours is made of none, one or
-several of theirs, and each of theirs has to be used.
+vision_model, language_model, mlp1 and action_model. Each of our tensors is made from none, one or
+several of theirs, and each of theirs must be used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vla.policies.released import require_fit
 
 Build = Callable[[list[torch.Tensor]], torch.Tensor]
 
-# The names of PEFT around a language model: with a gate, with one adapter, without any.
+# PEFT's names around a language model: with a gate, with one adapter, without any.
 _WRAPPINGS = ("base_model.lora_model.model.", "base_model.model.", "")
 _GATE = "base_model.internal_xlora_classifier."
 
@@ -106,7 +106,7 @@ _FILM = "action_model.film_vision_model.vision_model."
 
 
 def recipe(name: str, language: LanguageNames, shape: torch.Size) -> Recipe | None:
-    """How our tensor of that name and shape is made; None for one that theirs does not have."""
+    """The recipe for our tensor of that name and shape; None for one without a counterpart."""
     if name.startswith("expert."):
         return _expert_recipe(name.removeprefix("expert."), shape)
     if name in ("reasoning.query_embedding", "reasoning.query_output"):
@@ -173,7 +173,7 @@ def translate(
 ) -> dict[str, torch.Tensor]:
     """Their tensors, from split_groups, as ours.
 
-    ours: a model's state, for names and shapes alone, so that meta tensors do. Raises
+    ours: a model's state, used for names and shapes, so meta tensors suffice. Raises
     CheckpointError that names what is missing, left over or of another shape.
     """
     made: dict[str, torch.Tensor] = {}

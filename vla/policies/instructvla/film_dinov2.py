@@ -21,8 +21,8 @@ REGISTERS = 4
 class Dinov2Encoder(nn.Module):
     """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D].
 
-    The tokens are the patches' raw output of block `vision_feature_block`; later blocks are there,
-    as they are in the released weights, and not run.
+    The tokens are the patches' raw output of block `vision_feature_block`; later blocks exist, as
+    in the released weights, and are not run.
     """
 
     def __init__(self, config: ActionExpertConfig, condition_width: int):
@@ -47,7 +47,7 @@ class Dinov2Encoder(nn.Module):
                 num_register_tokens=REGISTERS,
             )
         )
-        # Never used: it stands for patches that are hidden from DINOv2 in its own training.
+        # Not used here: DINOv2's token for masked patches in its own training.
         self.model.embeddings.mask_token.requires_grad_(False)
         self.films = nn.ModuleList(
             FiLM(condition_width, config.vision_width) for _ in range(config.vision_layers)
@@ -56,7 +56,7 @@ class Dinov2Encoder(nn.Module):
     def forward(
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
-        """Visual tokens; there are no keypoints. Cameras differ by their tokens' places."""
+        """Visual tokens; there are no keypoints. Cameras differ by the order of their tokens."""
         images = zoom_images(images) if self.zoom else images
         x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
         layers = self.model.encoder.layer[: self.feature_block + 1]

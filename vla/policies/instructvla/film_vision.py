@@ -67,9 +67,9 @@ class ConvStem(nn.Module):
 
 
 class Keypoints(nn.Module):
-    """Where in the image each of K learned features is: [B, D, H, W] to [B, 2 K] in -1..1.
+    """Image positions of K learned features: [B, D, H, W] to [B, 2 K] in -1..1.
 
-    A spatial softmax (Levine et al., 2016): its output is a place, which little data suffices to
+    A spatial softmax (Levine et al., 2016): its output is a position, which little data suffices to
     relate to the tool's.
     """
 

@@ -1,7 +1,4 @@
-"""The two halves of a checkpoint as plain functions on NumPy arrays.
-
-The reasoning node, the action expert node, evaluation and the command line all go through here.
-"""
+"""The two parts of a checkpoint as plain functions on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.sequence import PromptRow, end_id, prompt_ids, tidy
 
 MAX_ANSWER_TOKENS = 60
-# Bound of the guidance's weight. The paper's 5 holds a chunk so near to the one before that little
-# of what the new observation corrects is left, where the committed steps are half of a chunk.
+# Bound of the guidance's weight. With the paper's 5, if half of a chunk is committed, it follows
+# the one before so closely that little of the new observation's correction is left.
 MAX_GUIDANCE = 2.0
 
 
@@ -43,7 +40,7 @@ def _expert(checkpoint: Checkpoint) -> ActionExpert:
 
 
 class Reasoner(ReasoningPart):
-    """The vision-language half: answers in text and gives latent actions.
+    """The vision-language part: answers in text and gives latent actions.
 
     Each function takes one scene, images uint8 [H, W, 3] by camera name, or, in the plural, a
     sequence of them with a sequence of texts.
@@ -108,7 +105,7 @@ class Reasoner(ReasoningPart):
         return action_prompt(instruction, prompts, prompts.think_suffix)
 
     def think(self, images: Images, instruction: str) -> str:
-        """What the robot says that it will do."""
+        """What the robot says it will do."""
         return self._say(self._read([images], [self._thinking_prompt(instruction)]))[0]
 
     def ask(self, images: Images, question: str) -> str:
@@ -122,11 +119,11 @@ class Reasoner(ReasoningPart):
         response: str | None = None,
         seed: int | None = None,
     ) -> np.ndarray:
-        """The latent action float32 [Q, D]; it draws nothing at random."""
+        """The latent action float32 [Q, D], without random draws."""
         return self.latent_action(observation.images, instruction, response)
 
     def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
-        """What the robot says, and the latent action [Q, D] that follows it, on one cache."""
+        """The robot's text, and the latent action [Q, D] on it, with one cache."""
         texts, latents = self.think_and_act_all([observation.images], [instruction])
         return texts[0], latents[0]
 
@@ -141,7 +138,7 @@ class Reasoner(ReasoningPart):
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
-        """Latent action float32 [Q, D]; response: what think() answered, None to act without."""
+        """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
         return self.latent_actions([images], [instruction], [response])[0]
 
     def latent_actions(
@@ -193,9 +190,9 @@ class ActionModel(ActionPart):
         """Actions float32 [H, D], in the contract's units.
 
         images: uint8 [H, W, 3] by camera name. state [S], not normalised. latent [Q, L]. seed: of
-        the flow's noise; None goes on with the generator. before: what the chunk goes on from, see
-        vla.policies.real_time_chunking; its committed steps are taken over as they are. Raises
-        ValueError on other shapes.
+        the flow's noise; None continues with the generator. before: what the chunk continues, see
+        vla.policies.real_time_chunking; its committed steps are copied. Raises ValueError on other
+        shapes.
         """
         bound = MAX_GUIDANCE if max_guidance is None else max_guidance
         inpainting = None if before is None else self._inpainting(before, bound)

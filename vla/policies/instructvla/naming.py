@@ -1,8 +1,8 @@
-"""Naming labels: which words stand for what each part of an image shows.
+"""Naming labels: the words for what each part of an image shows.
 
-A vision-language model that starts from random weights stays long at answers that fit any image.
-Where the data says what is where, each image token learns the words of what it shows, by its
-likeness to their embeddings. Pretrained models need none of it.
+A vision-language model from random weights is slow to leave answers that fit any image. Where the
+data says what is where, each image token learns the words for what it shows, by its similarity to
+their embeddings. Pretrained models need none of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def name_cells(
     size: int,
     image_tokens: int,
 ) -> NamedCells | None:
-    """Labels of N images whose things lie at pixels, right and down, by name; None without any.
+    """Labels of N images with things at pixels, right and down, by name; None without any.
 
     size: side of the square images [px]. A thing between two tokens counts for the nearest.
     """

@@ -35,7 +35,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         return PRESETS
 
     def check_config(self, config: InstructVLAConfig, where: str) -> None:
-        """Raises CheckpointError where a prompt asks for more than the instruction."""
+        """Raises CheckpointError where a prompt has placeholders other than the instruction."""
         require_formats(config.prompts.act, where)
 
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
@@ -72,7 +72,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         return {"preset": config.preset, "action_queries": config.num_queries}
 
     def parameter_counts(self, model: InstructVLA) -> dict[str, int]:
-        """Parameters by part; those that a model does not have are left out."""
+        """Parameters by part, without parts that a model lacks."""
         reasoning, expert = model.reasoning, model.expert
         backbone = reasoning.backbone
 
@@ -105,9 +105,9 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         return {name: value for name, value in parts.items() if value}
 
     def published_counts(self, model: InstructVLA, parts: dict[str, int]) -> dict[str, int]:
-        """What the published figures count of a model with LoRA experts: sums that overlap.
+        """The paper's counts of a model with LoRA experts: sums that overlap.
 
-        Stage 1 trains the action half and one adapter, stage 2 all adapters. The action queries,
+        Stage 1 trains the action part and one adapter, stage 2 all adapters. The action queries,
         which both stages train too, are not in the published figures and not in these.
         """
         experts = len(model.config.lora.experts)

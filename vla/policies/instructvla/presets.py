@@ -1,4 +1,4 @@
-"""Named sizes. A preset sets sizes only; the code path is one."""
+"""Named sizes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _dinov2_expert(
 
 
 def with_state(config: InstructVLAConfig) -> InstructVLAConfig:
-    """The variant whose action expert is given the robot's state as one more token."""
+    """The variant whose action expert gets the robot's state as one more token."""
     return replace(config, expert=replace(config.expert, use_state=True))
 
 
@@ -98,10 +98,10 @@ def with_language_expert(config: InstructVLAConfig) -> InstructVLAConfig:
 
 
 def as_published(config: InstructVLAConfig) -> InstructVLAConfig:
-    """What the released weights act with, where the published code differs from the paper.
+    """The released weights' behaviour where the published code differs from the paper.
 
-    Its vision tokens are the third block's, of images enlarged by 256 / 224; under the version of
-    transformers that it names, its attention mask adds one where it was meant to allow.
+    Its vision tokens are the third block's, of images enlarged by 256 / 224; with its version of
+    transformers, the attention mask adds one where it was meant to allow.
     """
     expert = replace(config.expert, vision_feature_block=2, vision_zoom=True, mask="bias")
     return replace(config, expert=expert)

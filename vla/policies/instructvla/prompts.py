@@ -1,4 +1,4 @@
-"""What a training frame is asked, and what it answers (InstructVLA, section 3.3 and its code)."""
+"""The questions and answers of a training frame (InstructVLA, section 3.3 and its code)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vla.policies.sequence import PromptRow
 
 
 def action_prompt(instruction: str, prompts: PromptConfig, suffix: str = "") -> str:
-    """The question that stands for an instruction; a suffix asks for more than the action."""
+    """The question for an instruction; a suffix asks for more than the action."""
     instruction = instruction.strip().rstrip(".").strip().lower()
     return prompts.act.format(instruction=instruction) + suffix
 
@@ -23,9 +23,9 @@ def sample_row(
     images: int,
     generator: np.random.Generator,
 ) -> PromptRow:
-    """The conversation that a frame becomes; its last answer ends with the action queries.
+    """The conversation of a frame; its last answer ends with the action queries.
 
-    Shares that a frame has no annotation for go to the plain prompt. images: of the frame.
+    Shares without an annotation for the frame go to the plain prompt. images: of the frame.
     """
     act = action_prompt(sample.instruction, prompts)
     annotation, draw = sample.annotation, generator.random()

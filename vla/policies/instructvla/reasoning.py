@@ -1,7 +1,7 @@
-"""The vision-language half: text and latent actions from images and words.
+"""The vision-language part: text and latent actions from images and words.
 
-The action queries are rows of their own beside the backbone's vocabulary, at the input and at the
-output, so older rows stay as they are, without gradients or optimiser state.
+The action queries are separate rows beside the backbone's vocabulary, at the input and at the
+output, so older rows stay unchanged, without gradients or optimiser state.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ReasoningModel(nn.Module):
 
     @torch.no_grad()
     def start_queries(self) -> None:
-        """Gives new action queries the size of the backbone's own rows, at input and output."""
+        """Scales new action queries to the backbone's own rows, at input and output."""
         rows = self.backbone.head.weight
         ids = torch.arange(min(len(rows), 4096), device=rows.device)
         self.query_embedding.normal_(0.0, float(self.backbone.embed_text(ids).float().std()))
@@ -102,11 +102,11 @@ class ReasoningModel(nn.Module):
     def naming_loss(
         self, image_tokens: torch.Tensor, word_ids: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """How far image tokens [N, I, D] are from the embeddings of the words for what they show.
+        """Distance of image tokens [N, I, D] from the embeddings of the words for what they show.
 
-        word_ids [W, L], -1 behind each word; labels [N, I, W], 1 where a word fits. A binary
-        cross-entropy of scaled products, whose start says that nothing fits (as in SigLIP, arXiv
-        2303.15343), with as much weight on what fits as on what does not.
+        word_ids [W, L], -1 after each word; labels [N, I, W], 1 where a word fits. A binary
+        cross-entropy of scaled products, initialised so that nothing fits (as in SigLIP, arXiv
+        2303.15343), with equal weight on what fits and what does not.
         """
         known = word_ids >= 0
         embedded = self.backbone.embed_text(word_ids.clamp(min=0)) * known[..., None]
@@ -179,7 +179,7 @@ class ReasoningModel(nn.Module):
 
     @torch.no_grad()
     def latent_action(self, prefill: PrefillState) -> torch.Tensor:
-        """Latent actions [B, Q, D]: all queries in one pass on what the cache holds."""
+        """Latent actions [B, Q, D]: all queries in one pass on the cache."""
         rows, queries = len(prefill.mask), self.config.num_queries
         embeddings = self.query_embedding.to(prefill.hidden.dtype).expand(rows, -1, -1)
         return self._extend(prefill, embeddings, prefill.mask.new_ones(rows, queries))
@@ -194,8 +194,8 @@ class ReasoningModel(nn.Module):
     ) -> torch.Tensor:
         """Latent actions [B, Q, D] of prompts [B, T] that end with all queries.
 
-        The prompts are padded on the left. One pass, without a cache: the fastest way where no text
-        is generated. prefix [B, T]: True before the first answer; all but the queries if not given.
+        The prompts are padded on the left. One pass without a cache: fastest where no text is
+        generated. prefix [B, T]: True before the first answer; all but the queries if not given.
         """
         positions = self.backbone.positions(ids == IMAGE, mask)
         if prefix is None:

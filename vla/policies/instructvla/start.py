@@ -1,4 +1,4 @@
-"""How a model starts from an earlier checkpoint, whose LoRA experts may be fewer."""
+"""Starts a model from an earlier checkpoint, which may have fewer LoRA experts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vla.policies.lora import is_lora_weight
 
 @torch.no_grad()
 def start_from(model: InstructVLA, source: Checkpoint) -> list[str]:
-    """Fills a model with a checkpoint's weights, and returns the names that the checkpoint lacks.
+    """Fills a model with a checkpoint's weights, and returns the names that it lacks.
 
-    LoRA experts go to the experts of the same name; a checkpoint may have others, or none. Raises
-    CheckpointError for a weight of another shape, and where an expert would be lost.
+    LoRA experts go to the experts of the same name. Raises CheckpointError for a weight of another
+    shape, and where an expert would be lost.
     """
     lora = model.config.lora
     if lost := set(source.config.lora.experts) - set(lora.experts):
@@ -50,7 +50,7 @@ def _expert_rows(
     source: LoraConfig,
     lora: LoraConfig,
 ) -> torch.Tensor | None:
-    """The experts of an adapted layer, those that the source has in their place in the target."""
+    """The experts of an adapted layer, the source's at their index in the target."""
     if not is_lora_weight(name) or name not in weights:
         return None
     rows, given = target.clone(), weights[name]

@@ -21,7 +21,7 @@ from vla.policies.sequence import TextBatch
 
 @dataclass
 class ActingRows:
-    """What the A rows with action queries are to learn, in their order."""
+    """The targets of the A rows with action queries, in their order."""
 
     expert_images: torch.Tensor  # uint8 [A, C, 3, S, S]
     state: torch.Tensor  # [A, S], normalised
@@ -54,7 +54,7 @@ class Batch:
 
 
 class InstructVLA(nn.Module):
-    """Both halves. state_size, horizon, action_size: of the embodiment contract."""
+    """Both parts. state_size, horizon, action_size: of the embodiment contract."""
 
     def __init__(self, config: InstructVLAConfig, state_size: int, horizon: int, action_size: int):
         super().__init__()
@@ -132,7 +132,7 @@ def sample_actions(
 ) -> torch.Tensor:
     """Normalised action chunks [B, H, A]: Euler integration on one context per chunk.
 
-    inpainting: what the chunks are drawn to, for real-time chunking.
+    inpainting: guides the chunks, for real-time chunking.
     """
     context = expert.encode_context(images, latent, state)
     shape = (len(images), expert.horizon, expert.action_size)
