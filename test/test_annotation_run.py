@@ -309,7 +309,7 @@ def test_an_estimate_comes_first_and_costs_need_a_yes(tmp_path, capsys):
         said = capsys.readouterr().out
         assert "3 episodes, 3 requests" in said and "at these prices" in said
         assert command(folder, server, *prices) == 2
-        assert "costs more than --ask-above 1; --yes goes on" in capsys.readouterr().err
+        assert "costs more than --ask-above 1; --yes continues" in capsys.readouterr().err
         assert not server.requests
         assert command(folder, server, *prices, "--ask-above", "100") == 0
         assert "3,000 input and 600 output tokens: 3.60" in capsys.readouterr().out
