@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo teach-demo train test test-fast coverage faults fuzz lint docs clean
+.PHONY: setup demo teach-demo train test test-fast coverage faults fuzz lint docs calvin simpler clean
 
 setup:
 	@tools/setup.sh
@@ -58,6 +58,10 @@ build/docs-venv/installed: requirements/docs.lock
 	$${VLA_PYTHON:-python3} -m venv build/docs-venv
 	build/docs-venv/bin/pip install --quiet --requirement requirements/docs.lock
 	touch $@
+
+# Benchmarks that need another Python environment than ours; see docs/benchmarks.md.
+calvin simpler:
+	@tools/benchmark_environment.sh $@
 
 clean:
 	rm -rf .venv build install build_test install_test log

@@ -24,6 +24,7 @@ def played_python(
         f"#!/bin/sh\necho noise of a wrapper\nexport PYTHONPATH={shlex.quote(paths)}\n"
         f"export PLAYED_FAULT={shlex.quote(fault)} PLAYED_TIMES={times}\n"
         f"export PLAYED_COUNT={shlex.quote(str(count))} PYTHONDONTWRITEBYTECODE=1\n"
+        f"export XDG_CACHE_HOME={shlex.quote(str(folder / 'cache'))}\n"
         f'exec {shlex.quote(python)} "$@"\n'
     )
     script.chmod(0o755)

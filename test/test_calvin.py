@@ -9,15 +9,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from linear_policy import LinearConfig, LinearModel
 from played_workers import calvin_data, played_python
 from scipy.spatial.transform import Rotation
 
-from vla.contract.embodiment import ContractError
+from vla.contract.embodiment import ContractError, dimension_kinds
+from vla.contract.normalization import measure
 from vla.envs.base import Episode, SuiteError
 from vla.envs.calvin.actions import relative_action, world_action
 from vla.envs.calvin.suite import CalvinSuite
 from vla.envs.rollout import run_robustly
 from vla.evaluation.benchmark import evaluate, flat, report, summarize, table
+from vla.policies.checkpoint import save_checkpoint
+from vla.policies.robots import Robot
+from vla_cli.parser import main
 
 # What the played tasks ask for: an axis and a direction of 10 cm.
 MOVES = {
@@ -199,6 +205,80 @@ def test_chains_have_numbers_and_policies_contracts(suite, contract):
     assert [frame.shape for frame in environment.render()] == [(50, 50, 3)]
     assert environment.render() == []
     environment.close()
+
+
+def test_chains_are_drawn_once_and_kept_whole(suite, tmp_path):
+    benchmark = suite()
+    evaluate(Mover(benchmark.contract), benchmark, ["chains"], range(1))
+    (kept,) = (tmp_path / "cache" / "vla_ros").iterdir()
+    drawn = json.loads(kept.read_text())
+    assert len(drawn) == 1000 and drawn[1] == [{"slider": "left", "led": 1}, [*CHAIN[1:], CHAIN[0]]]
+    # What is kept is read: chain 0 has one task only now.
+    kept.write_text(json.dumps([[drawn[0][0], ["open_drawer"]], *drawn[1:]]))
+    (result,) = evaluate(Mover(benchmark.contract), benchmark, ["chains"], range(1))
+    assert result.success and result.subtasks == {"open_drawer": True}
+    # A damaged file is replaced.
+    kept.write_text('[["half')
+    (result,) = evaluate(Mover(benchmark.contract), benchmark, ["chains"], range(1))
+    assert result.success and json.loads(kept.read_text()) == drawn
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A checkpoint of CALVIN's contract that hardly moves."""
+    contract = CalvinSuite().contract
+    weights = {
+        name: torch.zeros_like(value)
+        for name, value in LinearModel(LinearConfig(), contract).state_dict().items()
+    }
+    kinds, generator = dimension_kinds(contract), np.random.default_rng(0)
+    actions = generator.normal(0.0, 1e-4, (50, 7))
+    actions[:, 6] = generator.random(50) > 0.5
+    stats = {
+        "state": measure(generator.normal(size=(50, 15)), contract.state_names, kinds["state"]),
+        "action": measure(actions, contract.action_names, kinds["action"]),
+    }
+    robots = [Robot(contract, stats)]
+    folder = tmp_path_factory.mktemp("still")
+    save_checkpoint(folder, LinearConfig(), weights, robots, None)
+    return folder
+
+
+def run_eval(still, *arguments: str) -> int:
+    return main(["eval", "--benchmark", "calvin", "--checkpoint", str(still), *arguments])
+
+
+def test_eval_without_the_environment_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("VLA_CALVIN_PYTHON", raising=False)
+    monkeypatch.setattr("vla.envs.worker.process.MADE", tmp_path)
+    assert main(["eval", "--benchmark", "calvin"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "which is not there: run `make calvin`" in error
+
+
+def test_eval_runs_chains_and_its_status_tells_errors(still, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VLA_CALVIN_DATA", str(calvin_data(tmp_path)))
+    monkeypatch.setenv("VLA_CALVIN_PYTHON", str(played_python(tmp_path, "calvin")))
+    written, settings = tmp_path / "eval.json", ("--set", "steps_per_task=4", "--seeds", "998:1002")
+    assert run_eval(still, "--json", str(written), *settings) == 0
+    out = capsys.readouterr().out
+    assert "first  second  third  fourth  fifth  length" in out and "0.00" in out
+    episodes = json.loads(written.read_text())["episodes"]
+    assert [(e["seed"], e["failure"], e["length"]) for e in episodes] == [
+        (998, "time_limit", 0.0),
+        (999, "time_limit", 0.0),
+    ]
+    dying = played_python(tmp_path, "calvin", fault="kill step", times=2)
+    monkeypatch.setenv("VLA_CALVIN_PYTHON", str(dying))
+    assert run_eval(still, "--json", str(written), *settings) == 1
+    shown = capsys.readouterr()
+    assert "chains errors: 1 further episodes, in which the benchmark itself failed" in shown.out
+    assert "the first of 1 errors: benchmark 'calvin' ended while" in shown.err
+    (summary,) = json.loads(written.read_text())["summary"]
+    assert (summary["episodes"], summary["errors"]) == (1, 1)
 
 
 def test_the_same_is_played_on_another_python(suite, tmp_path):

@@ -6,12 +6,17 @@ annotations of each task, and when a task is done.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 CHAINS = 1000  # What get_sequences gives depends on how many are asked for.
+Chains = Any  # Pairs of an initial state and five tasks
 CAMERAS = ("static", "gripper")
 
 
@@ -24,7 +29,7 @@ class Calvin:
         """data: a CALVIN data set, whose validation split names the scene. Raises ImportError."""
         import calvin_agent
         import hydra
-        from calvin_agent.evaluation.multistep_sequences import get_sequences
+        from calvin_agent.evaluation import multistep_sequences
         from calvin_agent.evaluation.utils import get_env_state_for_initial_condition
         from calvin_env.envs.play_table_env import get_env
         from omegaconf import OmegaConf
@@ -34,7 +39,7 @@ class Calvin:
         annotations = configured / "annotations/new_playtable_validation.yaml"
         self._oracle = hydra.utils.instantiate(OmegaConf.load(tasks))
         self._annotations = OmegaConf.load(annotations)
-        self._chains = get_sequences(CHAINS)
+        self._chains = _chains(multistep_sequences)
         self._initial = get_env_state_for_initial_condition
         seen = {"rgb_obs": ["rgb_" + camera for camera in CAMERAS], "depth_obs": []}
         self._environment = get_env(Path(data) / "validation", obs_space=seen, show_gui=False)
@@ -61,6 +66,29 @@ class Calvin:
         observation, _, _, info = self._environment.step(action)
         done = self._oracle.get_task_info_for_set(self._begun, info, {self._task})
         return {"done": bool(done)}, _arrays(observation)
+
+
+def _chains(sequences: Any) -> Chains:
+    """CALVIN's chains. It draws them anew each time, for minutes, so they are kept in a file."""
+    content = Path(sequences.__file__).read_bytes() + str(np.__version__).encode()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vla_ros"
+    kept = cache / f"calvin_chains_{hashlib.sha256(content).hexdigest()[:16]}.json"
+    try:
+        return json.loads(kept.read_text())
+    except (OSError, ValueError):
+        pass
+    chains = [
+        [initial, [str(t) for t in tasks]] for initial, tasks in sequences.get_sequences(CHAINS)
+    ]
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        # Several evaluations may begin at once: whole files only.
+        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
+            json.dump(chains, file)
+        os.replace(file.name, kept)
+    except OSError as error:
+        print(f"the chains can't be kept in {kept}: {error}")
+    return chains
 
 
 def _arrays(observation: dict[str, Any]) -> dict[str, np.ndarray]:
