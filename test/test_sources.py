@@ -8,6 +8,7 @@ from vla.control.sources import (
     Publisher,
     SourceTrack,
     count_sources,
+    may_be_restarted,
     name_sources,
 )
 
@@ -46,17 +47,33 @@ def test_the_nodes_are_named_once_each_and_the_last_has_come_last():
     assert "one without a name" in name_sources([OURS, Publisher(b"5", "", False)])
 
 
+@pytest.mark.parametrize(
+    ("publishers", "may_be"),
+    [
+        ([OURS], False),
+        ([OURS, PLAIN], False),
+        ([OURS, BACK], True),
+        ([PLAIN, OURS, SAME_NAME], True),
+        # Both without a name, which are no ROS nodes.
+        ([Publisher(b"5", "", False), Publisher(b"6", "", False)], True),
+        ([OURS, Publisher(b"5", "", False)], False),
+    ],
+)
+def test_a_successor_has_the_name_of_the_one_before(publishers, may_be):
+    assert may_be_restarted(publishers) == may_be
+
+
 class Played:
     """Messages into a track, each 10 ms after the one before."""
 
     def __init__(self):
         self.track, self.now = SourceTrack(), 100.0
 
-    def send(self, *numbers, publishers=2):
+    def send(self, *numbers, publishers=2, may_be_restarted=True):
         taken = []
         for number in numbers:
             self.now += 0.01
-            taken.append(self.track.follows(number, publishers, self.now))
+            taken.append(self.track.follows(number, publishers, self.now, may_be_restarted))
         return taken
 
     def wait(self, seconds):
@@ -145,4 +162,35 @@ def test_the_numbers_of_a_source_may_have_gaps():
     played = Played()
     played.send(500, publishers=1)
     assert all(played.send(502, 504, 506, 560))
+    assert not played.in_doubt()
+
+
+@pytest.mark.parametrize("silence", [0.1, SUCCESSION + 0.1, 30.0])
+def test_who_cannot_be_the_source_started_again_never_speaks_in_its_place(silence):
+    """A driver pauses, and a bag is replayed by a node of another name."""
+    played = Played()
+    played.send(500, publishers=1)
+    played.wait(silence)
+    assert not any(played.send(*range(1, 200), 10**6, may_be_restarted=False))
+    assert played.in_doubt()
+    assert all(played.send(501, 502, may_be_restarted=False)), "the source itself is followed"
+
+
+def test_while_its_name_is_awaited_nobody_is_followed_and_nobody_in_doubt():
+    played = Played()
+    played.send(500, publishers=1)
+    played.wait(1.0)
+    assert not any(played.send(1, 2, 3, may_be_restarted=None))
+    assert not played.in_doubt()
+    assert played.send(4, may_be_restarted=True) == [True]
+    played.wait(1.0)
+    assert played.send(5, may_be_restarted=None) == [True], "the numbers go on"
+
+
+def test_a_fast_source_that_was_not_heard_for_a_moment_goes_on():
+    played = Played()
+    played.send(500, publishers=1)
+    played.wait(2 * SUCCESSION)
+    # At 1 kHz, beside a gripper's driver.
+    assert all(played.send(500 + 600, 1110, may_be_restarted=False))
     assert not played.in_doubt()

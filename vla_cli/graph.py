@@ -23,18 +23,29 @@ ACTIVE_TIMEOUT = 180.0
 SHUTDOWN_TIMEOUT = 10.0
 
 
-def free_domain_id() -> int:
-    """A ROS domain in which no participant of this machine has its first port."""
-    candidates = list(range(1, 100))
-    random.shuffle(candidates)
-    for domain in candidates:
+# Participants of a domain whose ports are looked at: the first of them may have ended.
+PARTICIPANTS_LOOKED_AT = 10
+
+
+def is_free(domain: int) -> bool:
+    """Whether none of a domain's first participants runs on this machine."""
+    for participant in range(PARTICIPANTS_LOOKED_AT):
         # DDS-RTPS: 7400 + 250 per domain, 10 is the first participant's unicast discovery port.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7400 + 250 * domain + 10))
+                probe.bind(("", 7400 + 250 * domain + 10 + 2 * participant))
             except OSError:
-                continue
-        return domain
+                return False
+    return True
+
+
+def free_domain_id() -> int:
+    """A ROS domain in which no participant of this machine has one of its first ports."""
+    candidates = list(range(1, 100))
+    random.shuffle(candidates)
+    for domain in candidates:
+        if is_free(domain):
+            return domain
     raise CommandError("all ROS domains from 1 to 99 are in use on this machine; give --domain-id")
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from fault_report import excess_of
+from fault_report import LATE, excess_of
 from geometry_msgs.msg import PoseStamped
 from motion_watch import JOINTS, PERIOD, Watch
 from node_harness import ROOT, Graph, use_test_interfaces
@@ -23,11 +23,14 @@ from played_robot import CONTRACT, KINEMATICS, LIMITS
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
 from vla_ros.srv import ResetScene, SetInstruction
 
+from fuzz.holds import Told, fault_of, holds_of, longest
 from fuzz.report import Report, Target
+from vla.control.safety import WALL_TOLERANCE
 from vla.control.session import State
 from vla_nodes.core import qos
 
@@ -74,7 +77,20 @@ class FuzzedGraph:
             graph.wait_state(name, "active", 60.0)
         self.watch = Watch(graph)
         self.statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+        self.told: list[Told] = []
+        # Where the arm truly is, on a topic that nobody forges.
+        self.truth: list[tuple[float, np.ndarray]] = []
+        node = graph.node
+        node.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
+        node.create_subscription(Float64MultiArray, "sim/state", self._on_truth, qos.SENSOR)
         self._recorded = self._record()
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        at = time.monotonic()
+        self.told.append(Told(at, message.state, message.hold_reason, message.message))
+
+    def _on_truth(self, message: Float64MultiArray) -> None:
+        self.truth.append((time.monotonic(), np.array(message.data[:7])))
 
     def _record(self) -> dict[str, Path]:
         """One message of each topic, as the graph itself sends it while the arm moves."""
@@ -102,8 +118,10 @@ class FuzzedGraph:
         place = self._measured()
         self.watch.commands.clear()
         self.statuses.clear()
+        self.told.clear()
         foreigner = self._start_foreigner(topic, count, seed)
         self.graph.wait(lambda: not foreigner.running, "the foreigner's end", 60.0, alive=False)
+        left_at = time.monotonic()
         if foreigner.process.returncode != 0:
             raise AssertionError(f"the foreigner failed on {topic}: {foreigner.output}")
         self.graph.processes.remove(foreigner)
@@ -113,8 +131,10 @@ class FuzzedGraph:
         figures.figures[topic] = self._named()
         self._judge_commands(figures, case, place, moving)
         self._judge_nodes(case)
-        if moving and not self._moves_again():
-            self.report.add(figures.name, case, "not_recovered", self.statuses[-1].message)
+        if moving:
+            if not self._moves_again():
+                self.report.add(figures.name, case, "not_recovered", self.statuses[-1].message)
+            self._judge_holds(figures, topic, case, left_at)
         figures.seconds += time.monotonic() - began
 
     def _prepare(self, seed: int, moving: bool) -> None:
@@ -126,7 +146,8 @@ class FuzzedGraph:
             ask = SetInstruction.Request(instruction=scene.instruction)
             answer = self.graph.call(SetInstruction, "vla/set_instruction", ask)
             assert answer.success, answer.message
-            self.graph.wait(self._is_moving, "motion", 60.0)
+            begun = partial(self._is_moving, answer.instruction_id)
+            self.graph.wait(begun, "motion", 60.0)
         else:
             self.graph.call(Trigger, "vla/stop", Trigger.Request())
             self._pause(1.0)
@@ -138,7 +159,11 @@ class FuzzedGraph:
         arguments = (*names, str(count), str(seed), str(RATE))
         return self.graph.run_script(FOREIGNER, arguments)
 
-    def _is_moving(self) -> bool:
+    def _is_moving(self, instruction_id: int) -> bool:
+        """Whether it does what it was told last; it may still come to rest from what was before."""
+        status = self.statuses[-1] if self.statuses else PolicyStatus()
+        if status.state != State.EXECUTING or status.instruction_id != instruction_id:
+            return False
         recent = self.watch.commands[-10:]
         return len(recent) == 10 and all(
             np.abs(point.velocities).max() > 0.02 for _, point, _ in recent
@@ -166,6 +191,10 @@ class FuzzedGraph:
         if len(commands) > 3:
             over = excess_of(self.watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
             passed = {name: value for name, value in over.items() if value > 0.0}
+            if self._arm_was_there(passed.get("workspace", 0.0)):
+                # Put there, it may only come back; that it was there is told, too.
+                figures = target.figures
+                figures["arm_outside"] = round(passed.pop("workspace"), 4)
             if passed:
                 kept = self._keep_motion(case)
                 self.report.add(target.name, case, "limit_passed", f"{passed}; see {kept}")
@@ -176,6 +205,24 @@ class FuzzedGraph:
             figures["joints_moved"] = max(figures.get("joints_moved", 0.0), round(way, 5))
             if way > SAME_PLACE:
                 self.report.add(target.name, case, "moved_by_foreign_input", f"{way:.4f} rad")
+
+    def _arm_was_there(self, beyond: float) -> bool:
+        """Whether the true arm was as far outside of the workspace [m] as a command was."""
+        limits = LIMITS.safety
+        first = self.watch.commands[0][0] - LATE
+        for at, joints in self.truth:
+            place, _ = KINEMATICS.tool_pose(joints)
+            out = np.maximum(place - limits.workspace_max, limits.workspace_min - place).max()
+            if beyond > 0.0 and at >= first and out >= beyond - WALL_TOLERANCE:
+                return True
+        return False
+
+    def _judge_holds(self, target: Target, topic: str, case: str, left_at: float) -> None:
+        """Whether the foreigner stopped the arm for longer than it may."""
+        holds = holds_of(self.told)
+        target.figures[f"longest hold, {topic}"] = longest(holds)
+        if fault := fault_of(topic, holds, left_at, [at for at, _ in self.truth]):
+            self.report.add(target.name, case, "held_too_long", fault)
 
     def _keep_motion(self, case: str) -> Path:
         """Writes what was commanded, measured and said, by one clock, to be looked at later."""
@@ -189,6 +236,8 @@ class FuzzedGraph:
             velocities=motion.velocities,
             measured_times=at,
             measured=places,
+            true_times=[at for at, _ in self.truth],
+            true=[joints for _, joints in self.truth],
             statuses=[f"{status.state} {status.message}" for status in self.statuses],
         )
         return path

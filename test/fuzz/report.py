@@ -27,7 +27,7 @@ class Finding:
     """One case that went wrong.
 
     kind: "foreign_exception", "too_slow", "nonsense_accepted", "bad_text", "data_lost",
-    "limit_passed", "moved_by_foreign_input", "node_died" or "not_recovered".
+    "limit_passed", "moved_by_foreign_input", "held_too_long", "node_died" or "not_recovered".
     """
 
     target: str

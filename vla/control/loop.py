@@ -209,8 +209,16 @@ class ControlLoop:
         """Forgets the commands: the next motion starts from where the arm comes to rest."""
         self.flush()
         self.arm.reset()
-        self.joints.forget_rest()
+        self._leave_alone()
+
+    def _leave_alone(self) -> None:
+        """Nothing is commanded from now on, and the arm's rest counts from now on, too.
+
+        Joints that are told again and again, by a driver that hangs or a bag, have been at rest
+        since long before the last command: a start from there would be a jump.
+        """
         self._commands = False
+        self.joints.forget_rest()
 
     def cycle(
         self,
@@ -252,7 +260,8 @@ class ControlLoop:
         # simulator, or an operator's hands, can move it.
         if (is_quiet or self.joints.doubt) and not (was_moving or self.arm.moving):
             command = None
-            self._commands = False
+            if self._commands:
+                self._leave_alone()
         return Cycle(command, report)
 
     def _on_clock(self, robot_now: float, steady_now: float) -> float:
@@ -332,7 +341,8 @@ class ControlLoop:
             self._commands = True
             return command
         # Others moved the arm while we held it: release it.
-        self._commands &= measured is None or self.arm.following_error(measured) <= 1.0
+        if measured is not None and self.arm.following_error(measured) > 1.0:
+            self._leave_alone()
         return command if self._commands else None
 
     def _start_from(self, measured: np.ndarray) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 LONGEST_GAP = 100
 # A source that was silent for this long may have restarted, and count from one [s].
 SUCCESSION = 0.3
+# Most messages that a source may send in a second: a silence explains no wider gap.
+FASTEST = 2000.0
 # How long a foreign message puts the source in doubt, while no publisher leaves [s].
 DOUBT = 5.0
 
@@ -41,6 +43,12 @@ def count_sources(publishers: Sequence[Publisher], alive: int) -> int:
     return living + len({p.node for p in publishers if not p.promises})
 
 
+def may_be_restarted(publishers: Sequence[Publisher]) -> bool:
+    """Whether one of them can be another's successor: two have the same name, or both have none."""
+    names = [publisher.node for publisher in publishers]
+    return len(set(names)) < len(names)
+
+
 def name_sources(publishers: Sequence[Publisher]) -> str:
     """The nodes that publish, each once, in the order of their appearance."""
     names = dict.fromkeys(p.node or "one without a name" for p in publishers)
@@ -57,9 +65,9 @@ class SourceTrack:
 
     While there are several publishers, such as a killed one and its successor, or an arm's and a
     gripper's driver on one topic, only messages that continue the source's sequence numbers are
-    followed. Another sequence becomes the source where the old one is silent, and is foreign where
-    it is not, or comes back. Which of two is right cannot be known: that there are two is
-    `in_doubt`.
+    followed. Another sequence becomes the source where the old one is silent and may have been
+    restarted; else it is foreign, as it is where the old one comes back. Which of two is right
+    cannot be known: that there are two is `in_doubt`.
     """
 
     def __init__(self) -> None:
@@ -69,10 +77,16 @@ class SourceTrack:
         self._doubt_until = -math.inf
         self._doubted_among = 0
 
-    def follows(self, number: int, publishers: int, now: float) -> bool:
+    def follows(
+        self, number: int, publishers: int, now: float, may_be_restarted: bool | None = True
+    ) -> bool:
         """Takes a message's number; whether it comes from the source.
 
-        publishers: how many the topic has. now: of a steady clock [s].
+        publishers: how many the topic has. now: of a steady clock [s]. may_be_restarted: whether
+        one of them can be the source's successor. Where none can, as with a driver that pauses
+        while another node speaks in its place, another sequence is foreign however long the source
+        is silent. None while the names are not known yet: such a message is then not used, and puts
+        nobody in doubt.
         """
         self._settle(publishers)
         if publishers <= 1 or self._last is None:
@@ -84,11 +98,16 @@ class SourceTrack:
         if nearest and own <= LONGEST_GAP:
             self._last, self._heard_at = number, now
             return True
-        is_silent = now - self._heard_at > SUCCESSION
-        if is_silent and other > LONGEST_GAP and not self.in_doubt(publishers, now):
-            self._other, self._other_at = self._last, self._heard_at
-            self._last, self._heard_at = number, now
-            return True
+        silence = now - self._heard_at
+        goes_on = own <= LONGEST_GAP + FASTEST * silence
+        is_next = silence > SUCCESSION and other > LONGEST_GAP
+        if is_next and not self.in_doubt(publishers, now):
+            if may_be_restarted is None and not goes_on:
+                return False
+            if may_be_restarted or goes_on:
+                self._other, self._other_at = self._last, self._heard_at
+                self._last, self._heard_at = number, now
+                return True
         self._other, self._other_at = number, now
         self._doubt_until, self._doubted_among = now + DOUBT, publishers
         return False

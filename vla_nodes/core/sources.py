@@ -18,13 +18,21 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from vla.control.sources import Publisher, SourceTrack, count_sources, name_sources
+from vla.control.sources import (
+    Publisher,
+    SourceTrack,
+    count_sources,
+    may_be_restarted,
+    name_sources,
+)
 from vla_nodes.core.liveliness import WriterWatch
 
 # A second source is reported for this long after it has left [s].
 SHOWN = 1.5
 # How often the publishers of a topic with several are checked [s].
 LOOK_PERIOD = 0.1
+# A publisher's name comes after the publisher; one without a name by then is no ROS node [s].
+NAME_PATIENCE = 2.0
 # Longer leases do not count [s].
 LONGEST_PROMISE = Duration(seconds=10.0)
 # Bytes of an endpoint's identity that a process's endpoints share, by DDS's definition.
@@ -48,6 +56,9 @@ class SourceWatch:
         self._track = SourceTrack()
         self._seen: dict[bytes, Publisher] = {}
         self._count = 0
+        # Whether one of the publishers can be another's successor; None while a name is awaited.
+        self._may_be_restarted: bool | None = None
+        self._nameless_since: dict[bytes, float] = {}
         self._looked_at = self._second_at = -float("inf")
         self.problem = ""
 
@@ -77,7 +88,10 @@ class SourceWatch:
         self.poll()
         number = info["publication_sequence_number"]
         # Not every middleware numbers messages.
-        if number is not None and not self._track.follows(number, self._count, time.monotonic()):
+        now = time.monotonic()
+        if number is not None and not self._track.follows(
+            number, self._count, now, self._may_be_restarted
+        ):
             self.poll()
             return False
         return self._writer is None or not self.problem
@@ -95,6 +109,11 @@ class SourceWatch:
         }
         # In the order of their appearance.
         self._seen = {key: found.pop(key) for key in self._seen if key in found} | found
+        nameless = [key for key, publisher in self._seen.items() if not publisher.node]
+        now = time.monotonic()
+        self._nameless_since = {key: self._nameless_since.get(key, now) for key in nameless}
+        is_awaited = any(now - at < NAME_PATIENCE for at in self._nameless_since.values())
+        self._may_be_restarted = None if is_awaited else may_be_restarted(list(self._seen.values()))
 
 
 def publishers_of(node: Node, topic: str) -> list[Publisher]:

@@ -53,6 +53,7 @@ from vla_nodes.core.heartbeat import Heart
 from vla_nodes.core.images import image_pixels
 from vla_nodes.core.liveliness import with_liveliness
 from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.renewed import RenewedSubscription, renew_silent
 from vla_nodes.core.sources import SourceWatch
 from vla_nodes.perception.matching import ImageMatcher
 from vla_nodes.perception.settings import SETTINGS
@@ -84,6 +85,7 @@ class Perception(ManagedNode):
             Observation, "vla/observation", with_liveliness(qos.LATEST)
         )
         self._heart = Heart(self)
+        self._inputs: dict[str, RenewedSubscription] = {}
         self._reference = camera_stream(self._contract.reference_camera)
         self._matcher: ImageMatcher | None = None
         if self.settings["synchronization"] == "approximate_time":
@@ -101,8 +103,7 @@ class Perception(ManagedNode):
             self.settings["longest_wait"],
             restart=True,
         )
-        self._sampled = now = time.monotonic()
-        self._heard = {camera.name: now for camera in contract.cameras}
+        self._sampled = time.monotonic()
         self._waits_run_out = 0
         # Names that joint states had, for the report of those that they lack.
         self._joints_heard: dict[str, None] = {}
@@ -123,27 +124,23 @@ class Perception(ManagedNode):
         kind, suffix = (
             (CompressedImage, "/compressed") if self.settings["compressed"] else (Image, "")
         )
+        listen = partial(RenewedSubscription, self)
         for camera in contract.cameras:
-            topic = camera.topic + suffix
+            topic, stream = camera.topic + suffix, camera_stream(camera.name)
             what = f"images of camera '{camera.name}'"
-            self._sources[camera_stream(camera.name)] = SourceWatch(self, topic, what)
-            callback = partial(self._on_image, camera.name)
-            self.create_subscription(kind, topic, callback, qos.SENSOR)
-        self.create_subscription(
-            JointState, contract.joint_states_topic, self._on_joint_states, qos.RESAMPLED
-        )
-        self.create_subscription(
-            PoseStamped, contract.end_effector_pose_topic, partial(self._take, POSE), qos.RESAMPLED
-        )
+            self._sources[stream] = SourceWatch(self, topic, what)
+            self._inputs[stream] = listen(kind, topic, partial(self._take, stream), qos.SENSOR)
+        joints, pose = contract.joint_states_topic, contract.end_effector_pose_topic
+        self._inputs[ARM] = listen(JointState, joints, self._on_joint_states, qos.RESAMPLED)
+        self._inputs[POSE] = listen(PoseStamped, pose, partial(self._take, POSE), qos.RESAMPLED)
         self._heart.start()
 
     def deactivate(self) -> None:
-        """Ends the heartbeat; publisher and subscriptions are ended by the base."""
+        """Ends the heartbeat and the subscriptions; the publisher is ended by the base."""
         self._heart.stop()
-
-    def _on_image(self, camera: str, message: Image | CompressedImage, info: dict) -> None:
-        self._heard[camera] = time.monotonic()
-        self._take(camera_stream(camera), message, info)
+        for entry in self._inputs.values():
+            entry.close()
+        self._inputs.clear()
 
     def _on_joint_states(self, message: JointState, info: dict) -> None:
         # Some drivers send arm and gripper in separate messages on the same topic.
@@ -273,7 +270,7 @@ class Perception(ManagedNode):
             present = False
             newest = self._resampler.streams[name].newest
             ahead = 0.0 if newest is None else (newest - sample.stamp) / NANOSECONDS
-            sends = time.monotonic() - self._heard[camera.name] < camera.max_age
+            sends = time.monotonic() - self._inputs[name].heard_at < camera.max_age
             # One that has just begun to send is a little ahead.
             if newest is not None and sends and (name in sample.stale or ahead > camera.max_age):
                 raise BadInput(
@@ -343,15 +340,16 @@ class Perception(ManagedNode):
     def _check_silence(self) -> None:
         if not self.is_active:
             return
+        self.diagnostics.values["renewed_subscriptions"] = renew_silent(self._inputs.values())
         now, patience = time.monotonic(), self.settings["silence_timeout"]
-        silent = {name: now - at for name, at in self._heard.items() if now - at > patience}
-        for name, seconds in silent.items():
-            topic = self._contract.camera(name).topic
-            cause = "its publisher sends none" if self.count_publishers(topic) else "nobody sends"
+        inputs = {c.name: self._inputs[camera_stream(c.name)] for c in self._contract.cameras}
+        silent = {name: entry for name, entry in inputs.items() if now - entry.heard_at > patience}
+        for name, entry in silent.items():
+            cause = "its publisher sends none" if entry.has_publisher else "nobody sends"
             self.diagnostics.report(
                 f"no_camera_{name}",
-                f"no image of camera '{name}' on '{topic}' for {seconds:.1f} s ({cause}): check "
-                "its driver and the topic in the contract",
+                f"no image of camera '{name}' on '{entry.topic}' for {now - entry.heard_at:.1f} s "
+                f"({cause}): check its driver and the topic in the contract",
             )
         # A refused stamp is a cause that was named already.
         if not (silent or self._ahead) and now - self._sampled > patience:
