@@ -44,7 +44,7 @@ def decompress_begin(
     if compression == "zstd":
         return _zstd_begin(data, limit)
     if compression == "lz4":
-        return _lz4_begin(data, limit)
+        return _in_steps(lz4.frame.LZ4FrameDecompressor(), data, limit, RuntimeError)
     raise CompressionError("an unknown compression")
 
 
@@ -62,10 +62,6 @@ def _zstd_begin(data: bytes | memoryview, limit: int) -> tuple[bytes, bool]:
             pass
     worker = zstandard.ZstdDecompressor().decompressobj()
     return _in_steps(worker, data, limit, zstandard.ZstdError)
-
-
-def _lz4_begin(data: bytes | memoryview, limit: int) -> tuple[bytes, bool]:
-    return _in_steps(lz4.frame.LZ4FrameDecompressor(), data, limit, RuntimeError)
 
 
 def _in_steps(worker, data, limit: int, error: type[Exception]) -> tuple[bytes, bool]:

@@ -11,10 +11,9 @@ from pathlib import Path
 import yaml
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
-from mcap.records import Channel, Metadata, MetadataIndex, Schema
+from mcap.records import Metadata, MetadataIndex
 
 from vla.bags.contents import BagMessage, FileSummary, FileTopic
-from vla.bags.file_bytes import FileBytes
 from vla.bags.mcap_chunks import MESSAGE, read_channel, read_schema, records_in, torn_chunk
 from vla.bags.mcap_definitions import (
     CHECKED,
@@ -39,7 +38,8 @@ def read_mcap(
     """See vla.bags.storage.read_file. readable: where to open the file, if not at `path`."""
     with mapped(readable, path) as buffer:
         found = Definitions()
-        found.add(*_summary_first(buffer))
+        records, checked = summary_definitions(buffer)
+        found.add(records, CHECKED if checked else REPEATED)
         named: dict[int, FileTopic | None] = {}
         finished = False
         for piece in walk(buffer):
@@ -86,11 +86,6 @@ def read_mcap(
                     )
         if not finished and not tolerant:
             raise _truncated(path)
-
-
-def _summary_first(buffer: FileBytes) -> tuple[list[Schema | Channel], int]:
-    records, checked = summary_definitions(buffer)
-    return records, CHECKED if checked else REPEATED
 
 
 def file_topic(found: Definitions, key: int) -> FileTopic | None:

@@ -195,7 +195,7 @@ class ArmController:
         """Forgets the last command, too: the next step starts from the measured joints."""
         self.hold()
         self.safety.forget()
-        self._let_go()
+        self._reference = None
         self._backs_off = False
         self._still_since = -np.inf
         self._gripper_width = self.contract.gripper_open_width
@@ -223,11 +223,12 @@ class ArmController:
         age = self.executor.age(now)
         before = self.kinematics.tool_pose(self.safety.motion.positions)
         limited = False
+        if target is None or measured is None or self._backs_off:
+            # The next chunk is followed from where the arm is then.
+            self._reference = None
         if target is None or measured is None:
-            self._let_go()
             self.safety.advance(None, duration)
         elif self._backs_off:
-            self._let_go()
             wanted, why = self._tracker.step(self.safety.motion, measured, duration)
             limited = bool(self.safety.advance(wanted, duration, {*why, "following_error"}))
         else:
@@ -325,10 +326,6 @@ class ArmController:
             quaternion = multiply(from_rotation_vector(turn * (reach / angle)), orientation)
             why.add("tool_turning_speed")
         return position, quaternion, why
-
-    def _let_go(self) -> None:
-        """The next chunk is followed from where the arm is then."""
-        self._reference = None
 
     def _grip(self, value: float) -> None:
         if value < self.config.close_below:

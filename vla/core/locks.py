@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
 
 
-class OpenFile(Protocol):
-    """Anything with a file descriptor."""
-
-    def fileno(self) -> int:
-        """The descriptor."""
-
-
-def lock_file(stream: OpenFile) -> bool:
+def lock_file(stream: HasFileno) -> bool:
     """Marks an open file as in use by this process, until it closes the file or dies.
 
     Returns False when another process has it. File systems without locks count as unlocked.

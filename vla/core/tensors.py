@@ -24,7 +24,9 @@ def read_tensors(
     except Exception as problem:  # safetensors raises its own, undocumented kind
         _refuse(path, problem, error)
     for name, value in tensors.items():
-        if value.is_floating_point() and not _is_finite(value):
+        # isfinite() is not defined for one-byte types.
+        numbers = value.float() if value.itemsize == 1 else value
+        if value.is_floating_point() and not numbers.isfinite().all():
             raise error(
                 f"{shown_path(path)}: {one_line(name)} holds NaN or infinity; take an older "
                 "copy, or train it again"
@@ -47,8 +49,3 @@ def _refuse(path: str | Path, problem: Exception, error: type[Exception]) -> NoR
     raise error(
         f"{shown_path(path)} cannot be read: {one_line(problem)}; copy it again, or take another"
     ) from problem
-
-
-def _is_finite(value: torch.Tensor) -> bool:
-    # isfinite() is not defined for one-byte types.
-    return bool((value.float() if value.itemsize == 1 else value).isfinite().all())

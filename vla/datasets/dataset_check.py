@@ -37,7 +37,6 @@ from vla.datasets.lerobot.meta import (
     STORED,
     VIDEO,
     DatasetInfo,
-    Episode,
     is_number,
     read_table,
 )
@@ -233,16 +232,12 @@ def _check_columns(info: DatasetInfo, tasks: Mapping[int, str]) -> list[Finding]
         try:
             rows, _, more = checked_rows(info, episode, tasks, read)
             gaps.append(more)
-            _check_numbers(rows, rest, episode)
+            for name in rest:
+                if name in rows.column_names:
+                    number_column(rows, name, f"{episode.data}, episode {episode.index}")
         except DatasetError as error:
             faults.append(str(error))
     return _faults("episodes", faults, len(info.episodes)) + _check_gaps(gaps)
-
-
-def _check_numbers(rows: pa.Table, names: list[str], episode: Episode) -> None:
-    for name in names:
-        if name in rows.column_names:
-            number_column(rows, name, f"{episode.data}, episode {episode.index}")
 
 
 def _faults(area: str, faults: list[str], total: int) -> list[Finding]:

@@ -51,14 +51,15 @@ class DemoClient(RobotClient):
         super().__init__(wait=wait)
         self._responses: dict[int, str] = {}
         self._status = PolicyStatus()
-        self.node.create_subscription(Response, "vla/response", self._take_response, qos.RESPONSE)
-        self.node.create_subscription(PolicyStatus, "vla/status", self._take_status, qos.LATCHED)
 
-    def _take_response(self, message: Response) -> None:
-        self._responses[message.instruction_id] = message.text
+        def take_response(message: Response) -> None:
+            self._responses[message.instruction_id] = message.text
 
-    def _take_status(self, message: PolicyStatus) -> None:
-        self._status = message
+        def take_status(message: PolicyStatus) -> None:
+            self._status = message
+
+        self.node.create_subscription(Response, "vla/response", take_response, qos.RESPONSE)
+        self.node.create_subscription(PolicyStatus, "vla/status", take_status, qos.LATCHED)
 
     def wait_until_active(self, timeout: float, keep_waiting: Callable[[], None]) -> None:
         """Wait until every node is active.

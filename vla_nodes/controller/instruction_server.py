@@ -163,7 +163,9 @@ class InstructionServer:
         for ending in self._session.take_endings():
             _, future = self._goals.pop(ending.instruction_id, (None, None))
             if future is not None:
-                self._log_ending(ending)
+                outcome = ending.outcome.name.lower()
+                text = f"{outcome} after {ending.duration:.1f} s: {ending.message}"
+                self._node.get_logger().info(text)
                 future.set_result(ending)
         session = self._session
         key = (session.state, session.hold_reason, session.settled, self._announced_id)
@@ -379,9 +381,4 @@ class InstructionServer:
             instruction_id=ending.instruction_id,
             response=ending.response,
             duration=ending.duration,
-        )
-
-    def _log_ending(self, ending: Ending) -> None:
-        self._node.get_logger().info(
-            f"{ending.outcome.name.lower()} after {ending.duration:.1f} s: {ending.message}"
         )

@@ -52,32 +52,12 @@ class Element:
 class Syntax:
     """What one element may hold."""
 
-    required: frozenset[str] = frozenset()
-    optional: frozenset[str] = frozenset()
-    literal: frozenset[str] = frozenset()  # attributes without substitutions
-    children: frozenset[str] = frozenset()
-    conditional: bool = True
-
-    def attributes(self) -> frozenset[str]:
-        """Return every attribute name that the element may carry."""
-        conditions = frozenset({"if", "unless"}) if self.conditional else frozenset()
-        return self.required | self.optional | conditions
-
-
-def _syntax(
-    required: str = "",
-    optional: str = "",
-    literal: str = "",
-    children: str = "",
-    conditional: bool = True,
-) -> Syntax:
-    return Syntax(
-        required=frozenset(required.split()),
-        optional=frozenset(optional.split()),
-        literal=frozenset(literal.split()),
-        children=frozenset(children.split()),
-        conditional=conditional,
-    )
+    # Names, separated by spaces.
+    required: str = ""
+    optional: str = ""
+    literal: str = ""  # attributes without substitutions
+    children: str = ""
+    conditional: bool = True  # it may have `if` or `unless`
 
 
 _PROCESS = (
@@ -91,37 +71,37 @@ _ACTIONS = (
 )
 
 ACTION_SYNTAX: dict[str, Syntax] = {
-    "arg": _syntax("name", "default description", "name description", "choice"),
-    "let": _syntax("name value"),
-    "include": _syntax("file", children="arg"),
-    "group": _syntax("", "scoped forwarding", "scoped forwarding", f"{_ACTIONS} keep"),
-    "node": _syntax(
+    "arg": Syntax("name", "default description", "name description", "choice"),
+    "let": Syntax("name value"),
+    "include": Syntax("file", children="arg"),
+    "group": Syntax("", "scoped forwarding", "scoped forwarding", f"{_ACTIONS} keep"),
+    "node": Syntax(
         "exec",
         f"pkg namespace exec_name args ros_args {_PROCESS}",
         _PROCESS_LITERAL,
         "param remap env",
     ),
-    "executable": _syntax("cmd", _PROCESS, _PROCESS_LITERAL, "env"),
-    "push_ros_namespace": _syntax("namespace"),
-    "push-ros-namespace": _syntax("namespace"),
-    "set_env": _syntax("name value"),
-    "unset_env": _syntax("name"),
-    "append_env": _syntax("name value", "prepend separator"),
-    "reset_env": _syntax(),
-    "set_parameter": _syntax("name value"),
-    "set_parameters_from_file": _syntax("filename"),
-    "set_remap": _syntax("from to"),
-    "log": _syntax("message"),
+    "executable": Syntax("cmd", _PROCESS, _PROCESS_LITERAL, "env"),
+    "push_ros_namespace": Syntax("namespace"),
+    "push-ros-namespace": Syntax("namespace"),
+    "set_env": Syntax("name value"),
+    "unset_env": Syntax("name"),
+    "append_env": Syntax("name value", "prepend separator"),
+    "reset_env": Syntax(),
+    "set_parameter": Syntax("name value"),
+    "set_parameters_from_file": Syntax("filename"),
+    "set_remap": Syntax("from to"),
+    "log": Syntax("message"),
 }
 
 # By parent and tag, or by tag alone.
 _NESTED_SYNTAX: dict[tuple[str, ...], Syntax] = {
-    ("arg", "choice"): _syntax("value", literal="value", conditional=False),
-    ("include", "arg"): _syntax("name value", conditional=False),
-    ("group", "keep"): _syntax("name value", conditional=False),
-    ("remap",): _syntax("from to", conditional=False),
-    ("env",): _syntax("name value", conditional=False),
-    ("param",): _syntax(
+    ("arg", "choice"): Syntax("value", literal="value", conditional=False),
+    ("include", "arg"): Syntax("name value", conditional=False),
+    ("group", "keep"): Syntax("name value", conditional=False),
+    ("remap",): Syntax("from to", conditional=False),
+    ("env",): Syntax("name value", conditional=False),
+    ("param",): Syntax(
         "",
         "name from value value-sep type allow_substs",
         "value value-sep type allow_substs",
@@ -147,7 +127,7 @@ def load_document(path: Path) -> Element:
     if root.tag != "launch":
         raise root.error("the outermost element must be <launch>")
     for child in root.children:
-        _check(child, _action_syntax(child))
+        _check(child, _actionSyntax(child))
     return root
 
 
@@ -171,7 +151,7 @@ def _parse(text: bytes, path: Path) -> Element:
     return top[0]
 
 
-def _action_syntax(element: Element) -> Syntax:
+def _actionSyntax(element: Element) -> Syntax:
     if element.tag not in ACTION_SYNTAX:
         known = ", ".join(sorted(ACTION_SYNTAX))
         raise element.error(f"this element cannot be run by this launcher; it knows {known}")
@@ -179,22 +159,24 @@ def _action_syntax(element: Element) -> Syntax:
 
 
 def _check(element: Element, syntax: Syntax) -> None:
-    allowed = syntax.attributes()
+    required = set(syntax.required.split())
+    allowed = {*required, *syntax.optional.split()}
+    allowed |= {"if", "unless"} if syntax.conditional else set()
     for name, value in element.attributes.items():
         if name not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
             raise element.error(f"attribute '{name}' is not supported; known are: {known}")
-        if name not in syntax.literal:
+        if name not in syntax.literal.split():
             try:
                 parse_template(value)
             except SubstitutionError as error:
                 raise element.error(f"attribute '{name}': {error}") from error
-    for name in sorted(syntax.required - element.attributes.keys()):
+    for name in sorted(required - element.attributes.keys()):
         raise element.error(f"attribute '{name}' is missing")
     if "if" in element.attributes and "unless" in element.attributes:
         raise element.error("'if' and 'unless' cannot both be given")
     for child in element.children:
-        if child.tag not in syntax.children:
+        if child.tag not in syntax.children.split():
             raise child.error(f"this element is not supported inside <{element.tag}>")
         nested = _NESTED_SYNTAX.get((element.tag, child.tag)) or _NESTED_SYNTAX.get((child.tag,))
-        _check(child, nested or _action_syntax(child))
+        _check(child, nested or _actionSyntax(child))

@@ -1,7 +1,7 @@
-"""From a launch file and its arguments to the processes that it describes.
+"""From a launch file and its arguments to its processes.
 
-Everything is resolved before anything runs, so that a mistake in the last line of the last
-included file is reported before the first node starts.
+Everything is resolved before anything runs, so that a mistake in the last line of the last included
+file is reported before the first node starts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from vla_nodes.launcher.substitution import (
 )
 from vla_nodes.launcher.values import literal_boolean, read_yaml
 
+# Launch arguments that every file has.
+OF_LAUNCH = {"launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout"}
+
 
 @dataclass
 class Context:
@@ -42,7 +45,7 @@ class Context:
 
 @dataclass
 class Expansion:
-    """What a launch file comes to."""
+    """The result of expanding a launch file."""
 
     processes: list[ProcessDescription] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -56,16 +59,10 @@ def expand(
     environment: Mapping[str, str],
     scratch: Path,
 ) -> Expansion:
-    """Resolve a launch file into processes.
+    """Resolves a launch file into processes. Raises LaunchError with file, line and element.
 
-    Args:
-        path: the launch file.
-        arguments: values of launch arguments by name.
-        environment: environment variables of the caller.
-        scratch: an existing folder for parameter files that nodes read at every start.
-
-    Raises:
-        LaunchError: with file, line and element where the file is wrong.
+    arguments: launch arguments by name. environment: of the caller. scratch: an existing folder for
+    parameter files that nodes read at every start.
     """
     path = path.resolve()
     scope = Scope(dict(arguments), dict(environment), path)
@@ -74,16 +71,7 @@ def expand(
     root = load_document(path)
     _require_arguments(root, root, set(arguments))
     _visit_file(root, context, expansion)
-    known = (
-        expansion.declared
-        | scope.used_configurations
-        | {
-            "launch-prefix",
-            "launch-prefix-filter",
-            "sigterm_timeout",
-            "sigkill_timeout",
-        }
-    )
+    known = expansion.declared | scope.used_configurations | OF_LAUNCH
     for name in arguments:
         if name not in known:
             expansion.warnings.append(

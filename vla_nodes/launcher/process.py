@@ -83,27 +83,21 @@ def describe_process(
     number: int,
     warn: Callable[[str], None],
 ) -> ProcessDescription:
-    """Resolve a `<node>` or `<executable>` element.
+    """Resolves a `<node>` or `<executable>` element, whose syntax has been checked.
 
-    Args:
-        element: the element, its syntax already checked.
-        scope: what its substitutions are resolved against.
-        scratch: an existing folder for the parameter files of nodes.
-        parameters: parameters in force from `<set_parameter>`, as (name, value), and from
-            `<set_parameters_from_file>`, as paths.
-        remaps: remapping rules in force from `<set_remap>`, as (from, to).
-        number: the running number of the process, part of its label.
-        warn: called with a message where the file is suspect but can be run.
-
-    Raises:
-        LaunchError: the element is wrong, its executable is not there, or a parameter file is none.
+    scope: for its substitutions. scratch: an existing folder for the parameter files of nodes.
+    parameters, remaps: in force from `<set_parameter>` as (name, value),
+    `<set_parameters_from_file>` as paths, and `<set_remap>` as (from, to). number: of the process,
+    part of its label. warn: called with a message where the file is suspect but can be run. Raises
+    LaunchError where the element is wrong, its executable is missing, or a parameter file is
+    invalid.
     """
     reader = _Attributes(element, scope)
     if element.tag == "node":
         command = _node_command(reader, scratch, parameters, remaps, number, warn)
         name = reader.text("exec_name")
     else:
-        command = _split_words(reader.raw("cmd"), scope)
+        command = _split_words(element.get("cmd"), scope)
         name = reader.text("name")
     if not command:
         raise element.error("there is nothing to run")
@@ -114,7 +108,7 @@ def describe_process(
     output = os.environ.get("OVERRIDE_LAUNCH_PROCESS_OUTPUT") or reader.text("output") or "log"
     if output not in _OUTPUTS:
         raise element.error(f"output is '{output}'; it must be one of: {', '.join(_OUTPUTS)}")
-    on_exit = reader.raw("on_exit")
+    on_exit = element.get("on_exit")
     if on_exit not in (None, "shutdown"):
         raise element.error(f"on_exit is '{on_exit}'; the only choice is shutdown")
     return ProcessDescription(
@@ -122,11 +116,11 @@ def describe_process(
         command=(*_launch_prefix(reader, command), *command),
         environment=environment,
         working_directory=reader.text("cwd"),
-        shell=literal_boolean(reader.raw("shell") or "false"),
+        shell=literal_boolean(element.get("shell") or "false"),
         output=output,
         respawn=as_boolean(reader.text("respawn") or "false"),
-        respawn_delay=literal_number(reader.raw("respawn_delay") or "0", float, 0),
-        respawn_max_retries=literal_number(reader.raw("respawn_max_retries") or "-1", int, -1),
+        respawn_delay=literal_number(element.get("respawn_delay") or "0", float, 0),
+        respawn_max_retries=literal_number(element.get("respawn_max_retries") or "-1", int, -1),
         shutdown_on_exit=on_exit is not None,
         sigterm_timeout=_timeout(reader, "sigterm_timeout", SIGTERM_TIMEOUT),
         sigkill_timeout=_timeout(reader, "sigkill_timeout", SIGKILL_TIMEOUT),
@@ -140,9 +134,6 @@ class _Attributes:
         self.element = element
         self.scope = scope
 
-    def raw(self, name: str) -> str | None:
-        return self.element.get(name)
-
     def text(self, name: str) -> str | None:
         return None if self.element.get(name) is None else self.required(name)
 
@@ -153,7 +144,7 @@ class _Attributes:
 
 
 def _timeout(reader: _Attributes, name: str, default: float) -> float:
-    text = reader.raw(name) or reader.scope.configurations.get(name)
+    text = reader.element.get(name) or reader.scope.configurations.get(name)
     return default if text is None else literal_number(text, float, 0)
 
 
@@ -232,9 +223,9 @@ def _node_command(
     executable, package = reader.text("exec") or "", reader.text("pkg")
     if package is not None:
         executable = str(package_executable(package, executable, scope.environment))
-    command = [executable, *_split_words(reader.raw("args"), scope)]
-    if reader.raw("ros_args") is not None:
-        command += ["--ros-args", *_split_words(reader.raw("ros_args"), scope)]
+    command = [executable, *_split_words(element.get("args"), scope)]
+    if element.get("ros_args") is not None:
+        command += ["--ros-args", *_split_words(element.get("ros_args"), scope)]
     command.append("--ros-args")
     name = reader.text("name")
     if name is not None:

@@ -40,17 +40,11 @@ class ValueTypeError(ValueError):
 
 
 def parameter_value(raw: str, separator: str | None, kind: str | None, scope: Scope) -> Any:
-    """Return the value of a `<param>`: a bool, int, float, str or a uniform list of one of them.
+    """The value of a `<param>`: a bool, int, float, str or a uniform list of one of them.
 
-    Args:
-        raw: the `value` attribute, substitutions not yet replaced.
-        separator: the `value-sep` attribute, which splits `raw` into a list, or None.
-        kind: the `type` attribute, or None.
-        scope: what the substitutions are resolved against.
-
-    Raises:
-        ValueTypeError: the value does not fit the type.
-        SubstitutionError: a substitution has no value.
+    raw, separator, kind: its attributes `value`, substitutions not yet replaced, `value-sep`, which
+    splits it into a list, and `type`. scope: for its substitutions. Raises ValueTypeError where the
+    value does not fit the type, SubstitutionError where a substitution has no value.
     """
     if kind is not None and kind not in _TYPES:
         raise ValueTypeError(f"unknown type '{kind}'; known are: {', '.join(_TYPES)}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -100,15 +99,11 @@ def _episodes_v3(info: DatasetInfo) -> list[Episode]:
         raise DatasetError(f"{info.folder}/meta/episodes has no parquet files; fetch it again")
     runs, episodes = _Runs(info), []
     for path in paths:
-        for number, entry in enumerate(_rows_without_statistics(path)):
+        table = read_table(path)
+        kept = [name for name in table.column_names if not name.startswith("stats/")]
+        for number, entry in enumerate(table.select(kept).to_pylist()):
             episodes.append(_episode_v3(info, entry, f"{path}, row {number}", runs))
     return episodes
-
-
-def _rows_without_statistics(path: Path) -> list[dict[str, Any]]:
-    table = read_table(path)
-    kept = [name for name in table.column_names if not name.startswith("stats/")]
-    return table.select(kept).to_pylist()
 
 
 def _episode_v3(info: DatasetInfo, entry: dict, where: str, runs: _Runs) -> Episode:
