@@ -36,8 +36,8 @@ SETTINGS = (
     Setting(
         "cartesian_pose.frame",
         "",
-        "Frame that the targets name, empty for the contract's base frame; many controllers do not "
-        "look at it, and take targets in the root frame of their URDF.",
+        "Frame that the targets name, empty for the contract's base frame; many controllers ignore "
+        "it, and take targets in the root frame of their URDF.",
     ),
     Setting(
         "cartesian_pose.current_pose_topic",

@@ -39,7 +39,7 @@ def action_settings(prefix: str) -> tuple[Setting, ...]:
         Setting(
             f"{prefix}.retries",
             2,
-            "Times that a failed gripper action is tried again before the policy is stopped.",
+            "Retries of a failed gripper action before the policy is stopped.",
             bounds=(0, 100),
         ),
     )

@@ -52,21 +52,21 @@ SETTINGS = (
     Setting(
         "moveit_servo.pose_gain",
         2.0,
-        "How strongly a twist draws the tool back to its path [1/s], by at most 0.1 m and 0.1 rad "
+        "How strongly a twist pulls the tool back to its path [1/s], for at most 0.1 m and 0.1 rad "
         "of distance; 0 lets it drift.",
         bounds=(0.0, 20.0),
     ),
     Setting(
         "moveit_servo.linear_scale",
         1.0,
-        "Tool speed that a twist of 1 stands for [m/s]: Servo's scale.linear where its "
+        "Tool speed of a twist of 1 [m/s]: Servo's scale.linear where its "
         "command_in_type is 'unitless', else 1.",
         bounds=(0.001, 10.0),
     ),
     Setting(
         "moveit_servo.angular_scale",
         1.0,
-        "Turning speed that a twist of 1 stands for [rad/s]: Servo's scale.rotational where its "
+        "Turning speed of a twist of 1 [rad/s]: Servo's scale.rotational where its "
         "command_in_type is 'unitless', else 1.",
         bounds=(0.001, 10.0),
     ),

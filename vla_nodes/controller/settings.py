@@ -93,14 +93,14 @@ CONTROLLER_SETTINGS = (
     Setting(
         "ensemble_size",
         _EXECUTION.ensemble_size,
-        "Newest chunks that mode 'ensemble' takes together.",
+        "Newest chunks that mode 'ensemble' combines.",
         bounds=(1, 1000),
     ),
     _seconds(
         "max_chunk_age",
         _EXECUTION.max_chunk_age,
-        "Oldest observation whose chunk is taken, and how long a chunk is followed from its start: "
-        "from that observation on, or, where the arm has stood still since, from its arrival",
+        "Oldest observation whose chunk is accepted, and how long a chunk is followed from its "
+        "start: from that observation on, or, if the arm has been at rest since, from its arrival",
         most=60.0,
     ),
     _seconds(
@@ -146,15 +146,15 @@ CONTROLLER_SETTINGS = (
     Setting(
         "lookahead",
         _ARM.lookahead,
-        "How far ahead of now the arm's target is read, to make up for the lag of the robot's own "
-        "controllers [s].",
+        "How far ahead of now the arm's target is read, which compensates the lag of the robot's "
+        "own controllers [s].",
         bounds=(0.0, 1.0),
     ),
     Setting(
         "tracking_bandwidth",
         _ARM.bandwidth,
-        "How closely the commands follow the chunk [rad/s]: lower is smoother. The lag that comes "
-        "of it is made up for by reading ahead.",
+        "How closely the commands follow the chunk [rad/s]: lower is smoother. Reading ahead "
+        "compensates the lag.",
         bounds=(5.0, 200.0),
     ),
     Setting(
@@ -174,7 +174,7 @@ CONTROLLER_SETTINGS = (
     Setting(
         "load_timeout",
         60.0,
-        "Longest time for each model node to put an adapter in or out [s].",
+        "Longest time for each model node to load or drop an adapter [s].",
         bounds=(0.1, 3600.0),
         live=True,
     ),
