@@ -211,6 +211,22 @@ class Graph:
         script = ROOT / "scripts" / executable
         return self._start(script, parameters, parameters_file, arguments, more)
 
+    def start_with_policy(self, checkpoint: Path) -> NodeProcess:
+        """The simulator and all that moves its arm by a checkpoint, active; the node reasoning."""
+        timed = {"use_sim_time": True}
+        policy = timed | {"checkpoint": str(checkpoint)}
+        given = {
+            "sim": {},
+            "perception": timed,
+            "reasoning": policy,
+            "action_expert": policy,
+            "controller": timed,
+        }
+        processes = {name: self.start(name, parameters=own) for name, own in given.items()}
+        for name in given:
+            self.wait_state(name, "active", 90.0)
+        return processes["reasoning"]
+
     def start_robot(
         self,
         name: str,

@@ -190,15 +190,7 @@ def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "test"))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
     with Graph() as graph:
-        timed = {"use_sim_time": True}
-        policy = timed | {"checkpoint": str(checkpoint)}
-        graph.start("sim")
-        graph.start("perception", parameters=timed)
-        reasoning = graph.start("reasoning", parameters=policy)
-        graph.start("action_expert", parameters=policy)
-        graph.start("controller", parameters=timed)
-        for name in ("sim", "perception", "reasoning", "action_expert", "controller"):
-            graph.wait_state(name, "active", 90.0)
+        reasoning = graph.start_with_policy(checkpoint)
         statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
         graph.wait_diagnostic(
@@ -228,7 +220,7 @@ def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
             alive=False,
         )
         graph.processes.remove(reasoning)
-        graph.start("reasoning", parameters=policy)
+        graph.start("reasoning", checkpoint=str(checkpoint), use_sim_time=True)
         graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion again", 90.0)
         graph.call(Trigger, "vla/stop", Trigger.Request())
 
@@ -239,14 +231,7 @@ def test_it_sees_its_window_and_takes_an_adapter_in_the_graph(windowed, monkeypa
     monkeypatch.setenv("VLA_PLUGINS", "windowed_policy")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
     with Graph() as graph:
-        timed = {"use_sim_time": True}
-        policy = timed | {"checkpoint": str(checkpoint)}
-        names = ("sim", "perception", "reasoning", "action_expert", "controller")
-        parameters = ({}, timed, policy, policy, timed)
-        for name, given in zip(names, parameters, strict=True):
-            graph.start(name, parameters=given)
-        for name in names:
-            graph.wait_state(name, "active", 90.0)
+        graph.start_with_policy(checkpoint)
         statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
         graph.call(ResetScene, "sim/reset_scene", ResetScene.Request(seed=1, family="pick"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_robovlm import PLAIN, STEP, batch_of, observation, tiny, trained_chunk
+from tiny_robovlm import PLAIN, STEP, batch_of, ids_of, observation, tiny, trained_chunk
 
 from vla.datasets.sample import Conversation
 from vla.policies.backbones import Images
@@ -96,7 +96,7 @@ def test_inner_vision_layers_reach_the_language_model(part_of, resampler):
 
 def test_an_image_has_one_tag_in_the_sequence(part_of):
     part = part_of(tiny("policy_head", "idefics"))
-    ids = part._prompt_ids(WORDS)
+    ids = ids_of(part, WORDS)
     assert ids.count(IMAGE) == len(part.config.cameras) == 2
     row = part.model.backbone.embed_text(torch.tensor([319]))
     images = Images(torch.zeros(1, 4, 24), torch.tensor([[False, True]]))

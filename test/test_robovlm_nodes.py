@@ -1,5 +1,7 @@
 """A RoboVLM in the graph: its chunks are those of its history, which each instruction empties."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from node_harness import Graph
@@ -7,9 +9,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 from tiny_checkpoint import save_tiny_checkpoint
 from tiny_robovlm import tiny
-from vla_ros.msg import ActionChunk, PolicyStatus
+from vla_ros.msg import ActionChunk, LatentAction, PolicyStatus
 from vla_ros.msg import Observation as ObservationMessage
-from vla_ros.srv import ResetScene, SetInstruction
+from vla_ros.srv import Ask, ResetScene, SetInstruction
 
 from vla.control.session import HoldReason, State
 from vla.observations.messages import stamp_to_nanoseconds
@@ -19,66 +21,98 @@ from vla_nodes.core import qos
 from vla_nodes.models.scene import unpack_scene
 
 pytestmark = pytest.mark.nodes
+PICK = "pick the red block"
 
 
 def stamp(message) -> int:
     return stamp_to_nanoseconds(message.header.stamp)
 
 
-@pytest.mark.parametrize("structure", ["policy_head", "interleaved"])
-def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
-    checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny(structure), scale=1.5)
-    part, seen = ReasoningPart.from_pretrained(checkpoint), {}
-    with Graph() as graph:
-        timed = {"use_sim_time": True}
-        policy = timed | {"checkpoint": str(checkpoint)}
-        graph.start("sim")
-        graph.start("perception", parameters=timed)
-        reasoning = graph.start("reasoning", parameters=policy)
-        graph.start("action_expert", parameters=policy)
-        graph.start("controller", parameters=timed)
-        for name in ("sim", "perception", "reasoning", "action_expert", "controller"):
-            graph.wait_state(name, "active", 90.0)
-        graph.wait_diagnostic(
-            "action_expert", lambda s: any("one part" in value.value for value in s.values)
-        )
-        statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+class Watched:
+    """What a policy in the graph sees and sends, and the same policy in this process."""
+
+    def __init__(self, graph: Graph, checkpoint):
+        self.graph, self.part = graph, ReasoningPart.from_pretrained(checkpoint)
+        self.statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         # Deep enough to miss none between two looks: each is one more frame of the history.
-        chunks = graph.collect(ActionChunk, "vla/action_chunk", QoSProfile(depth=100))
+        deep = QoSProfile(depth=100)
+        self.chunks = graph.collect(ActionChunk, "vla/action_chunk", deep)
+        self.latents = graph.collect(LatentAction, "vla/latent_action", deep)
+        self.seen: dict[int, ObservationMessage] = {}
         graph.node.create_subscription(
             ObservationMessage,
             "vla/observation",
-            lambda message: seen.setdefault(stamp(message), message),
+            lambda message: self.seen.setdefault(stamp(message), message),
             QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT),
         )
         graph.call(ResetScene, "sim/reset_scene", ResetScene.Request(seed=1, family="pick"))
 
-        def chunks_of(instruction: str, count: int) -> list[ActionChunk]:
-            ask = SetInstruction.Request(instruction=instruction)
-            answer = graph.call(SetInstruction, "vla/set_instruction", ask)
-            assert answer.success, answer.message
+    def instruct(self, instruction: str, mode: str = "act") -> int:
+        ask = SetInstruction.Request(instruction=instruction, mode=mode)
+        answer = self.graph.call(SetInstruction, "vla/set_instruction", ask)
+        assert answer.success, answer.message
+        return answer.instruction_id
 
-            def own() -> list[ActionChunk]:
-                return [c for c in chunks if c.instruction_id == answer.instruction_id]
+    def latent_of(self, chunk: ActionChunk) -> LatentAction:
+        """The learned tokens behind a chunk, which came beside it."""
 
-            graph.wait(lambda: len(own()) >= count, f"{count} chunks of '{instruction}'", 60.0)
-            return own()
+        def found() -> list[LatentAction]:
+            kept = [m for m in self.latents if m.instruction_id == chunk.instruction_id]
+            return [message for message in kept if stamp(message) == stamp(chunk)]
 
-        compared = 0
-        for instruction in ("pick the red block", "what is on the table", "pick the red block"):
-            part.reset()
-            for number, chunk in enumerate(chunks_of(instruction, 6)):
-                if stamp(chunk) not in seen:
-                    break  # This process missed an observation that the node had.
-                scene = unpack_scene(seen[stamp(chunk)], part.contract, 0.0, 0.0)
-                now = Observation(scene.images, scene.state, scene.stamp * 1e-9)
-                actions = np.array(chunk.actions).reshape(chunk.horizon, chunk.action_dim)
-                np.testing.assert_allclose(
-                    actions, part.act(now, instruction), atol=1e-6, err_msg=f"chunk {number}"
-                )
-                compared += 1
-        assert compared >= 6
-        assert statuses[-1].state == State.EXECUTING, statuses[-1].message
+        self.graph.wait(lambda: len(found()) == 1, "the learned tokens of a chunk")
+        return found()[0]
+
+    def compare(self, instruction_id: int, instruction: str, count: int, after: int = 0) -> int:
+        """Compares the instruction's first chunks since chunk number `after` with a fresh history.
+
+        Returns how many could be: this process may miss an observation that the node had.
+        """
+
+        def own() -> list[ActionChunk]:
+            return [c for c in self.chunks[after:] if c.instruction_id == instruction_id]
+
+        self.graph.wait(lambda: len(own()) >= count, f"{count} chunks of '{instruction}'", 60.0)
+        self.part.reset()
+        for number, chunk in enumerate(own()[:count]):
+            if stamp(chunk) not in self.seen:
+                return number
+            scene = unpack_scene(self.seen[stamp(chunk)], self.part.contract, 0.0, 0.0)
+            now = Observation(scene.images, scene.state, scene.stamp * 1e-9)
+            actions = np.array(chunk.actions).reshape(chunk.horizon, chunk.action_dim)
+            wanted = self.part.act(now, instruction)
+            np.testing.assert_allclose(actions, wanted, atol=1e-6, err_msg=f"chunk {number}")
+            latent = self.latent_of(chunk)
+            tokens = np.array(latent.data).reshape(latent.num_queries, latent.hidden_size)
+            np.testing.assert_allclose(tokens, self.part.learned_tokens, atol=1e-5)
+        return count
+
+
+@pytest.mark.parametrize("structure", ["policy_head", "interleaved"])
+def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
+    checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny(structure), scale=1.5)
+    with Graph() as graph:
+        reasoning = graph.start_with_policy(checkpoint)
+        graph.wait_diagnostic(
+            "action_expert", lambda s: any("one part" in value.value for value in s.values)
+        )
+        watched = Watched(graph, checkpoint)
+        statuses, compared = watched.statuses, 0
+        for instruction in (PICK, "what is on the table", PICK):
+            compared += watched.compare(watched.instruct(instruction), instruction, 6)
+        graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion")
+
+        # Stopped and resumed, and deactivated and activated, it starts over with the same words.
+        graph.call(Trigger, "vla/stop", Trigger.Request())
+        graph.wait(lambda: statuses[-1].state == State.STOPPED, "the stop")
+        before, current = len(watched.chunks), statuses[-1].instruction_id
+        graph.call(Trigger, "vla/resume", Trigger.Request())
+        compared += watched.compare(current, PICK, 4, before)
+        assert graph.transition("reasoning", "deactivate")
+        before = len(watched.chunks)
+        assert graph.transition("reasoning", "activate")
+        compared += watched.compare(current, PICK, 4, before)
+        assert compared >= 8
 
         reasoning.kill()
         graph.wait(
@@ -87,4 +121,24 @@ def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
             alive=False,
         )
         graph.processes.remove(reasoning)
+        graph.call(Trigger, "vla/stop", Trigger.Request())
+
+
+def test_what_it_can_not_say_is_refused_with_a_reason(tmp_path):
+    checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny("one_step"))
+    with Graph() as graph:
+        graph.start_with_policy(checkpoint)
+        watched = Watched(graph, checkpoint)
+        refused = watched.instruct(PICK, "think")
+        graph.wait(
+            lambda: "does not say what it will do" in watched.statuses[-1].message, "the refusal"
+        )
+        assert watched.statuses[-1].state == State.WAITING
+        assert not any(chunk.instruction_id == refused for chunk in watched.chunks)
+        answer = graph.call(Ask, "vla/ask", Ask.Request(question="what is on the table ?"))
+        assert not answer.success and "learned from no conversations" in answer.message
+        # Another instruction ends it.
+        watched.compare(watched.instruct(PICK), PICK, 2)
+        graph.wait(lambda: watched.statuses[-1].state == State.EXECUTING, "motion")
+        assert watched.statuses[-1].message == ""
         graph.call(Trigger, "vla/stop", Trigger.Request())

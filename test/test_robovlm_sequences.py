@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_robovlm import PLAIN, STEP, STRUCTURES, batch_of, observation, tiny, trained_chunk
+from tiny_robovlm import PLAIN, STEP, STRUCTURES, batch_of, ids_of, observation, tiny, trained_chunk
 
-from vla.datasets.sample import RobotSample
+from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.backbones import KINDS
 from vla.policies.collation import CollationOptions
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.sequence import LEARNED, STATE, rows_of_frames
+from vla.policies.sequence import tidy
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_discrete_actions_are_decoded_to_the_last_step(part_of, monkeypatch):
     part = part_of(tiny("discrete"))
     assert part.act(observation(0), "pick the red block").shape == (part.contract.horizon, 7)
     # By the training pass, each token given those before it.
-    tokens, prompt = part.model.tokens, part._prompt_ids("pick the red block")
+    tokens, prompt = part.model.tokens, ids_of(part, "pick the red block")
     row = rows_of_frames([prompt], [1], part.config)
     images = torch.from_numpy(
         np.stack([observation(0).images[name] for name in part.config.cameras])
@@ -106,7 +107,7 @@ def test_the_learned_token_stands_behind_the_text(part_of):
     part = part_of(tiny("policy_head"))
     (ids,) = batch_of(part, [observation(0)]).rows.ids.tolist()
     assert ids[-1] == LEARNED and ids.count(LEARNED) == 1
-    assert ids[:-1] == part._prompt_ids("pick the red block")
+    assert ids[:-1] == ids_of(part, "pick the red block")
 
 
 @pytest.mark.parametrize("kind", ["internvl", "paligemma", "kosmos2"])
@@ -114,7 +115,7 @@ def test_the_learned_token_stands_behind_the_text(part_of):
 def test_the_published_place_is_before_the_last_padded_position(part_of, layout, kind):
     structure = replace(STRUCTURES[layout], token_place="before_last", latent=2)
     part = part_of(tiny(layout, kind, structure=structure, use_state=True))
-    short, long = (part._prompt_ids(text) for text in ("pick", "put the can in the bowl"))
+    short, long = (ids_of(part, text) for text in ("pick", "put the can in the bowl"))
     more = len(long) - len(short)
     rows = rows_of_frames([short, long], [1, 1], part.config)
     own = [STATE, LEARNED, LEARNED]
@@ -157,3 +158,29 @@ def test_a_prompt_can_be_read_causally(part_of):
                 for x in (ids, changed)
             )
         assert ((first - second)[:, :3].abs().max() > 1e-5) == both_ways
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["policy_head", "discrete"])
+def test_questions_are_answered_as_conversations_are_learned(part_of, layout):
+    """Token by token on a cache, as whole passes over what training makes of the question give."""
+    question, images = "what is on the table ?", observation(0).images
+    part = part_of(tiny(layout, answers=True))
+    options = CollationOptions(augmentation=PLAIN)
+    collator = RoboVLMCollator(part.config, part._tokenizer._tokenizer, options)
+    talk = Conversation(images["front"], ((question, ""),))
+    batch = collator.conversation_batch([talk], np.random.default_rng(0))
+    tokens, rows = part.model.encode_images(batch.images), batch.rows
+    ids, prefix = rows.ids[:, :-1], rows.prefix[:, :-1]
+    chosen: list[int] = []
+    for _ in range(60):
+        hidden = part.model.hidden_states(ids, torch.ones_like(ids), prefix, tokens, None)[:, -1]
+        best = part.model.logits(hidden)[:, : part.config.backbone.vocabulary].argmax(-1)
+        if best == rows.ids[0, -1]:
+            break
+        chosen.append(int(best))
+        ids = torch.cat([ids, best[:, None]], 1)
+        prefix = torch.cat([prefix, prefix[:, :1] * 0], 1)
+    assert part.ask(images, question) == tidy(part._tokenizer.decode(chosen)) and chosen
+    with pytest.raises(NotImplementedError, match="gives no text"):
+        part_of(tiny(layout)).ask(images, question)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_robovlm import STEP, STRUCTURES, batch_of, observation, tiny, trained_chunk
+from tiny_robovlm import STEP, STRUCTURES, batch_of, ids_of, observation, tiny, trained_chunk
 
 from vla.datasets.windows import window_slots
 from vla.policies.base import Observation
@@ -86,7 +86,7 @@ def test_the_newest_frame_answers_and_later_ones_change_nothing(part_of, structu
         np.stack([f.images[n] for f in frames[:3] for n in part.config.cameras])
     ).permute(0, 3, 1, 2)
     tokens = part.model.encode_images(images).detach().requires_grad_()
-    rows = rows_of_frames([part._prompt_ids("pick the red block")], [3], part.config)
+    rows = rows_of_frames([ids_of(part, "pick the red block")], [3], part.config)
     features = part.model.frame_features(rows, tokens, torch.zeros(3, 10))
     hidden = part.model.head.trunk(features[None])[0]
     for step in range(3):
@@ -122,6 +122,10 @@ def test_the_history_is_emptied(part_of, structure):
     np.testing.assert_array_equal(after(*frames[:2], instruction="what is on the table"), fresh)
     np.testing.assert_array_equal(after(replace(frames[0], stamp=99.0)), fresh)
     np.testing.assert_array_equal(after(replace(frames[0], stamp=-5.0)), fresh)
+    # By other weights.
+    part.set_adapter(None)
+    assert len(part._history) == 0
+    np.testing.assert_array_equal(part.act(frames[2], "pick the red block"), fresh)
 
 
 def test_a_frame_between_chunks_is_read_where_a_slot_would_miss_it(part_of):

@@ -11,7 +11,7 @@ import torch
 from tiny_robovlm import PLAIN
 
 from vla.datasets.frames import DatasetError
-from vla.datasets.sources import RobotData
+from vla.datasets.sources import ConversationData, RobotData
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import evaluate
 from vla.policies.checkpoint import open_checkpoint, read_weights
@@ -131,3 +131,8 @@ def test_entries_that_do_not_go_together_are_refused_before_training(config, con
         Trainer(replace(config, model={"structure": {"actions": "discrete"}}), contract, None)
     with pytest.raises(CheckpointError, match="model: structure: unknown entries: windows"):
         Trainer(replace(config, model={"structure": {"windows": 3}}), contract, None)
+
+
+def test_a_checkpoint_knows_whether_it_has_learned_from_conversations(config):
+    talk = replace(config, conversations=(ConversationData("talk"),), conversation_batch_size=2)
+    assert model_config(talk, None).answers and not model_config(config, None).answers

@@ -15,7 +15,7 @@ from vla.policies.collation import CollationOptions
 from vla.policies.config import ChatFormat
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import HeadConfig, RoboVLMConfig, StructureConfig
-from vla.policies.robovlms.sequence import rows_of_frames
+from vla.policies.robovlms.sequence import prompt_ids, rows_of_frames
 
 STEP = 0.3
 STRUCTURES = {
@@ -57,6 +57,11 @@ def observation(seed: int, stamp: float = 0.0) -> Observation:
     return Observation(images, generator.uniform(-1, 1, 10), stamp)
 
 
+def ids_of(part, instruction: str) -> list[int]:
+    """P of an instruction."""
+    return prompt_ids(part._tokenizer, part.config, instruction)
+
+
 def batch_of(part, frames: list[Observation], instruction: str = "pick the red block"):
     """What training makes of a window of frames."""
     horizon, size = part.contract.horizon, len(part.contract.action_names)
@@ -74,7 +79,7 @@ def batch_of(part, frames: list[Observation], instruction: str = "pick the red b
 def trained_chunk(part, frames: list[Observation]) -> np.ndarray:
     """The newest frame's chunk by the training pass."""
     batch, model = batch_of(part, frames), part.model
-    rows = rows_of_frames([part._prompt_ids("pick the red block")], [len(frames)], part.config)
+    rows = rows_of_frames([ids_of(part, "pick the red block")], [len(frames)], part.config)
     assert torch.equal(rows.ids, batch.rows.ids)
     features = model.frame_features(rows, model.encode_images(batch.images), batch.frames.state)
     hidden = model.head.trunk(features[None])[:, -1]

@@ -47,12 +47,16 @@ class PolicyFeatures:
     cameras: tuple[str, ...]  # names of the images that it reads
     uses_state: bool  # whether it reads proprioception
     reads_words: bool  # whether it reads the instruction, for which it needs a tokenizer
-    answers: bool  # whether it answers questions and can say what it is about to do
+    answers: bool  # whether it answers questions
     # [queries, width] of the latent action that its first part gives; None for a policy of one
     # part, which gives chunks itself.
     latent_shape: tuple[int, int] | None
     horizon: int  # steps in a chunk
     rate: float  # steps per second [Hz]
+    thinks: bool = False  # whether it can say what it is about to do
+    # [tokens, width] of the learned tokens behind its chunks that a policy of one part shows
+    # beside them; None for none.
+    token_shape: tuple[int, int] | None = None
     window: int = 1  # observations that it acts on, the newest included
     history_step: float = 0.0  # time between two of them [s]
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.contract.normalization import NormStats
 from vla.control.committed import CommittedActions
 from vla.core.shown import brief
 from vla.policies.adapters import Adapter, adapted_id, open_adapter, require_base, swap_adapter
@@ -34,6 +35,18 @@ class PolicyPart:
         # Of the weights as they are, the adapter's included.
         self.checkpoint_id = checkpoint.checkpoint_id
 
+    def normalized_states(self, states: np.ndarray, count: int) -> np.ndarray:
+        """Proprioception of so many scenes [B, S] as the model reads it, float32.
+
+        Raises ValueError where a value is not finite, or there are more or fewer of them.
+        """
+        states = np.asarray(states, dtype=np.float64)
+        wanted = (count, len(self.contract.state_names))
+        if states.shape != wanted or not np.isfinite(states).all():
+            raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
+        limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
+        return self._base.stats["state"].normalize(states, limit).astype(np.float32)
+
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Replaces the adapter, None for the checkpoint as it is.
 
@@ -44,8 +57,24 @@ class PolicyPart:
         self.checkpoint_id = adapted_id(self._base, adapter)
 
 
+def stats_of(checkpoint: Checkpoint, stage: str) -> dict[str, NormStats]:
+    """Normalisation of a checkpoint that acts. Raises CheckpointError where it has not learned to.
+
+    stage: that teaches it.
+    """
+    if not checkpoint.stats:
+        raise CheckpointError(
+            f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train "
+            f"stage '{stage}' from it, or give another checkpoint"
+        )
+    return checkpoint.stats
+
+
 class ReasoningPart(PolicyPart, ABC):
     """The vision-language model of a policy, or the whole of a policy of one part."""
+
+    # Learned tokens behind the chunk that act() gave last, float32 [T, D]; None where it has none.
+    learned_tokens: np.ndarray | None = None
 
     @classmethod
     def from_pretrained(

@@ -12,6 +12,7 @@ from vla.policies.config import BackboneConfig, ChatFormat
 from vla.policies.plain_text import TextTokenizer
 
 IGNORE = -100
+MAX_ANSWER_TOKENS = 60
 # Stands for an image token; its embedding comes from the vision encoder.
 IMAGE = -1
 

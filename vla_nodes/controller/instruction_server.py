@@ -8,6 +8,7 @@ callbacks and update() must run in one thread.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class InstructionServer:
         default_timeout: Callable[[], float],
         on_change: Callable[[], None],
         on_emergency: Callable[[str], None],
+        on_refusal: Callable[[int, str], None],
         execution_mode: str,
     ):
         """Creates the interfaces on `node`; requests are refused until open() is called.
@@ -71,6 +73,7 @@ class InstructionServer:
         default_timeout: returns the longest time for goals that name none [s]. on_change: called at
         once when another instruction, or none, is in force, or the arm is to stop. on_emergency:
         called at once with the reason of an emergency stop, and with "" when it is reset.
+        on_refusal: called with the id of an instruction that the policy can't follow, and why.
         execution_mode: for the status.
         """
         self._node = node
@@ -78,6 +81,7 @@ class InstructionServer:
         self._default_timeout = default_timeout
         self._on_change = on_change
         self._on_emergency = on_emergency
+        self._on_refusal = on_refusal
         self._execution_mode = execution_mode
         self._open = False
         self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
@@ -312,6 +316,8 @@ class InstructionServer:
         return message
 
     def _on_response(self, message: Response) -> None:
+        if math.isnan(message.inference_time):  # The model did not run: the text says why.
+            self._on_refusal(message.instruction_id, message.text)
         self._session.add_response(message.instruction_id, message.text)
 
     def _on_goal(self, goal) -> GoalResponse:

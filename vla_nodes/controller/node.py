@@ -90,6 +90,7 @@ class Controller(ManagedNode):
             lambda: self.settings["default_timeout"],
             self._on_instruction_change,
             self._on_emergency,
+            self._on_refusal,
             settings["execution"],
         )
         self.cleanups.callback(self._server.destroy)
@@ -224,6 +225,11 @@ class Controller(ManagedNode):
             self._loop.arm.safety.emergency_stop(why)
         else:
             self._loop.arm.safety.reset_emergency_stop()
+
+    def _on_refusal(self, instruction_id: int, why: str) -> None:
+        instruction = self._session.instruction
+        if instruction and instruction.instruction_id == instruction_id:
+            self._loop.fail(HoldReason.STALE_CHUNK, why)
 
     def _take_inputs(self) -> None:
         """Takes joint states, observations and signs of life that came since the last cycle."""

@@ -6,6 +6,7 @@ Of a policy of one part it runs the whole, and publishes action chunks instead o
 from __future__ import annotations
 
 import array
+import math
 import time
 from collections import deque
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vla.policies.parts import ReasoningPart
 
 WARM_UP_RUNS = 2
+NO_ANSWERS = "this policy gives no text: it has learned from no conversations; ask one that has"
 # Questions that may wait; each takes as long as the model needs for an answer.
 MOST_QUESTIONS = 8
 WARM_UP_INSTRUCTION = "pick the red block"
@@ -77,10 +79,15 @@ class Reasoning(ModelNode["ReasoningPart"]):
     def configure(self) -> None:
         """Loads the model and opens the outputs and the ask service."""
         super().configure()
-        kind, topic = (LatentAction, "vla/latent_action")
-        if self.model.features.latent_shape is None:
-            kind, topic = (ActionChunk, "vla/action_chunk")
-        self._actions = self.create_lifecycle_publisher(kind, topic, with_liveliness(qos.RESULT))
+        features = self.model.features
+        if features.latent_shape or features.token_shape:
+            self._latents = self.create_lifecycle_publisher(
+                LatentAction, "vla/latent_action", with_liveliness(qos.RESULT)
+            )
+        if features.latent_shape is None:
+            self._chunks = self.create_lifecycle_publisher(
+                ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
+            )
         self._responses = self.create_lifecycle_publisher(Response, "vla/response", qos.RESPONSE)
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(self.pacer, burst=2, rate=50.0)
@@ -93,7 +100,7 @@ class Reasoning(ModelNode["ReasoningPart"]):
         seen = Observation(images, state)
         for _ in range(WARM_UP_RUNS):
             self.model.act(seen, WARM_UP_INSTRUCTION)
-            if self.model.features.answers:
+            if self.model.features.thinks:
                 text, _ = self.model.think_and_act(seen, WARM_UP_INSTRUCTION)
                 self.model.act(seen, WARM_UP_INSTRUCTION, text)
         self.model.reset()
@@ -121,7 +128,7 @@ class Reasoning(ModelNode["ReasoningPart"]):
         except TextError as error:
             return _refusal(str(error))
         if not self.model.features.answers:
-            return _refusal("this policy gives no text: ask one that does")
+            return _refusal(NO_ANSWERS)
         if not question:
             return _refusal("the question is empty: ask, for example, 'what is on the table?'")
         if not self.is_active:
@@ -145,10 +152,9 @@ class Reasoning(ModelNode["ReasoningPart"]):
         instruction = self.instruction
         if instruction.instruction_id == 0:
             return
-        if instruction.mode != Instruction.MODE_ACT and not self.model.features.answers:
-            self.diagnostics.report(
-                "no_text", "this policy gives no text: send the instruction with mode 'act'"
-            )
+        if why := self._refusal_of(instruction.mode):
+            self.diagnostics.report("no_text", why)
+            self._refuse_once(instruction, why)
             return
         if instruction.mode == Instruction.MODE_ASK:
             self._answer_once(instruction)
@@ -176,6 +182,26 @@ class Reasoning(ModelNode["ReasoningPart"]):
             answer=text,
             observation_stamp=scene.message.header.stamp,
             inference_time=seconds,
+        )
+
+    def _refusal_of(self, mode: str) -> str:
+        """Why the policy can't follow instructions of a mode; empty where it can."""
+        features = self.model.features
+        if mode == Instruction.MODE_THINK and not features.thinks:
+            return "this policy does not say what it will do: send the instruction with mode 'act'"
+        if mode == Instruction.MODE_ASK and not features.answers:
+            return NO_ANSWERS
+        return ""
+
+    def _refuse_once(self, instruction: Instruction, why: str) -> None:
+        scene = self.new_scene()
+        if scene is None or self._answered_id == instruction.instruction_id:
+            return
+        self._answered_id = instruction.instruction_id
+        words = instruction.instruction
+        self.publish(
+            self._responses,
+            _response(scene, instruction.instruction_id, words, why, math.nan),
         )
 
     def _answer_once(self, instruction: Instruction) -> None:
@@ -226,38 +252,44 @@ class Reasoning(ModelNode["ReasoningPart"]):
         self, instruction: Instruction, scene: Scene, action: np.ndarray, seconds: float
     ) -> None:
         one_part = self.model.features.latent_shape is None
+        tokens = self.model.learned_tokens if one_part else None
         if not np.isfinite(action).all():
             what = "action chunk" if one_part else "latent action"
             self.diagnostics.report(
                 "non_finite", f"the {what} holds NaN or infinity and was not published"
             )
             return
-        if one_part:
-            message = message_from_actions(
-                action,
-                self.contract,
-                self.model.checkpoint_id,
-                instruction.instruction_id,
-                scene.message,
-            )
-        else:
-            message = self._latent_message(instruction, scene, action)
+        if not one_part:
+            self._publish_latent(instruction, scene, action, seconds)
+            return
+        # Before the chunk that they are behind, as of a policy of two parts.
+        if tokens is not None:
+            self._publish_latent(instruction, scene, tokens, seconds)
+        message = message_from_actions(
+            action,
+            self.contract,
+            self.model.checkpoint_id,
+            instruction.instruction_id,
+            scene.message,
+        )
         message.inference_time = seconds
-        if self.publish(self._actions, message):
+        if self.publish(self._chunks, message):
             self.note_output(scene, seconds)
 
-    def _latent_message(
-        self, instruction: Instruction, scene: Scene, latent: np.ndarray
-    ) -> LatentAction:
+    def _publish_latent(
+        self, instruction: Instruction, scene: Scene, latent: np.ndarray, seconds: float
+    ) -> None:
         message = LatentAction(
             instruction_id=instruction.instruction_id,
             num_queries=latent.shape[0],
             hidden_size=latent.shape[1],
             data=array.array("f", np.asarray(latent, dtype=np.float32).tobytes()),
             checkpoint_id=self.model.checkpoint_id,
+            inference_time=seconds,
         )
         message.header.stamp = scene.message.header.stamp
-        return message
+        if self.publish(self._latents, message) and self.model.features.latent_shape:
+            self.note_output(scene, seconds)
 
 
 def _response(

@@ -10,17 +10,15 @@ import torch
 from vla.control.committed import CommittedActions, join
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
-from vla.policies.config import CheckpointError
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
-from vla.policies.parts import ActionPart, ReasoningPart, stack_images
+from vla.policies.parts import ActionPart, ReasoningPart, stack_images, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
-from vla.policies.sequence import PromptRow, end_id, prompt_ids, tidy
+from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
 
-MAX_ANSWER_TOKENS = 60
 # Bound of the guidance's weight. With the paper's 5, if half of a chunk is committed, it follows
 # the one before so closely that little of the new observation's correction is left.
 MAX_GUIDANCE = 2.0
@@ -164,12 +162,7 @@ class ActionModel(ActionPart):
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device = device
-        self._config, self._stats = checkpoint.config, checkpoint.stats
-        if not self._stats:
-            raise CheckpointError(
-                f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train "
-                "stage 'action' from it, or give another checkpoint"
-            )
+        self._config, self._stats = checkpoint.config, stats_of(checkpoint, "action")
         self.horizon = checkpoint.contract.horizon
         self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
         load_weights(checkpoint, self._expert, "expert.", device)
@@ -221,17 +214,12 @@ class ActionModel(ActionPart):
         inpainting: Inpainting | None = None,
     ) -> np.ndarray:
         """The same for B scenes: states [B, S] and latent actions [B, Q, L] to [B, H, D]."""
-        states = np.asarray(states, dtype=np.float64)
-        wanted = (len(scenes), len(self.contract.state_names))
-        if states.shape != wanted or not np.isfinite(states).all():
-            raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
+        normalized = self.normalized_states(states, len(scenes))
         shape = (self._config.num_queries, self._config.backbone.width)
         if latents.shape != (len(scenes), *shape) or not np.isfinite(latents).all():
             raise ValueError(f"expected a finite latent action {shape}, got {latents.shape[1:]}")
         if seed is not None:
             self._generator.manual_seed(seed)
-        limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
-        normalized = self._stats["state"].normalize(states, limit)
         actions = sample_actions(
             self._expert,
             stack_images(scenes, self._config.expert_cameras, self.contract, self.device),

@@ -45,6 +45,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             uses_state=config.expert.use_state,
             reads_words=True,
             answers=True,
+            thinks=True,
             latent_shape=(config.num_queries, config.backbone.width),
             horizon=contract.horizon,
             rate=1.0 / contract.time_step,

@@ -133,6 +133,7 @@ class RoboVLMConfig:
     loss: ActionLossConfig = field(default_factory=ActionLossConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
     prompts: RoboVLMPrompts = field(default_factory=RoboVLMPrompts)
+    answers: bool = False  # whether it has learned from conversations beside; set by training
 
     @property
     def discrete(self) -> bool:

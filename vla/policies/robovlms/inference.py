@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from vla.policies.adapters import Adapter
-from vla.policies.base import Observation
+from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
-from vla.policies.config import CheckpointError
 from vla.policies.history import History
-from vla.policies.parts import ReasoningPart, stack_images
+from vla.policies.parts import ReasoningPart, stack_images, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.mixture import MixtureHead
-from vla.policies.robovlms.sequence import Rows, on_device, prompt_ids, rows_of_frames
+from vla.policies.robovlms.sequence import (
+    Block,
+    Rows,
+    on_device,
+    pad,
+    prompt_ids,
+    rows_of_frames,
+)
+from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, tidy
+from vla.policies.sequence import prompt_ids as text_prompt_ids
 
 
 class RoboVLMPart(ReasoningPart):
@@ -26,12 +36,8 @@ class RoboVLMPart(ReasoningPart):
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
-        self.device, self.config, self._stats = device, checkpoint.config, checkpoint.stats
-        if not self._stats:
-            raise CheckpointError(
-                f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train "
-                "stage 'policy' from it, or give another checkpoint"
-            )
+        self.device, self.config = device, checkpoint.config
+        self._stats = stats_of(checkpoint, "policy")
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
         load_weights(checkpoint, model, device=device)
@@ -39,7 +45,8 @@ class RoboVLMPart(ReasoningPart):
         self.model, self._generator = model, torch.Generator()
         structure = self.config.structure
         self._history: History = History(structure.window, structure.history_step)
-        self._prompt: tuple[str, list[int]] = "", []
+        self._instruction: str | None = None
+        self._prompt: list[int] = []  # of it
 
     def reset(self) -> None:
         """Forgets the frames so far."""
@@ -61,6 +68,31 @@ class RoboVLMPart(ReasoningPart):
         return self.config.structure.window > 1 and self._history.is_due(stamp)
 
     @torch.no_grad()
+    def ask(self, images: Images, question: str) -> str:
+        """The answer to a question about the scene, of a model that conversations taught.
+
+        It sees the reference camera's image, as in training. Raises NotImplementedError otherwise.
+        """
+        if not self.features.answers:
+            return super().ask(images, question)
+        backbone = replace(self.config.backbone, image_tokens=self.config.image_tokens)
+        row = PromptRow(((question, ""),), images=1)
+        ids, asked = text_prompt_ids(self._tokenizer, backbone, row, 0)
+        cameras = self.config.cameras
+        reference = self.contract.reference_camera
+        camera = reference if reference in cameras else cameras[0]
+        seen = stack_images([images], (camera,), self.contract, self.device).flatten(0, 1)
+        rows = pad([[Block(ids, [index < asked for index in range(len(ids))], [True] * len(ids))]])
+        answer = self.model.generate_text(
+            self._on_device(rows),
+            self.model.encode_images(seen),
+            end_id(self._tokenizer, backbone.chat),
+            MAX_ANSWER_TOKENS,
+        )
+        text = self._tokenizer.decode(answer)
+        return tidy(text) if backbone.chat.plain_words else text.strip()
+
+    @torch.no_grad()
     def act(
         self,
         observation: Observation,
@@ -73,14 +105,18 @@ class RoboVLMPart(ReasoningPart):
             self._generator.manual_seed(seed)
         window = self._see(observation, instruction)
         if self.config.discrete:
-            rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
+            rows = rows_of_frames([self._prompt], [1], self.config)
             actions = self.model.generate_actions(self._on_device(rows), *window[-1])
         elif isinstance(self.model.head, MixtureHead):
-            rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
+            rows = rows_of_frames([self._prompt], [1], self.config)
             prefix = self.model.read(self._on_device(rows), *window[-1])
             actions = self.model.head.sample(prefix, self._generator)
         else:
-            features = self._features(window, instruction)  # [1, n, G]
+            features = self._features(window)  # [1, n, G]
+            if self.features.token_shape is not None:
+                tokens, width = self.features.token_shape
+                newest = features[0, -1, : tokens * width].float().cpu()
+                self.learned_tokens = newest.reshape(tokens, width).numpy()
             hidden = self.model.head.trunk(features)[:, -1]
             actions = self.model.head.output.sample(hidden, self._generator)
         return (
@@ -89,39 +125,35 @@ class RoboVLMPart(ReasoningPart):
 
     def _see(self, observation: Observation, instruction: str) -> list:
         """Reads an observation, and returns what is kept of its window, oldest first."""
-        if self._prompt[0] != instruction:
-            self.reset()
+        self._follow(instruction)
         images = stack_images([observation.images], self.config.cameras, self.contract, self.device)
-        state = np.asarray(observation.state, dtype=np.float64)[None]
-        wanted = (1, len(self.contract.state_names))
-        if state.shape != wanted or not np.isfinite(state).all():
-            raise ValueError(f"expected {wanted[1]} finite state values, got {state.tolist()}")
-        limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
-        normalized = self._stats["state"].normalize(state, limit).astype(np.float32)
+        normalized = self.normalized_states(np.asarray(observation.state)[None], 1)
         kept = (
             self.model.encode_images(images.flatten(0, 1)),
             torch.from_numpy(normalized).to(self.device),
         )
         if self.config.structure.kind == "policy_head":
-            rows = rows_of_frames([self._prompt_ids(instruction)], [1], self.config)
+            rows = rows_of_frames([self._prompt], [1], self.config)
             return self._history.add(
                 observation.stamp, self.model.frame_features(self._on_device(rows), *kept)
             )
-        self._prompt_ids(instruction)
         return self._history.add(observation.stamp, kept)
 
-    def _features(self, window: list, instruction: str) -> torch.Tensor:
+    def _features(self, window: list) -> torch.Tensor:
         """Features [1, n, G] of what is kept of a window."""
         if self.config.structure.kind == "policy_head":
             return torch.stack(window, dim=1)
-        rows = rows_of_frames([self._prompt_ids(instruction)], [len(window)], self.config)
+        rows = rows_of_frames([self._prompt], [len(window)], self.config)
         images, states = (torch.cat(parts) for parts in zip(*window, strict=True))
         return self.model.frame_features(self._on_device(rows), images, states)[None]
 
-    def _prompt_ids(self, instruction: str) -> list[int]:
-        if self._prompt[0] != instruction or not self._prompt[1]:
-            self._prompt = instruction, prompt_ids(self._tokenizer, self.config, instruction)
-        return self._prompt[1]
+    def _follow(self, instruction: str) -> None:
+        """Another instruction than before begins without a history."""
+        if instruction == self._instruction:
+            return
+        self.reset()
+        self._prompt = prompt_ids(self._tokenizer, self.config, instruction)
+        self._instruction = instruction
 
     def _on_device(self, rows: Rows) -> Rows:
         return on_device(rows, self.device)

@@ -283,21 +283,48 @@ class RoboVLM(nn.Module):
 
         rows: prompts of equal length.
         """
+        allowed = torch.tensor(self.tokens.rows, device=rows.ids.device)
+        count = self.horizon * self.action_size
+        chosen = self._continue(rows, image_tokens, state, allowed, count)
+        values = self.tokens.decode(chosen.cpu())
+        return torch.from_numpy(values).float().unflatten(-1, (self.horizon, self.action_size))
+
+    @torch.no_grad()
+    def generate_text(
+        self, rows: Rows, image_tokens: torch.Tensor, end: int, most: int
+    ) -> list[int]:
+        """Token ids of an answer to the one row's question: greedy, up to the end token."""
+        words = torch.arange(self.config.backbone.vocabulary, device=rows.ids.device)
+        chosen = self._continue(rows, image_tokens, None, words, most, end)
+        return chosen[0].tolist()
+
+    def _continue(
+        self,
+        rows: Rows,
+        image_tokens: torch.Tensor,
+        state: torch.Tensor | None,
+        allowed: torch.Tensor,
+        most: int,
+        end: int | None = None,
+    ) -> torch.Tensor:
+        """Tokens [R, n] that go on after rows of equal length, each the best of those allowed.
+
+        end: before which they stop, in all rows at once.
+        """
         cache = self.backbone.new_cache()
-        first = self._next_position(rows)
-        hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state, cache)[
-            :, -1
-        ]
-        mask, allowed, chosen = rows.mask, torch.tensor(self.tokens.rows, device=hidden.device), []
-        for index in range(self.horizon * self.action_size):
+        first, mask = self._next_position(rows), rows.mask
+        hidden = self.hidden_states(rows.ids, mask, rows.prefix, image_tokens, state, cache)[:, -1]
+        chosen = rows.ids[:, :0]
+        for index in range(most):
             token = allowed[self.logits(hidden)[:, allowed].argmax(dim=-1)]  # [R]
-            chosen.append(token)
+            if end is not None and (token == end).all():
+                break
+            chosen = torch.cat([chosen, token[:, None]], dim=1)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             embeddings = self.embed(token[:, None], None)
             positions = self.backbone.text_positions((first + index)[:, None])
             hidden = self.backbone.run(embeddings, positions, mask, cache)[:, -1]
-        values = self.tokens.decode(torch.stack(chosen, dim=1).cpu())
-        return torch.from_numpy(values).float().unflatten(-1, (self.horizon, self.action_size))
+        return chosen
 
     @staticmethod
     def trained_by(objective: str, name: str) -> bool:

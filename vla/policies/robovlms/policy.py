@@ -49,7 +49,10 @@ class RoboVLMType(PolicyType):
             cameras=config.cameras,
             uses_state=config.use_state,
             reads_words=True,
-            answers=False,
+            answers=config.answers,
+            token_shape=(config.structure.latent, config.backbone.width)
+            if config.learned
+            else None,
             latent_shape=None,
             horizon=contract.horizon,
             rate=1.0 / contract.time_step,

@@ -7,7 +7,8 @@ in the paper).
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import nn
@@ -36,6 +37,11 @@ class LearnPolicy(Objective):
             "robot": maker.robot_batch(generator),
             "conversations": maker.conversation_batch(generator),
         }
+
+    def model_config(self, base: Any) -> Any:
+        """The model, which answers questions only where conversations keep its words."""
+        talks = bool(self.config.conversations and self.config.conversation_batch_size)
+        return replace(super().model_config(base), answers=talks)
 
     def loss_weights(self) -> dict[str, float]:
         """The head's own sum, or the action tokens' cross-entropy; the answers'."""
