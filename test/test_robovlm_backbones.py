@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_checkpoint import save_tiny_checkpoint
 from tiny_robovlm import PLAIN, STEP, batch_of, ids_of, observation, tiny, trained_chunk
 
 from vla.datasets.sample import Conversation
@@ -15,6 +16,8 @@ from vla.policies.collation import CollationOptions
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.collation import InstructVLACollator
 from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.parts import ReasoningPart
+from vla.policies.registry import preset
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import (
     MixtureConfig,
@@ -180,6 +183,19 @@ def test_what_needs_image_tokens_is_refused(structure, change, says):
     config = replace(config, structure=replace(config.structure, token_source=source))
     with pytest.raises(CheckpointError, match=says):
         require_structure(config, "config.json")
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "idefics"])
+def test_instructvla_thinks_and_acts_on_them_too(tmp_path, kind):
+    config = replace(preset("test"), backbone=tiny("one_step", kind).backbone)
+    part = ReasoningPart.from_pretrained(save_tiny_checkpoint(tmp_path / "vla", config=config))
+    scenes = [observation(index).images for index in range(2)]
+    texts, latents = part.think_and_act_all(scenes, [WORDS, WORDS])
+    assert np.abs(latents[0] - latents[1]).max() > 1e-4
+    for row in range(2):
+        text, latent = part.think_and_act(observation(row), WORDS)
+        assert text == texts[row]
+        np.testing.assert_allclose(latent, latents[row], atol=1e-5)
 
 
 def test_tokens_that_are_not_there_can_not_be_named():

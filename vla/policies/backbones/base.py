@@ -34,6 +34,9 @@ CHATML = ChatFormat(
     answer_end="\n",
     plain_words=False,
 )
+# Of images that CLIP's vision transformers take.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -52,6 +55,28 @@ class TokenCache:
     adapted: DynamicCache
     plain: DynamicCache | None = None  # of the pass without adapters, for a gate that reads it
     images: Images | None = None  # where layers go on attending to them
+
+
+@dataclass
+class DecoderPass:
+    """What goes through the language model at once; as the arguments of `Backbone.run`."""
+
+    embeddings: torch.Tensor  # [B, T, D], with image tokens at their places
+    positions: torch.Tensor  # [B, T], or as `positions` gave them
+    mask: torch.Tensor  # [B, past + T]
+    cache: DynamicCache | None
+    prefix: torch.Tensor | None  # [B, T]
+    images: Images | None
+
+    def arguments(self) -> dict[str, Any]:
+        """For a decoder of transformers."""
+        return {
+            "inputs_embeds": self.embeddings,
+            "attention_mask": self.mask,
+            "position_ids": self.positions,
+            "past_key_values": self.cache,
+            "use_cache": self.cache is not None,
+        }
 
 
 class Backbone(nn.Module):
@@ -102,7 +127,18 @@ class Backbone(nn.Module):
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
         """Side of its square input [px], and tokens of one image, of released weights."""
-        raise NotImplementedError
+        vision = config.vision_config
+        # Some give height and width, which are the same.
+        side, patch = (
+            size if isinstance(size, int) else size[0]
+            for size in (vision.image_size, vision.patch_size)
+        )
+        return side, (side // patch // cls.merged(config)) ** 2
+
+    @classmethod
+    def merged(cls, config: PreTrainedConfig) -> int:
+        """How many patches along a side become one token, of released weights."""
+        return 1
 
     def make(self, config: BackboneConfig) -> PreTrainedModel:
         """The model with random weights, sized by config.architecture."""
@@ -170,23 +206,9 @@ class Backbone(nn.Module):
         """Positions [B, T] of later text tokens as `decode` takes them."""
         return positions
 
-    def decode(
-        self,
-        embeddings: torch.Tensor,
-        positions: torch.Tensor,
-        mask: torch.Tensor,
-        cache: DynamicCache | None,
-        prefix: torch.Tensor | None,
-        images: Images | None,
-    ) -> torch.Tensor:
-        """Final hidden states of one pass through the language model; arguments as for run."""
-        return self.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+    def decode(self, given: DecoderPass) -> torch.Tensor:
+        """Final hidden states [B, T, D] of a pass through the language model."""
+        return self.language_model(**given.arguments()).last_hidden_state
 
     # What holds for all
 
@@ -248,14 +270,14 @@ class Backbone(nn.Module):
         if cache is not None and self.attends:
             images = cache.images = images or cache.images
         adapted, plain = (cache.adapted, cache.plain) if cache is not None else (None, None)
-        weights = None
+        given, weights = DecoderPass(embeddings, positions, mask, adapted, prefix, images), None
         if self.scale_head is not None and self.lora.gate == "two_pass":
             # The scale head alone learns from this pass, as in X-LoRA.
             with torch.no_grad(), self.blend.use(enabled=False):
-                hidden = self.decode(embeddings, positions, mask, plain, prefix, images)
+                hidden = self.decode(replace(given, cache=plain))
             weights = self.scale_head(hidden)
         with self.blend.use(weights):
-            return self.decode(embeddings, positions, mask, adapted, prefix, images)
+            return self.decode(given)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., vocabulary] of hidden states [..., D]."""

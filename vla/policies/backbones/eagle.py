@@ -38,10 +38,9 @@ class Eagle(Backbone):
         return BackboneConfig("eagle", "", architecture, 32, 320, 28, image_tokens=4, chat=cls.chat)
 
     @classmethod
-    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
-        """Side of its square input [px], and tokens of one image."""
-        vision = config.vision_config
-        return vision.image_size, (vision.image_size // vision.patch_size // 2) ** 2
+    def merged(cls, config: PreTrainedConfig) -> int:
+        """How many patches along a side become one token, of released weights."""
+        return 2
 
     def make(self, config: BackboneConfig) -> PreTrainedModel:
         """The model with random weights: SigLIP's last block, normalised, without pooling."""

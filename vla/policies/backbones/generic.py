@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from vla.core.shown import brief, listed, shown_path
-from vla.policies.backbones.base import CHATML, Backbone, Images, tiny_text, tiny_vision
+from vla.policies.backbones.base import CHATML, Backbone, DecoderPass, tiny_text, tiny_vision
 from vla.policies.backbones.remote_code import located, remote_config
 from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, ModelPaths
 
@@ -41,6 +41,7 @@ class Generic(Backbone):
         for entry in ("vision", "connector", "decoder", "norm"):
             self._part(entry)
         part_at(self.language_model, self.paths.layers, "layers")
+        self.head_of(self.model)
 
     @classmethod
     def tiny(cls) -> BackboneConfig:
@@ -138,24 +139,9 @@ class Generic(Backbone):
             return _first(vision(pixels))
         return vision(pixels, output_hidden_states=True).hidden_states[self.paths.vision_layer]
 
-    def decode(
-        self,
-        embeddings: torch.Tensor,
-        positions: torch.Tensor,
-        mask: torch.Tensor,
-        cache: DynamicCache | None,
-        prefix: torch.Tensor | None,
-        images: Images | None,
-    ) -> torch.Tensor:
-        """Final hidden states of one pass through the language model; arguments as for run."""
-        found = self.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return self._part("norm")(_first(found))
+    def decode(self, given: DecoderPass) -> torch.Tensor:
+        """Final hidden states [B, T, D] of a pass through the language model."""
+        return self._part("norm")(_first(self.language_model(**given.arguments())))
 
 
 def measured(config: BackboneConfig) -> BackboneConfig:

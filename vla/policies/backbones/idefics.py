@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from vla.policies.backbones.base import Backbone, Images, tiny_text, tiny_vision
-from vla.policies.config import BackboneConfig, ChatFormat
+from vla.policies.backbones.base import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Backbone,
+    DecoderPass,
+    Images,
+    tiny_text,
+    tiny_vision,
+)
+from vla.policies.backbones.smolvlm import SmolVLM
+from vla.policies.config import BackboneConfig
 
 
 class Idefics(Backbone):
@@ -22,20 +32,8 @@ class Idefics(Backbone):
     SOURCE = "HuggingFaceM4/idefics-9b-instruct"
     model_types = ("idefics",)
     attends = True
-    chat = ChatFormat(
-        opening="<s>",
-        user="User:",
-        image_start="<fake_token_around_image>",
-        image_end="<fake_token_around_image>",
-        user_end="<end_of_utterance>\n",
-        assistant="Assistant:",
-        answer=" ",
-        end="<end_of_utterance>",
-        answer_end="\n",
-        plain_words=False,
-    )
-    image_mean = (0.48145466, 0.4578275, 0.40821073)
-    image_std = (0.26862954, 0.26130258, 0.27577711)
+    chat = replace(SmolVLM.chat, opening="<s>", image_start="<fake_token_around_image>")
+    image_mean, image_std = CLIP_MEAN, CLIP_STD
 
     @classmethod
     def tiny(cls) -> BackboneConfig:
@@ -114,33 +112,16 @@ class Idefics(Backbone):
         row = self.embed_text(torch.tensor([tag], device=embeddings.device))
         return torch.where(images.places[..., None], row.to(embeddings.dtype), embeddings)
 
-    def decode(
-        self,
-        embeddings: torch.Tensor,
-        positions: torch.Tensor,
-        mask: torch.Tensor,
-        cache: DynamicCache | None,
-        prefix: torch.Tensor | None,
-        images: Images | None,
-    ) -> torch.Tensor:
-        """Final hidden states of one pass through the language model; arguments as for run."""
-        media, seen = self._media(embeddings, mask, images)
+    def decode(self, given: DecoderPass) -> torch.Tensor:
+        """Final hidden states [B, T, D] of a pass through the language model."""
+        media, seen = self._media(given)
         part = "perceiver" if self.model.config.use_resampler else "image_encoder"
-        given: dict[str, Any] = {f"{part}_embeddings": media}
-        return self.model.model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            image_attention_mask=seen,
-            **given,
-        ).last_hidden_state
+        attended: dict[str, Any] = {f"{part}_embeddings": media, "image_attention_mask": seen}
+        return self.model.model(**given.arguments(), **attended).last_hidden_state
 
-    def _media(
-        self, embeddings: torch.Tensor, mask: torch.Tensor, images: Images | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _media(self, given: DecoderPass) -> tuple[torch.Tensor, torch.Tensor]:
         """Features [B, M, I, F] of each row's images, and which tokens see them [B, T, M]."""
+        embeddings, mask, images = given.embeddings, given.mask, given.images
         rows, length = embeddings.shape[:2]
         if images is None:
             media = embeddings.new_zeros(rows, 1, 1, self.model.config.vision_config.embed_dim)

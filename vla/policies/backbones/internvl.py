@@ -32,11 +32,9 @@ class InternVL(Backbone):
         return BackboneConfig("internvl", "", architecture, 32, 320, 28, image_tokens=4)
 
     @classmethod
-    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
-        """Side of its square input [px], and tokens of one image, of released weights."""
-        vision = config.vision_config
-        side = vision.image_size[0]
-        return side, int(side // vision.patch_size[0] * config.downsample_ratio) ** 2
+    def merged(cls, config: PreTrainedConfig) -> int:
+        """How many patches along a side become one token, of released weights."""
+        return round(1 / config.downsample_ratio)
 
 
 def small_internvl(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import Backbone, tiny_vision
+from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -37,8 +37,7 @@ class Kosmos2(Backbone):
         "up": "fc1",
         "down": "fc2",
     }
-    image_mean = (0.48145466, 0.4578275, 0.40821073)
-    image_std = (0.26862954, 0.26130258, 0.27577711)
+    image_mean, image_std = CLIP_MEAN, CLIP_STD
 
     @classmethod
     def tiny(cls) -> BackboneConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import Backbone, tiny_text, tiny_vision
+from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -23,8 +23,7 @@ class Llava(Backbone):
         end="</s>",
         plain_words=False,
     )
-    image_mean = (0.48145466, 0.4578275, 0.40821073)
-    image_std = (0.26862954, 0.26130258, 0.27577711)
+    image_mean, image_std = CLIP_MEAN, CLIP_STD
 
     @classmethod
     def tiny(cls) -> BackboneConfig:
@@ -40,13 +39,12 @@ class Llava(Backbone):
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
         """Side of its square input [px], and tokens of one image, of released weights."""
-        vision = config.vision_config
-        tokens = (vision.image_size // vision.patch_size) ** 2
-        has_class = vision.model_type == "clip_vision_model"
+        side, tokens = super().image_shape(config)
+        has_class = config.vision_config.model_type == "clip_vision_model"
         if config.vision_feature_select_strategy == "default":
             # Drops the first token, whatever it is.
-            return vision.image_size, tokens - (not has_class)
-        return vision.image_size, tokens + has_class
+            return side, tokens - (not has_class)
+        return side, tokens + has_class
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Image tokens [B, N, D] of standardised images [B, 3, S, S]."""

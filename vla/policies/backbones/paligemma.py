@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from transformers import DynamicCache, PreTrainedConfig
 
-from vla.policies.backbones.base import Backbone, Images, tiny_text, tiny_vision
+from vla.policies.backbones.base import Backbone, DecoderPass, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -37,26 +36,13 @@ class PaliGemma(Backbone):
         }
         return BackboneConfig("paligemma", "", architecture, 32, 320, 28, image_tokens=16)
 
-    @classmethod
-    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
-        """Side of its square input [px], and tokens of one image, of released weights."""
-        vision = config.vision_config
-        return vision.image_size, (vision.image_size // vision.patch_size) ** 2
-
     def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Positions [B, T] of tokens that start a sequence; the first is 1."""
         return super().positions(is_image, mask) + 1
 
-    def decode(
-        self,
-        embeddings: torch.Tensor,
-        positions: torch.Tensor,
-        mask: torch.Tensor,
-        cache: DynamicCache | None,
-        prefix: torch.Tensor | None,
-        images: Images | None,
-    ) -> torch.Tensor:
-        """Final hidden states of one pass through the language model; arguments as for run."""
+    def decode(self, given: DecoderPass) -> torch.Tensor:
+        """Final hidden states [B, T, D] of a pass through the language model."""
+        embeddings, mask, prefix = given.embeddings, given.mask, given.prefix
         # [B, queries, keys]. Added to scores rather than boolean: rows of padding see nothing.
         total = mask.shape[1]
         keys = torch.arange(total, device=mask.device)
@@ -73,13 +59,8 @@ class PaliGemma(Backbone):
             for allowed in (seen, near)
         ]
         by_layer = {"full_attention": masks[0], "sliding_attention": masks[1]}
-        return self.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=by_layer if self._window else masks[0],
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+        seen_by = {"attention_mask": by_layer if self._window else masks[0]}
+        return self.language_model(**given.arguments() | seen_by).last_hidden_state
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., vocabulary] of hidden states [..., D]."""

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import CHATML, QWEN_OPENING, Backbone, tiny_text
+from vla.policies.backbones.base import (
+    CHATML,
+    CLIP_MEAN,
+    CLIP_STD,
+    QWEN_OPENING,
+    Backbone,
+    tiny_text,
+)
 from vla.policies.config import BackboneConfig
 
-# It takes images of any size; this one gives 16 x 16 tokens.
-IMAGE_SIZE = 448
+# What the tiny configurations of Qwen's models have in common: 12 x 12 patches.
+TINY_VISION = {
+    "depth": 2,
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "patch_size": 4,
+    "out_hidden_size": 32,
+    "initializer_range": 0.3,
+}
+TINY_TOKENS = {
+    "image_token_id": 1,
+    "video_token_id": 2,
+    "vision_start_token_id": 3,
+    "vision_end_token_id": 4,
+}
 
 
 class Qwen25VL(Backbone):
@@ -23,41 +45,29 @@ class Qwen25VL(Backbone):
     chat = replace(
         CHATML, opening=QWEN_OPENING, image_start="<|vision_start|>", image_end="<|vision_end|>"
     )
-    image_mean = (0.48145466, 0.4578275, 0.40821073)
-    image_std = (0.26862954, 0.26130258, 0.27577711)
+    image_mean, image_std = CLIP_MEAN, CLIP_STD
+    # It takes images of any size; this one gives 16 x 16 tokens.
+    IMAGE_SIZE: ClassVar[int] = 448
 
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """12 x 12 patches, merged into 36 tokens, with windows in the first block."""
         architecture = {
-            "vision_config": {
-                "depth": 2,
-                "hidden_size": 24,
-                "intermediate_size": 32,
-                "num_heads": 2,
-                "patch_size": 4,
-                "window_size": 16,
-                "fullatt_block_indexes": [1],
-                "out_hidden_size": 32,
-                "initializer_range": 0.3,
-            },
+            "vision_config": TINY_VISION | {"window_size": 16, "fullatt_block_indexes": [1]},
             "text_config": tiny_text(
                 rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2]},
                 pad_token_id=0,
                 bos_token_id=0,
                 eos_token_id=0,
             ),
-            "image_token_id": 1,
-            "video_token_id": 2,
-            "vision_start_token_id": 3,
-            "vision_end_token_id": 4,
-        }
+        } | TINY_TOKENS
         return BackboneConfig("qwen2_5_vl", "", architecture, 32, 320, 48, image_tokens=36)
 
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
         """Side of its square input [px], and tokens of one image, of released weights."""
-        return IMAGE_SIZE, side_tokens(config, IMAGE_SIZE) ** 2
+        vision, side = config.vision_config, cls.IMAGE_SIZE
+        return side, (side // vision.patch_size // vision.spatial_merge_size) ** 2
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:
@@ -96,9 +106,3 @@ class Qwen25VL(Backbone):
         return torch.stack(
             [start, start + place // side * is_image, start + place % side * is_image]
         )
-
-
-def side_tokens(config: PreTrainedConfig, image_size: int) -> int:
-    """Tokens along a side of an image of so many pixels."""
-    vision = config.vision_config
-    return image_size // vision.patch_size // vision.spatial_merge_size

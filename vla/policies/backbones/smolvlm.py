@@ -40,11 +40,9 @@ class SmolVLM(Backbone):
         return BackboneConfig("smolvlm", "", architecture, 32, 320, 28, image_tokens=4)
 
     @classmethod
-    def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:
-        """Side of its square input [px], and tokens of one image, of released weights."""
-        vision = config.vision_config
-        side = vision.image_size
-        return side, (side // vision.patch_size // config.scale_factor) ** 2
+    def merged(cls, config: PreTrainedConfig) -> int:
+        """How many patches along a side become one token, of released weights."""
+        return config.scale_factor
 
     @property
     def language_model(self) -> nn.Module:
