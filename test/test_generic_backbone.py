@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from vla.policies.backbones import build_backbone
 from vla.policies.backbones import remote_code as permissions
-from vla.policies.backbones.base import tiny_text, tiny_vision
 from vla.policies.backbones.pretrained import backbone_config, load_pretrained
+from vla.policies.backbones.sizes import tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, CheckpointError, ModelPaths, from_dict
 from vla.policies.parts import ReasoningPart
 from vla.policies.tokenizer import train_tokenizer

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from vla.policies.backbones import KINDS, Backbone, Images, build_backbone
-from vla.policies.backbones.base import tiny_text
+from vla.policies.backbones.sizes import tiny_text
 from vla.policies.config import BackboneConfig
 from vla.policies.sequence import IMAGE
 from vla.policies.tokenizer import train_tokenizer

@@ -349,31 +349,3 @@ class Backbone(nn.Module):
         """Writes down that input and output embeddings differ: the default depends on the model."""
         if self.config.ties_embeddings and not self.is_tied(self.model):
             self.config.architecture["tie_word_embeddings"] = False
-
-
-def tiny_text(**values: Any) -> dict[str, Any]:
-    """Sizes of a tiny language model, with weights large enough for attention to matter."""
-    return {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 48,
-        "vocab_size": 320,
-        "initializer_range": 0.3,
-        **values,
-    }
-
-
-def tiny_vision(**values: Any) -> dict[str, Any]:
-    """Sizes of a tiny vision transformer: 4 x 4 patches of 7 px."""
-    return {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 28,
-        "patch_size": 7,
-        "initializer_range": 0.3,
-        **values,
-    }

@@ -18,7 +18,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from vla.policies.backbones.base import CHATML, QWEN_OPENING, Backbone, tiny_text, tiny_vision
+from vla.policies.backbones.base import CHATML, QWEN_OPENING, Backbone
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig
 
 
@@ -34,8 +35,10 @@ class Eagle(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """16 patches, shuffled into 4 tokens."""
-        architecture = {"vision_config": tiny_vision(), "text_config": tiny_text()}
-        return BackboneConfig("eagle", "", architecture, 32, 320, 28, image_tokens=4, chat=cls.chat)
+        tiny = tiny_backbone(
+            "eagle", image_tokens=4, vision_config=tiny_vision(), text_config=tiny_text()
+        )
+        return replace(tiny, chat=cls.chat)
 
     @classmethod
     def merged(cls, config: PreTrainedConfig) -> int:

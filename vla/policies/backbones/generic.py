@@ -7,6 +7,7 @@ where that is allowed to run (vla/policies/backbones/remote_code.py).
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from vla.core.shown import brief, listed, shown_path
-from vla.policies.backbones.base import CHATML, Backbone, DecoderPass, tiny_text, tiny_vision
+from vla.policies.backbones.base import CHATML, Backbone, DecoderPass
 from vla.policies.backbones.remote_code import located, remote_config
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, ModelPaths
 
 
@@ -46,7 +48,7 @@ class Generic(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """DeepSeek-VL: SigLIP's 16 tokens, two linear layers, a Llama."""
-        architecture = {
+        architecture: dict[str, Any] = {
             "model_type": "deepseek_vl",
             "vision_config": tiny_vision(model_type="siglip_vision_model", vision_use_head=False),
             "text_config": tiny_text(model_type="llama"),
@@ -54,9 +56,7 @@ class Generic(Backbone):
             "tie_word_embeddings": False,
         }
         paths = ModelPaths(vision="model.vision_model", connector="model.aligner", head="lm_head")
-        return BackboneConfig(
-            "generic", "", architecture, 32, 320, 28, image_tokens=16, paths=paths
-        )
+        return replace(tiny_backbone("generic", image_tokens=16, **architecture), paths=paths)
 
     @property
     def linear_names(self) -> dict[str, str]:  # type: ignore[override]

@@ -9,15 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from vla.policies.backbones.base import (
-    CLIP_MEAN,
-    CLIP_STD,
-    Backbone,
-    DecoderPass,
-    Images,
-    tiny_text,
-    tiny_vision,
-)
+from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone, DecoderPass, Images
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text, tiny_vision
 from vla.policies.backbones.smolvlm import SmolVLM
 from vla.policies.config import BackboneConfig
 
@@ -59,7 +52,7 @@ class Idefics(Backbone):
             "qk_layer_norms": True,
             "tie_word_embeddings": False,
         }
-        return BackboneConfig("idefics", "", architecture, 32, 320, 28, image_tokens=1)
+        return tiny_backbone("idefics", image_tokens=1, **architecture)
 
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:

@@ -7,7 +7,14 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import CHATML, Backbone, tiny_text, tiny_vision
+from vla.policies.backbones.base import CHATML, Backbone
+from vla.policies.backbones.sizes import (
+    text_sizes,
+    tiny_backbone,
+    tiny_text,
+    tiny_vision,
+    vision_sizes,
+)
 from vla.policies.config import BackboneConfig
 
 
@@ -23,13 +30,14 @@ class InternVL(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """16 patches, shuffled into 4 tokens."""
-        architecture = {
-            "vision_config": tiny_vision(),
-            "text_config": tiny_text(model_type="qwen2"),
-            "image_token_id": 1,
-            "image_seq_length": 4,
-        }
-        return BackboneConfig("internvl", "", architecture, 32, 320, 28, image_tokens=4)
+        return tiny_backbone(
+            "internvl",
+            image_tokens=4,
+            vision_config=tiny_vision(),
+            text_config=tiny_text(model_type="qwen2"),
+            image_token_id=1,
+            image_seq_length=4,
+        )
 
     @classmethod
     def merged(cls, config: PreTrainedConfig) -> int:
@@ -50,24 +58,9 @@ def small_internvl(
     """
     tokens = (image_size // patch // 2) ** 2
     architecture: dict[str, Any] = {
-        "vision_config": {
-            "hidden_size": vision[0],
-            "num_hidden_layers": vision[1],
-            "num_attention_heads": vision[2],
-            "intermediate_size": vision[3],
-            "image_size": image_size,
-            "patch_size": patch,
-        },
-        "text_config": {
-            "model_type": "qwen2",
-            "hidden_size": text[0],
-            "num_hidden_layers": text[1],
-            "num_attention_heads": text[2],
-            "num_key_value_heads": text[3],
-            "intermediate_size": text[4],
-            "vocab_size": vocabulary,
-            "tie_word_embeddings": True,
-        },
+        "vision_config": vision_sizes(image_size, patch, vision),
+        "text_config": text_sizes(vocabulary, text)
+        | {"model_type": "qwen2", "tie_word_embeddings": True},
         "image_token_id": 1,
         "image_seq_length": tokens,
         "tie_word_embeddings": True,

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone, tiny_vision
+from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone
+from vla.policies.backbones.sizes import tiny_backbone, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -42,21 +43,23 @@ class Kosmos2(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """17 vision tokens into 6."""
-        architecture = {
-            "vision_config": tiny_vision(),
-            "text_config": {
-                "vocab_size": 320,
-                "embed_dim": 32,
-                "layers": 2,
-                "ffn_dim": 48,
-                "attention_heads": 4,
-                "dropout": 0.0,
-                "attention_dropout": 0.0,
-                "init_std": 0.3,
-            },
-            "latent_query_num": 6,
+        text = {
+            "vocab_size": 320,
+            "embed_dim": 32,
+            "layers": 2,
+            "ffn_dim": 48,
+            "attention_heads": 4,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "init_std": 0.3,
         }
-        return BackboneConfig("kosmos2", "", architecture, 32, 320, 28, image_tokens=6)
+        return tiny_backbone(
+            "kosmos2",
+            image_tokens=6,
+            vision_config=tiny_vision(),
+            text_config=text,
+            latent_query_num=6,
+        )
 
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone, tiny_text, tiny_vision
+from vla.policies.backbones.base import CLIP_MEAN, CLIP_STD, Backbone
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -28,13 +29,14 @@ class Llava(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """16 tokens of the last block but one, without CLIP's class token."""
-        architecture = {
-            "vision_config": tiny_vision(model_type="clip_vision_model"),
-            "text_config": tiny_text(model_type="llama"),
-            "image_token_index": 1,
-            "image_seq_length": 16,
-        }
-        return BackboneConfig("llava", "", architecture, 32, 320, 28, image_tokens=16)
+        return tiny_backbone(
+            "llava",
+            image_tokens=16,
+            vision_config=tiny_vision(model_type="clip_vision_model"),
+            text_config=tiny_text(model_type="llama"),
+            image_token_index=1,
+            image_seq_length=16,
+        )
 
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from vla.policies.backbones.base import Backbone, DecoderPass, tiny_text, tiny_vision
+from vla.policies.backbones.base import Backbone, DecoderPass
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -25,16 +26,17 @@ class PaliGemma(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """PaliGemma 2, with a sliding window in one of its layers."""
-        architecture = {
-            "vision_config": tiny_vision(model_type="siglip_vision_model", vision_use_head=False),
-            "text_config": tiny_text(
+        return tiny_backbone(
+            "paligemma",
+            image_tokens=16,
+            vision_config=tiny_vision(model_type="siglip_vision_model", vision_use_head=False),
+            text_config=tiny_text(
                 model_type="gemma2", head_dim=8, query_pre_attn_scalar=8, sliding_window=24
             ),
-            "projection_dim": 32,
-            "hidden_size": 32,
-            "image_token_index": 1,
-        }
-        return BackboneConfig("paligemma", "", architecture, 32, 320, 28, image_tokens=16)
+            projection_dim=32,
+            hidden_size=32,
+            image_token_index=1,
+        )
 
     def positions(self, is_image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Positions [B, T] of tokens that start a sequence; the first is 1."""

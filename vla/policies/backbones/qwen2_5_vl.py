@@ -9,14 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import (
-    CHATML,
-    CLIP_MEAN,
-    CLIP_STD,
-    QWEN_OPENING,
-    Backbone,
-    tiny_text,
-)
+from vla.policies.backbones.base import CHATML, CLIP_MEAN, CLIP_STD, QWEN_OPENING, Backbone
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text
 from vla.policies.config import BackboneConfig
 
 # What the tiny configurations of Qwen's models have in common: 12 x 12 patches.
@@ -61,7 +55,7 @@ class Qwen25VL(Backbone):
                 eos_token_id=0,
             ),
         } | TINY_TOKENS
-        return BackboneConfig("qwen2_5_vl", "", architecture, 32, 320, 48, image_tokens=36)
+        return tiny_backbone("qwen2_5_vl", image_tokens=36, image_size=48, **architecture)
 
     @classmethod
     def image_shape(cls, config: PreTrainedConfig) -> tuple[int, int]:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from vla.policies.backbones.base import CHATML, DecoderPass, tiny_text
+from vla.policies.backbones.base import CHATML, DecoderPass
 from vla.policies.backbones.qwen2_5_vl import TINY_TOKENS, TINY_VISION, Qwen25VL
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text
 from vla.policies.config import BackboneConfig
 
 
@@ -35,7 +36,7 @@ class Qwen3VL(Qwen25VL):
                 head_dim=8, rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1]}
             ),
         } | TINY_TOKENS
-        return BackboneConfig("qwen3_vl", "", architecture, 32, 320, 48, image_tokens=36)
+        return tiny_backbone("qwen3_vl", image_tokens=36, image_size=48, **architecture)
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Image tokens, and what goes to the first layers [B, I, F] of images [B, 3, S, S]."""

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from vla.policies.backbones.base import Backbone, tiny_text, tiny_vision
+from vla.policies.backbones.base import Backbone
+from vla.policies.backbones.sizes import tiny_backbone, tiny_text, tiny_vision
 from vla.policies.config import BackboneConfig, ChatFormat
 
 
@@ -31,13 +32,14 @@ class SmolVLM(Backbone):
     @classmethod
     def tiny(cls) -> BackboneConfig:
         """16 patches, shuffled into 4 tokens."""
-        architecture = {
-            "vision_config": tiny_vision(),
-            "text_config": tiny_text(model_type="llama"),
-            "image_token_id": 1,
-            "scale_factor": 2,
-        }
-        return BackboneConfig("smolvlm", "", architecture, 32, 320, 28, image_tokens=4)
+        return tiny_backbone(
+            "smolvlm",
+            image_tokens=4,
+            vision_config=tiny_vision(),
+            text_config=tiny_text(model_type="llama"),
+            image_token_id=1,
+            scale_factor=2,
+        )
 
     @classmethod
     def merged(cls, config: PreTrainedConfig) -> int:

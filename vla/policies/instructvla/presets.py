@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vla.policies.backbones.eagle import Eagle
 from vla.policies.backbones.internvl import NANO, small_internvl
+from vla.policies.backbones.sizes import text_sizes, vision_sizes
 from vla.policies.config import BackboneConfig, ChatFormat, LoraConfig
 from vla.policies.instructvla.config import ActionExpertConfig, InstructVLAConfig, PromptConfig
 
@@ -21,21 +22,9 @@ def _eagle(
     return BackboneConfig(
         kind="eagle",
         architecture={
-            "vision_config": {
-                "hidden_size": vision[0],
-                "num_hidden_layers": vision[1],
-                "num_attention_heads": vision[2],
-                "intermediate_size": vision[3],
-                "image_size": image_size,
-                "patch_size": 14,
-            },
-            "text_config": {
-                "hidden_size": text[0],
-                "num_hidden_layers": text[1],
-                "num_attention_heads": text[2],
-                "num_key_value_heads": text[3],
-                "intermediate_size": text[4],
-                "vocab_size": vocabulary,
+            "vision_config": vision_sizes(image_size, 14, vision),
+            "text_config": text_sizes(vocabulary, text)
+            | {
                 "max_position_embeddings": 32768,
                 "rope_theta": 1000000.0,
                 "tie_word_embeddings": True,
