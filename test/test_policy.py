@@ -316,25 +316,6 @@ def test_thinking_then_acting_on_one_cache_is_reading_the_thought(reasoner, imag
     np.testing.assert_allclose(latent, reasoner.latent_action(images, ACTING, text), atol=1e-5)
 
 
-def test_a_batch_gives_what_each_scene_gives_alone(reasoner, action_model, images):
-    other = {name: 255 - image for name, image in images.items()}
-    scenes, texts = [images, other], [ACTING, "please open the drawer that is over there"]
-    responses = [None, "Open the drawer."]
-    latents = reasoner.latent_actions(scenes, texts, responses)
-    alone = [reasoner.latent_action(*row) for row in zip(scenes, texts, responses, strict=True)]
-    np.testing.assert_allclose(latents, np.stack(alone), atol=1e-5)
-    said, thought = reasoner.think_and_act_all(scenes, texts)
-    for row in range(2):
-        text, latent = reasoner.think_and_act(Observation(scenes[row], STATE), texts[row])
-        assert text == said[row]
-        np.testing.assert_allclose(thought[row], latent, atol=1e-5)
-    states = np.stack([STATE, STATE - [0.3, *[0] * 9]])
-    chunks = action_model.action_chunks(scenes, states, latents, seed=5)
-    assert chunks.shape == (2, action_model.horizon, 7)
-    first = action_model.action_chunk(scenes[0], states[0], latents[0], seed=5)
-    np.testing.assert_allclose(chunks[0], first, atol=1e-5)
-
-
 def test_chunks_are_finite_in_the_contracts_units_and_repeatable(reasoner, action_model, images):
     latent = reasoner.latent_action(images, ACTING)
     first = action_model.action_chunk(images, STATE, latent, seed=3)

@@ -223,10 +223,10 @@ def test_soft_steps_draw_the_steps_after_the_committed_ones(policy, scene):
 
 
 def test_a_policy_that_is_given_nothing_to_go_on_from_does_as_before(policy, scene):
-    images, state, latent = scene
-    one = policy.action_chunk(*scene, seed=3)
-    many = policy.action_chunks([images], state[None], latent[None], seed=3)
-    np.testing.assert_array_equal(one, many[0])
+    free = policy.action_chunk(*scene, seed=3)
+    nothing = CommittedActions(np.zeros((0, SIZE)), 0)
+    drawn = policy.action_chunk(*scene, seed=3, before=nothing)
+    np.testing.assert_allclose(drawn, free, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(HORIZON + 1, SIZE), (4, 6)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,17 +34,17 @@ class PolicyPart:
         # Of the weights as they are, the adapter's included.
         self.checkpoint_id = checkpoint.checkpoint_id
 
-    def normalized_states(self, states: np.ndarray, count: int) -> np.ndarray:
-        """Proprioception of so many scenes [B, S] as the model reads it, float32.
+    def normalized_state(self, state: np.ndarray) -> np.ndarray:
+        """Proprioception [S] as the model reads it, float32 [1, S].
 
         Raises ValueError where a value is not finite, or there are more or fewer of them.
         """
-        states = np.asarray(states, dtype=np.float64)
-        wanted = (count, len(self.contract.state_names))
-        if states.shape != wanted or not np.isfinite(states).all():
-            raise ValueError(f"expected {wanted[1]} finite state values, got {states.tolist()}")
+        values = np.asarray(state, dtype=np.float64)[None]
+        size = len(self.contract.state_names)
+        if values.shape != (1, size) or not np.isfinite(values).all():
+            raise ValueError(f"expected {size} finite state values, got {values[0].tolist()}")
         limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
-        return self._base.stats["state"].normalize(states, limit).astype(np.float32)
+        return self._base.stats["state"].normalize(values, limit).astype(np.float32)
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Replaces the adapter, None for the checkpoint as it is.
@@ -208,19 +207,15 @@ def usable_device(name: str) -> str:
 
 
 def stack_images(
-    scenes: Sequence[Images], cameras: tuple[str, ...], contract: EmbodimentContract, device: str
+    images: Images, cameras: tuple[str, ...], contract: EmbodimentContract, device: str
 ) -> torch.Tensor:
-    """uint8 [B, C, 3, H, W]; raises ValueError for a missing camera or another size."""
-    rows = []
-    for images in scenes:
-        for name in cameras:
-            if name not in images:
-                raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
-            wanted = (contract.camera(name).height, contract.camera(name).width, 3)
-            if images[name].shape != wanted:
-                raise ValueError(
-                    f"camera '{name}': expected {list(wanted)}, got {images[name].shape}"
-                )
-        # A copy: images of a message or a dataset may be read-only, which torch warns about.
-        rows.append(np.stack([images[name] for name in cameras]))
-    return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).to(device)
+    """uint8 [1, C, 3, H, W]; raises ValueError for a missing camera or another size."""
+    for name in cameras:
+        if name not in images:
+            raise ValueError(f"no image of camera '{name}'; got: {', '.join(sorted(images))}")
+        wanted = (contract.camera(name).height, contract.camera(name).width, 3)
+        if images[name].shape != wanted:
+            raise ValueError(f"camera '{name}': expected {list(wanted)}, got {images[name].shape}")
+    # A copy: images of a message or a dataset may be read-only, which torch warns about.
+    stacked = np.stack([images[name] for name in cameras])
+    return torch.from_numpy(stacked)[None].permute(0, 1, 4, 2, 3).to(device)

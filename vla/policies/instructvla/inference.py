@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -40,8 +38,7 @@ def _expert(checkpoint: Checkpoint) -> ActionExpert:
 class Reasoner(ReasoningPart):
     """The vision-language part: answers in text and gives latent actions.
 
-    Each function takes one scene, images uint8 [H, W, 3] by camera name, or, in the plural, a
-    sequence of them with a sequence of texts.
+    Images are uint8 [H, W, 3] by camera name.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
@@ -57,46 +54,26 @@ class Reasoner(ReasoningPart):
         super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
-    def _prompts(
-        self, questions: Sequence[str], answers: Sequence[str] | None = None, acts: bool = False
+    def _prompt(
+        self, question: str, answer: str = "", acts: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token ids, mask and prefix (the question) [B, T] of prompts, padded on the left."""
-        images = len(self.config.vlm_cameras)
-        encoded = [
-            prompt_ids(
-                self._tokenizer,
-                self.config.backbone,
-                PromptRow(((question, answer),), acts, images),
-                self.num_queries,
-            )
-            for question, answer in zip(questions, answers or [""] * len(questions), strict=True)
-        ]
-        length = max(len(tokens) for tokens, _ in encoded)
-        ids = torch.zeros(len(encoded), length, dtype=torch.long)
-        mask = torch.zeros(len(encoded), length, dtype=torch.long)
-        prefix = torch.zeros(len(encoded), length, dtype=torch.bool)
-        for row, (tokens, asked) in enumerate(encoded):
-            start = length - len(tokens)
-            ids[row, start:] = torch.tensor(tokens)
-            mask[row, start:] = 1
-            prefix[row, start : start + asked] = True
-        return ids.to(self.device), mask.to(self.device), prefix.to(self.device)
+        """Token ids, mask and prefix (the question) [1, T] of a prompt."""
+        row = PromptRow(((question, answer),), acts, len(self.config.vlm_cameras))
+        tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
+        ids = torch.tensor([tokens], device=self.device)
+        prefix = torch.arange(len(tokens), device=self.device)[None] < asked
+        return ids, torch.ones_like(ids), prefix
 
-    def _images(self, scenes: Sequence[Images]) -> torch.Tensor:
-        images = stack_images(scenes, self.config.vlm_cameras, self.contract, self.device)
-        return images.flatten(0, 1)
+    def _images(self, images: Images) -> torch.Tensor:
+        return stack_images(images, self.config.vlm_cameras, self.contract, self.device)[0]
 
-    def _read(self, scenes: Sequence[Images], questions: Sequence[str]) -> PrefillState:
-        images = self._images(scenes)
-        return self.model.read(images, *self._prompts(questions))
+    def _read(self, images: Images, question: str) -> PrefillState:
+        return self.model.read(self._images(images), *self._prompt(question))
 
-    def _say(self, prefill: PrefillState) -> list[str]:
-        texts = [
-            self._tokenizer.decode(tokens)
-            for tokens in self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)
-        ]
-        plain = self.config.backbone.chat.plain_words
-        return [tidy(text) if plain else text.strip() for text in texts]
+    def _say(self, prefill: PrefillState) -> str:
+        tokens = self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)[0]
+        text = self._tokenizer.decode(tokens)
+        return tidy(text) if self.config.backbone.chat.plain_words else text.strip()
 
     def _thinking_prompt(self, instruction: str) -> str:
         prompts = self.config.prompts
@@ -104,11 +81,11 @@ class Reasoner(ReasoningPart):
 
     def think(self, images: Images, instruction: str) -> str:
         """What the robot says it will do."""
-        return self._say(self._read([images], [self._thinking_prompt(instruction)]))[0]
+        return self._say(self._read(images, self._thinking_prompt(instruction)))
 
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene."""
-        return self._say(self._read([images], [question]))[0]
+        return self._say(self._read(images, question))
 
     def act(
         self,
@@ -122,39 +99,20 @@ class Reasoner(ReasoningPart):
 
     def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
         """The robot's text, and the latent action [Q, D] on it, with one cache."""
-        texts, latents = self.think_and_act_all([observation.images], [instruction])
-        return texts[0], latents[0]
-
-    def think_and_act_all(
-        self, scenes: Sequence[Images], instructions: Sequence[str]
-    ) -> tuple[list[str], np.ndarray]:
-        """The same for B scenes; latent actions [B, Q, D]."""
-        prefill = self._read(scenes, [self._thinking_prompt(text) for text in instructions])
-        texts = self._say(prefill)
-        return texts, self.model.latent_action(prefill).float().cpu().numpy()
+        prefill = self._read(observation.images, self._thinking_prompt(instruction))
+        text = self._say(prefill)
+        return text, self.model.latent_action(prefill)[0].float().cpu().numpy()
 
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
-        return self.latent_actions([images], [instruction], [response])[0]
-
-    def latent_actions(
-        self,
-        scenes: Sequence[Images],
-        instructions: Sequence[str],
-        responses: Sequence[str | None],
-    ) -> np.ndarray:
-        """The same for B scenes: latent actions float32 [B, Q, D] in one pass."""
-        questions = [
-            action_prompt(instruction, self.config.prompts)
-            if response is None
-            else self._thinking_prompt(instruction)
-            for instruction, response in zip(instructions, responses, strict=True)
-        ]
-        images = self._images(scenes)
-        prompts = self._prompts(questions, [text or "" for text in responses], acts=True)
-        return self.model.act(images, *prompts).float().cpu().numpy()
+        if response is None:
+            question = action_prompt(instruction, self.config.prompts)
+        else:
+            question = self._thinking_prompt(instruction)
+        prompt = self._prompt(question, response or "", acts=True)
+        return self.model.act(self._images(images), *prompt)[0].float().cpu().numpy()
 
 
 class ActionModel(ActionPart):
@@ -189,9 +147,23 @@ class ActionModel(ActionPart):
         """
         bound = MAX_GUIDANCE if max_guidance is None else max_guidance
         inpainting = None if before is None else self._inpainting(before, bound)
-        states = np.asarray(state)[None]
-        actions = self.action_chunks([images], states, latent[None], seed, inpainting)[0]
-        return actions if before is None else join(before, actions).astype(np.float32)
+        normalized = self.normalized_state(state)
+        shape = (self._config.num_queries, self._config.backbone.width)
+        if latent.shape != shape or not np.isfinite(latent).all():
+            raise ValueError(f"expected a finite latent action {shape}, got {latent.shape}")
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        actions = sample_actions(
+            self._expert,
+            stack_images(images, self._config.expert_cameras, self.contract, self.device),
+            torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
+            torch.from_numpy(normalized).to(self.device),
+            self._config.flow.steps,
+            self._generator,
+            inpainting,
+        )
+        chunk = self._stats["action"].denormalize(actions[0].cpu().numpy()).astype(np.float32)
+        return chunk if before is None else join(before, chunk).astype(np.float32)
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape
@@ -204,29 +176,3 @@ class ActionModel(ActionPart):
         wanted[0, :covered] = self._stats["action"].normalize(before.actions)
         weights = soft_mask(self.horizon, before.committed, covered)
         return Inpainting(torch.from_numpy(wanted), weights[None], max_guidance)
-
-    def action_chunks(
-        self,
-        scenes: Sequence[Images],
-        states: np.ndarray,
-        latents: np.ndarray,
-        seed: int | None = None,
-        inpainting: Inpainting | None = None,
-    ) -> np.ndarray:
-        """The same for B scenes: states [B, S] and latent actions [B, Q, L] to [B, H, D]."""
-        normalized = self.normalized_states(states, len(scenes))
-        shape = (self._config.num_queries, self._config.backbone.width)
-        if latents.shape != (len(scenes), *shape) or not np.isfinite(latents).all():
-            raise ValueError(f"expected a finite latent action {shape}, got {latents.shape[1:]}")
-        if seed is not None:
-            self._generator.manual_seed(seed)
-        actions = sample_actions(
-            self._expert,
-            stack_images(scenes, self._config.expert_cameras, self.contract, self.device),
-            torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device),
-            torch.from_numpy(normalized).to(self.device),
-            self._config.flow.steps,
-            self._generator,
-            inpainting,
-        )
-        return self._stats["action"].denormalize(actions.cpu().numpy()).astype(np.float32)

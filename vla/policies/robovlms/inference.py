@@ -81,7 +81,7 @@ class RoboVLMPart(ReasoningPart):
         cameras = self.config.cameras
         reference = self.contract.reference_camera
         camera = reference if reference in cameras else cameras[0]
-        seen = stack_images([images], (camera,), self.contract, self.device).flatten(0, 1)
+        seen = stack_images(images, (camera,), self.contract, self.device).flatten(0, 1)
         rows = pad([[Block(ids, [index < asked for index in range(len(ids))], [True] * len(ids))]])
         answer = self.model.generate_text(
             self._on_device(rows),
@@ -126,8 +126,8 @@ class RoboVLMPart(ReasoningPart):
     def _see(self, observation: Observation, instruction: str) -> list:
         """Reads an observation, and returns what is kept of its window, oldest first."""
         self._follow(instruction)
-        images = stack_images([observation.images], self.config.cameras, self.contract, self.device)
-        normalized = self.normalized_states(np.asarray(observation.state)[None], 1)
+        images = stack_images(observation.images, self.config.cameras, self.contract, self.device)
+        normalized = self.normalized_state(observation.state)
         kept = (
             self.model.encode_images(images.flatten(0, 1)),
             torch.from_numpy(normalized).to(self.device),
