@@ -65,7 +65,11 @@ def excess_of(
     if motion.numbers is not None:
         mean = (motion.velocities[1:] + motion.velocities[:-1]) / 2
         wide = np.abs(np.diff(motion.positions, axis=0) - mean * motion.period).max(axis=1)
-        plain = (wide < 1e-4) & (np.diff(motion.numbers) == 1)
+        # What an even jerk bends the way of one period by, at most.
+        bent = float(joints.jerk.max()) * motion.period**3 / 12
+        plain = (wide < 1.05 * bent + 1e-6) & (np.diff(motion.numbers) == 1)
+        # A cycle that came late went on by more than one period.
+        plain &= np.diff(motion.times) < 1.5 * motion.period
         acceleration = acceleration[plain]
         jerk = jerk[plain[1:] & plain[:-1]]
         if len(acceleration) == 0 or len(jerk) == 0:
