@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import os
+import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -291,3 +293,22 @@ def test_calvin_without_its_scene_says_what_to_do(tmp_path, monkeypatch):
         CalvinSuite(python=python).require_installed()
     with pytest.raises(SuiteError, match=r"and /.* is none: name one by --set data=FOLDER"):
         CalvinSuite(python=python, data=str(tmp_path)).require_installed()
+
+
+@pytest.mark.parametrize("name", ["calvin", "simpler"])
+def test_an_environment_is_made_from_its_lock_by_a_python_that_must_be_there(name):
+    variable = f"VLA_{name.upper()}_BASE"
+    script = [str(ROOT / "tools" / "benchmark_environment.sh")]
+    environment = os.environ | {variable: "/nowhere/python"}
+    done = subprocess.run([*script, name], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        f"{name} needs /nowhere/python, which does not run here: install it, or name it, as in "
+        f"{variable}=/path/to/python make {name}\n"
+    )
+    asked = subprocess.run([*script, "chess"], capture_output=True, text=True)
+    assert asked.returncode == 2 and "calvin|simpler" in asked.stderr
+    folder = ROOT / "environments" / name
+    locked = {line.split("==")[0] for line in (folder / "requirements.lock").read_text().split()}
+    wanted = [line.split("#")[0].strip() for line in (folder / "requirements.in").open()]
+    assert {re.split(r"[=<>\[]", line)[0] for line in wanted if line} <= locked

@@ -32,7 +32,7 @@ esac
 
 if ! "$python" -c '' 2> /dev/null; then
   echo "$name needs $python, which does not run here: install it, or name it," \
-    "as in VLA_${name^^}_BASE=/path/to/$python make $name" >&2
+    "as in VLA_${name^^}_BASE=/path/to/python make $name" >&2
   exit 1
 fi
 
@@ -49,7 +49,7 @@ pip=("$folder/environment/bin/pip" install --quiet --disable-pip-version-check)
 # What builds the others comes first, and in the locked versions: old packages need old tools.
 mapfile -t builders < <(grep -E '^(setuptools|wheel|numpy|pybind11)==' "$lock")
 "${pip[@]}" setuptools wheel "${builders[@]}"
-"${pip[@]}" --no-build-isolation --requirement "$lock"
+"${pip[@]}" --no-build-isolation --no-deps --requirement "$lock"
 for package in "${packages[@]}"; do
   "${pip[@]}" --no-build-isolation --no-deps --editable "$source/$package"
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes requirements/*.lock again from requirements/*.in. Versions in the old locks are kept where
+# Writes requirements/*.lock and environments/*/requirements.lock again from the .in files there. Versions in the old locks are kept where
 # they still fit; "tools/lock.sh --upgrade" moves everything forward. Needs uv (pip install uv).
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
@@ -20,3 +20,17 @@ for distribution in jazzy kilted; do
     --excludes excluded.txt "$@" python.in "ros-$distribution.in"
 done
 compile docs.lock "every package that builds the site of docs/" "$@" docs.in
+
+benchmark() {  # NAME PYTHON ARGUMENT...
+  local folder=../environments/$1 python=$2
+  shift 2
+  uv pip compile --quiet --python-version "$python" --python-platform x86_64-manylinux_2_28 \
+    --no-annotate --no-header --output-file "$folder/requirements.lock" "$@" \
+    "$folder/requirements.in" > /dev/null
+}
+
+benchmark calvin 3.8 "$@"
+# uv can't read what these say of themselves; tools/benchmark_environment.sh builds them with old tools.
+printf '%s\n' gym==0.21.0 pyhash==0.9.3 >> ../environments/calvin/requirements.lock
+LC_ALL=C sort -o ../environments/calvin/requirements.lock{,}
+benchmark simpler 3.10 "$@"
