@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tiny_checkpoint import save_tiny_checkpoint
 from tiny_robovlm import tiny
 
-from vla.policies.config import CheckpointError
+from vla.policies.backbones.internvl import NANO
+from vla.policies.config import CheckpointError, with_entries
+from vla.policies.parts import ReasoningPart
 from vla.policies.registry import policy_type
 from vla.policies.robovlms.config import HeadConfig, StructureConfig, require_structure
 
@@ -35,8 +38,35 @@ from vla.policies.robovlms.config import HeadConfig, StructureConfig, require_st
             },
             "16 frames of 2 views take more than 2064 tokens, but the backbone has 2048 positions",
         ),
+        (
+            {
+                "backbone": tiny("interleaved", "paligemma").backbone,
+                "structure": StructureConfig("interleaved", window=128, latent=64),
+                "head": HeadConfig("fc"),
+            },
+            "128 frames of 2 views take more than 12288 tokens, but the backbone has 8192",
+        ),
+        (
+            {
+                "backbone": with_entries(
+                    NANO, {"architecture": {"text_config": {"max_position_embeddings": 100}}}, "it"
+                ),
+                "structure": StructureConfig("interleaved", window=2),
+                "head": HeadConfig("fc"),
+            },
+            "2 frames of 2 views take more than 146 tokens, but the backbone has 100 positions",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(change, says):
     with pytest.raises(CheckpointError, match=says):
         require_structure(replace(tiny("policy_head"), **change), "config.json")
+
+
+def test_a_head_of_another_horizon_is_named(contract, tmp_path):
+    folder = save_tiny_checkpoint(tmp_path / "tiny", contract, config=tiny("policy_head"))
+    text = (folder / "contract.yaml").read_text()
+    assert "horizon: 16" in text
+    (folder / "contract.yaml").write_text(text.replace("horizon: 16", "horizon: 9"))
+    with pytest.raises(CheckpointError, match=r"head\.output\.\S+ has shape \[96.* need \[54"):
+        ReasoningPart.from_pretrained(folder)

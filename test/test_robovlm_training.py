@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_robovlm import PLAIN
+from tiny_robovlm import PLAIN, observation
 
 from vla.datasets.frames import DatasetError
+from vla.datasets.sample import RobotSample
 from vla.datasets.sources import ConversationData, RobotData
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import evaluate
 from vla.policies.checkpoint import open_checkpoint, read_weights
-from vla.policies.config import CheckpointError
+from vla.policies.collation import CollationOptions
+from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.policy import Policy
 from vla.policies.robots import read_robots
+from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.tokenizer import load_tokenizer
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, TrainedParts
@@ -95,26 +99,72 @@ def test_windows_reach_the_batch_in_the_order_of_time(config, contract, dataset)
     assert len(frames.actions) == len(frames.steps) == len(frames.state) == counts.sum()
 
 
+def moved(config: TrainConfig, contract) -> tuple[set[str], set[str]]:
+    """The names of all parameters, and of those that two steps change."""
+    source = config.backbone_source
+    model = config.model | {"pointing": {"width": 0}}
+    config = replace(config, model=model, backbone="", backbone_source="")
+    trainer, options = Trainer(config, contract, None), CollationOptions(augmentation=PLAIN)
+    collator = RoboVLMCollator(model_config(config, None), load_tokenizer(source), options)
+    chunk = np.full((contract.horizon, len(contract.action_names)), 0.01, np.float32)
+    frames = [observation(seed) for seed in range(3)]
+    samples = [RobotSample(f.images, f.state, chunk, "pick the red block") for f in frames]
+    newest = replace(samples[-1], past=tuple(samples[:-1]))
+    batch = collator.robot_batch([newest], [read_robots(source)[0].stats], np.random.default_rng(0))
+    own = dict(trainer.plain_model.named_parameters())
+    before = {name: value.detach().clone() for name, value in own.items()}
+    for _ in range(2):  # LoRA's first matrices have no gradient at first
+        trainer.train_step({"robot": batch})
+    return set(own), {name for name, value in own.items() if not torch.equal(value, before[name])}
+
+
 @pytest.mark.parametrize(
     ("trains", "frozen"),
     [
-        (TrainedParts(), set()),
-        (TrainedParts(vision=False), {"vision_tower"}),
-        (TrainedParts(connector=False), {"multi_modal_projector"}),
-        (TrainedParts(language=False), {"layers", "norm"}),
-        (TrainedParts(embeddings=False), {"embed_tokens"}),
+        ({}, r"(?!)"),
+        ({"vision": False}, r"\.vision_tower\."),
+        ({"connector": False}, r"\.multi_modal_projector\."),
+        ({"language": False}, r"\.language_model\.(layers|norm)\."),
+        ({"embeddings": False}, r"\.embed_tokens\."),
+        ({"resampler": False}, r"^vision_resampler\."),
+        ({"last_layers": 1}, r"\.language_model\.layers\.[012]\."),
+        (
+            dict.fromkeys(("vision", "connector", "language", "embeddings"), False),
+            r"^backbone\.",
+        ),
     ],
 )
-def test_parts_are_trained_by_name(config, contract, trains, frozen):
-    config = replace(config, trains=trains)
-    model = Trainer(config, contract, None).plain_model
-    parts = ("vision_tower", "multi_modal_projector", "layers", "norm", "embed_tokens")
-    found = set()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            assert name.startswith("backbone."), name
-            found.add(next(part for part in parts if f".{part}." in name))
-    assert found == frozen
+def test_a_step_moves_what_is_trained_and_nothing_else(config, contract, trains, frozen):
+    model = config.model | {"resampler": {"tokens": 4, "depth": 1, "heads": 1, "head_width": 8}}
+    config = replace(config, model=model, trains=TrainedParts(**trains))
+    every, found = moved(config, contract)
+    assert found == {name for name in every if not re.search(frozen, name)}
+
+
+def test_lora_is_put_on_all_linear_layers_of_the_language_model(config, contract):
+    lora = LoraConfig(("policy",), rank=64, alpha=16.0, dropout=0.05, targets=("all",))
+    parts = TrainedParts(vision=False, connector=False, language=False, embeddings=False)
+    every, found = moved(replace(config, lora=lora, trains=parts), contract)
+    assert found == {name for name in every if ".lora_" in name or "backbone" not in name}
+    assert sum(".lora_" in name for name in found) == 2 * 7 * 4  # of four layers
+
+
+def test_a_backbone_can_go_without_its_pretraining(config, contract, checkpoint):
+    torch.manual_seed(0)
+    config = replace(config, pretrained=False)
+    backbone = Trainer(config, contract, None).plain_model.backbone
+    stored = read_weights(open_checkpoint(checkpoint))
+    linear = 0
+    for name, part in backbone.model.named_modules():
+        if isinstance(part, torch.nn.Linear):
+            known = stored.get(f"reasoning.backbone.model.{name}.weight")
+            assert known is None or not torch.equal(part.weight, known.float())
+            rows, columns = part.weight.shape
+            assert part.weight.abs().max() <= (6 / (rows + columns)) ** 0.5
+            assert part.weight.std().item() == pytest.approx((2 / (rows + columns)) ** 0.5, rel=0.1)
+            assert part.bias is None or not part.bias.any()
+            linear += known is not None
+    assert linear > 10
 
 
 def test_shards_without_times_are_refused(config, contract, dataset, tmp_path):
@@ -123,6 +173,17 @@ def test_shards_without_times_are_refused(config, contract, dataset, tmp_path):
         file.unlink()
     config = replace(config, robot=(RobotData(str(copy)),))
     with pytest.raises(DatasetError, match=r"when its frames were taken.*make the data again"):
+        train(config, contract, open_data(config, contract), until=1)
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [(0.01, r"robot data 1: its frames are .* s apart"), (900.0, "seen 900 s before; set")],
+)
+def test_a_history_step_that_the_data_can_not_give_is_refused(config, contract, step, says):
+    model = config.model | {"structure": {"window": 3, "history_step": step}}
+    config = replace(config, model=model)
+    with pytest.raises(DatasetError, match=says):
         train(config, contract, open_data(config, contract), until=1)
 
 

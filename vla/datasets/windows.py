@@ -14,6 +14,8 @@ import numpy as np
 
 # Stamps that differ by less are equal [s]: they are sums of binary fractions.
 SAME_TIME = 1e-6
+# Frames may come so much later than their rate says.
+JITTER = 1.05
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,26 @@ def window_slots(stamps: Sequence[float] | np.ndarray, window: int, step: float)
     ages = np.where(found >= 0, slots - stamps[found], np.inf)
     gone = np.flatnonzero(ages > step - SAME_TIME)
     return found[: gone[0] if len(gone) else window][::-1].tolist()
+
+
+def why_no_windows(timeline: Timeline, step: float) -> str:
+    """Why frames can't fill slots that are `step` [s] apart; empty where they can."""
+    times, begins = timeline.times, np.array([0, *timeline.ends[:-1]])
+    gaps = np.delete(np.diff(times), begins[1:] - 1)
+    spacing = float(np.median(gaps)) if len(gaps) else 0.0
+    if spacing > JITTER * step:
+        return (
+            f"its frames are {spacing:.3g} s apart, so that slots {step:g} s apart stay empty; set "
+            f"structure.history_step to {spacing:.3g} or more"
+        )
+    longest = float((times[timeline.ends - 1] - times[begins]).max())
+    if longest < step - SAME_TIME:
+        return (
+            "no episode, or part of one with the same words, lasts longer than "
+            f"{longest:.3g} s, so that nothing was seen {step:g} s before; set "
+            "structure.history_step to less"
+        )
+    return ""
 
 
 def window_indices(timeline: Timeline, window: int, step: float) -> np.ndarray:

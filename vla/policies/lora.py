@@ -108,14 +108,15 @@ def add_lora(
 ) -> None:
     """Replaces the linear layers that the configuration targets, in place.
 
-    names: this language model's names for q, k, v, o, gate, up and down. Raises CheckpointError for
-    a target that it lacks.
+    names: this language model's names for q, k, v, o, gate, up and down; the target "all" stands
+    for all of them. Raises CheckpointError for a target that it lacks.
     """
-    if unknown := [target for target in config.targets if target not in names]:
+    targets = tuple(names) if config.targets == ("all",) else config.targets
+    if unknown := [target for target in targets if target not in names]:
         raise CheckpointError(
             f"lora.targets: this backbone has no {', '.join(unknown)}; it has: {', '.join(names)}"
         )
-    wanted = {names[target] for target in config.targets}
+    wanted = {names[target] for target in targets}
     found = {
         path: layer
         for path, layer in linear_layers(language_model).items()

@@ -13,8 +13,9 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from vla.datasets.frames import DatasetError
 from vla.datasets.sample import ConversationDataset, RobotDataset, RobotSample
-from vla.datasets.windows import window_indices
+from vla.datasets.windows import why_no_windows, window_indices
 from vla.policies.collation import Batch, CollationOptions
 from vla.policies.registry import policy_type
 from vla.policies.robots import Robot
@@ -102,9 +103,10 @@ class BatchMaker(Dataset[Step]):
         if self._window == 1:
             return sample
         if number not in self._windows:
-            self._windows[number] = window_indices(
-                dataset.timeline(), self._window, self._history_step
-            )
+            timeline = dataset.timeline()
+            if why := why_no_windows(timeline, self._history_step):
+                raise DatasetError(f"robot data {number + 1}: {why}")
+            self._windows[number] = window_indices(timeline, self._window, self._history_step)
         found = self._windows[number][index]
         past = [dataset.sample(int(i), generator) for i in found[found >= 0][:-1]]
         return replace(sample, past=tuple(past))

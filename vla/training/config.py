@@ -31,6 +31,7 @@ class TrainedParts:
     connector: bool = True  # between vision and language
     language: bool = True  # its decoder
     embeddings: bool = True  # of words
+    resampler: bool = True  # a perceiver behind the vision encoder, where the policy has one
     last_layers: int = bounded(0, 0, 512)  # of the decoder, these alone; 0 for all
 
 
@@ -56,6 +57,8 @@ class TrainConfig:
     # the preset's.
     backbone: str = ""
     backbone_source: str = ""
+    # False: its architecture with weights drawn anew, so without its pretraining.
+    pretrained: bool = True
     # Whether Python code of backbone_source may run, where kind generic needs it.
     allow_remote_code: bool = False
     # Checkpoint folder that a new run starts from; its LoRA experts go to the experts of those

@@ -38,7 +38,7 @@ from vla.training.config import TrainConfig, write_train_config
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
-from vla.training.parameters import layer_classes, parameter_groups
+from vla.training.parameters import draw_anew, layer_classes, parameter_groups
 from vla.training.saved_state import load_state, save_state
 
 
@@ -104,8 +104,10 @@ class Trainer:
         model, kind = build_model(built, contract), policy_type(built.TYPE)
         if start is not None:
             kind.start_from(model, start)
-        elif config.backbone:
+        elif config.backbone and config.pretrained:
             kind.load_backbone(model, config.backbone_source)
+        elif config.backbone:
+            draw_anew(model.get_submodule("backbone"))
         self.objective.prepare(kind, model)
         trained = self.objective.trained(model)
         for name, parameter in model.named_parameters():

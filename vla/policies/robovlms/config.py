@@ -19,6 +19,8 @@ from vla.policies.config import (
     bounded,
 )
 
+# Positions of language models whose configuration does not say how many they have.
+MOST_POSITIONS = {"kosmos2": 2048, "paligemma": 8192}
 STRUCTURES = ("one_step", "interleaved", "policy_head")
 TOKEN_SOURCES = ("learned", "text", "vision", "all")
 TOKEN_PLACES = ("after_text", "before_last")
@@ -212,7 +214,7 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
             f"{where}: pointing needs learned tokens and images that are a square of tokens: set "
             "pointing.width to 0, or structure.token_source to learned and resampler.tokens to 0"
         )
-    if config.backbone.kind == "kosmos2" and structure.kind == "interleaved":
+    if structure.kind == "interleaved":
         _require_positions(config, where)
 
 
@@ -249,7 +251,9 @@ def _require_no_image_tokens(config: RoboVLMConfig, where: str) -> None:
 def _require_positions(config: RoboVLMConfig, where: str) -> None:
     """Raises CheckpointError where the images of a window alone exceed the model's positions."""
     text = config.backbone.architecture.get("text_config") or {}
-    most = int(text.get("max_position_embeddings", 2048))
+    most = text.get("max_position_embeddings", MOST_POSITIONS.get(config.backbone.kind))
+    if not isinstance(most, int):
+        return
     least = config.structure.window * (
         len(config.cameras) * config.image_tokens + config.structure.latent
     )

@@ -71,6 +71,9 @@ class LearnPolicy(Objective):
         elif trains.last_layers:
             for layer in backbone.layers[: -trains.last_layers]:
                 freeze(layer)
+        resampler = getattr(model, "vision_resampler", None)
+        if resampler is not None and not trains.resampler:
+            freeze(resampler)
         words = {id(parameter) for parameter in backbone.words.parameters()}
         frozen = frozen - words if trains.embeddings else frozen | words
         return {
