@@ -18,8 +18,11 @@ Missing simulated data is made first. Corrections, if a configuration asks for t
 the run: episodes that the policy drives and the expert labels. Ctrl-C saves and stops; the same
 command resumes from there. On many GPUs, start it with accelerate.
 
+A file may name a `parent` whose entries it begins with; --dry-run prints what follows.
+
 examples:
   vla train                                         the small policy, both stages
+  vla train --config config/training/recipes/few_shot.yaml --dry-run
   vla train --config config/training/nano_action.yaml --device cuda --set batch_size=256
   accelerate launch --config_file config/training/fsdp2.yaml scripts/vla train --config mine.yaml
   tensorboard --logdir runs
@@ -44,6 +47,9 @@ def add_parser(subparsers) -> None:
     train.add_argument("--threads", type=int, help="CPU threads (default: all)")
     train.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
+    )
+    train.add_argument(
+        "--dry-run", action="store_true", help="print the whole configurations and train nothing"
     )
 
     demonstrate = add_command(
@@ -89,6 +95,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues, each configuration in turn."""
     import torch
 
+    from vla.training.config import train_config_text
     from vla.training.config_check import check_train_config
     from vla.training.objectives.base import Objective
     from vla.training.objectives.registry import objective_of
@@ -104,6 +111,10 @@ def run_train(arguments: argparse.Namespace) -> int:
         command = objective_of(config).command
         if command != Objective.command:
             raise CommandError(f"stage '{config.stage}' is trained by '{command}'")
+    if arguments.dry_run:
+        for path, config in zip(arguments.config, configs, strict=True):
+            print(f"# {path}\n{train_config_text(config)}", end="")
+        return 0
     for path, config in zip(arguments.config, configs, strict=True):
         print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
         contract = named_contract(config.contract)

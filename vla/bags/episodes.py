@@ -51,6 +51,10 @@ class BagEpisodes:
         """For each episode, the index of the first frame after it."""
         return self._starts[1:].copy()
 
+    def episode_tasks(self) -> list[str]:
+        """The first instruction of each episode."""
+        return [episode.instructions[0] for episode in self.episodes]
+
     def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
         """One frame."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1

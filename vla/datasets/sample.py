@@ -74,6 +74,17 @@ class RobotDataset(Protocol):
         """When the frames were taken. Raises DatasetError where that is not known."""
 
 
+class EpisodeDataset(RobotDataset, Protocol):
+    """Frames of which it is known where episodes end, and what each is about."""
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Frames [E] up to and with each episode, in order."""
+
+    def episode_tasks(self) -> list[str]:
+        """The task of each episode: its family where it has one, or its first instruction."""
+
+
 class ConversationDataset(Protocol):
     """Conversations."""
 

@@ -39,6 +39,13 @@ class RobotData:
     contract: str = ""
     # Times the number of frames, its share of a batch.
     weight: float = bounded(1.0, 0, 1e6)
+    # Which of its episodes are used, see vla.training.subsets: those of these tasks, () for all; at
+    # most so many of each task, 0 for all; a share of them, drawn once, so that a smaller one is
+    # part of a larger one; or those of a list, a file that a run wrote.
+    tasks: tuple[str, ...] = ()
+    per_task: int = bounded(0, 0, 1e9)
+    share: float = bounded(1.0, 0, 1)
+    episode_list: str = ""
     # What else the kind asks for, by name.
     options: dict[str, Any] = field(default_factory=dict)
 

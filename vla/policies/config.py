@@ -173,15 +173,16 @@ def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
 
 def with_entries(config: Any, entries: dict[str, Any], where: str) -> Any:
     """A configuration with some of its entries, at any depth, changed; errors as of from_dict."""
-    return from_dict(type(config), _merged(asdict(config), entries), where) if entries else config
+    return from_dict(type(config), merged(asdict(config), entries), where) if entries else config
 
 
-def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
+def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Entries with changes to some: mappings are merged at any depth, lists and others replaced."""
+    result = dict(values)
     for name, change in changes.items():
         nested = isinstance(change, dict) and isinstance(values.get(name), dict)
-        merged[name] = _merged(values[name], change) if nested else change
-    return merged
+        result[name] = merged(values[name], change) if nested else change
+    return result
 
 
 def _require_sane_layers(architecture: Any, where: str) -> None:

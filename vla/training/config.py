@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from vla.core.files import read_yaml
 from vla.core.shown import shown_path
 from vla.datasets.sources import ConversationData, RobotData
 from vla.policies.augment import Augmentation
 from vla.policies.collation import PromptSampling
 from vla.policies.config import AdapterConfig, CheckpointError, LoraConfig, bounded, from_dict
+from vla.training.recipes import read_with_parents
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
 
 # Entries of a configuration that name data, what each is, and the sources of their kinds.
@@ -61,6 +61,8 @@ class TrainConfig:
     pretrained: bool = True
     # Whether Python code of backbone_source may run, where kind generic needs it.
     allow_remote_code: bool = False
+    # Whether its weights are taken, too; without, they are random, and all else is the same.
+    pretrained: bool = True
     # Checkpoint folder that a new run starts from; its LoRA experts go to the experts of those
     # names. Without it, and without a backbone, the weights are random.
     initialize_from: str = ""
@@ -69,6 +71,8 @@ class TrainConfig:
     output: str = "runs/nano"  # folder of the run
     seed: int = 42
     steps: int = bounded(10000, 0, 1e9)  # of the optimiser
+    # Instead of steps: passes over all frames of the robot data; 0 for none.
+    epochs: float = bounded(0.0, 0, 1e6)
     # Frames and conversations of a step on one process; 0 for none.
     batch_size: int = bounded(32, 0, 1e6)
     conversation_batch_size: int = bounded(0, 0, 1e6)
@@ -79,6 +83,7 @@ class TrainConfig:
     # "constant" from the peak on, or "cosine" to final_rate_share of it.
     schedule: str = "constant"
     warmup_steps: int = 0
+    warmup_epochs: float = bounded(0.0, 0, 1e6)  # instead of warmup_steps, as `epochs`
     final_rate_share: float = bounded(0.02, 0, 1)
     weight_decay: float = bounded(0.0, 0, 10)  # AdamW's, on matrices only
     betas: tuple[float, float] = bounded((0.9, 0.999), 0, 0.999999)
@@ -103,9 +108,11 @@ class TrainConfig:
 
 
 def read_train_config(path: str | Path) -> TrainConfig:
-    """Reads a YAML file. Raises CheckpointError that names an unknown or unreadable entry."""
-    values = read_yaml(path, CheckpointError)
-    return train_config({} if values is None else values, shown_path(path))
+    """Reads a YAML file, with its parents (vla.training.recipes).
+
+    Raises CheckpointError that names an unknown or unreadable entry.
+    """
+    return train_config(read_with_parents(path), shown_path(path))
 
 
 def train_config(values: Any, where: str) -> TrainConfig:
@@ -170,8 +177,12 @@ def _given_options(
 
 def write_train_config(config: TrainConfig, path: str | Path) -> None:
     """Writes the configuration as YAML."""
-    values = _plain(asdict(config))
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+    Path(path).write_text(train_config_text(config))
+
+
+def train_config_text(config: TrainConfig) -> str:
+    """The configuration as YAML, with every entry."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
 
 
 def _plain(value):

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import read_json, read_yaml
 from vla.core.shown import brief, shown_path
 from vla.datasets.frames import DatasetError
-from vla.datasets.sample import ConversationDataset, RobotDataset
+from vla.datasets.sample import ConversationDataset, EpisodeDataset, RobotDataset
 from vla.policies.adapters import CARD, DESCRIPTION, save_adapter
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError, bounded, from_dict
@@ -57,14 +56,6 @@ class FinetuneConfig:
     # The run. Its robot and conversations are the replay; its steps are chosen by the number of
     # episodes where they are 0.
     train: TrainConfig = field(default_factory=lambda: TrainConfig(stage=Adapt.name, steps=0))
-
-
-class EpisodeDataset(RobotDataset, Protocol):
-    """Frames of which it is known where episodes end."""
-
-    @property
-    def episode_ends(self) -> np.ndarray:
-        """Frames [E] up to and with each episode, in order."""
 
 
 def read_finetune_config(path: str | Path) -> FinetuneConfig:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, write_train_config
-from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
+from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer, require_history
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 from vla.training.parameters import draw_anew, layer_classes, parameter_groups
 from vla.training.saved_state import load_state, save_state
+from vla.training.subsets import note_chosen
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -53,6 +55,25 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (
         low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     )
+
+
+def in_steps(config: TrainConfig, data: TrainingData, device: str) -> TrainConfig:
+    """The configuration with its epochs counted in steps of all processes together.
+
+    Raises CheckpointError where there are epochs, but no robot data to count them by.
+    """
+    if not (config.epochs or config.warmup_epochs):
+        return config
+    per_step = config.batch_size * PartialState(cpu=device == "cpu").num_processes
+    if data.robot is None or not per_step:
+        raise CheckpointError(
+            "epochs and warmup_epochs count frames of robot data, of which there are none; give "
+            "steps and warmup_steps"
+        )
+    per_epoch = sum(map(len, data.robot.datasets)) / per_step
+    steps = max(1, round(config.epochs * per_epoch)) if config.epochs else config.steps
+    warmup = round(config.warmup_epochs * per_epoch) or config.warmup_steps
+    return replace(config, steps=steps, warmup_steps=warmup, epochs=0.0, warmup_epochs=0.0)
 
 
 def open_start(config: TrainConfig) -> Checkpoint | None:
@@ -224,16 +245,22 @@ def train(
     and ends it, with KeyboardInterrupt, once the step under way is done. An objective that exports
     no checkpoint leaves none: vla.training.finetune keeps the best of its adapters.
     """
-    output = Path(config.output)
+    config, output = in_steps(config, data, device), Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
+    if data.robot is not None:
+        note_chosen(output, data.robot.datasets)
     start = open_start(config)
     model = model_config(config, start)
     write_train_config(config, output / "train.yaml")
     # Made by one process; the others of its machine then read the whole files.
     with PartialState(cpu=device == "cpu").main_process_first():
         robots = prepare_robots(output, data, contract, start)
-        reads_words = policy_type(model.TYPE).features(model, contract).reads_words
-        tokenizer = prepare_tokenizer(output, data, config, model, start) if reads_words else None
+        features = policy_type(model.TYPE).features(model, contract)
+        if data.robot is not None:
+            require_history(data.robot, features.window, features.history_step)
+        tokenizer = None
+        if features.reads_words:
+            tokenizer = prepare_tokenizer(output, data, config, model, start)
     trainer = Trainer(config, contract, start, device)
     load_state(trainer, output)
     process = trainer.accelerator.process_index

@@ -12,7 +12,7 @@ from pathlib import Path
 from vla.contract.embodiment import EmbodimentContract
 from vla.datasets.sources import RobotData
 from vla.training.config import TrainConfig
-from vla.training.loop import train
+from vla.training.loop import in_steps, train
 from vla.training.source_registry import ROBOT_SOURCES
 from vla.training.sources import make_data, open_data
 
@@ -23,6 +23,8 @@ def train_run(config: TrainConfig, contract: EmbodimentContract, device: str = "
     Raises DatasetError, BagError, ContractError or CheckpointError; KeyboardInterrupt after saving.
     """
     make_data(config, contract)
+    if config.epochs or config.warmup_epochs:  # Counted without the corrections to come
+        config = in_steps(config, open_data(config, contract), device)
     entry = corrected_entry(config)
     corrections, folders = None, []
     if entry is not None:

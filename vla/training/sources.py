@@ -13,6 +13,7 @@ from vla.datasets.sources import ConversationData, RobotData
 from vla.training.config import TrainConfig
 from vla.training.data import ConversationSlice, RobotSlice, TrainingData, split
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
+from vla.training.subsets import chosen
 
 
 def open_data(
@@ -75,11 +76,11 @@ def _sizes(contract: EmbodimentContract) -> str:
 
 
 def open_robot(entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
-    """Robot episodes. contract: of the robot whose frames these are.
+    """Robot episodes, those that the entry asks for. contract: of the robot of these frames.
 
     Raises DatasetError, BagError or ContractError for what should not be trained on.
     """
-    return ROBOT_SOURCES[entry.kind].open(entry, contract)
+    return chosen(entry, ROBOT_SOURCES[entry.kind].open(entry, contract))
 
 
 def open_conversations(

@@ -121,6 +121,10 @@ class LeRobotEpisodes:
         """For each episode, the index of the first frame after it."""
         return self._starts[1:].copy()
 
+    def episode_tasks(self) -> list[str]:
+        """The first instruction of each episode."""
+        return [track.instructions[0] for track in self._tracks]
+
     def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
         """One frame. Raises DatasetError where an image can't be read."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1

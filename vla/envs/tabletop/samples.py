@@ -72,6 +72,14 @@ class SimulatedDemonstrations:
                 for start, shard in zip(self._starts, self.shards, strict=False)]  # fmt: skip
         return np.concatenate(ends)
 
+    def episode_tasks(self) -> list[str]:
+        """The family of each episode."""
+        return [
+            shard.episodes[number].family
+            for shard in self.shards
+            for number in shard.episode[np.flatnonzero(np.diff(shard.episode, append=-1))]
+        ]
+
     def timeline(self) -> Timeline:
         """By the simulator's clock. Raises DatasetError for shards that do not have it."""
         for shard in self.shards:

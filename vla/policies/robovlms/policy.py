@@ -9,12 +9,13 @@ import torch
 from tokenizers import Tokenizer
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.core.shown import shown_path
 from vla.datasets.sample import RobotSample
 from vla.policies.backbones.pretrained import backbone_config, load_pretrained
 from vla.policies.base import PolicyFeatures, PolicyType
-from vla.policies.checkpoint import Checkpoint
+from vla.policies.checkpoint import Checkpoint, load_weights
 from vla.policies.collation import CollationOptions
-from vla.policies.config import require_formats
+from vla.policies.config import CheckpointError, require_formats
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import RoboVLMConfig, require_structure
@@ -125,6 +126,16 @@ class RoboVLMType(PolicyType):
     def load_backbone(self, model: RoboVLM, source: str) -> None:
         """Released weights."""
         load_pretrained(model.backbone, source)
+
+    def start_from(self, model: RoboVLM, source: Checkpoint) -> list[str]:
+        """Weights of a checkpoint of the same structure and head."""
+        if not isinstance(source.config, RoboVLMConfig):
+            raise CheckpointError(
+                f"{shown_path(source.folder)} is of type {source.config.TYPE}; to take its "
+                "backbone alone, give backbone: checkpoint and backbone_source"
+            )
+        load_weights(source, model)
+        return []
 
     def checkpoint_activations(self, model: RoboVLM) -> None:
         """Those of the backbone."""
