@@ -124,6 +124,13 @@ class PolicyType(ABC, Generic[Config, Model]):
 
     # What training asks for.
 
+    def pads(self, config: Config) -> bool:
+        """Whether robots whose states and actions have unlike sizes can share its weights."""
+        return False
+
+    def check_robot(self, config: Config, contract: EmbodimentContract) -> None:
+        """Raises CheckpointError where the model has no room for a robot that it is trained for."""
+
     def collator(
         self, config: Config, tokenizer: Tokenizer | None, options: CollationOptions
     ) -> Collator:

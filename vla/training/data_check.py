@@ -11,15 +11,16 @@ from vla.datasets.frames import DatasetError
 from vla.datasets.sources import ConversationData, RobotData
 from vla.training.config import TrainConfig
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
-from vla.training.sources import contract_of, kind_of
+from vla.training.sources import contract_of, kind_of, pads_robots
 from vla.training.stored_sources import FAULTS
 
 
 def check_config(config: TrainConfig, contract: EmbodimentContract) -> dict[str, list[Finding]]:
     """The findings of each data set of a run, by its path."""
     found: dict[str, list[Finding]] = {}
+    padded = pads_robots(config)
     for entry in config.robot:
-        found.setdefault(entry.path, []).extend(check_robot_data(entry, contract))
+        found.setdefault(entry.path, []).extend(check_robot_data(entry, contract, padded))
     for talk in config.conversations:
         found.setdefault(talk.path, []).extend(_check_talk(talk, contract))
     return found
@@ -38,10 +39,12 @@ def check_folder(
     return check_robot_data(RobotData(path, kind, mapping, annotations), contract)
 
 
-def check_robot_data(entry: RobotData, own: EmbodimentContract | None) -> list[Finding]:
-    """The findings of one entry of a configuration. own: the run's contract."""
+def check_robot_data(
+    entry: RobotData, own: EmbodimentContract | None, padded: bool = False
+) -> list[Finding]:
+    """The findings of one entry of a configuration. own: the run's contract. padded: see there."""
     try:
-        contract = own if own is None else contract_of(entry, own)
+        contract = own if own is None else contract_of(entry, own, padded)
         return ROBOT_SOURCES[entry.kind].check(entry, contract)
     except FAULTS as error:
         return [problem("description", str(error), "")]

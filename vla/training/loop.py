@@ -255,7 +255,10 @@ def train(
     # Made by one process; the others of its machine then read the whole files.
     with PartialState(cpu=device == "cpu").main_process_first():
         robots = prepare_robots(output, data, contract, start)
-        features = policy_type(model.TYPE).features(model, contract)
+        kind = policy_type(model.TYPE)
+        for robot in robots:
+            kind.check_robot(model, robot.contract)
+        features = kind.features(model, contract)
         if data.robot is not None:
             require_history(data.robot, features.window, features.history_step)
         tokenizer = None

@@ -26,8 +26,8 @@ def _read(path: Path, children: tuple[Path, ...]) -> Any:
     """children: the files that lead here, the first one first."""
     if children and not path.is_file():
         raise CheckpointError(
-            f"{shown_path(children[-1])}: there is no parent {shown_path(path)}; correct `{PARENT}`, "
-            "which is relative to the file that names it"
+            f"{shown_path(children[-1])}: there is no parent {shown_path(path)}; correct "
+            f"`{PARENT}`, which is relative to the file that names it"
         )
     if len(children) > MOST_PARENTS:
         raise CheckpointError(

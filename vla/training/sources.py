@@ -10,6 +10,10 @@ from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import ConversationDataset, RobotDataset
 from vla.datasets.sources import ConversationData, RobotData
+from vla.policies.checkpoint import read_config
+from vla.policies.config import with_entries
+from vla.policies.registry import policy_type, preset
+from vla.policies.robots import checkpoint_folder
 from vla.training.config import TrainConfig
 from vla.training.data import ConversationSlice, RobotSlice, TrainingData, split
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
@@ -25,7 +29,8 @@ def open_data(
 
     Raises DatasetError, BagError, ContractError or CheckpointError that say what is wrong where.
     """
-    robot = [open_robot(entry, contract_of(entry, contract)) for entry in config.robot]
+    padded = pads_robots(config)
+    robot = [open_robot(entry, contract_of(entry, contract, padded)) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
     robot_kept, robot_held = split(robot, weights, config.validation_share, RobotSlice)
     if robot_kept is not None and corrections is not None:
@@ -46,8 +51,24 @@ def make_data(config: TrainConfig, contract: EmbodimentContract) -> None:
         CONVERSATION_SOURCES[talk.kind].make(talk, contract)
 
 
-def contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract:
-    """The contract of a data set; ContractError where one model can't act for both robots."""
+def pads_robots(config: TrainConfig) -> bool:
+    """Whether the model that a run trains takes robots of unlike state and action sizes."""
+    if not any(entry.contract for entry in config.robot):
+        return False
+    if config.initialize_from:
+        model = read_config(checkpoint_folder(config.initialize_from))
+    else:
+        model = with_entries(preset(config.preset), config.model, "model")
+    return policy_type(model.TYPE).pads(model)
+
+
+def contract_of(
+    entry: RobotData, own: EmbodimentContract, padded: bool = False
+) -> EmbodimentContract:
+    """The contract of a data set; ContractError where one model can't act for both robots.
+
+    padded: whether the model takes states and actions of unlike sizes, see pads_robots().
+    """
     if not entry.contract:
         return own
     try:
@@ -58,10 +79,11 @@ def contract_of(entry: RobotData, own: EmbodimentContract) -> EmbodimentContract
         own.require_same(other, "that of the run", f"that of {entry.path}")
     for what, ours, theirs in (
         ("values of state", len(own.state_names), len(other.state_names)),
+        ("values of action", len(own.action_names), len(other.action_names)),
         ("steps in a chunk", own.horizon, other.horizon),
         ("cameras", _sizes(own), _sizes(other)),
     ):
-        if ours != theirs:
+        if ours != theirs and not (padded and what.startswith("values")):
             raise ContractError(
                 f"'{other.name}' cannot be trained together with '{own.name}': {what}: {theirs}, "
                 f"not {ours}; change one of the contracts, or train a model for each"

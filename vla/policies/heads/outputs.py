@@ -1,8 +1,9 @@
 """From a hidden state to an action chunk: regression, flow matching or diffusion.
 
-Each has `losses(hidden, actions, valid, samples, generator)`, whose entry "action" is minimised,
-and `sample(hidden, generator)`. hidden [N, G]; chunks [N, H, A], normalised; valid [N, H]: True on
-steps before the episode's end.
+Each has `losses(hidden, actions, valid, samples, generator, used)`, whose entry "action" is
+minimised, and `sample(hidden, generator, used)`. hidden [N, G]; chunks [N, H, A], normalised; valid
+[N, H]: True on steps before the episode's end; used [N, A]: True on dimensions that the robot has,
+None for all. The others are zero wherever a head reads them, and enter no loss.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ from vla.policies.heads.flow_matching import integrate, interpolate, sample_time
 CLIP = 1.0  # of normalised actions
 
 
-def mean_of_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean over the steps of [N, H, A] that count."""
+def mean_of_valid(
+    values: torch.Tensor, valid: torch.Tensor, used: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean over the steps and dimensions of [N, H, A] that count."""
     weights = valid[..., None].to(values.dtype).expand_as(values)
+    if used is not None:
+        weights = weights * used[:, None].to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def only_used(values: torch.Tensor, used: torch.Tensor | None) -> torch.Tensor:
+    """[N, H, A] with zeros in dimensions that the robot does not have."""
+    return values if used is None else values * used[:, None].to(values.dtype)
 
 
 class Mlp(nn.Module):
@@ -78,13 +88,17 @@ class Regression(nn.Module):
         valid: torch.Tensor,
         samples: int = 1,
         generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Those of regression_losses; it draws nothing."""
         arm, logits = self(hidden)
-        return regression_losses(arm, logits, actions, valid, self.binary, self.loss)
+        return regression_losses(arm, logits, actions, valid, self.binary, self.loss, used)
 
     def sample(
-        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A]; the gripper is -1 or 1."""
         arm, logits = self(hidden)
@@ -98,20 +112,24 @@ def regression_losses(
     valid: torch.Tensor,
     binary: tuple[bool, ...],
     config: ActionLossConfig,
+    used: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Losses of the arm [N, H, a] and the gripper's logits [N, H, g]: "action" is their sum."""
     is_binary = torch.tensor(binary, device=actions.device)
     kind = F.mse_loss if config.arm == "mse" else F.huber_loss
     errors = kind(arm.float(), actions[..., ~is_binary], reduction="none")
-    losses = {"arm": mean_of_valid(errors, valid)}
+    arm_used, binary_used = (
+        None if used is None else used[:, which] for which in (~is_binary, is_binary)
+    )
+    losses = {"arm": mean_of_valid(errors, valid, arm_used)}
     losses["action"] = losses["arm"]
     if any(binary):
         target = (actions[..., is_binary] > 0).float()
         errors = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-        losses["gripper"] = mean_of_valid(errors, valid)
+        losses["gripper"] = mean_of_valid(errors, valid, binary_used)
         losses["action"] = losses["arm"] + config.gripper_weight * losses["gripper"]
         right = ((logits > 0) == (target > 0.5)).float()
-        losses["gripper_accuracy"] = mean_of_valid(right, valid)
+        losses["gripper_accuracy"] = mean_of_valid(right, valid, binary_used)
     return losses
 
 
@@ -171,12 +189,14 @@ def flow_losses(
     valid: torch.Tensor,
     config: FlowMatchingConfig,
     generator: torch.Generator | None,
+    used: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Squared error of velocity(points, times) on the way from noise to actions [N, H, A]."""
     noise = torch.randn(actions.shape, generator=generator).to(actions)
     times = sample_times(len(actions), config, generator).to(actions)
     points, target = interpolate(noise, actions, times, config)
-    return {"action": mean_of_valid((velocity(points, times).float() - target) ** 2, valid)}
+    errors = (velocity(only_used(points, used), times).float() - target) ** 2
+    return {"action": mean_of_valid(errors, valid, used)}
 
 
 class Flow(nn.Module):
@@ -194,19 +214,28 @@ class Flow(nn.Module):
         valid: torch.Tensor,
         samples: int = 1,
         generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Squared error of the velocity. samples: draws per chunk. generator: of them, on CPU."""
         hidden, actions, valid = (x.repeat_interleave(samples, 0) for x in (hidden, actions, valid))
+        used = None if used is None else used.repeat_interleave(samples, 0)
         return flow_losses(
-            lambda x, t: self.denoiser(hidden, x, t), actions, valid, self.config, generator
+            lambda x, t: self.denoiser(hidden, x, t), actions, valid, self.config, generator, used
         )
 
     def sample(
-        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by Euler integration."""
         noise = torch.randn((len(hidden), *self.shape), generator=generator).to(hidden)
-        return integrate(lambda x, t: self.denoiser(hidden, x, t), noise, self.config.steps)
+        return integrate(
+            lambda x, t: only_used(self.denoiser(hidden, x, t), used),
+            only_used(noise, used),
+            self.config.steps,
+        )
 
 
 class Diffusion(nn.Module):
@@ -234,6 +263,7 @@ class Diffusion(nn.Module):
         valid: torch.Tensor,
         samples: int = 1,
         generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Squared error of the noise. samples: draws per chunk. generator: theirs, on the CPU."""
         hidden, actions, valid = (x.repeat_interleave(samples, 0) for x in (hidden, actions, valid))
@@ -242,19 +272,23 @@ class Diffusion(nn.Module):
         kept = self.alphas[steps.to(self.alphas.device)].to(actions)[:, None, None]
         points = kept.sqrt() * actions + (1 - kept).sqrt() * noise
         times = (steps / len(self.alphas)).to(actions)
-        errors = (self.denoiser(hidden, points, times).float() - noise) ** 2
-        return {"action": mean_of_valid(errors, valid)}
+        used = None if used is None else used.repeat_interleave(samples, 0)
+        errors = (self.denoiser(hidden, only_used(points, used), times).float() - noise) ** 2
+        return {"action": mean_of_valid(errors, valid, used)}
 
     def sample(
-        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by DDIM (arXiv 2010.02502) without noise in between."""
-        x = torch.randn((len(hidden), *self.shape), generator=generator).to(hidden)
+        x = only_used(torch.randn((len(hidden), *self.shape), generator=generator).to(hidden), used)
         steps = torch.linspace(len(self.alphas) - 1, 0, self.sample_steps).round().long().tolist()
         for index, step in enumerate(steps):
             kept = self.alphas[step].to(x)
             time = x.new_full((len(x),), step / len(self.alphas))
-            noise = self.denoiser(hidden, x, time)
+            noise = only_used(self.denoiser(hidden, x, time), used)
             clean = ((x - (1 - kept).sqrt() * noise) / kept.sqrt()).clamp(-CLIP, CLIP)
             if index + 1 == len(steps):
                 return clean

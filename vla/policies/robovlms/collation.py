@@ -17,6 +17,7 @@ from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.model import Frames, RobotBatch, action_tokens
+from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import Rows, prompt_ids, rows_of_actions, rows_of_frames
 from vla.policies.sequence import PromptRow, collate
 
@@ -35,10 +36,12 @@ class RoboVLMCollator:
     ) -> RobotBatch:
         """Windows that end with the samples: one wording and one change of images each."""
         images, states, actions, steps, places = [], [], [], [], []
+        used, tokens = [], []
         window = self.config.structure.window
         valid = torch.zeros(len(samples), window, dtype=torch.bool)
         limit = self.options.state_limit
         for row, (sample, own) in enumerate(zip(samples, stats, strict=True)):
+            layout = action_layout(self.config, own["action"].kinds)
             change = draw_transform(self.options.augmentation, generator)
             frames = [*sample.past, sample]
             valid[row, : len(frames)] = True
@@ -48,21 +51,27 @@ class RoboVLMCollator:
                 ]
                 places.append(moved_places(frame, self.config.cameras, change))
                 states.append(own["state"].normalize(frame.state, limit))
-                actions.append(own["action"].normalize(frame.actions))
+                normalized = own["action"].normalize(frame.actions)
+                actions.append(layout.spread(normalized))
+                used.append(layout.used)
+                if self.config.discrete:
+                    tokens.append(action_tokens(self.config).encode(normalized))
                 count = len(frame.actions) if frame.steps is None else frame.steps
                 steps.append(np.arange(len(frame.actions)) < count)
-        state = np.stack(states)
+        state = np.stack([padded_state(self.config, state) for state in states])
         noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
-        chunks, known = np.stack(actions).astype(np.float32), np.stack(steps)
-        rows = self._rows(samples, valid.sum(1).tolist(), chunks, known)
+        noise *= np.stack([np.arange(state.shape[1]) < len(own) for own in states])
+        known = np.stack(steps)
+        rows = self._rows(samples, valid.sum(1).tolist(), tokens, known)
         return RobotBatch(
             torch.stack(images),
             rows,
             Frames(
                 slots=valid,
                 state=torch.from_numpy((state + noise).astype(np.float32)),
-                actions=torch.from_numpy(chunks),
+                actions=torch.from_numpy(np.stack(actions).astype(np.float32)),
                 steps=torch.from_numpy(known),
+                used=torch.from_numpy(np.stack(used)),
                 places=torch.from_numpy(np.stack(places).astype(np.float32))
                 if self.options.grounding
                 else None,
@@ -73,17 +82,20 @@ class RoboVLMCollator:
         self,
         samples: Sequence[RobotSample],
         counts: list[int],
-        chunks: np.ndarray,
+        tokens: list[np.ndarray],
         known: np.ndarray,
     ) -> Rows:
+        """tokens: int [H, A] of each frame, where actions are tokens. known: bool [F, H]."""
         prompts = [prompt_ids(self.text, self.config, sample.instruction) for sample in samples]
         if not self.config.discrete:
             return rows_of_frames(prompts, counts, self.config)
-        tokens = action_tokens(self.config).encode(chunks)
         return rows_of_actions(
             prompts,
-            tokens.reshape(len(tokens), -1).tolist(),
-            (known.sum(1) * chunks.shape[2]).tolist(),
+            [chunk.ravel().tolist() for chunk in tokens],
+            [
+                int(count) * chunk.shape[1]
+                for count, chunk in zip(known.sum(1), tokens, strict=True)
+            ],
             self.text,
             self.config,
         )

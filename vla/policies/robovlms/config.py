@@ -109,6 +109,20 @@ class PointingConfig:
 
 
 @dataclass
+class CommonSizesConfig:
+    """Sizes that robots of unlike states and actions are padded to; 0 for those of one robot."""
+
+    state: int = bounded(0, 0, 1000)  # values of a state
+    motion: int = bounded(0, 0, 1000)  # of an action, but those that are open or closed
+    binary: int = bounded(0, 0, 1000)  # of an action that are open or closed
+
+    @property
+    def padded(self) -> bool:
+        """Whether any are given."""
+        return bool(self.state or self.motion or self.binary)
+
+
+@dataclass
 class RoboVLMPrompts:
     """The words around an instruction."""
 
@@ -131,6 +145,7 @@ class RoboVLMConfig:
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     pointing: PointingConfig = field(default_factory=PointingConfig)
+    sizes: CommonSizesConfig = field(default_factory=CommonSizesConfig)
     action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
     loss: ActionLossConfig = field(default_factory=ActionLossConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)

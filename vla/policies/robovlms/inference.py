@@ -15,6 +15,7 @@ from vla.policies.parts import ReasoningPart, stack_images, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.mixture import MixtureHead
+from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import (
     Block,
     Rows,
@@ -43,6 +44,8 @@ class RoboVLMPart(ReasoningPart):
         load_weights(checkpoint, model, device=device)
         super().__init__(checkpoint, model.to(device).eval())
         self.model, self._generator = model, torch.Generator()
+        self._layout = action_layout(self.config, self._stats["action"].kinds)
+        self._used = torch.from_numpy(self._layout.used)[None].to(device)  # [1, M]
         structure = self.config.structure
         self._history: History = History(structure.window, structure.history_step)
         self._instruction: str | None = None
@@ -110,7 +113,7 @@ class RoboVLMPart(ReasoningPart):
         elif isinstance(self.model.head, MixtureHead):
             rows = rows_of_frames([self._prompt], [1], self.config)
             prefix = self.model.read(self._on_device(rows), *window[-1])
-            actions = self.model.head.sample(prefix, self._generator)
+            actions = self.model.head.sample(prefix, self._generator, self._used)
         else:
             features = self._features(window)  # [1, n, G]
             if self.features.token_shape is not None:
@@ -118,16 +121,16 @@ class RoboVLMPart(ReasoningPart):
                 newest = features[0, -1, : tokens * width].float().cpu()
                 self.learned_tokens = newest.reshape(tokens, width).numpy()
             hidden = self.model.head.trunk(features)[:, -1]
-            actions = self.model.head.output.sample(hidden, self._generator)
-        return (
-            self._stats["action"].denormalize(actions[0].float().cpu().numpy()).astype(np.float32)
-        )
+            actions = self.model.head.output.sample(hidden, self._generator, self._used)
+        chunk = actions[0].float().cpu().numpy()
+        own = chunk if self.config.discrete else self._layout.gather(chunk)
+        return self._stats["action"].denormalize(own).astype(np.float32)
 
     def _see(self, observation: Observation, instruction: str) -> list:
         """Reads an observation, and returns what is kept of its window, oldest first."""
         self._follow(instruction)
         images = stack_images(observation.images, self.config.cameras, self.contract, self.device)
-        normalized = self.normalized_state(observation.state)
+        normalized = padded_state(self.config, self.normalized_state(observation.state))
         kept = (
             self.model.encode_images(images.flatten(0, 1)),
             torch.from_numpy(normalized).to(self.device),

@@ -20,6 +20,7 @@ from vla.policies.heads.flow_matching import integrate
 from vla.policies.heads.outputs import (
     flow_losses,
     join_binary,
+    only_used,
     regression_losses,
     time_waves,
 )
@@ -140,10 +141,13 @@ class MixtureHead(nn.Module):
         valid: torch.Tensor,
         samples: int = 1,
         generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """As of the other heads, see vla.policies.heads.outputs; the prefix is used up."""
         if self.flow is None:
-            return regression_losses(*self.regress(prefix), actions, valid, self.binary, self.loss)
+            return regression_losses(
+                *self.regress(prefix), actions, valid, self.binary, self.loss, used
+            )
         prefix.cache.batch_repeat_interleave(samples)
         prefix = Prefix(
             prefix.cache,
@@ -151,15 +155,25 @@ class MixtureHead(nn.Module):
             prefix.position.repeat_interleave(samples, 0),
         )
         actions, valid = (x.repeat_interleave(samples, 0) for x in (actions, valid))
+        used = None if used is None else used.repeat_interleave(samples, 0)
         return flow_losses(
-            lambda x, t: self.velocity(prefix, x, t), actions, valid, self.flow, generator
+            lambda x, t: self.velocity(prefix, x, t), actions, valid, self.flow, generator, used
         )
 
-    def sample(self, prefix: Prefix, generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(
+        self,
+        prefix: Prefix,
+        generator: torch.Generator | None = None,
+        used: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Chunks [B, H, A], normalised."""
         if self.flow is None:
             arm, logits = self.regress(prefix)
             return join_binary(arm, logits, self.binary)
         shape = (len(prefix.mask), self.horizon, len(self.binary))
         noise = torch.randn(shape, generator=generator).to(self.action_out.weight)
-        return integrate(lambda x, t: self.velocity(prefix, x, t), noise, self.flow.steps)
+        return integrate(
+            lambda x, t: only_used(self.velocity(prefix, x, t), used),
+            only_used(noise, used),
+            self.flow.steps,
+        )

@@ -30,6 +30,7 @@ class Frames:
     state: torch.Tensor  # [F, S], normalised
     actions: torch.Tensor  # [F, H, A], normalised
     steps: torch.Tensor  # bool [F, H]: before the episode's end
+    used: torch.Tensor  # bool [F, A]: dimensions that the frame's robot has
     # [F, C, E, 2]: pixels where the gripper acts next, see vla.datasets.grounding.
     places: torch.Tensor | None = None
 
@@ -246,12 +247,12 @@ class RoboVLM(nn.Module):
         targets = frames.actions, frames.steps
         if isinstance(self.head, MixtureHead):
             prefix = self.read(rows, image_tokens, frames.state)
-            return self.head.losses(prefix, *targets, flow_samples, generator)
+            return self.head.losses(prefix, *targets, flow_samples, generator, frames.used)
         features, scores, places = self._features(rows, image_tokens, frames.state)  # [F, G]
         windows = features.new_zeros(*frames.slots.shape, features.shape[-1])  # [B, W, G]
         windows[frames.slots] = features
         hidden = self.head.trunk(windows.to(next(self.head.parameters()).dtype))[frames.slots]
-        losses = self.head.output.losses(hidden, *targets, flow_samples, generator)
+        losses = self.head.output.losses(hidden, *targets, flow_samples, generator, frames.used)
         if scores is not None and places is not None and frames.places is not None:
             size = batch.images.shape[-1]
             losses["grounding"] = pointing_loss(scores, places, frames.places, size)

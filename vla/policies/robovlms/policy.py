@@ -21,6 +21,7 @@ from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import RoboVLMConfig, require_structure
 from vla.policies.robovlms.inference import RoboVLMPart
 from vla.policies.robovlms.model import PolicyHead, RoboVLM
+from vla.policies.robovlms.padding import require_room
 from vla.policies.robovlms.presets import PRESETS
 
 # What vla info counts heads for: chunks of 10 steps of seven values, as published.
@@ -68,6 +69,14 @@ class RoboVLMType(PolicyType):
     def open_reasoning(self, checkpoint: Checkpoint, device: str) -> RoboVLMPart:
         """All of it."""
         return RoboVLMPart(checkpoint, device)
+
+    def pads(self, config: RoboVLMConfig) -> bool:
+        """Where common sizes are given."""
+        return config.sizes.padded
+
+    def check_robot(self, config: RoboVLMConfig, contract: EmbodimentContract) -> None:
+        """Raises CheckpointError where the common sizes are too small for it."""
+        require_room(config, contract)
 
     def ties_embeddings(self, config: RoboVLMConfig) -> bool:
         """Whether the language model's head is its input embedding."""
