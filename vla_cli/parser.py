@@ -17,6 +17,7 @@ from vla.core.shown import shown_path
 from vla.core.text import escape_unseen, one_line
 from vla_cli import (
     adapter,
+    compare,
     convert,
     data,
     demo,
@@ -46,6 +47,7 @@ COMMAND_MODULES = (
     finetune,
     adapter,
     evaluate,
+    compare,
     convert,
     info,
 )

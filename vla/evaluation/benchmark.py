@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,11 +71,14 @@ def evaluate(
     on_step: Callable[[gymnasium.Env], None] | None = None,
     render_mode: str | None = None,
     execution: str = "",
+    skip: Collection[tuple[str, int]] = (),
 ) -> list[EpisodeResult]:
     """Runs a policy on the episodes of each family.
 
     think: has the policy say first what it will do, and act on that. on_step(environment) is called
     after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
+            if (family, episode.seed) in skip:
+                continue
     followed, see vla.envs.execution; "" for as the benchmark does it. An episode in which the
     benchmark itself fails is repeated once, and then noted as an error. Raises SuiteError for an
     unknown family or an execution that can't be, ContractError where the benchmark isn't one for
@@ -92,6 +95,8 @@ def evaluate(
                 raise SuiteError(f"benchmark '{suite.name}' follows chunks in its own way only")
             environment.set_wrapper_attr("execution", followed)
         for episode in suite.episodes(family, seeds):
+            if (family, episode.seed) in skip:
+                continue
             try:
                 rollout = run_robustly(environment, policy, episode, think, on_step)
                 result = EpisodeResult(

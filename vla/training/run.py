@@ -7,6 +7,7 @@ the expert labels what it meets (DAgger; Ross et al., 2011), and the training go
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from vla.contract.embodiment import EmbodimentContract
@@ -17,9 +18,15 @@ from vla.training.source_registry import ROBOT_SOURCES
 from vla.training.sources import make_data, open_data
 
 
-def train_run(config: TrainConfig, contract: EmbodimentContract, device: str = "cpu") -> Path:
+def train_run(
+    config: TrainConfig,
+    contract: EmbodimentContract,
+    device: str = "cpu",
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
     """Makes missing data, trains or continues, and returns the folder of the checkpoint.
 
+    on_step: see vla.training.loop.train.
     Raises DatasetError, BagError, ContractError or CheckpointError; KeyboardInterrupt after saving.
     """
     make_data(config, contract)
@@ -31,11 +38,12 @@ def train_run(config: TrainConfig, contract: EmbodimentContract, device: str = "
         source = ROBOT_SOURCES[entry.kind]
         for number, step in enumerate(source.correction_steps(entry)):
             data = open_data(config, contract, corrections)
-            checkpoint = train(config, contract, data, device, until=step)
+            checkpoint = train(config, contract, data, device, until=step, on_step=on_step)
             folders.append(Path(config.output) / f"corrections-{step:06d}")
             source.correct(entry, contract, checkpoint, folders[-1], number)
             corrections = source.open_corrections(entry, contract, folders)
-    return train(config, contract, open_data(config, contract, corrections), device)
+    data = open_data(config, contract, corrections)
+    return train(config, contract, data, device, on_step=on_step)
 
 
 def corrected_entry(config: TrainConfig) -> RobotData | None:

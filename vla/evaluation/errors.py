@@ -1,0 +1,7 @@
+"""What evaluation refuses."""
+
+from __future__ import annotations
+
+
+class GridError(ValueError):
+    """A grid of policies to compare, or results of one, that can't be used."""
