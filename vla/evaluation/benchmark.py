@@ -77,10 +77,9 @@ def evaluate(
 
     think: has the policy say first what it will do, and act on that. on_step(environment) is called
     after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
-            if (family, episode.seed) in skip:
-                continue
-    followed, see vla.envs.execution; "" for as the benchmark does it. An episode in which the
-    benchmark itself fails is repeated once, and then noted as an error. Raises SuiteError for an
+    followed, see vla.envs.execution; "" for as the benchmark does it. skip: families with seeds
+    whose episodes are left out. An episode in which the benchmark itself fails is repeated once,
+    and then noted as an error. Raises SuiteError for an
     unknown family or an execution that can't be, ContractError where the benchmark isn't one for
     the policy's robot.
     """
