@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import signal
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +46,9 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print cells, frames and expected minutes, no more"
     )
+    parser.add_argument(
+        "--report", action="store_true", help="report on the episodes that are there, run nothing"
+    )
     parser.add_argument("--output", help="folder (default: the grid's)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
@@ -77,8 +83,16 @@ def run_compare(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _print_plan(grid, cells, output, arguments.device)
         return 0
-    make_all_data(trainings, contract_of_training)
-    plan = keep_plan(plan_of(grid, cells), output, arguments.any_code)
+    if arguments.report:
+        _report(grid, cells, output, shown_path(path))
+        return 0
+    deadline = started + 60 * arguments.minutes if arguments.minutes else math.inf
+    with _alarm(deadline) as is_over:
+        make_all_data(trainings, contract_of_training)
+    if is_over:
+        print("some data is not made yet: the same command goes on with it")
+        return 0
+    plan = keep_plan(plan_of(cells), output, arguments.any_code)
     run = Run(
         grid,
         cells,
@@ -86,7 +100,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         keys_of(plan),
         arguments.device,
         max(1, (os.cpu_count() or 1) // arguments.jobs),
-        started + 60 * arguments.minutes if arguments.minutes else math.inf,
+        deadline,
         started,
         os.getpid(),
     )
@@ -94,7 +108,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         check_cell(run, cell)
     errors = run_processes(run, arguments.jobs)
     left = sum(missing_episodes(run, cell) for cell in cells)
-    _report(grid, cells, run, shown_path(path))
+    _report(grid, cells, output, shown_path(path))
     if errors:
         raise CommandError("; ".join(errors))
     if left:
@@ -102,15 +116,39 @@ def run_compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _report(grid: Grid, cells: list[Cell], run, where: str) -> None:
+@contextlib.contextmanager
+def _alarm(deadline: float) -> Iterator[list[bool]]:
+    """Ends what stands in it at a time, as Ctrl-C would; the list that it gives then has an entry.
+
+    Making data leaves whole shards at any moment.
+    """
+    over: list[bool] = []
+
+    def ring(*_: object) -> None:
+        over.append(True)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        if deadline < math.inf:
+            signal.setitimer(signal.ITIMER_REAL, max(deadline - time.time(), 1e-3))
+        yield over
+    except KeyboardInterrupt:
+        if not over:
+            raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _report(grid: Grid, cells: list[Cell], output: Path, where: str) -> None:
     """Writes and prints what the episodes so far say."""
     from vla.evaluation.comparison_report import report, report_files, table
-    from vla.evaluation.comparison_run import EPISODES
-    from vla.evaluation.episode_files import read_lines
+    from vla.evaluation.episode_files import episode_file, read_lines
 
-    lines = {cell.name: read_lines(run.cell_folder(cell) / EPISODES)[0] for cell in cells}
+    lines = {cell.name: read_lines(episode_file(output, cell))[0] for cell in cells}
     content = report(grid, cells, lines, where)
-    as_json, as_text = report_files(run.output)
+    as_json, as_text = report_files(output)
     write_result(as_json, content)
     as_text.write_text(table(content) + "\n")
     print(f"{table(content)}\n\nwritten: {shown_path(as_json)}")
@@ -119,6 +157,7 @@ def _report(grid: Grid, cells: list[Cell], run, where: str) -> None:
 def _print_plan(grid: Grid, cells: list[Cell], output: Path, device: str) -> None:
     """Cells with frames and expected minutes of training, from steps that are measured now."""
     from vla.evaluation.comparison_cost import step_seconds
+    from vla.evaluation.grid import episodes_of
 
     measured: dict[str, float | None] = {}
     total, known = 0.0, True
@@ -141,11 +180,7 @@ def _print_plan(grid: Grid, cells: list[Cell], output: Path, device: str) -> Non
                 f"{cell.name:<34} {training.frames:>11} {steps:>8}  "
                 f"{shown if number == 0 else 'shares the training above'}"
             )
-    evaluation = grid.evaluation
-    from vla.envs.registry import make_suite
-
-    families = evaluation.families or make_suite(evaluation.benchmark).families
-    episodes = len(families) * evaluation.episodes * len(cells)
+    episodes = sum(episodes_of(cell.evaluation) for cell in cells)
     print(f"\n{len(cells)} cells in {shown_path(output)}, {episodes} episodes")
     if known:
         print(f"trainings: {total:.0f} minutes in one process, measured over a few steps here")

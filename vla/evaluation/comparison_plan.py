@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from vla.core.files import read_json
+from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
 from vla.evaluation.errors import GridError
 from vla.evaluation.grid import (
     Cell,
     Evaluation,
-    Grid,
     Training,
     digest_of,
     training_values,
@@ -67,7 +67,7 @@ def data_paths(training: Training) -> list[str]:
         for talk in part.conversations:
             found |= dict.fromkeys((talk.path, talk.images))
         found |= dict.fromkeys((part.backbone_source, part.initialize_from, part.contract))
-    return [path for path in found if path and Path(path).exists()]
+    return [path for path in found if path and given_or_shared(path).exists()]
 
 
 def make_all_data(trainings: list[Training], contract_of: Any) -> None:
@@ -82,7 +82,7 @@ def make_all_data(trainings: list[Training], contract_of: Any) -> None:
                 done.add(wanted)
 
 
-def plan_of(grid: Grid, cells: list[Cell]) -> dict[str, Any]:
+def plan_of(cells: list[Cell]) -> dict[str, Any]:
     """Keys of all trainings and cells, and what they are made of. The data must be there."""
     trainings = {cell.training.name: cell.training for cell in cells}
     digests: dict[str, str] = {}
@@ -90,18 +90,20 @@ def plan_of(grid: Grid, cells: list[Cell]) -> dict[str, Any]:
     code = code_digest()
     for name, training in trainings.items():
         for path in data_paths(training):
-            digests.setdefault(path, folder_digest(path))
+            digests.setdefault(path, folder_digest(given_or_shared(path)))
         parts[name] = {
             "configuration": digest_of(training_values(training)),
             "data": digest_of({path: digests[path] for path in data_paths(training)}),
             "code": code,
         }
-    evaluation = digest_of(_evaluated(grid.evaluation))
     return {
         "trainings": parts,
         "cells": {
             cell.name: parts[cell.training.name]
-            | {"execution": cell.kind["execution"], "evaluation": evaluation}
+            | {
+                "execution": cell.kind["execution"],
+                "evaluation": digest_of(_evaluated(cell.evaluation)),
+            }
             for cell in cells
         },
         "data": digests,

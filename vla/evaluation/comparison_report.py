@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ def report(grid: Grid, cells: list[Cell], lines: Lines, where: str) -> dict[str,
         )
     return {
         "grid": where,
-        "benchmark": grid.evaluation.benchmark,
-        "settings": dict(grid.evaluation.settings),
+        "evaluations": {name: asdict(entry) for name, entry in grid.evaluations.items()},
         "cells": [_cell(cell, lines.get(cell.name, [])) for cell in cells],
         "claims": compared,
     }

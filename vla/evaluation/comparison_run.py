@@ -27,14 +27,22 @@ from vla.core.shown import shown_path
 from vla.core.text import one_line
 from vla.envs.registry import make_suite
 from vla.evaluation.benchmark import EpisodeResult, evaluate
-from vla.evaluation.episode_files import EpisodeLine, append_line, drop_rest, line_of, read_lines
+from vla.evaluation.episode_files import (
+    EpisodeLine,
+    append_line,
+    cell_folder,
+    drop_rest,
+    episode_file,
+    line_of,
+    read_lines,
+)
 from vla.evaluation.errors import GridError
-from vla.evaluation.grid import Cell, Evaluation, Grid, Training
+from vla.evaluation.grid import Cell, Evaluation, Grid, Training, episodes_of
 from vla.policies.policy import Policy
 from vla.training.config import TrainConfig
 from vla.training.run import train_run
 
-EPISODES, DONE, LOG, ERROR = "episodes.jsonl", "done.json", "log.txt", "error.txt"
+DONE, LOG, ERROR = "done.json", "log.txt", "error.txt"
 LOOK_AGAIN = 1.0  # after which a process looks whether others have left work [s]
 
 
@@ -62,11 +70,8 @@ class Run:
 
     def training_folder(self, training: Training) -> Path:
         """Where a training lies."""
-        return self.output / "trainings" / training.name
-
-    def cell_folder(self, cell: Cell) -> Path:
-        """Where a cell's episodes lie."""
-        return self.output / "cells" / cell.name
+        shared = Path(self.grid.trainings or self.output / "trainings")
+        return shared / f"{training.name}-{self.keys[training.name]}"
 
 
 def part_configs(training: Training, folder: Path) -> list[TrainConfig]:
@@ -131,10 +136,8 @@ def group_of(evaluation: Evaluation) -> str:
 
 def missing_episodes(run: Run, cell: Cell) -> int:
     """How many episodes a cell still has to run. Raises GridError for a damaged file."""
-    lines, _ = read_lines(run.cell_folder(cell) / EPISODES)
-    evaluation = run.grid.evaluation
-    families = evaluation.families or make_suite(evaluation.benchmark).families
-    return len(families) * evaluation.episodes - len(lines)
+    lines, _ = read_lines(episode_file(run.output, cell))
+    return episodes_of(cell.evaluation) - len(lines)
 
 
 def _whole_lines(path: Path) -> list[EpisodeLine]:
@@ -148,10 +151,10 @@ def _whole_lines(path: Path) -> list[EpisodeLine]:
 
 def check_cell(run: Run, cell: Cell) -> None:
     """Looks at a cell's results before anything is begun. Raises GridError for a damaged file."""
-    folder = run.cell_folder(cell)
+    folder = cell_folder(run.output, cell)
     with _lock(folder) as mine:
         if mine:
-            _whole_lines(folder / EPISODES)
+            _whole_lines(episode_file(run.output, cell))
 
 
 def run_cell(run: Run, cell: Cell, checkpoint: Path) -> None:
@@ -159,7 +162,7 @@ def run_cell(run: Run, cell: Cell, checkpoint: Path) -> None:
 
     Raises OutOfTimeError between two, and GridError behind them where some could not be run.
     """
-    path, evaluation = run.cell_folder(cell) / EPISODES, run.grid.evaluation
+    path, evaluation = episode_file(run.output, cell), cell.evaluation
     lines = _whole_lines(path)
     policy = Policy.from_pretrained(checkpoint, run.device)
     for line in lines:
@@ -237,8 +240,9 @@ class _Job:
     @property
     def folder(self) -> Path:
         """Where its results lie."""
-        run = self.run
-        return run.cell_folder(self.cell) if self.cell else run.training_folder(self.training)
+        if self.cell is not None:
+            return cell_folder(self.run.output, self.cell)
+        return self.run.training_folder(self.training)
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from vla.core.files import read_text
 from vla.core.shown import brief, shown_path
 from vla.evaluation.benchmark import EpisodeResult
 from vla.evaluation.errors import GridError
+from vla.evaluation.grid import Cell
 from vla.policies.config import from_dict
 
 MOST_BYTES = 1_000_000_000
@@ -42,6 +43,16 @@ class EpisodeLine:
     def scene(self) -> tuple[str, str, str, int]:
         """What is the same episode in every cell."""
         return self.suite, self.group, self.task, self.seed
+
+
+def cell_folder(output: Path, cell: Cell) -> Path:
+    """Where a cell's episodes lie in a run's folder."""
+    return output / "cells" / cell.name
+
+
+def episode_file(output: Path, cell: Cell) -> Path:
+    """The file of a cell's episodes."""
+    return cell_folder(output, cell) / "episodes.jsonl"
 
 
 def line_of(

@@ -1,7 +1,8 @@
 """A grid of policies to compare: which cells there are, and what each trains and runs.
 
-A cell is a structure, a head, a recipe, an execution mode and a training seed. Cells that differ in
-execution alone share one training. All see equally many frames: a window of W counts as W.
+A cell is a structure, a head, a recipe, an execution mode, an evaluation and a training seed. Cells
+that differ in execution and evaluation alone share one training. All see equally many frames: a
+window of W counts as W.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from vla.training.config_check import check_train_config
 from vla.training.loop import model_config
 from vla.training.recipes import read_with_parents
 
-AXES = ("structure", "head", "recipe", "execution")
+AXES = ("structure", "head", "recipe", "execution", "evaluation")
 MOST_CELLS = 1000
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The episodes that every cell runs."""
+    """The episodes that a cell runs."""
 
     benchmark: str = "tabletop"
     families: tuple[str, ...] = ()  # () for the benchmark's own
@@ -73,9 +74,11 @@ class Grid:
     leave_out: tuple[dict[str, str], ...] = ()  # kinds that are no cells
     # Frames that each training sees, over all its parts; 0 for what their files say.
     frames: int = bounded(0, 0, 1e12)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluations: dict[str, Evaluation] = field(default_factory=lambda: {"": Evaluation()})
     claims: tuple[Claim, ...] = ()
     output: str = "output/compare"  # folder
+    # Folder of trainings, which grids may share; "" for one of the output folder's own.
+    trainings: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Cell:
-    """One policy with one way of execution."""
+    """One policy with one way of execution on some episodes."""
 
     name: str
     kind: dict[str, str]  # of each axis
     training: Training
+    evaluation: Evaluation
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -130,13 +134,15 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
         "head": grid.heads or {"": {}},
         "recipe": grid.recipes or {"": [{}]},
         "execution": {execution: {} for execution in grid.executions},
+        "evaluation": dict(grid.evaluations),
     }
     _require_names(axes, where)
     try:
         for execution in filter(None, grid.executions):
             parse_execution(execution)
-        suite = make_suite(grid.evaluation.benchmark, **grid.evaluation.settings)
-        suite.require_families(grid.evaluation.families)
+        for evaluation in grid.evaluations.values():
+            suite = make_suite(evaluation.benchmark, **evaluation.settings)
+            suite.require_families(evaluation.families)
     except ValueError as error:
         raise GridError(f"{where}: {error}") from error
     for number, entry in enumerate(grid.leave_out, start=1):
@@ -156,8 +162,9 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
                     name, merged(base, before), axes["recipe"][kind["recipe"]], seed, grid.frames,
                     f"{where}: cell {name}",
                 )  # fmt: skip
-            shown = f"{name}-{_safe(kind['execution'])}" if kind["execution"] else name
-            cells.append(Cell(shown, kind, trainings[name]))
+            shown = "-".join(filter(None, (name, _safe(kind["execution"]), kind["evaluation"])))
+            evaluation = grid.evaluations[kind["evaluation"]]
+            cells.append(Cell(shown, kind, trainings[name], evaluation))
     if not 0 < len(cells) <= MOST_CELLS:
         raise GridError(f"{where} has {len(cells)} cells; it must have 1 to {MOST_CELLS}")
     for number, claim in enumerate(grid.claims, start=1):
@@ -185,7 +192,7 @@ def chosen(cells: list[Cell], selector: dict[str, str], where: str) -> list[Cell
 
 def _require_names(axes: dict[str, dict], where: str) -> None:
     """Names are parts of paths."""
-    for axis in ("structure", "head", "recipe"):
+    for axis in ("structure", "head", "recipe", "evaluation"):
         for name in axes[axis]:
             if name and not re.fullmatch(r"[\w.]{1,60}", name):
                 raise GridError(
@@ -234,6 +241,12 @@ def _training(
             built[index] = config
         total += config.steps * seen
     return Training(name, tuple(built), total, seed)
+
+
+def episodes_of(evaluation: Evaluation) -> int:
+    """How many episodes it has."""
+    families = evaluation.families or make_suite(evaluation.benchmark).families
+    return len(families) * evaluation.episodes
 
 
 def digest_of(values: Any) -> str:
