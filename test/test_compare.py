@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
 from vla.evaluation.benchmark import EpisodeResult
 from vla.evaluation.comparison_plan import folder_digest, keep_plan
 from vla.evaluation.comparison_report import report, table
@@ -29,7 +32,9 @@ from vla.evaluation.episode_files import (
 )
 from vla.evaluation.errors import GridError
 from vla.evaluation.grid import Claim, Evaluation, Grid, cells_of, chosen, read_grid
+from vla.policies.checkpoint import build_model
 from vla.policies.config import CheckpointError
+from vla.training.loop import model_config
 from vla_cli.parser import main
 
 ROOT = Path(__file__).parents[1]
@@ -153,7 +158,12 @@ def test_shipped_grids_are_whole(path):
     grid = read_grid(path)
     cells = cells_of(grid, path.name)
     assert grid.claims and grid.output.endswith(path.stem)
-    assert len({cell.training.frames for cell in cells}) == 1, "equal frames"
+    frames = [cell.training.frames for cell in cells]
+    assert max(frames) <= 1.001 * min(frames), "equal frames, but for the last batch"
+    contract = load_contract(contract_path("sim_panda"))
+    for part in {cell.training.name: cell.training.parts[0] for cell in cells}.values():
+        with torch.device("meta"):
+            build_model(model_config(part, None), contract)
     for claim in grid.claims:
         first, second = (chosen(cells, kind, path.name) for kind in (claim.first, claim.second))
         assert [c.training.seed for c in first] == [c.training.seed for c in second]
@@ -432,14 +442,11 @@ def test_a_grid_that_was_killed_gives_the_same_report(tiny, tmp_path, capfd):
     assert len(list((whole / "trainings").iterdir())) == 2
 
     command = [sys.executable, "-m", "vla_cli", "compare", str(tiny), "--output", str(killed)]
-    states, episodes = "trainings/*/part-1/training_state-*", "cells/*/episodes.jsonl"
-    kill_at(command, lambda: any(killed.glob(states)))
-    assert not list(killed.glob("trainings/*/done.json"))
-    kill_at(command, lambda: any(file.stat().st_size for file in killed.glob(episodes)))
-    (begun,) = killed.glob(episodes)
+    kill_at(command, lambda: any(killed.glob("trainings/policy_head-*/*/training_state-*")))
     assert len(list(killed.glob("trainings/*/done.json"))) == 1
-    with begun.open("a") as stream:
-        stream.write('{"suite": "tabletop", "task": "pi')
+    (begun,) = killed.glob("cells/*/episodes.jsonl")
+    first, _, rest = begun.read_text().partition("\n")
+    begun.write_text(f"{first}\n{rest[:40]}")  # as a kill in its second episode would leave it
     assert main(["compare", str(tiny), "--output", str(killed)]) == 0
     printed = capfd.readouterr().out
     assert "episodes.jsonl: the last line was written by half, and is dropped" in printed

@@ -19,10 +19,9 @@ from vla.core.shown import shown_path
 from vla.evaluation.errors import GridError
 from vla.evaluation.grid import (
     Cell,
-    Evaluation,
     Training,
     digest_of,
-    training_values,
+    plain,
 )
 from vla.training.sources import make_data
 
@@ -92,7 +91,7 @@ def plan_of(cells: list[Cell]) -> dict[str, Any]:
         for path in data_paths(training):
             digests.setdefault(path, folder_digest(given_or_shared(path)))
         parts[name] = {
-            "configuration": digest_of(training_values(training)),
+            "configuration": digest_of([plain(part) for part in training.parts]),
             "data": digest_of({path: digests[path] for path in data_paths(training)}),
             "code": code,
         }
@@ -102,16 +101,12 @@ def plan_of(cells: list[Cell]) -> dict[str, Any]:
             cell.name: parts[cell.training.name]
             | {
                 "execution": cell.kind["execution"],
-                "evaluation": digest_of(_evaluated(cell.evaluation)),
+                "evaluation": digest_of(plain(cell.evaluation)),
             }
             for cell in cells
         },
         "data": digests,
     }
-
-
-def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(evaluation)))
 
 
 def keys_of(plan: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from vla.evaluation.benchmark import wilson_interval
 from vla.evaluation.comparison_statistics import at_floor, holm, paired_bootstrap, verdict
 from vla.evaluation.episode_files import EpisodeLine
 from vla.evaluation.errors import GridError
-from vla.evaluation.grid import Cell, Claim, Grid, chosen
+from vla.evaluation.grid import Cell, Claim, Grid, chosen, plain
 
 CHAIN_LENGTH = 5.0  # the most that the metric "length" can be
 Lines = dict[str, list[EpisodeLine]]  # by the name of the cell
@@ -51,7 +50,7 @@ def report(grid: Grid, cells: list[Cell], lines: Lines, where: str) -> dict[str,
         )
     return {
         "grid": where,
-        "evaluations": {name: asdict(entry) for name, entry in grid.evaluations.items()},
+        "evaluations": {name: plain(entry) for name, entry in grid.evaluations.items()},
         "cells": [_cell(cell, lines.get(cell.name, [])) for cell in cells],
         "claims": compared,
     }

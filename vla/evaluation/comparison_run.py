@@ -341,7 +341,8 @@ def run_processes(run: Run, count: int) -> list[str]:
     errors = []
     for job in _jobs(run):
         if _has_failed(run, job.folder):
-            errors.append(f"{job.folder.name}: {(job.folder / ERROR).read_text().strip()}")
+            name = job.training.name if job.cell is None else job.cell.name
+            errors.append(f"{name}: {(job.folder / ERROR).read_text().strip()}")
     if not errors and not ended_well:
         errors.append(
             "a process ended before its work was done; the same command goes on from there"

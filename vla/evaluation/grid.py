@@ -254,6 +254,6 @@ def digest_of(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def training_values(training: Training) -> list[dict[str, Any]]:
-    """What a training's result depends on in its configuration, as plain values."""
-    return [json.loads(json.dumps(asdict(part))) for part in training.parts]
+def plain(entry: TrainConfig | Evaluation) -> dict[str, Any]:
+    """The entries as JSON has them."""
+    return json.loads(json.dumps(asdict(entry)))
