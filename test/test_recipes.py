@@ -24,10 +24,8 @@ from vla.policies.checkpoint import open_checkpoint, read_weights
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.policy import Policy
 from vla.policies.registry import policy_type, preset
-from vla.training.batches import Mixture
 from vla.training.config import TrainConfig, read_train_config, train_config
 from vla.training.config_check import check_train_config
-from vla.training.data import require_history
 from vla.training.loop import Trainer, in_steps, open_start, train
 from vla.training.run import train_run
 from vla.training.sources import open_data
@@ -195,25 +193,6 @@ def test_epochs_become_steps(dataset, contract):
     assert in_steps(counted, data, "cpu") == counted
     with pytest.raises(CheckpointError, match=r"epochs .* count frames of robot data"):
         in_steps(config, replace(data, robot=None), "cpu")
-
-
-@pytest.mark.parametrize("step", [0.05, 0.15, 0.4, 0.5])
-def test_a_history_that_the_data_cannot_give_is_refused(dataset, contract, tmp_path, step):
-    config = TrainConfig(
-        stage="policy",
-        preset="nano_policy_head",
-        model={"structure": {"history_step": step}},
-        robot=(RobotData(str(dataset)),),
-        output=str(tmp_path / "run"),
-    )
-    says = rf"frames of robot data 1 are 0\.3 s apart, .* every {step:g} s: set history_step"
-    with pytest.raises(DatasetError, match=says):
-        train(config, contract, open_data(config, contract))
-    assert not list((tmp_path / "run").glob("training_state*"))
-    data = open_data(config, contract)
-    for fine in (0.3, 0.6, 0.62, 2.0):
-        require_history(Mixture(data.robot.datasets, [1.0]), 3, fine)
-    require_history(data.robot, 1, step)
 
 
 # What ships

@@ -61,8 +61,6 @@ class TrainConfig:
     pretrained: bool = True
     # Whether Python code of backbone_source may run, where kind generic needs it.
     allow_remote_code: bool = False
-    # Whether its weights are taken, too; without, they are random, and all else is the same.
-    pretrained: bool = True
     # Checkpoint folder that a new run starts from; its LoRA experts go to the experts of those
     # names. Without it, and without a backbone, the weights are random.
     initialize_from: str = ""

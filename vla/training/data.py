@@ -20,7 +20,6 @@ from vla.contract.normalization import (
     measure_all,
     write_norm_stats,
 )
-from vla.datasets.frames import DatasetError
 from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.datasets.windows import Timeline
 from vla.policies.backbones.pretrained import load_tokenizer_of
@@ -38,9 +37,6 @@ TOKENIZER_SAMPLES = 4000
 # Share of new values outside of kept bounds that is worth a word; the data that gave the bounds
 # have 0.02 there.
 NOTABLE_SHARE = 0.04
-# A slot of a history is a whole number of frames back, up to this share of a frame; with so many
-# frames in a step it need not be.
-SAME_STEP, DENSE = 0.1, 5
 
 
 @dataclass
@@ -239,30 +235,6 @@ def prepare_tokenizer(
         sentences = corpus(data, model, np.random.default_rng(config.seed))
         train_tokenizer(sentences, policy_type(model.TYPE).vocabulary(model)).save(str(path))
     return load_tokenizer(output)
-
-
-def require_history(robot: Mixture[RobotDataset], window: int, history_step: float) -> None:
-    """Raises DatasetError where frames lie too far apart for slots that are history_step [s] apart.
-
-    A slot then holds a frame that is too old, or none, where the running robot has a newer one.
-    """
-    if window == 1:
-        return
-    for number, dataset in enumerate(robot.datasets, start=1):
-        timeline = dataset.timeline()
-        gaps = np.diff(timeline.times)
-        gaps = np.delete(gaps, timeline.ends[:-1] - 1)  # from one stretch to the next
-        if not len(gaps):
-            continue
-        apart = float(np.median(gaps))
-        steps = history_step / apart
-        is_multiple = round(steps) >= 1 and abs(steps - round(steps)) <= SAME_STEP
-        if not is_multiple and steps < DENSE:
-            raise DatasetError(
-                f"frames of robot data {number} are {apart:.3g} s apart, which gives no history "
-                f"of one frame every {history_step:g} s: set history_step of the model to a "
-                f"multiple of {apart:.3g} s, or make data with more frames"
-            )
 
 
 def corpus(data: TrainingData, model: Any, generator: np.random.Generator) -> list[str]:

@@ -36,7 +36,7 @@ from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, write_train_config
-from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer, require_history
+from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 from vla.training.parameters import draw_anew, layer_classes, parameter_groups
@@ -259,8 +259,6 @@ def train(
         for robot in robots:
             kind.check_robot(model, robot.contract)
         features = kind.features(model, contract)
-        if data.robot is not None:
-            require_history(data.robot, features.window, features.history_step)
         tokenizer = None
         if features.reads_words:
             tokenizer = prepare_tokenizer(output, data, config, model, start)
