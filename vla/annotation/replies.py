@@ -15,7 +15,7 @@ PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
 LONGEST_CAPTION = 600
 LONGEST_TEXT = 300
 LONGEST_REPLY = 200_000
-# Of all that is wrong with a reply, which the model and the log are told.
+# Characters of the list of problems in a reply, for the model and the log.
 LONGEST_PROBLEMS = 1000
 _PAIR = {
     "type": "object",
@@ -45,7 +45,7 @@ _FRAME = re.compile(
 
 
 class ReplyError(ValueError):
-    """A reply that cannot be used; the text is also told to the model."""
+    """A reply that cannot be used; the model gets the text, too."""
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def sample_request(
     try:
         frames = source.frames(episode, indices, annotator.image_size)
     except DatasetError:
-        # It will be told as the failure of this episode.
+        # Annotating this episode reports the failure.
         return texts, [(annotator.image_size, annotator.image_size)] * len(indices)
     return texts, [(frame.width, frame.height) for frame in frames]
 

@@ -61,8 +61,8 @@ class AnnotationSource:
     ):
         self.folder, info = Path(folder), read_info(folder)
         tasks, read = known_tasks(info), functools.lru_cache(maxsize=1)(_tasks_in)
-        told = [_as_rows_tell(info, episode, tasks, read) for episode in info.episodes]
-        self.info = replace(info, episodes=told)
+        episodes = [_as_rows_say(info, episode, tasks, read) for episode in info.episodes]
+        self.info = replace(info, episodes=episodes)
         kept = self.folder / "meta" / CONTRACT_FILE
         if contract is None and kept.exists():
             contract = load_contract(kept)
@@ -168,7 +168,7 @@ def _tasks_in(path: Path) -> pa.Table:
     return read_table(path, [], [TASK, EPISODE])
 
 
-def _as_rows_tell(
+def _as_rows_say(
     info: DatasetInfo,
     episode: Episode,
     tasks: Mapping[int, str],

@@ -1,7 +1,7 @@
 """Annotates episodes of the simulator from the truth of their scenes, without a model.
 
-A scene is laid out again from its seed and task family. They are told by a file of scenes, or by
-the note of the episode's bag, which the demonstrations write as "FAMILY, seed N".
+A scene is laid out again from its seed and task family. They come from a file of scenes, or from
+the note in the episode's bag, which `vla demo` writes as "FAMILY, seed N".
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ class ControlLoop:
     def _leave_alone(self) -> None:
         """Nothing is commanded from now on, and the arm's rest counts from now on, too.
 
-        Joints that are told again and again, by a driver that hangs or a bag, have been at rest
+        Joints that are repeated, by a driver that hangs or by a bag, have been at rest
         since long before the last command: a start from there would be a jump.
         """
         self._commands = False

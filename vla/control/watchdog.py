@@ -1,6 +1,6 @@
 """Detects that an input of the control loop has fallen silent. No ROS.
 
-An input is silent when no message has come for longer than its limit, or as soon as its process is
+An input is silent when no message came for longer than its limit, or as soon as its process is
 known to be gone (the middleware's liveliness, a heartbeat that stopped), which is sooner for the
 slow streams of large models. All times are seconds of one steady clock, since a dead simulator
 stops the ROS clock.

@@ -53,7 +53,7 @@ class ChatFormat:
 
 @dataclass
 class ModelPaths:
-    """Where a model that has no kind of its own keeps its parts (docs/backbones.md).
+    """Where a model of no known kind keeps its parts (docs/backbones.md).
 
     Paths lead from the model to modules, with dots between their names.
     """

@@ -219,7 +219,7 @@ def check_together(
     """What there is of each other topic at the stamps of the reference camera's images.
 
     others: what it is, the topic, and how much older than the image it may be [s]. Each image takes
-    the newest from before its stamp that has come LONGEST_WAIT after it, as perception does.
+    the newest from before its stamp that arrived within LONGEST_WAIT, as perception does.
     """
     area, found = "time", []
     for what, topic, max_age in others:

@@ -15,7 +15,7 @@ from typing import TextIO
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
 _LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31}
 
-# output attribute: stream -> (on the screen, in launch.log, in files of its own)
+# output attribute: stream -> (on the screen, in launch.log, in its own files)
 _ROUTES: dict[str, dict[str, tuple[bool, bool, bool]]] = {
     "screen": {"stdout": (True, False, False), "stderr": (True, False, False)},
     "log": {"stdout": (False, True, False), "stderr": (True, True, False)},
