@@ -6,7 +6,7 @@ from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla.observations.messages import NANOSECONDS
-from vla_nodes.core.conversions import seconds_to_stamp
+from vla_nodes.core.conversions import nanoseconds_to_stamp
 from vla_nodes.sim.trajectory import Follower, read_trajectory
 
 NAMES = ["a", "b"]
@@ -17,7 +17,7 @@ NOW = 100 * NANOSECONDS
 def trajectory(*points, names=NAMES, stamp=0.0):
     """A message of points (seconds, positions) or (seconds, positions, velocities)."""
     message = JointTrajectory(joint_names=list(names))
-    message.header.stamp = seconds_to_stamp(stamp)
+    message.header.stamp = nanoseconds_to_stamp(round(stamp * NANOSECONDS))
     for seconds, positions, *velocities in points:
         whole, rest = divmod(round(seconds * NANOSECONDS), NANOSECONDS)
         message.points.append(
