@@ -1,6 +1,7 @@
 """Success of the scripted expert, through the arm controller, on many seeds of every task family.
 
 python benchmarks/expert.py --seeds 0:200 --json output/expert.json
+python benchmarks/expert.py --benchmark chains --seeds 0:120 --delay-steps 2 --time-limit 20
 """
 
 from __future__ import annotations
@@ -13,34 +14,49 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 from tqdm import tqdm
 
 from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
-from vla.envs.base import Episode
+from vla.envs.base import Suite
+from vla.envs.registry import make_suite
 from vla.envs.rollout import run_episode
-from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert_policy import ExpertPolicy
-from vla.envs.tabletop.tasks import ALL_FAMILIES, FAMILIES
 from vla.evaluation.benchmark import EpisodeResult, flat, summarize, table
 
 
 @functools.cache
-def table_top(delay_steps: int) -> TableTopEnv:
-    """One environment per process, without cameras, which the expert does not need."""
+def suite(benchmark: str, delay_steps: int, time_limit: float) -> Suite:
+    """The benchmark without cameras, which the expert does not need."""
     contract = load_contract(contract_path("sim_panda"))
-    return TableTopEnv(replace(contract, cameras=()), delay_steps=delay_steps, time_limit=15.0)
+    made = make_suite(benchmark, delay_steps=delay_steps, time_limit=time_limit)
+    return made.for_contract(replace(contract, cameras=()))
 
 
-def run_seed(job: tuple[str, int, int]) -> EpisodeResult:
-    """One episode: family, seed, policy steps between an observation and its chunk."""
-    family, seed, delay_steps = job
-    environment = table_top(delay_steps)
-    episode = Episode(family, seed, {"family": family})
-    rollout = run_episode(environment, ExpertPolicy(environment), episode)
-    figures = {"wrong_object": rollout.info["wrong_object"]}
+@functools.cache
+def environment(benchmark: str, family: str, delay_steps: int, time_limit: float) -> gymnasium.Env:
+    """One environment per process."""
+    return suite(benchmark, delay_steps, time_limit).make(family)
+
+
+def run_seed(job: tuple[str, str, int, float, int]) -> EpisodeResult:
+    """One episode: benchmark, family, delay of chunks [steps], time limit [s], seed."""
+    benchmark, family, delay_steps, time_limit, seed = job
+    at = suite(benchmark, delay_steps, time_limit)
+    table_top = environment(benchmark, family, delay_steps, time_limit)
+    (episode,) = at.episodes(family, range(seed, seed + 1))
+    rollout = run_episode(table_top, ExpertPolicy(table_top), episode)
     return EpisodeResult(
-        family, seed, rollout.instruction, "", rollout.success, rollout.seconds, figures
+        family,
+        seed,
+        rollout.instruction,
+        "",
+        rollout.success,
+        rollout.seconds,
+        at.figures(rollout.info, None),
+        failure=rollout.failure,
+        digest=rollout.digest,
     )
 
 
@@ -51,27 +67,28 @@ def main() -> None:
     )
     parser.add_argument("--seeds", default="0:200", metavar="A:B", help="seeds A to B-1 (0:200)")
     parser.add_argument("--delay-steps", type=int, default=0, help="steps until a chunk arrives")
+    parser.add_argument("--benchmark", default="tabletop", help="or chains, recall (tabletop)")
+    parser.add_argument("--time-limit", type=float, default=15.0, help="of a task [s] (15)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--json", type=Path, default=Path("output/expert.json"), help="results")
-    parser.add_argument(
-        "--families",
-        nargs="+",
-        default=FAMILIES,
-        choices=ALL_FAMILIES,
-        help="(those that the shipped policy knows)",
-    )
+    parser.add_argument("--families", nargs="+", help="(those of the benchmark)")
     arguments = parser.parse_args()
     first, last = (int(part) for part in arguments.seeds.split(":"))
+    settings = arguments.delay_steps, arguments.time_limit
+    chosen = suite(arguments.benchmark, *settings)
+    families = arguments.families or chosen.families
+    chosen.require_families(families)
     jobs = [
-        (family, seed, arguments.delay_steps)
-        for family in arguments.families
+        (arguments.benchmark, family, *settings, seed)
+        for family in families
         for seed in range(first, last)
     ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         results = list(tqdm(pool.imap(run_seed, jobs), total=len(jobs), unit="episode"))
     summaries = summarize(results)
-    print(table(summaries))
+    print(table(summaries, chosen.counted_figures))
     report = {
+        "benchmark": arguments.benchmark,
         "delay_steps": arguments.delay_steps,
         "summary": [flat(entry) for entry in summaries],
         "episodes": [flat(result) for result in results],

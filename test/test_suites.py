@@ -209,7 +209,7 @@ def test_a_chunk_is_executed_up_to_the_steps_of_the_suite():
 
 def test_suites_are_known_by_name(plugins, tmp_path):
     assert isinstance(make_suite("tabletop", wording="implied"), TableTop)
-    with pytest.raises(SuiteError, match="'chess'; known: calvin, pendulum, simpler, tabletop"):
+    with pytest.raises(SuiteError, match=r"unknown benchmark 'chess'; known: .*pendulum.*tabletop"):
         make_suite("chess")
     with pytest.raises(SuiteError, match="'pendulum' has no setting 'wording'"):
         make_suite("pendulum", wording="direct")

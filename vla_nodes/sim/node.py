@@ -20,11 +20,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
+from vla_ros.msg import Instruction
 from vla_ros.srv import CheckTask, ResetScene
 
 from vla.control.robots import panda
 from vla.envs.tabletop.simulator import CAMERAS, TableTopSimulator
-from vla.envs.tabletop.tasks import ALL_FAMILIES
+from vla.envs.tabletop.tasks import SCENE_FAMILIES
 from vla.observations.messages import NANOSECONDS
 from vla_nodes.core import qos
 from vla_nodes.core.conversions import (
@@ -54,7 +55,9 @@ class Sim(ManagedNode):
         Setting("camera_rate", 20.0, "Images per second of each camera [Hz].", bounds=(1.0, 50.0)),
         Setting("camera_size", 96, "Side of the square camera images [px].", bounds=(16, 960)),
         Setting("seed", 0, "Seed of the scene at activation.", bounds=(0, 2**32 - 1)),
-        Setting("family", "pick", "Task family of the scene at activation.", choices=ALL_FAMILIES),
+        Setting(
+            "family", "pick", "Task family of the scene at activation.", choices=SCENE_FAMILIES
+        ),
     )
 
     def __init__(self) -> None:
@@ -131,6 +134,8 @@ class Sim(ManagedNode):
             self._on_gripper,
             qos.COMMAND,
         )
+        self._instruction = 0
+        self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
         self.create_service(ResetScene, "sim/reset_scene", self._on_reset_scene)
         self.create_service(CheckTask, "sim/check_task", self._on_check_task)
         if self._goals is not None:
@@ -270,6 +275,14 @@ class Sim(ManagedNode):
         self._hold()
         self.diagnostics.report("refused_command", f"refused a {what}, the arm holds: {error}")
 
+    def _on_instruction(self, message: Instruction) -> None:
+        """The lamp of a scene of the family `recall` lights up when an instruction is given."""
+        if message.instruction_id not in (0, self._instruction):
+            with self._lock:
+                simulator = self._simulator
+                simulator.recall.cue(simulator.task.target, simulator.time)
+        self._instruction = message.instruction_id
+
     def _on_reset_scene(
         self, request: ResetScene.Request, response: ResetScene.Response
     ) -> ResetScene.Response:
@@ -300,8 +313,8 @@ class Sim(ManagedNode):
         return response
 
     def _reset(self, seed: int, family: str):
-        if family not in ALL_FAMILIES:
-            raise ValueError(f"unknown task family '{family}'; known: {', '.join(ALL_FAMILIES)}")
+        if family not in SCENE_FAMILIES:
+            raise ValueError(f"unknown task family '{family}'; known: {', '.join(SCENE_FAMILIES)}")
         self._preempt("the scene was reset")
         with self._lock:
             task = self._simulator.reset(seed, family)

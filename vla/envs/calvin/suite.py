@@ -15,7 +15,7 @@ from vla.core.resources import contract_path
 from vla.core.shown import shown_path
 from vla.envs.base import Episode, Suite, SuiteError
 from vla.envs.calvin.environment import CalvinEnv
-from vla.envs.chains import LENGTH, chain_figures
+from vla.envs.chain_figures import LENGTH, chain_figures
 from vla.envs.chunked import ChunkedActions
 from vla.envs.worker.environment import spoken_contract
 from vla.envs.worker.process import WorkerCommand, WorkerProcess, python_of

@@ -145,8 +145,9 @@ def object_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
 
 
 def landmark_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
-    """Places [x, y] of bowl and plate [m]."""
-    return {name: simulator.place_position(name)[:2].round(3).tolist() for name in DESTINATIONS}
+    """Places [x, y] of bowl and plate [m], where they are on the table."""
+    places = {name: simulator.place_position(name) for name in DESTINATIONS}
+    return {name: p[:2].round(3).tolist() for name, p in places.items() if p[2] > -0.1}
 
 
 def demonstrate(

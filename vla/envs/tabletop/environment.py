@@ -17,8 +17,9 @@ from vla.control.arm import ArmController, ArmControllerConfig
 from vla.control.chunk import ActionChunk
 from vla.envs.base import action_space, observation_space
 from vla.envs.execution import Execution
+from vla.envs.tabletop.failures import Attempt
 from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import FAMILIES, FIRST_TRAINING_SEED
+from vla.envs.tabletop.tasks import FAMILIES, FIRST_TRAINING_SEED, Task
 
 # A task is done when it has been done for so many time steps, half a second.
 STEADY_STEPS = 5
@@ -28,9 +29,10 @@ VIDEO_SIZE = 480
 class TableTopEnv(gymnasium.Env):
     """A Panda at a table that follows action chunks in time, as the robot's controller does.
 
-    `reset` takes the options "family", one of ALL_FAMILIES ("pick"), and "instruction", other words
-    for the task. `info` also holds "answer", what the robot should say that it will do, and
-    "wrong_object", whether another object than the task's was lifted. The reward is 1 for success.
+    `reset` takes the options "family", one of SCENE_FAMILIES ("pick"), "instruction", other words
+    for the task, and "split", "unseen" for another look. `info` also holds "answer", what the robot
+    should say that it will do, and "wrong_object", whether another object than the task's was
+    lifted; "failure" is one of vla.envs.tabletop.failures. The reward is 1 for success.
     `simulator`, `controller` and `task` are the truth, for the scripted expert.
     """
 
@@ -52,7 +54,7 @@ class TableTopEnv(gymnasium.Env):
         contract: of the observations and actions; without cameras nothing is rendered.
         steps_per_chunk: time steps that one `step` takes. delay_steps: time steps between an
         observation and the arrival of its chunk, as on a robot whose model needs that long.
-        time_limit: of an episode, in simulated time [s]. render_mode: see Suite.make, or
+        time_limit: of a task, in simulated time [s]. render_mode: see Suite.make, or
         "rgb_array" for the present frame.
         """
         self.metadata = {
@@ -78,7 +80,7 @@ class TableTopEnv(gymnasium.Env):
         self.task = self.simulator.task
         self._time_limit = time_limit
         self._frames: list[np.ndarray] = []
-        self._begin()
+        self.begin(self.task)
 
     @property
     def execution(self) -> Execution | None:
@@ -98,10 +100,14 @@ class TableTopEnv(gymnasium.Env):
             control = replace(control, execution=follow)
         self.controller = ArmController(control, contract)
 
-    def _begin(self) -> None:
+    def begin(self, task: Task) -> None:
+        """A task begins in the present scene: chunks that were made before count no longer."""
+        self.task, self._began = task, self.simulator.time
         self._step, self._done_steps = 0, 0
         self._pending: list[tuple[int, ActionChunk]] = []
-        self._frames.clear()
+        self.controller.hold()
+        self.simulator.begin()
+        self._attempt = Attempt.begin(self.simulator, task)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -111,10 +117,11 @@ class TableTopEnv(gymnasium.Env):
         if seed is None:
             seed = int(self.np_random.integers(FIRST_TRAINING_SEED))
         options = options or {}
-        task = self.simulator.reset(seed, options.get("family", FAMILIES[0]))
-        self.task = replace(task, instruction=options.get("instruction", task.instruction))
+        family, split = options.get("family", FAMILIES[0]), options.get("split", "seen")
+        task = self.simulator.reset(seed, family, split=split)
         self.controller.reset()
-        self._begin()
+        self._frames.clear()
+        self.begin(replace(task, instruction=options.get("instruction", task.instruction)))
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -128,25 +135,39 @@ class TableTopEnv(gymnasium.Env):
         )
         self._pending.append((self._step + self._delay_steps, chunk))
         for number in range(self._steps_per_chunk):
-            if simulator.time >= self._time_limit or self._is_done:
+            if self._is_late or self._is_done or self._is_lost:
                 break
             if number:
                 self._show()
             while self._pending and self._pending[0][0] <= self._step:
                 self.controller.accept(self._pending.pop(0)[1], simulator.time)
-            run_step(simulator, self.controller)
+            self.advance()
             self._step += 1
+            self._attempt.note(simulator)
             self._done_steps = self._done_steps + 1 if simulator.check(self.task).success else 0
-            if self.render_mode == "rgb_array_list":
-                self._frames.append(simulator.qpos)
-        truncated = not self._is_done and simulator.time >= self._time_limit
-        return self._observation(), float(self._is_done), self._is_done, truncated, self._info()
+        terminated = self._is_done or self._is_lost
+        truncated = not terminated and self._is_late
+        return self._observation(), float(self._is_done), terminated, truncated, self._info()
+
+    def advance(self) -> None:
+        """One time step in which the arm follows the chunks that it has."""
+        run_step(self.simulator, self.controller)
+        if self.render_mode == "rgb_array_list":
+            self._frames.append(self.simulator.qpos)
 
     def _show(self) -> None:
         """Shows what is seen between two chunks to a policy that would read it."""
         seconds = self.simulator.time
         if self.on_observation is not None and (self.is_due is None or self.is_due(seconds)):
             self.on_observation(self._observation(), seconds)
+
+    @property
+    def _is_late(self) -> bool:
+        return self.simulator.time >= self._began + self._time_limit
+
+    @property
+    def _is_lost(self) -> bool:
+        return self.simulator.check(self.task).is_lost
 
     @property
     def _is_done(self) -> bool:
@@ -163,6 +184,7 @@ class TableTopEnv(gymnasium.Env):
             "seconds": self.simulator.time,
             "success": self._is_done,
             "wrong_object": self.simulator.check(self.task).wrong_object,
+            "failure": "" if self._is_done else self._attempt.failure(self.simulator),
         }
 
     def render(self) -> RenderFrame | list[RenderFrame] | None:

@@ -14,8 +14,9 @@ import numpy as np
 from vla.control.robots import panda
 from vla.core.rotations import difference, quaternion_to_matrix
 from vla.envs.tabletop import scene
+from vla.envs.tabletop.places import rests
 from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import Task
+from vla.envs.tabletop.tasks import DRAWER, RECALL, Task
 
 MAX_STEP = 0.032
 MAX_TURN = 0.14
@@ -25,11 +26,18 @@ CARRY_HEIGHT = 0.17
 # Above the cabinet, so that what hangs below the fingers clears it and the drawer's handle.
 HIGH_CARRY_HEIGHT = 0.22
 RELEASE_RADIUS = 0.022
-# A cabinet has more room than a bowl: less often up again to correct.
-WIDE_RELEASE_RADIUS = 0.035
+# A cabinet has more room than a bowl: less often up again to correct. The drawer has little.
+_RELEASE_RADII = {"store": 0.035, "stow": 0.01}
+# How far above its place the target is released [m]: into the drawer, with the fingers above its
+# front.
+_DROPS = {"bowl": 0.02, "drawer": 0.058}
 RETREAT_HEIGHT = 0.26
 HOVER = 0.09
+# What is so near to the tool is between the fingers; how far above it they are free of it [m].
+FINGER_REACH, CLEARANCE = 0.04, 0.02
 DRAWER_GOAL = 0.11
+HANDLE_WAY = 0.08  # how far in front of the handle a thing that is carried keeps clear of it [m]
+PRESS_DEPTH = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class ExpertState:
     placed: bool = False  # the target rests there
     release_height: float = 0.0  # of the tool when it releases
     carry_height: float = CARRY_HEIGHT  # of the tool on the way there
+    # Height of the tool above which nothing is between its fingers but the target.
+    clear_height: float = 0.0
+    waits: bool = False  # until the lamp is off
     # How near the middle of its place the target is released.
     release_radius: float = RELEASE_RADIUS
 
@@ -69,14 +80,28 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
     yaw = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
     upright = np.array([np.cos(yaw / 2), np.sin(yaw / 2), 0.0, 0.0])  # turned by yaw, then down
     tilt = difference(upright, quaternion)[:2]
-    if task.target == "drawer":
+    if task.family == RECALL:
+        return ExpertState(
+            tool=position,
+            tilt=tilt,
+            yaw=yaw,
+            width=simulator.gripper_width,
+            grasp=simulator.recall.position(task.target),
+            grasp_yaw=0.0,
+            grasp_width=-1.0,  # fingers never close on it
+            gripped=simulator.recall.pressed == task.target,
+            waits=simulator.recall.is_lit(simulator.time),
+        )
+    if task.target == DRAWER:
         item = None
         grasp = simulator.handle_position() + np.array([0.0, 0.0, 0.006])
+        grasp_yaw, grasp_width = 0.0, scene.HANDLE_THICKNESS
         gripped = simulator.touching_fingers("drawer") == 2
     else:
         item = simulator.scene_objects[task.target]
         centre = simulator.object_position(task.target)
         grasp = centre + np.array([0.0, 0.0, 0.008 if task.target.endswith("can") else 0.0])
+        grasp_yaw, grasp_width = simulator.object_grasp(task.target)
         near = float(np.linalg.norm(centre - position)) < 0.04
         gripped = simulator.touching_fingers(item.body) == 2 and near
     state = ExpertState(
@@ -85,27 +110,52 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
         yaw=yaw,
         width=simulator.gripper_width,
         grasp=grasp,
-        grasp_yaw=0.0 if item is None else simulator.object_yaw(task.target),
-        grasp_width=scene.HANDLE_THICKNESS if item is None else 2 * item.half_width,
+        grasp_yaw=grasp_yaw,
+        grasp_width=grasp_width,
         gripped=gripped,
         drawer=simulator.drawer_opening if item is None else 0.0,
+        clear_height=_clear_height(simulator, task, position),
     )
     if item is None or not task.destination:
         return state
-    place = simulator.place_position(task.destination)
-    drop = 0.02 if task.destination == "bowl" else 0.004
+    place = simulator.place_position(task.destination, task.target)
+    # High over the cabinet and the drawer's handle, to them and from them.
+    beyond = centre[1] > simulator.handle_position()[1] - HANDLE_WAY
+    high = task.family in ("store", "stow") or beyond
     return replace(
         state,
         destination=place,
-        placed=simulator.is_placed(task.target, task.destination),
-        release_height=float(place[2] + item.half_height + position[2] - centre[2] + drop),
-        carry_height=HIGH_CARRY_HEIGHT if task.family == "store" else CARRY_HEIGHT,
-        release_radius=WIDE_RELEASE_RADIUS if task.family == "store" else RELEASE_RADIUS,
+        # Where one finger still touches it, it is let go, not to be grasped again.
+        placed=not gripped and rests(simulator, task.target, task.destination),
+        release_height=float(
+            place[2]
+            + item.half_height
+            + position[2]
+            - centre[2]
+            + _DROPS.get(task.destination, 0.004)
+        ),
+        carry_height=HIGH_CARRY_HEIGHT if high else CARRY_HEIGHT,
+        release_radius=_RELEASE_RADII.get(task.family, RELEASE_RADIUS),
     )
+
+
+def _clear_height(simulator: TableTopSimulator, task: Task, tool: np.ndarray) -> float:
+    """How high the tool has to rise so that nothing but the target is between its fingers [m]."""
+    tops = [
+        simulator.object_position(name) + np.array([0.0, 0.0, item.half_height])
+        for name, item in simulator.scene_objects.items()
+        if name != task.target
+    ]
+    if task.target != DRAWER:
+        tops.append(simulator.handle_position() + np.array([0.0, 0.0, scene.HANDLE_HEIGHT / 2]))
+    near = [top[2] for top in tops if np.hypot(*(top - tool)[:2]) < FINGER_REACH]
+    return max(near, default=0.0) + CLEARANCE if near else 0.0
 
 
 def next_goal(state: ExpertState, family: str) -> Goal:
     """What to do next in this state."""
+    if family == RECALL:
+        return _press(state)
     if state.destination is not None:
         return _next_place_goal(state, state.destination)
     if family == "pick":
@@ -130,12 +180,29 @@ def _next_place_goal(state: ExpertState, destination: np.ndarray) -> Goal:
     offset = float(np.hypot(*(state.grasp[:2] - destination[:2])))
     aim = state.tool[:2] + destination[:2] - state.grasp[:2]
     if offset > state.release_radius:
-        if state.tool[2] < state.carry_height - 0.05:
+        # Over the cabinet and an open drawer's handle, all the way up first.
+        if state.tool[2] < state.carry_height - (0.05 if state.carry_height < 0.2 else 0.015):
             return Goal(np.array([*state.tool[:2], state.carry_height]), 0.0, 0.0)
         return Goal(np.array([*aim, state.carry_height]), 0.0, 0.0)
     if state.tool[2] > state.release_height + 0.009:
         return Goal(np.array([*aim, state.release_height]), 0.0, 0.0)
     return Goal(state.tool, 0.0, 1.0)
+
+
+def _press(state: ExpertState) -> Goal:
+    """Wait while the lamp shows its colour; then onto the button, with closed fingers.
+
+    While it waits, its whole plan is to stay: what is seen of the lamp moves nothing, so that later
+    only a memory of it tells where to go.
+    """
+    if state.waits:
+        return Goal(state.tool, 0.0, 0.0)
+    x, y, z = state.grasp
+    if state.gripped:
+        return Goal(np.array([x, y, z + HOVER]), 0.0, 0.0)
+    away = float(np.hypot(state.tool[0] - x, state.tool[1] - y))
+    low = away < 0.012 + 0.2 * max(0.0, float(state.tool[2]) - z)
+    return Goal(np.array([x, y, z - PRESS_DEPTH if low else z + HOVER]), 0.0, 0.0)
 
 
 def _lift(state: ExpertState) -> Goal:
@@ -150,20 +217,23 @@ def _retreat(state: ExpertState) -> Goal:
 
 
 def _approach(state: ExpertState) -> Goal:
-    """Above the target, down within a funnel, close."""
+    """Up from what is between the fingers, above the target, down within a funnel, close."""
     gx, gy, gz = state.grasp
     hover = np.array([gx, gy, gz + HOVER])
     distance = float(np.hypot(state.tool[0] - gx, state.tool[1] - gy))
+    if state.tool[2] < state.clear_height and distance > FINGER_REACH:
+        return Goal(np.array([*state.tool[:2], state.clear_height + 0.01]), state.yaw, 1.0)
     height = float(state.tool[2] - gz)
     turn = abs(state.yaw - state.grasp_yaw)
     missed = state.width < state.grasp_width - 0.007
     if missed:
         return Goal(np.array([*state.tool[:2], hover[2]]), state.grasp_yaw, 1.0)
     # Once the fingers are closing, a target that they nudge is no reason to open again.
-    reach = 0.007 if state.width > 0.074 else 0.014
-    if distance < reach and abs(height) < 0.011 and turn < 0.15:
+    reach, depth = (0.007, 0.006) if state.width > 0.074 else (0.014, 0.011)
+    if distance < reach and abs(height) < depth and turn < 0.15:
         return Goal(state.grasp, state.grasp_yaw, 0.0)
-    open_wide = state.width > state.grasp_width + 0.018
+    # Fingers that are still opening close too early, above the target's middle, and it slips.
+    open_wide = state.width > max(state.grasp_width + 0.018, 0.07)
     if height < HOVER + 0.05 and distance < 0.012 + 0.25 * max(height, 0.0) and open_wide:
         low = distance < 0.014 and turn < 0.2
         return Goal(np.array([gx, gy, gz if low else gz + 0.04]), state.grasp_yaw, 1.0)

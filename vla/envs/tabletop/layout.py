@@ -8,7 +8,8 @@ import mujoco
 import numpy as np
 
 from vla.envs.tabletop import scene
-from vla.envs.tabletop.tasks import COLORS
+from vla.envs.tabletop.recall import LampAndButtons
+from vla.envs.tabletop.tasks import COLORS, RECALL
 
 _COLOR_VALUES = {
     "red": (0.80, 0.10, 0.10),
@@ -17,6 +18,9 @@ _COLOR_VALUES = {
     "yellow": (0.90, 0.78, 0.10),
     "purple": (0.52, 0.16, 0.62),
 }
+
+# Width of what collides of a can, along one of its axes, as a share of the can's.
+HULL_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,17 @@ class SceneLayout:
 
     def __init__(self, model: mujoco.MjModel):
         self.model = model
+        self.recall = LampAndButtons(model)
         self._default_sizes = model.geom_size.copy()
         self._default_light = model.light_diffuse.copy()
         self._default_light_position = model.light_pos.copy()
+        self._default_cameras = model.cam_pos.copy(), model.cam_quat.copy()
+        # What only scenes of the unseen look change.
+        self._furniture = [model.geom("floor").id]
+        for name in ("cabinet", "drawer"):
+            first, count = _geom_range(model, name)
+            self._furniture += range(first, first + count)
+        self._furniture_colors = model.geom_rgba[self._furniture]
 
     def lay_out(
         self, data: mujoco.MjData, generator: np.random.Generator, family: str
@@ -55,7 +67,7 @@ class SceneLayout:
         drawer = model.joint("drawer").qposadr[0]
         cabinet = np.array([generator.uniform(0.43, 0.55), generator.uniform(0.42, 0.47), 0.0])
         model.body("cabinet").pos[:] = cabinet
-        if family == "close_drawer":
+        if family in ("close_drawer", "stow"):
             data.qpos[drawer] = generator.uniform(0.09, scene.DRAWER_TRAVEL)
         elif family != "open_drawer" and generator.random() < 0.3:
             data.qpos[drawer] = generator.uniform(0.0, scene.DRAWER_TRAVEL)
@@ -63,11 +75,19 @@ class SceneLayout:
         # The way of the drawer's handle stays free.
         handle_way = (cabinet[0], cabinet[1] + scene.HANDLE_OFFSET[1] - 0.24, 0.045)
         taken: list[tuple[float, float, float]] = [handle_way]
+        self.recall.park()
+        if family == RECALL:
+            taken += self.recall.lay_out(generator, _COLOR_VALUES)
         for body, radius in (("bowl", scene.BOWL_RADIUS), ("plate", scene.PLATE_RADIUS)):
+            if family == RECALL:  # no room for them
+                model.body(body).pos[:] = -2.5, -1.5 - 5 * radius, -0.65
+                continue
             x, y = _free_place(generator, taken, radius + 0.01)
-            model.body(body).pos[:2] = x, y
-        count = int(generator.integers(2, 5))
+            model.body(body).pos[:] = x, y, 0.0
+        count = 0 if family == RECALL else int(generator.integers(2, 5))
         kinds = generator.permutation(["block"] * 3 + ["can"] * 3)[:count]
+        if family == "stow" and "block" not in kinds:
+            kinds[0] = "block"
         names: list[str] = []
         objects: dict[str, SceneObject] = {}
         for kind in kinds:
@@ -117,10 +137,12 @@ class SceneLayout:
         geom.rgba[:3] = np.clip(shade + generator.uniform(-0.03, 0.03, 3), 0, 1)
         if body.startswith("can"):
             self.model.geom(f"{body}_lid").pos[2] = size[-1]
-            self.model.geom(f"{body}_hull").size[:] = 0.8 * size[0], size[0], size[1]
+            self.model.geom(f"{body}_hull").size[:] = HULL_SHARE * size[0], size[0], size[1]
 
     def _set_light(self, generator: np.random.Generator) -> None:
         model = self.model
+        model.cam_pos[:], model.cam_quat[:] = self._default_cameras
+        model.geom_rgba[self._furniture] = self._furniture_colors
         model.light_diffuse[:] = self._default_light * generator.uniform(0.6, 1.05)
         model.light_pos[:] = self._default_light_position + generator.uniform(-0.4, 0.4, (2, 3))
         model.vis.headlight.ambient[:] = generator.uniform(0.28, 0.42)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vla.control.robots import panda
+from vla.envs.tabletop import recall
 
 BLOCK_SLOTS = 3
 CAN_SLOTS = 3
@@ -15,6 +16,7 @@ DRAWER_TRAVEL = 0.125
 # Of the handle in the drawer's frame [m]; the drawer slides along -y, towards the table's middle.
 HANDLE_OFFSET = np.array([0.0, -0.078, 0.066])
 HANDLE_THICKNESS = 0.014
+HANDLE_HEIGHT = 0.048
 # Half extents of the cabinet [m]: along y and x; of its walls along z, on which the top lies.
 CABINET_DEPTH = 0.09
 CABINET_WIDTH = 0.11
@@ -71,7 +73,7 @@ def _cabinet() -> str:
         <geom class="handle" type="box" size="0.007 {-HANDLE_OFFSET[1] / 2:.4f} 0.006"
               pos="0 {HANDLE_OFFSET[1] / 2} 0.05" mass="0.05"/>
         <geom name="handle" class="handle" type="box"
-              size="0.028 {HANDLE_THICKNESS / 2} 0.024"
+              size="0.028 {HANDLE_THICKNESS / 2} {HANDLE_HEIGHT / 2}"
               pos="{HANDLE_OFFSET[0]} {HANDLE_OFFSET[1]} {HANDLE_OFFSET[2]}" mass="0.1"
               friction="2 0.05 0.001" condim="4"/>
       </body>
@@ -109,6 +111,8 @@ def scene_xml() -> str:
     <flag multiccd="enable"/>
   </option>
   <size memory="16M"/>
+  <statistic extent="4.268909121292823" meansize="0.15645595431349554"
+    center="-0.913856928670313 0.563856928670313 -0.06352422791141754"/>
   <visual>
     <global offwidth="1280" offheight="960"/>
     <quality shadowsize="1024" offsamples="4"/>
@@ -145,6 +149,7 @@ def scene_xml() -> str:
     {_bowl()}
     {_plate()}
     {_objects()}
+    {recall.bodies_xml()}
   </worldbody>
   <actuator>{panda.arm_actuators()}</actuator>
 </mujoco>"""

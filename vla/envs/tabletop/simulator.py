@@ -11,14 +11,18 @@ import numpy as np
 from vla.control.robots import panda
 from vla.core.rotations import matrix_to_quaternion
 from vla.envs.tabletop import scene
-from vla.envs.tabletop.layout import SceneLayout, SceneObject
-from vla.envs.tabletop.tasks import CABINET, Task, parse_task, sample_task
+from vla.envs.tabletop.layout import HULL_SHARE, SceneLayout, SceneObject
+from vla.envs.tabletop.places import drawer_place, free_spot, rests
+from vla.envs.tabletop.recall import LampAndButtons
+from vla.envs.tabletop.tasks import CABINET, DRAWER, RECALL, TABLE, Task, parse_task, sample_task
+from vla.envs.tabletop.unseen import dress_unseen
 
 CAMERAS = ("front", "wrist")
 GRIPPER_SPEED = 0.2
 LIFT_HEIGHT = 0.06
 DRAWER_OPEN = 0.08
 DRAWER_CLOSED = 0.015
+MOST_UNTURNED = 0.1  # of a can [rad]
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class TaskStatus:
     """How far a task is."""
 
     success: bool  # it is done now
-    wrong_object: bool  # another object than its own was lifted since the reset
+    wrong_object: bool  # another object than its own was lifted, or pressed, since the reset
+    is_lost: bool = False  # it can't be done any more
 
 
 class TableTopSimulator:
@@ -62,24 +67,42 @@ class TableTopSimulator:
 
     # Scene
 
-    def reset(self, seed: int, family: str, settle: float = 0.2) -> Task:
+    def reset(self, seed: int, family: str, settle: float = 0.2, split: str = "seen") -> Task:
         """Lays out the scene of that seed and family and returns its task; the clock restarts at 0.
 
-        settle: how long things come to rest before that [s]. Raises ValueError when the family is
-        unknown.
+        settle: how long things come to rest before that [s]. split: "unseen" for another look, see
+        vla.envs.tabletop.unseen. Raises ValueError when the family is unknown.
         """
         generator = np.random.default_rng([seed, sum(family.encode())])
         mujoco.mj_resetData(self.model, self.data)
         self.scene_objects = self._layout.lay_out(self.data, generator, family)
-        self.task = sample_task(family, self.objects(), generator)
+        self.task = sample_task(family, [*self.objects(), *self.recall.buttons], generator)
         self._place_arm(generator)
         self._lifted.clear()
         self._rest_heights = {}
+        if family == "lay":
+            self._put_on_plate(self.task.target)
+        if split == "unseen":
+            bodies = [item.body for item in self.scene_objects.values()]
+            dress_unseen(self.model, bodies, np.random.default_rng([seed, len(bodies), 7]))
         mujoco.mj_forward(self.model, self.data)
         self.step(settle)
         self.data.time = 0.0
-        self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
+        self.begin()
         return self.task
+
+    def begin(self) -> None:
+        """A task begins in the present scene: from now on it counts what is lifted, and how far."""
+        self._lifted.clear()
+        self.recall.cue(self.task.target, self.time)
+        self.recall.update(self.time, self.touching_fingers)
+        self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
+
+    def _put_on_plate(self, name: str) -> None:
+        item = self.scene_objects[name]
+        address = self.model.joint(item.body).qposadr[0]
+        plate = self.model.body("plate").pos
+        self.data.qpos[address : address + 3] = *plate[:2], item.half_height + 0.01
 
     def _place_arm(self, generator: np.random.Generator) -> None:
         joints = panda.HOME + generator.uniform(-0.08, 0.08, 7)
@@ -115,6 +138,7 @@ class TableTopSimulator:
             self.data.ctrl[7:9] = width
             mujoco.mj_step(self.model, self.data)
         self._note_lifted()
+        self.recall.update(self.time, self.touching_fingers)
 
     def _note_lifted(self) -> None:
         for name in self._rest_heights:
@@ -154,6 +178,11 @@ class TableTopSimulator:
     # Truth
 
     @property
+    def recall(self) -> LampAndButtons:
+        """Lamp and buttons, which only scenes of the family `recall` have."""
+        return self._layout.recall
+
+    @property
     def qpos(self) -> np.ndarray:
         """MuJoCo's whole configuration, from which a frame can be drawn again."""
         return self.data.qpos.copy()
@@ -173,16 +202,30 @@ class TableTopSimulator:
         """Centre of a block or can [3] in metres."""
         return self.data.body(self.scene_objects[name].body).xpos.copy()
 
-    def object_yaw(self, name: str) -> float:
-        """Turn of a block about the vertical, folded into ±45 degrees [rad]; 0 for cans."""
-        if name.endswith("can"):
-            return 0.0
-        matrix = self.data.body(self.scene_objects[name].body).xmat.reshape(3, 3)
-        yaw = np.arctan2(matrix[1, 0], matrix[0, 0])
-        return float((yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4)
+    def object_grasp(self, name: str) -> tuple[float, float]:
+        """How fingers take a block or can: turn about the vertical, within ±45 degrees, and width.
 
-    def place_position(self, destination: str) -> np.ndarray:
-        """Centre of the bowl's or plate's foot, or where on the cabinet things go [3] in metres."""
+        In radians and metres. What collides of a can is a box, with which fingers have to be in
+        line once the can is turned.
+        """
+        item = self.scene_objects[name]
+        matrix = self.data.body(item.body).xmat.reshape(3, 3)
+        yaw = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+        if name.endswith("can") and abs(yaw) < MOST_UNTURNED:
+            return 0.0, 2 * item.half_width
+        folded = (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+        across = round((yaw - folded) / (np.pi / 2)) % 2 == 1 and name.endswith("can")
+        return float(folded), 2 * item.half_width * (HULL_SHARE if across else 1.0)
+
+    def place_position(self, destination: str, name: str = "") -> np.ndarray:
+        """Where things go: the middle of a destination, at the height that they rest on [3] [m].
+
+        name: of what goes to the table, which is put where there is room for it.
+        """
+        if destination == DRAWER:
+            return drawer_place(self)
+        if destination == TABLE:
+            return free_spot(self, name)
         foot = self.data.body(destination).xpos.copy()
         return foot + scene.CABINET_PLACE if destination == CABINET else foot
 
@@ -208,26 +251,8 @@ class TableTopSimulator:
 
     def is_placed(self, name: str, destination: str) -> bool:
         """True when the object rests in or on the destination and no finger touches it."""
-        item = self.scene_objects[name]
-        if destination == CABINET:
-            return self._is_on_cabinet(item)
-        offset = self.object_position(name) - self.place_position(destination)
-        radius = scene.BOWL_RADIUS if destination == "bowl" else scene.PLATE_RADIUS
-        return bool(
-            np.hypot(*offset[:2]) < radius
-            and offset[2] < item.half_height + 0.03
-            and self.touching_fingers(item.body) == 0
-        )
-
-    def _is_on_cabinet(self, item: SceneObject) -> bool:
-        offset = self.data.body(item.body).xpos - self.data.body(CABINET).xpos
-        height = offset[2] - scene.CABINET_TOP
-        return bool(
-            abs(offset[0]) < scene.CABINET_WIDTH
-            and abs(offset[1]) < scene.CABINET_DEPTH
-            and 0.0 < height < item.half_height + 0.01
-            and self.touching_fingers(item.body) == 0
-        )
+        untouched = self.touching_fingers(self.scene_objects[name].body) == 0
+        return untouched and rests(self, name, destination)
 
     def parse_task(self, text: str) -> Task:
         """Reads a task and checks that its target is there.
@@ -235,13 +260,18 @@ class TableTopSimulator:
         Raises ValueError that says what cannot be read or is not there.
         """
         task = parse_task(text)
-        if task.target != "drawer" and task.target not in self.scene_objects:
-            raise ValueError(f"there is no {task.target}; there are: {', '.join(self.objects())}")
+        there = [*self.objects(), *self.recall.buttons]
+        if task.target != DRAWER and task.target not in there:
+            raise ValueError(f"there is no {task.target}; there are: {', '.join(there)}")
         return task
 
     def check(self, task: Task) -> TaskStatus:
         """Whether the task is done now, judged from the truth."""
         wrong = bool(self._lifted - {task.target})
+        if task.family == RECALL:
+            pressed = self.recall.pressed
+            wrong = pressed not in ("", task.target)
+            return TaskStatus(pressed == task.target, wrong, is_lost=wrong)
         if task.family == "pick":
             item = self.scene_objects[task.target]
             held = self.touching_fingers(item.body) > 0

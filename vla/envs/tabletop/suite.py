@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.questions import QUESTION_KINDS, question_of
 from vla.envs.tabletop.scenes import SceneCamera, make_scene
 from vla.envs.tabletop.simulator import CAMERAS, TableTopSimulator
-from vla.envs.tabletop.tasks import FAMILIES, FIRST_TRAINING_SEED, NEW_FAMILIES
+from vla.envs.tabletop.tasks import CHAIN_FAMILIES, FAMILIES, FIRST_TRAINING_SEED, NEW_FAMILIES
+from vla.envs.tabletop.unseen import SPLITS
 from vla.envs.tabletop.wording import WORDINGS, reworded_task
 
 
@@ -25,28 +26,26 @@ def _simulated_contract() -> EmbodimentContract:
     return load_contract(contract_path("sim_panda"))
 
 
-@dataclass(frozen=True)
-class TableTop(Suite):
-    """A simulated Panda at a table; an episode is the scene of a family and a seed."""
+AtTable = TypeVar("AtTable", bound="TableTopSuite")
+AnyTable = TypeVar("AnyTable", bound=TableTopEnv)
 
-    # Of the instructions, see vla.envs.tabletop.wording. All but "direct" are of the sentences that
-    # training never has.
-    wording: str = "direct"
+
+def require_split(split: str) -> None:
+    """Raises SuiteError for a look of scenes that is not known."""
+    if split not in SPLITS:
+        raise SuiteError(f"unknown split '{split}'; known: {', '.join(SPLITS)}")
+
+
+@dataclass(frozen=True)
+class TableTopSuite(Suite):
+    """A benchmark at the simulated Panda's table."""
+
     steps_per_chunk: int = 3  # policy steps executed of each chunk
     delay_steps: int = 2  # policy steps between an observation and its chunk
-    time_limit: float = 20.0  # of an episode [s]
+    time_limit: float = 20.0  # of a task [s]
     contract: EmbodimentContract = field(default_factory=_simulated_contract)
 
-    name = "tabletop"
-    families = FAMILIES
-    extra_families = NEW_FAMILIES
-    question_kinds = QUESTION_KINDS
-
-    def __post_init__(self):
-        if self.wording not in WORDINGS:
-            raise SuiteError(f"unknown wording '{self.wording}'; known: {', '.join(WORDINGS)}")
-
-    def for_contract(self, contract: EmbodimentContract) -> TableTop:
+    def for_contract(self: AtTable, contract: EmbodimentContract) -> AtTable:
         """The same with a policy's contract, whose images may be of another size."""
         for camera in contract.cameras:
             if camera.name not in CAMERAS:
@@ -56,6 +55,36 @@ class TableTop(Suite):
                 )
         return replace(self, contract=contract)
 
+    def environment(self, kind: type[AnyTable], render_mode: str | None) -> AnyTable:
+        """An environment with the suite's settings."""
+        return kind(
+            self.contract,
+            self.steps_per_chunk,
+            self.delay_steps,
+            self.time_limit,
+            render_mode=render_mode,
+        )
+
+
+@dataclass(frozen=True)
+class TableTop(TableTopSuite):
+    """A simulated Panda at a table; an episode is the scene of a family and a seed."""
+
+    # Of the instructions, see vla.envs.tabletop.wording. All but "direct" are of the sentences that
+    # training never has.
+    wording: str = "direct"
+    split: str = "seen"  # or "unseen": another table, light, colours and front camera
+
+    name = "tabletop"
+    families = FAMILIES
+    extra_families = NEW_FAMILIES + CHAIN_FAMILIES
+    question_kinds = QUESTION_KINDS
+
+    def __post_init__(self):
+        if self.wording not in WORDINGS:
+            raise SuiteError(f"unknown wording '{self.wording}'; known: {', '.join(WORDINGS)}")
+        require_split(self.split)
+
     def episodes(self, family: str, seeds: range) -> Iterator[Episode]:
         """One for each seed.
 
@@ -63,7 +92,8 @@ class TableTop(Suite):
         comes in its place. Raises SuiteError where too few scenes have one.
         """
         if self.wording == "direct":
-            yield from (Episode(family, seed, {"family": family}) for seed in seeds)
+            options = {"family": family, "split": self.split}
+            yield from (Episode(family, seed, options) for seed in seeds)
             return
         simulator = TableTopSimulator()
         found, last = 0, seeds[-1] + 20 * len(seeds)
@@ -76,8 +106,8 @@ class TableTop(Suite):
             reworded = reworded_task(task, places, self.wording, generator, split="test")
             if reworded is not None:
                 found += 1
-                options = {"family": family, "instruction": reworded.instruction}
-                yield Episode(family, seed, options)
+                said = {"instruction": reworded.instruction, "split": self.split}
+                yield Episode(family, seed, {"family": family, **said})
             if found == len(seeds):
                 return
         raise SuiteError(
@@ -86,13 +116,7 @@ class TableTop(Suite):
 
     def make(self, family: str, render_mode: str | None = None) -> TableTopEnv:
         """The table top; one environment runs episodes of all families."""
-        return TableTopEnv(
-            self.contract,
-            self.steps_per_chunk,
-            self.delay_steps,
-            self.time_limit,
-            render_mode=render_mode,
-        )
+        return self.environment(TableTopEnv, render_mode)
 
     def figures(self, info: dict[str, Any], said: str | None) -> dict[str, float | None]:
         """Whether another object was taken, and whether the policy said the right thing."""

@@ -1,0 +1,1 @@
+"""A benchmark that only a policy with a memory can do better than by chance."""
