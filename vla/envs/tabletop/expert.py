@@ -57,6 +57,7 @@ class ExpertState:
     placed: bool = False  # the target rests there
     release_height: float = 0.0  # of the tool when it releases
     carry_height: float = CARRY_HEIGHT  # of the tool on the way there
+    carry_slack: float = 0.05  # how far below that it may be when it sets out
     # Height of the tool above which nothing is between its fingers but the target.
     clear_height: float = 0.0
     waits: bool = False  # until the lamp is off
@@ -135,6 +136,8 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
             + _DROPS.get(task.destination, 0.004)
         ),
         carry_height=HIGH_CARRY_HEIGHT if high else CARRY_HEIGHT,
+        # Off the cabinet, and over an open drawer's handle, all the way up first.
+        carry_slack=0.015 if high and (beyond or simulator.drawer_opening > 0.03) else 0.05,
         release_radius=_RELEASE_RADII.get(task.family, RELEASE_RADIUS),
     )
 
@@ -180,8 +183,7 @@ def _next_place_goal(state: ExpertState, destination: np.ndarray) -> Goal:
     offset = float(np.hypot(*(state.grasp[:2] - destination[:2])))
     aim = state.tool[:2] + destination[:2] - state.grasp[:2]
     if offset > state.release_radius:
-        # Over the cabinet and an open drawer's handle, all the way up first.
-        if state.tool[2] < state.carry_height - (0.05 if state.carry_height < 0.2 else 0.015):
+        if state.tool[2] < state.carry_height - state.carry_slack:
             return Goal(np.array([*state.tool[:2], state.carry_height]), 0.0, 0.0)
         return Goal(np.array([*aim, state.carry_height]), 0.0, 0.0)
     if state.tool[2] > state.release_height + 0.009:
@@ -229,7 +231,7 @@ def _approach(state: ExpertState) -> Goal:
     if missed:
         return Goal(np.array([*state.tool[:2], hover[2]]), state.grasp_yaw, 1.0)
     # Once the fingers are closing, a target that they nudge is no reason to open again.
-    reach, depth = (0.007, 0.006) if state.width > 0.074 else (0.014, 0.011)
+    reach, depth = (0.007, 0.011) if state.width > 0.074 else (0.014, 0.011)
     if distance < reach and abs(height) < depth and turn < 0.15:
         return Goal(state.grasp, state.grasp_yaw, 0.0)
     # Fingers that are still opening close too early, above the target's middle, and it slips.
