@@ -55,6 +55,7 @@ class TableTopSimulator:
         self.scene_objects: dict[str, SceneObject] = {}
         self.task = Task("pick", "")
         self._lifted: set[str] = set()
+        self.began_at = 0.0  # when the present task began [s]; 0 for that of the reset
         self._width_command = panda.OPEN_WIDTH
         # Rendering contexts must be freed before the interpreter goes, and no later than this
         # object; a reference to close() would keep it for good.
@@ -94,6 +95,7 @@ class TableTopSimulator:
     def begin(self) -> None:
         """A task begins in the present scene: from now on it counts what is lifted, and how far."""
         self._lifted.clear()
+        self.began_at = self.time
         self.recall.cue(self.task.target, self.time)
         self.recall.update(self.time, self.touching_fingers)
         self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
