@@ -58,7 +58,8 @@ class ExpertState:
     release_height: float = 0.0  # of the tool when it releases
     carry_height: float = CARRY_HEIGHT  # of the tool on the way there
     carry_slack: float = 0.05  # how far below that it may be when it sets out
-    close_depth: float = 0.011  # how near the grasp's height the tool begins to close
+    # What was moved before is no longer in line with the fingers, and slips more easily.
+    careful: bool = False
     # Height of the tool above which nothing is between its fingers but the target.
     clear_height: float = 0.0
     waits: bool = False  # until the lamp is off
@@ -117,8 +118,7 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
         gripped=gripped,
         drawer=simulator.drawer_opening if item is None else 0.0,
         clear_height=_clear_height(simulator, task, position),
-        # What was moved before is no longer in line with the fingers, and slips more easily.
-        close_depth=0.006 if simulator.began_at > 0.0 else 0.011,
+        careful=simulator.began_at > 0.0,
     )
     if item is None or not task.destination:
         return state
@@ -233,12 +233,13 @@ def _approach(state: ExpertState) -> Goal:
     missed = state.width < state.grasp_width - 0.007
     if missed:
         return Goal(np.array([*state.tool[:2], hover[2]]), state.grasp_yaw, 1.0)
+    is_open = state.width > 0.074
     # Once the fingers are closing, a target that they nudge is no reason to open again.
-    reach, depth = (0.007, state.close_depth) if state.width > 0.074 else (0.014, 0.011)
+    reach, depth = (0.007, 0.006 if state.careful else 0.011) if is_open else (0.014, 0.011)
     if distance < reach and abs(height) < depth and turn < 0.15:
         return Goal(state.grasp, state.grasp_yaw, 0.0)
     # Fingers that are still opening close too early, above the target's middle, and it slips.
-    open_wide = state.width > max(state.grasp_width + 0.018, 0.07)
+    open_wide = state.width > max(state.grasp_width + 0.018, 0.07 if state.careful else 0.0)
     if height < HOVER + 0.05 and distance < 0.012 + 0.25 * max(height, 0.0) and open_wide:
         low = distance < 0.014 and turn < 0.2
         return Goal(np.array([gx, gy, gz if low else gz + 0.04]), state.grasp_yaw, 1.0)
