@@ -121,7 +121,7 @@ def test_a_recipe_of_parts_divides_the_frames(train_file):
         ({"executions": ("sometimes",)}, "--execution takes chunk, .* got 'sometimes'"),
         ({"evaluations": {"": Evaluation("moon")}}, "unknown benchmark 'moon'"),
         ({"evaluations": {"": Evaluation(families=("fly",))}}, "unknown family 'fly'"),
-        ({"leave_out": ({"structur": "one_step"},)}, "leave_out 1: unknown axis 'structur'"),
+        ({"leave_out": ({"shape": "one_step"},)}, "leave_out 1: unknown axis 'shape'"),
         (
             {"claims": (Claim("c", {"structure": "none"}, {"structure": "one_step"}),)},
             "claim 1: unknown structure 'none'; the grid has: one_step, policy_head",

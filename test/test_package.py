@@ -35,9 +35,13 @@ def installed_ros_packages() -> set[str]:
 
 
 def imported_modules(folder: str) -> set[str]:
-    """Returns the top-level modules that a folder's Python files import."""
+    """Returns the top-level modules that a folder's Python files import.
+
+    Adapters of benchmarks run in other Python environments, which have what they import.
+    """
     names = set()
-    for path in (ROOT / folder).rglob("*.py"):
+    adapters = set((ROOT / folder).glob("envs/*/adapter.py"))
+    for path in set((ROOT / folder).rglob("*.py")) - adapters:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
