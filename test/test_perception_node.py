@@ -239,7 +239,7 @@ def test_observations_come_at_camera_rate_with_little_delay(running):
             "joints",
             lambda m: changed(m, position=[float("nan")] * 9),
             "bad_joint_states",
-            "not fin",
+            "no finite position",
         ),
         ("joints", without_fingers, "stale_state", "joint_states"),
         ("joints", lambda m: with_fingers(m, 0.4), "bad_joint_states", "0.800 m apart; open is"),
