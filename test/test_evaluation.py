@@ -100,7 +100,7 @@ def test_one_seed_in_process_is_repeatable_and_reported(policy):
     written = json.loads(json.dumps(report("abc", SHORT, True, runs[0], "first")))
     assert written["settings"] == {
         "think": True, "execution": "first", "wording": "direct", "steps_per_chunk": 3,
-        "delay_steps": 2, "time_limit": 1.0,
+        "delay_steps": 2, "time_limit": 1.0, "split": "seen",
     }  # fmt: skip
     assert (written["benchmark"], written["checkpoint_id"]) == ("tabletop", "abc")
     assert written["summary"][0]["episodes"] == 1 == len(written["episodes"])
@@ -150,7 +150,7 @@ def test_scenes_without_the_wording_make_way_for_further_ones(monkeypatch):
     monkeypatch.setattr("vla.envs.tabletop.suite.reworded_task", only_even)
     episodes = list(suite.episodes("pick", range(5, 8)))
     assert [episode.seed for episode in episodes] == [5, 7, 9]
-    assert episodes[0].options == {"family": "pick", "instruction": "that one"}
+    assert episodes[0].options == {"family": "pick", "split": "seen", "instruction": "that one"}
     monkeypatch.setattr("vla.envs.tabletop.suite.reworded_task", lambda *_, **__: None)
     with pytest.raises(SuiteError, match="only 0 of the scenes up to seed 25 allow"):
         list(suite.episodes("pick", range(5, 6)))
