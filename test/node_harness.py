@@ -211,8 +211,11 @@ class Graph:
         script = ROOT / "scripts" / executable
         return self._start(script, parameters, parameters_file, arguments, more)
 
-    def start_with_policy(self, checkpoint: Path) -> NodeProcess:
-        """The simulator and all that moves its arm by a checkpoint, active; the node reasoning."""
+    def start_with_policy(self, checkpoint: Path, **controller: Any) -> dict[str, NodeProcess]:
+        """The simulator and all that moves its arm by a checkpoint, active, by name.
+
+        controller: further parameters of that node.
+        """
         timed = {"use_sim_time": True}
         policy = timed | {"checkpoint": str(checkpoint)}
         given = {
@@ -220,12 +223,12 @@ class Graph:
             "perception": timed,
             "reasoning": policy,
             "action_expert": policy,
-            "controller": timed,
+            "controller": timed | controller,
         }
         processes = {name: self.start(name, parameters=own) for name, own in given.items()}
         for name in given:
             self.wait_state(name, "active", 90.0)
-        return processes["reasoning"]
+        return processes
 
     def start_robot(
         self,

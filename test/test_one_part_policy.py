@@ -190,7 +190,7 @@ def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "test"))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
     with Graph() as graph:
-        reasoning = graph.start_with_policy(checkpoint)
+        reasoning = graph.start_with_policy(checkpoint)["reasoning"]
         statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
         graph.wait_diagnostic(

@@ -130,7 +130,7 @@ class Watched:
 def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
     checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny(structure), scale=1.5)
     with Graph() as graph:
-        reasoning = graph.start_with_policy(checkpoint)
+        reasoning = graph.start_with_policy(checkpoint)["reasoning"]
         graph.wait_diagnostic(
             "action_expert", lambda s: any("one part" in value.value for value in s.values)
         )

@@ -41,7 +41,6 @@ RATE = 200.0
 STOPPING = 0.5
 # Joints closer than that are where they were: servos tremble [rad].
 SAME_PLACE = 1e-3
-NODES = ("sim", "perception", "reasoning", "action_expert", "controller")
 TOPICS: dict[str, type] = {
     **{camera.topic: Image for camera in CONTRACT.cameras},
     CONTRACT.joint_states_topic: JointState,
@@ -63,18 +62,7 @@ class FuzzedGraph:
 
     def __init__(self, report: Report, graph: Graph):
         self.report, self.graph = report, graph
-        timed = {"use_sim_time": True}
-        policy = timed | {"checkpoint": str(CHECKPOINT)}
-        parameters = {
-            "sim": {},
-            "perception": timed,
-            "reasoning": policy,
-            "action_expert": policy,
-            "controller": timed | {"control_rate": 1.0 / PERIOD},
-        }
-        self.nodes = {n: graph.start(n, parameters=parameters[n]) for n in NODES}
-        for name in NODES:
-            graph.wait_state(name, "active", 60.0)
+        self.nodes = graph.start_with_policy(CHECKPOINT, control_rate=1.0 / PERIOD)
         self.watch = Watch(graph)
         self.statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         self.told: list[Told] = []
@@ -253,7 +241,7 @@ class FuzzedGraph:
                     self.report.add(name, case, "bad_text", f"a log line of {len(line)} characters")
             process.forget_output()
         if all(process.running for process in self.nodes.values()):
-            for name in NODES:
+            for name in self.nodes:
                 state = self.graph.state(name)
                 if state != "active":
                     self.report.add(name, case, "node_died", f"it is {state}")
