@@ -13,6 +13,7 @@ import collections
 import json
 import sys
 import time
+from functools import partial
 
 import rclpy
 from rclpy.action import ActionClient
@@ -82,15 +83,22 @@ def main() -> None:
 
     if kind == "ExecuteInstruction":
         client, send = ActionClient(node, ExecuteInstruction, name), send_goal
+        knock = partial(client.send_goal_async, ExecuteInstruction.Goal())
         is_ready = client.server_is_ready
     else:
         service = Trigger if kind == "Trigger" else getattr(srv, kind)
         client, send = node.create_client(service, name), send_call
+        knock = partial(client.call_async, service.Request())
         is_ready = client.service_is_ready
     while not is_ready():
         executor.spin_once(timeout_sec=0.05)
     print("ready", flush=True)
-    # A server knows its client later than the client knows its server.
+    # A server knows its client later than the client knows its server, and drops its answers until
+    # then: the first call, which does not count, is sent until it is answered. An empty goal is rejected.
+    answer = None
+    while answer is None or not answer.done():
+        answer = knock()
+        executor.spin_until_future_complete(answer, timeout_sec=1.0)
     settled_at = time.monotonic() + 0.5
     while time.monotonic() < settled_at:
         executor.spin_once(timeout_sec=0.05)
