@@ -25,6 +25,25 @@ LIMITS = ArmControllerConfig()
 KINEMATICS = ArmController(LIMITS, CONTRACT).kinematics
 
 
+def observation_of_noise(joints, stamp, generator):
+    """What perception would publish with the arm at these joints, and noise in the images."""
+    position, quaternion = KINEMATICS.tool_pose(joints)
+    message = Observation(
+        camera_names=[camera.name for camera in CONTRACT.cameras],
+        state_names=list(CONTRACT.state_names),
+        state=state_vector(position, quaternion, 0.08).tolist(),
+        end_effector_pose=arrays_to_pose(position, quaternion),
+        gripper_width=0.08,
+        contract_id=CONTRACT.contract_id,
+    )
+    message.header.stamp = message.state_stamp = stamp
+    message.header.frame_id = CONTRACT.base_frame
+    for camera in CONTRACT.cameras:
+        pixels = generator.integers(0, 256, (camera.height, camera.width, 3), np.uint8)
+        message.images.append(array_to_image(pixels, stamp, camera.name))
+    return message
+
+
 class PlayedRobot:
     """Plays robot, perception and model nodes from one timer; the streams can be cut one by one."""
 
@@ -100,20 +119,7 @@ class PlayedRobot:
 
     def observation(self, **changes):
         """What perception would publish, of noise."""
-        position, quaternion = KINEMATICS.tool_pose(self.joints)
-        message = Observation(
-            camera_names=[camera.name for camera in CONTRACT.cameras],
-            state_names=list(CONTRACT.state_names),
-            state=state_vector(position, quaternion, 0.08).tolist(),
-            end_effector_pose=arrays_to_pose(position, quaternion),
-            gripper_width=0.08,
-            contract_id=CONTRACT.contract_id,
-        )
-        message.header.stamp = message.state_stamp = self.now()
-        message.header.frame_id = CONTRACT.base_frame
-        for camera in CONTRACT.cameras:
-            pixels = self.noise.integers(0, 256, (camera.height, camera.width, 3), np.uint8)
-            message.images.append(array_to_image(pixels, message.header.stamp, camera.name))
+        message = observation_of_noise(self.joints, self.now(), self.noise)
         for name, value in changes.items():
             setattr(message, name, value)
         return message

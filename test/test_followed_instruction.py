@@ -1,5 +1,7 @@
 """Which instruction a model node follows while somebody else announces some, too."""
 
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
 from vla_ros.msg import Instruction, PolicyStatus
 
 from vla_nodes.models.followed_instruction import FollowedInstruction
@@ -26,6 +28,18 @@ def test_alone_everything_is_followed_and_a_repetition_is_no_change():
     assert followed.announce(NEXT, alone=True)
     assert followed.announce(Instruction(), alone=True)
     assert followed.instruction.instruction_id == 0
+
+
+def test_an_instruction_that_was_resumed_starts_over_although_its_stop_was_missed():
+    followed = following()
+    resumed = Instruction(
+        header=Header(stamp=Time(nanosec=150_000_000)),
+        instruction_id=OURS.instruction_id,
+        instruction=OURS.instruction,
+        mode=OURS.mode,
+    )
+    assert followed.announce(resumed, alone=True)
+    assert not followed.announce(resumed, alone=True)
 
 
 def test_a_foreign_message_changes_nothing():

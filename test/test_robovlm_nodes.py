@@ -7,14 +7,17 @@ from itertools import combinations
 import numpy as np
 import pytest
 from node_harness import Graph
+from played_robot import CONTRACT_PATH, observation_of_noise
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 from tiny_checkpoint import save_tiny_checkpoint
 from tiny_robovlm import tiny
-from vla_ros.msg import ActionChunk, LatentAction, PolicyStatus
+from vla_ros.msg import ActionChunk, Instruction, LatentAction, PolicyStatus
 from vla_ros.msg import Observation as ObservationMessage
 from vla_ros.srv import Ask, ResetScene, SetInstruction
 
+from vla.control.robots import panda
 from vla.control.session import HoldReason, State
 from vla.observations.messages import stamp_to_nanoseconds
 from vla.policies.base import Observation
@@ -158,6 +161,53 @@ def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
         )
         graph.processes.remove(reasoning)
         graph.call(Trigger, "vla/stop", Trigger.Request())
+
+
+def test_a_resume_starts_the_history_over_although_its_stop_was_missed(tmp_path):
+    checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny("policy_head"), scale=1.5)
+    part, noise = ReasoningPart.from_pretrained(checkpoint), np.random.default_rng(0)
+    with Graph() as graph:
+        parameters = {"contract": str(CONTRACT_PATH), "checkpoint": str(checkpoint)}
+        graph.start("reasoning", threads=1, max_observation_age=60.0, **parameters)
+        graph.wait_state("reasoning", "active", 90.0)
+        chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
+        announcements = graph.publisher(Instruction, "vla/instruction", qos.LATCHED)
+        observations = graph.publisher(ObservationMessage, "vla/observation", qos.LATEST)
+
+        def announce() -> None:
+            message = Instruction(instruction_id=7, instruction=PICK, mode=Instruction.MODE_ACT)
+            message.header.stamp = graph.node.get_clock().now().to_msg()
+            announcements.publish(message)
+
+        def chunk_of(number: int) -> tuple[Observation, np.ndarray]:
+            """The next observation, and the chunk that it becomes."""
+            # 20 ms apart, however slowly this runs: a gap would empty the history, too.
+            at = began + Duration(nanoseconds=20_000_000 * number)
+            message = observation_of_noise(panda.HOME, at.to_msg(), noise)
+            observations.publish(message)
+            graph.wait(lambda: any(stamp(c) == stamp(message) for c in chunks), f"chunk {number}")
+            scene = unpack_scene(message, part.contract, 0.0, 0.0)
+            actions = np.array(chunks[-1].actions).reshape(chunks[-1].horizon, -1)
+            return Observation(scene.images, scene.state, scene.stamp * 1e-9), actions
+
+        began = graph.node.get_clock().now() - Duration(seconds=1)
+        announce()
+        for number in range(3):
+            seen, actions = chunk_of(number)
+            if number == 0:
+                part.reset()
+            np.testing.assert_allclose(actions, part.act(seen, PICK), atol=1e-6)
+        # The same id again, later: what comes between was missed.
+        announce()
+        for number in range(3, 30):
+            seen, actions = chunk_of(number)
+            goes_on = part.act(seen, PICK)
+            if not np.allclose(actions, goes_on, atol=1e-6):
+                break
+        else:
+            pytest.fail("the history goes on over the second announcement")
+        part.reset()
+        np.testing.assert_allclose(actions, part.act(seen, PICK), atol=1e-6)
 
 
 def test_what_it_can_not_say_is_refused_with_a_reason(tmp_path):

@@ -23,7 +23,7 @@ class FollowedInstruction:
         self._offers: dict[tuple[int, str], Instruction] = {}
 
     def announce(self, message: Instruction, alone: bool) -> bool:
-        """Takes an announcement; whether another instruction is in force now.
+        """Takes an announcement; whether another instruction is in force now, or the same has started again.
 
         alone: one node publishes on the topic.
         """
@@ -58,8 +58,16 @@ class FollowedInstruction:
 
     def _follow(self, message: Instruction) -> bool:
         before, self.instruction = self.instruction, message
-        return (message.instruction_id, message.instruction, message.mode) != (
-            before.instruction_id,
-            before.instruction,
-            before.mode,
-        )
+        return _key(message) != _key(before)
+
+
+def _key(message: Instruction) -> tuple:
+    """What differs between two starts, also of one instruction before and after a stop.
+
+    The announcement of the stop between them may be missed, since only the last one is kept.
+    """
+    if message.instruction_id == 0:
+        return (0,)
+    stamp = message.header.stamp
+    words = (message.instruction, message.mode)
+    return (message.instruction_id, *words, stamp.sec, stamp.nanosec)
