@@ -75,7 +75,6 @@ class SceneLayout:
         # The way of the drawer's handle stays free.
         handle_way = (cabinet[0], cabinet[1] + scene.HANDLE_OFFSET[1] - 0.24, 0.045)
         taken: list[tuple[float, float, float]] = [handle_way]
-        self.recall.park()
         if family == RECALL:
             taken += self.recall.lay_out(generator, _COLOR_VALUES)
         for body, radius in (("bowl", scene.BOWL_RADIUS), ("plate", scene.PLATE_RADIUS)):

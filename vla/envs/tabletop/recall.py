@@ -17,23 +17,12 @@ LIT_SECONDS = 1.0
 BUTTON_HEIGHT = 0.03
 _BODIES = ("left_button", "right_button")
 _DARK = (0.12, 0.12, 0.12)
-# On the floor behind the robot, where no camera sees them; the other families have them there.
-_PARKED = {
-    "lamp": (-2.5, 1.3, -0.66),
-    "left_button": (-2.5, 1.5, -0.66),
-    "right_button": (-2.5, 1.7, -0.66),
-}
 
 
 def bodies_xml() -> str:
-    """Lamp and buttons, parked. They have no joints: other scenes stay as they were."""
-
-    def place(name: str) -> str:
-        return " ".join(str(value) for value in _PARKED[name])
-
+    """Lamp and buttons. They have no joints, so that all scenes have the same configuration."""
     text = (
-        f'<body name="lamp" pos="{place("lamp")}">'
-        '<geom type="cylinder" size="0.03 0.01" pos="0 0 0.01" rgba="0.2 0.2 0.2 1" mass="0" '
+        '<body name="lamp"><geom type="cylinder" size="0.03 0.01" pos="0 0 0.01" rgba="0.2 0.2 0.2 1" mass="0" '
         'contype="0" conaffinity="0"/>'
         '<geom name="lamp_light" type="sphere" size="0.032" pos="0 0 0.045" mass="0" '
         'contype="0" conaffinity="0"/></body>'
@@ -41,27 +30,20 @@ def bodies_xml() -> str:
     for name in _BODIES:
         half = BUTTON_HEIGHT / 2
         text += (
-            f'<body name="{name}" pos="{place(name)}">'
-            f'<geom name="{name}" type="cylinder" size="0.035 {half}" pos="0 0 {half}" mass="0" '
+            f'<body name="{name}"><geom name="{name}" type="cylinder" size="0.035 {half}" pos="0 0 {half}" mass="0" '
             'contype="1" conaffinity="1"/></body>'
         )
     return text
 
 
 class LampAndButtons:
-    """The lamp and the two buttons of a scene; without buttons, both are parked."""
+    """The lamp and the two buttons of a scene, which only scenes of the family have."""
 
     def __init__(self, model: mujoco.MjModel):
         self._model = model
         self.buttons: dict[str, str] = {}  # bodies by name, such as "red button"
         self.pressed = ""  # the button that was pressed first
         self._color, self._lit_from = np.array(_DARK), -np.inf
-
-    def park(self) -> None:
-        """Takes them out of the scene."""
-        self.buttons, self.pressed, self._lit_from = {}, "", -np.inf
-        for name, place in _PARKED.items():
-            self._model.body(name).pos[:] = place
 
     def lay_out(
         self, generator: np.random.Generator, values: dict[str, tuple[float, float, float]]
@@ -71,6 +53,7 @@ class LampAndButtons:
         values: the colours, red, green and blue, by name.
         """
         model = self._model
+        self.buttons, self.pressed, self._lit_from = {}, "", -np.inf
         colors = generator.permutation(COLORS)[:2]
         middle = generator.uniform(-0.13, -0.07)
         places = [(generator.uniform(0.62, 0.66), middle + generator.uniform(-0.04, 0.04), 0.05)]

@@ -102,8 +102,11 @@ def _objects() -> str:
     return text
 
 
-def scene_xml() -> str:
-    """The whole scene; positions, colours and light are set at each reset (see simulator.py)."""
+def scene_xml(has_lamp: bool = False) -> str:
+    """The whole scene; positions, colours and light are set at each reset (see simulator.py).
+
+    has_lamp: with the lamp and the buttons of vla.envs.tabletop.recall.
+    """
     return f"""
 <mujoco model="table_top">
   <compiler angle="radian" meshdir="{panda.mesh_folder()}" autolimits="true"/>
@@ -149,7 +152,7 @@ def scene_xml() -> str:
     {_bowl()}
     {_plate()}
     {_objects()}
-    {recall.bodies_xml()}
+    {recall.bodies_xml() if has_lamp else ""}
   </worldbody>
   <actuator>{panda.arm_actuators()}</actuator>
 </mujoco>"""

@@ -44,14 +44,13 @@ class TableTopSimulator:
 
     def __init__(self, camera_size: int = 96):
         self.camera_size = camera_size
-        self.model = mujoco.MjModel.from_xml_string(scene.scene_xml())
-        self.data = mujoco.MjData(self.model)
+        self._scenes: dict[bool, tuple[SceneLayout, mujoco.MjData]] = {}
+        self._renderers: dict[tuple[bool, int], mujoco.Renderer] = {}
+        self._enter_scene(has_lamp=False)
         self._tool = self.model.site(panda.TOOL_SITE).id
         self._drawer = self.model.joint("drawer").qposadr[0]
         self._finger_bodies = {self.model.body(f"panda_finger{i}").id for i in (1, 2)}
         self._rest_heights: dict[str, float] = {}
-        self._renderers: dict[int, mujoco.Renderer] = {}
-        self._layout = SceneLayout(self.model)
         self.scene_objects: dict[str, SceneObject] = {}
         self.task = Task("pick", "")
         self._lifted: set[str] = set()
@@ -68,6 +67,16 @@ class TableTopSimulator:
 
     # Scene
 
+    def _enter_scene(self, has_lamp: bool) -> None:
+        # A model of their own for lamp and buttons: bodies that touch nothing still change the order
+        # of a step's contacts, and with it how other scenes go on.
+        if has_lamp not in self._scenes:
+            model = mujoco.MjModel.from_xml_string(scene.scene_xml(has_lamp))
+            self._scenes[has_lamp] = SceneLayout(model), mujoco.MjData(model)
+        self._has_lamp = has_lamp
+        self._layout, self.data = self._scenes[has_lamp]
+        self.model = self._layout.model
+
     def reset(self, seed: int, family: str, settle: float = 0.2, split: str = "seen") -> Task:
         """Lays out the scene of that seed and family and returns its task; the clock restarts at 0.
 
@@ -75,6 +84,7 @@ class TableTopSimulator:
         vla.envs.tabletop.unseen. Raises ValueError when the family is unknown.
         """
         generator = np.random.default_rng([seed, sum(family.encode())])
+        self._enter_scene(has_lamp=family == RECALL)
         mujoco.mj_resetData(self.model, self.data)
         self.scene_objects = self._layout.lay_out(self.data, generator, family)
         self.task = sample_task(family, [*self.objects(), *self.recall.buttons], generator)
@@ -299,11 +309,11 @@ class TableTopSimulator:
         state of the scene than the present one.
         """
         size = size or self.camera_size
-        if size not in self._renderers:
-            self._renderers[size] = self.make_renderer(size, detailed)
+        if (self._has_lamp, size) not in self._renderers:
+            self._renderers[self._has_lamp, size] = self.make_renderer(size, detailed)
         option = mujoco.MjvOption()
         option.geomgroup[:] = [1, 0, detailed, not detailed, 0, 0]
-        renderer = self._renderers[size]
+        renderer = self._renderers[self._has_lamp, size]
         renderer.update_scene(data or self.data, camera, option)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = detailed
         return renderer.render().copy()
@@ -330,7 +340,7 @@ class TableTopSimulator:
         return np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]])
 
 
-def _free(renderers: dict[int, mujoco.Renderer]) -> None:
+def _free(renderers: dict[tuple[bool, int], mujoco.Renderer]) -> None:
     for renderer in renderers.values():
         renderer.close()
     renderers.clear()
