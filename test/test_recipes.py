@@ -26,7 +26,7 @@ from vla.policies.policy import Policy
 from vla.policies.registry import policy_type, preset
 from vla.training.config import TrainConfig, read_train_config, train_config
 from vla.training.config_check import check_train_config
-from vla.training.loop import Trainer, in_steps, open_start, train
+from vla.training.loop import Trainer, in_steps, model_config, open_start, train
 from vla.training.run import train_run
 from vla.training.sources import open_data
 from vla.training.subsets import _drawn, chosen
@@ -289,6 +289,15 @@ def test_post_training_goes_on_with_the_weights_of_co_training(dataset, contract
     model = Trainer(later, contract, open_start(later)).plain_model
     for name, value in read_weights(open_checkpoint(first)).items():
         assert (model.state_dict()[name] == value.float()).all(), name
+    # What has no weights of its own may differ, such as the history's spacing; nothing else.
+    slower = replace(later, model={"structure": {"history_step": 0.5}})
+    assert model_config(later, open_start(later)).structure.history_step != 0.5
+    assert Trainer(slower, contract, open_start(slower)).plain_model.config.structure == replace(
+        model.config.structure, history_step=0.5
+    )
+    wider = replace(later, model={"head": {"hidden": 32}})
+    with pytest.raises(CheckpointError, match=r"head\.trunk.* has shape \[16, \d+\], .* need \[32, \d+\]"):
+        Trainer(wider, contract, open_start(wider))
     with pytest.raises(CheckpointError, match="is of type instructvla; to take its backbone alone"):
         other = replace(later, initialize_from="checkpoints/nano")
         kind = policy_type("robovlms")

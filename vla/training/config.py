@@ -43,7 +43,8 @@ class TrainConfig:
     stage: str = "action"
     # Size of the model, by name.
     preset: str = "nano"
-    # Entries of the model's configuration that differ from the preset's.
+    # Entries of the model's configuration that differ from the preset's, or from those of the
+    # checkpoint that initialize_from names, whose weights have to fit.
     model: dict[str, Any] = field(default_factory=dict)
     # Parts of the backbone that the objective `policy` trains.
     trains: TrainedParts = field(default_factory=TrainedParts)

@@ -82,19 +82,16 @@ def open_start(config: TrainConfig) -> Checkpoint | None:
 
 
 def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
-    """The model that a run trains: that of its start or of its preset, as the objective has it.
+    """The model that a run trains: that of its start or of its preset, with the entries that differ.
 
     Raises CheckpointError where the released backbone can't be read.
     """
-    if start is not None:
-        base = start.config
-    else:
-        base = with_entries(preset(config.preset), config.model, "model")
-        if config.backbone:
-            if config.allow_remote_code and config.backbone == "generic":
-                allow_remote_code(config.backbone_source)
-            kind = policy_type(base.TYPE)
-            base = kind.with_backbone(base, config.backbone, config.backbone_source)
+    base = preset(config.preset) if start is None else start.config
+    base = with_entries(base, config.model, "model")
+    if start is None and config.backbone:
+        if config.allow_remote_code and config.backbone == "generic":
+            allow_remote_code(config.backbone_source)
+        base = policy_type(base.TYPE).with_backbone(base, config.backbone, config.backbone_source)
     built = objective_of(config).model_config(copy.deepcopy(base))
     policy_type(built.TYPE).check_config(built, "model")
     return built

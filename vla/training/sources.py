@@ -56,9 +56,10 @@ def pads_robots(config: TrainConfig) -> bool:
     if not any(entry.contract for entry in config.robot):
         return False
     if config.initialize_from:
-        model = read_config(checkpoint_folder(config.initialize_from))
+        base = read_config(checkpoint_folder(config.initialize_from))
     else:
-        model = with_entries(preset(config.preset), config.model, "model")
+        base = preset(config.preset)
+    model = with_entries(base, config.model, "model")
     return policy_type(model.TYPE).pads(model)
 
 
