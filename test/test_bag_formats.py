@@ -14,6 +14,8 @@ import yaml
 import zstandard
 from damaged_bags import KINDS, STORE, TOPICS, messages
 from foreign_bags import write_foreign_bag
+from fuzz.bags import MESSAGES, PROFILES, write_bag
+from mcap.writer import CompressionType
 from node_harness import ROOT
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
@@ -208,6 +210,19 @@ def test_only_what_is_decoded_needs_a_definition(tmp_path):
     assert decoded == {"/joint_states": 160}
     with pytest.raises(MessageTypeError, match=r"'/log' are encoded as 'protobuf'"):
         list(read_decoded(bag, {"/log"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!bool x", "!!int ''", "!!timestamp x", "1:1:1:1.0", "*a", "[" * 5000, "- 1e999", "\0", "{}"],
+)
+def test_unsound_profiles_of_a_topic_cost_nothing(text, tmp_path):
+    for name, profiles in (("bad", text), ("good", PROFILES)):
+        write_bag(tmp_path / name, CompressionType.NONE, unfinished=True, profiles=profiles)
+    for name in ("bad", "good"):
+        assert recover_bag(tmp_path / name).message_count == MESSAGES
+    (tmp_path / "bad/metadata.yaml").unlink()
+    assert read_metadata(tmp_path / "bad").message_count == MESSAGES
 
 
 def test_a_bag_of_sqlite3_makes_the_frames_of_its_mcap(tmp_path):

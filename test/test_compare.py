@@ -201,6 +201,7 @@ def test_a_file_that_is_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cou
     ("damage", "says"),
     [
         (lambda lines: [lines[0], "{]", lines[1]], r"line 2 is damaged; remove that line"),
+        (lambda lines: [lines[0], "3", lines[1]], r"line 2 is damaged; remove that line"),
         (lambda lines: [lines[0], "", lines[1]], r"line 2 is damaged"),
         (lambda lines: [json.dumps({"task": "x"}), lines[1]], r"line 1 is damaged"),
         (lambda lines: [lines[0].replace("true", '"yes"'), lines[1]], r"line 1 is damaged"),

@@ -316,6 +316,15 @@ def test_parameter_files_and_values_keep_their_order(tmp_path, run):
     assert Path(command[-1]).read_text().startswith("/ns/x:\n")
 
 
+@pytest.mark.parametrize(
+    "value", ["!!bool x", "!!int ''", "!!timestamp x", "1:" * 400 + "1.0", "[" * 2000]
+)
+def test_a_value_that_is_no_yaml_is_text(value, run):
+    for attribute in ("", 'type="str"'):
+        expansion = run(f'<node {SHOW}><param name="a" value="{value}" {attribute}/></node>')
+        assert parameters_of(expansion.processes[0].command) == {"a": value}
+
+
 def test_a_missing_parameter_file_is_pointed_out_and_left_out(run):
     expansion = run(f'\n<node {SHOW}>\n<param from="/missing.yaml"/></node>')
     assert "main.launch.xml:4: there is no parameter file '/missing.yaml'" in expansion.warnings[0]

@@ -28,6 +28,14 @@ MAGIC = 8
 CHUNK = 0x06
 MESSAGES = 60
 COMPRESSIONS = (CompressionType.NONE, CompressionType.ZSTD, CompressionType.LZ4)
+# As rosbag2 copies them from a publisher.
+PROFILES = """\
+- history: 1
+  depth: 10
+  reliability: 2
+  durability: 2
+  deadline: {sec: 9223372036, nsec: 854775807}
+"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,9 @@ def _judge(
         report.add("bags", case, "nonsense_accepted", f"messages that nobody wrote: {odd}")
 
 
-def write_bag(folder: Path, compression: CompressionType, unfinished: bool) -> list[Chunk]:
+def write_bag(
+    folder: Path, compression: CompressionType, unfinished: bool, profiles: str = PROFILES
+) -> list[Chunk]:
     """A bag of six chunks or so. unfinished: its metadata says that its recorder never ended."""
     folder.mkdir(parents=True)
     file = folder / "bag_0.mcap"
@@ -98,7 +108,7 @@ def write_bag(folder: Path, compression: CompressionType, unfinished: bool) -> l
         writer = Writer(stream, chunk_size=600, compression=compression)
         writer.start(profile="ros2", library="a test")
         schema = writer.register_schema(ARRAY_TYPE.name, "ros2msg", ARRAY_TYPE.definition.encode())
-        channel = writer.register_channel(topic, "cdr", schema, {"offered_qos_profiles": ""})
+        channel = writer.register_channel(topic, "cdr", schema, {"offered_qos_profiles": profiles})
         for number in range(MESSAGES):
             time = start + number * 100_000_000
             data = encode_array([float(number), 0.5])

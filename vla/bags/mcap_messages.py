@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
 
-import yaml
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Metadata, MetadataIndex
@@ -28,6 +27,7 @@ from vla.bags.mcap_survey import METADATA_NAME, Survey, lost_topic, mapped, surv
 from vla.bags.message_types import MessageType
 from vla.bags.sealed_file import HEAD, MAGIC
 from vla.bags.writer import BagError, BagTopic, topic_metadata
+from vla.core.files import read_yaml_text
 
 _TEXT_DEFINITION = "ros2msg"
 
@@ -126,11 +126,9 @@ def summary_of_survey(found: Survey) -> FileSummary:
 
 def qos_profiles(topic: FileTopic) -> list:
     """A topic's profiles in a file; empty where they are unsound."""
-    with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
-        # Text that a recorder copies from its publishers, without aliases.
-        if len(topic.qos) < 100_000 and "&" not in topic.qos:
-            profiles = yaml.safe_load(topic.qos) if topic.qos else []
-            return profiles if isinstance(profiles, list) else []
+    with contextlib.suppress(BagError):
+        profiles = read_yaml_text(topic.qos, "offered_qos_profiles", BagError, most_nodes=10_000)
+        return profiles if isinstance(profiles, list) else []
     return []
 
 

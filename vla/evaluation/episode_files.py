@@ -115,6 +115,8 @@ def read_lines(path: Path) -> tuple[list[EpisodeLine], bool]:
 
 
 def _line(values: Any, where: str) -> EpisodeLine:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is no episode")
     missing = {entry.name for entry in fields(EpisodeLine)} - set(values)
     if missing:
         raise ValueError(f"{where} lacks {sorted(missing)}")

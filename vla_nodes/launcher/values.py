@@ -145,7 +145,7 @@ def _read_untyped(text: str, keep_text: bool) -> Any:
         return text
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # Constructors of YAML types raise anything
         if keep_text:
             return text
         raise ValueTypeError(f'{brief(text)} is not YAML; if it is text, add type="str"') from error

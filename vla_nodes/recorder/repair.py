@@ -26,6 +26,10 @@ def complete_bags(node: ManagedNode, directory: Path) -> None:
         except (BagError, OSError) as error:
             skip(bag, str(error))
             continue
+        except Exception as error:
+            # A bug of this package must not cost the other bags.
+            skip(bag, f"{type(error).__name__}: {error}; please report this")
+            continue
         text = f"completed {bag}, which a crash had left: {report.message_count} messages"
         words = (text, report.lost, report.kept_in_words())
         node.get_logger().warning("; ".join(filter(None, words)))
