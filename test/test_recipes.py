@@ -296,7 +296,7 @@ def test_post_training_goes_on_with_the_weights_of_co_training(dataset, contract
         model.config.structure, history_step=0.5
     )
     wider = replace(later, model={"head": {"hidden": 32}})
-    with pytest.raises(CheckpointError, match=r"head\.trunk.* has shape \[16, \d+\], .* need \[32, \d+\]"):
+    with pytest.raises(CheckpointError, match=r"head\.trunk.* \[16, \d+\], .* need \[32, \d+\]"):
         Trainer(wider, contract, open_start(wider))
     with pytest.raises(CheckpointError, match="is of type instructvla; to take its backbone alone"):
         other = replace(later, initialize_from="checkpoints/nano")

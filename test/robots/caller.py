@@ -94,7 +94,8 @@ def main() -> None:
         executor.spin_once(timeout_sec=0.05)
     print("ready", flush=True)
     # A server knows its client later than the client knows its server, and drops its answers until
-    # then: the first call, which does not count, is sent until it is answered. An empty goal is rejected.
+    # then: the first call, which does not count, is sent until it is answered (an empty goal is
+    # rejected).
     answer = None
     while answer is None or not answer.done():
         answer = knock()

@@ -82,7 +82,7 @@ def open_start(config: TrainConfig) -> Checkpoint | None:
 
 
 def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
-    """The model that a run trains: that of its start or of its preset, with the entries that differ.
+    """The model that a run trains: that of its start or preset, with the entries that differ.
 
     Raises CheckpointError where the released backbone can't be read.
     """

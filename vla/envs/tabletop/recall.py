@@ -22,16 +22,16 @@ _DARK = (0.12, 0.12, 0.12)
 def bodies_xml() -> str:
     """Lamp and buttons. They have no joints, so that all scenes have the same configuration."""
     text = (
-        '<body name="lamp"><geom type="cylinder" size="0.03 0.01" pos="0 0 0.01" rgba="0.2 0.2 0.2 1" mass="0" '
-        'contype="0" conaffinity="0"/>'
+        '<body name="lamp"><geom type="cylinder" size="0.03 0.01" pos="0 0 0.01" '
+        'rgba="0.2 0.2 0.2 1" mass="0" contype="0" conaffinity="0"/>'
         '<geom name="lamp_light" type="sphere" size="0.032" pos="0 0 0.045" mass="0" '
         'contype="0" conaffinity="0"/></body>'
     )
     for name in _BODIES:
         half = BUTTON_HEIGHT / 2
         text += (
-            f'<body name="{name}"><geom name="{name}" type="cylinder" size="0.035 {half}" pos="0 0 {half}" mass="0" '
-            'contype="1" conaffinity="1"/></body>'
+            f'<body name="{name}"><geom name="{name}" type="cylinder" size="0.035 {half}" '
+            f'pos="0 0 {half}" mass="0" contype="1" conaffinity="1"/></body>'
         )
     return text
 

@@ -68,8 +68,8 @@ class TableTopSimulator:
     # Scene
 
     def _enter_scene(self, has_lamp: bool) -> None:
-        # A model of their own for lamp and buttons: bodies that touch nothing still change the order
-        # of a step's contacts, and with it how other scenes go on.
+        # Lamp and buttons have a model of their own: bodies that touch nothing still change the
+        # order of a step's contacts, and with it how other scenes go on.
         if has_lamp not in self._scenes:
             model = mujoco.MjModel.from_xml_string(scene.scene_xml(has_lamp))
             self._scenes[has_lamp] = SceneLayout(model), mujoco.MjData(model)
