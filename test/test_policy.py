@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ import yaml
 from mutations import mutated
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_tiny_checkpoint
+from tokenizers import normalizers
 
 from vla.policies.base import Observation
 from vla.policies.checkpoint import WEIGHTS, build_model, load_weights, open_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.tokenizer import load_tokenizer
 
 ACTING = "pick the red block"
 
@@ -183,6 +186,18 @@ def test_a_file_outside_of_the_folder_is_not_opened(damaged, tmp_path):
         with pytest.raises(CheckpointError) as caught:
             open_checkpoint(damaged)
         assert index.name in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_tokenizer_whose_replacements_grow_is_refused(tmp_path):
+    tokenizer = load_tokenizer(Path(__file__).parents[1] / "checkpoints/nano")
+    grow = normalizers.Replace("a", "a" * 10)
+    tokenizer.normalizer = normalizers.Sequence([grow, normalizers.Sequence([grow])])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"tokenizer.json makes 1e\+02 letters of one"):
+        load_tokenizer(tmp_path)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(" ", "▁"), grow])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_that_finds_no_end_is_an_error_and_no_panic(damaged, images):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from vla.policies.config import MOST_VOCABULARY, CheckpointError
 
 PAD, IMAGE, USER, ASSISTANT, END = "<pad>", "<image>", "<user>", "<assistant>", "<end>"
 MOST_BYTES = 64_000_000
+MOST_GROWTH = 64  # letters of a text's one, by replacements
 SPECIAL = (PAD, IMAGE, USER, ASSISTANT, END)
 
 
@@ -67,4 +69,25 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             f"{shown_path(path)} has the token id {largest}, beyond any vocabulary; copy it again "
             "from a whole checkpoint"
         )
+    for part in (tokenizer.normalizer, tokenizer.decoder):
+        growth = 1.0 if part is None else _growth(json.loads(part.__getstate__()))
+        if growth > MOST_GROWTH:
+            raise CheckpointError(
+                f"{shown_path(path)} makes {growth:.0e} letters of one, which would take for ever; "
+                "copy it again from a whole checkpoint"
+            )
     return tokenizer
+
+
+def _growth(part: dict) -> float:
+    """How many letters a normalizer or decoder may make of one by what it puts in their place."""
+    steps = part.get("normalizers", part.get("decoders", [part]))
+    growth = 1.0
+    for step in steps:
+        if step is not part and ("normalizers" in step or "decoders" in step):
+            growth *= _growth(step)
+        elif step["type"] == "Replace":
+            # An expression may match one letter, and even none.
+            replaced = len(step["pattern"].get("String", "")) or 1
+            growth *= max(1.0, len(step["content"]) / replaced)
+    return growth
