@@ -271,7 +271,7 @@ def test_nothing_is_computed_without_an_instruction(bench):
     bench.assert_silent()
 
 
-OLD = Time(sec=1)
+OLD, LATE = Time(sec=1), Time(sec=2**31 - 1)
 
 
 @pytest.mark.parametrize(
@@ -310,6 +310,16 @@ def test_an_old_observation_is_not_used(bench):
     bench.assert_silent()
 
 
+def test_an_observation_from_the_future_is_refused_with_a_reason(bench):
+    header = bench.robot.observation().header
+    header.stamp = LATE
+    bench.robot.observation_changes = {"header": header}
+    bench.robot.instruct()
+    for name in ("reasoning", "action_expert"):
+        bench.graph.wait_diagnostic(name, lambda s: "in the future" in s.message)
+    bench.assert_silent()
+
+
 def reasoning_off(bench):
     """Takes the real reasoning off its topic, so that the test can send latent actions."""
     assert bench.graph.transition("reasoning", "deactivate")
@@ -324,6 +334,7 @@ def reasoning_off(bench):
         ({"num_queries": 3}, "latent action is 3 x"),
         ({"data": "nan"}, "NaN"),
         ({"header": "old"}, "max_latent_age"),
+        ({"header": "late"}, "in the future"),
     ],
 )
 def test_a_bad_latent_action_is_refused_with_a_reason(bench, changes, says):
@@ -337,8 +348,8 @@ def test_a_bad_latent_action_is_refused_with_a_reason(bench, changes, says):
         for name, value in changes.items():
             if value == "nan":
                 value = [math.nan] * len(good.data)
-            if value == "old":
-                value = replace_stamp(good.header, OLD)
+            if value in ("old", "late"):
+                value = replace_stamp(good.header, OLD if value == "old" else LATE)
             setattr(good, name, value)
 
         def is_refused(status):
