@@ -37,9 +37,9 @@ def count_sources(publishers: Sequence[Publisher], alive: int) -> int:
     the graph has it; several of one name count as one node that was killed and restarted: sequence
     numbers tell whether two of one name are alive.
     """
-    promising = sum(publisher.promises for publisher in publishers)
+    leased = sum(publisher.promises for publisher in publishers)
     # A publisher that was just killed is still listed; its successor is another.
-    living = max(1, min(alive, promising)) if promising else 0
+    living = max(1, min(alive, leased)) if leased else 0
     return living + len({p.node for p in publishers if not p.promises})
 
 

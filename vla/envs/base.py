@@ -11,7 +11,7 @@ after each `step`:
     "failure"      optional: what is wrong so far in one word, such as "dropped"
     "subtasks"     optional: the parts tried so far, by name, and whether each is done
 
-The instruction may change during an episode: the policy then begins anew. `reset` and `step` may
+The instruction may change during an episode: the policy then starts over. `reset` and `step` may
 raise EnvironmentFailure: the episode can then be repeated.
 
 Where its attribute `on_observation` is set, an environment that takes several time steps in one
@@ -46,7 +46,7 @@ class SuiteError(ValueError):
 class EnvironmentFailure(RuntimeError):
     """The environment itself stopped working, through no fault of the policy's.
 
-    Its next `reset` starts it anew, so the episode can be repeated.
+    Its next `reset` starts it again, so the episode can be repeated.
     """
 
 

@@ -1,6 +1,6 @@
 """Figures of chains: tasks one after the other, each begun where the one before has left the scene.
 
-After CALVIN (2112.03227): the policy begins anew with each task, and the chain ends with the first
+After CALVIN (2112.03227): the policy starts over with each task, and the chain ends with the first
 that is not done. `info` of such environments has "subtasks", see vla.envs.base.
 """
 

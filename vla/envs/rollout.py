@@ -74,7 +74,7 @@ def run_episode(
 ) -> Rollout:
     """Runs a policy until the episode is over. on_step(environment) is called after each chunk.
 
-    Where the environment goes on to another instruction, the policy is reset and begins anew.
+    Where the environment goes on to another instruction, the policy is reset and starts over.
     """
 
     def observe(observation: dict[str, Any], seconds: float) -> None:

@@ -69,7 +69,7 @@ class Calvin:
 
 
 def _chains(sequences: Any) -> Chains:
-    """CALVIN's chains. It draws them anew each time, for minutes, so they are kept in a file."""
+    """CALVIN's chains. Drawing them takes it minutes each time, so they are kept in a file."""
     content = Path(sequences.__file__).read_bytes() + str(np.__version__).encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vla_ros"
     kept = cache / f"calvin_chains_{hashlib.sha256(content).hexdigest()[:16]}.json"

@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Simpler:
-    """One scene at a time, which is built anew only where an episode needs another one."""
+    """One scene at a time, which is rebuilt only where an episode needs another one."""
 
     CALLS = ("reset", "step")
 

@@ -129,7 +129,7 @@ def observe(simulator: TableTopSimulator, task: Task) -> ExpertState:
     return replace(
         state,
         destination=place,
-        # Where one finger still touches it, it is let go, not to be grasped again.
+        # Where one finger still touches it, it is being released, not to be grasped again.
         placed=not gripped and rests(simulator, task.target, task.destination),
         release_height=float(
             place[2]
