@@ -63,3 +63,10 @@ def test_an_import_for_type_checking_alone_is_allowed(copy: Path):
             "\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import vla.training\n"
         )
     assert lint_imports(copy).returncode == 0
+
+
+def test_the_architecture_shows_the_imports_as_they_are():
+    command = [sys.executable, "tools/import_graph.py"]
+    drawn = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "vla_cli --> vla.evaluation" in drawn
+    assert drawn in (ROOT / "docs/architecture.md").read_text(), "draw it again: " + drawn
