@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
+from tiny_checkpoint import save_tiny_checkpoint
+from tiny_robovlm import tiny
 
 from vla.bags.message_types import load_message_type
 from vla.bags.writer import BagWriter
 from vla.envs.tabletop.replay_video import STATE_TOPIC, EpisodeFootage, write_video
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import FAMILIES
-from vla_cli.demo import load_demo_config, versions
+from vla_cli.demo import load_demo_config, versions, within_features
 from vla_cli.errors import CommandError
 from vla_cli.graph import free_domain_id
 from vla_cli.parser import main
@@ -51,6 +53,19 @@ def test_wrong_list_is_refused_in_one_line(tmp_path, capsys, text, says):
     assert status == 2
     error = capsys.readouterr().err.strip()
     assert says in error and len(error.splitlines()) == 1
+
+
+def test_a_policy_is_asked_for_nothing_that_it_can_not_do(tmp_path, capsys):
+    asked = load_demo_config(ROOT / "config/demo.yaml")["instructions"]
+    assert within_features(asked, ROOT / "checkpoints/nano") == asked
+    assert capsys.readouterr().out == ""
+    folder = save_tiny_checkpoint(tmp_path / "tiny", config=tiny("policy_head"))
+    less = within_features(asked, folder)
+    assert [entry["instruction"] for entry in less] == [entry["instruction"] for entry in asked]
+    assert not any("question" in entry or "mode" in entry for entry in less)
+    told = capsys.readouterr().out
+    assert "instruction 2: this policy acts without" in told
+    assert "instruction 5: this policy answers no questions" in told
 
 
 def test_missing_list_and_missing_checkpoint_are_named(tmp_path, capsys):

@@ -90,7 +90,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
     domain = enter_domain(arguments.domain_id)
     from vla_nodes.client.demo import Trial
 
-    trials = [Trial(**entry) for entry in config["instructions"]]
+    asked = within_features(config["instructions"], arguments.checkpoint)
+    trials = [Trial(**entry) for entry in asked]
     _run_graph(trials, config, arguments, output)
     report = _write_report(trials, config, arguments, output, domain)
     if not arguments.no_video:
@@ -101,6 +102,25 @@ def run_demo(arguments: argparse.Namespace) -> int:
     required = config["required_successes"] if arguments.required is None else arguments.required
     print(f"{report['successes']} of {len(trials)} instructions succeeded ({required} required)")
     return 0 if report["successes"] >= required else 1
+
+
+def within_features(instructions: list[dict[str, Any]], checkpoint: Path) -> list[dict[str, Any]]:
+    """The instructions without what the policy can't do: say what it will do, answer questions.
+
+    Says what is left out. Raises CheckpointError where the checkpoint can't be read.
+    """
+    from vla.policies.checkpoint import open_checkpoint
+
+    features = open_checkpoint(checkpoint).features
+    asked = [dict(entry) for entry in instructions]
+    for number, entry in enumerate(asked, start=1):
+        if entry.get("mode") == "think" and not features.thinks:
+            del entry["mode"]
+            print(f"instruction {number}: this policy acts without saying what it will do")
+        if entry.get("question") and not features.answers:
+            del entry["question"]
+            print(f"instruction {number}: this policy answers no questions; it is not asked")
+    return asked
 
 
 def load_demo_config(path: Path) -> dict[str, Any]:
