@@ -35,11 +35,11 @@ import transformers
 from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
 from vla.policies.checkpoint import build_model
-from vla.policies.compiled import compile_for_inference
 from vla.policies.config import LoraConfig
 from vla.policies.expert_mixture import GATES
 from vla.policies.heads.flow_matching import integrate
 from vla.policies.instructvla.action_expert import Context
+from vla.policies.instructvla.compiled import compile_for_inference
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.vision_language_action import InstructVLA, sample_actions
 from vla.policies.real_time_chunking import Inpainting, soft_mask

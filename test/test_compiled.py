@@ -2,8 +2,8 @@
 
 import torch
 
-from vla.policies.compiled import keeping
 from vla.policies.instructvla.action_expert import Context
+from vla.policies.instructvla.compiled import keeping
 
 
 def test_results_are_kept_from_the_next_replay():

@@ -39,6 +39,17 @@ def copy(tmp_path: Path) -> Path:
     [
         ("vla/control/chunk.py", "import vla.training.loop", "to import vla.training"),
         ("vla/policies/base.py", "    import vla.envs", "to import vla.envs"),
+        (
+            "vla/policies/parts.py",
+            "import vla.policies.robovlms.config",
+            "to import vla.policies.robovlms",
+        ),
+        ("vla/policies/newcomer.py", '"""No place."""', "vla.policies.newcomer"),
+        (
+            "vla/training/loop.py",
+            "import vla.policies.instructvla.config",
+            "to import vla.policies.instructvla",
+        ),
         ("vla/core/clock.py", "from rclpy.time import Time", "vla.core.clock -> rclpy"),
         ("vla/preflight/checks.py", "import vla_nodes.core.qos", "not allowed to import vla_nodes"),
         ("vla_nodes/mover.py", "import vla_cli.errors", "not allowed to import vla_cli"),
