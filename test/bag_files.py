@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -58,12 +60,14 @@ def write_demonstration(
     bad_pose_at: float = -1.0,
     textured: bool = False,
     encoding: str = "rgb8",
+    more: Sequence[tuple[float, str, Any]] = (),
 ) -> Path:
     """Images at 20 Hz, joints and poses at 100 Hz. silent: seconds without messages, by topic.
 
     instructions: second, text and mode of those that are given on the way. delays: of a topic's
     measurements [ms]. bad_pose_at: second at which the pose is not finite. textured: noisy images
     instead of grey ones. encoding: of raw images, whatever the bytes then show.
+    more: second, topic and message of others.
     """
     custom = {
         "contract": yaml.safe_dump(contract.to_dict()),
@@ -112,6 +116,8 @@ def write_demonstration(
             put(camera.topic + ("/compressed" if compressed else ""), milliseconds, image)
     for time, text, mode in instructions:
         put("vla/instruction", round(time * 1000), Instruction(instruction=text, mode=mode))
+    for time, topic, message in more:
+        put(topic, round(time * 1000), message)
     with BagWriter(folder, custom) as writer:
         topics = {}
         for milliseconds, name, message in sorted(messages, key=lambda entry: entry[0]):

@@ -25,12 +25,14 @@ from vla.bags.reader import (
     read_metadata,
     read_undecoded,
 )
+from vla.bags.spoken import SpokenInstructions
 from vla.bags.stream_checks import StreamChecks
 from vla.bags.topics import (
     INSTRUCTION,
     contract_topics,
     instruction_topic,
     opening_topic,
+    status_topic,
 )
 from vla.bags.writer import METADATA_FILE
 from vla.contract.embodiment import (
@@ -63,8 +65,6 @@ from vla.observations.streams import (
     observed_state,
 )
 
-# An instruction of this mode is only answered: the arm continues under the one before.
-ASK = "ask"
 # A motion label looks this far ahead [s], two frames of the paper's data.
 MOTION_SPAN = 0.5
 # Images wait this long for the other streams, by receive times [s].
@@ -170,12 +170,15 @@ class _FrameReader:
         # The same states again, to look up where the next step ends.
         self._ends = {n: Stream(streams[n].topic, streams[n].max_age) for n in (POSE, FINGERS)}
         self._spoken: str | None = None
+        self._told: str | None = None
         # A demonstration's instruction is in the metadata, not on the topic.
         if metadata.custom_data.get("demonstration") != "true":
             self._spoken = instruction_topic(metadata.topics, metadata.types)
+        if self._spoken:
+            self._told = status_topic(self._spoken, metadata.topics, metadata.types)
         self._commands = opening_topic(metadata.topics, metadata.types)
         self._checks = StreamChecks(contract)
-        self._said: list[tuple[int, str]] = []
+        self._said = SpokenInstructions(self._spoken or INSTRUCTION)
         self._step = round(NANOSECONDS / contract.rate)
         self._picker = FramePicker(contract.rate)
         # Time of the first frame, and of the last image of the reference camera after it [ns].
@@ -193,7 +196,7 @@ class _FrameReader:
         """All of it."""
         torn = is_unfinished(self._metadata)
         topics = {*self._cameras, self._joints_topic, self._pose_topic}
-        topics |= {topic for topic in (self._spoken, self._commands) if topic}
+        topics |= {topic for topic in (self._spoken, self._told, self._commands) if topic}
         for message, decode in read_undecoded(self._folder, topics, torn):
             self._take(message, decode)
         self._checks.finish(self._joints_topic)
@@ -229,8 +232,10 @@ class _FrameReader:
                 return
             value = decode()
             if topic == self._spoken:
-                if value.mode != ASK:
-                    self._said.append((message.receive_time, value.instruction))
+                self._said.announce(value, message.receive_time)
+                return
+            if topic == self._told:
+                self._said.confirm(value)
                 return
             self._take_state(topic, stamp_to_nanoseconds(value.header.stamp), value)
         except DatasetError:
@@ -347,7 +352,7 @@ class _FrameReader:
 
     def _instructions(self) -> list[str]:
         first = str(self._metadata.custom_data.get("instruction", ""))
-        told = [_in_force(self._said, frame.received) or first for frame in self._frames]
+        told = self._said.in_force([frame.received for frame in self._frames], first)
         checked = {t: check_text(t, "instruction", LONGEST_INSTRUCTION) for t in set(told)}
         instructions = [checked[text] for text in told]
         if not all(instructions):
@@ -380,8 +385,3 @@ class _FrameReader:
             ),
             log=self.log,
         )
-
-
-def _in_force(said: list[tuple[int, str]], moment: int) -> str:
-    """The newest instruction received by then; empty before the first."""
-    return next((text for received, text in reversed(said) if received <= moment), "")

@@ -9,10 +9,11 @@ from vla.core.shown import first_few
 from vla.datasets.frames import DatasetError
 
 COMPRESSED = "/compressed"
-INSTRUCTION = "vla/instruction"
+INSTRUCTION, STATUS = "vla/instruction", "vla/status"
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/Image", "sensor_msgs/CompressedImage"
 JOINT_STATE, POSE = "sensor_msgs/JointState", "geometry_msgs/PoseStamped"
 SAID, ARRAY = "vla_ros/Instruction", "std_msgs/Float64MultiArray"
+TOLD = "vla_ros/PolicyStatus"
 # The recorder's topic of commanded openings [m].
 OPENING = "gripper_position_controller/commands"
 # Raw images are lost by a busy recorder; where fewer than this share of them came, the compressed
@@ -46,6 +47,13 @@ def instruction_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> st
     if not _candidates(INSTRUCTION, (SAID,), counts, types):
         return None
     return _one(INSTRUCTION, (SAID,), counts, types, {})
+
+
+def status_topic(spoken: str, counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
+    """The bag's topic of the status that belongs to a topic of instructions; None without one."""
+    topic = spoken.removesuffix(INSTRUCTION) + STATUS
+    has_it = bool(counts.get(topic)) and is_of(types.get(topic, TOLD), (TOLD,))
+    return topic if has_it else None
 
 
 def opening_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
