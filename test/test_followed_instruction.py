@@ -4,7 +4,7 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 from vla_ros.msg import Instruction, PolicyStatus
 
-from vla_nodes.models.followed_instruction import FollowedInstruction
+from vla_nodes.core.followed_instruction import FollowedInstruction
 
 OURS = Instruction(instruction_id=7, instruction="open the drawer", mode="act")
 NEXT = Instruction(instruction_id=8, instruction="close the drawer", mode="act")
@@ -93,3 +93,22 @@ def test_a_flood_of_forged_ones_does_not_hide_the_right_one():
     followed.announce(NEXT, alone=False)
     followed.confirm(PolicyStatus(instruction_id=8, instruction=NEXT.instruction), alone=False)
     assert followed.instruction == NEXT
+
+
+def test_while_the_status_is_in_doubt_too_the_instruction_in_force_stays():
+    followed = following()
+    followed.doubt()
+    for message in (foreign(42), foreign(0, ""), NEXT):
+        assert not followed.announce(message, alone=False)
+        assert followed.instruction == OURS
+    # Once the status can be trusted again, what was announced meanwhile counts.
+    status = PolicyStatus(instruction_id=8, instruction=NEXT.instruction, state=1)
+    assert followed.confirm(status, alone=False)
+    assert followed.instruction == NEXT
+
+
+def test_while_the_status_alone_is_in_doubt_a_stop_is_followed():
+    followed = following()
+    followed.doubt()
+    assert followed.announce(Instruction(), alone=True)
+    assert followed.instruction.instruction_id == 0

@@ -12,10 +12,12 @@ from node_harness import ROBOTS, ROOT, Graph, use_test_interfaces
 from played_robot import CONTRACT_PATH, PlayedPolicy
 from rclpy.action import ActionClient
 from vla_ros.action import MoveTo
+from vla_ros.msg import PolicyStatus
 
 from vla.control.robots import panda
 from vla.control.session import State
 from vla_nodes.backends.moveit_py import MoveError, read_targets
+from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
 
@@ -185,6 +187,26 @@ def test_an_emergency_stop_ends_the_motion_and_keeps_the_next_from_beginning(pol
     assert_arm_rests(policy)
     assert "vla/reset_emergency_stop" in move(policy, target="home").message
     assert policy.trigger("vla/reset_emergency_stop").success
+
+
+def test_while_two_publish_the_status_no_motion_begins_and_one_under_way_ends(policy):
+    node = policy.graph.node
+    assert move(policy, target="home").success
+    handle, phases = send(policy, target="corner")
+    policy.graph.wait(lambda: "moving" in phases, "the motion")
+    foreign = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
+    # It says that the policy rests, as the controller does, which may no longer be true.
+    foreign.publish(PolicyStatus(state=PolicyStatus.STOPPED))
+    named = "statuses on '/vla/status' come from more than one node (/controller and /test_obs"
+    assert named in result(policy, handle).message
+    assert_arm_rests(policy)
+    assert not at(policy, panda.HOME + 0.4), "it rests on its way"
+    handle, phases = send(policy, target="home")
+    assert named in result(policy, handle).message
+    assert phases == []
+    policy.graph.wait_diagnostic("mover", lambda status: named in status.message)
+    node.destroy_publisher(foreign)
+    policy.graph.wait(lambda: move(policy, target="home").success, "a motion after it has left")
 
 
 def test_an_inactive_controller_does_not_keep_the_arm_from_moving(policy):

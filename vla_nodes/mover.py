@@ -2,7 +2,8 @@
 
 A motion first calls `vla/stop` and waits until the controller has released the arm, so that two
 never command it. A new instruction, or a resume, ends the motion. Afterwards the policy stays
-stopped: the operator, or a program, sends the next instruction.
+stopped: the operator, or a program, sends the next instruction. While two nodes publish on
+`vla/status`, nobody knows whether the policy rests: no motion begins, and one under way ends.
 
 It is a separate process because MoveIt keeps Python's lock while it plans, which blocks everything
 else in the process; missed messages are handled before the arm moves.
@@ -27,6 +28,7 @@ from vla_nodes.core import qos
 from vla_nodes.core.node import ManagedNode, run
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.settings import Setting
+from vla_nodes.core.sources import LOOK_PERIOD, OneSource
 
 # A second node within this process, named so in parameter files.
 MOVEIT_NODE = "vla_moveit"
@@ -55,7 +57,7 @@ class Mover(ManagedNode):
             bounds=(0.01, 1.0),
         ),
     )
-    # One to wait in, one for stop's answer and the status, one for cancellations.
+    # One to wait in, one for stop's answer and the status, one for cancellations, one for timers.
     THREADS = 4
 
     def __init__(self) -> None:
@@ -63,11 +65,14 @@ class Mover(ManagedNode):
         self._declare_targets()
         self._status: PolicyStatus | None = None
         self._statuses = 0
+        self._source: OneSource | None = None
+        self._source_lock = threading.Lock()
         self._moving = threading.Lock()
         self._ended = ""
         # True from the stop of the policy for a motion until the motion is over.
         self._stopped = False
         self._action: ActionServer | None = None
+        self.diagnostics.checks.append(self._report_source)
 
     def _declare_targets(self) -> None:
         """Declares each `targets.NAME` that a parameter file gives."""
@@ -102,9 +107,11 @@ class Mover(ManagedNode):
         """Takes goals."""
         group = ReentrantCallbackGroup()
         self._stop_service = self.create_client(Trigger, "vla/stop", callback_group=group)
+        self._source = OneSource(self, "vla/status", PolicyStatus, "statuses", qos.LATCHED)
         self.create_subscription(
             PolicyStatus, "vla/status", self._on_status, qos.LATCHED, callback_group=group
         )
+        self.create_steady_timer(LOOK_PERIOD, self._poll_source)
         self._action = ActionServer(
             self,
             MoveTo,
@@ -124,8 +131,35 @@ class Mover(ManagedNode):
         if self._action is not None:
             self._action.destroy()
             self._action = None
+        with self._source_lock:
+            source, self._source = self._source, None
+        if source is not None:
+            source.destroy()
 
-    def _on_status(self, message: PolicyStatus) -> None:
+    def _poll_source(self) -> None:
+        self._look()
+
+    def _look(self) -> str:
+        """Reads who publishes on vla/status; ends the motion, and says why, where there are two."""
+        with self._source_lock:
+            if self._source is None:
+                return ""
+            self._source.poll()
+            problem = self._source.problem
+        if problem:
+            self._end(problem)
+        return problem
+
+    def _report_source(self) -> None:
+        if problem := self._look():
+            self.diagnostics.report("second_publisher", problem)
+
+    def _on_status(self, message: PolicyStatus, info: dict) -> None:
+        with self._source_lock:
+            believed = self._source is not None and self._source.accepts(info)
+        if not believed:
+            self._look()
+            return
         self._status = message
         self._statuses += 1
         if self._stopped and not _rests(message):
@@ -182,6 +216,8 @@ class Mover(ManagedNode):
 
     def _move(self, goal, request) -> None:
         """Stops the policy, plans and moves; raises MoveError when that does not succeed."""
+        if problem := self._look():
+            raise MoveError(problem)
         self._tell(goal, "stopping")
         self._stop_policy()
         self._tell(goal, "planning")
@@ -224,6 +260,7 @@ class Mover(ManagedNode):
 
     def _catch_up(self) -> None:
         """Handles messages that arrived while MoveIt planned, before the arm moves."""
+        self._look()
         if self._status is None or self._status.hold_reason != PolicyStatus.HOLD_INACTIVE:
             heard = self._statuses
             self._wait(

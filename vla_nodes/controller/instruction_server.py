@@ -8,7 +8,6 @@ callbacks and update() must run in one thread.
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from vla_ros.action import ExecuteInstruction
-from vla_ros.msg import Instruction, PolicyStatus, Response
+from vla_ros.msg import Instruction, PolicyStatus
 from vla_ros.srv import SetInstruction
 
 from vla.control.session import (
@@ -65,7 +64,6 @@ class InstructionServer:
         default_timeout: Callable[[], float],
         on_change: Callable[[], None],
         on_emergency: Callable[[str], None],
-        on_refusal: Callable[[int, str], None],
         execution_mode: str,
     ):
         """Creates the interfaces on `node`; requests are refused until open() is called.
@@ -73,7 +71,6 @@ class InstructionServer:
         default_timeout: returns the longest time for goals that name none [s]. on_change: called at
         once when another instruction, or none, is in force, or the arm is to stop. on_emergency:
         called at once with the reason of an emergency stop, and with "" when it is reset.
-        on_refusal: called with the id of an instruction that the policy can't follow, and why.
         execution_mode: for the status.
         """
         self._node = node
@@ -81,7 +78,6 @@ class InstructionServer:
         self._default_timeout = default_timeout
         self._on_change = on_change
         self._on_emergency = on_emergency
-        self._on_refusal = on_refusal
         self._execution_mode = execution_mode
         self._open = False
         self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
@@ -97,8 +93,9 @@ class InstructionServer:
         self._instructions = node.create_publisher(
             Instruction, "vla/instruction", with_liveliness(qos.LATCHED)
         )
-        self._statuses = node.create_publisher(PolicyStatus, "vla/status", qos.LATCHED)
-        node.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
+        self._statuses = node.create_publisher(
+            PolicyStatus, "vla/status", with_liveliness(qos.LATCHED)
+        )
         # rclpy calls them in this order: what stops the arm comes first.
         node.create_service(Trigger, "vla/emergency_stop", trigger(self._emergency_stop))
         node.create_service(Trigger, "vla/stop", trigger(self._stop))
@@ -314,11 +311,6 @@ class InstructionServer:
         self._node.get_logger().info(message)
         self._tell()
         return message
-
-    def _on_response(self, message: Response) -> None:
-        if math.isnan(message.inference_time):  # The model did not run: the text says why.
-            self._on_refusal(message.instruction_id, message.text)
-        self._session.add_response(message.instruction_id, message.text)
 
     def _on_goal(self, goal) -> GoalResponse:
         try:

@@ -13,7 +13,7 @@ import os
 import time
 
 from sensor_msgs.msg import JointState
-from vla_ros.msg import ActionChunk, LatentAction, Observation
+from vla_ros.msg import ActionChunk, LatentAction, Observation, Response
 
 from vla.contract.embodiment import load_contract
 from vla.control.arm import ArmController
@@ -90,7 +90,6 @@ class Controller(ManagedNode):
             lambda: self.settings["default_timeout"],
             self._on_instruction_change,
             self._on_emergency,
-            self._on_refusal,
             settings["execution"],
         )
         self.cleanups.callback(self._server.destroy)
@@ -112,6 +111,7 @@ class Controller(ManagedNode):
         self.create_subscription(LatentAction, "vla/latent_action", self._on_latent, qos.RESULT)
         self._sources = ControllerSources(self, self._contract.joint_states_topic)
         self.cleanups.callback(self._sources.close)
+        self.create_subscription(Response, "vla/response", self._on_response, qos.RESPONSE)
         self._writers: list[WriterWatch] = []
         self._watches: dict[str, SourceWatch] = {}
         watchdog = self._loop.watchdog
@@ -226,10 +226,16 @@ class Controller(ManagedNode):
         else:
             self._loop.arm.safety.reset_emergency_stop()
 
-    def _on_refusal(self, instruction_id: int, why: str) -> None:
+    def _on_response(self, message: Response, info: dict) -> None:
+        if not self._sources.responses.accepts(info):
+            self.diagnostics.drop("second_publisher")
+            return
         instruction = self._session.instruction
-        if instruction and instruction.instruction_id == instruction_id:
-            self._loop.fail(HoldReason.STALE_CHUNK, why)
+        if not instruction or message.instruction_id != instruction.instruction_id:
+            return
+        if math.isnan(message.inference_time):  # The model did not run: the text says why.
+            self._loop.fail(HoldReason.STALE_CHUNK, message.text)
+        self._session.add_response(message.instruction_id, message.text)
 
     def _take_inputs(self) -> None:
         """Takes joint states, observations and signs of life that came since the last cycle."""

@@ -1,34 +1,41 @@
-"""The controller's inputs, each of which must have one source, and foreign instructions.
+"""The controller's inputs, each of which must have one source, and others on its own topics.
 
 While a second source sends, it is ignored and the arm holds, since there is no way to know which is
-right. An instruction that another node announces moves nothing: the model nodes follow what
-vla/status confirms, so the arm goes on, and the status names that node.
+right. What others say on the controller's topics vla/instruction and vla/status, or as responses
+beside the model's, moves nothing: nobody believes it, the arm goes on, and the status names them.
 """
 
 from __future__ import annotations
 
 import time
 
-from vla_ros.msg import Instruction
+from vla_ros.msg import Instruction, Response
 
 from vla_nodes.core import qos
 from vla_nodes.core.liveliness import LEASE, WriterWatch
 from vla_nodes.core.node import ManagedNode
-from vla_nodes.core.sources import LOOK_PERIOD, SourceWatch, other_publishers
+from vla_nodes.core.sources import LOOK_PERIOD, OneSource, SourceWatch, other_publishers
 
-INSTRUCTIONS = "vla/instruction"
+INSTRUCTIONS, STATUSES = "vla/instruction", "vla/status"
+# What to do about another publisher of the controller's topics.
+INSTEAD = {
+    INSTRUCTIONS: " (the service vla/set_instruction is for instructions)",
+    STATUSES: " (the service vla/stop stops the policy)",
+}
 # A publisher of our own process is alive for one lease after each of its messages [s].
 OWN_SIGN = 2 * LEASE
 
 
 class ControllerSources:
-    """Watches all streams that the controller reads, and its own topic of instructions."""
+    """Watches all streams that the controller reads, and its own topics."""
 
     def __init__(self, node: ManagedNode, joint_states_topic: str):
         self._node = node
         # Nodes may share the topic: an arm's and a gripper's driver often do.
         self.joint_states = SourceWatch(node, joint_states_topic, "the arm's joint states")
         self._watches = [self.joint_states]
+        # The arm does not move by these.
+        self.responses = OneSource(node, "vla/response", Response, "responses", qos.RESPONSE)
         # Detects another living controller of our own name by its liveliness.
         self._controllers = WriterWatch(
             node, Instruction, INSTRUCTIONS, qos.LATCHED, lambda _: None
@@ -59,7 +66,9 @@ class ControllerSources:
         self.problem = problem
         if now - self._looked_at > LOOK_PERIOD:
             self._looked_at = now
-            self.notice = self._foreign_instructions()
+            self.responses.poll()
+            notices = (*map(self._foreign, INSTEAD), self.responses.problem)
+            self.notice = "; ".join(filter(None, notices))
         if {self.problem, self.notice} - self._told - {""}:
             self._report()
         self._told = {self.problem, self.notice}
@@ -68,6 +77,7 @@ class ControllerSources:
     def close(self) -> None:
         """Stops watching and reporting."""
         self._controllers.destroy()
+        self.responses.destroy()
         self._node.diagnostics.checks.remove(self._report)
 
     def _second_controller(self, silence: float) -> str:
@@ -83,19 +93,20 @@ class ControllerSources:
             "namespace or a ROS_DOMAIN_ID of its own"
         )
 
-    def _foreign_instructions(self) -> str:
-        if self._node.count_publishers(INSTRUCTIONS) <= 1:
+    def _foreign(self, own_topic: str) -> str:
+        """Who else publishes on a topic of ours, in words; "" for nobody."""
+        if self._node.count_publishers(own_topic) <= 1:
             return ""
-        others = other_publishers(self._node, INSTRUCTIONS)
+        others = other_publishers(self._node, own_topic)
         if not others:
             return ""
-        topic = self._node.resolve_topic_name(INSTRUCTIONS)
+        topic = self._node.resolve_topic_name(own_topic)
         return (
             f"{', '.join(others)} publishes on '{topic}', too, which is the controller's: it is "
-            "not followed, end it (the service vla/set_instruction is for instructions)"
+            f"not followed, end it{INSTEAD[own_topic]}"
         )
 
     def _report(self) -> None:
-        for text in (self.problem, self.notice):
-            if text:
-                self._node.diagnostics.report("second_publisher", text)
+        # One report: a later one of the same reason would hide it.
+        if text := "; ".join(filter(None, (self.problem, self.notice))):
+            self._node.diagnostics.report("second_publisher", text)

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from vla.control.sources import (
@@ -114,6 +115,34 @@ class SourceWatch:
         self._nameless_since = {key: self._nameless_since.get(key, now) for key in nameless}
         is_awaited = any(now - at < NAME_PATIENCE for at in self._nameless_since.values())
         self._may_be_restarted = None if is_awaited else may_be_restarted(list(self._seen.values()))
+
+
+class OneSource:
+    """A topic that must have one living publisher: the watches of both facts, polled together."""
+
+    def __init__(self, node: Node, topic: str, kind: type, what: str, profile: QoSProfile):
+        """topic: as the node calls it. kind: of messages. what: is sent, for people."""
+        self._writer = WriterWatch(node, kind, topic, profile, lambda alive: None)
+        self._watch = SourceWatch(node, topic, what, self._writer)
+
+    @property
+    def problem(self) -> str:
+        """A sentence that names topic and nodes while there are two, else ""."""
+        return self._watch.problem
+
+    def poll(self) -> None:
+        """Reads the graph and the signs of life; call it ten times a second."""
+        self._writer.poll()
+        self._watch.poll()
+
+    def accepts(self, info: dict) -> bool:
+        """Takes rclpy's information about a message; whether it may be used."""
+        self._writer.poll()
+        return self._watch.accepts(info)
+
+    def destroy(self) -> None:
+        """Ends the watch; the node destroys its reader."""
+        self._writer.destroy()
 
 
 def publishers_of(node: Node, topic: str) -> list[Publisher]:

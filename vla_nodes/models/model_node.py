@@ -28,13 +28,12 @@ from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
 from vla_nodes.core.conversions import stamp_to_seconds
 from vla_nodes.core.heartbeat import Heart
+from vla_nodes.core.instruction_watch import InstructionWatch
 from vla_nodes.core.latest import Latest, Worker
-from vla_nodes.core.liveliness import WriterWatch
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.settings import Setting
-from vla_nodes.core.sources import LOOK_PERIOD, SourceWatch
+from vla_nodes.core.sources import LOOK_PERIOD, OneSource
 from vla_nodes.models.adapter_loader import AdapterLoader
-from vla_nodes.models.followed_instruction import FollowedInstruction
 from vla_nodes.models.scene import Scene, unpack_scene
 
 if TYPE_CHECKING:
@@ -85,10 +84,8 @@ class ModelNode(ManagedNode, Generic[Part]):
         super().__init__(name)
         self.worker: Worker[bool] = Worker(name, lambda _: self._turn(), self._on_work_error)
         self._observation: Latest[tuple[Observation, float]] = Latest()
-        self._followed = FollowedInstruction()
-        self._writers: list[WriterWatch] = []
-        self._sources: dict[str, SourceWatch] = {}
-        self._instructions: SourceWatch | None = None
+        self._sources: list[OneSource] = []
+        self._instructions: InstructionWatch | None = None
         self._lock = threading.Lock()
         self._working = False
         self._adapters = AdapterLoader(self)
@@ -129,14 +126,13 @@ class ModelNode(ManagedNode, Generic[Part]):
         self.worker.start()
         self.show_checkpoint()
         self.diagnostics.values["device"] = self.settings["device"]
-        self._followed = FollowedInstruction()
         if not self.has_work:
             why = "the policy has one part, which reasoning runs: nothing to do here"
             self.diagnostics.values["part"] = why
             self.get_logger().info(why)
             return
         self.read("vla/observation", Observation, "observations", self._on_observation, qos.LATEST)
-        self._instructions = self.watch("vla/instruction", Instruction, "instructions", qos.LATCHED)
+        self._instructions = InstructionWatch(self)
         self._heart = Heart(self)
         self.create_subscription(Instruction, "vla/instruction", self._on_instruction, qos.LATCHED)
         self.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
@@ -199,22 +195,21 @@ class ModelNode(ManagedNode, Generic[Part]):
         """Frees the model."""
         self.worker.stop()
         self._adapters.close()
-        for writer in self._writers:
-            writer.destroy()
-        self._writers, self._sources, self._instructions = [], {}, None
+        for source in self._sources:
+            source.destroy()
+        if self._instructions is not None:
+            self._instructions.destroy()
+        self._sources, self._instructions = [], None
 
     @property
     def instruction(self) -> Instruction:
         """The instruction in force; its id is 0 when there is none."""
         with self._lock:
-            return self._followed.instruction
+            return self._in_force
 
-    def watch(self, topic: str, kind: type, what: str, profile: QoSProfile) -> SourceWatch:
-        """Watches that a topic has one living publisher. what: is sent, for people."""
-        writer = WriterWatch(self, kind, topic, profile, lambda alive: None)
-        self._writers.append(writer)
-        self._sources[topic] = SourceWatch(self, topic, what, writer)
-        return self._sources[topic]
+    @property
+    def _in_force(self) -> Instruction:
+        return self._instructions.instruction if self._instructions else Instruction()
 
     def read(
         self, topic: str, kind: type, what: str, callback: Callable, profile: QoSProfile
@@ -223,10 +218,11 @@ class ModelNode(ManagedNode, Generic[Part]):
 
         what: is sent, for people.
         """
-        watch = self.watch(topic, kind, what, profile)
+        source = OneSource(self, topic, kind, what, profile)
+        self._sources.append(source)
 
         def take(message, info: dict) -> None:
-            if watch.accepts(info):
+            if source.accepts(info):
                 callback(message)
             else:
                 self.diagnostics.drop("second_publisher")
@@ -235,17 +231,12 @@ class ModelNode(ManagedNode, Generic[Part]):
 
     def second_publisher(self) -> bool:
         """Whether an input has two publishers, so that none of its messages is to be used."""
-        return any(
-            watch.problem for watch in self._sources.values() if watch is not self._instructions
-        )
+        return any(source.problem for source in self._sources)
 
     def publish(self, publisher, message) -> bool:
         """Publishes a result unless its instruction was replaced meanwhile; returns whether."""
         with self._lock:
-            if (
-                message.instruction_id == self._followed.instruction.instruction_id
-                and self.is_active
-            ):
+            if message.instruction_id == self._in_force.instruction_id and self.is_active:
                 publisher.publish(message)
                 return True
         self.diagnostics.drop("instruction_replaced")
@@ -321,23 +312,16 @@ class ModelNode(ManagedNode, Generic[Part]):
         except InstructionError as error:
             self.diagnostics.report("bad_instruction", f"refused vla/instruction: {error}")
             return
-        alone = self._controller_is_alone()
-        with self._lock:
-            changed = self._followed.announce(message, alone)
-        self._on_followed(changed)
+        if self._instructions is not None:
+            with self._lock:
+                changed = self._instructions.announce(message)
+            self._on_followed(changed)
 
     def _on_status(self, message: PolicyStatus) -> None:
-        alone = self._controller_is_alone()
-        with self._lock:
-            changed = self._followed.confirm(message, alone)
-        self._on_followed(changed)
-
-    def _controller_is_alone(self) -> bool:
-        """Whether nobody else announces instructions."""
-        if self._instructions is None:
-            return True
-        self._instructions.poll()
-        return not self._instructions.problem
+        if self._instructions is not None:
+            with self._lock:
+                changed = self._instructions.confirm(message)
+            self._on_followed(changed)
 
     def _on_followed(self, changed: bool) -> None:
         if changed:
@@ -346,10 +330,11 @@ class ModelNode(ManagedNode, Generic[Part]):
 
     def _poll_sources(self) -> None:
         had_second = self.second_publisher()
-        for writer in self._writers:
-            writer.poll()
-        for watch in self._sources.values():
-            watch.poll()
+        for source in self._sources:
+            source.poll()
+        if self._instructions is not None:
+            with self._lock:
+                self._instructions.poll()
         if self.second_publisher() and not had_second:
             # What is there may come from the other one.
             self._observation.clear()
@@ -357,9 +342,12 @@ class ModelNode(ManagedNode, Generic[Part]):
             self._report_sources()
 
     def _report_sources(self) -> None:
-        for watch in self._sources.values():
-            if watch.problem:
-                self.diagnostics.report("second_publisher", watch.problem)
+        problems = [source.problem for source in self._sources]
+        if self._instructions is not None:
+            problems.append(self._instructions.problem)
+        # One report: a later one of the same reason would hide it.
+        if any(problems):
+            self.diagnostics.report("second_publisher", "; ".join(filter(None, problems)))
 
     def _on_work_error(self, error: Exception) -> None:
         self.diagnostics.report("model", f"the model failed: {error}")

@@ -88,7 +88,9 @@ class Reasoning(ModelNode["ReasoningPart"]):
             self._chunks = self.create_lifecycle_publisher(
                 ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
             )
-        self._responses = self.create_lifecycle_publisher(Response, "vla/response", qos.RESPONSE)
+        self._responses = self.create_lifecycle_publisher(
+            Response, "vla/response", with_liveliness(qos.RESPONSE)
+        )
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(self.pacer, burst=2, rate=50.0)
         self.create_service(Ask, "vla/ask", self._on_ask, callback_group=pace)

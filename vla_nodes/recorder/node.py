@@ -12,15 +12,18 @@ import json
 import threading
 
 from rclpy.serialization import deserialize_message
-from vla_ros.msg import Instruction
+from vla_ros.msg import Instruction, PolicyStatus
 
 from vla.bags.message_types import load_message_type
 from vla.bags.ring_buffer import ReceivedMessage
 from vla.bags.writer import BagError
 from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
+from vla_nodes.core import qos
 from vla_nodes.core.diagnostics import ERROR, WARN
+from vla_nodes.core.instruction_watch import InstructionWatch
 from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.polled import PolledSubscription
 from vla_nodes.recorder.disk import MEBIBYTE, RefusedError, check_writable, free_mebibytes
 from vla_nodes.recorder.intake import Intake
 from vla_nodes.recorder.repair import complete_bags
@@ -47,6 +50,7 @@ class Recorder(ManagedNode):
     def __init__(self) -> None:
         super().__init__("recorder")
         self._recording = Recording(self)
+        self._instructions: InstructionWatch | None = None
         self.diagnostics.checks.append(self._check)
 
     def configure(self) -> None:
@@ -62,6 +66,7 @@ class Recorder(ManagedNode):
         for plan in self._plans:
             load_message_type(type_name(plan.message_class))
         self._recording.configure(contract)
+        self._instructions = InstructionWatch(self)
         RecorderServices(self, self._recording, lambda: self._poll(everything=True))
 
     def activate(self) -> None:
@@ -72,6 +77,8 @@ class Recorder(ManagedNode):
         self._recording.listen(
             Intake(self, self._plans, self._is_wanted, self.settings["ring_buffer"], ring_bytes)
         )
+        # Of its own, since the recorded topic may be excluded.
+        self._statuses = PolledSubscription(self, PolicyStatus, "vla/status", qos.LATCHED)
         self.create_steady_timer(POLL_PERIOD, self._poll)
         threading.Thread(target=complete_bags, args=(self, directory), daemon=True).start()
 
@@ -82,13 +89,24 @@ class Recorder(ManagedNode):
     def cleanup(self) -> None:
         """Forgets what was heard."""
         self._recording.instruction = Instruction()
+        if self._instructions is not None:
+            self._instructions.destroy()
+            self._instructions = None
 
     def _poll(self, everything: bool = False) -> None:
+        intake, watch = self._recording.intake, self._instructions
+        if watch is None:
+            return
+        watch.poll()
+        while (status := self._statuses.take()) is not None:
+            if watch.confirm(status):
+                self._follow(watch.instruction)
         silence = self.settings["freshness"]
-        for reader, message in self._recording.intake.take(everything):
+        for reader, message in intake.take(everything):
             self._record(reader, message, silence)
             if reader.plan.name == INSTRUCTION:
-                self._take_instruction(message)
+                watch.announce(deserialize_message(message.data, Instruction))
+                self._follow(watch.instruction)
 
     def _record(self, reader: TopicReader, message: ReceivedMessage, silence: float) -> None:
         episode = self._recording.episode
@@ -110,17 +128,15 @@ class Recorder(ManagedNode):
     def _is_wanted(self, plan: TopicPlan) -> bool:
         return plan.name != OBSERVATION or self.settings["record_observation"]
 
-    def _take_instruction(self, message: ReceivedMessage) -> None:
-        instruction = deserialize_message(message.data, Instruction)
-        if instruction.instruction_id == self._recording.instruction.instruction_id:
+    def _follow(self, instruction: Instruction) -> None:
+        if not self._recording.follow(instruction):
             return
-        self._recording.instruction = instruction
         if self.settings["auto_record"]:
-            self._follow_instruction(instruction)
+            self._record_by_itself(instruction)
         if self._recording.episode is not None:
             self._recording.episode.take_instruction(instruction)
 
-    def _follow_instruction(self, instruction: Instruction) -> None:
+    def _record_by_itself(self, instruction: Instruction) -> None:
         if self._recording.episode is not None and self._recording.episode.automatic:
             self._recording.finish_soon()
         wanted = instruction.instruction_id and instruction.mode != Instruction.MODE_ASK
@@ -136,6 +152,8 @@ class Recorder(ManagedNode):
         if not self._recording.is_listening:
             values["episode"] = ""
             return
+        if self._instructions is not None and (problem := self._instructions.problem):
+            self.diagnostics.report("second_publisher", problem)
         intake, episode = self._recording.intake, self._recording.episode
         intake.expire()
         if intake.ring is not None:

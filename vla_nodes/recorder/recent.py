@@ -43,7 +43,12 @@ def begin_recent(
     """
     intake = recording.intake
     topic = intake.names.get(INSTRUCTION, "")
-    instructions = instructions_in(recent, topic)
+    # Others may have announced some, too.
+    instructions = [
+        said
+        for said in instructions_in(recent, topic)
+        if (said.instruction_id, said.instruction) in recording.followed
+    ]
     in_force = next((shown_instruction(i) for i in instructions if i.instruction_id), "")
     started = recent.messages[0].receive_time
     episode = recording.open(note, given, in_force, started, recent.size)

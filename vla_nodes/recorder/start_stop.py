@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ from vla_nodes.recorder.episode import (
 )
 from vla_nodes.recorder.intake import Intake
 
+# Instructions that were in force lately, which a ring buffer may hold.
+REMEMBERED = 1000
+
 
 class Recording:
     """Begins and ends episodes for the node `recorder`, in the node's one thread."""
@@ -43,6 +47,8 @@ class Recording:
         self.episode: RunningEpisode | None = None
         self.last = ""  # name of the newest episode that is over
         self.instruction = Instruction()  # the one in force
+        # Id and text of those that were in force lately, the newest last.
+        self.followed: deque[tuple[int, str]] = deque(maxlen=REMEMBERED)
 
     def configure(self, contract: EmbodimentContract) -> None:
         """Creates the topic of events, for episodes of a robot of this contract."""
@@ -84,6 +90,14 @@ class Recording:
     def directory(self) -> Path:
         """The folder that holds the episodes."""
         return Path(self._node.settings["directory"]).expanduser().resolve()
+
+    def follow(self, instruction: Instruction) -> bool:
+        """Takes the instruction in force; whether it is another one."""
+        if instruction.instruction_id == self.instruction.instruction_id:
+            return False
+        self.instruction = instruction
+        self.followed.append((instruction.instruction_id, instruction.instruction))
+        return True
 
     def begin(self, note: str, instruction: str = "", automatic: bool = False) -> RunningEpisode:
         """Starts an episode. Raises RefusedError or BagError when it cannot be recorded.

@@ -1,9 +1,10 @@
-"""Which instruction a model node follows when others than the controller announce some, too.
+"""Which instruction a node follows when others than the controller announce some, too.
 
 Messages do not say who sent them. While one node publishes on vla/instruction, what comes there is
 in force. While there are several, it is in force only once the controller's status has the same id
 and text; and since the controller announces its instruction again and again, a node that has heard
-another is back within a second.
+another is back within a second. While there are several on vla/status as well, neither topic tells
+what the controller says, and the instruction that was in force stays so.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ class FollowedInstruction:
 
     def __init__(self) -> None:
         self.instruction = Instruction()
-        self._status = PolicyStatus()
+        # None while it is not known what the controller says.
+        self._status: PolicyStatus | None = None
         self._offers: dict[tuple[int, str], Instruction] = {}
 
     def announce(self, message: Instruction, alone: bool) -> bool:
-        """Takes an announcement; whether another instruction is in force now, or the same has started again.
+        """Takes an announcement; whether another instruction is in force now, or the same again.
 
         alone: one node publishes on the topic.
         """
@@ -37,15 +39,24 @@ class FollowedInstruction:
         return self._confirm()
 
     def confirm(self, status: PolicyStatus, alone: bool) -> bool:
-        """Takes the controller's status; whether another instruction is in force now."""
+        """Takes the controller's status; whether another instruction is in force now.
+
+        alone: one node publishes on vla/instruction; what it announces then counts.
+        """
         self._status = status
         if alone:
             self._offers.clear()
             return False
         return self._confirm()
 
+    def doubt(self) -> None:
+        """Forgets the last status: others than the controller may have sent it, or the next."""
+        self._status = None
+
     def _confirm(self) -> bool:
         status = self._status
+        if status is None:
+            return False
         rests = status.state in (PolicyStatus.STOPPED, PolicyStatus.EMERGENCY_STOPPED)
         pauses = (PolicyStatus.HOLD_LOADING, PolicyStatus.HOLD_INACTIVE)
         if rests or status.hold_reason in pauses or status.instruction_id == 0:
