@@ -57,9 +57,6 @@ class LinearModel(nn.Module):
     def forward(self, batch: LinearBatch, flow_samples: int = 1) -> dict[str, torch.Tensor]:
         return {"imitation": functional.mse_loss(self.actions(batch.state), batch.actions)}
 
-    def trained_by(self, objective: str, name: str) -> bool:
-        return True
-
 
 class LinearPart(ReasoningPart):
     def __init__(self, checkpoint: Checkpoint, device: str):

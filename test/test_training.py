@@ -210,7 +210,7 @@ def test_each_stage_moves_what_it_trains_and_nothing_else(
     for step in range(3):
         trainer.train_step(batches[step])
     moved = changed_names(before, dict(trainer.model.named_parameters()))
-    trained = trainer.objective.trained(trainer.plain_model)
+    trained = trainer.objective.trained(trainer.kind, trainer.plain_model)
     assert moved <= trained
     parts = {
         "pretrain": ["vision_tower", "language_model"],

@@ -11,6 +11,7 @@ each in its own process; `vla.policies.policy.Policy` runs both in one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vla.policies.parts import ActionPart, ReasoningPart
 
 Images = dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
+Roles = Mapping[str, tuple[str, ...]]  # paths in a model by role
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class PolicyType(ABC, Generic[Config, Model]):
     """One kind of policy: how its checkpoints are read, built and split into parts."""
 
     config: ClassVar[type[PolicyConfig]]  # dataclass of config.json's entries
+    # Which modules and parameters of its models play which role in training, by path. The roles
+    # that objectives ask for are in vla.policies.roles.
+    roles: ClassVar[Roles] = {}
 
     @property
     def name(self) -> str:
@@ -136,8 +141,7 @@ class PolicyType(ABC, Generic[Config, Model]):
     ) -> Collator:
         """Makes the batches that the model's `forward` takes.
 
-        `forward(batch, flow_samples)` returns its losses by name, and `trained_by(objective, name)`
-        says whether an objective trains the parameter of that name.
+        `forward(batch, flow_samples)` returns its losses by name.
         """
         raise NotImplementedError(f"a policy of type {self.name} cannot be trained")
 
@@ -158,8 +162,11 @@ class PolicyType(ABC, Generic[Config, Model]):
         """
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
-    def load_backbone(self, model: Model, source: str) -> None:
-        """Fills the vision-language model with released weights. Raises CheckpointError."""
+    def load_backbone(self, model: Model, source: str | None) -> None:
+        """Fills the vision-language model with released weights, or draws them anew for None.
+
+        Raises CheckpointError where the weights can't be read, or do not fit.
+        """
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
     def checkpoint_activations(self, model: Model) -> None:

@@ -117,7 +117,7 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint folder; each existing file is replaced atomically.
 
-    weights: a model's state, or its reasoning part's alone, with names that begin "reasoning.".
+    weights: a model's state, or that of the first part alone where a policy has two.
     robots: that it acts for, at least one. dtype: of the stored weights; None for their own.
     """
     folder = Path(folder)
@@ -237,7 +237,7 @@ def build_part(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str =
 def _refuse_without_half(where: str, prefix: str) -> NoReturn:
     raise CheckpointError(
         f"{where} holds no weights of the {prefix.rstrip('.')}: a pretrained vision-language "
-        "model has not learned to act; train stage 'action' from it"
+        "model has not learned to act; train it on robot data"
     )
 
 

@@ -56,15 +56,12 @@ class PolicyPart:
         self.checkpoint_id = adapted_id(self._base, adapter)
 
 
-def stats_of(checkpoint: Checkpoint, stage: str) -> dict[str, NormStats]:
-    """Normalisation of a checkpoint that acts. Raises CheckpointError where it has not learned to.
-
-    stage: that teaches it.
-    """
+def stats_of(checkpoint: Checkpoint) -> dict[str, NormStats]:
+    """Normalisation of a checkpoint. Raises CheckpointError where it has not learned to act."""
     if not checkpoint.stats:
         raise CheckpointError(
-            f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train "
-            f"stage '{stage}' from it, or give another checkpoint"
+            f"{checkpoint.folder} has no norm_stats.json: it has not learned to act; train it on "
+            "robot data, or give another checkpoint"
         )
     return checkpoint.stats
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from vla.core.shown import brief
+from typing import Any
+
+from vla.core.shown import brief, listed, shown_path
+from vla.policies.checkpoint import read_config
 from vla.policies.config import CheckpointError
+from vla.policies.registry import policy_type, preset
+from vla.policies.robots import checkpoint_folder
 from vla.training.config import TrainConfig
-from vla.training.objectives.registry import objective_of
+from vla.training.objectives.registry import OBJECTIVES, objective_of
 from vla.training.source_registry import ROBOT_SOURCES
 
 
@@ -17,9 +22,36 @@ def check_train_config(config: TrainConfig) -> None:
     if config.precision not in ("no", "bf16"):
         raise CheckpointError(f"unknown precision {brief(config.precision)}; known: no, bf16")
     objective.check()
+    if not config.initialize_from:
+        require_suited(config, preset(config.preset))
+    elif (folder := checkpoint_folder(config.initialize_from)).is_dir():  # else of a run to come
+        require_suited(config, read_config(folder))
     for entry in config.robot:
         if entry.contract and ROBOT_SOURCES[entry.kind].own_contract_only:
             raise CheckpointError(
                 f"{entry.path}: {entry.kind} data is made for the run's own contract; leave the "
                 "entry's contract out"
             )
+
+
+def require_suited(config: TrainConfig, base: Any) -> None:
+    """Raises CheckpointError where the stage can't train a policy of a configuration.
+
+    base: of the policy that initialize_from or preset names.
+    """
+    kind, needs = policy_type(base.TYPE), objective_of(config).needs
+    if not (missing := [role for role in needs if role not in kind.roles]):
+        return
+    start, command = config.initialize_from, objective_of(config).command
+    known = (OBJECTIVES[name] for name in OBJECTIVES.names())
+    suited = [
+        other.name
+        for other in known
+        if other.command == command and other.needs and kind.roles.keys() >= {*other.needs}
+    ]
+    raise CheckpointError(
+        f"stage '{config.stage}' trains policies that have: {listed(needs)}; "
+        f"{shown_path(start) if start else repr(config.preset)} is of type {kind.name} and lacks: "
+        f"{listed(missing)}; "
+        + (f"take one of the stages: {listed(suited)}" if suited else "take another policy")
+    )

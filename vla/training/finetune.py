@@ -212,7 +212,7 @@ def finetune(
     run = replace(run, steps=steps, save_every=run.validate_every)
     base, output = open_checkpoint(run.initialize_from), Path(run.output)
     if not base.stats:
-        raise CheckpointError(f"{base.folder} has not learned to act; train stage 'action' first")
+        raise CheckpointError(f"{base.folder} has not learned to act; train it on robot data")
     output.mkdir(parents=True, exist_ok=True)
     keeper = _Best(output, replace(config, train=run), base, {"data": counts})
     train(run, contract, data, device, on_step=on_step, on_validation=keeper)

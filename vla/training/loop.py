@@ -28,7 +28,8 @@ from tqdm import tqdm
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import checked_number, read_json
 from vla.core.interrupts import deferred_interrupts
-from vla.core.shown import shown_path
+from vla.core.shown import listed, shown_path
+from vla.policies.backbones import KINDS
 from vla.policies.backbones.remote_code import allow_remote_code
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
 from vla.policies.collation import Batch
@@ -36,10 +37,11 @@ from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import BatchMaker
 from vla.training.config import TrainConfig, write_train_config
+from vla.training.config_check import require_suited
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
-from vla.training.parameters import draw_anew, layer_classes, parameter_groups
+from vla.training.parameters import layer_classes, parameter_groups
 from vla.training.saved_state import load_state, save_state
 from vla.training.subsets import note_chosen
 
@@ -84,12 +86,15 @@ def open_start(config: TrainConfig) -> Checkpoint | None:
 def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
     """The model that a run trains: that of its start or preset, with the entries that differ.
 
-    Raises CheckpointError where the released backbone can't be read.
+    Raises CheckpointError where the stage does not suit the policy, or the released backbone can't
+    be read.
     """
     base = preset(config.preset) if start is None else start.config
+    require_suited(config, base)
     base = with_entries(base, config.model, "model")
     if start is None and config.backbone:
-        if config.allow_remote_code and config.backbone == "generic":
+        released = KINDS.get(config.backbone)
+        if config.allow_remote_code and released is not None and released.own_code:
             allow_remote_code(config.backbone_source)
         base = policy_type(base.TYPE).with_backbone(base, config.backbone, config.backbone_source)
     built = objective_of(config).model_config(copy.deepcopy(base))
@@ -120,14 +125,18 @@ class Trainer:
         )
         built = model_config(config, start)
         model, kind = build_model(built, contract), policy_type(built.TYPE)
+        self.kind = kind
         if start is not None:
             kind.start_from(model, start)
-        elif config.backbone and config.pretrained:
-            kind.load_backbone(model, config.backbone_source)
         elif config.backbone:
-            draw_anew(model.get_submodule("backbone"))
+            kind.load_backbone(model, config.backbone_source if config.pretrained else None)
         self.objective.prepare(kind, model)
-        trained = self.objective.trained(model)
+        trained = self.objective.trained(kind, model)
+        if not trained:
+            raise CheckpointError(
+                f"stage '{config.stage}' trains nothing of this policy of type {kind.name}; take "
+                "another stage, or another preset"
+            )
         for name, parameter in model.named_parameters():
             # What the model has frozen for good stays so.
             parameter.requires_grad_(parameter.requires_grad and name in trained)
@@ -162,7 +171,7 @@ class Trainer:
         # Dropout and noise of a step are the same whatever came before.
         seed = config.seed * 1_000_003 + self.step * self.accelerator.num_processes
         torch.manual_seed(seed + self.accelerator.process_index)
-        self.objective.set_mode(self.model)
+        self.objective.set_mode(self.kind, self.plain_model)
         figures = {"learning_rate": rate}
         for name, batch in batches.items():
             losses = self._move(batch)
@@ -181,6 +190,11 @@ class Trainer:
         plain = self.accelerator.device.type == "cpu"
         with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             loss, figures = self._losses(batch)
+            if not isinstance(loss, torch.Tensor):
+                raise CheckpointError(
+                    f"stage '{self.config.stage}' minimises {listed(self.objective.loss_weights())}"
+                    f", but the policy gives {listed(figures)}; take another stage"
+                )
             self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self._trained(), self.config.gradient_clip)
         self.optimizer.step()
@@ -222,7 +236,7 @@ class Trainer:
         names = [name for name, p in self.plain_model.named_parameters() if p.requires_grad]
         for name, value in zip(names, self.average, strict=False):
             state[name] = value.full_tensor() if isinstance(value, DTensor) else value
-        return self.objective.exported(state, names)
+        return self.objective.exported(self.kind, state, names)
 
 
 def train(

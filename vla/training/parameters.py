@@ -23,17 +23,3 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def draw_anew(module: nn.Module) -> None:
-    """Xavier's start for all matrices and convolutions of a module, zero for their biases.
-
-    As RoboVLMs' code compares with a backbone that has no vision-language pretraining
-    (supplementary table 2).
-    """
-    for part in module.modules():
-        weight, bias = getattr(part, "weight", None), getattr(part, "bias", None)
-        if isinstance(weight, nn.Parameter) and weight.ndim > 1:
-            nn.init.xavier_uniform_(weight)
-            if isinstance(bias, nn.Parameter):
-                nn.init.zeros_(bias)

@@ -13,6 +13,7 @@ from pathlib import Path
 from vla.contract.embodiment import EmbodimentContract
 from vla.datasets.sources import RobotData
 from vla.training.config import TrainConfig
+from vla.training.config_check import check_train_config
 from vla.training.loop import in_steps, train
 from vla.training.source_registry import ROBOT_SOURCES
 from vla.training.sources import make_data, open_data
@@ -29,6 +30,7 @@ def train_run(
     on_step: see vla.training.loop.train.
     Raises DatasetError, BagError, ContractError or CheckpointError; KeyboardInterrupt after saving.
     """
+    check_train_config(config)
     make_data(config, contract)
     if config.epochs or config.warmup_epochs:  # Counted without the corrections to come
         config = in_steps(config, open_data(config, contract), device)

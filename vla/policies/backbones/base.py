@@ -99,6 +99,8 @@ class Backbone(nn.Module):
         "up": "up_proj",
         "down": "down_proj",
     }
+    # Whether its released weights may come with Python code of their own, which makes the model.
+    own_code: ClassVar[bool] = False
     # Whether layers attend to images, each of which has one place in the sequence; else the image's
     # own tokens stand there.
     attends: ClassVar[bool] = False
@@ -320,6 +322,19 @@ class Backbone(nn.Module):
     def layers(self) -> list[nn.Module]:
         """The decoder's layers."""
         return [*self.language_model.get_submodule("layers").children()]
+
+    def draw_anew(self) -> None:
+        """Xavier's start for all matrices and convolutions, zero for their biases.
+
+        As RoboVLMs' code compares with a backbone that has no vision-language pretraining
+        (supplementary table 2).
+        """
+        for part in self.modules():
+            weight, bias = getattr(part, "weight", None), getattr(part, "bias", None)
+            if isinstance(weight, nn.Parameter) and weight.ndim > 1:
+                nn.init.xavier_uniform_(weight)
+                if isinstance(bias, nn.Parameter):
+                    nn.init.zeros_(bias)
 
     def checkpoint_activations(self) -> None:
         """Trades time for memory in training: layers are run again in the backward pass.

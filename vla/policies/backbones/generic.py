@@ -30,6 +30,7 @@ class Generic(Backbone):
     """
 
     chat = CHATML
+    own_code = True
 
     def __init__(self, config: BackboneConfig, lora: LoraConfig | None = None):
         """Raises CheckpointError for paths that are not there."""

@@ -132,6 +132,14 @@ def load_pretrained(
     _fill(backbone.model.state_dict(), weights, experts, source)
 
 
+def start_backbone(backbone: Backbone, source: str | None) -> None:
+    """Fills a backbone with released weights, or draws them anew where there is no source."""
+    if source is None:
+        backbone.draw_anew()
+    else:
+        load_pretrained(backbone, source)
+
+
 def load_tokenizer_of(source: str) -> Tokenizer:
     """The fast tokenizer of a Hugging Face id or folder. Raises CheckpointError."""
     if _is_stored(source):

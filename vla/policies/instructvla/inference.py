@@ -120,7 +120,7 @@ class ActionModel(ActionPart):
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device = device
-        self._config, self._stats = checkpoint.config, stats_of(checkpoint, "action")
+        self._config, self._stats = checkpoint.config, stats_of(checkpoint)
         self.horizon = checkpoint.contract.horizon
         self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
         load_weights(checkpoint, self._expert, "expert.", device)

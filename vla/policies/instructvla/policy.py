@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.datasets.sample import RobotSample
-from vla.policies.backbones.pretrained import backbone_config, load_pretrained
-from vla.policies.base import PolicyFeatures, PolicyType
+from vla.policies.backbones.pretrained import backbone_config, start_backbone
+from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions, PromptSampling
 from vla.policies.config import AdapterConfig, require_formats
@@ -23,12 +24,18 @@ from vla.policies.instructvla.prompts import sample_row
 from vla.policies.instructvla.start import start_from
 from vla.policies.instructvla.vision_language_action import InstructVLA
 from vla.policies.lora import lora_layers
+from vla.policies.roles import ACTION_EXPERT, BACKBONE, QUERIES
 
 
 class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
     """See docs/model.md."""
 
     config = InstructVLAConfig
+    roles: ClassVar[Roles] = {
+        BACKBONE: ("reasoning.backbone",),
+        QUERIES: ("reasoning.query_embedding", "reasoning.query_output"),
+        ACTION_EXPERT: ("expert",),
+    }
 
     def presets(self) -> dict[str, InstructVLAConfig]:
         """From a model for the simulator to the published size."""
@@ -142,9 +149,9 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         """The same action expert behind a released vision-language model."""
         return replace(config, backbone=backbone_config(kind, source, config.backbone.paths))
 
-    def load_backbone(self, model: InstructVLA, source: str) -> None:
-        """Released weights, and action queries that suit them."""
-        load_pretrained(model.reasoning.backbone, source)
+    def load_backbone(self, model: InstructVLA, source: str | None) -> None:
+        """Released weights or new ones, and action queries that suit them."""
+        start_backbone(model.reasoning.backbone, source)
         model.reasoning.start_queries()
 
     def checkpoint_activations(self, model: InstructVLA) -> None:

@@ -14,7 +14,6 @@ from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import NamedCells
 from vla.policies.instructvla.reasoning import ReasoningModel
-from vla.policies.lora import is_lora_weight
 from vla.policies.real_time_chunking import Inpainting, guided_integrate
 from vla.policies.sequence import TextBatch
 
@@ -104,20 +103,6 @@ class InstructVLA(nn.Module):
                 size = rows.expert_images.shape[-1]
                 losses["grounding"] = grounding_loss(scores, rows.places, size)
         return losses
-
-    @staticmethod
-    def trained_by(objective: str, name: str) -> bool:
-        """Whether a training objective trains the parameter of that name (sections 3.2 and 3.3).
-
-        pretrain: the vision-language model without action queries. action: the action expert, the
-        LoRA expert, the queries. Others, such as instruct: LoRA experts, their gate, the queries.
-        """
-        if objective == "pretrain":
-            return name.startswith("reasoning.backbone.")
-        if name.startswith("expert."):
-            return objective == "action"
-        part_of_mixture = is_lora_weight(name) or ".scale_head." in name
-        return part_of_mixture or name.startswith("reasoning.query_")
 
 
 @torch.no_grad()

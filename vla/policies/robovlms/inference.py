@@ -38,7 +38,7 @@ class RoboVLMPart(ReasoningPart):
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.device, self.config = device, checkpoint.config
-        self._stats = stats_of(checkpoint, "policy")
+        self._stats = stats_of(checkpoint)
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
         load_weights(checkpoint, model, device=device)

@@ -327,11 +327,6 @@ class RoboVLM(nn.Module):
             hidden = self.backbone.run(embeddings, positions, mask, cache)[:, -1]
         return chosen
 
-    @staticmethod
-    def trained_by(objective: str, name: str) -> bool:
-        """Everything; the objective `policy` leaves out parts by its configuration."""
-        return True
-
 
 def action_tokens(config: RoboVLMConfig) -> ActionTokens:
     """The rows that stand for values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from tokenizers import Tokenizer
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import shown_path
 from vla.datasets.sample import RobotSample
-from vla.policies.backbones.pretrained import backbone_config, load_pretrained
-from vla.policies.base import PolicyFeatures, PolicyType
+from vla.policies.backbones.pretrained import backbone_config, start_backbone
+from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint, load_weights
 from vla.policies.collation import CollationOptions
 from vla.policies.config import CheckpointError, require_formats
@@ -23,6 +24,7 @@ from vla.policies.robovlms.inference import RoboVLMPart
 from vla.policies.robovlms.model import PolicyHead, RoboVLM
 from vla.policies.robovlms.padding import require_room
 from vla.policies.robovlms.presets import PRESETS
+from vla.policies.roles import BACKBONE, HEAD, RESAMPLER
 
 # What vla info counts heads for: chunks of 10 steps of seven values, as published.
 PUBLISHED_HORIZON = 10
@@ -35,6 +37,11 @@ class RoboVLMType(PolicyType):
     """See docs/robovlms.md."""
 
     config = RoboVLMConfig
+    roles: ClassVar[Roles] = {
+        BACKBONE: ("backbone",),
+        RESAMPLER: ("vision_resampler",),
+        HEAD: ("head", "pointing", "state_token", "action_token", "row_embedding", "row_output"),
+    }
 
     def presets(self) -> dict[str, RoboVLMConfig]:
         """The paper's KosMos-2, and small ones for the simulator in each structure."""
@@ -132,9 +139,9 @@ class RoboVLMType(PolicyType):
         """The same structure and head on a released vision-language model."""
         return replace(config, backbone=backbone_config(kind, source, config.backbone.paths))
 
-    def load_backbone(self, model: RoboVLM, source: str) -> None:
-        """Released weights."""
-        load_pretrained(model.backbone, source)
+    def load_backbone(self, model: RoboVLM, source: str | None) -> None:
+        """Released weights, or new ones."""
+        start_backbone(model.backbone, source)
 
     def start_from(self, model: RoboVLM, source: Checkpoint) -> list[str]:
         """Weights of a checkpoint of the same structure and head."""

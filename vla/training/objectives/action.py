@@ -6,9 +6,12 @@ into one LoRA expert and the action queries.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from vla.policies.collation import Batch
+from vla.policies.roles import ACTION_EXPERT, BACKBONE, EXPERTS, QUERIES
 from vla.training.objectives.base import BatchMaker, Objective
 
 
@@ -16,6 +19,8 @@ class Action(Objective):
     """Trains the action expert, the LoRA experts and the action queries."""
 
     name = "action"
+    needs: ClassVar[tuple[str, ...]] = (BACKBONE, QUERIES, ACTION_EXPERT)
+    trains: ClassVar[tuple[str, ...]] = (ACTION_EXPERT, EXPERTS, QUERIES)
 
     def check(self) -> None:
         """Needs robot data and a LoRA expert."""

@@ -18,6 +18,7 @@ class Adapt(Action):
     name = "adapt"
     command = "vla finetune"
     exports_checkpoint = False
+    needs = ()  # but what PolicyType.insert_adapter needs
 
     def check(self) -> None:
         """Needs the checkpoint to adapt; the data comes from the command."""
@@ -31,11 +32,11 @@ class Adapt(Action):
         """Inserts the adapter, which changes nothing yet."""
         kind.insert_adapter(model, self.config.adapter)
 
-    def trained(self, model: nn.Module) -> set[str]:
+    def trained(self, kind: PolicyType[Any, Any], model: nn.Module) -> set[str]:
         """The adapter's matrices."""
         return adapter_weights(model)
 
-    def set_mode(self, model: nn.Module) -> None:
+    def set_mode(self, kind: PolicyType[Any, Any], model: nn.Module) -> None:
         """Dropout in the adapter alone."""
         model.eval()
         for layer in adapter_layers(model).values():
@@ -46,7 +47,10 @@ class Adapt(Action):
         return self.config.adapter.state_limit
 
     def exported(
-        self, weights: dict[str, torch.Tensor], trained: list[str]
+        self,
+        kind: PolicyType[Any, Any],
+        weights: dict[str, torch.Tensor],
+        trained: list[str],
     ) -> dict[str, torch.Tensor]:
         """The adapter's matrices, not the base's."""
         return {name: weights[name] for name in trained}

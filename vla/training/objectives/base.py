@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from vla.policies.base import PolicyType
 from vla.policies.collation import Batch, Collator
 from vla.policies.config import CheckpointError
+from vla.policies.roles import role_of
 from vla.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -41,14 +42,6 @@ class BatchMaker(Protocol):
         """Conversations: images and text."""
 
 
-@runtime_checkable
-class TrainedModel(Protocol):
-    """A policy's model, see PolicyType.collator."""
-
-    def trained_by(self, objective: str, name: str) -> bool:
-        """Whether an objective trains the parameter of that name."""
-
-
 class Objective(ABC):
     """One stage of training, for one run."""
 
@@ -58,6 +51,10 @@ class Objective(ABC):
     command: ClassVar[str] = "vla train"
     # Whether the run leaves a checkpoint folder; if not, the command keeps what `exported` gives.
     exports_checkpoint: ClassVar[bool] = True
+    # Roles, of vla.policies.roles, without which a policy can't be trained by it; and those whose
+    # parameters it trains, all parameters where it names none.
+    needs: ClassVar[tuple[str, ...]] = ()
+    trains: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: TrainConfig):
         self.config = config
@@ -83,20 +80,17 @@ class Objective(ABC):
 
     def model_config(self, base: Any) -> Any:
         """The model that is trained, where the run starts from one of this configuration."""
-        has_experts = any(entry.name == "lora" for entry in fields(base))
-        return replace(base, lora=self.config.lora) if has_experts else base
+        return with_known(base, lora=self.config.lora)
 
     def prepare(self, kind: PolicyType[Any, Any], model: nn.Module) -> None:  # noqa: B027
         """Changes the model, with the weights of its start in it, before anything is trained."""
 
-    def trained(self, model: nn.Module) -> set[str]:
+    def trained(self, kind: PolicyType[Any, Any], model: nn.Module) -> set[str]:
         """Names of the parameters that are trained; all others are frozen."""
-        if not isinstance(model, TrainedModel):
-            raise CheckpointError(f"a policy of {type(model).__name__} cannot be trained")
-        names = [name for name, _ in model.named_parameters()]
-        return {name for name in names if model.trained_by(self.name, name)}
+        names = {name for name, _ in model.named_parameters()}
+        return {n for n in names if role_of(kind, n) in self.trains} if self.trains else names
 
-    def set_mode(self, model: nn.Module) -> None:
+    def set_mode(self, kind: PolicyType[Any, Any], model: nn.Module) -> None:
         """Which modules are in training mode during a step, and which in evaluation mode."""
         model.train()
 
@@ -105,7 +99,10 @@ class Objective(ABC):
         return 1.0
 
     def exported(
-        self, weights: dict[str, torch.Tensor], trained: list[str]
+        self,
+        kind: PolicyType[Any, Any],
+        weights: dict[str, torch.Tensor],
+        trained: list[str],
     ) -> dict[str, torch.Tensor]:
         """Those of the model's weights that the run exports. trained: names of trained ones."""
         return weights
@@ -114,3 +111,9 @@ class Objective(ABC):
         """Raises CheckpointError unless something is given. needs: such as "needs robot data"."""
         if not given:
             raise CheckpointError(f"stage '{self.name}' {needs}")
+
+
+def with_known(config: Any, **entries: Any) -> Any:
+    """A policy's configuration with those of the entries changed that its type has."""
+    known = {entry.name for entry in fields(config)}
+    return replace(config, **{name: value for name, value in entries.items() if name in known})

@@ -6,8 +6,12 @@ data and from conversations, through the action expert, which is frozen.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from vla.policies.base import PolicyType
+from vla.policies.roles import ACTION_EXPERT, EXPERTS, QUERIES, role_of
 from vla.training.objectives.action import Action
 
 
@@ -15,17 +19,18 @@ class Instruct(Action):
     """Trains the LoRA experts, their gate and the action queries, on the batches of stage 1."""
 
     name = "instruct"
+    trains = (EXPERTS, QUERIES)
 
     def check(self) -> None:
         """Needs what stage 1 needs, and its result."""
         super().check()
         self.require(self.config.initialize_from, "needs initialize_from, a checkpoint of 'action'")
 
-    def set_mode(self, model: nn.Module) -> None:
+    def set_mode(self, kind: PolicyType[Any, Any], model: nn.Module) -> None:
         """The frozen action expert stays as it acts, without dropout."""
         model.train()
         for name, module in model.named_modules():
-            if name.split(".")[-1] == "expert":
+            if role_of(kind, name) == ACTION_EXPERT:
                 module.eval()
 
 

@@ -6,15 +6,15 @@ in the paper).
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import nn
 
+from vla.policies.base import PolicyType
 from vla.policies.collation import Batch
-from vla.training.objectives.base import BatchMaker, Objective
+from vla.policies.roles import BACKBONE, EXPERTS, HEAD, RESAMPLER, role_of
+from vla.training.objectives.base import BatchMaker, Objective, with_known
 
 if TYPE_CHECKING:
     from vla.policies.backbones import Backbone
@@ -24,6 +24,7 @@ class LearnPolicy(Objective):
     """Trains the head, the learned tokens, and what `trains` names of the backbone."""
 
     name = "policy"
+    needs = (BACKBONE, HEAD)
 
     def check(self) -> None:
         """Needs robot data."""
@@ -41,7 +42,7 @@ class LearnPolicy(Objective):
     def model_config(self, base: Any) -> Any:
         """The model, which answers questions only where conversations keep its words."""
         talks = bool(self.config.conversations and self.config.conversation_batch_size)
-        return replace(super().model_config(base), answers=talks)
+        return with_known(super().model_config(base), answers=talks)
 
     def loss_weights(self) -> dict[str, float]:
         """The head's own sum, or the action tokens' cross-entropy; the answers'."""
@@ -52,10 +53,10 @@ class LearnPolicy(Objective):
             "grounding": self.config.grounding_weight,
         }
 
-    def trained(self, model: nn.Module) -> set[str]:
+    def trained(self, kind: PolicyType[Any, Any], model: nn.Module) -> set[str]:
         """All parameters but those of the backbone's parts that `trains` leaves out."""
         trains = self.config.trains
-        backbone = cast("Backbone", model.backbone)
+        backbone = cast("Backbone", model.get_submodule(*kind.roles[BACKBONE]))
         frozen: set[int] = set()
 
         def freeze(module: nn.Module) -> None:
@@ -71,16 +72,16 @@ class LearnPolicy(Objective):
         elif trains.last_layers:
             for layer in backbone.layers[: -trains.last_layers]:
                 freeze(layer)
-        resampler = getattr(model, "vision_resampler", None)
-        if resampler is not None and not trains.resampler:
-            freeze(resampler)
         words = {id(parameter) for parameter in backbone.words.parameters()}
         frozen = frozen - words if trains.embeddings else frozen | words
-        return {
-            name
-            for name, parameter in model.named_parameters()
-            if id(parameter) not in frozen or re.search(r"\.lora_|scale_head", name)
-        }
+
+        def learns(name: str, parameter: nn.Parameter) -> bool:
+            role = role_of(kind, name)
+            if role == RESAMPLER:
+                return trains.resampler
+            return role == EXPERTS or id(parameter) not in frozen
+
+        return {name for name, parameter in model.named_parameters() if learns(name, parameter)}
 
 
 OBJECTIVE = LearnPolicy

@@ -5,10 +5,14 @@ For models that start from random weights; released ones have it behind them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
+from vla.policies.base import PolicyType
 from vla.policies.collation import Batch
+from vla.policies.roles import ACTION_EXPERT, BACKBONE, role_of
 from vla.training.objectives.base import BatchMaker, Objective
 
 
@@ -16,6 +20,9 @@ class Pretrain(Objective):
     """Trains the whole vision-language model, without action queries and LoRA experts."""
 
     name = "pretrain"
+    # Of two parts, since a policy of one is stored whole, and would act with an untrained head.
+    needs = (BACKBONE, ACTION_EXPERT)
+    trains = (BACKBONE,)
 
     def check(self) -> None:
         """Needs conversations, and no LoRA experts."""
@@ -32,10 +39,15 @@ class Pretrain(Objective):
         return {"text": self.config.text_weight, "naming": self.config.naming_weight}
 
     def exported(
-        self, weights: dict[str, torch.Tensor], trained: list[str]
+        self,
+        kind: PolicyType[Any, Any],
+        weights: dict[str, torch.Tensor],
+        trained: list[str],
     ) -> dict[str, torch.Tensor]:
-        """The reasoning half; the action expert has learned nothing."""
-        return {name: value for name, value in weights.items() if name.startswith("reasoning.")}
+        """All but the action expert, which has learned nothing."""
+        return {
+            name: value for name, value in weights.items() if role_of(kind, name) != ACTION_EXPERT
+        }
 
 
 OBJECTIVE = Pretrain
