@@ -23,10 +23,10 @@ ASK = "ask"
 
 @dataclass(frozen=True)
 class Said:
-    """An instruction, and when it was received [ns]. number: its id, 0 where it has none."""
+    """An instruction as it was announced."""
 
-    received: int
-    number: int
+    received: int  # [ns]
+    number: int  # its id, 0 where it has none
     text: str
 
     @property
