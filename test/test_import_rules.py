@@ -44,7 +44,6 @@ def copy(tmp_path: Path) -> Path:
             "import vla.policies.robovlms.config",
             "to import vla.policies.robovlms",
         ),
-        ("vla/policies/newcomer.py", '"""No place."""', "vla.policies.newcomer"),
         (
             "vla/training/loop.py",
             "import vla.policies.instructvla.config",
