@@ -1,5 +1,7 @@
 """The controller loads adapters; the test plays the model nodes and what goes wrong in them."""
 
+import time
+
 import pytest
 from node_harness import Graph
 from played_robot import CONTRACT_PATH, PlayedRobot
@@ -142,8 +144,17 @@ def test_a_half_that_was_started_anew_is_given_the_adapter_by_its_heartbeat_alon
     def beat(life):
         beats.publish(Heartbeat(node="/reasoning", life=life))
 
-    beat(1)
-    moving.wait_hold(HoldReason.STALE_CHUNK)
+    beaten_at = 0.0
+
+    def holds():
+        # Once in two seconds, so that it stops each time: the first may come before it is heard.
+        nonlocal beaten_at
+        if time.monotonic() - beaten_at > 2.0:
+            beaten_at = time.monotonic()
+            beat(1)
+        return moving.status.hold_reason == HoldReason.STALE_CHUNK
+
+    moving.graph.wait(holds, "the hold")
     moving.halves.asked.clear()
     moving.graph.wait(lambda: beat(2) or moving.halves.asked, "the adapter's way into the new one")
     assert moving.halves.asked == [("reasoning/load_adapter", "")]

@@ -93,7 +93,7 @@ class Watched:
         """Compares the instruction's first chunks of stamps above `after` with a fresh history.
 
         A chunk that this process did not hear is a frame of the history all the same: between two
-        chunks up to two observations may be such, none from before the instruction. Returns how
+        chunks up to three observations may be such, none from before the instruction. Returns how
         many could be compared: this process may miss an observation that the node had.
         """
 
@@ -111,7 +111,7 @@ class Watched:
             between = sorted(seen for seen in self.seen if before < seen < newest)[-5:]
             tried = (
                 [*history, *unheard, newest]
-                for size in range(3)
+                for size in range(4)
                 for unheard in combinations(between, size)
             )
             history = next((h for h in tried if self.gives(h, instruction, actions)), [])

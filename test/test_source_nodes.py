@@ -68,7 +68,7 @@ class Moving:
         return next(filter(condition, self.statuses[mark:]))
 
     def wait_named(self, named, what):
-        """Waits for a status that names the last outsider; fails unless it came within a second."""
+        """Waits for a status that names the last outsider; fails unless it came soon enough."""
         mark = self.outsider_at
         self.graph.wait(lambda: any(map(named, self.statuses[mark:])), what)
         return noticed_in_time(self.statuses[mark:], named)
