@@ -13,6 +13,7 @@ from vla_ros.msg import Instruction
 
 from vla_nodes.core import diagnostics, qos
 from vla_nodes.core.diagnostics import Diagnostics
+from vla_nodes.core.instruction_watch import InstructionWatch
 from vla_nodes.core.node import ManagedNode, Setting
 from vla_nodes.models.model_node import ModelNode
 
@@ -335,6 +336,7 @@ def model_node():
 
 
 def test_a_model_node_follows_no_instruction_that_the_services_would_refuse(model_node):
+    model_node._instructions = InstructionWatch(model_node)
     model_node._on_instruction(Instruction(instruction_id=5, instruction="pick it", mode="act"))
     refused = [("", "act"), ("pick\x1b[2K", "act"), ("A" * 3_000_000, "act"), ("pick", "m" * 9999)]
     for text, mode in refused:
