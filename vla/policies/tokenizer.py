@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,13 +82,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 def _growth(part: dict) -> float:
     """How many letters a normalizer or decoder may make of one by what it puts in their place."""
-    steps = part.get("normalizers", part.get("decoders", [part]))
-    growth = 1.0
-    for step in steps:
-        if step is not part and ("normalizers" in step or "decoders" in step):
-            growth *= _growth(step)
-        elif step["type"] == "Replace":
-            # An expression may match one letter, and even none.
-            replaced = len(step["pattern"].get("String", "")) or 1
-            growth *= max(1.0, len(step["content"]) / replaced)
-    return growth
+    if steps := part.get("normalizers") or part.get("decoders"):
+        return math.prod(map(_growth, steps))
+    if part["type"] != "Replace":
+        return 1.0
+    # An expression may match one letter, and even none.
+    replaced = len(part["pattern"].get("String", "")) or 1
+    return max(1.0, len(part["content"]) / replaced)

@@ -309,11 +309,12 @@ class TableTopSimulator:
         state of the scene than the present one.
         """
         size = size or self.camera_size
-        if (self._has_lamp, size) not in self._renderers:
-            self._renderers[self._has_lamp, size] = self.make_renderer(size, detailed)
+        key = self._has_lamp, size
+        if key not in self._renderers:
+            self._renderers[key] = self.make_renderer(size, detailed)
         option = mujoco.MjvOption()
         option.geomgroup[:] = [1, 0, detailed, not detailed, 0, 0]
-        renderer = self._renderers[self._has_lamp, size]
+        renderer = self._renderers[key]
         renderer.update_scene(data or self.data, camera, option)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = detailed
         return renderer.render().copy()
