@@ -1,12 +1,13 @@
 """Calls a service or an action of the graph as any rclpy program does, many times, and counts.
 
-    caller.py KIND NAME COUNT RATE [TIMEOUT]
+    caller.py KIND NAME COUNT RATE [TIMEOUT [DEPTH]]
 
 KIND: Trigger, ExecuteInstruction, or a service of vla_ros that answers with a message. RATE: calls
 a second, 0 for all at once. The last line that it prints is a JSON object: how many calls were
 sent, answered and taken (success, or the goal ended with a result), the longest wait for an answer
 [s], and what the answers said, with counts. It ends when all are answered or nothing has come for
-TIMEOUT [s].
+TIMEOUT [s]. DEPTH: places in its queue of answers, which every answer of the service passes, whoever asked;
+as rclpy has it by default.
 """
 
 import collections
@@ -17,6 +18,7 @@ from functools import partial
 
 import rclpy
 from rclpy.action import ActionClient
+from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 from vla_ros import srv
 from vla_ros.action import ExecuteInstruction
@@ -33,6 +35,7 @@ def main() -> None:
     """Calls, waits, prints."""
     kind, name, count, rate = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     patience = float(sys.argv[5]) if len(sys.argv) > 5 else 10.0
+    depth = int(sys.argv[6]) if len(sys.argv) > 6 else 10
     rclpy.init()
     node = rclpy.create_node("caller")
     executor = rclpy.executors.SingleThreadedExecutor()
@@ -87,7 +90,8 @@ def main() -> None:
         is_ready = client.server_is_ready
     else:
         service = Trigger if kind == "Trigger" else getattr(srv, kind)
-        client, send = node.create_client(service, name), send_call
+        profile = QoSProfile(depth=depth)
+        client, send = node.create_client(service, name, qos_profile=profile), send_call
         knock = partial(client.call_async, service.Request())
         is_ready = client.service_is_ready
     while not is_ready():
