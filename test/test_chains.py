@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_simulator import move_object
 
+from vla.datasets.frames import read_dataset
+from vla.datasets.sources import RobotData
 from vla.envs.base import SuiteError
 from vla.envs.chains.chains import (
     SHIPPED,
@@ -18,6 +20,7 @@ from vla.envs.chains.chains import (
     draw_chain,
     read_chains,
 )
+from vla.envs.chains.demonstrations import ChainDemonstrationConfig
 from vla.envs.chains.state import (
     CHAIN_LENGTH,
     KINDS,
@@ -34,9 +37,11 @@ from vla.envs.rollout import run_episode
 from vla.envs.tabletop.expert_policy import ExpertPolicy
 from vla.envs.tabletop.failures import FAILURES, Attempt
 from vla.envs.tabletop.places import HELD, place_of
-from vla.envs.tabletop.tasks import COLORS, Task
+from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.tasks import COLORS, FIRST_TRAINING_SEED, Task
 from vla.envs.tabletop.tasks import KINDS as THINGS
 from vla.evaluation.benchmark import evaluate, summarize, table
+from vla.training.source_registry import ROBOT_SOURCES
 from vla_cli.parser import main
 
 DIGEST = "3526b0ebbfae5a2256c6dfb3a35933aeeb4d5ffc3f1f867aafccab9e240a064b"
@@ -333,3 +338,20 @@ def test_things_that_are_put_into_the_drawer_or_on_the_table_are_there(simulator
     move_object(simulator, task.target, spot + half + up(0.002))
     simulator.step(0.3)
     assert simulator.check(task).success and place_of(simulator, task.target) == "table"
+
+
+def test_chains_are_data_for_training_of_other_seeds(tmp_path, contract):
+    folder, source = tmp_path / "chains", ROBOT_SOURCES["chains"]
+    options = {"episodes": 2, "episodes_per_shard": 2, "noise_share": 0.0, "detour_share": 0.0}
+    entry = RobotData(str(folder), "chains", options=options)
+    source.make(entry, contract, workers=1)
+    (shard,) = read_dataset(folder, contract)
+    drawn = [draw_chain(FIRST_TRAINING_SEED + number, TableTopSimulator()) for number in range(2)]
+    tasks = [task for chain in drawn for task in chain.tasks]
+    assert [words.family for words in shard.episodes] == [task.family for task in tasks]
+    # A chain's clock goes on from task to task.
+    begins = [shard.time[shard.episode == number][0] for number in range(len(tasks))]
+    assert begins[0] < 1.0 < begins[1] < begins[2]
+    assert max(chain.seed for chain in read_chains()) < ChainDemonstrationConfig().seed
+    assert len(source.open(entry, contract)) == len(shard)
+    assert source.correction_steps(entry) == ()

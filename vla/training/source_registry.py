@@ -15,6 +15,7 @@ ROBOT_SOURCES: Registry[RobotSource] = Registry(
         "lerobot": "vla.training.stored_sources:LEROBOT",
         "simulated": "vla.envs.tabletop.sources:SIMULATED",
         "bags": "vla.training.stored_sources:BAGS",
+        "chains": "vla.envs.chains.sources:CHAINS",
     },
 )
 CONVERSATION_SOURCES: Registry[ConversationSource] = Registry(

@@ -48,20 +48,23 @@ class ChainEnv(TableTopEnv):
         """As at the table top; the reward is 1 for each task that was done."""
         observation, reward, done, truncated, info = super().step(action)
         if done and self._chain is not None:
-            self._done += 1
-            done = self._done == len(self._chain.tasks)
+            done = not self.begin_next()
             if not done:
-                observation = self._go_on(self._chain.tasks[self._done])
+                observation = self._observation()
             info = self._info()
         return observation, reward, done, truncated, info
 
-    def _go_on(self, task: Task) -> dict[str, Any]:
-        """The arm comes to rest, and the next task begins; what is seen then."""
+    def begin_next(self) -> bool:
+        """After a task: the arm comes to rest, and the next one begins; False after the last."""
+        assert self._chain is not None
+        self._done += 1
+        if self._done == len(self._chain.tasks):
+            return False
         self.controller.hold()
         for _ in range(REST_STEPS):
             self.advance()
-        self.begin(self._worded(task))
-        return self._observation()
+        self.begin(self._worded(self._chain.tasks[self._done]))
+        return True
 
     def _worded(self, task: Task) -> Task:
         """In the words of the chain's seed, as scenes of single tasks have them."""

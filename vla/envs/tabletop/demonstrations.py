@@ -159,7 +159,18 @@ def demonstrate(
 ) -> bool:
     """Records one episode; False when the expert failed."""
     environment.reset(seed=episode.seed, options=episode.options)
+    return demonstrate_task(environment, frames, config, generator)
+
+
+def demonstrate_task(
+    environment: TableTopEnv,
+    frames: Frames,
+    config: DemonstrationConfig,
+    generator: np.random.Generator,
+) -> bool:
+    """Records the environment's task as an episode, from its present scene; False for a failure."""
     simulator, controller, task = environment.simulator, environment.controller, environment.task
+    began = simulator.time
     noisy = generator.random() < config.noise_share
     detour = None
     if generator.random() < config.detour_share:
@@ -170,7 +181,7 @@ def demonstrate(
     contract = controller.contract
     step, done_steps = 0, 0
     objects, landmarks = object_places(simulator), landmark_places(simulator)
-    while simulator.time < config.time_limit and done_steps < config.tail_steps:
+    while simulator.time - began < config.time_limit and done_steps < config.tail_steps:
         chunk = plan_chunk(simulator, task, contract.horizon)
         position, quaternion = simulator.end_effector_pose()
         if step % config.frame_stride == phase:
@@ -213,15 +224,16 @@ def fill_shard(
     target: Path,
     contract: EmbodimentContract,
     config: Any,
-    one_episode: Callable[[TableTopEnv, Episode, Frames, np.random.Generator], bool],
+    one_episode: Callable[[Any, Episode, Frames, np.random.Generator], bool],
+    kind: type[TableTopEnv] = TableTopEnv,
 ) -> int:
     """Writes the shard of that index and returns how many of its episodes failed.
 
     config: with seed, shares, time_limit and episodes_per_shard. one_episode runs and records an
-    episode, and says whether it succeeded.
+    episode in an environment of that kind, and says whether it succeeded.
     """
     generator = np.random.default_rng([config.seed, index])
-    environment = TableTopEnv(
+    environment = kind(
         contract,
         delay_steps=2,
         time_limit=config.time_limit,

@@ -44,7 +44,9 @@ class SimulatedSource(RobotSource):
     """Shards of demonstrations by the scripted expert."""
 
     name = "simulated"
-    options = SimulatedOptions
+    options: type[DemonstrationConfig] = SimulatedOptions
+    # Makes the shards that are missing, see make_demonstrations.
+    make_shards = staticmethod(make_demonstrations)
     former_entries = {"demonstrations": "", "corrections": "corrections"}  # noqa: RUF012
     own_contract_only = True
 
@@ -71,7 +73,7 @@ class SimulatedSource(RobotSource):
         self, entry: RobotData, contract: EmbodimentContract, workers: int | None = None
     ) -> None:
         """Makes the shards that are missing."""
-        options = simulated_options(entry)
+        options = from_dict(self.options, entry.options, f"{entry.path}: options")
         total, present = _shards(entry.path, options.episodes, options.episodes_per_shard)
         if present == total:
             return
@@ -80,9 +82,9 @@ class SimulatedSource(RobotSource):
             f"{present} of {total} shards there"
         )
         failures = _with_progress(
-            total, lambda done: make_demonstrations(entry.path, contract, options, workers, done)
+            total, lambda done: self.make_shards(entry.path, contract, options, workers, done)
         )
-        print(f"the expert failed in {failures} disturbed episodes; they are left out")
+        print(f"the expert failed in {failures} disturbed episodes; the failures are left out")
 
     def correction_steps(self, entry: RobotData) -> tuple[int, ...]:
         """As the options say."""

@@ -1,0 +1,72 @@
+"""Demonstrations of chains: every task of a chain, in the scene that those before it have left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vla.contract.embodiment import EmbodimentContract
+from vla.envs.base import Episode
+from vla.envs.chains.chains import draw_chain
+from vla.envs.chains.environment import ChainEnv
+from vla.envs.tabletop.demonstrations import (
+    DemonstrationConfig,
+    Frames,
+    demonstrate_task,
+    fill_shard,
+    run_jobs,
+)
+from vla.envs.tabletop.tasks import FIRST_TRAINING_SEED
+
+
+@dataclass(frozen=True)
+class ChainDemonstrationConfig(DemonstrationConfig):
+    """How demonstrations of chains are made; `episodes` counts chains, of up to five tasks each."""
+
+    episodes: int = 1000
+    # None of the shipped chains has a seed from there on.
+    seed: int = FIRST_TRAINING_SEED
+    shares: dict[str, float] = field(default_factory=lambda: {"chain": 1.0})
+    episodes_per_shard: int = 25
+
+
+def make_chain_shard(
+    arguments: tuple[int, str, EmbodimentContract, ChainDemonstrationConfig],
+) -> int:
+    """Makes one shard, unless it is there; returns in how many chains the expert failed."""
+    index, folder, contract, config = arguments
+    target = Path(folder) / f"shard-{index:05d}"
+    if target.exists():
+        return 0
+
+    def one_chain(
+        environment: ChainEnv, episode: Episode, frames: Frames, generator: np.random.Generator
+    ) -> bool:
+        chain = draw_chain(episode.seed, environment.simulator)
+        environment.reset(options={"chain": chain})
+        while demonstrate_task(environment, frames, config, generator):
+            if not environment.begin_next():
+                return True
+        return False
+
+    return fill_shard(index, target, contract, config, one_chain, ChainEnv)
+
+
+def make_chain_demonstrations(
+    folder: str | Path,
+    contract: EmbodimentContract,
+    config: ChainDemonstrationConfig,
+    workers: int | None = None,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> int:
+    """Makes all shards that are missing, in parallel; returns how many chains the expert failed.
+
+    on_shard(done, total) is called after each shard.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    total = -(-config.episodes // config.episodes_per_shard)
+    jobs = [(index, str(folder), contract, config) for index in range(total)]
+    return run_jobs(make_chain_shard, jobs, workers, on_shard)
