@@ -53,6 +53,18 @@ def test_shards_hold_failed_episodes_too_and_what_is_there_is_kept(tmp_path, con
     assert make_corrections(tmp_path, checkpoint, contract, ONE, 1) == 0
 
 
+def test_chunks_come_as_late_as_asked_for(tmp_path, contract, checkpoint):
+    expert = replace(ONE, expert_share=1.0, episodes=1, episodes_per_shard=1, time_limit=1.0)
+    moved = {}
+    for delays in ((0,), (2,), (0, 2)):
+        folder = tmp_path / str(len(moved))
+        make_corrections(folder, checkpoint, contract, replace(expert, delay_steps=delays), 1)
+        (shard,) = read_dataset(folder, contract)
+        moved[delays] = float(np.abs(shard.state[1] - shard.state[0])[:3].max())
+    assert moved[(0,)] > 2 * moved[(2,)]
+    assert moved[(0, 2)] == pytest.approx(moved[(0,)]) or moved[(0, 2)] == pytest.approx(moved[(2,)])
+
+
 @pytest.mark.slow
 def test_a_training_makes_its_corrections_in_the_middle_and_uses_them(
     tmp_path, dataset, contract, capsys, monkeypatch

@@ -38,6 +38,9 @@ class CorrectionConfig:
     # Share of chunks that are the expert's all the same, drawn for each episode from 0 to this, so
     # that later parts of a task are seen before the policy masters the earlier ones.
     expert_share: float = 0.6
+    # Time steps from an observation to its chunk, drawn for each episode. A robot's model takes more
+    # or less than a step, and the sooner a chunk comes the less it is ahead of an arm that pulls.
+    delay_steps: tuple[int, ...] = (2,)
     weight: float = 2.0  # of each of their frames, next to a demonstration's
     time_limit: float = 12.0  # of an episode [s]
     episodes_per_shard: int = 50
@@ -107,6 +110,8 @@ def make_correction_shard(
 
     def one_episode(environment, episode, frames, generator) -> bool:
         share = generator.uniform(0.0, config.expert_share)
+        delays = config.delay_steps
+        environment.delay_steps = delays[0] if len(delays) == 1 else int(generator.choice(delays))
         labelled = LabelledPolicy(policy, environment, frames, share, generator)
         rollout = run_episode(environment, labelled, episode)
         task = environment.task

@@ -64,7 +64,7 @@ class TableTopEnv(gymnasium.Env):
         self.render_mode = render_mode
         self.contract = contract
         self._control = control or ArmControllerConfig()
-        self._usual_steps, self._delay_steps = steps_per_chunk, delay_steps
+        self._usual_steps, self.delay_steps = steps_per_chunk, delay_steps
         self.execution = None
         self.simulator = TableTopSimulator(contract.cameras[0].width if contract.cameras else 16)
         # What the controller follows without cutting it: a move, a turn and the gripper.
@@ -95,7 +95,7 @@ class TableTopEnv(gymnasium.Env):
         self._execution, self._steps_per_chunk = execution, self._usual_steps
         control, contract = self._control, self.contract
         if execution is not None:
-            self._steps_per_chunk = execution.steps_of(contract.horizon, self._delay_steps)
+            self._steps_per_chunk = execution.steps_of(contract.horizon, self.delay_steps)
             follow = execution.of(control.execution, contract.horizon, contract.time_step)
             control = replace(control, execution=follow)
         self.controller = ArmController(control, contract)
@@ -133,7 +133,7 @@ class TableTopEnv(gymnasium.Env):
         chunk = ActionChunk(
             simulator.time, self.contract.time_step, action, *simulator.end_effector_pose()
         )
-        self._pending.append((self._step + self._delay_steps, chunk))
+        self._pending.append((self._step + self.delay_steps, chunk))
         for number in range(self._steps_per_chunk):
             if self._is_late or self._is_done or self._is_lost:
                 break
