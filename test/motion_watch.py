@@ -3,8 +3,8 @@
 import time
 
 import numpy as np
+from fake_robot import CONTRACT
 from fault_report import Motion
-from played_robot import CONTRACT
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 

@@ -237,7 +237,7 @@ class Graph:
         arguments: tuple[str, ...] = (),
         **more: Any,
     ) -> NodeProcess:
-        """Starts test/robots/`name`.py, which plays a robot's part; does not wait for it."""
+        """Starts test/robots/`name`.py, a fake part of a robot; does not wait for it."""
         return self._start(ROBOTS / f"{name}.py", parameters, None, arguments, more)
 
     def _start(

@@ -1,4 +1,4 @@
-"""A robot as the recorder's tests play it, and the calls that start and stop an episode."""
+"""The fake robot of the recorder's tests, and the calls that start and stop an episode."""
 
 from __future__ import annotations
 

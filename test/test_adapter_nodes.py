@@ -1,4 +1,4 @@
-"""Adapters into and out of the running graph: real nodes, a tiny policy, a played robot."""
+"""Adapters into and out of the running graph: real nodes, a tiny policy, a fake robot."""
 
 import os
 import signal

@@ -1,10 +1,10 @@
-"""The controller loads adapters; the test plays the model nodes and what goes wrong in them."""
+"""The controller loads adapters; the model nodes, and what goes wrong in them, are fakes."""
 
 import time
 
 import pytest
+from fake_robot import CONTRACT_PATH, FakeRobot
 from node_harness import Graph
-from played_robot import CONTRACT_PATH, PlayedRobot
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from vla_ros.msg import Heartbeat
@@ -39,7 +39,7 @@ class Halves:
 
                 node.create_service(LoadAdapter, name, answer, callback_group=group)
 
-    def play(self, reasoning, action_expert, reasoning_back=None, action_expert_back=None):
+    def set_answers(self, reasoning, action_expert, reasoning_back=None, action_expert_back=None):
         self.asked.clear()
         self.answers = {
             "reasoning/load_adapter": reasoning,
@@ -54,7 +54,7 @@ def robot():
     with Graph() as graph:
         graph.start("controller", contract=str(CONTRACT_PATH), load_timeout=0.5)
         graph.wait_state("controller", "active")
-        robot = PlayedRobot(graph)
+        robot = FakeRobot(graph)
         robot.halves = Halves(graph.node)
         yield robot
 
@@ -63,7 +63,7 @@ def robot():
 def moving(robot):
     """Moving, with the base checkpoint in both halves."""
     robot.restore()
-    robot.halves.play((True, BASE), (True, BASE))
+    robot.halves.set_answers((True, BASE), (True, BASE))
     answer = load(robot, "")
     assert answer.success and answer.checkpoint_id == BASE, answer.message
     robot.chunk_changes = {"checkpoint_id": BASE}
@@ -77,7 +77,7 @@ def load(robot, path):
 
 
 def test_one_half_goes_back_when_the_other_one_fails(moving):
-    moving.halves.play((True, NEW), (False, BASE), reasoning_back=(True, BASE))
+    moving.halves.set_answers((True, NEW), (False, BASE), reasoning_back=(True, BASE))
     answer = load(moving, "/new")
     assert not answer.success and answer.checkpoint_id == BASE
     assert "action_expert: the disk is broken; what was loaded before stays" in answer.message
@@ -90,7 +90,7 @@ def test_one_half_goes_back_when_the_other_one_fails(moving):
 
 
 def test_halves_that_loaded_different_files_go_back(moving):
-    moving.halves.play((True, NEW), (True, BASE + "+9"), (True, BASE), (True, BASE))
+    moving.halves.set_answers((True, NEW), (True, BASE + "+9"), (True, BASE), (True, BASE))
     answer = load(moving, "/new")
     assert not answer.success and answer.checkpoint_id == BASE
     assert f"reasoning has {NEW} and action_expert has {BASE}+9" in answer.message
@@ -106,7 +106,7 @@ def test_halves_that_loaded_different_files_go_back(moving):
     ],
 )
 def test_the_arm_holds_until_both_halves_agree_again(moving, expert, reasoning_back, says):
-    moving.halves.play((True, NEW), expert, reasoning_back)
+    moving.halves.set_answers((True, NEW), expert, reasoning_back)
     answer = load(moving, "/new")
     assert not answer.success and says in answer.message and "vla adapter drop" in answer.message
     assert moving.wait_hold(HoldReason.LOADING).message == answer.message
@@ -116,7 +116,7 @@ def test_the_arm_holds_until_both_halves_agree_again(moving, expert, reasoning_b
     moving.wait_state(State.STOPPED)
     moving.trigger("vla/resume")
     moving.wait_hold(HoldReason.LOADING)
-    moving.halves.play((True, NEW), (True, NEW))
+    moving.halves.set_answers((True, NEW), (True, NEW))
     assert load(moving, "/new").checkpoint_id == NEW
     # Chunks of the weights before are still refused.
     assert moving.wait_hold(HoldReason.CONTRACT_MISMATCH).chunks_rejected > 0
@@ -126,7 +126,7 @@ def test_the_arm_holds_until_both_halves_agree_again(moving, expert, reasoning_b
 
 def test_a_late_chunk_of_the_weights_before_is_passed_over(moving):
     late = moving.chunk(checkpoint_id=BASE)
-    moving.halves.play((True, NEW), (True, NEW))
+    moving.halves.set_answers((True, NEW), (True, NEW))
     assert load(moving, "/new").checkpoint_id == NEW
     moving.chunk_changes = {"checkpoint_id": NEW}
     moving.wait_state(State.EXECUTING)

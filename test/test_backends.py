@@ -1,11 +1,11 @@
-"""Every backend through the whole controller, over DDS, with a played robot as a process."""
+"""Every backend through the whole controller, over DDS, with a fake robot as a process."""
 
 import time
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT_PATH, FakePolicy
 from node_harness import Graph, use_test_interfaces
-from played_robot import CONTRACT_PATH, PlayedPolicy
 
 from vla.control.loop import RELEASE_TIME
 from vla.control.robots import panda
@@ -40,7 +40,7 @@ NODES = {"servo": "servo_node"}
 
 
 class Setup:
-    """A graph with a controller and one played robot."""
+    """A graph with a controller and one fake robot."""
 
     def __init__(self, graph, kind):
         self.graph = graph
@@ -49,7 +49,7 @@ class Setup:
         self.process = graph.start_robot(self.robot, parameters=faults)
         graph.start("controller", contract=str(CONTRACT_PATH), parameters=parameters)
         graph.wait_state("controller", "active")
-        self.policy = PlayedPolicy(graph)
+        self.policy = FakePolicy(graph)
 
     def faults(self, **values):
         self.graph.set_parameters(self.node, **values)

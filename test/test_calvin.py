@@ -1,4 +1,4 @@
-"""CALVIN, whose calls test/played_benchmarks plays: chains, actions, and what goes wrong."""
+"""CALVIN, faked by test/fake_benchmarks: chains, actions, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_workers import calvin_data, fake_python
 from linear_policy import LinearConfig, LinearModel
-from played_workers import calvin_data, played_python
 from scipy.spatial.transform import Rotation
 
 from vla.contract.embodiment import ContractError, dimension_kinds
@@ -25,7 +25,7 @@ from vla.policies.checkpoint import save_checkpoint
 from vla.policies.robots import Robot
 from vla_cli.parser import main
 
-# What the played tasks ask for: an axis and a direction of 10 cm.
+# What the fake tasks ask for: an axis and a direction of 10 cm.
 MOVES = {
     "push the sliding door to the left side": (0, -1),
     "pull the handle to open the drawer": (1, -1),
@@ -71,7 +71,7 @@ class Mover:
 @pytest.fixture
 def suite(tmp_path):
     def make(fault: str = "", times: int = 1, **settings) -> CalvinSuite:
-        python = played_python(tmp_path, "calvin", fault=fault, times=times)
+        python = fake_python(tmp_path, "calvin", fault=fault, times=times)
         return CalvinSuite(python=str(python), data=str(calvin_data(tmp_path)), **settings)
 
     return make
@@ -261,7 +261,7 @@ def test_eval_without_the_environment_says_what_to_do(tmp_path, monkeypatch, cap
 
 def test_eval_runs_chains_and_its_status_tells_errors(still, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VLA_CALVIN_DATA", str(calvin_data(tmp_path)))
-    monkeypatch.setenv("VLA_CALVIN_PYTHON", str(played_python(tmp_path, "calvin")))
+    monkeypatch.setenv("VLA_CALVIN_PYTHON", str(fake_python(tmp_path, "calvin")))
     written, settings = tmp_path / "eval.json", ("--set", "steps_per_task=4", "--seeds", "998:1002")
     assert run_eval(still, "--json", str(written), *settings) == 0
     out = capsys.readouterr().out
@@ -271,7 +271,7 @@ def test_eval_runs_chains_and_its_status_tells_errors(still, tmp_path, monkeypat
         (998, "time_limit", 0.0),
         (999, "time_limit", 0.0),
     ]
-    dying = played_python(tmp_path, "calvin", fault="kill step", times=2)
+    dying = fake_python(tmp_path, "calvin", fault="kill step", times=2)
     monkeypatch.setenv("VLA_CALVIN_PYTHON", str(dying))
     assert run_eval(still, "--json", str(written), *settings) == 1
     shown = capsys.readouterr()
@@ -281,12 +281,12 @@ def test_eval_runs_chains_and_its_status_tells_errors(still, tmp_path, monkeypat
     assert (summary["episodes"], summary["errors"]) == (1, 1)
 
 
-def test_the_same_is_played_on_another_python(suite, tmp_path):
+def test_the_same_on_another_python(suite, tmp_path):
     """On Python 3.8, where this machine has one with numpy; see docs/benchmarks.md."""
     python = os.environ.get("VLA_TEST_PYTHON38", "")
     if not python:
         pytest.skip("VLA_TEST_PYTHON38 names no Python 3.8 with numpy")
-    benchmark = replace(suite(), python=str(played_python(tmp_path, "calvin", python=python)))
+    benchmark = replace(suite(), python=str(fake_python(tmp_path, "calvin", python=python)))
     (result,) = evaluate(Mover(benchmark.contract), benchmark, ["chains"], range(1))
     assert result.success
 

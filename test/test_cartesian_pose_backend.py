@@ -1,13 +1,13 @@
-"""The backend of Cartesian controllers on the test's own node, with a played one over DDS."""
+"""The backend of Cartesian controllers on the test's own node, with a fake one over DDS."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_commands import Stream, settings_of
 from geometry_msgs.msg import PoseStamped
 from node_harness import Graph
-from played_commands import Stream, settings_of
 
 from vla.contract.embodiment import load_contract
 from vla_nodes.backends import cartesian_pose, make_backend

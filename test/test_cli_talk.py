@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from fake_robot import CONTRACT_PATH, FakeRobot
 from node_harness import ROOT, Graph
-from played_robot import CONTRACT_PATH, PlayedRobot
 
 from vla.control.session import State
 
@@ -28,7 +28,7 @@ def start(graph, *arguments, stdout=subprocess.PIPE):
 
 
 def finish(graph, process):
-    """Exit status and both outputs; the played robot goes on meanwhile."""
+    """Exit status and both outputs; the fake robot goes on meanwhile."""
     graph.wait(lambda: process.poll() is not None, f"end of {process.args}", START_UP)
     out, error = process.communicate()
     return process.returncode, out, error
@@ -43,7 +43,7 @@ def shared_robot():
     with Graph() as graph:
         graph.start("controller", contract=str(CONTRACT_PATH))
         graph.wait_state("controller", "active")
-        yield PlayedRobot(graph)
+        yield FakeRobot(graph)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The controller as a real process: the test plays the robot and the model nodes over DDS."""
+"""The controller as a real process, with a fake robot and fake model nodes over DDS."""
 
 import math
 import signal
@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
-from node_harness import ROOT, Graph
-from played_robot import (
+from fake_robot import (
     CONTRACT,
     CONTRACT_PATH,
     KINEMATICS,
     LIMITS,
-    PlayedRobot,
+    FakeRobot,
     outcome,
     start_goal,
 )
+from node_harness import ROOT, Graph
 from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
 from vla_ros.srv import LoadAdapter, SetInstruction
@@ -36,7 +36,7 @@ def shared_robot():
     with Graph() as graph:
         graph.start("controller", contract=str(CONTRACT_PATH), fault_timeout=2.0)
         graph.wait_state("controller", "active")
-        yield PlayedRobot(graph)
+        yield FakeRobot(graph)
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_lifecycle_cycles_and_deactivation_holds():
     with Graph() as graph:
         process = graph.start("controller", contract=str(CONTRACT_PATH))
         graph.wait_state("controller", "active")
-        robot = PlayedRobot(graph)
+        robot = FakeRobot(graph)
         for _ in range(2):
             _, result = start_goal(robot)
             robot.wait_state(State.EXECUTING)

@@ -183,7 +183,7 @@ def test_a_forged_response_holds_nothing_and_is_not_shown(bench, come):
     assert not any("I refuse" in s.message for s in told(bench, mark))
 
 
-class PlayedController:
+class FakeController:
     """What the recorder hears of a controller, which repeats itself."""
 
     def __init__(self, graph):
@@ -205,7 +205,7 @@ def test_the_recorder_takes_its_label_from_the_controller_alone(tmp_path, exclud
     more = {"excluded_topics": ["vla/status"]} if excluded else {}
     with Graph() as graph:
         started(graph, tmp_path, auto_record=True, ring_buffer=60.0, ring_buffer_size=16.0, **more)
-        robot, controller = Robot(graph), PlayedController(graph)
+        robot, controller = Robot(graph), FakeController(graph)
         episodes = graph.collect(Episode, "vla/episode", qos.EVENT)
         graph.wait(
             lambda: robot.send() or graph.diagnostic("recorder")["silent_topics"] == "",

@@ -62,7 +62,9 @@ def test_chunks_come_as_late_as_asked_for(tmp_path, contract, checkpoint):
         (shard,) = read_dataset(folder, contract)
         moved[delays] = float(np.abs(shard.state[1] - shard.state[0])[:3].max())
     assert moved[(0,)] > 2 * moved[(2,)]
-    assert moved[(0, 2)] == pytest.approx(moved[(0,)]) or moved[(0, 2)] == pytest.approx(moved[(2,)])
+    assert moved[(0, 2)] == pytest.approx(moved[(0,)]) or moved[(0, 2)] == pytest.approx(
+        moved[(2,)]
+    )
 
 
 @pytest.mark.slow

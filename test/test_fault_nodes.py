@@ -1,6 +1,6 @@
 """Faults of nodes, robots and people, on the real processes over DDS.
 
-The arm is a played joint_trajectory_controller, Servo or the simulator, each a process of its own.
+The arm is a fake joint_trajectory_controller, Servo or the simulator, each a process of its own.
 Time to hold counts to the last command that moves, or, where the controller itself is gone or
 speaks another interface, to the last joint state that does.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT_PATH, KINEMATICS, LIMITS, FakePolicy
 from fault_report import FaultReport, excess_of, judge, time_to_hold
 from motion_watch import JOINTS, PERIOD, Watch
 from node_harness import ROOT, Graph, use_test_interfaces
-from played_robot import CONTRACT_PATH, KINEMATICS, LIMITS, PlayedPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -33,7 +33,7 @@ CHECKPOINT = ROOT / "checkpoints" / "nano"
 
 
 class Case:
-    """A graph with a controller at 100 Hz, a played robot, and a policy that moves the arm."""
+    """A graph with a controller at 100 Hz, a fake robot, and a policy that moves the arm."""
 
     def __init__(self, graph, robot="joint_trajectory_controller", faults=None, robots=(), **more):
         self.graph, self.robot = graph, robot
@@ -48,7 +48,7 @@ class Case:
             parameters=more,
         )
         graph.wait_state("controller", "active")
-        self.policy = PlayedPolicy(graph)
+        self.policy = FakePolicy(graph)
         self.watch = Watch(graph)
 
     def start_moving(self):
@@ -308,7 +308,7 @@ def test_a_camera_is_frozen_with_fresh_stamps():
     """The images of one camera pass through here, and stop to change in mid-motion."""
     with Graph() as graph:
         contract = ROOT / "config" / "contracts" / "sim_panda.yaml"
-        text = contract.read_text().replace("camera/front/image_raw", "played/front")
+        text = contract.read_text().replace("camera/front/image_raw", "relayed/front")
         file = graph_file(graph, text)
         graph.start("sim")
         for name in ("perception", "controller"):
@@ -323,7 +323,7 @@ def test_a_camera_is_frozen_with_fresh_stamps():
                 kept["last"] = np.array(message.data, np.uint8).reshape(96, 96, 3)
             output.publish(message)
 
-        output = graph.publisher(Image, "played/front", qos.SENSOR_OUTPUT)
+        output = graph.publisher(Image, "relayed/front", qos.SENSOR_OUTPUT)
         graph.node.create_subscription(Image, "camera/front/image_raw", relay, qos.SENSOR)
         graph.wait_state("controller", "active")
         graph.wait_state("perception", "active")

@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT, KINEMATICS, LIMITS
 from fault_report import excess_of
 from motion_watch import JOINTS
 from node_harness import Graph, use_test_interfaces
-from played_robot import CONTRACT, KINEMATICS, LIMITS
 from sensor_msgs.msg import JointState
 from test_fault_nodes import Case
 

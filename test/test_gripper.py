@@ -245,7 +245,7 @@ CYCLES = st.lists(
 )
 
 
-class Played:
+class FakeDriver:
     """What a driver would do with the orders; fails on any that must not be given."""
 
     def __init__(self, config):
@@ -292,7 +292,7 @@ class Played:
 @settings(max_examples=300)
 @given(CYCLES, st.integers(0, 3), st.booleans())
 def test_never_two_actions_and_never_the_same_again(cycles, retries, homing):
-    driver = Played(GripperConfig(0.08, retries=retries, homing=homing))
+    driver = FakeDriver(GripperConfig(0.08, retries=retries, homing=homing))
     driver.state.found()
     for width, event, duration in cycles:
         driver.now += duration

@@ -1,4 +1,4 @@
-"""Grippers behind actions, with played drivers over DDS: what they send, and what they tell."""
+"""Grippers behind actions, with fake drivers over DDS: what they send, and what they tell."""
 
 import signal
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.nodes
 
 PERIOD = 0.02
 OPEN, SHUT = 0.08, 0.0
-# For each kind of gripper the node that plays its driver, and the place of sound fingers.
+# For each kind of gripper the node of its fake driver, and the place of sound fingers.
 NODES = {
     "franka": "franka_gripper",
     "gripper_command": "gripper_controller",

@@ -1,6 +1,6 @@
 """A heartbeat that stops makes the arm hold, although nothing else tells of the death.
 
-The streams themselves are played, promise no signs of life and go on: only the heartbeat, of a
+The streams themselves are fakes, promise no signs of life and go on: only the heartbeat, of a
 process of its own, can be what makes the arm hold.
 """
 
@@ -8,10 +8,10 @@ import signal
 import time
 
 import pytest
+from fake_robot import CONTRACT_PATH, FakeRobot
 from fault_report import time_to_hold
 from motion_watch import PERIOD, Watch
 from node_harness import Graph, use_test_interfaces
-from played_robot import CONTRACT_PATH, PlayedRobot
 
 from vla.control.session import HoldReason, State
 
@@ -26,7 +26,7 @@ def heard(status):
 
 
 class Case:
-    """A controller that follows played streams."""
+    """A controller that follows fake streams."""
 
     def __init__(self, graph):
         self.graph = graph
@@ -34,7 +34,7 @@ class Case:
             "controller", contract=str(CONTRACT_PATH), control_rate=1.0 / PERIOD
         )
         graph.wait_state("controller", "active")
-        self.robot = PlayedRobot(graph)
+        self.robot = FakeRobot(graph)
         self.watch = Watch(graph)
 
     def start_heart(self, name):

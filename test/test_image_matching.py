@@ -8,8 +8,8 @@ from node_harness import Graph
 from sensor_msgs.msg import Image
 from test_perception_node import (
     WRIST,
-    SensorPlayer,
-    SimulatedPlayer,
+    FakeSensors,
+    FakeSensorsWithClock,
     changed,
     shifted,
 )
@@ -74,9 +74,9 @@ def half_a_period_apart(name, message):
     return message
 
 
-def later(graph: Graph, player: SensorPlayer, seen: list[Observation]) -> list[Observation]:
+def later(graph: Graph, sensors: FakeSensors, seen: list[Observation]) -> list[Observation]:
     """Waits for three observations of images that were taken from now on."""
-    begin = player.now()
+    begin = sensors.now()
 
     def new() -> list[Observation]:
         return [o for o in list(seen) if stamp_to_nanoseconds(o.header.stamp) > begin]
@@ -97,30 +97,30 @@ def test_offsets_within_and_beyond_the_slop_and_a_camera_that_stops(compressed):
             compressed=compressed,
             longest_wait=0.1,
         )
-        player = SensorPlayer(graph, compressed)
+        sensors = FakeSensors(graph, compressed)
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
-        first = later(graph, player, seen)
+        first = later(graph, sensors, seen)
         assert ages(first) == {0}
         assert np.array_equal(image_to_array(first[0].images[1]), WRIST)
         # The reference is older than the other image, which as_of would not take.
-        player.spoil = lambda name, m: shifted(m, -0.015) if name == "front" else m
-        later(graph, player, seen)
-        assert ages(later(graph, player, seen)) == {-15}
-        player.spoil = lambda name, m: shifted(m, -0.015) if name == "wrist" else m
-        later(graph, player, seen)
-        assert ages(later(graph, player, seen)) == {15}
+        sensors.spoil = lambda name, m: shifted(m, -0.015) if name == "front" else m
+        later(graph, sensors, seen)
+        assert ages(later(graph, sensors, seen)) == {-15}
+        sensors.spoil = lambda name, m: shifted(m, -0.015) if name == "wrist" else m
+        later(graph, sensors, seen)
+        assert ages(later(graph, sensors, seen)) == {15}
         # Cameras of 20 Hz that are half a period apart.
-        player.spoil = half_a_period_apart
+        sensors.spoil = half_a_period_apart
         graph.wait_diagnostic("perception", lambda s: "within synchronization_slop" in s.message)
         count = len(seen)
-        player.spoil = lambda name, m: None if name == "wrist" else m
+        sensors.spoil = lambda name, m: None if name == "wrist" else m
         graph.wait_diagnostic("perception", lambda s: "no image of camera 'wrist'" in s.message)
         assert len(seen) == count
-        player.spoil = lambda name, m: changed(m, data=m.data[:9]) if name == "front" else m
+        sensors.spoil = lambda name, m: changed(m, data=m.data[:9]) if name == "front" else m
         words = "cannot decode" if compressed else "data has 9 bytes"
         graph.wait_diagnostic("perception", lambda s: words in s.message)
-        player.spoil = lambda name, m: m
-        assert ages(later(graph, player, seen)) == {0}
+        sensors.spoil = lambda name, m: m
+        assert ages(later(graph, sensors, seen)) == {0}
 
 
 @pytest.mark.nodes
@@ -130,18 +130,18 @@ def test_simulated_time_that_goes_back_while_a_camera_is_silent():
         graph.start(
             "perception", synchronization="approximate_time", use_sim_time=True, longest_wait=0.1
         )
-        player = SimulatedPlayer(graph)
+        sensors = FakeSensorsWithClock(graph)
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
-        later(graph, player, seen)
-        player.spoil = lambda name, m: None if name == "wrist" else m
+        later(graph, sensors, seen)
+        sensors.spoil = lambda name, m: None if name == "wrist" else m
         graph.wait_diagnostic("perception", lambda s: "no image of camera 'wrist'" in s.message)
-        player.set_by -= 20 * NANOSECONDS
-        player.spoil = lambda name, m: m
-        begin = player.now()
+        sensors.set_by -= 20 * NANOSECONDS
+        sensors.spoil = lambda name, m: m
+        begin = sensors.now()
         seen.clear()
         graph.wait(
             lambda: any(
-                begin < stamp_to_nanoseconds(o.header.stamp) <= player.now() for o in list(seen)
+                begin < stamp_to_nanoseconds(o.header.stamp) <= sensors.now() for o in list(seen)
             ),
             "observations of the new time",
         )

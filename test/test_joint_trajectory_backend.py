@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT_PATH, KINEMATICS, FakePolicy
 from node_harness import Graph, use_test_interfaces
-from played_robot import CONTRACT_PATH, KINEMATICS, PlayedPolicy
 from rclpy.qos import QoSProfile
 
 from vla.control.command import ArmCommand, StoppingMotion
@@ -86,7 +86,7 @@ def test_the_command_before_comes_first_where_the_controller_starts_elsewhere():
 
 
 class Moving:
-    """The controller moves a played arm, which lags its commands by 50 ms where not said else."""
+    """The controller moves a fake arm, which lags its commands by 50 ms where not said else."""
 
     def __init__(self, graph, interface, **robot):
         self.graph = graph
@@ -98,7 +98,7 @@ class Moving:
             parameters={"joint_trajectory.interface": interface},
         )
         graph.wait_state("controller", "active")
-        self.policy = PlayedPolicy(graph)
+        self.policy = FakePolicy(graph)
         self.states = []
 
     def start(self):

@@ -1,4 +1,4 @@
-"""`reasoning` and `action_expert` as processes with a tiny policy; the test plays the robot."""
+"""`reasoning` and `action_expert` as processes with a tiny policy and a fake robot."""
 
 import json
 import math
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
+from fake_robot import CONTRACT, CONTRACT_PATH, FakeRobot
 from node_harness import ROBOTS, ROOT, Graph
-from played_robot import CONTRACT, CONTRACT_PATH, PlayedRobot
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from tiny_checkpoint import save_tiny_checkpoint
@@ -64,7 +64,7 @@ class Bench:
         self.latents = graph.collect(LatentAction, "vla/latent_action", qos.RESULT)
         self.chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
         self.responses = graph.collect(Response, "vla/response", qos.RESPONSE)
-        self.robot = PlayedRobot(graph, models=False)
+        self.robot = FakeRobot(graph, models=False)
         self.restore()
 
     def restore(self):

@@ -1,4 +1,4 @@
-"""The backend of MoveIt Servo on the test's own node, with a played Servo over DDS."""
+"""The backend of MoveIt Servo on the test's own node, with a fake Servo over DDS."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from fake_commands import Stream, settings_of
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from node_harness import Graph, use_test_interfaces
-from played_commands import Stream, settings_of
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, Int8
 from std_srvs.srv import SetBool

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT_PATH, FakePolicy
 from geometry_msgs.msg import PoseStamped
 from node_harness import ROBOTS, ROOT, Graph, use_test_interfaces
-from played_robot import CONTRACT_PATH, PlayedPolicy
 from rclpy.action import ActionClient
 from vla_ros.action import MoveTo
 from vla_ros.msg import PolicyStatus
@@ -46,7 +46,7 @@ def policy():
         start_mover(graph, monkeypatch)
         for name in ("controller", "mover"):
             graph.wait_state(name, "active")
-        policy = PlayedPolicy(graph)
+        policy = FakePolicy(graph)
         policy.client = ActionClient(graph.node, MoveTo, "vla/move_to")
         graph.wait(policy.client.server_is_ready, "vla/move_to")
         graph.wait(lambda: policy.places, "joint states")

@@ -32,7 +32,7 @@ FRONT = GENERATOR.integers(0, 256, (120, 160, 3), dtype=np.uint8)
 WRIST = GENERATOR.integers(0, 256, (96, 96, 3), dtype=np.uint8)
 
 
-class SensorPlayer:
+class FakeSensors:
     """Publishes cameras at 20 Hz and states at 100 Hz, changed by `spoil`, a function."""
 
     def __init__(self, graph: Graph, compressed: bool = False):
@@ -51,12 +51,12 @@ class SensorPlayer:
             for name, (kind, topic) in self.outputs.items()
         }
         self.ticks = 0
-        graph.node.create_timer(0.01, self.play)
+        graph.node.create_timer(0.01, self.send)
 
     def now(self) -> int:
         return self.graph.node.get_clock().now().nanoseconds
 
-    def play(self) -> None:
+    def send(self) -> None:
         stamp = nanoseconds_to_stamp(self.now())
         joints = JointState(
             name=[*reversed(CONTRACT.joint_names), *CONTRACT.finger_joint_names],
@@ -81,7 +81,7 @@ class SensorPlayer:
         return CompressedImage(format="png", data=stream.getvalue())
 
 
-class SimulatedPlayer(SensorPlayer):
+class FakeSensorsWithClock(FakeSensors):
     """The same with a clock of its own, which can be set."""
 
     def __init__(self, graph: Graph):
@@ -92,11 +92,11 @@ class SimulatedPlayer(SensorPlayer):
     def now(self) -> int:
         return time.monotonic_ns() + self.set_by
 
-    def play(self) -> None:
+    def send(self) -> None:
         clock = Clock()
         clock.clock = nanoseconds_to_stamp(self.now())
         self.clocks.publish(clock)
-        super().play()
+        super().send()
 
 
 def stamp_span(messages):
@@ -109,19 +109,19 @@ def stamp_span(messages):
 def test_a_clock_that_jumps_is_named_and_observing_goes_on(seconds, words):
     with Graph() as graph:
         graph.start("perception", use_sim_time=True, longest_wait=0.1)
-        player = SimulatedPlayer(graph)
+        sensors = FakeSensorsWithClock(graph)
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
         # The clock must have been looked at before it jumps, which is done ten times a second.
         graph.wait(
             lambda: len(seen) >= 3 and stamp_span(seen) > 0.5, "observations of half a second"
         )
-        player.set_by += seconds * 10**9
+        sensors.set_by += seconds * 10**9
         graph.wait_diagnostic(
             "perception", lambda s: re.search(f"the clock jumped {words}", s.message)
         )
-        begin = player.now()
+        begin = sensors.now()
         graph.wait(
-            lambda: begin < stamp_to_nanoseconds(seen[-1].header.stamp) <= player.now(),
+            lambda: begin < stamp_to_nanoseconds(seen[-1].header.stamp) <= sensors.now(),
             "observations of the new time",
         )
 
@@ -133,10 +133,10 @@ def running():
         node = graph.start(
             "perception", parameters_file=ROOT / "config/perception.yaml", longest_wait=0.1
         )
-        player = SensorPlayer(graph)
+        sensors = FakeSensors(graph)
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
         graph.wait(lambda: len(seen) >= 3, "observations")
-        yield graph, node, player, seen
+        yield graph, node, sensors, seen
 
 
 def shifted(message, seconds):
@@ -188,8 +188,8 @@ def shifted_pose(message, to):
 
 
 def test_an_observation_holds_what_the_sensors_said(running):
-    graph, _, player, seen = running
-    begin = player.now()
+    graph, _, sensors, seen = running
+    begin = sensors.now()
     seen.clear()
 
     def new():
@@ -251,9 +251,9 @@ def test_observations_come_at_camera_rate_with_little_delay(running):
     ],
 )
 def test_bad_input_is_named_gives_nothing_and_is_survived(running, topic, fault, reason, words):
-    graph, node, player, seen = running
-    player.spoil = lambda name, message: fault(message) if name == topic else message
-    begin = player.now()
+    graph, node, sensors, seen = running
+    sensors.spoil = lambda name, message: fault(message) if name == topic else message
+    begin = sensors.now()
     try:
         status = graph.wait_diagnostic(
             "perception", lambda s: words in s.message and s.level == s.ERROR
@@ -263,8 +263,8 @@ def test_bad_input_is_named_gives_nothing_and_is_survived(running, topic, fault,
         late = begin + round((CONTRACT.state_max_age + 0.1) * 1e9)
         assert all(stamp_to_nanoseconds(o.header.stamp) < late for o in seen)
     finally:
-        player.spoil = lambda name, message: message
-    recovered = player.now() + round(0.3e9)
+        sensors.spoil = lambda name, message: message
+    recovered = sensors.now() + round(0.3e9)
     graph.wait(
         lambda: stamp_to_nanoseconds(seen[-1].header.stamp) > recovered, "observations again"
     )
@@ -275,8 +275,8 @@ def test_bad_input_is_named_gives_nothing_and_is_survived(running, topic, fault,
 def test_an_image_waits_for_late_states_but_not_for_long():
     with Graph() as graph:
         graph.start("perception", parameters_file=ROOT / "config/perception.yaml")
-        player = SensorPlayer(graph)
-        player.spoil = lambda name, message: shifted(message, -0.05) if name == "pose" else message
+        sensors = FakeSensors(graph)
+        sensors.spoil = lambda name, message: shifted(message, -0.05) if name == "pose" else message
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
 
         def waited(status):
@@ -289,17 +289,17 @@ def test_an_image_waits_for_late_states_but_not_for_long():
 
 
 def test_old_images_are_refused(running):
-    graph, _, player, seen = running
+    graph, _, sensors, seen = running
 
     def age(name, message):
         return shifted(message, -2.0)
 
-    player.spoil = age
+    sensors.spoil = age
     try:
         graph.wait_diagnostic("perception", lambda s: "2.0" in s.message and "old" in s.message)
     finally:
-        player.spoil = lambda name, message: message
-    recovered = player.now()
+        sensors.spoil = lambda name, message: message
+    recovered = sensors.now()
     graph.wait(
         lambda: stamp_to_nanoseconds(seen[-1].header.stamp) > recovered, "observations again"
     )
@@ -308,11 +308,11 @@ def test_old_images_are_refused(running):
 def test_compressed_images():
     with Graph() as graph:
         graph.start("perception", compressed=True)
-        player = SensorPlayer(graph, compressed=True)
+        sensors = FakeSensors(graph, compressed=True)
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
         graph.wait(lambda: seen, "an observation")
         assert np.array_equal(image_to_array(seen[0].images[1]), WRIST)
-        player.spoil = lambda name, message: (
+        sensors.spoil = lambda name, message: (
             changed(message, data=b"noise") if name == "front" else message
         )
         graph.wait_diagnostic("perception", lambda s: "cannot decode" in s.message)
@@ -321,15 +321,15 @@ def test_compressed_images():
 def test_other_names_of_joints_are_said():
     with Graph() as graph:
         graph.start("perception", longest_wait=0.1)
-        player = SensorPlayer(graph)
-        player.spoil = lambda name, message: (
+        sensors = FakeSensors(graph)
+        sensors.spoil = lambda name, message: (
             changed(message, name=[f"left_{joint}" for joint in message.name])
             if name == "joints"
             else message
         )
         words = "the joint states call it left_panda_joint1, the contract panda_joint1"
         graph.wait_diagnostic("perception", lambda s: words in s.message)
-        player.spoil = lambda name, message: message
+        sensors.spoil = lambda name, message: message
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
         graph.wait(lambda: seen, "an observation")
 

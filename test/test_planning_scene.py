@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT, CONTRACT_PATH, KINEMATICS, FakeRobot
 from node_harness import Graph, use_test_interfaces
-from played_robot import CONTRACT, CONTRACT_PATH, KINEMATICS, PlayedRobot
 
 from vla.control.robots import panda
 from vla.control.session import State
@@ -78,7 +78,7 @@ def test_without_the_interfaces_it_says_what_to_install(monkeypatch):
         PlanningSceneCheck(node, CONTRACT.joint_names)
 
 
-def start_checked(graph) -> PlayedRobot:
+def start_checked(graph) -> FakeRobot:
     """An instructed robot whose controller asks the planning scene."""
     graph.start(
         "controller",
@@ -86,7 +86,7 @@ def start_checked(graph) -> PlayedRobot:
         parameters={"planning_scene.check": True, "planning_scene.group": "panda_arm"},
     )
     graph.wait_state("controller", "active")
-    robot = PlayedRobot(graph)
+    robot = FakeRobot(graph)
     robot.instruct()
     return robot
 
@@ -129,7 +129,7 @@ def test_without_move_group_it_says_so():
             "controller", contract=str(CONTRACT_PATH), parameters={"planning_scene.check": True}
         )
         graph.wait_state("controller", "active")
-        robot = PlayedRobot(graph)
+        robot = FakeRobot(graph)
         robot.instruct()
         words = "is move_group running?"
         graph.wait_diagnostic("controller", lambda status: words in status.message)

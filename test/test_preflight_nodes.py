@@ -95,7 +95,7 @@ def test_each_mistake_is_named_and_nothing_else(tmp_path, monkeypatch):
         graph.start_robot("mistaken_robots", arguments=("--", str(file)))
         graph.wait(lambda: graph.node.count_publishers("/sound/joint_states"), "the robots")
         findings = looks(graph, pool, ROBOTS)
-        # The played robots are slow where the machine is busy.
+        # The fake robots are slow where the machine is busy.
         slow = [name for name in ROBOTS if " Hz" in str(of_level(findings[name], PROBLEM))]
         findings |= looks(graph, pool, slow)
         for name, (_, expected) in ROBOTS.items():

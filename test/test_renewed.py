@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from node_harness import ROOT, Graph
 from std_msgs.msg import Int64
-from test_perception_node import SensorPlayer
+from test_perception_node import FakeSensors
 from vla_ros.msg import Observation
 
 from vla_nodes.core import qos, renewed
@@ -142,9 +142,9 @@ def test_perception_listens_again_to_a_camera_that_was_stopped(tmp_path):
         node = graph.start(
             "perception", parameters_file=ROOT / "config/perception.yaml", longest_wait=0.1
         )
-        player = SensorPlayer(graph)
-        player.spoil = lambda name, message: None if name == "wrist" else message
-        graph.node.destroy_publisher(player.publishers["wrist"])
+        sensors = FakeSensors(graph)
+        sensors.spoil = lambda name, message: None if name == "wrist" else message
+        graph.node.destroy_publisher(sensors.publishers["wrist"])
         camera = start(graph, tmp_path, "wrist_camera", CAMERA)
         seen = graph.collect(Observation, "vla/observation", qos.LATEST)
         graph.wait(lambda: len(seen) > 3, "observations")

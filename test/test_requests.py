@@ -5,8 +5,8 @@ import signal
 from functools import partial
 
 import pytest
+from fake_robot import CONTRACT_PATH, FakeRobot
 from node_harness import ROBOTS, Graph
-from played_robot import CONTRACT_PATH, PlayedRobot
 from rclpy.action import ActionClient
 from std_srvs.srv import Trigger
 from vla_ros.action import ExecuteInstruction
@@ -26,7 +26,7 @@ def robot():
     with Graph() as graph:
         graph.start("controller", contract=str(CONTRACT_PATH), fault_timeout=2.0)
         graph.wait_state("controller", "active")
-        yield PlayedRobot(graph)
+        yield FakeRobot(graph)
 
 
 def start_caller(graph, *arguments):

@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from fake_robot import CONTRACT_PATH, observation_of_noise
 from node_harness import Graph
-from played_robot import CONTRACT_PATH, observation_of_noise
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger

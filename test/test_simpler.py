@@ -1,4 +1,4 @@
-"""SimplerEnv, whose calls test/played_benchmarks plays: episodes, grippers, instructions."""
+"""SimplerEnv, faked by test/fake_benchmarks: episodes, grippers, instructions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_workers import fake_python
 from hypothesis import given
 from hypothesis import strategies as st
-from played_workers import played_python
 from scipy.spatial.transform import Rotation
 
 from vla.contract.embodiment import ContractError
@@ -102,7 +102,7 @@ def test_the_widowx_opens_only_after_so_many_in_a_row(wanted, steps):
         assert gripper.command(float(opening)) == expected
 
 
-# Episodes in the played environment
+# Episodes in the fake environment
 
 
 class Lifter:
@@ -134,7 +134,7 @@ class Lifter:
 @pytest.fixture
 def suite(tmp_path):
     def make(fault: str = "", **settings) -> SimplerSuite:
-        python = played_python(tmp_path, "simpler", fault=fault)
+        python = fake_python(tmp_path, "simpler", fault=fault)
         return SimplerSuite(python=str(python), **settings)
 
     return make

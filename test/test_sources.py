@@ -63,7 +63,7 @@ def test_a_successor_has_the_name_of_the_one_before(publishers, may_be):
     assert may_be_restarted(publishers) == may_be
 
 
-class Played:
+class Stream:
     """Messages into a track, each 10 ms after the one before."""
 
     def __init__(self):
@@ -84,113 +84,113 @@ class Played:
 
 
 def test_a_single_publisher_is_followed_whatever_its_numbers():
-    played = Played()
-    assert all(played.send(5, 6, 900, 1, 2, 1, publishers=1))
-    assert not played.in_doubt(1)
+    stream = Stream()
+    assert all(stream.send(5, 6, 900, 1, 2, 1, publishers=1))
+    assert not stream.in_doubt(1)
 
 
 @pytest.mark.parametrize("foreign", [1, 99, 4_000, 1_000_000])
 def test_a_foreign_message_between_those_of_the_source_is_not_followed(foreign):
-    played = Played()
-    played.send(500, 501, publishers=1)
-    assert played.send(502, foreign, 503, foreign + 1, 504) == [True, False, True, False, True]
-    assert played.in_doubt()
+    stream = Stream()
+    stream.send(500, 501, publishers=1)
+    assert stream.send(502, foreign, 503, foreign + 1, 504) == [True, False, True, False, True]
+    assert stream.in_doubt()
 
 
 def test_not_even_the_first_foreign_message_is_followed_however_short_the_pause():
-    played = Played()
-    played.send(500, publishers=1)
-    played.wait(SUCCESSION / 2)
-    assert played.send(1, 2, 3) == [False, False, False]
-    assert played.in_doubt()
+    stream = Stream()
+    stream.send(500, publishers=1)
+    stream.wait(SUCCESSION / 2)
+    assert stream.send(1, 2, 3) == [False, False, False]
+    assert stream.in_doubt()
 
 
 def test_doubt_ends_when_a_publisher_leaves_or_the_foreign_one_is_silent_for_long():
     for how in ("leaves", "silent"):
-        played = Played()
-        played.send(500, publishers=1)
-        played.send(1)
-        assert played.in_doubt()
+        stream = Stream()
+        stream.send(500, publishers=1)
+        stream.send(1)
+        assert stream.in_doubt()
         if how == "leaves":
-            assert not played.in_doubt(publishers=1)
-            assert played.send(501, publishers=1) == [True]
+            assert not stream.in_doubt(publishers=1)
+            assert stream.send(501, publishers=1) == [True]
         else:
-            played.wait(DOUBT + 0.1)
-            assert not played.in_doubt()
-            assert played.send(900, 901) == [True, True], "many may have been lost meanwhile"
+            stream.wait(DOUBT + 0.1)
+            assert not stream.in_doubt()
+            assert stream.send(900, 901) == [True, True], "many may have been lost meanwhile"
 
 
 def test_a_driver_that_was_killed_and_started_again_is_followed():
     """Its former life stays on the graph, and is silent."""
-    played = Played()
-    played.send(500, 501, publishers=1)
-    played.wait(SUCCESSION + 0.1)
-    assert all(played.send(1, 2, 3))
-    assert all(played.send(*range(4, 600))), "also past the numbers of its former life"
-    assert not played.in_doubt()
+    stream = Stream()
+    stream.send(500, 501, publishers=1)
+    stream.wait(SUCCESSION + 0.1)
+    assert all(stream.send(1, 2, 3))
+    assert all(stream.send(*range(4, 600))), "also past the numbers of its former life"
+    assert not stream.in_doubt()
 
 
 def test_one_that_was_taken_for_dead_and_comes_back_is_a_second_one():
-    played = Played()
-    played.send(500, 501, publishers=1)
-    played.wait(SUCCESSION + 0.1)
-    assert played.send(1, 2) == [True, True]
-    assert played.send(502, 3) == [False, True]
-    assert played.in_doubt()
+    stream = Stream()
+    stream.send(500, 501, publishers=1)
+    stream.wait(SUCCESSION + 0.1)
+    assert stream.send(1, 2) == [True, True]
+    assert stream.send(502, 3) == [False, True]
+    assert stream.in_doubt()
 
 
 def test_slow_streams_that_alternate_are_noticed_too():
-    played = Played()
-    played.send(500, publishers=1)
+    stream = Stream()
+    stream.send(500, publishers=1)
     for number in range(3):
-        played.wait(1.0)
-        played.send(10 + number)
-        played.wait(1.0)
-        played.send(501 + number)
-    assert played.in_doubt()
+        stream.wait(1.0)
+        stream.send(10 + number)
+        stream.wait(1.0)
+        stream.send(501 + number)
+    assert stream.in_doubt()
 
 
 def test_a_flood_that_drowns_the_source_never_takes_its_place():
-    played = Played()
-    played.send(500, publishers=1)
-    assert not any(played.send(*range(1, 2000)))
-    assert played.in_doubt()
+    stream = Stream()
+    stream.send(500, publishers=1)
+    assert not any(stream.send(*range(1, 2000)))
+    assert stream.in_doubt()
 
 
 def test_the_numbers_of_a_source_may_have_gaps():
     """A driver of arm and gripper that sends them apart, and messages that are lost."""
-    played = Played()
-    played.send(500, publishers=1)
-    assert all(played.send(502, 504, 506, 560))
-    assert not played.in_doubt()
+    stream = Stream()
+    stream.send(500, publishers=1)
+    assert all(stream.send(502, 504, 506, 560))
+    assert not stream.in_doubt()
 
 
 @pytest.mark.parametrize("silence", [0.1, SUCCESSION + 0.1, 30.0])
 def test_who_cannot_be_the_source_started_again_never_speaks_in_its_place(silence):
     """A driver pauses, and a bag is replayed by a node of another name."""
-    played = Played()
-    played.send(500, publishers=1)
-    played.wait(silence)
-    assert not any(played.send(*range(1, 200), 10**6, may_be_restarted=False))
-    assert played.in_doubt()
-    assert all(played.send(501, 502, may_be_restarted=False)), "the source itself is followed"
+    stream = Stream()
+    stream.send(500, publishers=1)
+    stream.wait(silence)
+    assert not any(stream.send(*range(1, 200), 10**6, may_be_restarted=False))
+    assert stream.in_doubt()
+    assert all(stream.send(501, 502, may_be_restarted=False)), "the source itself is followed"
 
 
 def test_while_its_name_is_awaited_nobody_is_followed_and_nobody_in_doubt():
-    played = Played()
-    played.send(500, publishers=1)
-    played.wait(1.0)
-    assert not any(played.send(1, 2, 3, may_be_restarted=None))
-    assert not played.in_doubt()
-    assert played.send(4, may_be_restarted=True) == [True]
-    played.wait(1.0)
-    assert played.send(5, may_be_restarted=None) == [True], "the numbers go on"
+    stream = Stream()
+    stream.send(500, publishers=1)
+    stream.wait(1.0)
+    assert not any(stream.send(1, 2, 3, may_be_restarted=None))
+    assert not stream.in_doubt()
+    assert stream.send(4, may_be_restarted=True) == [True]
+    stream.wait(1.0)
+    assert stream.send(5, may_be_restarted=None) == [True], "the numbers go on"
 
 
 def test_a_fast_source_that_was_not_heard_for_a_moment_goes_on():
-    played = Played()
-    played.send(500, publishers=1)
-    played.wait(2 * SUCCESSION)
+    stream = Stream()
+    stream.send(500, publishers=1)
+    stream.wait(2 * SUCCESSION)
     # At 1 kHz, beside a gripper's driver.
-    assert all(played.send(500 + 600, 1110, may_be_restarted=False))
-    assert not played.in_doubt()
+    assert all(stream.send(500 + 600, 1110, may_be_restarted=False))
+    assert not stream.in_doubt()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_workers import calvin_data, fake_python
 from hypothesis import given
 from hypothesis import strategies as st
-from played_workers import calvin_data, played_python
 
 from vla.envs.base import EnvironmentFailure, SuiteError
 from vla.envs.calvin.suite import CalvinSuite
@@ -45,7 +45,7 @@ def open_benchmark(**settings):
 def command(tmp_path: Path, adapter: str = ECHO, **changes) -> WorkerCommand:
     path = tmp_path / "adapter.py"
     path.write_text(adapter)
-    return WorkerCommand("played", Path(sys.executable), path, "run `make played`", **changes)
+    return WorkerCommand("fake", Path(sys.executable), path, "run `make fake`", **changes)
 
 
 @pytest.fixture
@@ -261,12 +261,10 @@ def test_what_it_printed_last_is_in_the_error_and_bounded(tmp_path):
 
 def test_a_benchmark_that_can_not_be_imported_is_not_installed(tmp_path):
     worker = WorkerProcess(command(tmp_path, "import a_benchmark_that_is_not_there\n"))
-    with pytest.raises(
-        SuiteError, match=r"'played' is not installed .*a_benchmark.*: run `make pl"
-    ):
+    with pytest.raises(SuiteError, match=r"'fake' is not installed .*a_benchmark.*: run `make fa"):
         worker.call("anything")
     with pytest.raises(SuiteError, match=r"cannot start /.*no_python.*No such file.*run `make"):
-        gone = WorkerCommand("played", tmp_path / "no_python", tmp_path, "run `make played`")
+        gone = WorkerCommand("fake", tmp_path / "no_python", tmp_path, "run `make fake`")
         WorkerProcess(gone).call("anything")
 
 
@@ -289,7 +287,7 @@ def test_a_benchmark_without_its_environment_says_what_to_do(suite, name, tmp_pa
 @pytest.mark.parametrize(("suite", "name"), [(CalvinSuite, "calvin"), (SimplerSuite, "simpler")])
 def test_an_environment_without_the_benchmark_says_what_to_do(suite, name, tmp_path, monkeypatch):
     monkeypatch.setenv("VLA_CALVIN_DATA", str(calvin_data(tmp_path)))
-    python = played_python(tmp_path)
+    python = fake_python(tmp_path)
     benchmark = suite(python=str(python))
     benchmark.require_installed()
     environment = benchmark.make("")
@@ -300,7 +298,7 @@ def test_an_environment_without_the_benchmark_says_what_to_do(suite, name, tmp_p
 
 def test_calvin_without_its_scene_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.delenv("VLA_CALVIN_DATA", raising=False)
-    python = str(played_python(tmp_path, "calvin"))
+    python = str(fake_python(tmp_path, "calvin"))
     with pytest.raises(SuiteError, match="from a CALVIN data set, and none is named: name one by"):
         CalvinSuite(python=python).require_installed()
     with pytest.raises(SuiteError, match=r"and /.* is none: name one by --set data=FOLDER"):

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from fake_robot import CONTRACT, KINEMATICS, LIMITS
 from fault_report import LATE, excess_of
 from geometry_msgs.msg import PoseStamped
 from motion_watch import JOINTS, PERIOD, Watch
 from node_harness import ROOT, Graph, use_test_interfaces
-from played_robot import CONTRACT, KINEMATICS, LIMITS
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from vla_ros.msg import Heartbeat
 
 from vla_nodes.core import qos
 
 
-class Beating(PlayedNode):
+class Beating(FakeNode):
     """Beats 50 times a second."""
 
     def __init__(self):

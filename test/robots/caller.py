@@ -6,8 +6,8 @@ KIND: Trigger, ExecuteInstruction, or a service of vla_ros that answers with a m
 a second, 0 for all at once. The last line that it prints is a JSON object: how many calls were
 sent, answered and taken (success, or the goal ended with a result), the longest wait for an answer
 [s], and what the answers said, with counts. It ends when all are answered or nothing has come for
-TIMEOUT [s]. DEPTH: places in its queue of answers, which every answer of the service passes, whoever asked;
-as rclpy has it by default.
+TIMEOUT [s]. DEPTH: places in its queue of answers, which every answer of the service passes,
+whoever asked; as rclpy has it by default.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Plays crisp_controllers' CartesianController and PoseBroadcaster in front of a Panda.
+"""A fake CartesianController and PoseBroadcaster of crisp_controllers, with a Panda behind them.
 
 Goes to the newest pose, stamp and frame not looked at, holds it for ever; a topic with more than
 one publisher is ignored; a quaternion that is not of unit length is refused; what is left to the
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 
@@ -26,7 +26,7 @@ ERROR_CLIP, TURN_CLIP = 0.1, 0.5
 STIFFNESS = 25.0
 
 
-class CartesianController(PlayedNode):
+class CartesianController(FakeNode):
     def __init__(self):
         super().__init__(
             "cartesian_controller",

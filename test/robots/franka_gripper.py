@@ -1,4 +1,4 @@
-"""Plays franka_gripper: homing, move, grasp, gripper_action and stop, as the real one answers.
+"""A fake franka_gripper: homing, move, grasp, gripper_action and stop, as the real one answers.
 
 Goals are always accepted, without a look at the one under way, as libfranka's are: a test can read
 from `running` (std_msgs/Int32) how many there are, from `orders` (std_msgs/String) what came. A
@@ -18,7 +18,7 @@ import time
 
 from control_msgs.action import GripperCommand
 from franka_msgs.action import Grasp, Homing, Move
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import qos_profile_sensor_data
@@ -30,7 +30,7 @@ PERIOD, FEEDBACK_EVERY, SPEED, MAX_WIDTH = 0.01, 10, 0.1, 0.08
 REACHED, BLOCKED, STOPPED = "reached", "blocked", "stopped"
 
 
-class FrankaGripper(PlayedNode):
+class FrankaGripper(FakeNode):
     def __init__(self):
         super().__init__(
             "franka_gripper",

@@ -1,4 +1,4 @@
-"""Plays a Franka's state broadcaster and its error recovery.
+"""A fake of a Franka's state broadcaster and of its error recovery.
 
 Parameters, settable at any time: mode (FrankaRobotState.robot_mode), errors (names of the flags
 set in current_errors and last_motion_errors), silent, frozen (the same state again and again),
@@ -12,7 +12,7 @@ import time
 
 from franka_msgs.action import ErrorRecovery
 from franka_msgs.msg import FrankaRobotState
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from rclpy.action import ActionServer, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
@@ -25,7 +25,7 @@ JOINTS = [f"fr3_joint{number}" for number in range(1, 8)]
 STAMP = struct.Struct("<iI")
 
 
-class FrankaRobot(PlayedNode):
+class FrankaRobot(FakeNode):
     def __init__(self):
         super().__init__(
             "franka_robot",

@@ -1,4 +1,4 @@
-"""Plays ros2_control's controller behind GripperCommand, or ParallelGripperCommand (`parallel`).
+"""A fake ros2_control controller of GripperCommand, or ParallelGripperCommand (`parallel`).
 
 A goal ends when the position is reached, or when the fingers have stalled: with allow_stalling it
 succeeds then, without, as is the real one's default, it is aborted, with `stalled` set in both. A
@@ -15,7 +15,7 @@ import threading
 import time
 
 from control_msgs.action import GripperCommand, ParallelGripperCommand
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from std_msgs.msg import Float64, Int32
@@ -23,7 +23,7 @@ from std_msgs.msg import Float64, Int32
 PERIOD, FEEDBACK_EVERY, SPEED, STALL_TIME, TOLERANCE = 0.01, 5, 0.2, 0.3, 1e-4
 
 
-class Controller(PlayedNode):
+class Controller(FakeNode):
     def __init__(self):
         super().__init__(
             "gripper_controller",

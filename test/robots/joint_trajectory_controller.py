@@ -1,4 +1,4 @@
-"""Plays ros2_control's joint_trajectory_controller and an arm that follows it.
+"""A fake joint_trajectory_controller of ros2_control, and an arm that follows it.
 
 Topic and action, as the real one has them: a new trajectory replaces the one before, whose goal
 ends as aborted; unknown joints, partial ones, points that do not increase in time, a last point
@@ -26,7 +26,7 @@ import time
 import numpy as np
 from control_msgs.action import FollowJointTrajectory
 from control_msgs.msg import JointTrajectoryControllerState
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 from rclpy.time import Time
@@ -76,7 +76,7 @@ class Path:
         )
 
 
-class Controller(PlayedNode):
+class Controller(FakeNode):
     def __init__(self):
         super().__init__(
             "joint_trajectory_controller",

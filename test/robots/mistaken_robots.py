@@ -1,4 +1,4 @@
-"""Plays robots, each in a namespace, sound but for what a JSON file says is wrong with it.
+"""Fake robots, each in a namespace, sound but for what a JSON file says is wrong with it.
 
 The last argument is that file: faults by namespace, a mapping for each. wrist: topic of that
 camera. compressed: the front camera sends compressed images only. publishers: how many send the
@@ -38,7 +38,7 @@ LATCHED_READER = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
 
 
 class Robot:
-    """Plays a robot in a namespace, sound but for the faults that are named."""
+    """A fake robot in a namespace, sound but for the faults that are named."""
 
     def __init__(self, node, namespace, home, faults):
         self.node, self.home, self.faults = node, home, faults

@@ -1,4 +1,4 @@
-"""Plays move_group's check_state_validity in front of a Panda: a wall at `wall_x`.
+"""A fake check_state_validity of move_group, for a Panda with a wall at `wall_x`.
 
 Joints that are not named stay where MoveIt has them, an unknown group is valid nowhere. Faults:
 silent (no answer), forbid (nothing is valid, without a contact, as by constraints).
@@ -11,13 +11,13 @@ import time
 import numpy as np
 from moveit_msgs.msg import ContactInformation
 from moveit_msgs.srv import GetStateValidity
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 
 from vla.control.kinematics import DifferentialIK
 from vla.control.robots import panda
 
 
-class MoveGroup(PlayedNode):
+class MoveGroup(FakeNode):
     def __init__(self):
         super().__init__("move_group", wall_x=10.0, silent=False, forbid=False)
         self.arm = DifferentialIK(

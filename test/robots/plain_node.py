@@ -1,4 +1,4 @@
-"""What the played robots share: a plain node that runs until it is told to end."""
+"""What the fake robots share: a plain node that runs until it is told to end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(make: Callable[[], Node], threads: int = 1) -> None:
         rclpy.try_shutdown()
 
 
-class PlayedNode(Node):
+class FakeNode(Node):
     """A node whose faults are parameters: `self.fault("refuse")` is the present value."""
 
     def __init__(self, name: str, **defaults):

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 
 import rclpy
-from plain_node import PlayedNode
+from plain_node import FakeNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation
@@ -32,7 +32,7 @@ STREAMS = {
 FORGED_OFFSET = 1.0
 
 
-class SecondPublisher(PlayedNode):
+class SecondPublisher(FakeNode):
     """Hears one message of the right source, then sends its own."""
 
     def __init__(self):

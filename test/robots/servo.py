@@ -1,4 +1,4 @@
-"""Plays MoveIt Servo 2.12 in front of a Panda: types, staleness, pausing, status and halts.
+"""A fake MoveIt Servo 2.12, with a Panda behind it: types, staleness, pausing, status and halts.
 
 As in the real one, the status is that of the last command: it is found anew only when a command is
 carried out, so a halt is repeated for as long as nothing comes after it. A paused Servo gives no
@@ -20,7 +20,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from moveit_msgs.msg import ServoStatus
 from moveit_msgs.srv import ServoCommandType
-from plain_node import PlayedNode, run
+from plain_node import FakeNode, run
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Int8
@@ -47,7 +47,7 @@ WORDS = {
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Servo(PlayedNode):
+class Servo(FakeNode):
     def __init__(self):
         super().__init__(
             "servo_node",

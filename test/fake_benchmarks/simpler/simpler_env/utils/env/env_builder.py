@@ -20,7 +20,7 @@ class Pose:
         return Pose(self.p + other.p, other.q)
 
 
-class PlayedEnv:
+class FakeEnv:
     """Done as long as the tool is more than 10 cm above its start with the gripper closed.
 
     "PlaceInto" has two halves, and the second begins after 100 steps.
@@ -89,4 +89,4 @@ def build_maniskill2_env(env_name, **kwargs):
     print("building", env_name, sorted(kwargs))
     assert os.path.basename(kwargs["rgb_overlay_path"]).endswith(".png")
     assert kwargs["obs_mode"] == "rgbd" and kwargs["camera_cfgs"] == {"add_segmentation": True}
-    return PlayedEnv(env_name, kwargs)
+    return FakeEnv(env_name, kwargs)

@@ -1,4 +1,4 @@
-"""Chains of the played tasks."""
+"""Chains of the fake tasks."""
 
 CHAIN = ("move_slider_left", "open_drawer", "turn_on_led", "move_slider_right", "close_drawer")
 

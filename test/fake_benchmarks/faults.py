@@ -1,4 +1,4 @@
-"""What may go wrong in a played benchmark: PLAYED_FAULT names it, each happens PLAYED_TIMES."""
+"""What may go wrong in a fake benchmark: FAKE_FAULT names it, each happens FAKE_TIMES."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def here(place):
-    """Does what PLAYED_FAULT asks for at this place, such as "kill step"; counts in a file."""
-    print(f"played benchmark at {place}")
+    """Does what FAKE_FAULT asks for at this place, such as "kill step"; counts in a file."""
+    print(f"fake benchmark at {place}")
     os.write(1, b"\x00\xff{} printed past Python\n")
-    kind, _, where = os.environ.get("PLAYED_FAULT", "").partition(" ")
-    count = Path(os.environ.get("PLAYED_COUNT", os.devnull))
-    if where != place or len(count.read_bytes()) >= int(os.environ.get("PLAYED_TIMES", "1")):
+    kind, _, where = os.environ.get("FAKE_FAULT", "").partition(" ")
+    count = Path(os.environ.get("FAKE_COUNT", os.devnull))
+    if where != place or len(count.read_bytes()) >= int(os.environ.get("FAKE_TIMES", "1")):
         return
     with count.open("ab") as file:
         file.write(b"x")

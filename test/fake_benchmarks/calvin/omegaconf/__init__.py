@@ -4,7 +4,7 @@ import json
 
 
 class OmegaConf:
-    """Reads a configuration; the played ones are JSON, which is YAML."""
+    """Reads a configuration; the fake ones are JSON, which is YAML."""
 
     @staticmethod
     def load(path):

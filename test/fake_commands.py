@@ -24,7 +24,7 @@ class Stream:
 
     hold: whether commands are sent at all. place [3], speed [3]: of the commanded tool, m and m/s.
     turn [4], turning [3]: the same for its orientation, rad/s.
-    tool [3], pose: of the played robot, from its joint states.
+    tool [3], pose: of the fake robot, from its joint states.
     """
 
     period = 0.02

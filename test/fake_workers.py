@@ -1,4 +1,4 @@
-"""Interpreters that have the benchmarks of test/played_benchmarks, with faults on request."""
+"""Interpreters that have the benchmarks of test/fake_benchmarks, with faults on request."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import shlex
 import sys
 from pathlib import Path
 
-PLAYED = Path(__file__).parent / "played_benchmarks"
+FAKES = Path(__file__).parent / "fake_benchmarks"
 
 
-def played_python(
+def fake_python(
     folder: Path, *benchmarks: str, fault: str = "", times: int = 1, python: str = sys.executable
 ) -> Path:
     """An interpreter in a folder, in which these benchmarks are "installed".
 
-    fault: see played_benchmarks/faults.py; it happens `times` times in all.
+    fault: see fake_benchmarks/faults.py; it happens `times` times in all.
     """
     count = folder / "faults"
     count.write_bytes(b"")
-    paths = ":".join(str(PLAYED / name) for name in (".", *benchmarks))
+    paths = ":".join(str(FAKES / name) for name in (".", *benchmarks))
     script = folder / "python"
     script.write_text(
         f"#!/bin/sh\necho noise of a wrapper\nexport PYTHONPATH={shlex.quote(paths)}\n"
-        f"export PLAYED_FAULT={shlex.quote(fault)} PLAYED_TIMES={times}\n"
-        f"export PLAYED_COUNT={shlex.quote(str(count))} PYTHONDONTWRITEBYTECODE=1\n"
+        f"export FAKE_FAULT={shlex.quote(fault)} FAKE_TIMES={times}\n"
+        f"export FAKE_COUNT={shlex.quote(str(count))} PYTHONDONTWRITEBYTECODE=1\n"
         f"export XDG_CACHE_HOME={shlex.quote(str(folder / 'cache'))}\n"
         f'exec {shlex.quote(python)} "$@"\n'
     )

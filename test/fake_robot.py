@@ -1,4 +1,4 @@
-"""Plays robot, perception and model nodes for the tests of the nodes that listen to them."""
+"""A fake robot, perception and model nodes, for the tests of the nodes that listen to them."""
 
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def observation_of_noise(joints, stamp, generator):
     return message
 
 
-class PlayedRobot:
-    """Plays robot, perception and model nodes from one timer; the streams can be cut one by one."""
+class FakeRobot:
+    """Robot, perception and model nodes on one timer; the streams can be cut one by one."""
 
     def __init__(self, graph, models=True):
         """models: False where real model nodes are there, since each topic has one publisher."""
@@ -206,8 +206,8 @@ def outcome(robot, result, timeout=10.0):
     return result.result().result
 
 
-class PlayedPolicy(PlayedRobot):
-    """Plays perception and models alone: the arm is a process of its own (test/robots)."""
+class FakePolicy(FakeRobot):
+    """Perception and models alone: the arm is a process of its own (test/robots)."""
 
     def __init__(self, graph):
         super().__init__(graph)
