@@ -21,6 +21,7 @@ from vla.envs.tabletop.tasks import RECALL, Task, parse_task, phrase, task_of_an
 from vla.evaluation.benchmark import evaluate, summarize
 from vla.training.config import read_train_config
 from vla.training.config_check import check_train_config
+from vla.training.loop import model_config, open_start
 from vla_cli.demo import load_demo_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,5 +156,6 @@ def test_the_configurations_can_be_read():
     assert config["required_successes"] == 0.85 * len(config["instructions"])
     trained = read_train_config(ROOT / "config" / "training" / "nano_recall.yaml")
     check_train_config(trained)
-    window = trained.model["structure"]["window"] * trained.model["structure"]["history_step"]
+    structure = model_config(trained, open_start(trained)).structure
+    window = structure.window * structure.history_step
     assert window > 2.0 * LIT_SECONDS, "it reaches back to the lamp when the arm is on its way"
