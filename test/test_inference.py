@@ -8,6 +8,23 @@ from vla.policies.instructvla.inference import Reasoner
 from vla.policies.reasoning_session import ReasoningSession, Refresh
 
 
+class SeeingPart:
+    """Writes down what it is shown."""
+
+    def __init__(self):
+        self.calls = []
+
+    def act(self, observation, instruction, response=None):
+        self.calls.append(("act", observation.stamp))
+        return np.zeros(1)
+
+    def observe(self, observation, instruction):
+        self.calls.append(("observe", observation.stamp))
+
+    def reset(self):
+        pass
+
+
 @pytest.fixture(scope="module")
 def reasoner(checkpoint):
     return Reasoner.from_pretrained(checkpoint)
@@ -74,3 +91,15 @@ def test_another_instruction_mode_or_episode_drops_what_was_kept(reasoner, scene
     fresh = ReasoningSession(reasoner).step(scenes[2], instruction, think=change != "mode")
     assert step.text == fresh.text
     np.testing.assert_array_equal(step.action, fresh.action)
+
+
+def test_what_is_seen_between_two_actions_belongs_to_the_history():
+    part = SeeingPart()
+    session = ReasoningSession(part, Refresh(action_every=3))
+    session.look(Observation({}, np.zeros(1), 9.0), "pick")  # no step of it yet
+    for stamp in range(5):
+        session.step(Observation({}, np.zeros(1), float(stamp)), "pick")
+    session.look(Observation({}, np.zeros(1), 5.0), "pick")
+    assert part.calls == [("act", 0), *(("observe", t) for t in (1, 2)), ("act", 3)] + [
+        ("observe", t) for t in (4, 5)
+    ]

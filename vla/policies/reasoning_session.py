@@ -70,10 +70,17 @@ class ReasoningSession:
             self._text_age = 0
         elif action is None or new_action:
             action = self.part.act(observation, instruction, self._text)
+        else:
+            self.part.observe(observation, instruction)
         self._action = action
         self._text_age += 1
         self._action_age = 1 if new_action else self._action_age + 1
         return ReasoningOutput(self._text, action, new_text, new_action)
+
+    def look(self, observation: Observation, instruction: str, think: bool = False) -> None:
+        """Takes an observation that is no step: one that belongs to the history all the same."""
+        if self._of == (instruction, think):
+            self.part.observe(observation, instruction)
 
     @staticmethod
     def _is_due(kept: object, age: int, every: int) -> bool:

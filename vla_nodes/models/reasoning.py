@@ -29,6 +29,7 @@ from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
 
 if TYPE_CHECKING:
+    from vla.policies.base import Observation
     from vla.policies.parts import ReasoningPart
 
 WARM_UP_RUNS = 2
@@ -166,6 +167,9 @@ class Reasoning(ModelNode["ReasoningPart"]):
             return
         if self.take_turn():
             self._reason(instruction, scene)
+        elif not self._starts_over and instruction.instruction_id == self._done[0]:
+            think = instruction.mode == Instruction.MODE_THINK
+            self._session.look(_seen(scene), instruction.instruction, think)
 
     def _ask(self, question: str) -> Ask.Response:
         scene = self.new_scene()
@@ -222,7 +226,6 @@ class Reasoning(ModelNode["ReasoningPart"]):
         )
 
     def _reason(self, instruction: Instruction, scene: Scene) -> None:
-        from vla.policies.base import Observation
         from vla.policies.reasoning_session import Refresh
 
         session, settings = self._session, self.settings
@@ -230,10 +233,9 @@ class Reasoning(ModelNode["ReasoningPart"]):
         if self._starts_over or instruction.instruction_id != self._done[0]:
             self._starts_over = False
             session.reset()
-        seen = Observation(scene.images, scene.state, scene.stamp * 1e-9)
         started = time.perf_counter()
         think = instruction.mode == Instruction.MODE_THINK
-        output = session.step(seen, instruction.instruction, think)
+        output = session.step(_seen(scene), instruction.instruction, think)
         seconds = time.perf_counter() - started
         self._done = (instruction.instruction_id, scene.stamp)
         if output.new_text and output.text is not None:
@@ -292,6 +294,13 @@ class Reasoning(ModelNode["ReasoningPart"]):
         message.header.stamp = scene.message.header.stamp
         if self.publish(self._latents, message) and self.model.features.latent_shape:
             self.note_output(scene, seconds)
+
+
+def _seen(scene: Scene) -> Observation:
+    """What the model sees of a scene."""
+    from vla.policies.base import Observation
+
+    return Observation(scene.images, scene.state, scene.stamp * 1e-9)
 
 
 def _response(
