@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tiny_robovlm import STEP
 
 from vla.datasets.windows import Timeline, ends_of_words, why_no_windows, window_indices
+from vla.policies.history import History
 
 
 def test_windows_of_an_episode():
@@ -38,3 +40,21 @@ def test_windows_of_a_part_and_of_changing_words():
     part = whole.part(1, 6)
     assert part.times.tolist() == [1, 2, 3, 4, 5] and part.ends.tolist() == [2, 5]
     assert whole.part(3, 8).ends.tolist() == [5]
+
+
+@pytest.mark.parametrize("rate", [10, 15, 30])
+def test_jitter_ends_no_history_and_a_gap_does(rate):
+    """In a robot, which reads frames when they are due or it acts, and in training on the same."""
+    generator, history = np.random.default_rng(rate), History(16, STEP)
+    stamps = np.arange(0, 20, 1 / rate) + generator.uniform(-0.01, 0.01, 20 * rate)
+    stamps[10 * rate :] += 1.0  # nothing is seen meanwhile
+    read, windows, acts = [], [], generator.random(len(stamps)) < 2 / rate
+    for stamp, is_act in zip(stamps, acts, strict=True):
+        if is_act or history.is_due(stamp):
+            read.append(stamp)
+            windows.append(history.add(stamp, stamp))
+    read, lengths = np.array(read), np.array([len(window) for window in windows])
+    assert (lengths[(read > 5.2) & (read < 10)] == 16).all()
+    assert lengths[read > 10.9].min() == 1 and (lengths[read > 16.2] == 16).all()
+    trained = window_indices(Timeline(read, np.array([len(read)])), 16, STEP)
+    assert [read[row[row >= 0]].tolist() for row in trained] == windows

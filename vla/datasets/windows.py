@@ -1,7 +1,7 @@
 """Windows of the past: the earlier frames that a policy sees beside the newest one.
 
 A window is a grid of slots, `step` seconds apart, that ends at the newest frame. Each slot holds
-the newest frame up to its time. A slot without a frame within one step ends the history there.
+the newest frame up to its time. A slot without a frame within GAP steps ends the history there.
 Training and inference both use `window_slots`.
 """
 
@@ -16,6 +16,9 @@ import numpy as np
 SAME_TIME = 1e-6
 # Frames may come so much later than their rate says.
 JITTER = 1.05
+# Steps after which a frame is too old for a slot. More than one: frames that are read as soon as a
+# step has passed lie a little further apart than a step, by their jitter and up to their spacing.
+GAP = 1.5
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,13 @@ def window_slots(stamps: Sequence[float] | np.ndarray, window: int, step: float)
     slots = stamps[-1] - step * np.arange(window)
     found = np.searchsorted(stamps, slots + SAME_TIME, side="right") - 1
     ages = np.where(found >= 0, slots - stamps[found], np.inf)
-    gone = np.flatnonzero(ages > step - SAME_TIME)
+    gone = np.flatnonzero(ages > GAP * step)
     return found[: gone[0] if len(gone) else window][::-1].tolist()
+
+
+def reach(window: int, step: float) -> float:
+    """How much older than the newest frame those of a window can be [s]."""
+    return (window - 1 + GAP) * step + SAME_TIME
 
 
 def why_no_windows(timeline: Timeline, step: float) -> str:
@@ -81,7 +89,8 @@ def window_indices(timeline: Timeline, window: int, step: float) -> np.ndarray:
     start = 0
     for end in timeline.ends:
         for newest in range(start, end):
-            first = int(np.searchsorted(times[start:newest], times[newest] - window * step) + start)
+            oldest = times[newest] - reach(window, step)
+            first = int(np.searchsorted(times[start:newest], oldest) + start)
             slots = window_slots(times[first : newest + 1], window, step)
             indices[newest, : len(slots)] = np.array(slots) + first
         start = end

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
-from vla.datasets.windows import SAME_TIME, window_slots
+from vla.datasets.windows import SAME_TIME, reach, window_slots
 
 Kept = TypeVar("Kept")
 
@@ -43,7 +43,7 @@ class History(Generic[Kept]):
             else:
                 self._kept.pop()
         self._kept.append((stamp, entry))
-        while self._kept[0][0] <= stamp - self.window * self.step:
+        while self._kept[0][0] < stamp - reach(self.window, self.step):
             self._kept.popleft()
         stamps = [time for time, _ in self._kept]
         return [self._kept[index][1] for index in window_slots(stamps, self.window, self.step)]
