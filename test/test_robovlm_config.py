@@ -6,13 +6,18 @@ from dataclasses import replace
 
 import pytest
 from tiny_checkpoint import save_tiny_checkpoint
-from tiny_robovlm import tiny
+from tiny_robovlm import STEP, batch_of, observation, tiny
 
 from vla.policies.backbones.internvl import NANO
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.parts import ReasoningPart
 from vla.policies.registry import policy_type
-from vla.policies.robovlms.config import HeadConfig, StructureConfig, require_structure
+from vla.policies.robovlms.config import (
+    HeadConfig,
+    StructureConfig,
+    positions_of,
+    require_structure,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +75,23 @@ def test_a_head_of_another_horizon_is_named(contract, tmp_path):
     (folder / "contract.yaml").write_text(text.replace("horizon: 16", "horizon: 9"))
     with pytest.raises(CheckpointError, match=r"head\.output\.\S+ has shape \[96.* need \[54"):
         ReasoningPart.from_pretrained(folder)
+
+
+def test_a_window_that_its_words_make_too_long_is_named(part_of):
+    """The images alone have room."""
+    changed = {"architecture": {"text_config": {"max_position_embeddings": 60}}}
+    config = tiny("interleaved")
+    config = replace(config, backbone=with_entries(config.backbone, changed, "it"))
+    require_structure(config, "config.json")
+    part, words = part_of(config), "put the can that is red in the bowl"
+    part.act(observation(0), words)
+    part.act(observation(1, STEP), words)
+    frames, says = [observation(n, n * STEP) for n in range(3)], "longer than the backbone's 60"
+    with pytest.raises(CheckpointError, match=says):
+        part.act(frames[2], words)
+    with pytest.raises(CheckpointError, match=says):
+        batch_of(part, frames, words)
+
+
+def test_positions_that_a_configuration_leaves_out_are_those_of_its_language_model():
+    assert positions_of(NANO) == 32768

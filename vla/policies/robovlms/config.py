@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
+
+from transformers import CONFIG_MAPPING
 
 from vla.core.shown import brief
 from vla.policies.backbones import KINDS
@@ -265,16 +268,29 @@ def _require_no_image_tokens(config: RoboVLMConfig, where: str) -> None:
 
 def _require_positions(config: RoboVLMConfig, where: str) -> None:
     """Raises CheckpointError where the images of a window alone exceed the model's positions."""
-    text = config.backbone.architecture.get("text_config") or {}
-    most = text.get("max_position_embeddings", MOST_POSITIONS.get(config.backbone.kind))
-    if not isinstance(most, int):
-        return
+    most = positions_of(config.backbone)
     least = config.structure.window * (
         len(config.cameras) * config.image_tokens + config.structure.latent
     )
-    if least >= most:
+    if most and least >= most:
         raise CheckpointError(
             f"{where}: {config.structure.window} frames of {len(config.cameras)} views take more "
             f"than {least} tokens, but the backbone has {most} positions; use a smaller "
             "structure.window, or policy_head"
         )
+
+
+def positions_of(backbone: BackboneConfig) -> int:
+    """Positions of its language model; 0 where nothing says how many."""
+    text = backbone.architecture.get("text_config") or {}
+    most = text.get("max_position_embeddings", MOST_POSITIONS.get(backbone.kind))
+    most = _usual_positions(text.get("model_type")) if most is None else most
+    return most if isinstance(most, int) else 0
+
+
+@cache
+def _usual_positions(model_type: str | None) -> int | None:
+    """Those of a language model whose configuration says nothing else."""
+    if model_type is None or model_type not in CONFIG_MAPPING:
+        return None
+    return getattr(CONFIG_MAPPING[model_type](), "max_position_embeddings", None)

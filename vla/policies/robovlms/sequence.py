@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import torch
 
+from vla.policies.config import CheckpointError
 from vla.policies.plain_text import TextTokenizer
-from vla.policies.robovlms.config import RoboVLMConfig
+from vla.policies.robovlms.config import RoboVLMConfig, positions_of
 from vla.policies.sequence import IGNORE, end_id, question_ids
 
 # Stand for embeddings that come from elsewhere, as IMAGE does for image tokens.
@@ -93,12 +94,15 @@ def rows_of_frames(
     """Rows of windows of so many frames each, all of a window with its prompt.
 
     interleaved: a row for each window, its blocks one after the other. Else a row for each frame.
+    Raises CheckpointError where a row is longer than the backbone's positions.
     """
     longest = max(map(len, prompts))
     blocks = [frame_block(prompt, config, longest) for prompt in prompts]
     if config.structure.kind == "interleaved":
-        return pad([[block] * count for block, count in zip(blocks, counts, strict=True)])
-    return pad([[block] for block, count in zip(blocks, counts, strict=True) for _ in range(count)])
+        rows = [[block] * count for block, count in zip(blocks, counts, strict=True)]
+    else:
+        rows = [[block] for block, count in zip(blocks, counts, strict=True) for _ in range(count)]
+    return _require_fit(pad(rows), config)
 
 
 def rows_of_actions(
@@ -111,7 +115,7 @@ def rows_of_actions(
     """Rows of one-step discrete: P, the chunk's action tokens, the end token.
 
     known: how many of a row's action tokens are of steps before the episode's end; the others, and
-    the end token behind them, have no label.
+    the end token behind them, have no label. Raises CheckpointError as rows_of_frames does.
     """
     end = end_id(tokenizer, config.backbone.chat)
     rows = pad(
@@ -124,6 +128,17 @@ def rows_of_actions(
         start = len(frame_block(prompt, config).ids)
         stop = start + count + int(count == len(tokens))
         rows.labels[row, start:stop] = rows.ids[row, start:stop]
+    return _require_fit(rows, config)
+
+
+def _require_fit(rows: Rows, config: RoboVLMConfig) -> Rows:
+    """The rows; how long instructions are is known no sooner than here."""
+    length, most = rows.ids.shape[1], positions_of(config.backbone)
+    if most and length > most:
+        raise CheckpointError(
+            f"a row of {length} tokens is longer than the backbone's {most} positions; use a "
+            "smaller structure.window or resampler, or shorter instructions"
+        )
     return rows
 
 
