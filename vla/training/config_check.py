@@ -22,16 +22,25 @@ def check_train_config(config: TrainConfig) -> None:
     if config.precision not in ("no", "bf16"):
         raise CheckpointError(f"unknown precision {brief(config.precision)}; known: no, bf16")
     objective.check()
-    if not config.initialize_from:
-        require_suited(config, preset(config.preset))
-    elif (folder := checkpoint_folder(config.initialize_from)).is_dir():  # else of a run to come
-        require_suited(config, read_config(folder))
+    start = config.initialize_from
+    if not start or checkpoint_folder(start).is_dir():  # else of a run to come
+        require_suited(config, base_config(config))
     for entry in config.robot:
         if entry.contract and ROBOT_SOURCES[entry.kind].own_contract_only:
             raise CheckpointError(
                 f"{entry.path}: {entry.kind} data is made for the run's own contract; leave the "
                 "entry's contract out"
             )
+
+
+def base_config(config: TrainConfig) -> Any:
+    """The policy's configuration before the run's own entries: that of its start, or preset.
+
+    Raises CheckpointError where initialize_from is no checkpoint, or the preset is unknown.
+    """
+    if config.initialize_from:
+        return read_config(checkpoint_folder(config.initialize_from))
+    return preset(config.preset)
 
 
 def require_suited(config: TrainConfig, base: Any) -> None:

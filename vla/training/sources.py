@@ -10,11 +10,10 @@ from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import ConversationDataset, RobotDataset
 from vla.datasets.sources import ConversationData, RobotData
-from vla.policies.checkpoint import read_config
 from vla.policies.config import with_entries
-from vla.policies.registry import policy_type, preset
-from vla.policies.robots import checkpoint_folder
+from vla.policies.registry import policy_type
 from vla.training.config import TrainConfig
+from vla.training.config_check import base_config
 from vla.training.data import ConversationSlice, RobotSlice, TrainingData, split
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
 from vla.training.subsets import chosen
@@ -55,11 +54,7 @@ def pads_robots(config: TrainConfig) -> bool:
     """Whether the model that a run trains takes robots of unlike state and action sizes."""
     if not any(entry.contract for entry in config.robot):
         return False
-    if config.initialize_from:
-        base = read_config(checkpoint_folder(config.initialize_from))
-    else:
-        base = preset(config.preset)
-    model = with_entries(base, config.model, "model")
+    model = with_entries(base_config(config), config.model, "model")
     return policy_type(model.TYPE).pads(model)
 
 
