@@ -111,7 +111,7 @@ class Mover(ManagedNode):
         self.create_subscription(
             PolicyStatus, "vla/status", self._on_status, qos.LATCHED, callback_group=group
         )
-        self.create_steady_timer(LOOK_PERIOD, self._poll_source)
+        self.create_steady_timer(LOOK_PERIOD, self._look)
         self._action = ActionServer(
             self,
             MoveTo,
@@ -135,9 +135,6 @@ class Mover(ManagedNode):
             source, self._source = self._source, None
         if source is not None:
             source.destroy()
-
-    def _poll_source(self) -> None:
-        self._look()
 
     def _look(self) -> str:
         """Reads who publishes on vla/status; ends the motion, and says why, where there are two."""

@@ -184,7 +184,7 @@ class ManagedNode(LifecycleNode):
         if self.executor is not None:
             self.executor.wake()
 
-    def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
+    def create_steady_timer(self, period: float, callback: Callable[[], object]) -> Timer:
         """A timer of the steady clock, which runs when simulated time stands still."""
         return self.create_timer(period, callback, clock=self._steady_clock)
 
