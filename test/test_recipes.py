@@ -213,6 +213,39 @@ def test_shipped_recipes_are_whole(path):
     assert set(values) <= {"parent"} | set(asdict(config))
 
 
+@pytest.mark.parametrize(
+    ("name", "backbone", "window", "views", "warmup", "rate", "epochs"),
+    [
+        ("calvin", "kosmos2", 16, 2, 0.25, 1e-4, 5),
+        ("calvin_discrete", "paligemma", 1, 2, 0.25, 1e-4, 5),
+        ("calvin_backbones", "kosmos2", 8, 1, 0.25, 2e-5, 5),
+        ("calvin_one_step", "paligemma", 1, 2, 0.25, 2e-5, 5),
+        ("calvin_mixture", "paligemma", 1, 2, 0.25, 2e-5, 5),
+        ("simpler_post", "paligemma", 1, 1, 0.25, 5e-5, 5),
+        ("simpler_finetune", "paligemma", 1, 1, 0.25, 5e-5, 5),
+        ("real", "kosmos2", 8, 2, 0.25, 1e-4, 5),
+        # Of so many steps, not epochs.
+        ("simpler_cotrain", "paligemma", 1, 1, 0, 2e-5, 0),
+        ("calvin_few_shot", "kosmos2", 16, 1, 0, 2e-5, 0),
+    ],
+)
+def test_presets_have_the_paper_s_hyper_parameters(
+    name, backbone, window, views, warmup, rate, epochs
+):
+    """Supplementary table 1, and of few-shot extended figure 5."""
+    config = read_train_config(CONFIGS / "robovlms" / f"{name}.yaml")
+    model = with_entries(preset(config.preset), config.model, "model")
+    found = (
+        config.backbone, model.structure.window, len(model.cameras),
+        config.warmup_epochs, config.learning_rate, config.epochs,
+    )  # fmt: skip
+    assert found == (backbone, window, views, warmup, rate, epochs)
+    assert config.schedule == "constant" and config.batch_size == 128
+    if name in ("simpler_cotrain", "calvin_few_shot"):
+        expected = (20000, 500) if name == "simpler_cotrain" else (5000, 0)
+        assert (config.steps, config.warmup_steps) == expected
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_train(path, dataset, checkpoint, contract, tmp_path, monkeypatch):
     """Two steps of each, on little data and small models; what it starts from likewise."""
