@@ -119,6 +119,12 @@ def test_a_recipe_of_parts_divides_the_frames(train_file):
         ),
         ({"structures": {"a/b": {}}}, "structure 'a/b' must be a name"),
         ({"executions": ("sometimes",)}, "--execution takes chunk, .* got 'sometimes'"),
+        ({"executions": ("chunk:15",)}, "asks for 15 steps of each chunk, .* has 14 left"),
+        ({"evaluations": {"": Evaluation("chains", episodes=1001)}}, "there are chains 0 to 999"),
+        (
+            {"evaluations": {"": Evaluation("calvin", first_seed=990)}},
+            "benchmark 'calvin' has 10 episodes of chains from seed 990 on, not 50; ask for fewer",
+        ),
         ({"evaluations": {"": Evaluation("moon")}}, "unknown benchmark 'moon'"),
         ({"evaluations": {"": Evaluation(families=("fly",))}}, "unknown family 'fly'"),
         ({"leave_out": ({"shape": "one_step"},)}, "leave_out 1: unknown axis 'shape'"),

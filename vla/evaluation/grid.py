@@ -138,11 +138,8 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
     }
     _require_names(axes, where)
     try:
-        for execution in filter(None, grid.executions):
-            parse_execution(execution)
         for evaluation in grid.evaluations.values():
-            suite = make_suite(evaluation.benchmark, **evaluation.settings)
-            suite.require_families(evaluation.families)
+            _require_episodes(evaluation, grid.executions)
     except ValueError as error:
         raise GridError(f"{where}: {error}") from error
     for number, entry in enumerate(grid.leave_out, start=1):
@@ -175,6 +172,23 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
             _require_known(selector, axes, at)
             chosen(cells, selector, at)
     return cells
+
+
+def _require_episodes(evaluation: Evaluation, executions: tuple[str, ...]) -> None:
+    """Raises ValueError for episodes that can't be run so, hours before that would be noticed."""
+    suite = make_suite(evaluation.benchmark, **evaluation.settings)
+    suite.require_families(evaluation.families)
+    seeds = range(evaluation.first_seed, evaluation.first_seed + evaluation.episodes)
+    for family in evaluation.families or suite.families:
+        found = sum(1 for _ in suite.episodes(family, seeds))
+        if found < evaluation.episodes:
+            raise ValueError(
+                f"benchmark '{suite.name}' has {found} episodes of {family} from seed "
+                f"{evaluation.first_seed} on, not {evaluation.episodes}; ask for fewer"
+            )
+    delay = suite.settings().get("delay_steps", 0)
+    for execution in filter(None, executions):
+        parse_execution(execution).steps_of(suite.contract.horizon, delay)
 
 
 def chosen(cells: list[Cell], selector: dict[str, str], where: str) -> list[Cell]:
