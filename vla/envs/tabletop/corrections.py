@@ -38,8 +38,9 @@ class CorrectionConfig:
     # Share of chunks that are the expert's all the same, drawn for each episode from 0 to this, so
     # that later parts of a task are seen before the policy masters the earlier ones.
     expert_share: float = 0.6
-    # Time steps from an observation to its chunk, drawn for each episode. A robot's model takes more
-    # or less than a step, and the sooner a chunk comes the less it is ahead of an arm that pulls.
+    # Time steps from an observation to its chunk, drawn for each episode. A robot's model takes
+    # more or less than a step, and the sooner a chunk comes the less it is ahead of an arm that
+    # pulls.
     delay_steps: tuple[int, ...] = (2,)
     weight: float = 2.0  # of each of their frames, next to a demonstration's
     time_limit: float = 12.0  # of an episode [s]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from tqdm import tqdm
 
@@ -44,9 +45,9 @@ class SimulatedSource(RobotSource):
     """Shards of demonstrations by the scripted expert."""
 
     name = "simulated"
-    options: type[DemonstrationConfig] = SimulatedOptions
+    options: ClassVar[type[DemonstrationConfig]] = SimulatedOptions
     # Makes the shards that are missing, see make_demonstrations.
-    make_shards = staticmethod(make_demonstrations)
+    make_shards: ClassVar[Callable[..., int]] = staticmethod(make_demonstrations)
     former_entries = {"demonstrations": "", "corrections": "corrections"}  # noqa: RUF012
     own_contract_only = True
 
