@@ -1,13 +1,13 @@
-"""Calls a service or an action of the graph as any rclpy program does, many times, and counts.
+"""Calls a service or an action of the graph from a plain rclpy program, many times, and counts.
 
-    caller.py KIND NAME COUNT RATE [TIMEOUT [DEPTH]]
+    caller.py KIND NAME COUNT RATE [TIMEOUT]
 
 KIND: Trigger, ExecuteInstruction, or a service of vla_ros that answers with a message. RATE: calls
 a second, 0 for all at once. The last line that it prints is a JSON object: how many calls were
 sent, answered and taken (success, or the goal ended with a result), the longest wait for an answer
 [s], and what the answers said, with counts. It ends when all are answered or nothing has come for
-TIMEOUT [s]. DEPTH: places in its queue of answers, which every answer of the service passes,
-whoever asked; as rclpy has it by default.
+TIMEOUT [s]. Its queue of answers is deep: every answer of the service passes it, whoever asked, and
+of the usual ten places a busy machine loses some.
 """
 
 import collections
@@ -18,10 +18,11 @@ from functools import partial
 
 import rclpy
 from rclpy.action import ActionClient
-from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 from vla_ros import srv
 from vla_ros.action import ExecuteInstruction
+
+from vla_nodes.core import qos
 
 # What makes each request different, where that is of interest.
 TEXTS = {
@@ -35,7 +36,6 @@ def main() -> None:
     """Calls, waits, prints."""
     kind, name, count, rate = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     patience = float(sys.argv[5]) if len(sys.argv) > 5 else 10.0
-    depth = int(sys.argv[6]) if len(sys.argv) > 6 else 10
     rclpy.init()
     node = rclpy.create_node("caller")
     executor = rclpy.executors.SingleThreadedExecutor()
@@ -85,13 +85,12 @@ def main() -> None:
         client.send_goal_async(goal).add_done_callback(accepted)
 
     if kind == "ExecuteInstruction":
-        client, send = ActionClient(node, ExecuteInstruction, name), send_goal
+        client, send = ActionClient(node, ExecuteInstruction, name, **qos.ACTION), send_goal
         knock = partial(client.send_goal_async, ExecuteInstruction.Goal())
         is_ready = client.server_is_ready
     else:
         service = Trigger if kind == "Trigger" else getattr(srv, kind)
-        profile = QoSProfile(depth=depth)
-        client, send = node.create_client(service, name, qos_profile=profile), send_call
+        client, send = node.create_client(service, name, qos_profile=qos.SERVICE), send_call
         knock = partial(client.call_async, service.Request())
         is_ready = client.service_is_ready
     while not is_ready():
