@@ -59,7 +59,8 @@ def test_it_learns_from_windows_and_is_evaluated(config, contract):
     assert policy.features.window == 3 and policy.features.latent_shape is None
     results = evaluate(policy, make_suite("tabletop", time_limit=1.0), ["pick"], range(1))
     assert results[0].seconds >= 1.0
-    assert len(policy.reasoning._history) == 3
+    # Those of three slots, and at most one more that a later window may reach.
+    assert 3 <= len(policy.reasoning._history) <= 4
 
 
 def test_it_starts_from_the_backbone_of_another_policy(config, contract, checkpoint):
