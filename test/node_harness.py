@@ -25,6 +25,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,9 +72,23 @@ def _take_domain() -> tuple[int, IO]:
             lock.close()
             continue
         if is_free(domain):
+            _remove_ports(domain)
             return domain, lock
         lock.close()
     raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by tests")
+
+
+def _remove_ports(domain: int) -> None:
+    """Removes what dead processes have left in shared memory of a domain that nobody uses.
+
+    One that is killed while it makes a port leaves it half made, and Fast DDS 2.14 waits for it for
+    ever in the next process that is given the port, with Python's global lock held.
+    """
+    first = 7400 + 250 * domain  # the ports of a domain, by DDS's definition
+    for path in Path("/dev/shm").glob("*fastrtps_port*"):
+        port = re.search(r"fastrtps_port(\d+)", path.name)
+        if port and first <= int(port[1]) < first + 250:
+            path.unlink(missing_ok=True)
 
 
 def use_test_interfaces() -> None:
