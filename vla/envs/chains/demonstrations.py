@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from vla.envs.tabletop.demonstrations import (
     Frames,
     demonstrate_task,
     fill_shard,
-    run_jobs,
 )
 from vla.envs.tabletop.tasks import FIRST_TRAINING_SEED
 
@@ -53,20 +51,3 @@ def make_chain_shard(
         return False
 
     return fill_shard(index, target, contract, config, one_chain, ChainEnv)
-
-
-def make_chain_demonstrations(
-    folder: str | Path,
-    contract: EmbodimentContract,
-    config: ChainDemonstrationConfig,
-    workers: int | None = None,
-    on_shard: Callable[[int, int], None] | None = None,
-) -> int:
-    """Makes all shards that are missing, in parallel; returns how many chains the expert failed.
-
-    on_shard(done, total) is called after each shard.
-    """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    total = -(-config.episodes // config.episodes_per_shard)
-    jobs = [(index, str(folder), contract, config) for index in range(total)]
-    return run_jobs(make_chain_shard, jobs, workers, on_shard)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from vla.datasets.sources import RobotData
-from vla.envs.chains.demonstrations import ChainDemonstrationConfig, make_chain_demonstrations
+from vla.envs.chains.demonstrations import ChainDemonstrationConfig, make_chain_shard
+from vla.envs.tabletop.demonstrations import make_demonstrations
 from vla.envs.tabletop.sources import SimulatedSource
 
 
@@ -12,7 +15,7 @@ class ChainSource(SimulatedSource):
 
     name = "chains"
     options = ChainDemonstrationConfig
-    make_shards = staticmethod(make_chain_demonstrations)
+    make_shards = staticmethod(partial(make_demonstrations, one_shard=make_chain_shard))
     former_entries = {}  # noqa: RUF012
 
     def correction_steps(self, entry: RobotData) -> tuple[int, ...]:

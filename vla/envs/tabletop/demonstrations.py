@@ -257,15 +257,16 @@ def make_demonstrations(
     config: DemonstrationConfig,
     workers: int | None = None,
     on_shard: Callable[[int, int], None] | None = None,
+    one_shard: Callable[[Any], int] = make_shard,
 ) -> int:
     """Makes all shards that are missing, in parallel; returns how many episodes the expert failed.
 
-    on_shard(done, total) is called after each shard.
+    on_shard(done, total) is called after each shard. one_shard: makes one, of a module's top level.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     total = -(-config.episodes // config.episodes_per_shard)
     jobs = [(index, str(folder), contract, config) for index in range(total)]
-    return run_jobs(make_shard, jobs, workers, on_shard)
+    return run_jobs(one_shard, jobs, workers, on_shard)
 
 
 def run_jobs(
