@@ -25,7 +25,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -46,6 +45,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from vla_cli.graph import is_free
+from vla_nodes.core.shared_memory import remove_half_made_segments
 
 ROOT = Path(__file__).resolve().parent.parent
 ROBOTS = ROOT / "test" / "robots"
@@ -72,23 +72,9 @@ def _take_domain() -> tuple[int, IO]:
             lock.close()
             continue
         if is_free(domain):
-            _remove_ports(domain)
             return domain, lock
         lock.close()
     raise RuntimeError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by tests")
-
-
-def _remove_ports(domain: int) -> None:
-    """Removes what dead processes have left in shared memory of a domain that nobody uses.
-
-    One that is killed while it makes a port leaves it half made, and Fast DDS 2.14 waits for it for
-    ever in the next process that is given the port, with Python's global lock held.
-    """
-    first = 7400 + 250 * domain  # the ports of a domain, by DDS's definition
-    for path in Path("/dev/shm").glob("*fastrtps_port*"):
-        port = re.search(r"fastrtps_port(\d+)", path.name)
-        if port and first <= int(port[1]) < first + 250:
-            path.unlink(missing_ok=True)
 
 
 def use_test_interfaces() -> None:
@@ -171,6 +157,7 @@ class Graph:
         self._folder = tempfile.TemporaryDirectory(prefix="vla_nodes_")
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.context = rclpy.Context()
+        remove_half_made_segments()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.node = rclpy.create_node(
             "test_observer",

@@ -25,6 +25,7 @@ from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.core.interrupts import deferred_interrupts
 from vla_nodes.core import qos
+from vla_nodes.core.shared_memory import remove_half_made_segments
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,6 +55,7 @@ class RobotClient:
         """namespace: of the graph's nodes. wait: longest time for them to be found [s]."""
         self.wait = wait
         self._context = Context()
+        remove_half_made_segments()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(
             f"vla_client_{os.getpid()}", namespace=namespace, context=self._context
