@@ -1,4 +1,4 @@
-"""What a killed process leaves half made in shared memory, removed before this process joins the graph.
+"""Removes what a killed process left half made in shared memory, before this one joins the graph.
 
 Fast DDS makes its ports and buffers as files of shared memory. One that is killed in the midst of
 it leaves a file whose first word never says "ready", and the next process that is given this port
@@ -23,8 +23,8 @@ def remove_half_made_segments(folder: Path = Path("/dev/shm")) -> list[str]:
     """Removes the segments that nobody finishes; returns their names, in order.
 
     folder: where the system keeps shared memory; one that does not exist has none. Waits for
-    segments that were begun within the last second (`UNFINISHED_AFTER`) until they are made or older.
-    What belongs to other users, and cannot be read or removed, is left alone.
+    segments that were begun within the last second (`UNFINISHED_AFTER`) until they are made or
+    older. What belongs to other users, and cannot be read or removed, is left alone.
     """
     removed = []
     for path in _segments(folder):
