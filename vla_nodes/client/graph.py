@@ -17,7 +17,6 @@ from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from vla_ros.action import ExecuteInstruction
 from vla_ros.msg import PolicyStatus
@@ -25,7 +24,7 @@ from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.core.interrupts import deferred_interrupts
 from vla_nodes.core import qos
-from vla_nodes.core.shared_memory import remove_half_made_segments
+from vla_nodes.core.shared_memory import join_graph
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,8 +54,7 @@ class RobotClient:
         """namespace: of the graph's nodes. wait: longest time for them to be found [s]."""
         self.wait = wait
         self._context = Context()
-        remove_half_made_segments()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        join_graph(context=self._context)
         self.node = rclpy.create_node(
             f"vla_client_{os.getpid()}", namespace=namespace, context=self._context
         )

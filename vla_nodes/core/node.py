@@ -57,7 +57,6 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, Si
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.timer import Timer
 
@@ -66,7 +65,7 @@ from vla_nodes.core.diagnostics import Diagnostics
 from vla_nodes.core.log import OneLineLogger, error_text, traceback_text
 from vla_nodes.core.requests import Paced, Pacer, ServiceType, answering
 from vla_nodes.core.settings import Setting, Settings
-from vla_nodes.core.shared_memory import remove_half_made_segments
+from vla_nodes.core.shared_memory import join_graph
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 EXIT_PATIENCE = 3.0
@@ -342,8 +341,7 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    removed = remove_half_made_segments()
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    join_graph(arguments)
     try:
         node = node_class()
     except Exception as error:
@@ -351,11 +349,6 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
         print(traceback_text(error), file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    if removed:
-        node.get_logger().warning(
-            f"removed {len(removed)} segments of shared memory that a killed process left half made"
-            f" ({removed[0]} the first)"
-        )
     node.ended = stop
     many = node.THREADS > 1
     executor = MultiThreadedExecutor(node.THREADS) if many else SingleThreadedExecutor()

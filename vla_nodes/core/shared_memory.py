@@ -12,11 +12,30 @@ import re
 import time
 from pathlib import Path
 
+import rclpy
+from rclpy.context import Context
+from rclpy.signals import SignalHandlerOptions
+
 SEGMENT_NAME = re.compile(r"(fastrtps|fastdds)_(port\d+|[0-9a-f]{16})")
 READY = 2  # the first word of a whole segment, and 3 of one that Fast DDS itself gives up
 FIRST_WORD = 4  # [bytes]
 # Making a segment takes well under a millisecond; one that is older than this is nobody's work.
 UNFINISHED_AFTER = 1.0
+
+
+def join_graph(arguments: list[str] | None = None, context: Context | None = None) -> None:
+    """Calls `rclpy.init`, without its signal handlers, once nothing half made can hang it.
+
+    arguments: of ROS, for the whole process; those of the command line unless given.
+    context: to initialise; the process's own unless given.
+    """
+    removed = remove_half_made_segments()
+    rclpy.init(args=arguments, context=context, signal_handler_options=SignalHandlerOptions.NO)
+    if removed:
+        rclpy.logging.get_logger("shared_memory").warning(
+            f"removed {len(removed)} segments that a killed process left half made"
+            f" ({removed[0]} the first)"
+        )
 
 
 def remove_half_made_segments(folder: Path = Path("/dev/shm")) -> list[str]:
