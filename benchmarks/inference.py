@@ -38,7 +38,7 @@ from vla.policies.checkpoint import build_model
 from vla.policies.config import LoraConfig
 from vla.policies.expert_mixture import GATES
 from vla.policies.heads.flow_matching import integrate
-from vla.policies.instructvla.action_expert import Context
+from vla.policies.instructvla.action_expert import ExpertContext
 from vla.policies.instructvla.compiled import compile_for_inference
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.vision_language_action import InstructVLA, sample_actions
@@ -150,7 +150,7 @@ class Subject:
         # Keys and values that nothing would use are not made.
         with unittest.mock.patch.object(expert, "_run_context", return_value=None):
             context = expert.encode_context(self.expert_images, self.latent, self.state)
-        again = Context(context.tokens, None)
+        again = ExpertContext(context.tokens, None)
         noise = torch.randn(1, expert.horizon, expert.action_size, device=self.device)
         steps = self.config.flow.steps
         integrate(lambda x, times: expert.velocity(again, x, times), noise, steps)

@@ -27,7 +27,7 @@ from vla.core.resources import contract_path
 from vla.policies.config import LoraConfig
 from vla.policies.expert_mixture import GATES
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.vision_language_action import ActingRows, Batch
+from vla.policies.instructvla.vision_language_action import ActingRows, InstructVLABatch
 from vla.policies.sequence import IGNORE, IMAGE, TextBatch
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer
@@ -64,7 +64,7 @@ def random_step(
 
     cameras, size = len(model.vlm_cameras), model.backbone.image_size
     expert_size = model.expert.image_size
-    robot = Batch(
+    robot = InstructVLABatch(
         vlm_images=images(rows * cameras, 3, size, size),
         text=text_batch(model, rows, cameras, acts=True),
         acting=ActingRows(
@@ -76,7 +76,7 @@ def random_step(
     if not talks:
         return {"robot": robot}
     text = text_batch(model, rows, 1, acts=False)
-    return {"robot": robot, "conversations": Batch(images(rows, 3, size, size), text)}
+    return {"robot": robot, "conversations": InstructVLABatch(images(rows, 3, size, size), text)}
 
 
 class Subject:

@@ -21,7 +21,7 @@ from vla.annotation.truth import SceneOrigin, TruthAnnotator, scene_of_note
 from vla.bags.conversion_report import ConversionReport, EpisodeReport
 from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
-from vla.datasets.lerobot.meta import Episode
+from vla.datasets.lerobot.meta import EpisodeMeta
 from vla.datasets.sample import Annotation
 from vla.datasets.vla_it import read_vla_it
 from vla.envs.tabletop import sentences
@@ -102,7 +102,7 @@ def test_a_family_without_sentences_is_phrased_plainly(simulator, monkeypatch):
         monkeypatch.delitem(bank, "store")
     annotator = TruthAnnotator()
     task = simulator.reset(SEED, "store")
-    episode = Episode(0, 9, task.instruction, Path("x"), 0, {}, (task.instruction,))
+    episode = EpisodeMeta(0, 9, task.instruction, Path("x"), 0, {}, (task.instruction,))
     made = annotator.annotation(episode, SceneOrigin("store", SEED))
     assert made.command_rewrites[0] == (task.instruction, task.answer()) and not made.contexts
     assert len(made.command_rewrites) == 6
@@ -118,7 +118,7 @@ def test_every_family_has_annotations(simulator):
         for seed in range(4):
             text = simulator.reset(seed, family).instruction
             made = annotator.annotation(
-                Episode(seed, 9, text, Path("x"), 0, {}, (text,)), SceneOrigin(family, seed)
+                EpisodeMeta(seed, 9, text, Path("x"), 0, {}, (text,)), SceneOrigin(family, seed)
             )
             assert made.caption and made.question_answers and made.command_rewrites
     annotator.close()

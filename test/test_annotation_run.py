@@ -34,7 +34,7 @@ from vla.annotation.endpoint import EndpointConfig, retry_after
 from vla.annotation.prompts import DEFAULT_PROMPT, read_prompt
 from vla.annotation.records import Records, read_records
 from vla.annotation.replies import REPLY_SCHEMA
-from vla.annotation.run import GIVE_UP_AFTER, Annotator, Outcome, annotate_episodes
+from vla.annotation.run import GIVE_UP_AFTER, AnnotationSummary, Annotator, annotate_episodes
 from vla.annotation.source import AnnotationSource
 from vla.bags.conversion import convert_bags, find_bags
 from vla.bags.episodes import BagEpisodes
@@ -60,7 +60,9 @@ def good(request: dict, number: int) -> Reply:
     return Reply()
 
 
-def annotate(folder: Path, server: ChatServer, concurrency: int = 1, **options) -> Outcome:
+def annotate(
+    folder: Path, server: ChatServer, concurrency: int = 1, **options
+) -> AnnotationSummary:
     """All episodes of a data set, with short pauses."""
     values = {"timeout": 5.0, "attempts": 3, "first_pause": 0.01, "longest_pause": 1.0} | options
     endpoint = EndpointConfig(server.url, "some-model", **values)

@@ -2,7 +2,7 @@
 
 import torch
 
-from vla.policies.instructvla.action_expert import Context
+from vla.policies.instructvla.action_expert import ExpertContext
 from vla.policies.instructvla.compiled import keeping
 
 
@@ -12,7 +12,7 @@ def test_results_are_kept_from_the_next_replay():
 
     def replay(value, layers):
         memory.fill_(value)
-        return Context(memory, [(memory, memory)] if layers else None)
+        return ExpertContext(memory, [(memory, memory)] if layers else None)
 
     for layers in (True, False):
         first, second = (keeping(replay)(value, layers=layers) for value in (1.0, 2.0))

@@ -8,7 +8,7 @@ import yaml
 
 from vla.datasets.frames import read_dataset
 from vla.envs.tabletop.corrections import CorrectionConfig, LabelledPolicy, make_corrections
-from vla.envs.tabletop.demonstrations import Frames
+from vla.envs.tabletop.demonstrations import ShardFrames
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert import plan_chunk
 from vla.policies.config import LoraConfig
@@ -27,7 +27,7 @@ def test_the_label_is_the_experts_whoever_drives(contract, checkpoint, expert_sh
     observation, info = environment.reset(seed=3, options={"family": "pick"})
     images, state = observation["images"], observation["state"]
     label = plan_chunk(environment.simulator, environment.task, contract.horizon)
-    frames, policy = Frames(), Policy.from_pretrained(checkpoint)
+    frames, policy = ShardFrames(), Policy.from_pretrained(checkpoint)
     policy.reset(info["instruction"], seed=0)
     own = policy.chunk(images, state, 0.0)
     labelled = LabelledPolicy(policy, environment, frames, expert_share, np.random.default_rng(0))

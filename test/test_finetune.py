@@ -22,7 +22,7 @@ from vla.policies.config import AdapterConfig, CheckpointError
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.robots import NORM_STATS, Robot
 from vla.training import finetune as module
-from vla.training.batches import BatchMaker, Mixture
+from vla.training.batches import Mixture, StepDataset
 from vla.training.config import TrainConfig
 from vla.training.finetune import (
     JUDGED_BY,
@@ -140,7 +140,7 @@ def test_training_lets_states_through_as_the_loaded_adapter_does(config, contrac
         run = replace(config.train, adapter=AdapterConfig(rank=2, state_limit=limit))
         data = Mixture(new, [1.0])
         robots = [Robot(base.contract, {**base.stats, "state": narrow(base.stats["state"])})]
-        batches = BatchMaker(data, None, base.tokenizer, robots, base.config, run)
+        batches = StepDataset(data, None, base.tokenizer, robots, base.config, run)
         largest[limit] = float(batches[0]["robot"].acting.state.abs().max())
     assert largest[1.0] < 1.1
     assert 1.5 < largest[2.0] < 2.1

@@ -54,3 +54,16 @@ def test_a_field_in_a_docstring_is_found(text: str, found: list[str]):
 def test_files_have_at_most_400_lines():
     long = {path.name: len(path.read_text().splitlines()) for path in SOURCES}
     assert not {name: lines for name, lines in long.items() if lines > 400}
+
+
+def class_names(path: Path) -> list[str]:
+    return [n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)]
+
+
+def test_a_class_name_has_one_meaning():
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for name in class_names(path):
+            if not name.startswith("_"):
+                places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}

@@ -20,7 +20,11 @@ from vla.policies.instructvla.config import (
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import ReasoningModel
-from vla.policies.instructvla.vision_language_action import ActingRows, Batch, InstructVLA
+from vla.policies.instructvla.vision_language_action import (
+    ActingRows,
+    InstructVLA,
+    InstructVLABatch,
+)
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.registry import preset
 from vla.policies.sequence import (
@@ -326,7 +330,9 @@ def test_joint_loss_reaches_every_part(tokenizer, images):
     )
     expert_images = torch.randint(0, 256, (1, 2, 3, 96, 96), dtype=torch.uint8)
     state, actions, places = torch.randn(1, 10), torch.randn(1, 16, 7), torch.full((1, 2, 2, 2), 9)
-    batch = Batch(images, text, ActingRows(expert_images, state, actions, places.float()))
+    batch = InstructVLABatch(
+        images, text, ActingRows(expert_images, state, actions, places.float())
+    )
     losses = model(batch, flow_samples=2)
     assert losses["grounding"] > 0
     losses["flow"].backward(retain_graph=True)

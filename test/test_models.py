@@ -13,7 +13,7 @@ from vla.policies.config import CheckpointError, FlowMatchingConfig
 from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
 from vla.policies.instructvla.action_expert import (
     ActionExpert,
-    Context,
+    ExpertContext,
     repeat_context,
     rotary_turns,
     rotate,
@@ -170,7 +170,7 @@ def test_several_samples_share_one_context(expert, inputs):
     many = expert.velocity(repeat_context(cache, 2), x, times)
     for row in range(3):
         layers = [(key[row : row + 1], value[row : row + 1]) for key, value in cache.layers]
-        own = Context(cache.tokens[row : row + 1], layers)
+        own = ExpertContext(cache.tokens[row : row + 1], layers)
         for sample in (2 * row, 2 * row + 1):
             alone = expert.velocity(own, x[sample : sample + 1], times[sample : sample + 1])
             torch.testing.assert_close(many[sample : sample + 1], alone, atol=1e-5, rtol=1e-5)
@@ -263,7 +263,7 @@ def test_masks_say_what_sees_what(inputs, mask):
     context = expert.encode_context(**inputs)
     velocity = expert.velocity(context, x, times)
     assert (context.layers is None) == (mask in ("bias", "full"))
-    again = expert.velocity(Context(context.tokens, None), x, times)
+    again = expert.velocity(ExpertContext(context.tokens, None), x, times)
     torch.testing.assert_close(velocity, again, atol=1e-5, rtol=1e-5)
     allowed = expert.block_mask(torch.device("cpu"))
     vision, latent = expert.vision_tokens, expert.context_tokens

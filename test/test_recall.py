@@ -12,7 +12,7 @@ from vla.envs.base import Episode
 from vla.envs.recall.suite import Recall
 from vla.envs.registry import make_suite
 from vla.envs.rollout import run_episode
-from vla.envs.tabletop.demonstrations import DemonstrationConfig, Frames, demonstrate
+from vla.envs.tabletop.demonstrations import DemonstrationConfig, ShardFrames, demonstrate
 from vla.envs.tabletop.expert import plan_chunk
 from vla.envs.tabletop.expert_policy import ExpertPolicy
 from vla.envs.tabletop.recall import LIT_SECONDS
@@ -135,7 +135,7 @@ def test_other_scenes_have_neither_lamp_nor_buttons(simulator):
 def test_demonstrations_are_samples_for_training(contract):
     suite = Recall(contract=contract)
     environment = suite.make(RECALL)
-    frames, generator = Frames(), np.random.default_rng(1)
+    frames, generator = ShardFrames(), np.random.default_rng(1)
     config = DemonstrationConfig(noise_share=0.0, detour_share=0.0)
     assert demonstrate(
         environment, Episode(RECALL, 7, {"family": RECALL}), frames, config, generator

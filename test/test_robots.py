@@ -20,7 +20,7 @@ from vla.policies.instructvla.inference import ActionModel
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.registry import preset
 from vla.policies.robots import read_robots
-from vla.training.batches import BatchMaker
+from vla.training.batches import StepDataset
 from vla.training.config import RobotData, TrainConfig
 from vla.training.config_check import check_train_config
 from vla.training.data import clipped_shares, measure_statistics, prepare_robots
@@ -74,7 +74,7 @@ def test_each_robot_has_its_own_statistics(config):
     assert first.stats["state"].q99[0] == pytest.approx(top, rel=1e-4)
     assert second.stats["state"].q99[0] == pytest.approx(10 * top, rel=1e-4)
     # Normalised, both robots' frames lie in the same range.
-    batches = BatchMaker(data.robot, None, open_checkpoint(folder).tokenizer, [first, second],
+    batches = StepDataset(data.robot, None, open_checkpoint(folder).tokenizer, [first, second],
                          open_checkpoint(folder).config, config)  # fmt: skip
     drawn = np.concatenate([batches[step]["robot"].acting.state.numpy() for step in range(8)])
     plain = np.concatenate([first.stats["state"].normalize(state) for state in STATES])

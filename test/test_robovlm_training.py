@@ -23,7 +23,7 @@ from vla.policies.policy import Policy
 from vla.policies.robots import read_robots
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.tokenizer import load_tokenizer
-from vla.training.batches import BatchMaker
+from vla.training.batches import StepDataset
 from vla.training.config import TrainConfig, TrainedParts
 from vla.training.config_check import check_train_config
 from vla.training.loop import Trainer, model_config, train
@@ -77,7 +77,7 @@ def test_it_starts_from_the_backbone_of_another_policy(config, contract, checkpo
 
 
 def test_windows_reach_the_batch_in_the_order_of_time(config, contract, dataset):
-    maker = BatchMaker(
+    maker = StepDataset(
         open_data(config, contract).robot,
         None,
         load_tokenizer(config.backbone_source),

@@ -30,7 +30,7 @@ from vla.policies.registry import preset
 from vla.policies.robots import Robot
 from vla.policies.sequence import IGNORE
 from vla.policies.tokenizer import load_tokenizer
-from vla.training.batches import BatchMaker, Mixture
+from vla.training.batches import Mixture, StepDataset
 from vla.training.config import (
     Augmentation,
     PromptSampling,
@@ -203,7 +203,7 @@ def test_each_stage_moves_what_it_trains_and_nothing_else(
     trainer = Trainer(config, contract, open_start(config))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     robots = [Robot(contract, measure_statistics(data.robot, contract))]
-    batches = BatchMaker(
+    batches = StepDataset(
         data.robot, data.conversations, load_tokenizer(checkpoint), robots,
         trainer.plain_model.config, config,
     )  # fmt: skip
@@ -233,7 +233,7 @@ def test_gradients_flow_through_the_frozen_expert(config, contract, data, checkp
     before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     robots = [Robot(contract, measure_statistics(data.robot, contract))]
     model = trainer.plain_model.config
-    batches = BatchMaker(data.robot, None, load_tokenizer(checkpoint), robots, model, config)
+    batches = StepDataset(data.robot, None, load_tokenizer(checkpoint), robots, model, config)
     for step in range(2):
         trainer.train_step(batches[step])
     moved = changed_names(before, dict(trainer.model.named_parameters()))
@@ -364,15 +364,15 @@ def make_batches(config, contract, data, checkpoint):
     robots = [Robot(contract, measure_statistics(data.robot, contract))]
     tokenizer, model = load_tokenizer(checkpoint), preset("test")
 
-    def make(**changes) -> BatchMaker:
+    def make(**changes) -> StepDataset:
         changed = replace(config, conversation_batch_size=5, **changes)
-        return BatchMaker(data.robot, data.conversations, tokenizer, robots, model, changed)
+        return StepDataset(data.robot, data.conversations, tokenizer, robots, model, changed)
 
     return make
 
 
 @pytest.fixture
-def batches(make_batches) -> BatchMaker:
+def batches(make_batches) -> StepDataset:
     return make_batches()
 
 
@@ -388,9 +388,9 @@ def test_a_batch_depends_on_its_step_and_process_alone(batches, checkpoint):
         batches.robot, batches.conversations, load_tokenizer(checkpoint), robots, preset("test"),
     )  # fmt: skip
     for maker in (
-        BatchMaker(*arguments, replace(batches.config, seed=1)),
-        BatchMaker(*arguments, batches.config, process=1),
-        BatchMaker(*arguments, batches.config, validation=True),
+        StepDataset(*arguments, replace(batches.config, seed=1)),
+        StepDataset(*arguments, batches.config, process=1),
+        StepDataset(*arguments, batches.config, validation=True),
     ):
         assert not torch.equal(first.acting.expert_images, maker[3]["robot"].acting.expert_images)
 

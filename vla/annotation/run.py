@@ -19,7 +19,7 @@ from vla.annotation.records import Record, Records, entries_of, made_digest
 from vla.annotation.replies import PairCounts, ReplyError, read_reply
 from vla.annotation.source import AnnotationSource
 from vla.datasets.frames import DatasetError
-from vla.datasets.lerobot.meta import Episode
+from vla.datasets.lerobot.meta import EpisodeMeta
 from vla.datasets.sample import Annotation
 
 # A server that is gone must not be asked for every episode of a large data set.
@@ -57,7 +57,7 @@ class Plan:
     """What of a data set is to be done."""
 
     # Never annotated, or another episode had this number.
-    missing: list[Episode] = field(default_factory=list)
+    missing: list[EpisodeMeta] = field(default_factory=list)
     # What differs in how it was annotated, by episode.
     changed: dict[int, list[str]] = field(default_factory=dict)
     finished: int = 0  # episodes that need nothing
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass
-class Outcome:
+class AnnotationSummary:
     """What a run did."""
 
     finished: list[int] = field(default_factory=list)
@@ -76,9 +76,9 @@ class Outcome:
 
 
 def plan(
-    episodes: Iterable[Episode],
-    digest: Callable[[Episode], str],
-    source_of: Callable[[Episode], dict[str, Any]],
+    episodes: Iterable[EpisodeMeta],
+    digest: Callable[[EpisodeMeta], str],
+    source_of: Callable[[EpisodeMeta], dict[str, Any]],
     records: dict[int, Record],
 ) -> Plan:
     """Compares episodes with what is already there."""
@@ -102,19 +102,19 @@ def plan(
 
 
 def annotate_episodes(
-    episodes: list[Episode],
+    episodes: list[EpisodeMeta],
     source: AnnotationSource,
     annotator: Annotator,
     records: Records,
     concurrency: int = 4,
     on_episode: Callable[[int, str], None] | None = None,
-) -> Outcome:
+) -> AnnotationSummary:
     """Asks about each episode; a record is on disk before the next episode is begun.
 
     concurrency: requests at once. on_episode(index, error) is called after each, error "" where it
     went well. An interrupt ends the requests under way and is raised again.
     """
-    outcome = Outcome()
+    outcome = AnnotationSummary()
     work = _Work(source, annotator, records, outcome, on_episode)
     asyncio.run(work.all(episodes, max(1, concurrency)))
     return outcome
@@ -128,14 +128,14 @@ class _Work:
         source: AnnotationSource,
         annotator: Annotator,
         records: Records,
-        outcome: Outcome,
+        outcome: AnnotationSummary,
         on_episode: Callable[[int, str], None] | None,
     ):
         self.source, self.annotator, self.records = source, annotator, records
         self.outcome, self.on_episode = outcome, on_episode
         self._failures_in_a_row = 0
 
-    async def all(self, episodes: list[Episode], concurrency: int) -> None:
+    async def all(self, episodes: list[EpisodeMeta], concurrency: int) -> None:
         waiting = iter(episodes)
         endpoint = Endpoint(self.annotator.endpoint, concurrency)
         try:
@@ -146,7 +146,7 @@ class _Work:
         finally:
             await endpoint.close()
 
-    async def _worker(self, endpoint: Endpoint, waiting: Iterable[Episode]) -> None:
+    async def _worker(self, endpoint: Endpoint, waiting: Iterable[EpisodeMeta]) -> None:
         for episode in waiting:
             if self.outcome.stopped:
                 return
@@ -166,7 +166,7 @@ class _Work:
             if self.on_episode is not None:
                 self.on_episode(episode.index, error)
 
-    def _keep(self, episode: Episode, annotation: Annotation, usage: dict[str, int]) -> None:
+    def _keep(self, episode: EpisodeMeta, annotation: Annotation, usage: dict[str, int]) -> None:
         source = self.annotator.source(self.source.camera)
         self.records.add(
             Record(
@@ -181,7 +181,9 @@ class _Work:
         )
         self.outcome.finished.append(episode.index)
 
-    async def _ask(self, endpoint: Endpoint, episode: Episode) -> tuple[Annotation, dict[str, int]]:
+    async def _ask(
+        self, endpoint: Endpoint, episode: EpisodeMeta
+    ) -> tuple[Annotation, dict[str, int]]:
         """The annotation of an episode and the tokens that it took, unusable replies included."""
         messages = episode_messages(self.source, self.annotator, episode)
         attempts = self.annotator.endpoint.attempts
@@ -212,14 +214,14 @@ class _Work:
         raise AssertionError("at least one attempt is needed")
 
 
-def _read(completion: Completion, episode: Episode, wanted: PairCounts) -> Annotation:
+def _read(completion: Completion, episode: EpisodeMeta, wanted: PairCounts) -> Annotation:
     if completion.cut_off:
         raise ReplyError("it was cut off at the largest number of tokens: be brief")
     return read_reply(completion.text, episode.instruction, wanted)
 
 
 def sample_request(
-    source: AnnotationSource, annotator: Annotator, episode: Episode
+    source: AnnotationSource, annotator: Annotator, episode: EpisodeMeta
 ) -> tuple[tuple[str, str], list[tuple[int, int]]]:
     """The texts of a request and the sizes of its images (width, height) [px], to estimate from."""
     indices = source.shown_frames(episode, annotator.frames)
@@ -233,7 +235,7 @@ def sample_request(
 
 
 def episode_messages(
-    source: AnnotationSource, annotator: Annotator, episode: Episode
+    source: AnnotationSource, annotator: Annotator, episode: EpisodeMeta
 ) -> list[dict[str, Any]]:
     """What a model is asked about an episode: the prompt, and its frames."""
     indices = source.shown_frames(episode, annotator.frames)

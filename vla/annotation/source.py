@@ -26,7 +26,7 @@ from vla.datasets.lerobot.dataset import (
     stored_frame,
 )
 from vla.datasets.lerobot.index import EPISODE, read_info
-from vla.datasets.lerobot.meta import DatasetInfo, Episode, read_table
+from vla.datasets.lerobot.meta import DatasetInfo, EpisodeMeta, read_table
 from vla.datasets.lerobot.tracks import TASK, instructions_of, known_tasks, rows_of
 from vla.datasets.video import VideoFrames
 
@@ -73,7 +73,7 @@ class AnnotationSource:
         self._video = VideoFrames()
 
     @property
-    def episodes(self) -> list[Episode]:
+    def episodes(self) -> list[EpisodeMeta]:
         """All of them, in the order of the data set."""
         return self.info.episodes
 
@@ -101,7 +101,7 @@ class AnnotationSource:
             raise DatasetError(f"{self.folder} has no images to describe")
         return cameras[0]
 
-    def digest(self, episode: Episode) -> str:
+    def digest(self, episode: EpisodeMeta) -> str:
         """Tells an episode from another one under its number: of instruction, length and states."""
         digest = hashlib.sha256(f"{episode.instruction}\n{episode.length}\n".encode())
         feature = "observation.state" if self.mapping is None else self.mapping.state
@@ -111,17 +111,17 @@ class AnnotationSource:
             digest.update(number_column(table, feature, where).astype(np.float32).tobytes())
         return digest.hexdigest()[:16]
 
-    def shown_frames(self, episode: Episode, count: int = 3) -> list[int]:
+    def shown_frames(self, episode: EpisodeMeta, count: int = 3) -> list[int]:
         """Indices of frames from the first that training uses to the last, evenly apart."""
         first = 0 if self.mapping is None else self.mapping.drop_first
         return sorted({*np.linspace(min(first, episode.length - 1), episode.length - 1, count)
                        .round().astype(int).tolist()})  # fmt: skip
 
-    def frames(self, episode: Episode, indices: Sequence[int], size: int) -> list[Frame]:
+    def frames(self, episode: EpisodeMeta, indices: Sequence[int], size: int) -> list[Frame]:
         """Frames as JPEG images of at most `size` pixels a side. Raises DatasetError."""
         return [self._frame(episode, index, size) for index in indices]
 
-    def _frame(self, episode: Episode, index: int, size: int) -> Frame:
+    def _frame(self, episode: EpisodeMeta, index: int, size: int) -> Frame:
         pixels = stored_frame(self.info, episode, self.camera, index, self._video)
         image = Image.fromarray(pixels)
         image.thumbnail((size, size))
@@ -170,10 +170,10 @@ def _tasks_in(path: Path) -> pa.Table:
 
 def _as_rows_say(
     info: DatasetInfo,
-    episode: Episode,
+    episode: EpisodeMeta,
     tasks: Mapping[int, str],
     read: Callable[[Path], pa.Table],
-) -> Episode:
+) -> EpisodeMeta:
     """An episode with the instructions that its rows have, where they have any."""
     rows = rows_of(read(episode.data), info, episode)
     if TASK not in rows.column_names:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from vla.annotation.records import Record, Records, entries_of, made_digest
-from vla.annotation.run import Outcome
+from vla.annotation.run import AnnotationSummary
 from vla.core.files import read_json, read_yaml
 from vla.core.shown import shown_path
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError, EpisodeWords
-from vla.datasets.lerobot.meta import Episode
+from vla.datasets.lerobot.meta import EpisodeMeta
 from vla.datasets.sample import Annotation
 from vla.envs.tabletop.annotations import annotate
 from vla.envs.tabletop.demonstrations import landmark_places, object_places
@@ -125,7 +125,7 @@ class TruthAnnotator:
             "entries": self.entries,
         }
 
-    def record(self, episode: Episode, data: str, origin: SceneOrigin) -> Record:
+    def record(self, episode: EpisodeMeta, data: str, origin: SceneOrigin) -> Record:
         """The record of an episode. data: its digest. Raises DatasetError; see annotation."""
         source = self.source(origin)
         entries = entries_of(self.annotation(episode, origin))
@@ -133,7 +133,7 @@ class TruthAnnotator:
             episode.index, episode.instruction, data, entries, source, made_digest(source)
         )
 
-    def annotation(self, episode: Episode, origin: SceneOrigin) -> Annotation:
+    def annotation(self, episode: EpisodeMeta, origin: SceneOrigin) -> Annotation:
         """What is true of an episode's scene, the same each time.
 
         The instruction as it was given is the first of the rewrites. Raises DatasetError where the
@@ -158,7 +158,7 @@ class TruthAnnotator:
                     rewrites[phrase(task, generator)] = task.answer()
         return replace(made, command_rewrites=tuple(rewrites.items())[: self.entries])
 
-    def _lay_out(self, episode: Episode, origin: SceneOrigin) -> Task:
+    def _lay_out(self, episode: EpisodeMeta, origin: SceneOrigin) -> Task:
         where = f"episode {episode.index}: the scene '{origin.family}, seed {origin.seed}'"
         try:
             if origin.family not in ALL_FAMILIES:
@@ -179,15 +179,15 @@ class TruthAnnotator:
 
 
 def annotate_from_truth(
-    episodes: list[Episode],
-    digest: Callable[[Episode], str],
+    episodes: list[EpisodeMeta],
+    digest: Callable[[EpisodeMeta], str],
     scenes: dict[int, SceneOrigin],
     annotator: TruthAnnotator,
     records: Records,
     on_episode: Callable[[int, str], None] | None = None,
-) -> Outcome:
+) -> AnnotationSummary:
     """Annotates episodes whose scenes are known; others are failures of the outcome."""
-    outcome = Outcome()
+    outcome = AnnotationSummary()
     for episode in episodes:
         error = ""
         try:

@@ -32,7 +32,7 @@ class RecordedTopic:
 
 
 @dataclass
-class EpisodeResult:
+class RecordedEpisode:
     """The result of an episode."""
 
     folder: Path
@@ -128,7 +128,7 @@ class EpisodeWriter:
         with self._lock:
             self._changes.update(custom_data)
 
-    def finish(self, custom_data: Mapping[str, str]) -> EpisodeResult:
+    def finish(self, custom_data: Mapping[str, str]) -> RecordedEpisode:
         """Writes what is queued, adds `custom_data` to the metadata and closes the bag.
 
         Where writing failed, the result's error says why and the bag is left as of the last flush.
@@ -142,7 +142,7 @@ class EpisodeWriter:
                 self._writer.close()
             except OSError as error:
                 self._fail(error)
-        return EpisodeResult(
+        return RecordedEpisode(
             folder=self.folder,
             message_count=self._writer.message_count,
             duration=self._writer.duration,
@@ -216,7 +216,7 @@ class EpisodeWriter:
 
 def write_recent(
     writer: EpisodeWriter, recent: Recent, custom_data: Mapping[str, str], started: int
-) -> EpisodeResult:
+) -> RecordedEpisode:
     """Writes an episode from the ring buffer, and closes it.
 
     Latched messages come first, received at `started` [ns]. custom_data: for the bag's metadata,

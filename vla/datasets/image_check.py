@@ -15,7 +15,7 @@ from vla.core.findings import PROBLEM, Finding, fine, problem, warning
 from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import image_size, stored_frame
-from vla.datasets.lerobot.meta import VIDEO, DatasetInfo, Episode
+from vla.datasets.lerobot.meta import VIDEO, DatasetInfo, EpisodeMeta
 from vla.datasets.video import VideoFacts, VideoFrames, video_facts
 
 # For all cameras of a data set [s], and frames that are decoded of each.
@@ -48,7 +48,7 @@ def _check_feature(info: DatasetInfo, feature: str, seconds: float) -> list[Find
     area, found, looked = f"camera {feature}", [], ""
     begun = time.monotonic()
     if info.features[feature]["dtype"] == VIDEO:
-        files: dict[Path, list[Episode]] = {}
+        files: dict[Path, list[EpisodeMeta]] = {}
         for episode in info.episodes:
             files.setdefault(episode.videos[feature][0], []).append(episode)
         missing = [path for path in files if not path.is_file()]
@@ -83,7 +83,7 @@ def _check_feature(info: DatasetInfo, feature: str, seconds: float) -> list[Find
 
 
 def _check_video(
-    info: DatasetInfo, feature: str, path: Path, episodes: list[Episode], facts: VideoFacts
+    info: DatasetInfo, feature: str, path: Path, episodes: list[EpisodeMeta], facts: VideoFacts
 ) -> list[Finding]:
     """Compares a video's header with the episodes in it."""
     area, found = f"camera {feature}", []
@@ -117,7 +117,7 @@ def _check_video(
     return found
 
 
-def _places(episodes: Sequence[Episode]) -> list[tuple[Episode, int]]:
+def _places(episodes: Sequence[EpisodeMeta]) -> list[tuple[EpisodeMeta, int]]:
     """First, last and middle frames of episodes from the whole data set."""
     chosen = _spread(list(episodes), FRAMES // 2)
     places = [(episode, episode.length - 1) for episode in chosen]

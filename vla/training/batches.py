@@ -45,7 +45,7 @@ class Mixture(Generic[Data]):
         return [(int(c), int(generator.integers(len(self.datasets[c])))) for c in chosen]
 
 
-class BatchMaker(Dataset[Step]):
+class StepDataset(Dataset[Step]):
     """Makes the batches of a run; indexed by the step, so that a data loader can share the work.
 
     model: the policy's configuration. robots: with the statistics that normalise each one's frames.

@@ -35,7 +35,7 @@ from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, sa
 from vla.policies.collation import Batch
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
-from vla.training.batches import BatchMaker
+from vla.training.batches import StepDataset
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.config_check import require_suited
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
@@ -210,7 +210,7 @@ class Trainer:
         return total, {name: loss.item() for name, loss in losses.items()}
 
     @torch.no_grad()
-    def validate(self, batches: BatchMaker, title: str = "validation") -> dict[str, float]:
+    def validate(self, batches: StepDataset, title: str = "validation") -> dict[str, float]:
         """Mean figures of the weights that would be exported, on the same batches each time.
 
         title: what the figures' names begin with.
@@ -277,11 +277,11 @@ def train(
     load_state(trainer, output)
     process = trainer.accelerator.process_index
     arguments = (tokenizer, robots, model, config, process)
-    batches = BatchMaker(data.robot, data.conversations, *arguments)
-    held_out = BatchMaker(data.held_out_robot, data.held_out_conversations, *arguments, True)
+    batches = StepDataset(data.robot, data.conversations, *arguments)
+    held_out = StepDataset(data.held_out_robot, data.held_out_conversations, *arguments, True)
     replay = None
     if data.held_out_replay is not None:
-        replay = BatchMaker(data.held_out_replay, None, *arguments, True)
+        replay = StepDataset(data.held_out_replay, None, *arguments, True)
     last = config.steps if until is None else min(until, config.steps)
     loader: DataLoader[Step] = DataLoader(
         batches,

@@ -32,7 +32,7 @@ OF_LAUNCH = {"launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkil
 
 
 @dataclass
-class Context:
+class LaunchContext:
     """The state that actions change, in the order of the file."""
 
     scope: Scope
@@ -66,7 +66,7 @@ def expand(
     """
     path = path.resolve()
     scope = Scope(dict(arguments), dict(environment), path)
-    context = Context(scope, scratch, start_environment=dict(environment))
+    context = LaunchContext(scope, scratch, start_environment=dict(environment))
     expansion = Expansion()
     root = load_document(path)
     _require_arguments(root, root, set(arguments))
@@ -81,7 +81,7 @@ def expand(
     return expansion
 
 
-def _visit_file(root: Element, context: Context, expansion: Expansion) -> None:
+def _visit_file(root: Element, context: LaunchContext, expansion: Expansion) -> None:
     # As in ros2 launch, $(dirname) stays that of the included file after the <include>.
     context.scope.file = root.file
     context.depth += 1
@@ -94,7 +94,7 @@ def _visit_file(root: Element, context: Context, expansion: Expansion) -> None:
     context.depth -= 1
 
 
-def _visit(element: Element, context: Context, expansion: Expansion) -> None:
+def _visit(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     with located(element):
         if _condition(element, context.scope):
             _ACTIONS[element.tag](element, context, expansion)
@@ -108,11 +108,11 @@ def _condition(element: Element, scope: Scope) -> bool:
     return True
 
 
-def _attribute(element: Element, name: str, context: Context) -> str:
+def _attribute(element: Element, name: str, context: LaunchContext) -> str:
     return substitute(element.attributes[name], context.scope)
 
 
-def _declare(element: Element, context: Context, expansion: Expansion) -> None:
+def _declare(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     name = element.attributes["name"]
     expansion.declared.add(name)
     configurations = context.scope.configurations
@@ -149,12 +149,12 @@ def _require_arguments(root: Element, reported_at: Element, given: set[str]) -> 
             raise _missing(element, element if reported_at.tag == "launch" else reported_at)
 
 
-def _let(element: Element, context: Context, expansion: Expansion) -> None:
+def _let(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     name = _attribute(element, "name", context)
     context.scope.configurations[name] = _attribute(element, "value", context)
 
 
-def _include(element: Element, context: Context, expansion: Expansion) -> None:
+def _include(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     path = Path(_attribute(element, "file", context))
     if not path.is_file():
         raise element.error(f"there is no launch file '{path}'")
@@ -170,7 +170,7 @@ def _include(element: Element, context: Context, expansion: Expansion) -> None:
     _visit_file(root, context, expansion)
 
 
-def _group(element: Element, context: Context, expansion: Expansion) -> None:
+def _group(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     scoped = literal_boolean(element.get("scoped") or "true")
     forwarding = literal_boolean(element.get("forwarding") or "true")
     kept = {
@@ -194,7 +194,7 @@ def _group(element: Element, context: Context, expansion: Expansion) -> None:
         context.parameters, context.remaps = outer_rules
 
 
-def _process(element: Element, context: Context, expansion: Expansion) -> None:
+def _process(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     description = describe_process(
         element,
         scope=context.scope,
@@ -207,23 +207,23 @@ def _process(element: Element, context: Context, expansion: Expansion) -> None:
     expansion.processes.append(description)
 
 
-def _push_namespace(element: Element, context: Context, expansion: Expansion) -> None:
+def _push_namespace(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     # Kept among the configurations, as launch does, so that a group restores it.
     configurations = context.scope.configurations
     pushed = _attribute(element, "namespace", context)
     configurations["ros_namespace"] = join_namespace(configurations.get("ros_namespace"), pushed)
 
 
-def _set_environment(element: Element, context: Context, expansion: Expansion) -> None:
+def _set_environment(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     name = _attribute(element, "name", context)
     context.scope.environment[name] = _attribute(element, "value", context)
 
 
-def _unset_environment(element: Element, context: Context, expansion: Expansion) -> None:
+def _unset_environment(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     context.scope.environment.pop(_attribute(element, "name", context), None)
 
 
-def _append_environment(element: Element, context: Context, expansion: Expansion) -> None:
+def _append_environment(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     name, value = _attribute(element, "name", context), _attribute(element, "value", context)
     parts = [value]
     if name in context.scope.environment:
@@ -234,32 +234,32 @@ def _append_environment(element: Element, context: Context, expansion: Expansion
     context.scope.environment[name] = separator.join(parts)
 
 
-def _reset_environment(element: Element, context: Context, expansion: Expansion) -> None:
+def _reset_environment(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     context.scope.environment = dict(context.start_environment)
 
 
-def _set_parameter(element: Element, context: Context, expansion: Expansion) -> None:
+def _set_parameter(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     name = _attribute(element, "name", context)
     context.parameters.append((name, read_yaml(_attribute(element, "value", context))))
 
 
-def _set_parameters_file(element: Element, context: Context, expansion: Expansion) -> None:
+def _set_parameters_file(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     path = Path(_attribute(element, "filename", context))
     if not path.exists():
         raise element.error(f"there is no parameter file '{path}'")
     context.parameters.append(path.resolve())
 
 
-def _set_remap(element: Element, context: Context, expansion: Expansion) -> None:
+def _set_remap(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     rule = (_attribute(element, "from", context), _attribute(element, "to", context))
     context.remaps.append(rule)
 
 
-def _log(element: Element, context: Context, expansion: Expansion) -> None:
+def _log(element: Element, context: LaunchContext, expansion: Expansion) -> None:
     expansion.messages.append(_attribute(element, "message", context))
 
 
-_ACTIONS: dict[str, Callable[[Element, Context, Expansion], None]] = {
+_ACTIONS: dict[str, Callable[[Element, LaunchContext, Expansion], None]] = {
     "arg": _declare,
     "let": _let,
     "include": _include,

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from vla.bags.episode_writer import EpisodeResult, write_recent
+from vla.bags.episode_writer import RecordedEpisode, write_recent
 from vla.bags.ring_buffer import Recent
 from vla_nodes.recorder.disk import RefusedError
 from vla_nodes.recorder.episode import RunningEpisode, instructions_in, shown_instruction
@@ -63,7 +63,7 @@ def begin_recent(
 
 async def write_episode(
     recording: Recording, recent: Recent, episode: RunningEpisode
-) -> EpisodeResult:
+) -> RecordedEpisode:
     """Writes the messages in the background, and announces the result."""
     metadata = episode.metadata(recording.intake.classes)
     result = await recording.in_background(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from vla_ros.msg import Episode
 from vla_ros.srv import LabelEpisode, MarkSubtask, SaveRecent, StartEpisode, StopEpisode
 
-from vla.bags.episode_writer import EpisodeResult
+from vla.bags.episode_writer import RecordedEpisode
 from vla.bags.labels import check_note, check_outcome, find_episode, label_episode
 from vla.bags.writer import BagError
 from vla.control.session import LONGEST_INSTRUCTION
@@ -199,7 +199,7 @@ def _demonstrated(instruction: str) -> str:
         raise RefusedError(str(error)) from error
 
 
-def _describe(response, episode: RunningEpisode, result: EpisodeResult) -> None:
+def _describe(response, episode: RunningEpisode, result: RecordedEpisode) -> None:
     """Fills in the answer to a request that produced a bag."""
     response.success = not result.error
     words = (result.error, gaps_in_words(episode.gaps), drops_in_words(result.drops))

@@ -16,7 +16,7 @@ from typing import Any
 
 from vla_ros.msg import Episode, Instruction
 
-from vla.bags.episode_writer import EpisodeResult, EpisodeWriter
+from vla.bags.episode_writer import EpisodeWriter, RecordedEpisode
 from vla.contract.embodiment import EmbodimentContract
 from vla_nodes.core import qos
 from vla_nodes.core.diagnostics import ERROR
@@ -152,7 +152,7 @@ class Recording:
         episode.end(time.time_ns(), self.intake.required, self._node.settings["freshness"])
         return episode.metadata(self.intake.classes)
 
-    async def finish(self, episode: RunningEpisode, failure: str = "") -> EpisodeResult:
+    async def finish(self, episode: RunningEpisode, failure: str = "") -> RecordedEpisode:
         """Closes an episode that is no longer recorded, and reports the result.
 
         failure: why it ended early, unless by an error of the disk.
@@ -172,7 +172,7 @@ class Recording:
         """The result or exception of `work`, while messages keep arriving."""
         return await self._disk.done(self._node.executor, work)
 
-    def report(self, episode: RunningEpisode, result: EpisodeResult, failure: str = "") -> None:
+    def report(self, episode: RunningEpisode, result: RecordedEpisode, failure: str = "") -> None:
         """Reports a closed episode in the log, the diagnostics and on vla/episode."""
         if result.error:
             self._node.diagnostics.report("write", result.error, ERROR)

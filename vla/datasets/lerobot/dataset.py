@@ -30,7 +30,7 @@ from vla.datasets.lerobot.meta import (
     STORED,
     VIDEO,
     DatasetInfo,
-    Episode,
+    EpisodeMeta,
     read_table,
 )
 from vla.datasets.lerobot.tracks import (
@@ -162,7 +162,7 @@ class LeRobotEpisodes:
         """Actions [N, A]."""
         return np.concatenate([track.actions for track in self._tracks])
 
-    def _image(self, episode: Episode, name: str, frame: int) -> np.ndarray:
+    def _image(self, episode: EpisodeMeta, name: str, frame: int) -> np.ndarray:
         camera = self.contract.camera(name)
         feature = self.mapping.cameras.get(name)
         if feature is None:
@@ -229,7 +229,7 @@ def labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
     return by_episode
 
 
-def check_labels(labels: EpisodeLabels | None, episode: Episode, path: str | Path) -> None:
+def check_labels(labels: EpisodeLabels | None, episode: EpisodeMeta, path: str | Path) -> None:
     """Raises DatasetError where an episode's labels belong to another one.
 
     Sources differ in whether the first and the last step, which do not move, are labelled.
@@ -262,7 +262,7 @@ def _image_column(path: Path, feature: str, written: int):
 
 
 def stored_frame(
-    info: DatasetInfo, episode: Episode, feature: str, frame: int, video: VideoFrames
+    info: DatasetInfo, episode: EpisodeMeta, feature: str, frame: int, video: VideoFrames
 ) -> np.ndarray:
     """One image of an episode, uint8 [H, W, 3] as it is stored, from a video or the data file.
 

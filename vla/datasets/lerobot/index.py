@@ -20,7 +20,7 @@ from vla.datasets.lerobot.meta import (
     MOST_EPISODES,
     MOST_ROWS,
     DatasetInfo,
-    Episode,
+    EpisodeMeta,
     is_number,
     path_in,
     pattern_of,
@@ -65,7 +65,7 @@ def _check_claim(info: DatasetInfo, name: str, claimed: int | None, held: int, w
         )
 
 
-def _episodes_v2(info: DatasetInfo) -> list[Episode]:
+def _episodes_v2(info: DatasetInfo) -> list[EpisodeMeta]:
     path, episodes = info.folder / "meta" / "episodes.jsonl", []
     for number, entry in enumerate(read_lines(path), start=1):
         where = f"{path}, line {number}"
@@ -79,7 +79,7 @@ def _episodes_v2(info: DatasetInfo) -> list[Episode]:
         data = path_in(info.folder, info.data_path, names)
         tasks = texts_of(entry.get("tasks"), where)
         first = tasks[0] if tasks else ""
-        episodes.append(Episode(index, length, first, data, 0, videos, tasks))
+        episodes.append(EpisodeMeta(index, length, first, data, 0, videos, tasks))
     return episodes
 
 
@@ -93,7 +93,7 @@ class _Run:
     begins: int | None  # `index` of the first row, where there is one
 
 
-def _episodes_v3(info: DatasetInfo) -> list[Episode]:
+def _episodes_v3(info: DatasetInfo) -> list[EpisodeMeta]:
     paths = sorted((info.folder / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
     if not paths:
         raise DatasetError(f"{info.folder}/meta/episodes has no parquet files; fetch it again")
@@ -106,7 +106,7 @@ def _episodes_v3(info: DatasetInfo) -> list[Episode]:
     return episodes
 
 
-def _episode_v3(info: DatasetInfo, entry: dict, where: str, runs: _Runs) -> Episode:
+def _episode_v3(info: DatasetInfo, entry: dict, where: str, runs: _Runs) -> EpisodeMeta:
     index = whole(entry, EPISODE, where, 0, MOST_EPISODES)
     length = whole(entry, "length", where, 1, MOST_ROWS)
     names = {
@@ -126,7 +126,7 @@ def _episode_v3(info: DatasetInfo, entry: dict, where: str, runs: _Runs) -> Epis
     videos = {key: _video_span(info, entry, key, length, where) for key in info.video_keys}
     tasks = texts_of(entry.get("tasks"), where)
     instruction = tasks[0] if tasks else ""
-    return Episode(index, length, instruction, run.path, run.first_row, videos, tasks)
+    return EpisodeMeta(index, length, instruction, run.path, run.first_row, videos, tasks)
 
 
 def _video_span(

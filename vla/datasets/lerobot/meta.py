@@ -33,7 +33,7 @@ _PLACE = re.compile(r"\{([a-z_]+)(?::0?([0-9]{1,2})d)?\}")
 
 
 @dataclass(frozen=True)
-class Episode:
+class EpisodeMeta:
     """One episode, its rows in one parquet file."""
 
     index: int
@@ -62,7 +62,7 @@ class DatasetInfo:
     folder: Path
     fps: float
     features: dict[str, dict[str, Any]]  # by name, as in info.json
-    episodes: list[Episode] = field(default_factory=list)
+    episodes: list[EpisodeMeta] = field(default_factory=list)
     version: int = 2  # 2 or 3
     chunks_size: int = 1000
     data_path: str = ""

@@ -21,7 +21,7 @@ from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.columns import number_column, odd_type, whole_column
 from vla.datasets.lerobot.index import EPISODE
 from vla.datasets.lerobot.mapping import LeRobotMapping
-from vla.datasets.lerobot.meta import DatasetInfo, Episode, read_table, read_tasks
+from vla.datasets.lerobot.meta import DatasetInfo, EpisodeMeta, read_table, read_tasks
 from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states
 from vla.datasets.step_actions import joined_steps, state_motions
 from vla.datasets.vla_it import EpisodeLabels
@@ -37,7 +37,7 @@ STEP_TOLERANCE, SPAN_TOLERANCE = 0.02, 0.05
 class Track:
     """N frames of an episode, as the contract has them."""
 
-    episode: Episode
+    episode: EpisodeMeta
     states: np.ndarray  # [N, S]
     actions: np.ndarray  # [N, A]
     instructions: list[str]  # [N]
@@ -50,7 +50,7 @@ class Track:
 class StoredEpisode:
     """An episode's N rows as they are stored, columns picked and scaled by the mapping."""
 
-    episode: Episode
+    episode: EpisodeMeta
     states: np.ndarray  # [N, S]
     actions: np.ndarray  # [N, A]; the gripper's column as it is stored
     instructions: list[str]  # [N]
@@ -95,7 +95,7 @@ def table_reader(mapping: LeRobotMapping) -> Callable[[Path], pa.Table]:
 
 def read_stored(
     info: DatasetInfo,
-    episode: Episode,
+    episode: EpisodeMeta,
     mapping: LeRobotMapping,
     contract: EmbodimentContract,
     tasks: Mapping[int, str] | None,
@@ -119,7 +119,7 @@ def read_stored(
 
 def checked_rows(
     info: DatasetInfo,
-    episode: Episode,
+    episode: EpisodeMeta,
     tasks: Mapping[int, str] | None,
     read: Callable[[Path], pa.Table],
     wordless: bool = False,
@@ -151,7 +151,7 @@ def has_words(stored: StoredEpisode) -> bool:
     return all(text.strip() for text in set(stored.instructions))
 
 
-def rows_of(table: pa.Table, info: DatasetInfo, episode: Episode) -> pa.Table:
+def rows_of(table: pa.Table, info: DatasetInfo, episode: EpisodeMeta) -> pa.Table:
     """The rows of an episode. Raises DatasetError where they are not as many as it says."""
     where = f"{episode.data}, episode {episode.index}"
     # A file of version 2 is one episode.
@@ -167,7 +167,7 @@ def rows_of(table: pa.Table, info: DatasetInfo, episode: Episode) -> pa.Table:
 
 
 def instructions_of(
-    rows: pa.Table, episode: Episode, tasks: Mapping[int, str], where: str
+    rows: pa.Table, episode: EpisodeMeta, tasks: Mapping[int, str], where: str
 ) -> list[str]:
     """The instruction of each row, by its task_index; "" where there is none.
 

@@ -13,7 +13,7 @@ from vla.envs.chains.chains import draw_chain
 from vla.envs.chains.environment import ChainEnv
 from vla.envs.tabletop.demonstrations import (
     DemonstrationConfig,
-    Frames,
+    ShardFrames,
     demonstrate_task,
     fill_shard,
 )
@@ -41,7 +41,7 @@ def make_chain_shard(
         return 0
 
     def one_chain(
-        environment: ChainEnv, episode: Episode, frames: Frames, generator: np.random.Generator
+        environment: ChainEnv, episode: Episode, frames: ShardFrames, generator: np.random.Generator
     ) -> bool:
         chain = draw_chain(episode.seed, environment.simulator)
         environment.reset(options={"chain": chain})

@@ -15,7 +15,13 @@ import numpy as np
 from vla.contract.embodiment import EmbodimentContract
 from vla.datasets.frames import EpisodeWords
 from vla.envs.rollout import ActingPolicy, run_episode
-from vla.envs.tabletop.demonstrations import Frames, fill_shard, object_places, record, run_jobs
+from vla.envs.tabletop.demonstrations import (
+    ShardFrames,
+    fill_shard,
+    object_places,
+    record,
+    run_jobs,
+)
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.expert import plan_chunk
 
@@ -54,7 +60,7 @@ class LabelledPolicy(ActingPolicy):
         self,
         policy: ActingPolicy,
         environment: TableTopEnv,
-        frames: Frames,
+        frames: ShardFrames,
         expert_share: float,
         generator: np.random.Generator,
     ):

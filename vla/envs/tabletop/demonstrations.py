@@ -81,7 +81,7 @@ class _Disturbance:
 
 
 @dataclass
-class Frames:
+class ShardFrames:
     """Frames of a shard that is being made, one list entry per frame, and the episodes' words."""
 
     images: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Frames:
 
 
 def record(
-    frames: Frames,
+    frames: ShardFrames,
     simulator: TableTopSimulator,
     images: dict[str, np.ndarray],
     state: np.ndarray,
@@ -153,7 +153,7 @@ def landmark_places(simulator: TableTopSimulator) -> dict[str, list[float]]:
 def demonstrate(
     environment: TableTopEnv,
     episode: Episode,
-    frames: Frames,
+    frames: ShardFrames,
     config: DemonstrationConfig,
     generator: np.random.Generator,
 ) -> bool:
@@ -164,7 +164,7 @@ def demonstrate(
 
 def demonstrate_task(
     environment: TableTopEnv,
-    frames: Frames,
+    frames: ShardFrames,
     config: DemonstrationConfig,
     generator: np.random.Generator,
 ) -> bool:
@@ -224,7 +224,7 @@ def fill_shard(
     target: Path,
     contract: EmbodimentContract,
     config: Any,
-    one_episode: Callable[[Any, Episode, Frames, np.random.Generator], bool],
+    one_episode: Callable[[Any, Episode, ShardFrames, np.random.Generator], bool],
     kind: type[TableTopEnv] = TableTopEnv,
 ) -> int:
     """Writes the shard of that index and returns how many of its episodes failed.
@@ -240,7 +240,7 @@ def fill_shard(
         control=ArmControllerConfig(control_rate=20.0),
     )
     families, shares = zip(*config.shares.items(), strict=True)
-    frames, failures = Frames(), 0
+    frames, failures = ShardFrames(), 0
     for number in range(config.episodes_per_shard):
         family = str(generator.choice(families, p=np.array(shares) / sum(shares)))
         seed = config.seed + index * config.episodes_per_shard + number

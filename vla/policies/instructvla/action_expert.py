@@ -25,7 +25,7 @@ MASKS = ("causal", "separate", "bias", "full")
 
 
 @dataclass
-class Context:
+class ExpertContext:
     """What all integration steps of a chunk share."""
 
     tokens: torch.Tensor  # [B, N, D]: vision, latent and state
@@ -176,7 +176,7 @@ class ActionExpert(nn.Module):
 
     def encode_context(
         self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor
-    ) -> Context:
+    ) -> ExpertContext:
         """Runs everything but the actions, once per chunk.
 
         images: uint8 [B, C, 3, S, S]; latent [B, Q, L]; state [B, S], normalised.
@@ -185,7 +185,7 @@ class ActionExpert(nn.Module):
 
     def encode_context_and_places(
         self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor
-    ) -> tuple[Context, torch.Tensor | None]:
+    ) -> tuple[ExpertContext, torch.Tensor | None]:
         """The context, and the keypoints' scores [B, C, K, cells] for a loss of their own."""
         batch, cameras = images.shape[:2]
         condition = latent.mean(dim=1)  # [B, L]
@@ -204,7 +204,7 @@ class ActionExpert(nn.Module):
         if self.config.mask in ("causal", "separate"):
             layers = self._run_context(tokens)
         scores = None if keypoints is None else keypoints[1].unflatten(0, (batch, cameras))
-        return Context(tokens, layers), scores
+        return ExpertContext(tokens, layers), scores
 
     def _run_context(self, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         count = self.context_tokens
@@ -216,7 +216,9 @@ class ActionExpert(nn.Module):
             layers.append(keys_and_values)
         return layers
 
-    def velocity(self, context: Context, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    def velocity(
+        self, context: ExpertContext, x: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
         """Velocity [B, H, A] at points x [B, H, A] and times [B] under a context of that batch."""
         dtype = context.tokens.dtype
         time = time_embedding(times, self.frequencies)[:, None].expand(-1, self.horizon, -1)
@@ -240,7 +242,7 @@ class ActionExpert(nn.Module):
         return tokens[:, -self.horizon :]
 
 
-def repeat_context(context: Context, times: int) -> Context:
+def repeat_context(context: ExpertContext, times: int) -> ExpertContext:
     """The same context for several samples each: [B, ...] becomes [B * times, ...]."""
     layers = context.layers
     if layers is not None:
@@ -248,4 +250,4 @@ def repeat_context(context: Context, times: int) -> Context:
             (key.repeat_interleave(times, 0), value.repeat_interleave(times, 0))
             for key, value in layers
         ]
-    return Context(context.tokens.repeat_interleave(times, 0), layers)
+    return ExpertContext(context.tokens.repeat_interleave(times, 0), layers)

@@ -18,7 +18,7 @@ from vla.policies.images import square_image
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
-from vla.policies.instructvla.vision_language_action import ActingRows, Batch
+from vla.policies.instructvla.vision_language_action import ActingRows, InstructVLABatch
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.sequence import PromptRow, collate
 
@@ -42,7 +42,7 @@ class InstructVLACollator:
         samples: Sequence[RobotSample],
         stats: Sequence[dict[str, NormStats]],
         generator: np.random.Generator,
-    ) -> Batch:
+    ) -> InstructVLABatch:
         """Frames; each one's text ends with the action queries."""
         vlm_images, expert_images, rows, places = [], [], [], []
         cameras = self.config.expert_cameras
@@ -68,7 +68,7 @@ class InstructVLACollator:
         noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
         actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
         grounded = np.stack(places).astype(np.float32) if self.options.grounding else None
-        return Batch(
+        return InstructVLABatch(
             vlm_images=torch.stack(vlm_images),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             acting=ActingRows(
@@ -81,7 +81,7 @@ class InstructVLACollator:
 
     def conversation_batch(
         self, samples: Iterable[Conversation], generator: np.random.Generator
-    ) -> Batch:
+    ) -> InstructVLABatch:
         """Conversations, with an image or without."""
         size = self.config.backbone.image_size
         images, rows, things = [], [], []
@@ -102,7 +102,7 @@ class InstructVLACollator:
         named = None
         if self.options.naming:
             named = name_cells(self.text, things, size, self.config.backbone.image_tokens)
-        return Batch(
+        return InstructVLABatch(
             vlm_images=torch.stack(images) if images else empty,
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             named=named,

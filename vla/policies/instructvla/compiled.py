@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vla.policies.instructvla.action_expert import Context
+from vla.policies.instructvla.action_expert import ExpertContext
 from vla.policies.instructvla.vision_language_action import InstructVLA
 
 
@@ -43,6 +43,6 @@ def keeping(function: Callable[..., Any]) -> Callable[..., Any]:
         layers = result.layers
         if layers is not None:
             layers = [(keys.clone(), values.clone()) for keys, values in layers]
-        return Context(result.tokens.clone(), layers)
+        return ExpertContext(result.tokens.clone(), layers)
 
     return run

@@ -89,7 +89,7 @@ class Keypoints(nn.Module):
         return torch.cat(places, dim=-1), scores
 
 
-class Block(nn.Module):
+class FilmBlock(nn.Module):
     """Attention residual, FiLM, MLP residual on [B, N, D]."""
 
     def __init__(self, width: int, heads: int, mlp: int, condition_width: int):
@@ -131,7 +131,7 @@ class ConvVisionEncoder(nn.Module):
         self.position = nn.Parameter(torch.randn(1, self.tokens, config.vision_width) * 0.02)
         self.camera = nn.Parameter(torch.randn(cameras, 1, config.vision_width) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(config.vision_width, config.vision_heads, config.vision_mlp, condition_width)
+            FilmBlock(config.vision_width, config.vision_heads, config.vision_mlp, condition_width)
             for _ in range(config.vision_layers)
         )
         self.norm = nn.LayerNorm(config.vision_width)

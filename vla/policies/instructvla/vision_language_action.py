@@ -37,7 +37,7 @@ class ActingRows:
 
 
 @dataclass
-class Batch:
+class InstructVLABatch:
     """B rows of text with N images among them; some of the rows act."""
 
     vlm_images: torch.Tensor  # uint8 [N, 3, S, S], in the rows' order
@@ -45,11 +45,11 @@ class Batch:
     acting: ActingRows | None = None  # None where no row acts
     named: NamedCells | None = None  # where it is to be learned what image tokens show
 
-    def to(self, device: str | torch.device) -> Batch:
+    def to(self, device: str | torch.device) -> InstructVLABatch:
         """The batch on another device."""
         acting = None if self.acting is None else self.acting.to(device)
         named = None if self.named is None else self.named.to(device)
-        return Batch(self.vlm_images.to(device), self.text.to(device), acting, named)
+        return InstructVLABatch(self.vlm_images.to(device), self.text.to(device), acting, named)
 
 
 class InstructVLA(nn.Module):
@@ -70,7 +70,10 @@ class InstructVLA(nn.Module):
         )
 
     def forward(
-        self, batch: Batch, flow_samples: int = 1, generator: torch.Generator | None = None
+        self,
+        batch: InstructVLABatch,
+        flow_samples: int = 1,
+        generator: torch.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
         """Losses, means over the batch (InstructVLA, section 3.2: the sum of flow and text).
 

@@ -16,7 +16,7 @@ from vla.policies.collation import CollationOptions, moved_places
 from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
-from vla.policies.robovlms.model import Frames, RobotBatch, action_tokens
+from vla.policies.robovlms.model import FrameBatch, RobotBatch, action_tokens
 from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import Rows, prompt_ids, rows_of_actions, rows_of_frames
 from vla.policies.sequence import PromptRow, collate
@@ -66,7 +66,7 @@ class RoboVLMCollator:
         return RobotBatch(
             torch.stack(images),
             rows,
-            Frames(
+            FrameBatch(
                 slots=valid,
                 state=torch.from_numpy((state + noise).astype(np.float32)),
                 actions=torch.from_numpy(np.stack(actions).astype(np.float32)),

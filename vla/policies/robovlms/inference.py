@@ -17,7 +17,7 @@ from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.mixture import MixtureHead
 from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import (
-    Block,
+    FrameTokens,
     Rows,
     on_device,
     pad,
@@ -85,7 +85,9 @@ class RoboVLMPart(ReasoningPart):
         reference = self.contract.reference_camera
         camera = reference if reference in cameras else cameras[0]
         seen = stack_images(images, (camera,), self.contract, self.device).flatten(0, 1)
-        rows = pad([[Block(ids, [index < asked for index in range(len(ids))], [True] * len(ids))]])
+        rows = pad(
+            [[FrameTokens(ids, [index < asked for index in range(len(ids))], [True] * len(ids))]]
+        )
         answer = self.model.generate_text(
             self._on_device(rows),
             self.model.encode_images(seen),

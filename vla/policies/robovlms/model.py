@@ -23,7 +23,7 @@ from vla.policies.sequence import IGNORE, IMAGE
 
 
 @dataclass
-class Frames:
+class FrameBatch:
     """F frames in B windows of up to W."""
 
     slots: torch.Tensor  # bool [B, W]: which slots of the windows have a frame
@@ -41,7 +41,7 @@ class RobotBatch:
 
     images: torch.Tensor  # uint8 [N, 3, S, S], in the order of the rows' image tokens
     rows: Rows
-    frames: Frames | None = None
+    frames: FrameBatch | None = None
 
     def to(self, device: str | torch.device) -> RobotBatch:
         """The batch on another device."""
@@ -259,7 +259,7 @@ class RoboVLM(nn.Module):
         return losses
 
     def _text_losses(
-        self, rows: Rows, image_tokens: torch.Tensor, frames: Frames | None
+        self, rows: Rows, image_tokens: torch.Tensor, frames: FrameBatch | None
     ) -> dict[str, torch.Tensor]:
         state = None if frames is None else frames.state
         hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state)

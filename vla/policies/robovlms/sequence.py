@@ -55,7 +55,7 @@ def prompt_ids(tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str
 
 
 @dataclass
-class Block:
+class FrameTokens:
     """The tokens of one frame."""
 
     ids: list[int]
@@ -63,7 +63,7 @@ class Block:
     known: list[bool]  # False for padding, which may stand in the middle
 
 
-def frame_block(prompt: list[int], config: RoboVLMConfig, length: int = 0) -> Block:
+def frame_block(prompt: list[int], config: RoboVLMConfig, length: int = 0) -> FrameTokens:
     """A frame's block: P, the state, the learned tokens.
 
     length: of the longest prompt beside it, for token_place before_last: as published, P is padded
@@ -73,7 +73,7 @@ def frame_block(prompt: list[int], config: RoboVLMConfig, length: int = 0) -> Bl
     own += [LEARNED] * config.structure.latent if config.learned else []
     if config.structure.token_place == "after_text":
         count = len(prompt)
-        return Block(
+        return FrameTokens(
             prompt + own,
             [True] * count + [False] * len(own),
             [True] * (count + len(own)),
@@ -81,7 +81,7 @@ def frame_block(prompt: list[int], config: RoboVLMConfig, length: int = 0) -> Bl
     padded = max(length, len(prompt))
     tokens = prompt + [0] * (padded - len(prompt))
     known = [index < len(prompt) for index in range(padded)]
-    return Block(
+    return FrameTokens(
         [*tokens[:-1], *own, tokens[-1]],
         [*known[:-1], *[False] * len(own), known[-1]],
         [*known[:-1], *[True] * len(own), known[-1]],
@@ -142,12 +142,14 @@ def _require_fit(rows: Rows, config: RoboVLMConfig) -> Rows:
     return rows
 
 
-def _with_answer(block: Block, tokens: list[int]) -> Block:
+def _with_answer(block: FrameTokens, tokens: list[int]) -> FrameTokens:
     count = len(tokens)
-    return Block(block.ids + tokens, block.prompt + [False] * count, block.known + [True] * count)
+    return FrameTokens(
+        block.ids + tokens, block.prompt + [False] * count, block.known + [True] * count
+    )
 
 
-def pad(rows: Sequence[Sequence[Block]]) -> Rows:
+def pad(rows: Sequence[Sequence[FrameTokens]]) -> Rows:
     """Rows of blocks to one batch, padded on the right."""
     length = max(sum(len(block.ids) for block in blocks) for blocks in rows)
     shape = (len(rows), length)
