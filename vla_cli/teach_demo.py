@@ -213,9 +213,9 @@ def _try_in_graph(arguments: argparse.Namespace, checkpoint: Path, output: Path)
 
 def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Path | None) -> None:
     """The new task and the old ones, each family in a process of its own."""
-    import multiprocessing
     import os
 
+    from vla.core.processes import worker_pool
     from vla.envs.tabletop.suite import TableTop
     from vla.envs.tabletop.tasks import FAMILIES
     from vla.evaluation.benchmark import report, summarize, table
@@ -228,7 +228,7 @@ def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Pat
     parts = [(arguments.family, seeds) for seeds in _halves(seed_range(arguments.seeds))]
     parts += [(family, seed_range(arguments.old_seeds)) for family in FAMILIES]
     jobs = [(str(checkpoint), *part, str(adapter or ""), suite) for part in parts]
-    with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
+    with worker_pool(min(os.cpu_count() or 1, len(jobs))) as pool:
         results = [r for part in pool.map(_evaluate_family, jobs, chunksize=1) for r in part]
     print(table(summarize(results)))
     from vla.policies.adapters import adapted_id, open_adapter

@@ -7,7 +7,6 @@ import errno
 import multiprocessing
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ from vla.bags.frames import read_frames, recorded_contract
 from vla.bags.reader import read_metadata
 from vla.bags.writer import BagError
 from vla.contract.embodiment import EmbodimentContract
+from vla.core.processes import end_with_parent
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import VIDEO, EpisodeFiles, EpisodeImages
@@ -165,9 +165,9 @@ def _results(
         yield from map(_convert, tasks)
         return
     others = set(multiprocessing.active_children())
-    # Not forked: a process with threads of other libraries must not be copied.
+    # Not forked, as in vla.core.processes.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
     try:
         yield from pool.map(_convert, tasks)
     except BaseException as error:
@@ -182,9 +182,3 @@ def _results(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C ends the parent process, which ends this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from vla.contract.embodiment import EmbodimentContract
 from vla.control.arm import ArmControllerConfig
 from vla.control.chunk import ActionChunk
+from vla.core.processes import worker_pool
 from vla.datasets.frames import EpisodeWords, Shard, write_shard
 from vla.envs.base import Episode
 from vla.envs.tabletop.environment import TableTopEnv, observation_of, run_step
@@ -280,8 +280,7 @@ def run_jobs(
     workers: processes, one per core by default. on_job(done, total) is called after each.
     """
     result = 0
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(max(1, min(workers or os.cpu_count() or 1, len(arguments)))) as pool:
+    with worker_pool(max(1, min(workers or os.cpu_count() or 1, len(arguments)))) as pool:
         for done, value in enumerate(pool.imap_unordered(job, arguments), start=1):
             result += value
             if on_job is not None:
