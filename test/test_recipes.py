@@ -96,6 +96,18 @@ def test_a_dry_run_prints_what_follows(tmp_path, capsys):
     assert config.robot[0].per_task == 10 and config.learning_rate == 2e-4
 
 
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_model_that_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, dry):
+    """Of several runs, that of a later one, too."""
+    first = {"parent": str(CONFIGS / "nano_robovlm.yaml"), "output": str(tmp_path / "first")}
+    write(tmp_path, a=first, b=first | {"model": {"structure": {"kind": "discrete", "window": 8}}})
+    configs = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    assert main(["train", "--config", *configs, *["--dry-run"] * dry]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out and f"{configs[1]}: model: structure.kind is" in printed.err
+    assert not (tmp_path / "first").exists()
+
+
 # Parts of a data set
 
 

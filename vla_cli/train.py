@@ -106,11 +106,12 @@ def run_train(arguments: argparse.Namespace) -> int:
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     configs = [_read(path, arguments.set) for path in arguments.config]
-    for config in configs:
+    for path, config in zip(arguments.config, configs, strict=True):
         check_train_config(config)
         command = objective_of(config).command
         if command != Objective.command:
             raise CommandError(f"stage '{config.stage}' is trained by '{command}'")
+        _check_model(path, config)
     if arguments.dry_run:
         for path, config in zip(arguments.config, configs, strict=True):
             print(f"# {path}\n{train_config_text(config)}", end="")
@@ -121,3 +122,24 @@ def run_train(arguments: argparse.Namespace) -> int:
         checkpoint = train_run(config, contract, arguments.device)
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
     return 0
+
+
+def _check_model(path: str, config) -> None:
+    """Raises CommandError for a model that can't be built, before anything is made or trained.
+
+    path: of the configuration. What is still to be trained or downloaded is not looked at.
+    """
+    from dataclasses import replace
+
+    from vla.policies.config import CheckpointError
+    from vla.policies.robots import checkpoint_folder
+    from vla.training.loop import model_config, open_start
+
+    if config.initialize_from and not checkpoint_folder(config.initialize_from).is_dir():
+        return
+    if config.backbone and not checkpoint_folder(config.backbone_source).is_dir():
+        config = replace(config, backbone="")
+    try:
+        model_config(config, open_start(config))
+    except CheckpointError as error:
+        raise CommandError(f"{path}: {error}") from error
