@@ -141,7 +141,7 @@ def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
         graph.call(Trigger, "vla/stop", Trigger.Request())
 
 
-def test_a_resume_starts_the_history_over_although_its_stop_was_missed(tmp_path):
+def test_a_resume_whose_stop_was_missed_and_an_activation_start_the_history_over(tmp_path):
     checkpoint = save_tiny_checkpoint(tmp_path / "tiny", config=tiny("policy_head"), scale=1.5)
     part, noise = ReasoningPart.from_pretrained(checkpoint), np.random.default_rng(0)
     with Graph() as graph:
@@ -186,6 +186,13 @@ def test_a_resume_starts_the_history_over_although_its_stop_was_missed(tmp_path)
             pytest.fail("the history goes on over the second announcement")
         part.reset()
         np.testing.assert_allclose(actions, part.act(seen, PICK), atol=1e-6)
+        # So does a node that did not look meanwhile; the instruction is the same, and latched.
+        assert graph.transition("reasoning", "deactivate")
+        assert graph.transition("reasoning", "activate")
+        part.reset()
+        for later in range(number + 1, number + 4):
+            seen, actions = chunk_of(later)
+            np.testing.assert_allclose(actions, part.act(seen, PICK), atol=1e-6)
 
 
 def test_what_it_can_not_say_is_refused_with_a_reason(tmp_path):
