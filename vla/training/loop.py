@@ -42,6 +42,7 @@ from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 from vla.training.parameters import layer_classes, parameter_groups
+from vla.training.precision import usable_precision
 from vla.training.saved_state import load_state, save_state
 from vla.training.subsets import note_chosen
 
@@ -118,11 +119,16 @@ class Trainer:
     ):
         set_seed(config.seed)
         self.config, self.objective, self.step = config, objective_of(config), 0
+        precision = usable_precision(config.precision, device)
         self.accelerator = Accelerator(
-            mixed_precision=config.precision,
+            mixed_precision=precision,
             cpu=device == "cpu",
             step_scheduler_with_optimizer=False,
         )
+        if precision != config.precision:
+            self.accelerator.print(
+                f"precision {config.precision}: this processor has no fast one; training in float32"
+            )
         built = model_config(config, start)
         model, kind = build_model(built, contract), policy_type(built.TYPE)
         self.kind = kind
