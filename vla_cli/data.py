@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from vla_cli import data_annotate, data_check, data_convert
+from vla_cli import data_annotate, data_check, data_convert, data_segment
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Check data sets, turn recorded episodes into them, annotate them, and play them back.
+Check data sets, turn recorded episodes into them, annotate them, cut them into atomic actions, and
+play them back.
 
 examples:
   vla data check datasets/mine --contract fr3     what would keep it from being trained on
   vla data convert output/bags datasets/mine      rosbag2 episodes to a LeRobot data set
   vla data annotate datasets/mine --truth         what the robot could be asked, in words
+  vla data segment datasets/mine output/segments --rules   atomic actions, with instructions
   vla data export datasets/mine output/replay     back to bags, for RViz or Foxglove
 """
-COMMAND_MODULES = (data_check, data_convert, data_annotate)
+COMMAND_MODULES = (data_check, data_convert, data_annotate, data_segment)
 
 
 def add_parser(subparsers) -> None:

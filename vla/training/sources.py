@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vla.bags.conversion import contract_of_bags
+from vla.bags.episodes import bag_folders
 from vla.contract.embodiment import ContractError, EmbodimentContract, load_contract
 from vla.core.resources import contract_path
 from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
+from vla.datasets.lerobot.dataset import CONTRACT_FILE
 from vla.datasets.sample import ConversationDataset, RobotDataset
 from vla.datasets.sources import ConversationData, RobotData
 from vla.policies.config import with_entries
@@ -16,6 +19,7 @@ from vla.training.config import TrainConfig
 from vla.training.config_check import base_config
 from vla.training.data import ConversationSlice, RobotSlice, TrainingData, split
 from vla.training.source_registry import CONVERSATION_SOURCES, ROBOT_SOURCES
+from vla.training.stored_sources import BAGS
 from vla.training.subsets import chosen
 
 
@@ -106,6 +110,16 @@ def open_conversations(
 ) -> ConversationDataset:
     """Conversations. contract: of the run."""
     return CONVERSATION_SOURCES[entry.kind].open(entry, contract)
+
+
+def own_contract(entry: RobotData) -> EmbodimentContract:
+    """The contract that a data set carries. Raises DatasetError where it carries none."""
+    kept = Path(entry.path) / "meta" / CONTRACT_FILE
+    if kept.exists():
+        return load_contract(kept)
+    if entry.kind == BAGS.name:
+        return contract_of_bags(bag_folders(entry.path))
+    raise DatasetError(f"{shown_path(entry.path)} carries no contract: name one by --contract")
 
 
 def kind_of(folder: str | Path) -> str:

@@ -1,0 +1,1 @@
+"""Demonstrations cut into atomic actions, each with an instruction that needs no image (LA4VLA)."""

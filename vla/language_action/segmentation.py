@@ -1,0 +1,87 @@
+"""Cuts the episodes of a data set by rules, and says in figures what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from vla.core.text import one_line
+from vla.datasets.frames import DatasetError
+from vla.datasets.sample import EpisodeDataset
+from vla.language_action.primitives import PRIMITIVES
+from vla.language_action.rules import RuleConfig, segment_by_rules
+from vla.language_action.segments import Segment, Segmentation
+from vla.language_action.trajectory import trajectories
+
+
+@dataclass
+class SegmentReport:
+    """What became of a data set."""
+
+    episodes: int = 0
+    refused: dict[int, str] = field(default_factory=dict)  # why, by episode
+    # Episodes whose gripper never moves, in which nothing can be grasped or placed.
+    still: list[int] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # segments by primitive
+    seconds: dict[str, float] = field(default_factory=dict)  # their duration by primitive [s]
+    missing: tuple[str, ...] = ("push", "pull", "press")  # primitives that the data can't show
+
+
+def segment_data_set(
+    dataset: EpisodeDataset, source: str, config: RuleConfig | None = None
+) -> tuple[Segmentation, SegmentReport]:
+    """The segments of all episodes; one that can't be read is reported, and left out.
+
+    source: the data set, as it is named in the result. Raises DatasetError where the data set
+    doesn't tell when its frames were taken, and where no episode has a segment.
+    """
+    config, report = config or RuleConfig(), SegmentReport()
+    durations: dict[int, float] = {}
+    episodes: dict[int, tuple[Segment, ...]] = {}
+    for index, trajectory in enumerate(trajectories(dataset)):
+        report.episodes += 1
+        if isinstance(trajectory, ValueError):
+            report.refused[index] = one_line(trajectory)
+            continue
+        if float(trajectory.opening.max() - trajectory.opening.min()) < (
+            config.keyframes.gripper_span
+        ):
+            report.still.append(index)
+        durations[index] = float(trajectory.times[-1])
+        episodes[index] = tuple(segment_by_rules(trajectory, config))
+        for segment in episodes[index]:
+            report.counts[segment.primitive] += 1
+            so_far = report.seconds.get(segment.primitive, 0.0)
+            report.seconds[segment.primitive] = so_far + segment.duration
+    if not report.counts:
+        reasons = next(iter(report.refused.values()), "nothing in them moves")
+        raise DatasetError(f"{source}: no segment in any of {report.episodes} episodes: {reasons}")
+    return Segmentation(source, "rules", durations, episodes), report
+
+
+def report_text(report: SegmentReport) -> str:
+    """The report as lines, ready to print."""
+    used = report.episodes - len(report.refused)
+    total = sum(report.counts.values())
+    lines = [
+        f"{total} segments in {used} of {report.episodes} episodes, {total / used:.1f} an episode",
+        f"{'primitive':14}{'segments':>9}{'mean [s]':>10}",
+    ]
+    for name in PRIMITIVES:
+        if count := report.counts[name]:
+            lines.append(f"{name:14}{count:9}{report.seconds[name] / count:10.2f}")
+    if report.missing:
+        lines.append(f"not to be told from these data: {', '.join(report.missing)}")
+    if report.still:
+        lines.append(f"the gripper never moves in {_episodes(report.still)}: no grasp, no place")
+    for index, reason in list(report.refused.items())[:10]:
+        lines.append(f"left out: episode {index}: {reason}")
+    if len(report.refused) > 10:
+        lines.append(f"left out: {len(report.refused) - 10} more")
+    return "\n".join(lines)
+
+
+def _episodes(indices: list[int]) -> str:
+    shown = ", ".join(map(str, indices[:10]))
+    more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
+    return f"episode{'s' if len(indices) > 1 else ''} {shown}{more}"

@@ -1,0 +1,188 @@
+"""Segments: the atomic actions of an episode, each with its time and its instruction."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vla.core.configuration import bounded, read_dataclass
+from vla.core.files import checked_entries, read_json
+from vla.core.shown import brief, shown_path
+from vla.datasets.frames import DatasetError
+from vla.language_action.primitives import EMPTY, PRIMITIVES, STATUSES
+
+SEGMENTS_FILE = "segments.json"
+VERSION = 1
+LONGEST_INSTRUCTION = 300
+# Times are rounded, so an end may lie so far behind the next start, or the last frame [s].
+ROUNDING = 0.01
+MOST_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One atomic action of an episode."""
+
+    primitive: str  # one of PRIMITIVES
+    start: float = bounded(0.0, 0, 1e6)  # s, from the episode's first frame
+    end: float = bounded(0.0, 0, 1e6)
+    status: str = EMPTY  # of the gripper: HOLDING or EMPTY
+    instruction: str = ""  # says nothing that only an image would show
+
+    @property
+    def duration(self) -> float:
+        """How long it takes [s]."""
+        return self.end - self.start
+
+
+# Words of identity, appearance, material and place, which an instruction without images may not
+# have (section 7.3). "object", "target" and "gripper" are what remains.
+BANNED = (
+    "red", "green", "blue", "yellow", "orange", "purple", "pink", "black", "white", "grey", "gray",
+    "brown", "silver", "golden", "transparent", "colored", "coloured", "striped", "shiny",
+    "wooden", "wood", "metal", "metallic", "plastic", "glass", "ceramic", "paper", "cardboard",
+    "fabric", "rubber", "steel",
+    "cup", "mug", "bowl", "plate", "bottle", "can", "box", "block", "cube", "ball", "spoon",
+    "fork", "knife", "pan", "pot", "lid", "towel", "cloth", "sponge", "book", "pen", "toy",
+    "apple", "banana", "fruit", "tape", "marker", "basket", "bag", "tray",
+    "table", "desk", "shelf", "counter", "sink", "stove", "drawer", "cabinet", "door", "kitchen",
+    "fridge", "oven", "microwave", "floor", "wall", "rack",
+)  # fmt: skip
+_BANNED = re.compile(rf"\b({'|'.join(BANNED)})(?:e?s)?\b", re.IGNORECASE)
+
+
+def banned_words(instruction: str) -> list[str]:
+    """Words of an instruction that only an image would explain, in their order."""
+    return [found[0].lower() for found in _BANNED.finditer(instruction)]
+
+
+def check_segments(segments: Sequence[Segment], duration: float) -> None:
+    """Raises ValueError with the first thing that keeps segments from being used.
+
+    duration: of the episode [s]. Segments follow each other without overlap; there may be gaps.
+    """
+    before = 0.0
+    for number, segment in enumerate(segments):
+        where = f"segment {number}"
+        if segment.primitive not in PRIMITIVES:
+            known = ", ".join(PRIMITIVES)
+            raise ValueError(
+                f"{where}: unknown primitive {brief(segment.primitive)}; known: {known}"
+            )
+        if segment.status not in STATUSES:
+            raise ValueError(
+                f"{where}: unknown status {brief(segment.status)}; known: {', '.join(STATUSES)}"
+            )
+        allowed = PRIMITIVES[segment.primitive].statuses
+        if segment.status not in allowed:
+            raise ValueError(
+                f"{where}: '{segment.primitive}' is of a gripper that is {allowed[0]}, "
+                f"not {segment.status}"
+            )
+        if segment.end <= segment.start:
+            raise ValueError(
+                f"{where} ends at {segment.end:.2f} s, not after its start at {segment.start:.2f} s"
+            )
+        if segment.start < before - ROUNDING:
+            raise ValueError(
+                f"{where} starts at {segment.start:.2f} s, before the one before it ends "
+                f"({before:.2f} s)"
+            )
+        if segment.end > duration + ROUNDING:
+            raise ValueError(
+                f"{where} ends at {segment.end:.2f} s, after the episode ({duration:.2f} s)"
+            )
+        words = segment.instruction.strip()
+        if not words or len(words) > LONGEST_INSTRUCTION:
+            raise ValueError(
+                f"{where}: an instruction has 1 to {LONGEST_INSTRUCTION} characters, not "
+                f"{len(words)}"
+            )
+        if not words.isprintable():
+            raise ValueError(f"{where}: the instruction has characters that can't be shown")
+        if banned := banned_words(words):
+            raise ValueError(
+                f"{where}: the instruction says '{banned[0]}', which only an image would show"
+            )
+        before = segment.end
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The segments of a data set."""
+
+    source: str  # the data set, as it was named
+    made_by: str  # "rules", or the model
+    durations: Mapping[int, float]  # s, of the episodes by index
+    episodes: Mapping[int, tuple[Segment, ...]]  # by index; () where nothing was found
+
+
+def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
+    """Writes it as JSON; the file appears whole or not at all."""
+    values = {
+        "version": VERSION,
+        "source": segmentation.source,
+        "made_by": segmentation.made_by,
+        "episodes": [
+            {
+                "episode": index,
+                "duration": round(segmentation.durations[index], 3),
+                "segments": [asdict(segment) for segment in segments],
+            }
+            for index, segments in segmentation.episodes.items()
+        ],
+    }
+    part = Path(f"{path}.part")
+    part.write_text(json.dumps(values, indent=1) + "\n")
+    part.replace(path)
+
+
+def read_segmentation(path: str | Path) -> Segmentation:
+    """Reads what write_segmentation wrote. Raises DatasetError that names file and entry."""
+    path = Path(path)
+    path = path / SEGMENTS_FILE if path.is_dir() else path
+    values, where = read_json(path, DatasetError, MOST_BYTES), str(shown_path(path))
+    names = ("version", "source", "made_by", "episodes")
+    checked_entries(values, where, DatasetError, names)
+    if values.get("version") != VERSION:
+        raise DatasetError(
+            f"{where} is of version {brief(values.get('version'))}; this program reads {VERSION}"
+        )
+    if not isinstance(values.get("episodes"), list):
+        raise DatasetError(f"{where}: 'episodes' is no list")
+    episodes: dict[int, tuple[Segment, ...]] = {}
+    durations: dict[int, float] = {}
+    for number, entry in enumerate(values["episodes"]):
+        index, duration, segments = _episode(entry, f"{where}, entry {number}")
+        if index in episodes:
+            raise DatasetError(f"{where}: episode {index} stands there twice")
+        episodes[index], durations[index] = segments, duration
+    source, made_by = (str(values.get(name, ""))[:1000] for name in ("source", "made_by"))
+    return Segmentation(source, made_by, durations, episodes)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An episode in the file."""
+
+    episode: int = bounded(0, 0, 1e9)
+    duration: float = bounded(0.0, 0, 1e6)  # s
+    segments: tuple[Any, ...] = ()
+
+
+def _episode(values: Any, where: str) -> tuple[int, float, tuple[Segment, ...]]:
+    entry = read_dataclass(_Entry, values, where, DatasetError)
+    where = f"{where}, episode {entry.episode}"
+    segments = tuple(
+        read_dataclass(Segment, each, f"{where}, segment {number}", DatasetError)
+        for number, each in enumerate(entry.segments)
+    )
+    try:
+        check_segments(segments, entry.duration)
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}") from error
+    return entry.episode, entry.duration, segments

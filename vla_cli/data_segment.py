@@ -1,0 +1,81 @@
+"""`vla data segment`: demonstrations cut into atomic actions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vla_cli.checkpoints import named_contract
+from vla_cli.errors import CommandError
+from vla_cli.overrides import overridden
+from vla_cli.subcommands import add_command
+
+if TYPE_CHECKING:
+    from vla.datasets.sample import EpisodeDataset
+
+SEGMENT = """\
+Cut the episodes of a data set into atomic actions (LA4VLA), each with an instruction that needs no
+image: grasp, place, lift, lower, transport, move and others, with directions in the base frame.
+SOURCE is a LeRobot data set, a folder of bags or one of simulated shards; it stays as it is. OUT
+gets segments.json.
+
+--rules needs no model: it cuts where the gripper moves, where the arm rests, and where what moves
+most changes. Its numbers are in metres and seconds; --set changes one.
+
+examples:
+  vla data segment datasets/mine output/segments --rules
+  vla data segment output/bags output/segments --rules --contract fr3
+  vla data segment datasets/theirs output/segments --rules --contract fr3 --mapping theirs.yaml
+  vla data segment datasets/mine output/segments --rules --set shortest=0.6
+"""
+
+
+def add_parser(commands) -> None:
+    """Adds the subcommand."""
+    parser = add_command(
+        commands, "segment", "cut demonstrations into atomic actions", SEGMENT, run_segment
+    )
+    parser.add_argument("source", metavar="SOURCE", help="folder of the data set, or of bags")
+    parser.add_argument("out", metavar="OUT", help="folder for segments.json")
+    parser.add_argument("--rules", action="store_true", required=True, help="cut by rules")
+    parser.add_argument(
+        "--contract", default="", help="embodiment contract (default: the data set's own)"
+    )
+    parser.add_argument("--mapping", default="", help="YAML file for LeRobot sets of others")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other numbers for the rules"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace segments that are there already"
+    )
+
+
+def run_segment(arguments: argparse.Namespace) -> int:
+    """Cuts, writes and prints."""
+    from vla.core.configuration import read_dataclass
+    from vla.core.shown import shown_path
+    from vla.datasets.frames import DatasetError
+    from vla.datasets.sources import RobotData
+    from vla.language_action.rules import RuleConfig
+    from vla.language_action.segmentation import report_text, segment_data_set
+    from vla.language_action.segments import SEGMENTS_FILE, write_segmentation
+    from vla.training.source_registry import ROBOT_SOURCES
+    from vla.training.sources import kind_of, own_contract
+
+    path = Path(arguments.out) / SEGMENTS_FILE
+    if path.exists() and not arguments.overwrite:
+        raise CommandError(f"{shown_path(path)} is there already; --overwrite replaces it")
+    given = overridden({}, arguments.set, CommandError)
+    config = read_dataclass(RuleConfig, given, "--set", CommandError)
+    entry = RobotData(arguments.source, kind_of(arguments.source), arguments.mapping)
+    contract = named_contract(arguments.contract) if arguments.contract else own_contract(entry)
+    dataset = ROBOT_SOURCES[entry.kind].open(entry, contract)
+    if not hasattr(dataset, "episode_ends"):
+        raise DatasetError(f"{arguments.source}: it doesn't tell where its episodes end")
+    episodes = cast("EpisodeDataset", dataset)
+    segmentation, report = segment_data_set(episodes, arguments.source, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_segmentation(segmentation, path)
+    print(f"{report_text(report)}\nwritten: {shown_path(path)}")
+    return 0
