@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vla.language_action.trajectory import Trajectory
+from vla.language_action.trajectory import ToolTrajectory
 
 OPEN, GRIPPED, EMPTY_CLOSED = 0.08, 0.04, 0.001
 # The tool points down: half a turn about x.
@@ -46,7 +46,7 @@ def motion(*phases: Phase, rate: float = 20.0, noise: float = 0.0, opening: floa
         now += steps / rate
     generator = np.random.default_rng(0)
     contact = np.array(touching) if any(touching) else None
-    trajectory = Trajectory(
+    trajectory = ToolTrajectory(
         np.arange(len(positions)) / rate,
         np.array(positions) + noise * generator.standard_normal((len(positions), 3)),
         np.array([turn.as_quat() for turn in turns]),

@@ -9,7 +9,7 @@ from motions import EMPTY_CLOSED, GRIPPED, OPEN, Phase, motion
 from vla.language_action.keyframes import KeyframeConfig, gripper_events, keyframes
 from vla.language_action.rules import RuleConfig, segment_by_rules
 from vla.language_action.segments import banned_words, check_segments
-from vla.language_action.trajectory import Trajectory
+from vla.language_action.trajectory import ToolTrajectory
 
 REACH = Phase(2.0, (0.1, 0.0, -0.2))
 CLOSE = Phase(0.6, opening=GRIPPED)
@@ -22,7 +22,7 @@ PLACING = (REACH, CLOSE, LIFT, CARRY, LOWER, RELEASE, LEAVE)
 PLACED = ["move", "grasp", "lift", "transport", "lower", "place", "move"]
 
 
-def names(trajectory: Trajectory, config: RuleConfig | None = None) -> list[str]:
+def names(trajectory: ToolTrajectory, config: RuleConfig | None = None) -> list[str]:
     return [segment.primitive for segment in segment_by_rules(trajectory, config)]
 
 
@@ -104,7 +104,7 @@ def test_an_episode_that_begins_with_a_held_object():
 def test_measured_holding_counts_more_than_the_fingers():
     trajectory, _ = motion(*PLACING)
     held = np.zeros(len(trajectory), bool)
-    empty = Trajectory(*list(vars(trajectory).values())[:4], held=held)
+    empty = ToolTrajectory(*list(vars(trajectory).values())[:4], held=held)
     assert names(empty) == ["move", "grasp", "move", "move", "move", "move"]
 
 
@@ -115,7 +115,7 @@ def test_a_gripper_that_never_moves_has_no_events():
 
 
 def test_what_is_shorter_than_an_action_joins_its_neighbour():
-    jerk = Phase(0.2, (0.0, 0.0, 0.01))
+    jerk = Phase(0.1, (0.0, 0.0, 0.01))
     assert names(motion(REACH, CLOSE, CARRY, jerk, CARRY)[0]) == ["move", "grasp", "transport"]
 
 
@@ -163,7 +163,7 @@ def test_a_mirrored_motion_has_mirrored_words(phases):
     sides = np.array([1.0, -1.0, 1.0])
     # Mirrored about the plane y = 0, rotations change sign about x and z.
     turned = trajectory.quaternions * np.array([-1.0, 1.0, -1.0, 1.0])
-    mirrored = Trajectory(
+    mirrored = ToolTrajectory(
         trajectory.times, trajectory.positions * sides, turned, trajectory.opening,
         contact=trajectory.contact,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from vla.core.configuration import bounded
-from vla.language_action.trajectory import Trajectory, rotation_steps, smoothed
+from vla.language_action.trajectory import ToolTrajectory, rotation_steps, smoothed
 
 # A turn counts as the way that a point so far from the axis moves [m/rad].
 METRES_PER_RADIAN = 0.1
@@ -48,14 +48,14 @@ class Keyframe:
         return f"- {self.time:.2f}s: {self.kind}"
 
 
-def keyframes(trajectory: Trajectory, config: KeyframeConfig | None = None) -> list[Keyframe]:
+def keyframes(trajectory: ToolTrajectory, config: KeyframeConfig | None = None) -> list[Keyframe]:
     """The keyframes of an episode in the order of time."""
     config = config or KeyframeConfig()
     found = [Keyframe(t, "static") for t in _static_times(trajectory, config)]
     return sorted(found + gripper_events(trajectory, config), key=lambda k: k.time)
 
 
-def gripper_events(trajectory: Trajectory, config: KeyframeConfig) -> list[Keyframe]:
+def gripper_events(trajectory: ToolTrajectory, config: KeyframeConfig) -> list[Keyframe]:
     """When the fingers close and open; none where they move by less than `gripper_span`."""
     opening, times = trajectory.opening, trajectory.times
     low, high = float(opening.min()), float(opening.max())
@@ -82,7 +82,7 @@ def gripper_events(trajectory: Trajectory, config: KeyframeConfig) -> list[Keyfr
     return events
 
 
-def motion_magnitude(trajectory: Trajectory, smoothing: float) -> np.ndarray:
+def motion_magnitude(trajectory: ToolTrajectory, smoothing: float) -> np.ndarray:
     """How much the arm moves at each frame [N], between 0 and 1 of the episode's range.
 
     Differences of the pose are smoothed, divided by the greatest magnitude of each channel, and
@@ -99,7 +99,7 @@ def motion_magnitude(trajectory: Trajectory, smoothing: float) -> np.ndarray:
     return np.append(magnitude, magnitude[-1])
 
 
-def _static_times(trajectory: Trajectory, config: KeyframeConfig) -> list[float]:
+def _static_times(trajectory: ToolTrajectory, config: KeyframeConfig) -> list[float]:
     """Midpoints of the spans in which the arm rests [s]."""
     magnitude = motion_magnitude(trajectory, config.smoothing)
     slow = magnitude <= config.static_share * np.quantile(magnitude, 0.95)

@@ -26,7 +26,7 @@ from vla.language_action.keyframes import (
 from vla.language_action.primitives import EMPTY, HOLDING
 from vla.language_action.segments import Segment
 from vla.language_action.trajectory import (
-    Trajectory,
+    ToolTrajectory,
     rotation_steps,
     smoothed,
     tool_axes,
@@ -42,13 +42,15 @@ class RuleConfig:
     """The rules' numbers."""
 
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
-    shortest: float = bounded(0.4, 0, 60)  # of a segment [s]
+    shortest: float = bounded(0.3, 0, 60)  # of a segment [s]
     # Slower is rest: the tool's speed, a turn counted as METRES_PER_RADIAN [m/s].
     rest_speed: float = bounded(0.01, 0, 10)
     # Closed fingers that stay further apart than this hold something [m].
     empty_opening: float = bounded(0.003, 0, 1)
-    # A grasp begins, and a release ends, within this way of where the fingers move [m].
+    # A grasp begins within this way of where the fingers close, where the tool is slower than this
+    # [m, m/s].
     reach: float = bounded(0.03, 0, 1)
+    align_speed: float = bounded(0.05, 0, 10)
     finger_speed: float = bounded(0.01, 0, 10)  # of fingers that move [m/s]
     # Lifting or lowering: this share of the displacement is vertical.
     vertical_share: float = bounded(0.7, 0, 1)
@@ -59,7 +61,7 @@ class RuleConfig:
     level: float = bounded(0.35, 0, 2)  # a tool is upright or flat within this angle [rad]
 
 
-def segment_by_rules(trajectory: Trajectory, config: RuleConfig | None = None) -> list[Segment]:
+def segment_by_rules(trajectory: ToolTrajectory, config: RuleConfig | None = None) -> list[Segment]:
     """The atomic actions of an episode in their order, without overlap; rest may be left out.
 
     Of push, pull and press nothing is found where the trajectory doesn't say what is touched.
@@ -79,7 +81,7 @@ def segment_by_rules(trajectory: Trajectory, config: RuleConfig | None = None) -
     return segments
 
 
-def holds(trajectory: Trajectory, events: list[Keyframe], config: RuleConfig) -> np.ndarray:
+def holds(trajectory: ToolTrajectory, events: list[Keyframe], config: RuleConfig) -> np.ndarray:
     """Whether the fingers hold something, bool [N].
 
     What was measured counts. Else closed fingers that something keeps apart hold it.
@@ -97,7 +99,7 @@ def holds(trajectory: Trajectory, events: list[Keyframe], config: RuleConfig) ->
     return closed & (opening > config.empty_opening)
 
 
-def _finger_spans(trajectory: Trajectory, config: RuleConfig) -> list[tuple[int, int, bool]]:
+def _finger_spans(trajectory: ToolTrajectory, config: RuleConfig) -> list[tuple[int, int, bool]]:
     """First and last frame of each grasp or release, and whether the fingers close."""
     times, opening = trajectory.times, trajectory.opening
     speed = np.abs(np.gradient(opening, times))
@@ -113,21 +115,19 @@ def _finger_spans(trajectory: Trajectory, config: RuleConfig) -> list[tuple[int,
             first -= 1
         while last < limit and not still[last]:
             last += 1
-        # The alignment before it, or the last of the approach: near, and slow.
+        # The alignment before a grasp: near, and slow. A release only waits for the fingers.
+        closes = event.kind == "gripper_close"
+        slow = config.align_speed if closes else config.rest_speed
         near = np.linalg.norm(trajectory.positions - trajectory.positions[middle], axis=1)
-        while (
-            first > before
-            and near[first - 1] < config.reach
-            and tool_speed[first - 1] < 5 * config.rest_speed
-        ):
+        while first > before and near[first - 1] < config.reach and tool_speed[first - 1] < slow:
             first -= 1
         if last > first:
-            spans.append((first, last, event.kind == "gripper_close"))
+            spans.append((first, last, closes))
             before = last
     return spans
 
 
-def _speeds(trajectory: Trajectory, config: RuleConfig) -> np.ndarray:
+def _speeds(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
     """Speeds [N, 4] m/s: sideways, vertical, about the tool's axis, about others.
 
     A turn counts as METRES_PER_RADIAN.
@@ -144,7 +144,7 @@ def _speeds(trajectory: Trajectory, config: RuleConfig) -> np.ndarray:
     return np.stack([sideways, np.abs(velocity[:, 2]), np.abs(about), others], axis=1)
 
 
-def _moving_most(trajectory: Trajectory, config: RuleConfig) -> np.ndarray:
+def _moving_most(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
     """What moves most in each frame [N]: REST, SIDEWAYS, VERTICAL and so on."""
     speeds = _speeds(trajectory, config)
     moving = 1 + np.argmax(speeds, axis=1)
@@ -196,7 +196,7 @@ def _joined(pieces: list[_Piece]) -> list[_Piece]:
 
 
 def _motion(
-    trajectory: Trajectory, holding: np.ndarray, piece: _Piece, config: RuleConfig
+    trajectory: ToolTrajectory, holding: np.ndarray, piece: _Piece, config: RuleConfig
 ) -> list[Segment]:
     """The segment of a span in which the fingers rest; none where nothing worth a word happens."""
     first, last = piece.first, piece.last
@@ -241,7 +241,7 @@ def _contact(moved: np.ndarray, position: np.ndarray, axis: np.ndarray, config: 
 
 
 def _gripper_action(
-    trajectory: Trajectory, holding: np.ndarray, first: int, last: int, closes: bool
+    trajectory: ToolTrajectory, holding: np.ndarray, first: int, last: int, closes: bool
 ) -> list[Segment]:
     """A grasp, or a release; opening fingers that held nothing are no action."""
     if closes:
@@ -255,7 +255,7 @@ def _gripper_action(
 
 
 def _segment(
-    trajectory: Trajectory,
+    trajectory: ToolTrajectory,
     name: str,
     held: bool,
     first: int,

@@ -19,7 +19,7 @@ FEWEST_FRAMES = 5
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class ToolTrajectory:
     """N frames of one episode, in the base frame (x forward, y left, z up)."""
 
     times: np.ndarray  # [N] s, from 0, increasing
@@ -40,7 +40,7 @@ class Trajectory:
         return float(np.median(np.diff(self.times)))
 
 
-def trajectories(dataset: EpisodeDataset) -> Iterator[Trajectory | ValueError]:
+def trajectories(dataset: EpisodeDataset) -> Iterator[ToolTrajectory | ValueError]:
     """The episodes of a data set in its order, and why one can't be used in its place.
 
     Raises DatasetError where the data set doesn't tell when its frames were taken.
@@ -56,7 +56,7 @@ def trajectories(dataset: EpisodeDataset) -> Iterator[Trajectory | ValueError]:
 
 def trajectory_of(
     states: np.ndarray, times: np.ndarray, contract: EmbodimentContract
-) -> Trajectory:
+) -> ToolTrajectory:
     """One episode from its states [N, S] and stamps [N] in seconds.
 
     Raises ValueError for states without a pose or a gripper, values that are not finite, times that
@@ -70,7 +70,7 @@ def trajectory_of(
         raise ValueError("its times don't increase; leave it out, or fix them")
     positions, quaternions = poses_of_states(states, contract.state_names)
     opening = opening_of_states(states, contract)
-    return Trajectory(times - times[0], positions, quaternions, opening)
+    return ToolTrajectory(times - times[0], positions, quaternions, opening)
 
 
 def opening_of_states(states: np.ndarray, contract: EmbodimentContract) -> np.ndarray:
