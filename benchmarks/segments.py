@@ -46,7 +46,8 @@ def doing(state: ExpertState, goal: Goal, family: str) -> str:
         aligns = np.allclose(goal.position, state.grasp)
         if goal.gripper < 0.5 or (aligns and np.linalg.norm(state.grasp - state.tool) < ALIGNED):
             return "grasp"
-        return "place" if state.placed and state.width < 0.055 else "move"
+        stays = goal.gripper > 0.5 and np.allclose(goal.position, state.tool)
+        return "place" if stays else "move"
     if goal.gripper > 0.5:
         return "place"
     if family in ("open_drawer", "close_drawer"):

@@ -1,5 +1,7 @@
 """Rules that cut an episode into atomic actions, on motions of which it is known what they are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -94,6 +96,7 @@ def test_fingers_that_close_on_nothing_hold_nothing():
     segments = segment_by_rules(motion(REACH, shut, LIFT, RELEASE, LEAVE)[0])
     assert [s.primitive for s in segments] == ["move", "grasp", "move", "move"]
     assert {s.status for s in segments} == {"EMPTY"}
+    assert segments[1].instruction == "close the gripper"
 
 
 def test_an_episode_that_begins_with_a_held_object():
@@ -117,6 +120,73 @@ def test_a_gripper_that_never_moves_has_no_events():
 def test_what_is_shorter_than_an_action_joins_its_neighbour():
     jerk = Phase(0.1, (0.0, 0.0, 0.01))
     assert names(motion(REACH, CLOSE, CARRY, jerk, CARRY)[0]) == ["move", "grasp", "transport"]
+
+
+@pytest.mark.parametrize(
+    ("phases", "found"),
+    [
+        ((LIFT, LOWER), ["lift the object up", "lower the object"]),
+        ((CARRY, Phase(2, (0, -0.25, 0))), ["carry the object left", "carry the object right"]),
+        (
+            (Phase(2, turn=(0, 0, -1)), Phase(2, turn=(0, 0, 1))),
+            [
+                "turn the object clockwise about the tool's axis",
+                "turn the object counterclockwise about the tool's axis",
+            ],
+        ),
+        (
+            (Phase(2, turn=(1.6, 0, 0)), Phase(2, turn=(-1.6, 0, 0))),
+            ["turn the object until it is flat", "turn the object until it is upright"],
+        ),
+    ],
+)
+def test_a_motion_is_cut_where_it_turns_back(phases, found):
+    segments = segment_by_rules(motion(REACH, CLOSE, *phases, Phase(0.1))[0])
+    assert [segment.instruction for segment in segments[2:]] == found
+
+
+@pytest.mark.parametrize("rate", [10.0, 50.0, 200.0])
+def test_noise_is_no_motion_at_any_rate(rate):
+    still, _ = motion(Phase(10.0), rate=rate, noise=0.0005)
+    noise = 1e-3 * np.random.default_rng(1).standard_normal(still.quaternions.shape)
+    assert names(replace(still, quaternions=still.quaternions + noise)) == ["wait"]
+
+
+def test_a_turn_before_a_release_is_an_action_of_its_own():
+    turn = Phase(3.0, turn=(0.0, 0.0, -1.5))
+    assert names(motion(REACH, CLOSE, turn, RELEASE)[0]) == [*PLACED[:2], "wrist_rotate", "place"]
+
+
+def test_a_long_rest_before_a_release_is_an_action_of_its_own():
+    found = names(motion(REACH, CLOSE, LIFT, Phase(20.0), RELEASE)[0])
+    assert found == ["move", "grasp", "lift", "wait", "place"]
+
+
+@pytest.mark.parametrize("widths", [(0.01, 0.05), (0.04, 0.065), (0.065, 0.02)])
+def test_objects_of_unlike_widths_are_grasped_and_placed(widths):
+    each = [(REACH, Phase(0.6, opening=width), LIFT, CARRY, LOWER, RELEASE) for width in widths]
+    found = names(motion(*each[0], *each[1], LEAVE)[0])
+    assert found == [*PLACED[:6], *PLACED[:6], "move"]
+
+
+def test_a_wrong_reading_of_the_fingers_takes_no_event_away():
+    trajectory, _ = motion(*PLACING)
+    opening = trajectory.opening.copy()
+    opening[100] = 0.5
+    assert names(replace(trajectory, opening=opening)) == PLACED
+
+
+def test_fingers_that_open_and_close_at_once_have_done_nothing():
+    flick = (Phase(0.1, opening=OPEN), Phase(0.3), Phase(0.1, opening=GRIPPED))
+    found = segment_by_rules(motion(REACH, CLOSE, LIFT, *flick, CARRY, LOWER, RELEASE)[0])
+    assert [s.primitive for s in found if s.primitive != "wait"] == PLACED[:6]
+    assert all(s.status == "HOLDING" for s in found[1:])
+
+
+def test_a_slow_motion_is_one_action():
+    slow = motion(Phase(10.0, (0.0, 0.0, 0.2)), Phase(12.0, (0.0, 0.24, 0.0)))[0]
+    said = [segment.instruction for segment in segment_by_rules(slow)]
+    assert said == ["move the gripper up", "move the gripper left"]
 
 
 def test_keyframes_are_where_the_arm_rests_and_the_gripper_moves():

@@ -48,6 +48,20 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["segments.json"]
 
 
+def test_an_episode_may_have_many_segments(tmp_path):
+    many = tuple(replace(MOVE, start=k, end=k + 1) for k in range(1500))
+    made = Segmentation("long", "rules", {0: 1500.0}, {0: many})
+    write_segmentation(made, tmp_path / "segments.json")
+    assert read_segmentation(tmp_path) == made
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "segments.json").mkdir()
+    with pytest.raises(DatasetError, match=r"cannot write .*segments\.json: "):
+        write_segmentation(MADE, tmp_path / "segments.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["segments.json"]
+
+
 @pytest.mark.parametrize(
     ("segments", "says"),
     [
@@ -148,7 +162,7 @@ def test_a_lerobot_data_set_of_either_version(tmp_path, capsys, write):
     assert f"of {len(LENGTHS)} episodes" in printed
     assert sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*")) == before
     status, printed = segment(capsys, folder, tmp_path / "out", *options)
-    assert status == 2 and "--overwrite replaces it" in printed
+    assert status == 2 and "--overwrite replaces a file" in printed
     assert segment(capsys, folder, tmp_path / "out", *options, "--overwrite")[0] == 0
 
 

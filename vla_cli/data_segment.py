@@ -55,19 +55,24 @@ def run_segment(arguments: argparse.Namespace) -> int:
     """Cuts, writes and prints."""
     from vla.core.configuration import read_dataclass
     from vla.core.shown import shown_path
+    from vla.language_action.rules import RuleConfig
+    from vla.language_action.segments import SEGMENTS_FILE, write_segmentation
+
+    path = Path(arguments.out) / SEGMENTS_FILE
+    if not path.parent.is_dir() and (path.parent.exists() or path.parent.is_symlink()):
+        raise CommandError(f"{shown_path(path.parent)} is no folder")
+    if path.is_dir() or (path.exists() and not arguments.overwrite):
+        raise CommandError(f"{shown_path(path)} is there already; --overwrite replaces a file")
+    given = overridden({}, arguments.set, CommandError)
+    config = read_dataclass(RuleConfig, given, "--set", CommandError)
+
+    # Later, since all kinds of data bring much with them.
     from vla.datasets.frames import DatasetError
     from vla.datasets.sources import RobotData
-    from vla.language_action.rules import RuleConfig
     from vla.language_action.segmentation import report_text, segment_data_set
-    from vla.language_action.segments import SEGMENTS_FILE, write_segmentation
     from vla.training.source_registry import ROBOT_SOURCES
     from vla.training.sources import kind_of, own_contract
 
-    path = Path(arguments.out) / SEGMENTS_FILE
-    if path.exists() and not arguments.overwrite:
-        raise CommandError(f"{shown_path(path)} is there already; --overwrite replaces it")
-    given = overridden({}, arguments.set, CommandError)
-    config = read_dataclass(RuleConfig, given, "--set", CommandError)
     entry = RobotData(arguments.source, kind_of(arguments.source), arguments.mapping)
     contract = named_contract(arguments.contract) if arguments.contract else own_contract(entry)
     dataset = ROBOT_SOURCES[entry.kind].open(entry, contract)

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import chain
@@ -146,8 +147,8 @@ def read_json_text(text: str, where: str, error: type[Exception], finite: bool =
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            counts = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in counts.items() if count > 1)
             raise error(f"{where} has {brief(twice)} twice; remove one")
         return found
 

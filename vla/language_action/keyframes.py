@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from vla.core.configuration import bounded
 from vla.language_action.trajectory import ToolTrajectory, rotation_steps, smoothed
@@ -31,6 +32,7 @@ class KeyframeConfig:
     static_frames: float = bounded(0.8, 0, 1)  # ... namely in this share of its frames.
     # Of the gripper's own range: means of so long a time [s] before and after lie on both sides.
     gripper_threshold: float = bounded(0.5, 0, 1)
+    gripper_change: float = bounded(0.006, 0, 1)  # Or they differ by so much [m].
     gripper_window: float = bounded(0.33, 0, 60)
     gripper_gap: float = bounded(0.67, 0, 60)  # events that are closer count as one [s]
     # Fingers that move by less in all have no events [m].
@@ -57,7 +59,7 @@ def keyframes(trajectory: ToolTrajectory, config: KeyframeConfig | None = None) 
 
 def gripper_events(trajectory: ToolTrajectory, config: KeyframeConfig) -> list[Keyframe]:
     """When the fingers close and open; none where they move by less than `gripper_span`."""
-    opening, times = trajectory.opening, trajectory.times
+    opening, times = without_outliers(trajectory.opening), trajectory.times
     low, high = float(opening.min()), float(opening.max())
     if high - low < config.gripper_span:
         return []
@@ -69,17 +71,31 @@ def gripper_events(trajectory: ToolTrajectory, config: KeyframeConfig) -> list[K
     before = (sums[frames] - sums[starts]) / (frames - starts)
     after = (sums[ends] - sums[frames]) / (ends - frames)
     threshold = config.gripper_threshold
-    closes = (before > threshold) & (after <= threshold)
-    opens = (before <= threshold) & (after > threshold)
+    # Of two objects, both may be on one side of the threshold.
+    much = np.abs(after - before) * (high - low) >= config.gripper_change
+    closes = (before > threshold) & (after <= threshold) | much & (after < before)
+    opens = (before <= threshold) & (after > threshold) | much & (after > before)
+    found: list[Keyframe] = []
+    kinds: tuple[tuple[Kind, np.ndarray], ...] = (
+        ("gripper_close", closes),
+        ("gripper_open", opens),
+    )
+    for kind, flags in kinds:
+        for first, last in _runs(flags):
+            change = np.abs(after - before)[first : last + 1]
+            found.append(Keyframe(float(times[frames[first + int(np.argmax(change))]]), kind))
     events: list[Keyframe] = []
-    for first, last in _runs(closes | opens):
-        run = slice(first, last + 1)
-        sharpest = first + int(np.argmax(np.abs(after[run] - before[run])))
-        kind: Kind = "gripper_close" if closes[sharpest] else "gripper_open"
-        time = float(times[frames[sharpest]])
-        if not events or time - events[-1].time >= config.gripper_gap:
-            events.append(Keyframe(time, kind))
+    for event in sorted(found, key=lambda keyframe: keyframe.time):
+        if not events or event.time - events[-1].time >= config.gripper_gap:
+            events.append(event)
+        elif events[-1].kind != event.kind:
+            events.pop()  # Back again at once: nothing has happened.
     return events
+
+
+def without_outliers(opening: np.ndarray) -> np.ndarray:
+    """The opening [N] without readings that stand alone: the median of each three frames."""
+    return median_filter(opening, 3, mode="nearest")
 
 
 def motion_magnitude(trajectory: ToolTrajectory, smoothing: float) -> np.ndarray:

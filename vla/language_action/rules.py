@@ -22,6 +22,7 @@ from vla.language_action.keyframes import (
     Keyframe,
     KeyframeConfig,
     gripper_events,
+    without_outliers,
 )
 from vla.language_action.primitives import EMPTY, HOLDING
 from vla.language_action.segments import Segment
@@ -31,7 +32,7 @@ from vla.language_action.trajectory import (
     smoothed,
     tool_axes,
 )
-from vla.language_action.wording import instruction
+from vla.language_action.wording import NAMED_LEAST, instruction
 
 # What moves most in a frame.
 REST, SIDEWAYS, VERTICAL, ABOUT_TOOL, OTHER_TURN, TOUCHING = range(6)
@@ -52,6 +53,10 @@ class RuleConfig:
     reach: float = bounded(0.03, 0, 1)
     align_speed: float = bounded(0.05, 0, 10)
     finger_speed: float = bounded(0.01, 0, 10)  # of fingers that move [m/s]
+    # A motion is cut where it is farthest from its start, if it comes back from there by so much
+    # [m], and by this share of the way.
+    back: float = bounded(0.02, 0, 1)
+    back_share: float = bounded(0.3, 0, 1)
     # Lifting or lowering: this share of the displacement is vertical.
     vertical_share: float = bounded(0.7, 0, 1)
     # An arm waits that moves and turns by less, for so long [m, rad, s].
@@ -67,18 +72,21 @@ def segment_by_rules(trajectory: ToolTrajectory, config: RuleConfig | None = Non
     Of push, pull and press nothing is found where the trajectory doesn't say what is touched.
     """
     config = config or RuleConfig()
-    fingers = _finger_spans(trajectory, config)
     holding = holds(trajectory, gripper_events(trajectory, config.keyframes), config)
-    moving = _moving_most(trajectory, config)
+    moving, path = _moving_most(trajectory, config), _path(trajectory, config)
     segments: list[Segment] = []
-    start = 0
-    for first, last, closes in [*fingers, (len(trajectory) - 1, len(trajectory) - 1, None)]:
-        for piece in _pieces(moving, start, first, trajectory.times, config.shortest):
-            segments += _motion(trajectory, holding, piece, config)
+    start, end = 0, len(trajectory) - 1
+    for first, last, closes in [*_finger_spans(trajectory, config), (end, end, None)]:
+        pieces = _pieces(moving, start, first, trajectory.times, config.shortest)
+        pieces = [
+            half for piece in pieces for half in _there_and_back(piece, path, trajectory, config)
+        ]
+        for piece in _with_directions(pieces, path, config.wait_way):
+            segments += _motion(trajectory, holding, path, piece, config)
         if closes is not None:
-            segments += _gripper_action(trajectory, holding, first, last, closes)
+            segments += _gripper_action(trajectory, holding, first, last, closes, config)
         start = last
-    return segments
+    return _same_joined(segments)
 
 
 def holds(trajectory: ToolTrajectory, events: list[Keyframe], config: RuleConfig) -> np.ndarray:
@@ -89,22 +97,22 @@ def holds(trajectory: ToolTrajectory, events: list[Keyframe], config: RuleConfig
     if trajectory.held is not None:
         return trajectory.held.astype(bool)
     closed = np.zeros(len(trajectory), bool)
-    opening, times = trajectory.opening, trajectory.times
+    opening, times = without_outliers(trajectory.opening), trajectory.times
     if events:
         closed[times < events[0].time] = events[0].kind == "gripper_open"
         for event in events:
             closed[times >= event.time] = event.kind == "gripper_close"
-    elif opening.max() - opening.min() < config.keyframes.gripper_span:
+    else:
         return closed
     return closed & (opening > config.empty_opening)
 
 
 def _finger_spans(trajectory: ToolTrajectory, config: RuleConfig) -> list[tuple[int, int, bool]]:
     """First and last frame of each grasp or release, and whether the fingers close."""
-    times, opening = trajectory.times, trajectory.opening
+    times, opening = trajectory.times, without_outliers(trajectory.opening)
     speed = np.abs(np.gradient(opening, times))
     still, spans = speed < config.finger_speed, []
-    tool_speed = _speeds(trajectory, config)[:, :2].sum(axis=1)
+    tool_speed = _speeds(trajectory, config).sum(axis=1)
     before = 0
     events = gripper_events(trajectory, config.keyframes)
     middles = np.searchsorted(times, [event.time for event in events])
@@ -119,7 +127,13 @@ def _finger_spans(trajectory: ToolTrajectory, config: RuleConfig) -> list[tuple[
         closes = event.kind == "gripper_close"
         slow = config.align_speed if closes else config.rest_speed
         near = np.linalg.norm(trajectory.positions - trajectory.positions[middle], axis=1)
-        while first > before and near[first - 1] < config.reach and tool_speed[first - 1] < slow:
+        earliest = times[first] - config.wait_time  # Longer rest is an action of its own.
+        while (
+            first > before
+            and times[first - 1] >= earliest
+            and near[first - 1] < config.reach
+            and tool_speed[first - 1] < slow
+        ):
             first -= 1
         if last > first:
             spans.append((first, last, closes))
@@ -195,23 +209,80 @@ def _joined(pieces: list[_Piece]) -> list[_Piece]:
     return joined
 
 
+def _path(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
+    """Where the tool is and how far it has turned [N, 6]: m, then rad times METRES_PER_RADIAN."""
+    turned = np.cumsum(rotation_steps(trajectory.quaternions), axis=0)
+    turned = METRES_PER_RADIAN * np.vstack([np.zeros(3), turned])
+    path = np.hstack([trajectory.positions, turned])
+    return smoothed(path, trajectory.time_step, config.keyframes.smoothing)
+
+
+def _extent(path: np.ndarray, piece: _Piece) -> np.ndarray:
+    """How far each frame of a piece is from its first [M]."""
+    return np.linalg.norm(path[piece.first : piece.last + 1] - path[piece.first], axis=1)
+
+
+def _there_and_back(
+    piece: _Piece, path: np.ndarray, trajectory: ToolTrajectory, config: RuleConfig
+) -> list[_Piece]:
+    """A piece cut at its farthest point where it comes back from there by much."""
+    away = _extent(path, piece)
+    turning = piece.first + int(np.argmax(away))
+    back = float(away.max() - away[-1])
+    times = trajectory.times
+    halves = (times[turning] - times[piece.first], times[piece.last] - times[turning])
+    if back < max(config.back, config.back_share * away.max()) or min(halves) < config.shortest:
+        return [piece]
+    parts = (replace(piece, last=turning), replace(piece, first=turning))
+    return [half for part in parts for half in _there_and_back(part, path, trajectory, config)]
+
+
+def _with_directions(pieces: list[_Piece], path: np.ndarray, rest_way: float) -> list[_Piece]:
+    """Pieces that move too little for a direction joined to their longer neighbour.
+
+    rest_way: what moves less, and rests, stays a piece [m].
+    """
+    pieces = list(pieces)
+    while len(pieces) > 1:
+        ways = [float(_extent(path, piece).max()) for piece in pieces]
+        small = [
+            k
+            for k, way in enumerate(ways)
+            if way < NAMED_LEAST and (pieces[k].kind != REST or way >= rest_way)
+        ]
+        if not small:
+            break
+        k = min(small, key=lambda index: ways[index])
+        beside = [j for j in (k - 1, k + 1) if 0 <= j < len(pieces)]
+        j = max(beside, key=lambda index: ways[index])
+        joined = replace(pieces[j], first=pieces[min(j, k)].first, last=pieces[max(j, k)].last)
+        pieces[min(j, k) : max(j, k) + 1] = [joined]
+    return pieces
+
+
 def _motion(
-    trajectory: ToolTrajectory, holding: np.ndarray, piece: _Piece, config: RuleConfig
+    trajectory: ToolTrajectory,
+    holding: np.ndarray,
+    path: np.ndarray,
+    piece: _Piece,
+    config: RuleConfig,
 ) -> list[Segment]:
     """The segment of a span in which the fingers rest; none where nothing worth a word happens."""
     first, last = piece.first, piece.last
     moved = trajectory.positions[last] - trajectory.positions[first]
     turns = rotation_steps(trajectory.quaternions[first : last + 1])
     axis = tool_axes(trajectory.quaternions[first : last + 1])
-    about = float(np.einsum("nd,nd->", turns, axis[:-1]))
-    other = float(
-        np.linalg.norm(turns - np.sum(turns * axis[:-1], 1)[:, None] * axis[:-1], axis=1).sum()
-    )
+    along = np.einsum("nd,nd->n", turns, axis[:-1])
+    # Sums of signed turns: the noise of single frames cancels.
+    about = float(along.sum())
+    other = float(np.linalg.norm((turns - along[:, None] * axis[:-1]).sum(axis=0)))
     way, vertical = float(np.linalg.norm(moved)), abs(float(moved[2]))
     held = bool(holding[first : last + 1].mean() > 0.5)
     duration = float(trajectory.times[last] - trajectory.times[first])
     turn = max(abs(about), other)
-    if way < config.wait_way and turn < config.wait_turn:
+    shifts, turnings = path[:, :3], path[:, 3:] / METRES_PER_RADIAN
+    rests = _extent(shifts, piece).max() < config.wait_way
+    if rests and _extent(turnings, piece).max() < config.wait_turn:
         if duration < config.wait_time:
             return []
         name = "wait"
@@ -229,6 +300,20 @@ def _motion(
     return [_segment(trajectory, name, held, first, last, moved, about, axis[-1], config)]
 
 
+def _same_joined(segments: list[Segment]) -> list[Segment]:
+    """Neighbours that say the same as one segment."""
+    joined: list[Segment] = []
+    for segment in segments:
+        same = joined and replace(segment, start=0.0, end=0.0) == replace(
+            joined[-1], start=0.0, end=0.0
+        )
+        if same and joined[-1].end == segment.start:
+            joined[-1] = replace(joined[-1], end=segment.end)
+        else:
+            joined.append(segment)
+    return joined
+
+
 def _contact(moved: np.ndarray, position: np.ndarray, axis: np.ndarray, config: RuleConfig) -> str:
     """Push, pull or press: along the tool, or else away from the arm's base or toward it."""
     along = float(moved @ axis)
@@ -241,7 +326,12 @@ def _contact(moved: np.ndarray, position: np.ndarray, axis: np.ndarray, config: 
 
 
 def _gripper_action(
-    trajectory: ToolTrajectory, holding: np.ndarray, first: int, last: int, closes: bool
+    trajectory: ToolTrajectory,
+    holding: np.ndarray,
+    first: int,
+    last: int,
+    closes: bool,
+    config: RuleConfig,
 ) -> list[Segment]:
     """A grasp, or a release; opening fingers that held nothing are no action."""
     if closes:
@@ -251,7 +341,7 @@ def _gripper_action(
         if not held:
             return []
     moved = trajectory.positions[last] - trajectory.positions[first]
-    return [_segment(trajectory, name, held, first, last, moved, 0.0, np.zeros(3), RuleConfig())]
+    return [_segment(trajectory, name, held, first, last, moved, 0.0, np.zeros(3), config)]
 
 
 def _segment(

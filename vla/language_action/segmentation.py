@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import EpisodeDataset
+from vla.language_action.keyframes import without_outliers
 from vla.language_action.primitives import PRIMITIVES
 from vla.language_action.rules import RuleConfig, segment_by_rules
 from vla.language_action.segments import Segment, Segmentation
@@ -43,9 +46,7 @@ def segment_data_set(
         if isinstance(trajectory, ValueError):
             report.refused[index] = one_line(trajectory)
             continue
-        if float(trajectory.opening.max() - trajectory.opening.min()) < (
-            config.keyframes.gripper_span
-        ):
+        if np.ptp(without_outliers(trajectory.opening)) < config.keyframes.gripper_span:
             report.still.append(index)
         durations[index] = float(trajectory.times[-1])
         episodes[index] = tuple(segment_by_rules(trajectory, config))

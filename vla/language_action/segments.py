@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ LONGEST_INSTRUCTION = 300
 # Times are rounded, so an end may lie so far behind the next start, or the last frame [s].
 ROUNDING = 0.01
 MOST_BYTES = 2**30
+MOST_SEGMENTS = 10**6  # of an episode
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Segmentation:
 
 
 def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
-    """Writes it as JSON; the file appears whole or not at all."""
+    """Writes it as JSON; the file appears whole or not at all. Raises DatasetError."""
     values = {
         "version": VERSION,
         "source": segmentation.source,
@@ -136,9 +138,22 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
             for index, segments in segmentation.episodes.items()
         ],
     }
-    part = Path(f"{path}.part")
-    part.write_text(json.dumps(values, indent=1) + "\n")
-    part.replace(path)
+    path, part = Path(path), None
+    try:
+        # A name of its own: another process may write the same file.
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            part = Path(file.name)
+            file.write(json.dumps(values, indent=1) + "\n")
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DatasetError(f"cannot write {shown_path(path)}: {error.strerror}") from error
+        raise
 
 
 def read_segmentation(path: str | Path) -> Segmentation:
@@ -171,7 +186,7 @@ class _Entry:
 
     episode: int = bounded(0, 0, 1e9)
     duration: float = bounded(0.0, 0, 1e6)  # s
-    segments: tuple[Any, ...] = ()
+    segments: tuple[Any, ...] = field(default=(), metadata={"length": (0, MOST_SEGMENTS)})
 
 
 def _episode(values: Any, where: str) -> tuple[int, float, tuple[Segment, ...]]:

@@ -44,7 +44,9 @@ def instruction(
     around = "clockwise" if turn > 0 else "counterclockwise"
     rising = next((f" while moving it {word}" for word in ("up", "down") if word in way), "")
     sentences = {
-        "grasp": "align with the object and close the gripper on it",
+        "grasp": "align with the object and close the gripper on it"
+        if held
+        else "close the gripper",
         "place": "place the object and open the gripper" if held else "open the gripper",
         "lift": f"lift the object up{_with(sideways, displacement)}",
         "lower": f"lower the object{_with(sideways, displacement)}",
