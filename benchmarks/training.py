@@ -32,6 +32,7 @@ from vla.policies.sequence import IGNORE, IMAGE, TextBatch
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer
 from vla.training.objectives.base import Step
+from vla.training.precision import usable_precision
 
 STAGES = {"action": ("action",), "instruct": ("language", "action")}
 QUESTION_TOKENS, ANSWER_TOKENS = 40, 20
@@ -127,21 +128,26 @@ class Subject:
 
 
 def peak_of(device: str) -> tuple[float, str]:
-    """Peak of bf16 matrix products [FLOP/s] and where it is from: a data sheet, or measured."""
+    """Peak of matrix products [FLOP/s] and where it is from: a data sheet, or measured.
+
+    In bf16, but on a processor that has no fast one.
+    """
     if device != "cpu":
         name = torch.cuda.get_device_name()
         for known, peak in PEAKS.items():
             if known in name:
                 return peak, f"data sheet of the {known}"
     size, best = 8192 if device != "cpu" else 1024, float("inf")
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    kind = "bf16" if usable_precision("bf16", device) == "bf16" else "float32"
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
     for _ in range(10):
         started = time.perf_counter()
         matrix @ matrix
         if device != "cpu":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best, f"bf16 product of {size} x {size} matrices, measured"
+    return 2 * size**3 / best, f"{kind} product of {size} x {size} matrices, measured"
 
 
 def main() -> None:
@@ -165,7 +171,7 @@ def main() -> None:
     report = {
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
-        "precision": arguments.precision,
+        "precision": usable_precision(arguments.precision, arguments.device),
         "batch": arguments.batch,
         "peak_teraflop_per_second": peak / 1e12,
         "peak_from": source,
