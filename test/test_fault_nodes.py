@@ -296,9 +296,13 @@ def test_nodes_killed_one_by_one(graph, name):
     at = time.monotonic()
     process.kill()
     end = at + 1.5
-    graph.wait(lambda: time.monotonic() > end, "time", alive=False)
+    # Whether it held in time is judged by its commands; what is heard of its status may be late.
+    graph.wait(
+        lambda: time.monotonic() > end and graph.statuses[-1].state == State.HOLDING,
+        "hold",
+        alive=False,
+    )
     status = graph.statuses[-1]
-    assert status.state == State.HOLDING
     over = excess_of(watch.motion(), JOINTS, LIMITS.safety, KINEMATICS)
     hold = time_to_hold(watch.motion(), at)
     judge(FaultReport(f"{name} killed", over, hold, "its death", status.message))
