@@ -152,7 +152,7 @@ def _speeds(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
     turning = METRES_PER_RADIAN * np.vstack([turning, turning[-1:]])
     velocity, turning = smoothed(velocity, step, window), smoothed(turning, step, window)
     axes = tool_axes(trajectory.quaternions)
-    about = np.einsum("nd,nd->n", turning, axes)
+    about = np.sum(turning * axes, axis=1)
     others = np.linalg.norm(turning - about[:, None] * axes, axis=1)
     sideways = np.linalg.norm(velocity[:, :2], axis=1)
     return np.stack([sideways, np.abs(velocity[:, 2]), np.abs(about), others], axis=1)
@@ -272,7 +272,7 @@ def _motion(
     moved = trajectory.positions[last] - trajectory.positions[first]
     turns = rotation_steps(trajectory.quaternions[first : last + 1])
     axis = tool_axes(trajectory.quaternions[first : last + 1])
-    along = np.einsum("nd,nd->n", turns, axis[:-1])
+    along = np.sum(turns * axis[:-1], axis=1)
     # Sums of signed turns: the noise of single frames cancels.
     about = float(along.sum())
     other = float(np.linalg.norm((turns - along[:, None] * axis[:-1]).sum(axis=0)))
