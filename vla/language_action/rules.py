@@ -72,11 +72,16 @@ def segment_by_rules(trajectory: ToolTrajectory, config: RuleConfig | None = Non
     Of push, pull and press nothing is found where the trajectory doesn't say what is touched.
     """
     config = config or RuleConfig()
-    holding = holds(trajectory, gripper_events(trajectory, config.keyframes), config)
-    moving, path = _moving_most(trajectory, config), _path(trajectory, config)
+    events = gripper_events(trajectory, config.keyframes)
+    trajectory = replace(trajectory, opening=without_outliers(trajectory.opening))
+    holding, speeds = holds(trajectory, events, config), _speeds(trajectory, config)
+    moving, path = _moving_most(trajectory, speeds, config), _path(trajectory, config)
     segments: list[Segment] = []
     start, end = 0, len(trajectory) - 1
-    for first, last, closes in [*_finger_spans(trajectory, config), (end, end, None)]:
+    for first, last, closes in [
+        *_finger_spans(trajectory, events, speeds, config),
+        (end, end, None),
+    ]:
         pieces = _pieces(moving, start, first, trajectory.times, config.shortest)
         pieces = [
             half for piece in pieces for half in _there_and_back(piece, path, trajectory, config)
@@ -96,25 +101,22 @@ def holds(trajectory: ToolTrajectory, events: list[Keyframe], config: RuleConfig
     """
     if trajectory.held is not None:
         return trajectory.held.astype(bool)
-    closed = np.zeros(len(trajectory), bool)
-    opening, times = without_outliers(trajectory.opening), trajectory.times
+    closed, times = np.zeros(len(trajectory), bool), trajectory.times
     if events:
         closed[times < events[0].time] = events[0].kind == "gripper_open"
-        for event in events:
-            closed[times >= event.time] = event.kind == "gripper_close"
-    else:
-        return closed
-    return closed & (opening > config.empty_opening)
+    for event in events:
+        closed[times >= event.time] = event.kind == "gripper_close"
+    return closed & (trajectory.opening > config.empty_opening)
 
 
-def _finger_spans(trajectory: ToolTrajectory, config: RuleConfig) -> list[tuple[int, int, bool]]:
+def _finger_spans(
+    trajectory: ToolTrajectory, events: list[Keyframe], speeds: np.ndarray, config: RuleConfig
+) -> list[tuple[int, int, bool]]:
     """First and last frame of each grasp or release, and whether the fingers close."""
-    times, opening = trajectory.times, without_outliers(trajectory.opening)
-    speed = np.abs(np.gradient(opening, times))
-    still, spans = speed < config.finger_speed, []
-    tool_speed = _speeds(trajectory, config).sum(axis=1)
-    before = 0
-    events = gripper_events(trajectory, config.keyframes)
+    times = trajectory.times
+    still = np.abs(np.gradient(trajectory.opening, times)) < config.finger_speed
+    tool_speed = speeds.sum(axis=1)
+    spans, before = [], 0
     middles = np.searchsorted(times, [event.time for event in events])
     limits = [*middles, len(times) - 1][1:]
     for event, middle, limit in zip(events, middles.tolist(), limits, strict=True):
@@ -158,9 +160,8 @@ def _speeds(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
     return np.stack([sideways, np.abs(velocity[:, 2]), np.abs(about), others], axis=1)
 
 
-def _moving_most(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
+def _moving_most(trajectory: ToolTrajectory, speeds: np.ndarray, config: RuleConfig) -> np.ndarray:
     """What moves most in each frame [N]: REST, SIDEWAYS, VERTICAL and so on."""
-    speeds = _speeds(trajectory, config)
     moving = 1 + np.argmax(speeds, axis=1)
     moving[speeds.max(axis=1) < config.rest_speed] = REST
     if trajectory.contact is not None:
@@ -280,9 +281,8 @@ def _motion(
     held = bool(holding[first : last + 1].mean() > 0.5)
     duration = float(trajectory.times[last] - trajectory.times[first])
     turn = max(abs(about), other)
-    shifts, turnings = path[:, :3], path[:, 3:] / METRES_PER_RADIAN
-    rests = _extent(shifts, piece).max() < config.wait_way
-    if rests and _extent(turnings, piece).max() < config.wait_turn:
+    rests = _extent(path[:, :3], piece).max() < config.wait_way
+    if rests and _extent(path[:, 3:], piece).max() < METRES_PER_RADIAN * config.wait_turn:
         if duration < config.wait_time:
             return []
         name = "wait"
@@ -304,10 +304,8 @@ def _same_joined(segments: list[Segment]) -> list[Segment]:
     """Neighbours that say the same as one segment."""
     joined: list[Segment] = []
     for segment in segments:
-        same = joined and replace(segment, start=0.0, end=0.0) == replace(
-            joined[-1], start=0.0, end=0.0
-        )
-        if same and joined[-1].end == segment.start:
+        # The same but for its time, and right behind.
+        if joined and replace(joined[-1], start=joined[-1].end, end=segment.end) == segment:
             joined[-1] = replace(joined[-1], end=segment.end)
         else:
             joined.append(segment)

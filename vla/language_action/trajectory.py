@@ -92,9 +92,7 @@ def smoothed(values: np.ndarray, time_step: float, window: float) -> np.ndarray:
     window: its length [s]; less than three frames leave the values as they are, and no more than
     the episode has are taken.
     """
-    frames = min(round(window / time_step) | 1, len(values) - 1 | 1)
-    if frames > len(values):
-        frames -= 2
+    frames = min(round(window / time_step) | 1, (len(values) - 1) | 1)  # odd, as the filter's is
     return values if frames < 3 else savgol_filter(values, frames, 2, axis=0, mode="nearest")
 
 
