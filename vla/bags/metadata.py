@@ -29,7 +29,6 @@ from vla.bags.writer import (
     NO_START_TIME,
     BagError,
     dump_yaml,
-    replace_text,
 )
 from vla.core.files import (
     MOST_NUMBER,
@@ -40,6 +39,7 @@ from vla.core.files import (
     require_regular,
 )
 from vla.core.locks import lock_file
+from vla.core.replacing import replace_text
 from vla.core.shown import brief, shown_path
 
 _MOST_BYTES = 16_000_000

@@ -29,9 +29,10 @@ from vla.bags.metadata import (
 )
 from vla.bags.metadata_copy import INFO, custom_data_in
 from vla.bags.storage import MCAP, is_compressed
-from vla.bags.writer import COMPLETE_KEY, METADATA_FILE, BagError, dump_yaml, replace_text
+from vla.bags.writer import COMPLETE_KEY, METADATA_FILE, BagError, dump_yaml
 from vla.core.files import require_regular
 from vla.core.locks import lock_file
+from vla.core.replacing import replace_text
 from vla.core.shown import shown_path
 
 # In custom_data of a repaired bag: what could not be kept, in words.

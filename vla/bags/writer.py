@@ -23,6 +23,7 @@ from mcap.writer import CompressionType, Writer
 from vla.bags.message_types import MessageType
 from vla.bags.sealed_file import SealedFile
 from vla.core.locks import lock_file
+from vla.core.replacing import replace_text
 
 METADATA_VERSION = 9
 METADATA_FILE = "metadata.yaml"
@@ -81,22 +82,6 @@ def dump_yaml(values: Any) -> str:
     return yaml.dump(
         values, Dumper=dumper, default_flow_style=False, sort_keys=False, allow_unicode=True
     )
-
-
-def replace_text(path: Path, text: str, durable: bool = False) -> None:
-    """Writes a file such that a reader, or a crash, finds the old text or the new one.
-
-    durable: sync the disk. Raises OSError when the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    # A new file each time, so that a link is never followed.
-    temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8") as stream:
-        stream.write(text)
-        if durable:
-            stream.flush()
-            os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 class BagWriter:

@@ -9,13 +9,13 @@ characters become escapes (see vla.core.text).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vla.core.files import read_json
+from vla.core.replacing import replace_text
 from vla.core.shown import brief, shown_path
 from vla.core.text import escape_unseen, one_line
 from vla.datasets.frames import DatasetError
@@ -69,10 +69,7 @@ def write_vla_it(
                 "CC": _written(annotation.contexts),
             }
         files.setdefault(file, {})[episode] = entry
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(files, ensure_ascii=False, indent=1) + "\n")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps(files, ensure_ascii=False, indent=1) + "\n")
 
 
 def _written(pairs: tuple[Pair, ...]) -> list[dict[str, str]]:

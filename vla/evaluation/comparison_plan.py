@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.core.files import read_json
+from vla.core.replacing import replace_text
 from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
 from vla.evaluation.errors import GridError
@@ -140,9 +141,7 @@ def keep_plan(plan: dict[str, Any], output: Path, any_code: bool = False) -> dic
             "data": plan["data"],
         }
     output.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{PLAN}.part")
-    temporary.write_text(json.dumps(plan, indent=1) + "\n")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps(plan, indent=1) + "\n")
     return plan
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.core.files import read_json
+from vla.core.replacing import replace_text
 from vla.core.resources import contract_path
 from vla.core.shown import shown_path
 from vla.core.text import one_line
@@ -123,9 +124,7 @@ def run_training(run: Run, training: Training) -> None:
             train_run(config, contract, run.device, look)
         except KeyboardInterrupt:
             raise OutOfTimeError from None
-    temporary = folder / f"{DONE}.part"
-    temporary.write_text(json.dumps({"key": run.keys[training.name]}) + "\n")
-    os.replace(temporary, folder / DONE)
+    replace_text(folder / DONE, json.dumps({"key": run.keys[training.name]}) + "\n")
 
 
 def group_of(evaluation: Evaluation) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 
 import vla
 from vla.core.files import checked_entries, checked_text, read_json
+from vla.core.replacing import replace_text, replacing
 from vla.core.shown import brief, shown_path
 from vla.core.tensors import read_tensors
 from vla.core.text import one_line
@@ -86,13 +86,10 @@ def save_adapter(
         "package_version": vla.__version__,
         "about": about,
     }
-    temporary = folder / f"{WEIGHTS}.part"
-    save_file({name: value.contiguous() for name, value in plain.items()}, temporary)
-    os.replace(temporary, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as new:
+        save_file({name: value.contiguous() for name, value in plain.items()}, new)
     for name, text in ((DESCRIPTION, json.dumps(description, indent=2) + "\n"), (CARD, card)):
-        temporary = folder / f"{name}.part"
-        temporary.write_text(text)
-        os.replace(temporary, folder / name)
+        replace_text(folder / name, text)
 
 
 def open_adapter(folder: str | Path) -> Adapter:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers import PreTrainedModel
 from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.contract.normalization import NormStats
 from vla.core.files import checked_text, inside, read_json
+from vla.core.replacing import replace_text, replacing
 from vla.core.shown import brief, shown_path
 from vla.core.tensors import read_shapes, read_tensors
 from vla.core.text import one_line
@@ -139,14 +139,11 @@ def _write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """One file, or several with an index; files of an earlier checkpoint are deleted last."""
     shards = split_torch_state_dict_into_shards(weights, max_shard_size=MOST_PER_FILE)
     for name, tensors in shards.filename_to_tensors.items():
-        temporary = folder / f"{name}.part"
-        save_file({tensor: weights[tensor] for tensor in tensors}, temporary)
-        os.replace(temporary, folder / name)
+        with replacing(folder / name) as new:
+            save_file({tensor: weights[tensor] for tensor in tensors}, new)
     if shards.is_sharded:
         index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
-        temporary = folder / f"{INDEX}.part"
-        temporary.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, folder / INDEX)
+        replace_text(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
     else:
         (folder / INDEX).unlink(missing_ok=True)
     for file in folder.glob("model*.safetensors"):

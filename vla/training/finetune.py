@@ -8,7 +8,6 @@ kept, and the run ends when it has not improved for a while.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.files import read_json, read_yaml
+from vla.core.replacing import replace_text, replacing
 from vla.core.shown import brief, shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import ConversationDataset, EpisodeDataset, RobotDataset
@@ -169,7 +169,7 @@ class _Best:
         about = self.about | {"step": trainer.step, "figures": figures}
         folder = self.output / CANDIDATES / _name(trainer.step)
         save_adapter(folder, weights, self.base, self.config.train.adapter, about, "")
-        _write(self.output / HISTORY, json.dumps(entries, indent=1) + "\n")
+        replace_text(self.output / HISTORY, json.dumps(entries, indent=1) + "\n")
         return self._is_over(entries)
 
     def _is_over(self, entries: list[dict]) -> bool:
@@ -185,12 +185,6 @@ def _is_validation(entry: object) -> bool:
 
 def _name(step: int) -> str:
     return f"step-{step:06d}"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def finetune(
@@ -237,7 +231,7 @@ def finetune(
             "demonstrations, or look whether the held-out ones show the same task"
         )
     _keep(output, best["step"], card(report, base))
-    _write(output / "finetune.json", json.dumps(report, indent=2) + "\n")
+    replace_text(output / "finetune.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
@@ -246,9 +240,9 @@ def _keep(output: Path, step: int, text: str) -> None:
     source, target = output / CANDIDATES / _name(step), output / ADAPTER
     target.mkdir(exist_ok=True)
     for path in sorted(source.iterdir(), key=lambda path: path.name == DESCRIPTION):
-        shutil.copy(path, target / f"{path.name}.part")
-        os.replace(target / f"{path.name}.part", target / path.name)
-    _write(target / CARD, text)
+        with replacing(target / path.name) as new:
+            shutil.copy(path, new)
+    replace_text(target / CARD, text)
 
 
 def clipped(new: Sequence[RobotDataset], base: Checkpoint) -> dict[str, float]:
