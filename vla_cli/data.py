@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vla_cli import data_annotate, data_check, data_convert, data_segment
+from vla_cli import data_annotate, data_check, data_convert, data_segment, data_verify
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
@@ -16,7 +16,7 @@ examples:
   vla data segment datasets/mine output/segments --rules   atomic actions, with instructions
   vla data export datasets/mine output/replay     back to bags, for RViz or Foxglove
 """
-COMMAND_MODULES = (data_check, data_convert, data_annotate, data_segment)
+COMMAND_MODULES = (data_check, data_convert, data_annotate, data_segment, data_verify)
 
 
 def add_parser(subparsers) -> None:
