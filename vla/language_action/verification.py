@@ -6,6 +6,7 @@ average quality of at least 2 are kept; the confidence changes nothing (LA4VLA, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,11 +158,7 @@ def verified(
             f"no segment is left: none of the {len(rated)} that were rated has an average quality "
             f"of {KEPT_FROM:g} or more; cut the data in another way, and rate again"
         )
-    primitives = {
-        name: tuple(sum(s.primitive == name for s in group) for group in (rated, kept))
-        for name in PRIMITIVES
-        if any(segment.primitive == name for segment in rated)
-    }
+    counts = [Counter(segment.primitive for segment in group) for group in (rated, kept)]
     names = [rating.annotator for rating in ratings]
     levels = [rating.quality for rating in ratings]
     report = VerificationReport(
@@ -174,7 +171,9 @@ def verified(
         confidence=_mean([r.confidence for r in ratings if r.confidence is not None]),
         qualities={name: levels.count(level) for level, name in enumerate(QUALITIES)},
         annotators={name: names.count(name) for name in dict.fromkeys(names)},
-        primitives=primitives,
+        primitives={
+            name: (counts[0][name], counts[1][name]) for name in PRIMITIVES if counts[0][name]
+        },
     )
     return replace(segmentation, episodes=episodes), report
 
