@@ -207,7 +207,7 @@ class Page(HTMLParser):
         values = dict(attributes)
         self.tags.append(tag)
         self.links += [values[name] for name in ("src", "href") if name in values]
-        self._in_review = values.get("id") == "review"
+        self._in_review = values.get("id") == "values"
 
     def handle_data(self, data):
         if self._in_review:
@@ -247,7 +247,7 @@ def test_what_the_page_saves_can_be_taken_over(reviewed, tmp_path):
     script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[0]
     review = Page(page).review
     code = f"""
-      const found = {{ review: {{ textContent: {json.dumps(review)} }} }};
+      const found = {{ values: {{ textContent: {json.dumps(review)} }} }};
       const blank = () => ({{ append() {{}}, set onclick(f) {{ all.push(f); }} }});
       const all = [];
       globalThis.window = {{}};

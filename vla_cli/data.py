@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from vla_cli import data_annotate, data_check, data_convert, data_segment
+from vla_cli import data_annotate, data_check, data_convert, data_la, data_segment, data_verify
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Check data sets, turn recorded episodes into them, annotate them, cut them into atomic actions, and
-play them back.
+Check data sets, turn recorded episodes into them, annotate them, cut them into atomic actions, have
+people verify these, write them as data sets of their own, and play episodes back.
 
 examples:
   vla data check datasets/mine --contract fr3     what would keep it from being trained on
   vla data convert output/bags datasets/mine      rosbag2 episodes to a LeRobot data set
   vla data annotate datasets/mine --truth         what the robot could be asked, in words
   vla data segment datasets/mine output/segments --rules   atomic actions, with instructions
+  vla data verify output/segments --page output/verify.html   a page on which people rate them
+  vla data la output/segments datasets/la         the kept ones, without images and with them
   vla data export datasets/mine output/replay     back to bags, for RViz or Foxglove
 """
-COMMAND_MODULES = (data_check, data_convert, data_annotate, data_segment)
+COMMAND_MODULES = (data_check, data_convert, data_annotate, data_segment, data_verify, data_la)
 
 
 def add_parser(subparsers) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
+from vla_cli.segmented import open_episodes
 from vla_cli.subcommands import add_command
-
-if TYPE_CHECKING:
-    from vla.datasets.sample import EpisodeDataset
 
 SEGMENT = """\
 Cut the episodes of a data set into atomic actions (LA4VLA), each with an instruction that needs no
@@ -67,19 +63,12 @@ def run_segment(arguments: argparse.Namespace) -> int:
     config = read_dataclass(RuleConfig, given, "--set", CommandError)
 
     # Later, since all kinds of data bring much with them.
-    from vla.datasets.frames import DatasetError
-    from vla.datasets.sources import RobotData
+    from vla.language_action.clips import with_origin
     from vla.language_action.segmentation import report_text, segment_data_set
-    from vla.training.source_registry import ROBOT_SOURCES
-    from vla.training.sources import kind_of, own_contract
 
-    entry = RobotData(arguments.source, kind_of(arguments.source), arguments.mapping)
-    contract = named_contract(arguments.contract) if arguments.contract else own_contract(entry)
-    dataset = ROBOT_SOURCES[entry.kind].open(entry, contract)
-    if not hasattr(dataset, "episode_ends"):
-        raise DatasetError(f"{arguments.source}: it doesn't tell where its episodes end")
-    episodes = cast("EpisodeDataset", dataset)
+    episodes = open_episodes(arguments.source, arguments.contract, arguments.mapping)
     segmentation, report = segment_data_set(episodes, arguments.source, config)
+    segmentation = with_origin(segmentation, episodes, arguments.contract, arguments.mapping)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_segmentation(segmentation, path)
     print(f"{report_text(report)}\nwritten: {shown_path(path)}")

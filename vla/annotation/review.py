@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vla.annotation.page import filled_page, read_page_table
 from vla.annotation.records import ACCEPTED, CAPTION, REJECTED, Entry, Record, Records
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.annotation.source import AnnotationSource
-from vla.core.files import read_text
-from vla.core.resources import shared_file
-from vla.core.shown import brief, shown_path
-from vla.core.text import one_line
+from vla.core.shown import brief
 from vla.datasets.frames import DatasetError
 
 PAGE_FILE, TABLE_FILE = "review.html", "review.csv"
 COLUMNS = ("episode", "entry", "digest", "verdict", "question", "answer", "instruction")
 _SHOWN_SIZE = 320
 _MOST_PROBLEMS = 20
-MOST_BYTES = 100_000_000
 _VERDICTS = {"accept": ACCEPTED, "reject": REJECTED, "edit": ACCEPTED, "": ""}
 _WORDS = {ACCEPTED: "accept", REJECTED: "reject", "": ""}
 
@@ -77,12 +72,9 @@ def write_review(
         )
         rows += [row | {"instruction": record.instruction} for row in _rows(record)]
     review = {"title": source.folder.resolve().name, "columns": COLUMNS, "episodes": shown}
-    # Within a script element nothing but its end tag and comments has a meaning.
-    text = json.dumps(review, ensure_ascii=False).replace("<", "\\u003c")
-    template = shared_file("config/annotation/review.html").read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE_FILE
-    page.write_text(template.replace("{review}", text), encoding="utf-8")
+    page.write_text(filled_page(PAGE_FILE, review), encoding="utf-8")
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -115,7 +107,7 @@ def apply_review(path: str | Path, records: Records) -> Applied:
     named = {index: record.named_entries() for index, record in records.latest.items()}
     problems: list[str] = []
     counts: Counter[str] = Counter()
-    for number, row in enumerate(_read_table(path), start=2):
+    for number, row in enumerate(read_page_table(path, COLUMNS[:-1], "review"), start=2):
         try:
             index, name = _place(row, named)
             said, entry = _reviewed(row, named[index][name])
@@ -133,23 +125,6 @@ def apply_review(path: str | Path, records: Records) -> Applied:
         if (changed := tuple(entries.values())) != record.entries:
             records.add(replace(record, entries=changed))
     return Applied(counts["accept"], counts["reject"], counts["edit"], counts[""])
-
-
-def _read_table(path: str | Path) -> list[dict[str, str]]:
-    text, path = read_text(path, DatasetError, MOST_BYTES), shown_path(path)
-    header = text.partition("\n")[0]
-    # Spreadsheets write what their country separates by.
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise DatasetError(
-            f"{path}, line {reader.line_num}: {one_line(error)}; save it as CSV again"
-        ) from error
-    if missing := set(COLUMNS[:-1]) - set(reader.fieldnames or ()):
-        raise DatasetError(f"{path} is no review: it has no column {', '.join(sorted(missing))}")
-    return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 
 def _place(row: dict[str, str], named: dict[int, dict[str, Entry]]) -> tuple[int, str]:

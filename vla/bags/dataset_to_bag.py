@@ -41,8 +41,8 @@ def export_episodes(
 
     raw: images as sensor_msgs/Image instead of JPEG. The bags hold cameras, tool pose, finger
     positions and instructions at the data set's rate, and the contract in their metadata. Raises
-    DatasetError where the data set has no contract or no such episode, and BagError where a bag
-    exists already.
+    DatasetError where the data set has no contract, no images or no such episode, and BagError
+    where a bag exists already.
     """
     dataset, folder = Path(dataset), Path(folder)
     path = dataset / "meta" / CONTRACT_FILE
@@ -50,6 +50,8 @@ def export_episodes(
         raise DatasetError(f"{dataset} was not written by 'vla data convert': {path} is missing")
     contract = load_contract(path)
     data = LeRobotEpisodes(dataset, None, contract)
+    if not data.mapping.images:
+        raise DatasetError(f"{dataset} has no images to put into bags; export its twin with images")
     ends = data.episode_ends
     episodes = range(len(ends))[chosen]
     if not episodes:

@@ -106,6 +106,8 @@ def check_lerobot(
     else:
         found += _check_episodes(info, contract, mapping, tasks, own)
         cameras = list(mapping.cameras.values())
+        if not mapping.images:
+            found.append(fine("images", "none: it gives samples without vision"))
     found += _check_annotations(info, annotations)
     return found + check_images(info, cameras, seconds)
 

@@ -27,7 +27,8 @@ class Annotation:
 class RobotSample:
     """One frame and the actions from it on; None stands for what is not known."""
 
-    images: dict[str, np.ndarray]  # uint8 [H, W, 3], by the contract's camera names
+    # uint8 [H, W, 3], by the contract's camera names; none at all of a sample without vision.
+    images: dict[str, np.ndarray]
     state: np.ndarray  # [S] float32, in the contract's units
     actions: np.ndarray  # [H, A] float32, likewise
     instruction: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vla.language_action.primitives import EMPTY, PRIMITIVES, STATUSES
 SEGMENTS_FILE = "segments.json"
 VERSION = 1
 LONGEST_INSTRUCTION = 300
+KEPT_FROM = 2.0
 # Times are rounded, so an end may lie so far behind the next start, or the last frame [s].
 ROUNDING = 0.01
 MOST_BYTES = 2**30
@@ -34,11 +36,18 @@ class Segment:
     end: float = bounded(0.0, 0, 1e6)
     status: str = EMPTY  # of the gripper: HOLDING or EMPTY
     instruction: str = ""  # says nothing that only an image would show
+    # Mean of the ratings that it got, 0 to 3; None where nobody has rated it.
+    quality: float | None = bounded(None, 0, 3)
 
     @property
     def duration(self) -> float:
         """How long it takes [s]."""
         return self.end - self.start
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was rated, and is good enough to learn from (section 7.6)."""
+        return self.quality is not None and self.quality >= KEPT_FROM
 
 
 # Words of identity, appearance, material and place, which an instruction without images may not
@@ -121,6 +130,20 @@ class Segmentation:
     made_by: str  # "rules", or the model
     durations: Mapping[int, float]  # s, of the episodes by index
     episodes: Mapping[int, tuple[Segment, ...]]  # by index; () where nothing was found
+    # How the data set was opened: contract and mapping as they were named, "" for its own.
+    contract: str = ""
+    mapping: str = ""
+    digests: Mapping[int, str] = field(default_factory=dict)  # of the episodes, where known
+
+    @property
+    def digest(self) -> str:
+        """Tells its segments from others, whatever ratings they have."""
+        rows = [
+            [index, [list(asdict(replace(segment, quality=None)).values()) for segment in segments]]
+            for index, segments in sorted(self.episodes.items())
+        ]
+        # With a letter in front, no spreadsheet takes it for a number.
+        return "s" + hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:15]
 
 
 def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
@@ -129,10 +152,13 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
         "version": VERSION,
         "source": segmentation.source,
         "made_by": segmentation.made_by,
+        "contract": segmentation.contract,
+        "mapping": segmentation.mapping,
         "episodes": [
             {
                 "episode": index,
                 "duration": round(segmentation.durations[index], 3),
+                "digest": segmentation.digests.get(index, ""),
                 "segments": [asdict(segment) for segment in segments],
             }
             for index, segments in segmentation.episodes.items()
@@ -161,7 +187,8 @@ def read_segmentation(path: str | Path) -> Segmentation:
     path = Path(path)
     path = path / SEGMENTS_FILE if path.is_dir() else path
     values, where = read_json(path, DatasetError, MOST_BYTES), str(shown_path(path))
-    names = ("version", "source", "made_by", "episodes")
+    texts = ("source", "made_by", "contract", "mapping")
+    names = ("version", *texts, "episodes")
     checked_entries(values, where, DatasetError, names)
     if values.get("version") != VERSION:
         raise DatasetError(
@@ -171,13 +198,17 @@ def read_segmentation(path: str | Path) -> Segmentation:
         raise DatasetError(f"{where}: 'episodes' is no list")
     episodes: dict[int, tuple[Segment, ...]] = {}
     durations: dict[int, float] = {}
-    for number, entry in enumerate(values["episodes"]):
-        index, duration, segments = _episode(entry, f"{where}, entry {number}")
+    digests: dict[int, str] = {}
+    for number, values_of in enumerate(values["episodes"]):
+        entry, segments = _episode(values_of, f"{where}, entry {number}")
+        index = entry.episode
         if index in episodes:
             raise DatasetError(f"{where}: episode {index} stands there twice")
-        episodes[index], durations[index] = segments, duration
-    source, made_by = (str(values.get(name, ""))[:1000] for name in ("source", "made_by"))
-    return Segmentation(source, made_by, durations, episodes)
+        episodes[index], durations[index] = segments, entry.duration
+        if entry.digest:
+            digests[index] = entry.digest
+    source, made_by, contract, mapping = (str(values.get(name, ""))[:1000] for name in texts)
+    return Segmentation(source, made_by, durations, episodes, contract, mapping, digests)
 
 
 @dataclass(frozen=True)
@@ -186,10 +217,11 @@ class _Entry:
 
     episode: int = bounded(0, 0, 1e9)
     duration: float = bounded(0.0, 0, 1e6)  # s
+    digest: str = ""  # of the data; "" where it is not known
     segments: tuple[Any, ...] = field(default=(), metadata={"length": (0, MOST_SEGMENTS)})
 
 
-def _episode(values: Any, where: str) -> tuple[int, float, tuple[Segment, ...]]:
+def _episode(values: Any, where: str) -> tuple[_Entry, tuple[Segment, ...]]:
     entry = read_dataclass(_Entry, values, where, DatasetError)
     where = f"{where}, episode {entry.episode}"
     segments = tuple(
@@ -200,4 +232,4 @@ def _episode(values: Any, where: str) -> tuple[int, float, tuple[Segment, ...]]:
         check_segments(segments, entry.duration)
     except ValueError as error:
         raise DatasetError(f"{where}: {error}") from error
-    return entry.episode, entry.duration, segments
+    return entry, segments

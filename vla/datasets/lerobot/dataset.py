@@ -133,7 +133,7 @@ class LeRobotEpisodes:
         return RobotSample(
             images={
                 camera.name: self._image(track.episode, camera.name, frame)
-                for camera in self.contract.cameras
+                for camera in (self.contract.cameras if self.mapping.images else ())
             },
             state=track.states[row],
             actions=chunk_with_padding(track.actions, row, self.contract),

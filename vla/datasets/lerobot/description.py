@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.datasets.lerobot.episode_files import IMAGES, STORED, STORED_TYPE, VIDEO
+from vla.datasets.lerobot.episode_files import IMAGES, NO_IMAGES, STORED, STORED_TYPE, VIDEO
 
 STATE, ACTION = "observation.state", "action"
 _SCALARS = {
@@ -31,7 +31,7 @@ def features_of(contract: EmbodimentContract, storage: str) -> dict[str, dict[st
         (ACTION, contract.action_names),
     ):
         features[name] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
-    for camera in contract.cameras:
+    for camera in contract.cameras if storage != NO_IMAGES else ():
         feature: dict[str, Any] = {
             "dtype": storage,
             "shape": [camera.height, camera.width, 3],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from vla.datasets.video import VideoWriter
 
 IMAGES = "observation.images."
 VIDEO, STORED = "video", "image"
+# Of a data set without images.
+NO_IMAGES = "none"
 # Frames of stored images that are in memory at once.
 STORED_FRAMES = 32
 STORED_FILE = "images.parquet"
@@ -95,16 +97,14 @@ class EpisodeImages:
         Raises DatasetError where frames are not as many as images, or a value is not finite.
         """
         self.close()
-        states, actions = np.asarray(states, np.float32), np.asarray(actions, np.float32)
         lengths = [len(states), len(actions), len(instructions)]
         if self.frames == 0 or set(lengths) != {self.frames}:
             raise DatasetError(
                 f"{self.frames} images, but {lengths[0]} states, {lengths[1]} actions and "
                 f"{lengths[2]} instructions"
             )
-        if not (np.isfinite(states).all() and np.isfinite(actions).all()):
-            raise DatasetError("a state or an action is not finite")
-        return EpisodeFiles(self.folder, states, actions, list(instructions), self._pixels)
+        episode = EpisodeFiles(self.folder, states, actions, list(instructions), self._pixels)
+        return _checked(episode)
 
     def close(self) -> None:
         """Closes the files of an episode that is given up or done."""
@@ -120,6 +120,29 @@ class EpisodeImages:
         if self._waiting:
             stored.write_table(pa.Table.from_pylist(self._waiting, self._schema))
             self._waiting = []
+
+
+def episode_without_images(
+    folder: str | Path, states: np.ndarray, actions: np.ndarray, instructions: Sequence[str]
+) -> EpisodeFiles:
+    """An episode of N frames, states [N, S] and actions [N, A], for a writer without images.
+
+    Raises DatasetError where they are not equally many, or a value is not finite.
+    """
+    Path(folder).mkdir(parents=True)
+    return _checked(EpisodeFiles(Path(folder), states, actions, list(instructions), {}))
+
+
+def _checked(episode: EpisodeFiles) -> EpisodeFiles:
+    states, actions = (np.asarray(v, np.float32) for v in (episode.states, episode.actions))
+    lengths = [len(states), len(actions), len(episode.instructions)]
+    if len(states) == 0 or len(set(lengths)) > 1:
+        raise DatasetError(
+            f"{lengths[0]} states, {lengths[1]} actions and {lengths[2]} instructions"
+        )
+    if not (np.isfinite(states).all() and np.isfinite(actions).all()):
+        raise DatasetError("a state or an action is not finite")
+    return replace(episode, states=states, actions=actions)
 
 
 def _png(image: np.ndarray) -> dict[str, Any]:

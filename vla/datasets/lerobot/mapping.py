@@ -12,6 +12,7 @@ from vla.core.files import read_yaml
 from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import IMAGES
+from vla.datasets.lerobot.meta import read_description
 
 # What `vla data convert` and `vla data annotate` put beside LeRobot's own files in meta/.
 CONTRACT_FILE, ANNOTATIONS_FILE = "contract.yaml", "annotations.json"
@@ -40,12 +41,15 @@ class LeRobotMapping:
     drop_first: int = bounded(0, 0, 10**6)  # stored steps that are left out at an episode's start
     # Episodes in which a frame has no instruction are left out, instead of refused.
     drop_wordless: bool = False
+    images: bool = True  # false: no camera is read, and the samples are without vision
 
     def __post_init__(self) -> None:
         if self.gripper_range is not None and self.gripper_range[0] >= self.gripper_range[1]:
             raise ValueError("gripper_range must be two numbers, the smaller first")
         if 0.0 in self.state_scale + self.action_scale:
             raise ValueError("state_scale and action_scale must be factors other than 0")
+        if self.cameras and not self.images:
+            raise ValueError("'images: false' goes with 'cameras: {}'; correct one of the two")
 
 
 def read_mapping(path: str | Path) -> LeRobotMapping:
@@ -58,7 +62,8 @@ def read_mapping(path: str | Path) -> LeRobotMapping:
 def own_mapping(folder: str | Path, contract: EmbodimentContract) -> LeRobotMapping:
     """The mapping of a data set that carries its contract, as `vla data convert` writes it.
 
-    Raises DatasetError where it carries none, ContractError where that is another one.
+    Of one that says in meta/info.json that it is without images, no camera is mapped. Raises
+    DatasetError where it carries none, ContractError where that is another one.
     """
     path = Path(folder) / "meta" / CONTRACT_FILE
     if not path.is_file():
@@ -67,4 +72,6 @@ def own_mapping(folder: str | Path, contract: EmbodimentContract) -> LeRobotMapp
             "how its features become the contract's"
         )
     contract.require_same(load_contract(path), "ours", f"that of {folder}")
+    if read_description(folder).without_images:
+        return LeRobotMapping({}, images=False)
     return LeRobotMapping({camera.name: IMAGES + camera.name for camera in contract.cameras})

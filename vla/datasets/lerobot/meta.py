@@ -27,6 +27,8 @@ MOST_LIST_BYTES = 2**28
 MOST_ROWS, MOST_EPISODES, MOST_FEATURES, MOST_VALUES = 10**9, 10**7, 1000, 10**8
 LONGEST_TASK = 10_000
 VIDEO, STORED = "video", "image"
+# Entry of meta/info.json, true for a data set that has no images and is to have none.
+WITHOUT_IMAGES = "without_images"
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
            "float16", "float32", "float64")  # fmt: skip
 _PLACE = re.compile(r"\{([a-z_]+)(?::0?([0-9]{1,2})d)?\}")
@@ -68,6 +70,7 @@ class DatasetInfo:
     data_path: str = ""
     video_path: str = ""
     claims: Claims = Claims()
+    without_images: bool = False  # as meta/info.json says
 
     @property
     def video_keys(self) -> list[str]:
@@ -112,7 +115,19 @@ def read_description(folder: str | Path) -> DatasetInfo:
                 for name in ("total_episodes", "total_frames", "total_tasks")
             )
         ),
+        without_images=_without_images(info, features, path),
     )
+
+
+def _without_images(info: dict, features: dict[str, dict[str, Any]], path: Path) -> bool:
+    value = info.get(WITHOUT_IMAGES, False)
+    cameras = [name for name, entry in features.items() if entry["dtype"] in (VIDEO, STORED)]
+    if not isinstance(value, bool) or (value and cameras):
+        more = f" beside the images {one_line(', '.join(cameras))}" if cameras else ""
+        raise DatasetError(
+            f"{path}: {WITHOUT_IMAGES} is {brief(value)}{more}; leave it out, or fetch it again"
+        )
+    return value
 
 
 def _features(features: Any, path: Path) -> dict[str, dict[str, Any]]:

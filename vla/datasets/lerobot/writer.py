@@ -8,7 +8,8 @@
             writer.add(images.finish(states, actions, instructions))
 
 The folder appears when the block ends, whole; after an exception there is nothing. Images go to the
-disk one by one. Beside LeRobot's files, meta/ holds the contract and norm_stats.json.
+disk one by one. Beside LeRobot's files, meta/ holds the contract and norm_stats.json. A data set
+without images, of episodes by episode_without_images, says so in meta/info.json.
 """
 
 from __future__ import annotations
@@ -43,16 +44,18 @@ from vla.datasets.lerobot.description import (
 )
 from vla.datasets.lerobot.episode_files import (
     IMAGES,
+    NO_IMAGES,
     STORED,
     STORED_FILE,
     VIDEO,
     EpisodeFiles,
     EpisodeImages,
 )
+from vla.datasets.lerobot.meta import WITHOUT_IMAGES
 from vla.datasets.lerobot.statistics import FeatureStatistics, PixelStatistics
 from vla.datasets.video import VideoJoiner
 
-STORAGES = (VIDEO, STORED)
+STORAGES = (VIDEO, STORED, NO_IMAGES)
 NORM_STATS_FILE = "norm_stats.json"
 CHUNK_FILES = 1000
 MEGABYTE = 1_000_000
@@ -86,8 +89,8 @@ class _File:
 class LeRobotWriter:
     """Writes one data set; see the module's text.
 
-    storage: as of EpisodeImages. data_size, video_size: of a file, about [bytes]. Raises
-    DatasetError where the folder exists, or another process is writing it.
+    storage: as of EpisodeImages, or "none" for no images. data_size, video_size: of a file, about
+    [bytes]. Raises DatasetError where the folder exists, or another process is writing it.
     """
 
     def __init__(
@@ -114,9 +117,10 @@ class LeRobotWriter:
         self._tasks: dict[str, int] = {}
         self._data = _File()
         self._writer: parquet.ParquetWriter | None = None
-        self._videos = {camera.name: _File() for camera in contract.cameras}
+        cameras = contract.cameras if storage != NO_IMAGES else ()
+        self._videos = {camera.name: _File() for camera in cameras}
         self._joiners: dict[str, VideoJoiner] = {}
-        self._pixels = {camera.name: PixelStatistics() for camera in contract.cameras}
+        self._pixels = {camera.name: PixelStatistics() for camera in cameras}
         self._statistics = FeatureStatistics()
         names = {"state": contract.state_names, "action": contract.action_names}
         self._norm = {vector: RunningStatistics(entry) for vector, entry in names.items()}
@@ -256,7 +260,7 @@ class LeRobotWriter:
             path = self.temporary / DATA_PATH.format(**self._data.names)
             path.parent.mkdir(parents=True, exist_ok=True)
             # PNG does not get smaller.
-            compression = "snappy" if self.storage == VIDEO else "none"
+            compression = "none" if self.storage == STORED else "snappy"
             self._writer = parquet.ParquetWriter(path, self._schema, compression=compression)
         table = pa.table({name: _array(values) for name, values in columns.items()})
         for images in _stored_tables(stored) if self.storage == STORED else (None,):
@@ -305,6 +309,7 @@ class LeRobotWriter:
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self.storage == VIDEO else None,
             "features": self._features,
+            **({WITHOUT_IMAGES: True} if self.storage == NO_IMAGES else {}),
         }
 
 
