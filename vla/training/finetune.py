@@ -109,6 +109,7 @@ def few_shot_data(
         robot = Mixture(
             [*kept, *replay.robot.datasets],
             [*weights, *(factor * weight for weight in replay.robot.weights)],
+            [0.0] * len(kept) + replay.robot.masked_shares,
         )
     data = TrainingData(
         robot=robot,
@@ -123,11 +124,14 @@ def few_shot_data(
 def replay_data(
     robot: list[RobotDataset],
     robot_weights: list[float],
+    masked_shares: list[float],
     talks: list[ConversationDataset],
     talk_weights: list[float],
 ) -> TrainingData:
     """The base's own data; a few per cent of its end are held out to see what is forgotten."""
-    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT, RobotSlice)
+    robot_kept, robot_held = split(
+        robot, robot_weights, REPLAY_HELD_OUT, RobotSlice, masked_shares
+    )
     talks_kept, talks_held = split(talks, talk_weights, REPLAY_HELD_OUT, ConversationSlice)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
 

@@ -37,7 +37,7 @@ from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import StepDataset
 from vla.training.config import TrainConfig, write_train_config
-from vla.training.config_check import require_suited
+from vla.training.config_check import require_readable_masks, require_suited
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
@@ -100,6 +100,7 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
         base = policy_type(base.TYPE).with_backbone(base, config.backbone, config.backbone_source)
     built = objective_of(config).model_config(copy.deepcopy(base))
     policy_type(built.TYPE).check_config(built, "model")
+    require_readable_masks(config, built)
     return built
 
 

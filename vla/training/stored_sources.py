@@ -37,8 +37,15 @@ class LeRobotSource(RobotSource):
     name = "lerobot"
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> LeRobotEpisodes:
-        """Its frames; some of its images are checked first."""
+        """Its frames; some of its images are checked first, unless all frames are masked."""
         data = LeRobotEpisodes(entry.path, _mapping(entry), contract, entry.annotations)
+        if entry.masked_share == 1:
+            return data
+        if not data.mapping.images:
+            raise DatasetError(
+                f"{shown_path(entry.path)} has no images: set its masked_share to 1, which trains "
+                "without vision, or give its twin with images"
+            )
         require_images(data.info, data.mapping.cameras.values())
         return data
 
@@ -62,7 +69,7 @@ class BagSource(RobotSource):
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> BagEpisodes:
         """Their frames."""
-        return BagEpisodes(entry.path, contract, entry.annotations)
+        return BagEpisodes(entry.path, contract, entry.annotations, entry.masked_share < 1)
 
     def holds(self, folder: Path) -> bool:
         """There is a bag anywhere in it."""
