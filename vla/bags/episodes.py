@@ -23,7 +23,8 @@ class BagEpisodes:
     """Frames of the bags in a folder, in memory at the contract's image size.
 
     Bags labelled as failures are left out. annotations: VLA-IT file with the names of the bags as
-    file paths. images: False reads none of their images. Raises DatasetError, BagError or ContractError that names the bag.
+    file paths. images: False reads none of their images. Raises DatasetError, BagError or
+    ContractError that names the bag.
     """
 
     def __init__(

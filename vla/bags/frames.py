@@ -120,9 +120,9 @@ def read_frames(
     """Reads a bag and takes its frames, from the first moment with all streams on.
 
     sink: gets the images of each frame, uint8 [H, W, 3] by camera, in the order of time, so that
-    few are in memory at once; None decodes no image. Raises BagError for a damaged bag, ContractError for another robot's,
-    and DatasetError, which names bag, topic and time, where a stream is missing, malformed, in
-    other units than the contract's or silent for too long.
+    few are in memory at once; None decodes no image. Raises BagError for a damaged bag,
+    ContractError for another robot's, and DatasetError, which names bag, topic and time, where a
+    stream is missing, malformed, in other units than the contract's or silent for too long.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)

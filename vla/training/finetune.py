@@ -129,9 +129,7 @@ def replay_data(
     talk_weights: list[float],
 ) -> TrainingData:
     """The base's own data; a few per cent of its end are held out to see what is forgotten."""
-    robot_kept, robot_held = split(
-        robot, robot_weights, REPLAY_HELD_OUT, RobotSlice, masked_shares
-    )
+    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT, RobotSlice, masked_shares)
     talks_kept, talks_held = split(talks, talk_weights, REPLAY_HELD_OUT, ConversationSlice)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
 

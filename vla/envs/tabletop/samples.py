@@ -45,7 +45,7 @@ class SimulatedDemonstrations:
     def sample(
         self, index: int, generator: np.random.Generator, images: bool = True
     ) -> RobotSample:
-        """One frame, its instruction in words drawn for this call. images: False leaves them out."""
+        """One frame, in words drawn for this call. images: False leaves its images out."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         shard, row = self.shards[number], int(index - self._starts[number])
         words = shard.episodes[shard.episode[row]]
