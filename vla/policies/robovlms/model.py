@@ -126,7 +126,6 @@ class RoboVLM(nn.Module):
             self.head = make_head(self.backbone, config, horizon, binary)
         if config.pointing.width:
             self.pointing = Pointing(width, config.pointing.width, config.image_tokens)
-            self.pointing_shape = len(config.cameras), len(EVENTS), VALUES
         if config.resampler.tokens:
             self.vision_resampler = PerceiverResampler(width, config.resampler)
 
@@ -198,12 +197,13 @@ class RoboVLM(nn.Module):
         if not self.config.pointing.width:
             return learned.flatten(1), None, None
         seen, scores, found = self._seen_frames(rows), None, None
-        places = learned.new_zeros(len(learned), *self.pointing_shape)  # [F, C, E, 3]
+        shape = len(learned), len(self.config.cameras), len(EVENTS), VALUES
+        places = learned.new_zeros(shape, dtype=torch.float32)
         if len(image_tokens):
-            shape = -1, len(self.config.cameras), self.config.image_tokens
-            tokens = hidden[rows.ids == IMAGE].unflatten(0, shape)  # [V, C, I, D]
+            each = -1, len(self.config.cameras), self.config.image_tokens
+            tokens = hidden[rows.ids == IMAGE].unflatten(0, each)  # [V, C, I, D]
             scores, found = self.pointing(learned[seen].mean(dim=1), tokens)
-            places[seen] = found.to(places.dtype)
+            places[seen] = found.float()
         return torch.cat([learned.flatten(1), places.flatten(1)], dim=1), scores, found
 
     def _seen_frames(self, rows: Rows) -> torch.Tensor:
@@ -219,7 +219,8 @@ class RoboVLM(nn.Module):
 
     def _next_position(self, rows: Rows) -> torch.Tensor:
         """[R]: of the token behind each row."""
-        last = self.backbone.positions(self._laid_out(rows.ids), rows.mask).amax(dim=-1)
+        positions = self.backbone.positions(self._laid_out(rows.ids), rows.mask)
+        last = positions.masked_fill(rows.mask == 0, 0).amax(dim=-1)
         last = last.amax(dim=0) if last.ndim == 2 else last  # some count along several axes
         return last + 1
 
