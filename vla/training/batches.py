@@ -111,7 +111,7 @@ class StepDataset(Dataset[Step]):
         number: int,
         index: int,
         generator: np.random.Generator,
-        images: bool,
+        images: bool = True,
     ) -> RobotSample:
         """A frame of a data set, with those before it where the policy has a history.
 

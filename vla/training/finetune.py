@@ -34,7 +34,8 @@ from vla.training.data import (
     clipped_shares,
     split,
 )
-from vla.training.loop import Trainer, seconds_so_far, train
+from vla.training.effort import read_effort
+from vla.training.loop import Trainer, train
 from vla.training.objectives.adapt import Adapt
 
 HISTORY = "validations.json"
@@ -228,7 +229,7 @@ def finetune(
         "adapter": asdict(run.adapter),
         "steps": entries[-1]["step"],
         "best_step": best["step"],
-        "seconds": round(seconds_so_far(output)),
+        "seconds": round(read_effort(output).seconds),
         "clipped": clipped(new, base),
         "before": {name: value for name, value in before.items() if name != "step"},
         "after": {name: value for name, value in best.items() if name != "step"},

@@ -48,7 +48,7 @@ def on_device(tensors: Tensors, device: str | torch.device) -> Tensors:
 def prompt_ids(
     tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str, sees: bool = True
 ) -> list[int]:
-    """P of an instruction, with the image tokens of all cameras, or of none where nothing is seen."""
+    """P of an instruction, with the image tokens of all cameras; without any where masked."""
     words = config.prompts.act.format(instruction=instruction.strip().rstrip(".").lower())
     backbone = config.backbone
     return tokenizer.encode(backbone.chat.opening) + question_ids(
