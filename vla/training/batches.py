@@ -77,8 +77,10 @@ class StepDataset(Dataset[Step]):
             naming=config.naming_weight > 0,
             grounding=config.grounding_weight > 0,
         )
-        self.collator = policy_type(model.TYPE).collator(model, tokenizer, options)
-        features = policy_type(model.TYPE).features(model, robots[0].contract)
+        kind = policy_type(model.TYPE)
+        self.collator = kind.collator(model, tokenizer, options)
+        self._needs_images = kind.needs_images(model)
+        features = kind.features(model, robots[0].contract)
         self._window, self._history_step = features.window, features.history_step
         self._windows: dict[int, np.ndarray] = {}
         self.stats = {robot.contract.name: robot.stats for robot in robots}
@@ -118,6 +120,11 @@ class StepDataset(Dataset[Step]):
         images: False for a masked frame, whose history is masked, too.
         """
         sample = dataset.sample(index, generator, images)
+        if not sample.images and self._needs_images:
+            raise DatasetError(
+                f"robot data {number + 1} has no images, but {self._needs_images}; give its twin "
+                "with images, or take another policy"
+            )
         if self._window == 1:
             return sample
         if number not in self._windows:

@@ -39,14 +39,8 @@ class LeRobotSource(RobotSource):
     def open(self, entry: RobotData, contract: EmbodimentContract) -> LeRobotEpisodes:
         """Its frames; some of its images are checked first, unless all frames are masked."""
         data = LeRobotEpisodes(entry.path, _mapping(entry), contract, entry.annotations)
-        if entry.masked_share == 1:
-            return data
-        if not data.mapping.images:
-            raise DatasetError(
-                f"{shown_path(entry.path)} has no images: set its masked_share to 1, which trains "
-                "without vision, or give its twin with images"
-            )
-        require_images(data.info, data.mapping.cameras.values())
+        if entry.masked_share < 1:
+            require_images(data.info, data.mapping.cameras.values())
         return data
 
     def holds(self, folder: Path) -> bool:
