@@ -73,7 +73,7 @@ def new(shards, contract):
 
 @pytest.fixture
 def replay(shards, contract):
-    return replay_data([SimulatedDemonstrations(shards[:1], contract, {})], [1.0], [], [])
+    return replay_data([SimulatedDemonstrations(shards[:1], contract, {})], [1.0], [0.0], [], [])
 
 
 def test_episode_ends_are_those_of_the_shards(shards, new):

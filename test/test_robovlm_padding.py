@@ -172,9 +172,12 @@ class JointArm:
     def __len__(self) -> int:
         return 20
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
         chunk = np.tile(self._actions[index], (self.contract.horizon, 1))
-        return RobotSample(observation(index).images, self._states[index], chunk, WORDS, steps=3)
+        seen = observation(index).images if images else {}
+        return RobotSample(seen, self._states[index], chunk, WORDS, steps=3)
 
     def states(self) -> np.ndarray:
         return self._states

@@ -174,8 +174,8 @@ def test_a_run_of_another_model_is_refused(config, contract, data):
 
 def test_a_loss_that_is_not_finite_ends_the_run(config, contract, data, shards):
     class Broken(SimulatedDemonstrations):
-        def sample(self, index, generator):
-            sample = super().sample(index, generator)
+        def sample(self, index, generator, images=True):
+            sample = super().sample(index, generator, images)
             return replace(sample, state=np.full_like(sample.state, np.nan))
 
     broken = Broken(shards, contract, {})

@@ -106,6 +106,7 @@ def _replay(run, contract):
     return replay_data(
         [open_robot(entry, contract) for entry in run.robot],
         [entry.weight for entry in run.robot],
+        [entry.masked_share for entry in run.robot],
         [open_conversations(entry, contract) for entry in run.conversations],
         [entry.weight for entry in run.conversations],
     )

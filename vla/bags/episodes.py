@@ -23,17 +23,22 @@ class BagEpisodes:
     """Frames of the bags in a folder, in memory at the contract's image size.
 
     Bags labelled as failures are left out. annotations: VLA-IT file with the names of the bags as
-    file paths. Raises DatasetError, BagError or ContractError that names the bag.
+    file paths. images: False reads none of their images. Raises DatasetError, BagError or
+    ContractError that names the bag.
     """
 
     def __init__(
-        self, folder: str | Path, contract: EmbodimentContract, annotations: str | Path = ""
+        self,
+        folder: str | Path,
+        contract: EmbodimentContract,
+        annotations: str | Path = "",
+        images: bool = True,
     ):
         self.contract = contract
         labels = read_vla_it(annotations) if annotations else {}
         self._labels = {file: entry for (file, _), entry in labels.items()}
         read = [
-            read_bag_episode(bag, contract)
+            read_bag_episode(bag, contract, images)
             for bag in bag_folders(folder)
             if read_metadata(bag).custom_data.get("outcome") != FAILURE
         ]
@@ -55,14 +60,18 @@ class BagEpisodes:
         """The first instruction of each episode."""
         return [episode.instructions[0] for episode in self.episodes]
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
-        """One frame."""
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
+        """One frame. images: False leaves them out."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         episode, row = self.episodes[number], int(index - self._starts[number])
         labels = self._labels.get(episode.folder.name)
         motion = labels.motion(row) if labels else None
         return RobotSample(
-            images={name: images[row] for name, images in self._images[number].items()},
+            images={name: stored[row] for name, stored in self._images[number].items()}
+            if images
+            else {},
             state=episode.states[row],
             actions=chunk_with_padding(episode.actions, row, self.contract),
             instruction=episode.instructions[row],
@@ -109,14 +118,19 @@ def bag_folders(folder: str | Path) -> list[Path]:
 
 
 def read_bag_episode(
-    folder: str | Path, contract: EmbodimentContract
+    folder: str | Path, contract: EmbodimentContract, images: bool = True
 ) -> tuple[BagEpisode, dict[str, np.ndarray]]:
-    """A bag's episode and its images, uint8 [N, H, W, 3] by camera; errors as of read_frames."""
+    """A bag's episode and its images, uint8 [N, H, W, 3] by camera; errors as of read_frames.
+
+    images: False reads none.
+    """
+    if not images:
+        return read_frames(folder, contract, None), {}
     frames: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
 
-    def keep(images: Images) -> None:
-        for name, image in images.items():
+    def keep(taken: Images) -> None:
+        for name, image in taken.items():
             frames[name].append(image)
 
     episode = read_frames(folder, contract, keep)
-    return episode, {name: np.stack(images) for name, images in frames.items()}
+    return episode, {name: np.stack(stored) for name, stored in frames.items()}

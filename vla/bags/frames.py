@@ -115,14 +115,14 @@ class _Frame:
 
 
 def read_frames(
-    folder: str | Path, contract: EmbodimentContract, sink: Callable[[Images], None]
+    folder: str | Path, contract: EmbodimentContract, sink: Callable[[Images], None] | None
 ) -> BagEpisode:
     """Reads a bag and takes its frames, from the first moment with all streams on.
 
     sink: gets the images of each frame, uint8 [H, W, 3] by camera, in the order of time, so that
-    few are in memory at once. Raises BagError for a damaged bag, ContractError for another robot's,
-    and DatasetError, which names bag, topic and time, where a stream is missing, malformed, in
-    other units than the contract's or silent for too long.
+    few are in memory at once; None decodes no image. Raises BagError for a damaged bag,
+    ContractError for another robot's, and DatasetError, which names bag, topic and time, where a
+    stream is missing, malformed, in other units than the contract's or silent for too long.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -152,7 +152,7 @@ class _FrameReader:
         folder: Path,
         metadata: BagMetadata,
         contract: EmbodimentContract,
-        sink: Callable[[Images], None],
+        sink: Callable[[Images], None] | None,
     ):
         self._folder, self._metadata, self._contract = folder, metadata, contract
         self._sink = sink
@@ -310,7 +310,8 @@ class _FrameReader:
                     self._silent(stream, later - stamp, later)
                 stream.forget(frame.time)
             frame.next_pose, frame.next_width = found[POSE], found[FINGERS]
-            self._sink({name: image() for name, image in frame.images.items()})
+            if self._sink is not None:
+                self._sink({name: image() for name, image in frame.images.items()})
             frame.images = {}
             self._frames.append(self._unfinished.popleft())
 

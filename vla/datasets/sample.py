@@ -62,8 +62,13 @@ class RobotDataset(Protocol):
     def __len__(self) -> int:
         """Frames."""
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
-        """One frame; random draws come from the generator."""
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
+        """One frame; random draws come from the generator, the same with images and without.
+
+        images: False leaves them out, and decodes none.
+        """
 
     def states(self) -> np.ndarray:
         """States [N, S] of all frames."""

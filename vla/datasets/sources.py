@@ -39,6 +39,8 @@ class RobotData:
     contract: str = ""
     # Times the number of frames, its share of a batch.
     weight: float = bounded(1.0, 0, 1e6)
+    # Share of its drawn frames that are masked: delivered without images, which are not decoded.
+    masked_share: float = bounded(0.0, 0, 1)
     # Which of its episodes are used, see vla.training.subsets: those of these tasks, () for all; at
     # most so many of each task, 0 for all; a share of them, drawn once, so that a smaller one is
     # part of a larger one; or those of a list, a file that a run wrote.

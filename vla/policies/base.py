@@ -37,7 +37,7 @@ Roles = Mapping[str, tuple[str, ...]]  # paths in a model by role
 class Observation:
     """The input of a policy, as the contract lists it."""
 
-    images: Images
+    images: Images  # {} without vision, which nodes never send; see PolicyType.needs_images
     state: np.ndarray  # proprioception [S], not normalised
     stamp: float = 0.0  # when it was seen [s]; for a policy that keeps a history
 
@@ -126,6 +126,14 @@ class PolicyType(ABC, Generic[Config, Model]):
     def facts(self, config: Config) -> dict[str, object]:
         """Further entries of `vla info` for a configuration: short values by name."""
         return {}
+
+    def needs_images(self, config: Config) -> str:
+        """Why such a policy can neither act nor learn without images; empty where it can.
+
+        Where it can, its part takes an Observation with images {}, and its collator samples with
+        images {}, alone and beside others.
+        """
+        return f"a policy of type {self.name} is made for observations with images"
 
     # What training asks for.
 

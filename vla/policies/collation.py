@@ -56,6 +56,11 @@ def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTrans
     return places
 
 
+def stack_or_none(images: Sequence[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+    """uint8 images [N, *shape]; N is 0 where there are none, as in a batch of masked samples."""
+    return torch.stack([*images]) if images else torch.zeros(0, *shape, dtype=torch.uint8)
+
+
 class Batch(Protocol):
     """The input of a policy's losses."""
 
@@ -72,7 +77,10 @@ class Collator(Protocol):
         stats: Sequence[dict[str, NormStats]],
         generator: np.random.Generator,
     ) -> Batch:
-        """Frames with instructions, states and actions. stats: that normalise each sample."""
+        """Frames with instructions, states and actions. stats: that normalise each sample.
+
+        A sample without images is masked: nothing in the batch stands for what it would show.
+        """
 
     def conversation_batch(
         self, samples: Iterable[Conversation], generator: np.random.Generator

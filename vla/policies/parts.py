@@ -216,3 +216,14 @@ def stack_images(
     # A copy: images of a message or a dataset may be read-only, which torch warns about.
     stacked = np.stack([images[name] for name in cameras])
     return torch.from_numpy(stacked)[None].permute(0, 1, 4, 2, 3).to(device)
+
+
+def stack_if_any(
+    images: Images, cameras: tuple[str, ...], contract: EmbodimentContract, device: str
+) -> torch.Tensor:
+    """As stack_images; [0, C, 3, H, W] for {}, in a policy that acts without vision, too."""
+    if images:
+        return stack_images(images, cameras, contract, device)
+    first = contract.camera(cameras[0])
+    shape = (0, len(cameras), 3, first.height, first.width)
+    return torch.zeros(shape, dtype=torch.uint8, device=device)

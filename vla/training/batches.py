@@ -6,7 +6,7 @@ same ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -32,6 +32,11 @@ class Mixture(Generic[Data]):
 
     datasets: list[Data]
     weights: list[float]
+    # Share of the frames drawn of each that is masked; empty for none.
+    masked_shares: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.masked_shares = self.masked_shares or [0.0] * len(self.datasets)
 
     @property
     def shares(self) -> np.ndarray:
@@ -72,8 +77,10 @@ class StepDataset(Dataset[Step]):
             naming=config.naming_weight > 0,
             grounding=config.grounding_weight > 0,
         )
-        self.collator = policy_type(model.TYPE).collator(model, tokenizer, options)
-        features = policy_type(model.TYPE).features(model, robots[0].contract)
+        kind = policy_type(model.TYPE)
+        self.collator = kind.collator(model, tokenizer, options)
+        self._needs_images = kind.needs_images(model)
+        features = kind.features(model, robots[0].contract)
         self._window, self._history_step = features.window, features.history_step
         self._windows: dict[int, np.ndarray] = {}
         self.stats = {robot.contract.name: robot.stats for robot in robots}
@@ -90,16 +97,34 @@ class StepDataset(Dataset[Step]):
         if self.robot is None or not self.config.batch_size:
             return None
         chosen = self.robot.draw(self.config.batch_size, generator)
-        datasets = self.robot.datasets
-        samples = [self._sample(datasets[d], d, index, generator) for d, index in chosen]
+        datasets, shares = self.robot.datasets, self.robot.masked_shares
+        # Of draws of their own, so that runs of other shares see the same frames and words.
+        draws = generator.spawn(1)[0].random(len(chosen))
+        samples = [
+            self._sample(datasets[d], d, index, generator, images=draw >= shares[d])
+            for (d, index), draw in zip(chosen, draws, strict=True)
+        ]
         stats = [self.stats[datasets[d].contract.name] for d, _ in chosen]
         return self.collator.robot_batch(samples, stats, generator)
 
     def _sample(
-        self, dataset: RobotDataset, number: int, index: int, generator: np.random.Generator
+        self,
+        dataset: RobotDataset,
+        number: int,
+        index: int,
+        generator: np.random.Generator,
+        images: bool = True,
     ) -> RobotSample:
-        """A frame of a data set, with those before it where the policy has a history."""
-        sample = dataset.sample(index, generator)
+        """A frame of a data set, with those before it where the policy has a history.
+
+        images: False for a masked frame, whose history is masked, too.
+        """
+        sample = dataset.sample(index, generator, images)
+        if not sample.images and self._needs_images:
+            raise DatasetError(
+                f"robot data {number + 1} has no images, but {self._needs_images}; give its twin "
+                "with images, or take another policy"
+            )
         if self._window == 1:
             return sample
         if number not in self._windows:
@@ -108,7 +133,7 @@ class StepDataset(Dataset[Step]):
                 raise DatasetError(f"robot data {number + 1}: {why}")
             self._windows[number] = window_indices(timeline, self._window, self._history_step)
         found = self._windows[number][index]
-        past = [dataset.sample(int(i), generator) for i in found[found >= 0][:-1]]
+        past = [dataset.sample(int(i), generator, images) for i in found[found >= 0][:-1]]
         return replace(sample, past=tuple(past))
 
     def conversation_batch(self, generator: np.random.Generator) -> Batch | None:

@@ -25,11 +25,43 @@ def check_train_config(config: TrainConfig) -> None:
     start = config.initialize_from
     if not start or checkpoint_folder(start).is_dir():  # else of a run to come
         require_suited(config, base_config(config))
+    require_masks_suited(config)
     for entry in config.robot:
         if entry.contract and ROBOT_SOURCES[entry.kind].own_contract_only:
             raise CheckpointError(
                 f"{entry.path}: {entry.kind} data is made for the run's own contract; leave the "
                 "entry's contract out"
+            )
+
+
+def require_masks_suited(config: TrainConfig) -> None:
+    """Raises CheckpointError where frames are masked that the run can't learn from."""
+    masked = [entry for entry in config.robot if entry.masked_share]
+    if not masked:
+        return
+    if config.grounding_weight and all(entry.masked_share == 1 for entry in config.robot):
+        raise CheckpointError(
+            "grounding_weight teaches where images show the gripper's next actions, and every "
+            "frame is masked: set grounding_weight to 0, or give a masked_share below 1"
+        )
+    for entry in masked:
+        if entry.masked_share == 1 and ROBOT_SOURCES[entry.kind].correction_steps(entry):
+            raise CheckpointError(
+                f"{entry.path}: a policy sees while it is corrected, and masked_share is 1: leave "
+                "its corrections out, or give a masked_share below 1"
+            )
+
+
+def require_readable_masks(config: TrainConfig, model: Any) -> None:
+    """Raises CheckpointError where frames are masked that the policy can't read.
+
+    model: the configuration of the policy that is trained.
+    """
+    for entry in config.robot:
+        if entry.masked_share and (why := policy_type(model.TYPE).needs_images(model)):
+            raise CheckpointError(
+                f"{entry.path}: masked_share is {entry.masked_share:g}, but {why}: set it to 0, or "
+                "take another policy"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,11 @@ class RobotSlice:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
         """One frame of the part."""
-        return self.dataset.sample(self.start + index, generator)
+        return self.dataset.sample(self.start + index, generator, images)
 
     def states(self) -> np.ndarray:
         """States [N, S] of its frames."""
@@ -99,12 +101,16 @@ class TrainingData:
 
 
 def split(
-    datasets: list[Data], weights: list[float], share: float, part: Callable[[Data, int, int], Data]
+    datasets: list[Data],
+    weights: list[float],
+    share: float,
+    part: Callable[[Data, int, int], Data],
+    masked_shares: Sequence[float] = (),
 ) -> tuple[Mixture[Data] | None, Mixture[Data] | None]:
     """A mixture of the data sets without their last entries, and one of these alone.
 
     share: of each data set that is kept out; 0 keeps nothing out. part: RobotSlice or
-    ConversationSlice.
+    ConversationSlice. masked_shares: of both mixtures, see there.
     """
     if not datasets:
         return None, None
@@ -114,8 +120,8 @@ def split(
         kept.append(part(dataset, 0, end))
         held.append(part(dataset, end, len(dataset)))
     # A mixture each has its own weights: corrections join the one that is trained on.
-    out = Mixture(held, list(weights)) if all(map(len, held)) else None
-    return Mixture(kept, list(weights)), out
+    out = Mixture(held, list(weights), list(masked_shares)) if all(map(len, held)) else None
+    return Mixture(kept, list(weights), list(masked_shares)), out
 
 
 def measure_statistics(
@@ -240,13 +246,12 @@ def prepare_tokenizer(
 def corpus(data: TrainingData, model: Any, generator: np.random.Generator) -> list[str]:
     """Sentences that a tokenizer that is learned from scratch should know."""
     kind, sentences = policy_type(model.TYPE), []
-    for mixture in (data.robot, data.conversations):
-        if mixture is None:
-            continue
-        for dataset, index in mixture.draw(TOKENIZER_SAMPLES, generator):
-            entry = mixture.datasets[dataset].sample(index, generator)
-            if isinstance(entry, RobotSample):
-                sentences += kind.corpus(model, entry, generator)
-            else:
-                sentences += [text for turn in entry.turns for text in turn if text]
+    if (robot := data.robot) is not None:
+        for dataset, index in robot.draw(TOKENIZER_SAMPLES, generator):
+            frame = robot.datasets[dataset].sample(index, generator, images=False)
+            sentences += kind.corpus(model, frame, generator)
+    if (talks := data.conversations) is not None:
+        for dataset, index in talks.draw(TOKENIZER_SAMPLES, generator):
+            talk = talks.datasets[dataset].sample(index, generator)
+            sentences += [text for turn in talk.turns for text in turn if text]
     return sentences

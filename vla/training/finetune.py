@@ -34,7 +34,8 @@ from vla.training.data import (
     clipped_shares,
     split,
 )
-from vla.training.loop import Trainer, seconds_so_far, train
+from vla.training.effort import read_effort
+from vla.training.loop import Trainer, train
 from vla.training.objectives.adapt import Adapt
 
 HISTORY = "validations.json"
@@ -109,6 +110,7 @@ def few_shot_data(
         robot = Mixture(
             [*kept, *replay.robot.datasets],
             [*weights, *(factor * weight for weight in replay.robot.weights)],
+            [0.0] * len(kept) + replay.robot.masked_shares,
         )
     data = TrainingData(
         robot=robot,
@@ -123,11 +125,12 @@ def few_shot_data(
 def replay_data(
     robot: list[RobotDataset],
     robot_weights: list[float],
+    masked_shares: list[float],
     talks: list[ConversationDataset],
     talk_weights: list[float],
 ) -> TrainingData:
     """The base's own data; a few per cent of its end are held out to see what is forgotten."""
-    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT, RobotSlice)
+    robot_kept, robot_held = split(robot, robot_weights, REPLAY_HELD_OUT, RobotSlice, masked_shares)
     talks_kept, talks_held = split(talks, talk_weights, REPLAY_HELD_OUT, ConversationSlice)
     return TrainingData(robot_kept, talks_kept, robot_held, talks_held)
 
@@ -220,7 +223,7 @@ def finetune(
         "adapter": asdict(run.adapter),
         "steps": entries[-1]["step"],
         "best_step": best["step"],
-        "seconds": round(seconds_so_far(output)),
+        "seconds": round(read_effort(output).seconds),
         "clipped": clipped(new, base),
         "before": {name: value for name, value in before.items() if name != "step"},
         "after": {name: value for name, value in best.items() if name != "step"},

@@ -7,7 +7,6 @@ depend on the seed and the step alone, so a run that goes on sees what it would 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -26,9 +25,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.core.files import checked_number, read_json
 from vla.core.interrupts import deferred_interrupts
-from vla.core.shown import listed, shown_path
+from vla.core.shown import listed
 from vla.policies.backbones import KINDS
 from vla.policies.backbones.remote_code import allow_remote_code
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
@@ -37,8 +35,9 @@ from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import StepDataset
 from vla.training.config import TrainConfig, write_train_config
-from vla.training.config_check import require_suited
+from vla.training.config_check import require_readable_masks, require_suited
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
+from vla.training.effort import Effort, counted, read_effort, write_effort
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 from vla.training.parameters import layer_classes, parameter_groups
@@ -100,6 +99,7 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
         base = policy_type(base.TYPE).with_backbone(base, config.backbone, config.backbone_source)
     built = objective_of(config).model_config(copy.deepcopy(base))
     policy_type(built.TYPE).check_config(built, "model")
+    require_readable_masks(config, built)
     return built
 
 
@@ -301,11 +301,13 @@ def train(
     progress = tqdm(
         total=config.steps, initial=trainer.step, unit="step", mininterval=5, disable=not main
     )
-    started = time.monotonic() - (seconds_so_far(output) if trainer.step else 0.0)
+    effort = read_effort(output) if trainer.step else Effort()
+    started = time.monotonic() - effort.seconds
 
     def save() -> None:
         if main:
-            _note_time(output, trainer.step, time.monotonic() - started)
+            taken = replace(effort, seconds=time.monotonic() - started)
+            write_effort(output, trainer.step, taken)
         save_state(trainer, output)
         if not trainer.objective.exports_checkpoint:
             return
@@ -331,6 +333,8 @@ def train(
         ended = False
         for batch in loader:
             figures = trainer.train_step(batch)
+            processes = trainer.accelerator.num_processes
+            effort = counted(effort, config, batch, figures, processes)
             progress.update()
             if not all(map(math.isfinite, figures.values())):
                 raise CheckpointError(
@@ -360,20 +364,3 @@ def train(
     if writer is not None:
         writer.close()
     return output / "checkpoint"
-
-
-def _note_time(output: Path, step: int, seconds: float) -> None:
-    """Keeps the run's wall time, over all its parts."""
-    (output / "time.json").write_text(json.dumps({"steps": step, "seconds": round(seconds)}) + "\n")
-
-
-def seconds_so_far(output: Path) -> float:
-    """Wall time [s] of a run's parts, 0 before the first. Raises CheckpointError."""
-    path = output / "time.json"
-    if not path.exists():
-        return 0.0
-    facts = read_json(path, CheckpointError)
-    if not isinstance(facts, dict) or "seconds" not in facts:
-        raise CheckpointError(f"{shown_path(path)} has no 'seconds'; remove it to count from zero")
-    what = f"{shown_path(path)}: seconds"
-    return checked_number(facts["seconds"], what, CheckpointError, 0, 1e9)

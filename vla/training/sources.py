@@ -35,11 +35,13 @@ def open_data(
     padded = pads_robots(config)
     robot = [open_robot(entry, contract_of(entry, contract, padded)) for entry in config.robot]
     weights = [entry.weight for entry in config.robot]
-    robot_kept, robot_held = split(robot, weights, config.validation_share, RobotSlice)
+    masked = [entry.masked_share for entry in config.robot]
+    robot_kept, robot_held = split(robot, weights, config.validation_share, RobotSlice, masked)
     if robot_kept is not None and corrections is not None:
         driven, weight = corrections
         robot_kept.datasets.append(driven)
         robot_kept.weights.append(weight)
+        robot_kept.masked_shares.append(0.0)
     talks = [open_conversations(entry, contract) for entry in config.conversations]
     weights = [entry.weight for entry in config.conversations]
     talks_kept, talks_held = split(talks, weights, config.validation_share, ConversationSlice)

@@ -37,9 +37,10 @@ class LeRobotSource(RobotSource):
     name = "lerobot"
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> LeRobotEpisodes:
-        """Its frames; some of its images are checked first."""
+        """Its frames; some of its images are checked first, unless all frames are masked."""
         data = LeRobotEpisodes(entry.path, _mapping(entry), contract, entry.annotations)
-        require_images(data.info, data.mapping.cameras.values())
+        if entry.masked_share < 1:
+            require_images(data.info, data.mapping.cameras.values())
         return data
 
     def holds(self, folder: Path) -> bool:
@@ -62,7 +63,7 @@ class BagSource(RobotSource):
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> BagEpisodes:
         """Their frames."""
-        return BagEpisodes(entry.path, contract, entry.annotations)
+        return BagEpisodes(entry.path, contract, entry.annotations, entry.masked_share < 1)
 
     def holds(self, folder: Path) -> bool:
         """There is a bag anywhere in it."""

@@ -47,9 +47,11 @@ class ChosenEpisodes:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
         """One frame of a chosen episode."""
-        return self.dataset.sample(int(self._rows[index]), generator)
+        return self.dataset.sample(int(self._rows[index]), generator, images)
 
     def states(self) -> np.ndarray:
         """States [N, S] of its frames."""

@@ -125,15 +125,20 @@ class LeRobotEpisodes:
         """The first instruction of each episode."""
         return [track.instructions[0] for track in self._tracks]
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
-        """One frame. Raises DatasetError where an image can't be read."""
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
+        """One frame. Raises DatasetError where an image can't be read.
+
+        images: False leaves them out, undecoded.
+        """
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         track, row = self._tracks[number], int(index - self._starts[number])
         frame, labels = int(track.frames[row]), track.labels
         return RobotSample(
             images={
                 camera.name: self._image(track.episode, camera.name, frame)
-                for camera in (self.contract.cameras if self.mapping.images else ())
+                for camera in (self.contract.cameras if images and self.mapping.images else ())
             },
             state=track.states[row],
             actions=chunk_with_padding(track.actions, row, self.contract),

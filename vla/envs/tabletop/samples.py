@@ -42,14 +42,16 @@ class SimulatedDemonstrations:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def sample(self, index: int, generator: np.random.Generator) -> RobotSample:
-        """One frame, its instruction in words drawn for this call."""
+    def sample(
+        self, index: int, generator: np.random.Generator, images: bool = True
+    ) -> RobotSample:
+        """One frame, in words drawn for this call. images: False leaves its images out."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         shard, row = self.shards[number], int(index - self._starts[number])
         words = shard.episodes[shard.episode[row]]
         task = task_of_answer(words.family, words.answer)
         return RobotSample(
-            images={name: shard.images[name][row] for name in self.cameras},
+            images={name: shard.images[name][row] for name in self.cameras} if images else {},
             state=shard.state[row],
             actions=shard.action[row],
             instruction=phrase(task, generator),

@@ -28,10 +28,12 @@ MASKS = ("causal", "separate", "bias", "full")
 class ExpertContext:
     """What all integration steps of a chunk share."""
 
-    tokens: torch.Tensor  # [B, N, D]: vision, latent and state
+    tokens: torch.Tensor  # [B, N, D]: vision, latent and state; without vision where no row sees
     # Their keys and values, one pair [B, heads, N, D / heads] per layer; None where the mask lets
     # them see the actions, so that each step runs them again.
     layers: list[tuple[torch.Tensor, torch.Tensor]] | None
+    # Bool [B]: rows with vision, where others have none; None where all rows are alike.
+    seen: torch.Tensor | None = None
 
 
 def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
@@ -84,8 +86,8 @@ class Layer(nn.Module):
         """Tokens [B, T, D] after this layer, and their own keys and values.
 
         turns [2, T, D / heads / 2]: of rotary positions. context: keys and values before the
-        tokens' own. mask [T, N]: True where a token attends, or a number to add to its score; None
-        for everywhere.
+        tokens' own. mask [T, N] or [B, 1, T, N]: True where a token attends, or a number to add to
+        its score; None for everywhere.
         """
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
@@ -143,8 +145,9 @@ class ActionExpert(nn.Module):
         self.vision_projector = _projector(config.vision_width, width)
         self.latent_projector = _projector(latent_width, width)
         # Places of things enter beside the tool's: their difference is the path to go.
-        places = 2 * config.keypoints * cameras
-        self.state_projector = _projector(state_size + places, width) if config.use_state else None
+        self.keypoint_values = 2 * config.keypoints * cameras
+        inputs = state_size + self.keypoint_values
+        self.state_projector = _projector(inputs, width) if config.use_state else None
         self.action_embedding = nn.Linear(action_size, width)
         self.action_projector = _projector(2 * width, width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -175,41 +178,74 @@ class ActionExpert(nn.Module):
         return mask
 
     def encode_context(
-        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor
+        self,
+        images: torch.Tensor,
+        latent: torch.Tensor,
+        state: torch.Tensor,
+        seen: torch.Tensor | None = None,
     ) -> ExpertContext:
         """Runs everything but the actions, once per chunk.
 
-        images: uint8 [B, C, 3, S, S]; latent [B, Q, L]; state [B, S], normalised.
+        images: uint8 [V, C, 3, S, S] of the V rows that see: all, none, or those of seen [B].
+        latent [B, Q, L]; state [B, S], normalised.
         """
-        return self.encode_context_and_places(images, latent, state)[0]
+        return self.encode_context_and_places(images, latent, state, seen)[0]
 
     def encode_context_and_places(
-        self, images: torch.Tensor, latent: torch.Tensor, state: torch.Tensor
+        self,
+        images: torch.Tensor,
+        latent: torch.Tensor,
+        state: torch.Tensor,
+        seen: torch.Tensor | None = None,
     ) -> tuple[ExpertContext, torch.Tensor | None]:
-        """The context, and the keypoints' scores [B, C, K, cells] for a loss of their own."""
-        batch, cameras = images.shape[:2]
-        condition = latent.mean(dim=1)  # [B, L]
-        camera = torch.arange(cameras, device=images.device).repeat(batch)
+        """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own."""
+        if len(images) in (0, len(latent)):
+            seen = None  # All rows are alike, so that none has to be masked.
+        parts, places, scores = [self.latent_projector(latent)], None, None
+        if len(images):
+            visual, places, scores = self._look(images, latent if seen is None else latent[seen])
+            parts.insert(0, visual if seen is None else _in_rows(visual, seen))
+        if self.state_projector is not None:
+            if self.config.keypoints:
+                state = torch.cat([state, self._places(places, state, seen)], dim=-1)
+            parts.append(self.state_projector(state)[:, None])
+        context = ExpertContext(torch.cat(parts, dim=1), None, seen)  # tokens [B, N, D]
+        if self.config.mask in ("causal", "separate"):
+            context.layers = self._run_context(context)
+        return context, scores
+
+    def _look(
+        self, images: torch.Tensor, latent: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Visual tokens [V, M, D], places of the keypoints [V, 2 K C] and their scores."""
+        rows, cameras = images.shape[:2]
+        condition = latent.mean(dim=1)  # [V, L]
+        camera = torch.arange(cameras, device=images.device).repeat(rows)
         images = fit_images(images.flatten(0, 1), self.config.image_size)
         visual, keypoints = self.vision(images, condition.repeat_interleave(cameras, 0), camera)
         # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
-        visual = visual.view(batch, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
-        parts = [self.vision_projector(visual), self.latent_projector(latent)]
-        if self.state_projector is not None:
-            if keypoints is not None:
-                state = torch.cat([state, keypoints[0].view(batch, -1)], dim=-1)
-            parts.append(self.state_projector(state)[:, None])
-        tokens = torch.cat(parts, dim=1)  # [B, N, D]
-        layers = None
-        if self.config.mask in ("causal", "separate"):
-            layers = self._run_context(tokens)
-        scores = None if keypoints is None else keypoints[1].unflatten(0, (batch, cameras))
-        return ExpertContext(tokens, layers), scores
+        visual = visual.view(rows, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
+        visual = self.vision_projector(visual)
+        if keypoints is None:
+            return visual, None, None
+        return visual, keypoints[0].view(rows, -1), keypoints[1].unflatten(0, (rows, cameras))
 
-    def _run_context(self, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        count = self.context_tokens
-        mask = self.block_mask(tokens.device)[:count, :count]
-        turns = self.turns[:, :count]
+    def _places(
+        self, places: torch.Tensor | None, state: torch.Tensor, seen: torch.Tensor | None
+    ) -> torch.Tensor:
+        """What stands beside states [B, S]: zeros, which add nothing, where a row sees nothing."""
+        if places is None:
+            return state.new_zeros(len(state), self.keypoint_values)
+        return places if seen is None else _in_rows(places, seen)
+
+    def _run_context(self, context: ExpertContext) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        tokens = context.tokens
+        left_out = self._left_out(tokens)
+        present = slice(left_out, self.context_tokens)
+        mask = self.block_mask(tokens.device)[present, present]
+        if context.seen is not None:
+            mask = mask & self._visible(context.seen, tokens.shape[1])
+        turns = self.turns[:, present]
         layers = []
         for layer in self.layers:
             tokens, keys_and_values = layer(tokens, turns, mask=mask)
@@ -225,21 +261,48 @@ class ActionExpert(nn.Module):
         tokens = torch.cat([time.to(dtype), self.action_embedding(x.to(dtype))], dim=-1)
         tokens = self.action_projector(tokens)
         if context.layers is None:
-            tokens = self._run_all(torch.cat([context.tokens, tokens], dim=1))
+            tokens = self._run_all(torch.cat([context.tokens, tokens], dim=1), context.seen)
         else:
-            turns = self.turns[:, self.context_tokens :]
+            turns, mask = self.turns[:, self.context_tokens :], None
+            if context.seen is not None:
+                mask = self._visible(context.seen, self.context_tokens + self.horizon)
+                mask = mask[:, :, -self.horizon :]
             for layer, past in zip(self.layers, context.layers, strict=True):
-                tokens, _ = layer(tokens, turns, context=past)
+                tokens, _ = layer(tokens, turns, context=past, mask=mask)
         return self.head(self.norm(tokens).flatten(1)).view(-1, self.horizon, self.action_size)
 
-    def _run_all(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _run_all(self, tokens: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """Action tokens [B, H, D] after all layers, context [B, N, D] and actions run together."""
-        mask = self.block_mask(tokens.device)
+        left_out = self._left_out(tokens[:, : -self.horizon])
+        mask = self.block_mask(tokens.device)[left_out:, left_out:]
         if self.config.mask == "bias":
             mask = mask.to(tokens.dtype)
+        if seen is not None:
+            visible = self._visible(seen, tokens.shape[1])
+            absent = float("-inf") if self.config.mask == "bias" else False
+            mask = torch.where(visible, mask, absent)
         for layer in self.layers:
-            tokens, _ = layer(tokens, self.turns, mask=mask)
+            tokens, _ = layer(tokens, self.turns[:, left_out:], mask=mask)
         return tokens[:, -self.horizon :]
+
+    def _left_out(self, context: torch.Tensor) -> int:
+        """How many visual tokens a context [B, N, D] lacks; the others keep their positions."""
+        return self.context_tokens - context.shape[1]
+
+    def _visible(self, seen: torch.Tensor, count: int) -> torch.Tensor:
+        """Bool [B, 1, T, T], False where tokens would attend to visual ones that a row lacks.
+
+        What stands in their place attends to itself, since an attention to nothing is not a number.
+        """
+        visual = torch.arange(count, device=seen.device) < self.vision_tokens
+        return (seen[:, None, None] | ~visual | visual[:, None])[:, None]
+
+
+def _in_rows(values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Values [V, ...] at the rows of seen [B], and zeros [B, ...] elsewhere."""
+    rows = values.new_zeros(len(seen), *values.shape[1:])
+    rows[seen] = values
+    return rows
 
 
 def repeat_context(context: ExpertContext, times: int) -> ExpertContext:
@@ -250,4 +313,6 @@ def repeat_context(context: ExpertContext, times: int) -> ExpertContext:
             (key.repeat_interleave(times, 0), value.repeat_interleave(times, 0))
             for key, value in layers
         ]
-    return ExpertContext(context.tokens.repeat_interleave(times, 0), layers)
+    seen = context.seen
+    seen = None if seen is None else seen.repeat_interleave(times, 0)
+    return ExpertContext(context.tokens.repeat_interleave(times, 0), layers, seen)

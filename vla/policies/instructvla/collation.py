@@ -12,7 +12,7 @@ from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.backbones import KINDS
-from vla.policies.collation import CollationOptions, moved_places
+from vla.policies.collation import CollationOptions, moved_places, stack_or_none
 from vla.policies.config import CheckpointError
 from vla.policies.images import square_image
 from vla.policies.instructvla.config import InstructVLAConfig
@@ -45,20 +45,23 @@ class InstructVLACollator:
     ) -> InstructVLABatch:
         """Frames; each one's text ends with the action queries."""
         vlm_images, expert_images, rows, places = [], [], [], []
-        cameras = self.config.expert_cameras
-        for sample in samples:
+        cameras, size = self.config.expert_cameras, self.config.backbone.image_size
+        seen = np.array([bool(sample.images) for sample in samples])
+        for sample, sees in zip(samples, seen, strict=True):
+            # Drawn for masked samples, too, so that those beside them do not depend on the mask.
             change = draw_transform(self.options.augmentation, generator)
-            names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
-            images = {name: transform_image(sample.images[name], change) for name in names}
-            vlm_images += [images[name] for name in self.config.vlm_cameras]
-            expert_images.append(torch.stack([images[name] for name in cameras]))
-            places.append(moved_places(sample, cameras, change))
+            if sees:
+                names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
+                images = {name: transform_image(sample.images[name], change) for name in names}
+                vlm_images += [images[name] for name in self.config.vlm_cameras]
+                expert_images.append(torch.stack([images[name] for name in cameras]))
+                places.append(moved_places(sample, cameras, change))
             rows.append(
                 sample_row(
                     sample,
                     self.config.prompts,
                     self.options.prompts,
-                    len(self.config.vlm_cameras),
+                    len(self.config.vlm_cameras) if sees else 0,
                     generator,
                 )
             )
@@ -67,15 +70,18 @@ class InstructVLACollator:
         state = np.stack([own["state"].normalize(sample.state, limit) for own, sample in pairs])
         noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
         actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
-        grounded = np.stack(places).astype(np.float32) if self.options.grounding else None
+        grounded = None
+        if self.options.grounding and places:
+            grounded = torch.from_numpy(np.stack(places).astype(np.float32))
         return InstructVLABatch(
-            vlm_images=torch.stack(vlm_images),
+            vlm_images=stack_or_none(vlm_images, (3, size, size)),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             acting=ActingRows(
-                torch.stack(expert_images),
+                stack_or_none(expert_images, (len(cameras), 3, size, size)),
                 torch.from_numpy((state + noise).astype(np.float32)),
                 torch.from_numpy(actions.astype(np.float32)),
-                None if grounded is None else torch.from_numpy(grounded),
+                grounded,
+                None if seen.all() else torch.from_numpy(seen),
             ),
         )
 
@@ -98,12 +104,11 @@ class InstructVLACollator:
                     }
                 )
             rows.append(PromptRow(entry.turns, acts=False, images=int(entry.image is not None)))
-        empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         named = None
         if self.options.naming:
             named = name_cells(self.text, things, size, self.config.backbone.image_tokens)
         return InstructVLABatch(
-            vlm_images=torch.stack(images) if images else empty,
+            vlm_images=stack_or_none(images, (3, size, size)),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             named=named,
         )

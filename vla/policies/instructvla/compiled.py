@@ -43,6 +43,6 @@ def keeping(function: Callable[..., Any]) -> Callable[..., Any]:
         layers = result.layers
         if layers is not None:
             layers = [(keys.clone(), values.clone()) for keys, values in layers]
-        return ExpertContext(result.tokens.clone(), layers)
+        return ExpertContext(result.tokens.clone(), layers, result.seen)
 
     return run

@@ -12,7 +12,7 @@ from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
-from vla.policies.parts import ActionPart, ReasoningPart, stack_images, stats_of
+from vla.policies.parts import ActionPart, ReasoningPart, stack_if_any, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
@@ -38,7 +38,7 @@ def _expert(checkpoint: Checkpoint) -> ActionExpert:
 class Reasoner(ReasoningPart):
     """The vision-language part: answers in text and gives latent actions.
 
-    Images are uint8 [H, W, 3] by camera name.
+    Images are uint8 [H, W, 3] by camera name, or {} to do without vision.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
@@ -55,20 +55,22 @@ class Reasoner(ReasoningPart):
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
     def _prompt(
-        self, question: str, answer: str = "", acts: bool = False
+        self, images: Images, question: str, answer: str = "", acts: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        row = PromptRow(((question, answer),), acts, len(self.config.vlm_cameras))
+        count = len(self.config.vlm_cameras) if images else 0
+        row = PromptRow(((question, answer),), acts, count)
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
         ids = torch.tensor([tokens], device=self.device)
         prefix = torch.arange(len(tokens), device=self.device)[None] < asked
         return ids, torch.ones_like(ids), prefix
 
     def _images(self, images: Images) -> torch.Tensor:
-        return stack_images(images, self.config.vlm_cameras, self.contract, self.device)[0]
+        stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
+        return stacked.flatten(0, 1)
 
     def _read(self, images: Images, question: str) -> PrefillState:
-        return self.model.read(self._images(images), *self._prompt(question))
+        return self.model.read(self._images(images), *self._prompt(images, question))
 
     def _say(self, prefill: PrefillState) -> str:
         tokens = self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)[0]
@@ -111,7 +113,7 @@ class Reasoner(ReasoningPart):
             question = action_prompt(instruction, self.config.prompts)
         else:
             question = self._thinking_prompt(instruction)
-        prompt = self._prompt(question, response or "", acts=True)
+        prompt = self._prompt(images, question, response or "", acts=True)
         return self.model.act(self._images(images), *prompt)[0].float().cpu().numpy()
 
 
@@ -140,10 +142,10 @@ class ActionModel(ActionPart):
     ) -> np.ndarray:
         """Actions float32 [H, D], in the contract's units.
 
-        images: uint8 [H, W, 3] by camera name. state [S], not normalised. latent [Q, L]. seed: of
-        the flow's noise; None continues with the generator. before: what the chunk continues, see
-        vla.policies.real_time_chunking; its committed steps are copied. Raises ValueError on other
-        shapes.
+        images: uint8 [H, W, 3] by camera name, {} to act without vision. state [S], not normalised.
+        latent [Q, L]. seed: of the flow's noise; None continues with the generator. before: what
+        the chunk continues, see vla.policies.real_time_chunking; its committed steps are copied.
+        Raises ValueError on other shapes.
         """
         bound = MAX_GUIDANCE if max_guidance is None else max_guidance
         inpainting = None if before is None else self._inpainting(before, bound)
@@ -155,7 +157,7 @@ class ActionModel(ActionPart):
             self._generator.manual_seed(seed)
         actions = sample_actions(
             self._expert,
-            stack_images(images, self._config.expert_cameras, self.contract, self.device),
+            stack_if_any(images, self._config.expert_cameras, self.contract, self.device),
             torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
             torch.from_numpy(normalized).to(self.device),
             self._config.flow.steps,

@@ -75,6 +75,10 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         """Whether the language model's head is its input embedding."""
         return config.backbone.ties_embeddings
 
+    def needs_images(self, config: InstructVLAConfig) -> str:
+        """It needs none."""
+        return ""
+
     def facts(self, config: InstructVLAConfig) -> dict[str, object]:
         """Preset and number of action queries."""
         return {"preset": config.preset, "action_queries": config.num_queries}

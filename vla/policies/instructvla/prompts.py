@@ -25,20 +25,21 @@ def sample_row(
 ) -> PromptRow:
     """The conversation of a frame; its last answer ends with the action queries.
 
-    Shares without an annotation for the frame go to the plain prompt. images: of the frame.
+    Shares without an annotation for the frame go to the plain prompt. images: of the frame; one
+    without is asked nothing about the scene.
     """
     act = action_prompt(sample.instruction, prompts)
     annotation, draw = sample.annotation, generator.random()
     if annotation is not None:
         edges = np.cumsum([sampling.question, sampling.context, sampling.rewrite])
-        if draw < edges[0]:
+        if draw < edges[0] and images:
             pairs = list(annotation.question_answers)
             if annotation.caption:
                 pairs.append((str(generator.choice(prompts.captions)), annotation.caption))
             if pairs:
                 pair = pairs[int(generator.integers(len(pairs)))]
                 return PromptRow((pair, (act, "")), acts=True, images=images)
-        elif draw < edges[2]:
+        elif edges[0] <= draw < edges[2]:
             asked = annotation.contexts if draw < edges[1] else annotation.command_rewrites
             if asked:
                 question, answer = asked[int(generator.integers(len(asked)))]

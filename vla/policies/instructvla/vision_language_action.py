@@ -22,18 +22,20 @@ from vla.policies.sequence import TextBatch
 class ActingRows:
     """The targets of the A rows with action queries, in their order."""
 
-    expert_images: torch.Tensor  # uint8 [A, C, 3, S, S]
+    expert_images: torch.Tensor  # uint8 [V, C, 3, S, S], of the V rows that see
     state: torch.Tensor  # [A, S], normalised
     actions: torch.Tensor  # [A, H, D], normalised
-    # [A, C, E, 2]: pixels where the expert's images show the gripper's next actions, NaN where they
+    # [V, C, E, 2]: pixels where the expert's images show the gripper's next actions, NaN where they
     # do not; None where that is not to be learned.
     places: torch.Tensor | None = None
+    seen: torch.Tensor | None = None  # bool [A], False for masked rows; None where all see
 
     def to(self, device: str | torch.device) -> ActingRows:
         """The same on another device."""
         places = None if self.places is None else self.places.to(device)
+        seen = None if self.seen is None else self.seen.to(device)
         moved = (self.expert_images.to(device), self.state.to(device), self.actions.to(device))
-        return ActingRows(*moved, places)
+        return ActingRows(*moved, places, seen)
 
 
 @dataclass
@@ -79,8 +81,9 @@ class InstructVLA(nn.Module):
 
         text: cross-entropy of the answers; text_accuracy: share of their tokens that score highest.
         Where rows act, flow: of flow matching. Where the batch has labels for them, naming: of what
-        image tokens show; grounding: of where the gripper acts next. flow_samples: noise and time
-        draws per chunk. generator: of these draws, on the CPU.
+        image tokens show; grounding: of where the gripper acts next. Where rows are masked,
+        masked_share: of the rows that act. flow_samples: noise and time draws per chunk. generator:
+        of these draws, on the CPU.
         """
         latent, text_loss, accuracy, image_tokens = self.reasoning(batch.vlm_images, batch.text)
         losses = {"text": text_loss, "text_accuracy": accuracy}
@@ -92,8 +95,10 @@ class InstructVLA(nn.Module):
         if rows is None:
             return losses
         context, scores = self.expert.encode_context_and_places(
-            rows.expert_images, latent.to(rows.state.dtype), rows.state
+            rows.expert_images, latent.to(rows.state.dtype), rows.state, rows.seen
         )
+        if rows.seen is not None:
+            losses["masked_share"] = 1.0 - rows.seen.float().mean()
         context = repeat_context(context, flow_samples)
         actions = rows.actions.repeat_interleave(flow_samples, 0)
         noise = torch.randn(actions.shape, generator=generator)
@@ -120,10 +125,11 @@ def sample_actions(
 ) -> torch.Tensor:
     """Normalised action chunks [B, H, A]: Euler integration on one context per chunk.
 
+    images: uint8 [B, C, 3, S, S], or [0, C, 3, S, S] to act without vision.
     inpainting: guides the chunks, for real-time chunking.
     """
     context = expert.encode_context(images, latent, state)
-    shape = (len(images), expert.horizon, expert.action_size)
+    shape = (len(latent), expert.horizon, expert.action_size)
     noise = torch.randn(shape, generator=generator).to(images.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
-from vla.policies.collation import CollationOptions, moved_places
+from vla.policies.collation import CollationOptions, moved_places, stack_or_none
 from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
@@ -34,7 +34,10 @@ class RoboVLMCollator:
         stats: Sequence[dict[str, NormStats]],
         generator: np.random.Generator,
     ) -> RobotBatch:
-        """Windows that end with the samples: one wording and one change of images each."""
+        """Windows that end with the samples: one wording and one change of images each.
+
+        The windows of masked samples are masked whole.
+        """
         images, states, actions, steps, places = [], [], [], [], []
         used, tokens = [], []
         window = self.config.structure.window
@@ -46,10 +49,11 @@ class RoboVLMCollator:
             frames = [*sample.past, sample]
             valid[row, : len(frames)] = True
             for frame in frames:
-                images += [
-                    transform_image(frame.images[name], change) for name in self.config.cameras
-                ]
-                places.append(moved_places(frame, self.config.cameras, change))
+                if sample.images:
+                    images += [
+                        transform_image(frame.images[name], change) for name in self.config.cameras
+                    ]
+                    places.append(moved_places(frame, self.config.cameras, change))
                 states.append(own["state"].normalize(frame.state, limit))
                 normalized = own["action"].normalize(frame.actions)
                 actions.append(layout.spread(normalized))
@@ -61,10 +65,11 @@ class RoboVLMCollator:
         state = np.stack([padded_state(self.config, state) for state in states])
         noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
         noise *= np.stack([np.arange(state.shape[1]) < len(own) for own in states])
-        known = np.stack(steps)
+        known, size = np.stack(steps), self.config.backbone.image_size
+        seen = torch.tensor([bool(sample.images) for sample in samples])
         rows = self._rows(samples, valid.sum(1).tolist(), tokens, known)
         return RobotBatch(
-            torch.stack(images),
+            stack_or_none(images, (3, size, size)),
             rows,
             FrameBatch(
                 slots=valid,
@@ -73,8 +78,9 @@ class RoboVLMCollator:
                 steps=torch.from_numpy(known),
                 used=torch.from_numpy(np.stack(used)),
                 places=torch.from_numpy(np.stack(places).astype(np.float32))
-                if self.options.grounding
+                if self.options.grounding and places
                 else None,
+                seen=None if seen.all() else seen,
             ),
         )
 
@@ -86,7 +92,10 @@ class RoboVLMCollator:
         known: np.ndarray,
     ) -> Rows:
         """tokens: int [H, A] of each frame, where actions are tokens. known: bool [F, H]."""
-        prompts = [prompt_ids(self.text, self.config, sample.instruction) for sample in samples]
+        prompts = [
+            prompt_ids(self.text, self.config, sample.instruction, bool(sample.images))
+            for sample in samples
+        ]
         if not self.config.discrete:
             return rows_of_frames(prompts, counts, self.config)
         return rows_of_actions(
@@ -113,8 +122,7 @@ class RoboVLMCollator:
             rows.append(PromptRow(entry.turns, images=int(entry.image is not None)))
         backbone = replace(self.config.backbone, image_tokens=self.config.image_tokens)
         text = collate(self.text, backbone, rows, 0)
-        empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         return RobotBatch(
-            torch.stack(images) if images else empty,
+            stack_or_none(images, (3, size, size)),
             Rows(text.ids, text.mask, text.prefix.long(), text.labels),
         )

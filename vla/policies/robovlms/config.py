@@ -236,6 +236,19 @@ def require_structure(config: RoboVLMConfig, where: str) -> None:
         _require_positions(config, where)
 
 
+def why_images(config: RoboVLMConfig) -> str:
+    """Why it can neither act nor learn without images; empty where it can."""
+    structure = config.structure
+    if structure.token_place == "before_last":
+        return (
+            "structure.token_place before_last pads a prompt without images to the longest beside "
+            "it, on which its actions then depend"
+        )
+    if structure.token_source == "vision" and not (config.discrete or config.mixture.width):
+        return "structure.token_source vision gives the head image tokens alone"
+    return ""
+
+
 def _require_no_image_tokens(config: RoboVLMConfig, where: str) -> None:
     """Raises CheckpointError for what needs image tokens, of a backbone whose layers attend."""
     structure, name = config.structure, f"backbone '{config.backbone.kind}'"

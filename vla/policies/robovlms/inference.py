@@ -11,9 +11,10 @@ from vla.policies.adapters import Adapter
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.history import History
-from vla.policies.parts import ReasoningPart, stack_images, stats_of
+from vla.policies.parts import ReasoningPart, stack_if_any, stack_images, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.build import build_model
+from vla.policies.robovlms.config import why_images
 from vla.policies.robovlms.mixture import MixtureHead
 from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import (
@@ -48,8 +49,8 @@ class RoboVLMPart(ReasoningPart):
         self._used = torch.from_numpy(self._layout.used)[None].to(device)  # [1, M]
         structure = self.config.structure
         self._history: History = History(structure.window, structure.history_step)
-        self._instruction: str | None = None
-        self._prompt: list[int] = []  # of it
+        self._followed: tuple[str, bool] | None = None  # instruction, and whether there are images
+        self._prompt: list[int] = []  # of these
 
     def reset(self) -> None:
         """Forgets the frames so far."""
@@ -130,8 +131,8 @@ class RoboVLMPart(ReasoningPart):
 
     def _see(self, observation: Observation, instruction: str) -> list:
         """Reads an observation, and returns what is kept of its window, oldest first."""
-        self._follow(instruction)
-        images = stack_images(observation.images, self.config.cameras, self.contract, self.device)
+        self._follow(instruction, bool(observation.images))
+        images = stack_if_any(observation.images, self.config.cameras, self.contract, self.device)
         normalized = padded_state(self.config, self.normalized_state(observation.state))
         kept = (
             self.model.encode_images(images.flatten(0, 1)),
@@ -152,13 +153,18 @@ class RoboVLMPart(ReasoningPart):
         images, states = (torch.cat(parts) for parts in zip(*window, strict=True))
         return self.model.frame_features(self._on_device(rows), images, states)[None]
 
-    def _follow(self, instruction: str) -> None:
-        """Another instruction than before begins without a history."""
-        if instruction == self._instruction:
+    def _follow(self, instruction: str, sees: bool) -> None:
+        """Another instruction than before begins without a history, as does the end of vision.
+
+        Raises ValueError where the policy can't do without images.
+        """
+        if (instruction, sees) == self._followed:
             return
+        if not sees and (why := why_images(self.config)):
+            raise ValueError(f"an observation without images: {why}")
         self.reset()
-        self._prompt = prompt_ids(self._tokenizer, self.config, instruction)
-        self._instruction = instruction
+        self._prompt = prompt_ids(self._tokenizer, self.config, instruction, sees)
+        self._followed = instruction, sees
 
     def _on_device(self, rows: Rows) -> Rows:
         return on_device(rows, self.device)

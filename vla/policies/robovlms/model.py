@@ -31,8 +31,10 @@ class FrameBatch:
     actions: torch.Tensor  # [F, H, A], normalised
     steps: torch.Tensor  # bool [F, H]: before the episode's end
     used: torch.Tensor  # bool [F, A]: dimensions that the frame's robot has
-    # [F, C, E, 2]: pixels where the gripper acts next, see vla.datasets.grounding.
+    # [V, C, E, 2], of the V frames that are seen: pixels where the gripper acts next, see
+    # vla.datasets.grounding.
     places: torch.Tensor | None = None
+    seen: torch.Tensor | None = None  # bool [B], False for masked windows; None where all are seen
 
 
 @dataclass
@@ -128,7 +130,9 @@ class RoboVLM(nn.Module):
             self.vision_resampler = PerceiverResampler(width, config.resampler)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """What the backbone takes [N, I, F] of uint8 images [N, 3, S, S]."""
+        """What the backbone takes [N, I, F] of uint8 images [N, 3, S, S]; of none, nothing."""
+        if not len(images):
+            return images
         images = fit_images(images, self.config.backbone.image_size)
         tokens = self.backbone.encode_images(images)
         if not self.config.resampler.tokens:
@@ -185,17 +189,27 @@ class RoboVLM(nn.Module):
     def _features(
         self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Features [F, G], and scores and places of the pointing where there is one."""
+        """Features [F, G]; scores and places of the pointing in the V frames that are seen."""
         hidden = self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state)
         if not self.config.learned:
             return self._pooled(rows, hidden), None, None
         learned = hidden[rows.ids == LEARNED].unflatten(0, (-1, self.config.structure.latent))
         if not self.config.pointing.width:
             return learned.flatten(1), None, None
-        shape = len(learned), len(self.config.cameras), -1
-        tokens = hidden[rows.ids == IMAGE].unflatten(0, shape)  # [F, C, I, D]
-        scores, places = self.pointing(learned.mean(dim=1), tokens)
-        return torch.cat([learned.flatten(1), places.flatten(1)], dim=1), scores, places
+        seen, scores, found = self._seen_frames(rows), None, None
+        shape = len(learned), len(self.config.cameras), len(EVENTS), VALUES
+        places = learned.new_zeros(shape, dtype=torch.float32)
+        if len(image_tokens):
+            each = -1, len(self.config.cameras), self.config.image_tokens
+            tokens = hidden[rows.ids == IMAGE].unflatten(0, each)  # [V, C, I, D]
+            scores, found = self.pointing(learned[seen].mean(dim=1), tokens)
+            places[seen] = found.float()
+        return torch.cat([learned.flatten(1), places.flatten(1)], dim=1), scores, found
+
+    def _seen_frames(self, rows: Rows) -> torch.Tensor:
+        """Bool [F]: which frames of the rows, in order, have image tokens; a row is of one kind."""
+        frames = (rows.ids == LEARNED).sum(dim=1) // self.config.structure.latent
+        return (rows.ids == IMAGE).any(dim=1).repeat_interleave(frames)
 
     def read(self, rows: Rows, image_tokens: torch.Tensor, state: torch.Tensor | None) -> Prefix:
         """What the backbone's layers hold of prompts, for an expert beside them."""
@@ -205,7 +219,8 @@ class RoboVLM(nn.Module):
 
     def _next_position(self, rows: Rows) -> torch.Tensor:
         """[R]: of the token behind each row."""
-        last = self.backbone.positions(self._laid_out(rows.ids), rows.mask).amax(dim=-1)
+        positions = self.backbone.positions(self._laid_out(rows.ids), rows.mask)
+        last = positions.masked_fill(rows.mask == 0, 0).amax(dim=-1)
         last = last.amax(dim=0) if last.ndim == 2 else last  # some count along several axes
         return last + 1
 
@@ -238,9 +253,17 @@ class RoboVLM(nn.Module):
 
         action: what is minimised of a head, see vla.policies.heads.outputs, of each frame of a
         window. tokens: cross-entropy of action tokens, with token_accuracy and the error of the
-        decoded values, token_error.
+        decoded values, token_error. Where windows are masked, masked_share: of the windows.
         """
-        image_tokens = self.encode_images(batch.images) if len(batch.images) else batch.images
+        losses = self._losses(batch, flow_samples, generator)
+        if batch.frames is not None and batch.frames.seen is not None:
+            losses["masked_share"] = 1.0 - batch.frames.seen.float().mean()
+        return losses
+
+    def _losses(
+        self, batch: RobotBatch, flow_samples: int, generator: torch.Generator | None
+    ) -> dict[str, torch.Tensor]:
+        image_tokens = self.encode_images(batch.images)
         rows, frames = batch.rows, batch.frames
         if frames is None or self.config.discrete:
             return self._text_losses(rows, image_tokens, frames)

@@ -19,7 +19,7 @@ from vla.policies.collation import CollationOptions
 from vla.policies.config import CheckpointError, require_formats
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.collation import RoboVLMCollator
-from vla.policies.robovlms.config import RoboVLMConfig, require_structure
+from vla.policies.robovlms.config import RoboVLMConfig, require_structure, why_images
 from vla.policies.robovlms.inference import RoboVLMPart
 from vla.policies.robovlms.model import PolicyHead, RoboVLM
 from vla.policies.robovlms.padding import require_room
@@ -88,6 +88,10 @@ class RoboVLMType(PolicyType):
     def ties_embeddings(self, config: RoboVLMConfig) -> bool:
         """Whether the language model's head is its input embedding."""
         return config.backbone.ties_embeddings
+
+    def needs_images(self, config: RoboVLMConfig) -> str:
+        """See why_images."""
+        return why_images(config)
 
     def facts(self, config: RoboVLMConfig) -> dict[str, object]:
         """Preset, structure, window and head."""

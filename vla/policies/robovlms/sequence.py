@@ -45,12 +45,14 @@ def on_device(tensors: Tensors, device: str | torch.device) -> Tensors:
     return type(tensors)(**moved)
 
 
-def prompt_ids(tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str) -> list[int]:
-    """P of an instruction, with the image tokens of all cameras."""
+def prompt_ids(
+    tokenizer: TextTokenizer, config: RoboVLMConfig, instruction: str, sees: bool = True
+) -> list[int]:
+    """P of an instruction, with the image tokens of all cameras; without any where masked."""
     words = config.prompts.act.format(instruction=instruction.strip().rstrip(".").lower())
     backbone = config.backbone
     return tokenizer.encode(backbone.chat.opening) + question_ids(
-        tokenizer, backbone.chat, words, len(config.cameras), config.image_tokens
+        tokenizer, backbone.chat, words, len(config.cameras) if sees else 0, config.image_tokens
     )
 
 
