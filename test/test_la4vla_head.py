@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.policies.config import CheckpointError, from_dict
+from vla.policies.heads.flow_matching import draw_noise, sample_times
 from vla.policies.la4vla.config import CrossAttentionConfig, LA4VLAConfig
 from vla.policies.la4vla.head import CrossAttentionHead
 from vla.policies.la4vla.policy import POLICY
-from vla_cli.main import main
+from vla_cli.parser import main
 
 HORIZON = 5
 # Two robots, of 7 and 3 actions.
@@ -36,20 +37,19 @@ class PublishedHead(nn.Module):
             made = nn.MultiheadAttention(
                 width, heads, dropout=0.2, kdim=context, vdim=context, batch_first=True
             )
+            own = layer.attention
+            projections = own.query, own.key, own.value
+            weights = [part.weight for part in projections]
             parts = {
-                "q_proj_weight": layer.attention.query.weight,
-                "k_proj_weight": layer.attention.key.weight,
-                "v_proj_weight": layer.attention.value.weight,
-                "out_proj.weight": layer.attention.output.weight,
-                "out_proj.bias": layer.attention.output.bias,
-                "in_proj_bias": torch.cat(
-                    [
-                        layer.attention.query.bias,
-                        layer.attention.key.bias,
-                        layer.attention.value.bias,
-                    ]
-                ),
+                "in_proj_bias": torch.cat([part.bias for part in projections]),
+                "out_proj.weight": own.output.weight,
+                "out_proj.bias": own.output.bias,
             }
+            if context == width:
+                parts["in_proj_weight"] = torch.cat(weights)
+            else:
+                names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+                parts |= dict(zip(names, weights, strict=True))
             made.load_state_dict(parts)
             self.attention.append(made)
 
@@ -223,8 +223,6 @@ def test_chunks_are_integrated_in_32_steps_from_uniform_noise():
 
 
 def test_defaults_of_the_flow_are_the_published_ones():
-    from vla.policies.heads.flow_matching import draw_noise, sample_times
-
     flow = LA4VLAConfig().flow
     assert (flow.steps, flow.sigma_min, flow.noise) == (32, 0.0, "uniform")
     times = sample_times(20_000, flow, seeded()).numpy()
