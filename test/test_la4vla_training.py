@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +28,10 @@ from vla.policies.la4vla.policy import POLICY
 from vla.policies.la4vla.vectors import bounded_stats
 from vla.policies.parts import ReasoningPart
 from vla.policies.policy import Policy
+from vla.policies.registry import preset
 from vla.policies.robots import read_robots
 from vla.policies.tokenizer import load_tokenizer
-from vla.training.config import TrainConfig, TrainedParts
+from vla.training.config import TrainConfig, TrainedParts, read_train_config
 from vla.training.config_check import check_train_config
 from vla.training.loop import Trainer, model_config, train
 from vla.training.sources import open_data
@@ -95,6 +97,33 @@ def test_it_learns_and_is_evaluated_and_goes_on(config, contract, source, tmp_pa
     assert changed and all(map(learned.search, changed))
     with pytest.raises(CheckpointError, match="is of type robovlms; to take its backbone alone"):
         POLICY.start_from(policy.reasoning.model, open_checkpoint(source))
+
+
+PARADIGMS = Path(__file__).parents[1] / "config" / "training" / "la4vla"
+# Start, steps, data sets, and whether language and vision learn.
+RUNS = {
+    "la_head": ("", 10_000, 1, False, False),
+    "la": ("la_head", 80_000, 1, True, False),
+    "vla": ("", 90_000, 1, True, True),
+    "la_vla": ("la", 90_000, 1, True, True),
+    "mixpt": ("", 40_000, 2, True, True),
+    "downstream": ("la", 20_000, 1, True, True),
+}
+
+
+def test_the_paradigms_of_the_paper_are_shipped():
+    assert {path.stem for path in PARADIGMS.glob("*.yaml")} == {"base", *RUNS}
+    for name, (start, steps, sets, language, vision) in RUNS.items():
+        config = read_train_config(PARADIGMS / f"{name}.yaml")
+        check_train_config(config)
+        parts = config.trains
+        assert config.initialize_from == (f"runs/la4vla_{start}/checkpoint" if start else "")
+        assert (config.steps, len(config.robot)) == (steps, sets)
+        assert (parts.language, parts.vision, parts.connector) == (language, vision, vision)
+        assert parts.embeddings == (language and vision)
+        assert (config.learning_rate, config.batch_size, config.warmup_steps) == (1e-5, 16, 1000)
+        kept = preset(config.preset).backbone.keep_layers
+        assert (config.preset, kept, config.output) == ("la4vla_1b", 14, f"runs/la4vla_{name}")
 
 
 def moved(config: TrainConfig, contract, masked: bool) -> tuple[set[str], set[str]]:

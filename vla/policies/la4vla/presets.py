@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vla.policies.backbones.internvl import NANO, InternVL
 from vla.policies.config import BackboneConfig
 from vla.policies.la4vla.config import CrossAttentionConfig, LA4VLAConfig
@@ -47,10 +49,11 @@ PRESETS = {
     config.preset: config
     for config in (
         LA4VLAConfig(preset="la4vla_1b", backbone=_INTERNVL3_1B),
-        # The shipped policies' vision-language model, on two CPU cores.
+        # The shipped policies' vision-language model, on two CPU cores; fewer steps of the flow.
         LA4VLAConfig(
             preset="nano_la4vla",
             backbone=NANO,
+            flow=replace(LA4VLAConfig().flow, steps=10),
             head=CrossAttentionConfig(width=192, layers=4, heads=4, mlp=768, hidden=256),
         ),
     )
