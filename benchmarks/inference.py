@@ -111,9 +111,9 @@ class Subject:
 
     def chunk(self, inpainting: Inpainting | None = None) -> None:
         """A chunk from the latent action that is there."""
-        expert, steps = self.model.expert, self.config.flow.steps
+        expert, flow = self.model.expert, self.config.flow
         sample_actions(
-            expert, self.expert_images, self.latent, self.state, steps, inpainting=inpainting
+            expert, self.expert_images, self.latent, self.state, flow, inpainting=inpainting
         )
 
     def guided_chunk(self) -> None:

@@ -86,6 +86,15 @@ def test_motion_between_states_spans_the_whole_step(tmp_path):
     np.testing.assert_allclose(data.actions()[:, :6], np.concatenate(motions), atol=1e-6)
 
 
+def test_offsets_from_a_row_s_own_state_do_not_add_up(tmp_path):
+    folder = write_v2(tmp_path / "set", images=True, fps=10)
+    data = LeRobotEpisodes(folder, replace(MAPPING, minus_state=True), BRIDGE)
+    count = len(STATES[0]) // 2
+    offsets = (actions_of(0)[:, :6] - STATES[0][:, :6])[::2][:count]
+    np.testing.assert_allclose(data.actions()[:count, :6], offsets, atol=1e-6)
+    np.testing.assert_array_equal(data.actions()[:count, 6], actions_of(0)[1::2, 6])
+
+
 def test_turns_follow_one_another_and_do_not_add_up():
     generator = np.random.default_rng(3)
     actions = np.hstack([generator.normal(0, 0.6, (9, 6)), np.arange(9)[:, None]])

@@ -19,8 +19,9 @@ from lerobot_files import (
     write_v2,
     write_v3,
 )
+from scipy.spatial.transform import Rotation
 
-from vla.contract.dimensions import Dimension
+from vla.contract.dimensions import STATE_LAYOUTS, Dimension
 from vla.contract.embodiment import contract_from_dict, load_contract
 from vla.core.resources import contract_path, given_or_shared
 from vla.datasets.frames import DatasetError
@@ -31,6 +32,7 @@ from vla.datasets.lerobot.dataset import (
     chunk_with_padding,
     read_mapping,
 )
+from vla.datasets.step_actions import pose_offsets, state_motions
 
 CONTRACT = load_contract(contract_path("widowx_bridge"))
 MAPPING = LeRobotMapping(cameras={"front": "camera"})
@@ -89,6 +91,37 @@ def test_actions_may_be_relabelled_and_grippers_turned(tmp_path):
     np.testing.assert_allclose(data.actions()[:, :6], np.concatenate(motions), atol=1e-5)
     np.testing.assert_allclose(data.actions()[:5, 6], 1 - actions_of(0)[1:6, 6])
     assert abs(data.sample(0, GENERATOR).images["front"].mean() - grey_of(0, 1)) < 2
+
+
+def test_actions_may_be_offsets_of_a_pose_from_the_state_of_their_own_row(tmp_path):
+    mapping = LeRobotMapping({}, minus_state=True, drop_first=1)
+    data = LeRobotEpisodes(write_v2(tmp_path / "set"), mapping, CONTRACT)
+    offsets = [actions_of(episode)[1:, :6] - STATES[episode][1:, :6] for episode in range(3)]
+    np.testing.assert_allclose(data.actions()[:, :6], np.concatenate(offsets), atol=1e-6)
+    np.testing.assert_allclose(data.actions()[:6, 6], actions_of(0)[1:, 6])
+    # Each row of a chunk from its own row's state, not from that of the first.
+    np.testing.assert_allclose(data.sample(2, GENERATOR).actions[:4, :6], offsets[0][2:], atol=1e-6)
+    with pytest.raises(ValueError, match="choose one"):
+        LeRobotMapping({}, relabel=True, minus_state=True)
+
+
+@pytest.mark.parametrize("layout", STATE_LAYOUTS)
+@pytest.mark.parametrize("representation", ["delta", "delta_euler"])
+def test_offsets_between_poses_are_motions_between_their_states(layout, representation):
+    generator = np.random.default_rng(5)
+    angles = generator.uniform([-1.4, -1.4, 1.8], [1.4, 1.4, 4.5], (8, 3))
+    turns, places = Rotation.from_euler("xyz", angles), generator.normal(size=(8, 3))
+    states = np.zeros((8, len(layout)))
+    states[:, :3] = places
+    if "roll" in layout:
+        states[:, 3:6] = angles
+    elif "qx" in layout:
+        states[:, 3:7] = turns.as_quat()
+    else:
+        states[:, 3:9] = turns.as_matrix()[:, :, :2].transpose(0, 2, 1).reshape(8, 6)
+    poses = np.hstack([places, angles - [0, 0, 2 * np.pi]])
+    found = pose_offsets(poses[1:], states[:-1], layout, representation)
+    np.testing.assert_allclose(found, state_motions(states, layout, representation), atol=1e-6)
 
 
 def test_columns_may_be_picked(tmp_path):

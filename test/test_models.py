@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from vla.policies.config import CheckpointError, FlowMatchingConfig
-from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
+from vla.policies.config import CheckpointError, FlowMatchingConfig, from_dict
+from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
 from vla.policies.instructvla.action_expert import (
     ActionExpert,
     ExpertContext,
@@ -74,13 +74,37 @@ def test_times_are_beta_distributed_near_noise():
     assert times.mean() < 0.45, "most times are near the noise"
 
 
-def test_times_depend_on_the_generator_and_other_distributions_are_refused():
-    first, again = (
-        sample_times(5, FlowMatchingConfig(), torch.Generator().manual_seed(3)) for _ in range(2)
+@pytest.mark.parametrize("config", [FlowMatchingConfig(), FlowMatchingConfig(beta=2.0)])
+def test_times_depend_on_the_generator_alone(config):
+    seeded = [torch.Generator().manual_seed(seed) for seed in (3, 3, 4)]
+    first, again, other = (sample_times(5, config, generator) for generator in seeded)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_times_of_any_beta_distribution_are_cut_to_their_bounds():
+    config = FlowMatchingConfig(2.0, 3.0, 1.0, earliest=0.02, latest=0.5)
+    times = sample_times(20_000, config, torch.Generator().manual_seed(0)).numpy()
+    assert (times.min(), times.max()) == (np.float32(0.02), np.float32(0.5))
+    inner = times[(times > 0.02) & (times < 0.5)]
+    within = stats.beta(3.0, 2.0)  # of 1 - z
+
+    def share(x):
+        low, high = within.cdf(0.02), within.cdf(0.5)
+        return (within.cdf(x) - low) / (high - low)
+
+    assert stats.kstest(inner, share).pvalue > 1e-3
+    assert (times == np.float32(0.5)).mean() == pytest.approx(within.sf(0.5), abs=0.01)
+    with pytest.raises(CheckpointError, match=r"earliest is 0\.6, later than latest, 0\.5"):
+        from_dict(FlowMatchingConfig, {"earliest": 0.6, "latest": 0.5})
+
+
+def test_noise_is_normal_or_uniform():
+    normal, uniform = (
+        draw_noise((20_000,), FlowMatchingConfig(noise=kind), torch.Generator().manual_seed(0))
+        for kind in ("normal", "uniform")
     )
-    torch.testing.assert_close(first, again)
-    with pytest.raises(ValueError, match="Beta"):
-        sample_times(5, FlowMatchingConfig(beta=2.0))
+    assert stats.kstest(normal.numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(uniform.numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
 
 
 def test_euler_integration():
@@ -178,7 +202,12 @@ def test_several_samples_share_one_context(expert, inputs):
 
 def test_samples_are_those_of_the_generator(expert, inputs):
     first, again, other = (
-        sample_actions(expert, **inputs, steps=3, generator=torch.Generator().manual_seed(seed))
+        sample_actions(
+            expert,
+            **inputs,
+            flow=FlowMatchingConfig(steps=3),
+            generator=torch.Generator().manual_seed(seed),
+        )
         for seed in (0, 0, 1)
     )
     assert first.shape == (3, HORIZON, ACTION) and torch.isfinite(first).all()

@@ -11,6 +11,7 @@ import torch
 from tiny_backbones import (
     CONFIGS,
     MEAN,
+    RELEASED,
     STD,
     close,
     hidden_states,
@@ -27,8 +28,6 @@ from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, fro
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.sequence import IMAGE, PromptRow, row_ids
 from vla.policies.tokenizer import train_tokenizer
-
-RELEASED = [name for name, config in CONFIGS.items() if KINDS[config.kind].model_types]
 
 
 @pytest.fixture(autouse=True)

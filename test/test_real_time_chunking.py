@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vla.control.committed import CommittedActions
+from vla.policies.config import FlowMatchingConfig
 from vla.policies.heads.flow_matching import integrate
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.inference import ActionModel
@@ -154,14 +155,18 @@ def test_without_a_chunk_before_the_actions_are_those_of_the_plain_flow(expert, 
         context = expert.encode_context(*inputs)
         noise = torch.randn(3, HORIZON, SIZE, generator=seeded())
         plain = integrate(lambda x, times: expert.velocity(context, x, times), noise, 10)
-    assert torch.equal(sample_actions(expert, *inputs, 10, seeded()), plain)
+    assert torch.equal(
+        sample_actions(expert, *inputs, FlowMatchingConfig(steps=10), seeded()), plain
+    )
 
 
 def test_chunks_of_a_batch_are_drawn_each_to_its_own(expert, inputs):
     wanted = torch.randn(3, HORIZON, SIZE, generator=torch.Generator().manual_seed(1))
     mask = torch.stack([soft_mask(HORIZON, d, c) for d, c in ((2, 6), (5, 12), (0, 0))])
-    free = sample_actions(expert, *inputs, 10, seeded())
-    drawn = sample_actions(expert, *inputs, 10, seeded(), Inpainting(wanted, mask))
+    free = sample_actions(expert, *inputs, FlowMatchingConfig(steps=10), seeded())
+    drawn = sample_actions(
+        expert, *inputs, FlowMatchingConfig(steps=10), seeded(), Inpainting(wanted, mask)
+    )
     for row, count in ((0, 2), (1, 5)):
         before = (free - wanted)[row, :count].abs().mean()
         assert (drawn - wanted)[row, :count].abs().mean() < 0.5 * before

@@ -30,6 +30,8 @@ CONFIGS = {kind: KINDS[kind].tiny() for kind in sorted(KINDS)} | {
     "idefics3": variant("smolvlm", model_type="idefics3"),
 }
 
+# Those that transformers has.
+RELEASED = [name for name, config in CONFIGS.items() if KINDS[config.kind].model_types]
 
 # Of the images of released models.
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]

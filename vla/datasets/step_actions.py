@@ -21,8 +21,7 @@ def step_motion(
     if representation == "delta":
         return np.concatenate([shift, difference(then[1], now[1])])
     before, after = (matrix_to_euler(quaternion_to_matrix(pose[1])) for pose in (now, then))
-    turn = (after - before + np.pi) % (2 * np.pi) - np.pi
-    return np.concatenate([shift, turn])
+    return np.concatenate([shift, _turned(after - before)])
 
 
 def gripper_commands(
@@ -74,10 +73,37 @@ def state_motions(
     if representation == "delta":
         turns = Rotation.from_quat(quaternions)
         return np.hstack([shifts, (turns[every:] * turns[:-every].inv()).as_rotvec()])
+    angles = _euler_angles(states, names, quaternions)
+    return np.hstack([shifts, _turned(angles[every:] - angles[:-every])])
+
+
+def pose_offsets(
+    poses: np.ndarray, states: np.ndarray, names: tuple[str, ...], representation: str
+) -> np.ndarray:
+    """Motions [N, 6] from each state [N, S] to the pose [N, 6] of the same row.
+
+    poses: x, y, z [m], roll, pitch, yaw [rad] in the base frame. names: as in state_motions. As
+    LA4VLA has it, but for angles, which are wrapped here. Raises ValueError for an invalid
+    orientation.
+    """
+    positions, quaternions = poses_of_states(states, names)
+    shifts, angles = poses[:, :3] - positions, np.asarray(poses[:, 3:], dtype=np.float64)
+    if representation == "delta":
+        turns = Rotation.from_euler("xyz", angles) * Rotation.from_quat(quaternions).inv()
+        return np.hstack([shifts, turns.as_rotvec()])
+    return np.hstack([shifts, _turned(angles - _euler_angles(states, names, quaternions))])
+
+
+def _euler_angles(
+    states: np.ndarray, names: tuple[str, ...], quaternions: np.ndarray
+) -> np.ndarray:
+    """Roll, pitch and yaw [N, 3] of states, as they have them where they do."""
     if "roll" in names:
         column = names.index("roll")
-        angles = np.asarray(states, dtype=np.float64)[:, column : column + 3]
-    else:
-        angles = Rotation.from_quat(quaternions).as_euler("xyz")
-    turned = (angles[every:] - angles[:-every] + np.pi) % (2 * np.pi) - np.pi
-    return np.hstack([shifts, turned])
+        return np.asarray(states, dtype=np.float64)[:, column : column + 3]
+    return Rotation.from_quat(quaternions).as_euler("xyz")
+
+
+def _turned(differences: np.ndarray) -> np.ndarray:
+    """Differences of angles [rad], the short way round."""
+    return (differences + np.pi) % (2 * np.pi) - np.pi

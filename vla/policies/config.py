@@ -100,6 +100,7 @@ class BackboneConfig:
     image_mean: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0, 1)
     image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)  # likewise
     image_tokens: int = bounded(16, 1, 16384)  # of one image, in the language model
+    keep_layers: int = bounded(0, 0, MOST_LAYERS)  # of its language model, the first; 0 for all
     chat: ChatFormat = field(default_factory=ChatFormat)
     paths: ModelPaths | None = None  # of kind generic
 
@@ -162,8 +163,18 @@ class FlowMatchingConfig:
     alpha: float = bounded(1.5, 0.01, 100)
     beta: float = bounded(1.0, 0.01, 100)
     time_scale: float = bounded(0.999, 0.01, 1)
+    earliest: float = bounded(0.0, 0, 1)  # where training times are cut
+    latest: float = bounded(1.0, 0, 1)  # likewise
+    # "normal", or "uniform" between -1 and 1, as LA4VLA has it.
+    noise: Literal["normal", "uniform"] = "normal"
     sigma_min: float = bounded(0.001, 0, 1)
     steps: int = bounded(10, 1, 1000)
+
+    def __post_init__(self) -> None:
+        if self.earliest > self.latest:
+            raise ValueError(
+                f"earliest is {self.earliest}, later than latest, {self.latest}; exchange them"
+            )
 
 
 def from_dict(kind: type[T], values: Any, where: str = "config") -> T:

@@ -38,6 +38,9 @@ class LeRobotMapping:
     gripper: Literal["open", "closed"] = "open"
     binarize: bool = False
     relabel: bool = False  # a step's motion is from the states around it, instead of the action
+    # Actions are absolute: x, y, z, roll, pitch, yaw of the tool, and the gripper. A step's motion
+    # is from the state of its own row, as LA4VLA has it.
+    minus_state: bool = False
     drop_first: int = bounded(0, 0, 10**6)  # stored steps that are left out at an episode's start
     # Episodes in which a frame has no instruction are left out, instead of refused.
     drop_wordless: bool = False
@@ -50,6 +53,11 @@ class LeRobotMapping:
             raise ValueError("state_scale and action_scale must be factors other than 0")
         if self.cameras and not self.images:
             raise ValueError("'images: false' goes with 'cameras: {}'; correct one of the two")
+        if self.relabel and self.minus_state:
+            raise ValueError(
+                "relabel takes the motion from the states alone, and minus_state from the actions "
+                "too; choose one"
+            )
 
 
 def read_mapping(path: str | Path) -> LeRobotMapping:

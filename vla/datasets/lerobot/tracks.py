@@ -23,7 +23,7 @@ from vla.datasets.lerobot.index import EPISODE
 from vla.datasets.lerobot.mapping import LeRobotMapping
 from vla.datasets.lerobot.meta import DatasetInfo, EpisodeMeta, read_table, read_tasks
 from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states
-from vla.datasets.step_actions import joined_steps, state_motions
+from vla.datasets.step_actions import joined_steps, pose_offsets, state_motions
 from vla.datasets.vla_it import EpisodeLabels
 
 TIME, FRAME, TASK = "timestamp", "frame_index", "task_index"
@@ -304,7 +304,7 @@ def check_values(
     if not contract.is_of_tool:
         return found
     found += check_states(states, contract, mapping.state)
-    if not mapping.relabel:
+    if not (mapping.relabel or mapping.minus_state):
         found += check_motions(states, actions, ends, contract, mapping.action)
     if own:
         cure = "look at one of its episodes, and convert its bags again"
@@ -322,7 +322,7 @@ def track_of(
 ) -> Track:
     """An episode as the contract has it, every so many frames.
 
-    Raises DatasetError where it is shorter than a step.
+    Raises DatasetError where it is shorter than a step, or its orientations are invalid.
     """
     episode, states, actions = stored.episode, stored.states, stored.actions.copy()
     where = f"{episode.data}, episode {episode.index}"
@@ -344,17 +344,18 @@ def track_of(
         )
     frames = first + every * np.arange(steps)
     kept = actions[first : first + every * steps]
-    if every > 1:
-        kept = joined_steps(kept, every, contract.representation)
-    if mapping.relabel:
-        try:
-            kept[:, :6] = state_motions(
-                states[first : first + every * steps + 1 : every],
-                contract.state_names,
-                contract.representation,
-            )
-        except ValueError as error:
-            raise DatasetError(f"{where}: {error}; leave the episode out") from error
+    layout = contract.state_names, contract.representation
+    try:
+        if mapping.minus_state:
+            # Offsets do not add up: those of the frames that stay.
+            offsets = pose_offsets(kept[::every, :6], states[frames], *layout)
+            kept = np.hstack([offsets, kept[every - 1 :: every, 6:]])
+        elif every > 1:
+            kept = joined_steps(kept, every, contract.representation)
+        if mapping.relabel:
+            kept[:, :6] = state_motions(states[first : first + every * steps + 1 : every], *layout)
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}; leave the episode out") from error
     instructions = [stored.instructions[frame] for frame in frames]
     return Track(episode, states[frames], kept.astype(np.float32), instructions, frames=frames)
 

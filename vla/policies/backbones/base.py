@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from vla.policies.backbones.depth import cut_layers
 from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
 from vla.policies.expert_mixture import ScaleHead, gate_each_layer, make_scale_head
 from vla.policies.lora import Blend, add_lora, lora_layers
@@ -111,6 +112,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.model = self.make(config)
+        # What weights of layers that keep_layers leaves out begin with, in the model.
+        self.dropped = cut_layers(self.model, self.stacks, config.keep_layers)
         self._check_sizes()
         self._note_untied()
         self.lora = LoraConfig()
@@ -152,6 +155,11 @@ class Backbone(nn.Module):
     def language_model(self) -> nn.Module:
         """The decoder, from embeddings to final hidden states."""
         return self.model.model.language_model
+
+    @property
+    def stacks(self) -> dict[nn.Module, int]:
+        """Lists of layers, the decoder's own first, for vla.policies.backbones.depth."""
+        return {self.language_model.get_submodule("layers"): 1}
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:
@@ -321,7 +329,7 @@ class Backbone(nn.Module):
     @property
     def layers(self) -> list[nn.Module]:
         """The decoder's layers."""
-        return [*self.language_model.get_submodule("layers").children()]
+        return [*next(iter(self.stacks)).children()]
 
     def draw_anew(self) -> None:
         """Xavier's start for all matrices and convolutions, zero for their biases.

@@ -43,7 +43,6 @@ class Generic(Backbone):
         super().__init__(config, lora)
         for entry in ("vision", "connector", "decoder", "norm"):
             self._part(entry)
-        part_at(self.language_model, self.paths.layers, "layers")
         self.head_of(self.model)
 
     @classmethod
@@ -88,9 +87,9 @@ class Generic(Backbone):
         return part_at(self.model, self.paths.decoder, "decoder")
 
     @property
-    def layers(self) -> list[nn.Module]:
+    def stacks(self) -> dict[nn.Module, int]:
         """The decoder's layers."""
-        return [*part_at(self.language_model, self.paths.layers, "layers").children()]
+        return {part_at(self.language_model, self.paths.layers, "layers"): 1}
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:

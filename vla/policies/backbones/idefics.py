@@ -82,6 +82,15 @@ class Idefics(Backbone):
         )
 
     @property
+    def stacks(self) -> dict[nn.Module, int]:
+        """The decoder's layers, and those between them that attend to images."""
+        model = self.model.model
+        return {
+            model.layers: 1,
+            model.gated_cross_attn_layers: self.model.config.cross_layer_interval,
+        }
+
+    @property
     def vision_parts(self) -> dict[str, nn.Module]:
         """The vision encoder; the perceiver and the layers that attend to images."""
         model = self.model.model

@@ -41,19 +41,22 @@ Value = TypeVar("Value")
 Channels = tuple[float, float, float]
 
 
-def backbone_config(kind: str, source: str, paths: ModelPaths | None = None) -> BackboneConfig:
+def backbone_config(
+    kind: str, source: str, paths: ModelPaths | None = None, keep_layers: int = 0
+) -> BackboneConfig:
     """The configuration of released weights: a Hugging Face id or a folder.
 
     kind: of backbone; STORED for a checkpoint folder, of whatever policy, whose backbone it is.
-    paths: for kind generic.
+    paths: for kind generic. keep_layers: of its language model, 0 for all that there are.
     Raises CheckpointError for weights of another kind, and where they or their tokenizer can't be
     read.
     """
     if kind == STORED:
-        return _stored_config(source)
+        return _stored_config(source, keep_layers)
     config, code = _released_config(kind, source)
     if kind == "generic":
-        return _generic_config(source, config, replace(paths or ModelPaths(), code=code))
+        released = _generic_config(source, config, replace(paths or ModelPaths(), code=code))
+        return replace(released, keep_layers=keep_layers)
     image_size, image_tokens = KINDS[kind].image_shape(config)
     mean, std = _standardisation(source, KINDS[kind])
     text = config.get_text_config()
@@ -67,6 +70,7 @@ def backbone_config(kind: str, source: str, paths: ModelPaths | None = None) -> 
         image_mean=mean,
         image_std=std,
         image_tokens=image_tokens,
+        keep_layers=keep_layers,
         chat=KINDS[kind].chat,
     )
     _check_tokenizer(load_tokenizer_of(source), released)
@@ -120,6 +124,8 @@ def load_pretrained(
     adapted = lora_layers(backbone.model)
     weights = {}
     for name, tensor in model.state_dict().items():
+        if name.startswith(backbone.dropped):
+            continue
         path, _, leaf = name.rpartition(".")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
@@ -197,14 +203,20 @@ def _is_stored(source: str) -> bool:
     return (Path(source) / CONTRACT).is_file()
 
 
-def _stored_config(source: str) -> BackboneConfig:
+def _stored_config(source: str, keep_layers: int) -> BackboneConfig:
     config = read_config(source)
     if not isinstance(getattr(config, "backbone", None), BackboneConfig):
         raise CheckpointError(
             f"{shown_path(source)} is a policy of type {config.TYPE}, which has no backbone; give "
             "the folder of another checkpoint"
         )
-    return deepcopy(config.backbone)
+    stored = deepcopy(config.backbone)
+    if stored.keep_layers and keep_layers > stored.keep_layers:
+        raise CheckpointError(
+            f"{shown_path(source)} keeps {stored.keep_layers} layers of its language model, fewer "
+            f"than backbone.keep_layers {keep_layers}; give {stored.keep_layers} or fewer"
+        )
+    return replace(stored, keep_layers=keep_layers or stored.keep_layers)
 
 
 def _load_stored(backbone: Backbone, source: str) -> None:
@@ -221,6 +233,8 @@ def _load_stored(backbone: Backbone, source: str) -> None:
     experts = {name for name in own if is_lora_weight(name)}
     placed = {}
     for name, value in weights.items():
+        if name.startswith(backbone.dropped):
+            continue
         path, _, leaf = name.rpartition(".")
         placed[f"{path}.base.{leaf}" if path in adapted else name] = value.float()
     _fill(own, placed, experts, source)

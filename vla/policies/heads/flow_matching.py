@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from vla.policies.config import FlowMatchingConfig
@@ -12,11 +13,24 @@ from vla.policies.config import FlowMatchingConfig
 def sample_times(
     count: int, config: FlowMatchingConfig, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Training times [count]: time_scale * (1 - z), z ~ Beta(alpha, 1), most of them near noise."""
-    if config.beta != 1.0:
-        raise ValueError("only Beta(alpha, 1) is supported: its inverse is in closed form")
-    uniform = torch.rand(count, generator=generator)
-    return config.time_scale * (1.0 - uniform ** (1.0 / config.alpha))
+    """Training times [count]: time_scale * (1 - z), z ~ Beta(alpha, beta), cut to the bounds."""
+    if config.beta == 1.0:
+        drawn = torch.rand(count, generator=generator) ** (1.0 / config.alpha)
+    else:
+        # NumPy's draws, since torch's take no generator.
+        seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
+        values = np.random.default_rng(seed).beta(config.alpha, config.beta, count)
+        drawn = torch.from_numpy(values).float()
+    return (config.time_scale * (1.0 - drawn)).clamp(config.earliest, config.latest)
+
+
+def draw_noise(
+    shape: tuple[int, ...], config: FlowMatchingConfig, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Noise of a shape, on the CPU, as the generator is."""
+    if config.noise == "uniform":
+        return 2.0 * torch.rand(shape, generator=generator) - 1.0
+    return torch.randn(shape, generator=generator)
 
 
 def interpolate(

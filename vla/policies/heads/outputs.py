@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.policies.config import ActionLossConfig, FlowMatchingConfig
-from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
+from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
 
 CLIP = 1.0  # of normalised actions
 
@@ -192,7 +192,7 @@ def flow_losses(
     used: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Squared error of velocity(points, times) on the way from noise to actions [N, H, A]."""
-    noise = torch.randn(actions.shape, generator=generator).to(actions)
+    noise = draw_noise(actions.shape, config, generator).to(actions)
     times = sample_times(len(actions), config, generator).to(actions)
     points, target = interpolate(noise, actions, times, config)
     errors = (velocity(only_used(points, used), times).float() - target) ** 2
@@ -230,7 +230,7 @@ class Flow(nn.Module):
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by Euler integration."""
-        noise = torch.randn((len(hidden), *self.shape), generator=generator).to(hidden)
+        noise = draw_noise((len(hidden), *self.shape), self.config, generator).to(hidden)
         return integrate(
             lambda x, t: only_used(self.denoiser(hidden, x, t), used),
             only_used(noise, used),

@@ -160,7 +160,7 @@ class ActionModel(ActionPart):
             stack_if_any(images, self._config.expert_cameras, self.contract, self.device),
             torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
             torch.from_numpy(normalized).to(self.device),
-            self._config.flow.steps,
+            self._config.flow,
             self._generator,
             inpainting,
         )

@@ -151,7 +151,9 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
 
     def with_backbone(self, config: InstructVLAConfig, kind: str, source: str) -> InstructVLAConfig:
         """The same action expert behind a released vision-language model."""
-        return replace(config, backbone=backbone_config(kind, source, config.backbone.paths))
+        own = config.backbone
+        released = backbone_config(kind, source, own.paths, own.keep_layers)
+        return replace(config, backbone=released)
 
     def load_backbone(self, model: InstructVLA, source: str | None) -> None:
         """Released weights or new ones, and action queries that suit them."""

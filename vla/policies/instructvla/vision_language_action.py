@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.datasets.grounding import grounding_loss
-from vla.policies.heads.flow_matching import integrate, interpolate, sample_times
+from vla.policies.config import FlowMatchingConfig
+from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
 from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import NamedCells
@@ -101,7 +102,7 @@ class InstructVLA(nn.Module):
             losses["masked_share"] = 1.0 - rows.seen.float().mean()
         context = repeat_context(context, flow_samples)
         actions = rows.actions.repeat_interleave(flow_samples, 0)
-        noise = torch.randn(actions.shape, generator=generator)
+        noise = draw_noise(actions.shape, self.config.flow, generator)
         times = sample_times(len(actions), self.config.flow, generator)
         noise, times = noise.to(actions.device), times.to(actions.device)
         points, velocity = interpolate(noise, actions, times, self.config.flow)
@@ -119,7 +120,7 @@ def sample_actions(
     images: torch.Tensor,
     latent: torch.Tensor,
     state: torch.Tensor,
-    steps: int,
+    flow: FlowMatchingConfig,
     generator: torch.Generator | None = None,
     inpainting: Inpainting | None = None,
 ) -> torch.Tensor:
@@ -130,11 +131,11 @@ def sample_actions(
     """
     context = expert.encode_context(images, latent, state)
     shape = (len(latent), expert.horizon, expert.action_size)
-    noise = torch.randn(shape, generator=generator).to(images.device)
+    noise = draw_noise(shape, flow, generator).to(images.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return expert.velocity(context, x, times)
 
     if inpainting is None:
-        return integrate(velocity, noise, steps)
-    return guided_integrate(velocity, noise, steps, inpainting)
+        return integrate(velocity, noise, flow.steps)
+    return guided_integrate(velocity, noise, flow.steps, inpainting)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from vla.policies.config import ActionLossConfig, CheckpointError, FlowMatchingConfig
-from vla.policies.heads.flow_matching import integrate
+from vla.policies.heads.flow_matching import draw_noise, integrate
 from vla.policies.heads.outputs import (
     flow_losses,
     join_binary,
@@ -55,6 +55,7 @@ class ExpertDecoder(nn.Module):
         sizes.head_dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // heads
         sizes.hidden_size, sizes.intermediate_size = config.width, config.mlp
         sizes.vocab_size, sizes.pad_token_id = 1, None
+        sizes.num_hidden_layers = len(backbone.layers)
         self.slides = "sliding_attention" in (getattr(sizes, "layer_types", None) or ())
         self.decoder = type(decoder)(sizes)
         found = getattr(self.decoder.layers[0].self_attn, "head_dim", sizes.head_dim)
@@ -171,7 +172,7 @@ class MixtureHead(nn.Module):
             arm, logits = self.regress(prefix)
             return join_binary(arm, logits, self.binary)
         shape = (len(prefix.mask), self.horizon, len(self.binary))
-        noise = torch.randn(shape, generator=generator).to(self.action_out.weight)
+        noise = draw_noise(shape, self.flow, generator).to(self.action_out.weight)
         return integrate(
             lambda x, t: only_used(self.velocity(prefix, x, t), used),
             only_used(noise, used),

@@ -141,7 +141,9 @@ class RoboVLMType(PolicyType):
 
     def with_backbone(self, config: RoboVLMConfig, kind: str, source: str) -> RoboVLMConfig:
         """The same structure and head on a released vision-language model."""
-        return replace(config, backbone=backbone_config(kind, source, config.backbone.paths))
+        own = config.backbone
+        released = backbone_config(kind, source, own.paths, own.keep_layers)
+        return replace(config, backbone=released)
 
     def load_backbone(self, model: RoboVLM, source: str | None) -> None:
         """Released weights, or new ones."""

@@ -1,0 +1,62 @@
+"""An LA4VLA in a running robot: chunks from one observation, with images or without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from vla.policies.base import Observation
+from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.la4vla.build import build_model
+from vla.policies.la4vla.model import LA4VLAInput
+from vla.policies.la4vla.sequence import pad_right, prompt_ids
+from vla.policies.la4vla.vectors import bounded_stats, padded, used
+from vla.policies.parts import ReasoningPart, stack_images, stats_of
+from vla.policies.plain_text import TextTokenizer
+
+
+class LA4VLAPart(ReasoningPart):
+    """The whole policy. An observation whose images are {} is acted on without vision."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+        self.device, self.config = device, checkpoint.config
+        self._stats = bounded_stats(self.config, stats_of(checkpoint))
+        self._tokenizer = TextTokenizer(checkpoint.tokenizer)
+        model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
+        load_weights(checkpoint, model, device=device)
+        super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
+        self.model, self._generator = model, torch.Generator()
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Observation,
+        instruction: str,
+        response: str | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """The chunk float32 [H, A], in the contract's units. Raises ValueError on other shapes."""
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        count = len(self.contract.action_names)
+        own = torch.from_numpy(used(count, self.config.max_action))[None].to(self.device)
+        context = self.model.read(self._input(observation, instruction))
+        chunk = self.model.head.sample(context, own, self._generator)[0, :, :count]
+        return self._stats["action"].denormalize(chunk.float().cpu().numpy()).astype(np.float32)
+
+    def _input(self, observation: Observation, instruction: str) -> LA4VLAInput:
+        config, images = self.config, observation.images
+        size = config.backbone.image_size
+        seen = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        if images:
+            seen = stack_images(images, config.cameras, self.contract, self.device).flatten(0, 1)
+        prompt = prompt_ids(self._tokenizer, config, instruction, bool(images))
+        state = self.normalized_state(observation.state)  # [1, S]
+        return LA4VLAInput(
+            seen,
+            *pad_right([prompt]),
+            torch.from_numpy(padded(state, config.max_state)),
+            torch.from_numpy(used(state.shape[-1], config.max_state))[None],
+        ).to(self.device)
