@@ -49,7 +49,7 @@ def read_dataclass(kind: type[T], values: Any, where: str, error: type[Exception
     """A dataclass, its entries converted as its fields say.
 
     Fields are int, float, bool, str, Any, a Literal, another dataclass, or a tuple, a mapping or
-    None of these. Their metadata may have "bounds" of numbers and "length" of a list, each (least,
+    None of these, or one of these or a list of it. Their metadata may have "bounds" of numbers and "length" of a list, each (least,
     most). where: file and entry, which errors begin with. Raises `error` for an unknown or missing
     entry, a value of another type or out of bounds, and what the dataclass refuses by ValueError.
     """
@@ -79,7 +79,10 @@ def _read(hint: Any, value: Any, where: str, error: type[Exception], limits: Map
     if origin in (Union, UnionType):
         if value is None and NoneType in parts:
             return None
-        return _read(parts[0], value, where, error, limits)
+        kinds = [part for part in parts if part is not NoneType]
+        # Of one value or a list of such, what was given decides.
+        fits = [kind for kind in kinds if (get_origin(kind) is tuple) == isinstance(value, list)]
+        return _read((fits or kinds)[0], value, where, error, limits)
     if is_dataclass(hint):
         return read_dataclass(hint, value, where, error)  # type: ignore[arg-type]
     if hint in (int, float):
