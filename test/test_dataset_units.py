@@ -146,7 +146,9 @@ def test_names_are_compared_with_the_contract():
     names = BRIDGE.state_names
 
     def told(names) -> str:
-        found = check_names(names_of({"names": names}), (), BRIDGE.state_names, "s", "state_columns")
+        found = check_names(
+            names_of({"names": names}), (), BRIDGE.state_names, "s", "state_columns"
+        )
         return " / ".join(f"{f.message}; {f.cure}" for f in found)
 
     assert told(list(names)) == "" and told({"motors": list(names)}) == "" and told(None) == ""

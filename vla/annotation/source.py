@@ -44,6 +44,15 @@ class Frame:
     height: int
 
 
+def frame_of(pixels: np.ndarray, index: int, size: int) -> Frame:
+    """A frame from its pixels, uint8 [H, W, 3], of at most `size` pixels a side."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((size, size))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return Frame(index, buffer.getvalue(), image.width, image.height)
+
+
 class AnnotationSource:
     """The episodes of a data set.
 
@@ -126,11 +135,7 @@ class AnnotationSource:
 
     def _frame(self, episode: EpisodeMeta, index: int, size: int) -> Frame:
         pixels = stored_frame(self.info, episode, self.camera, index, self._video)
-        image = Image.fromarray(pixels)
-        image.thumbnail((size, size))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90)
-        return Frame(index, buffer.getvalue(), image.width, image.height)
+        return frame_of(pixels, index, size)
 
     def motions(self) -> dict[int, list[str]] | None:
         """Language motion labels by episode, one for each frame that is stored.
