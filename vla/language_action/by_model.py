@@ -173,9 +173,15 @@ def estimate_cost(
     earlier = [record.usage for record in records.latest.values() if record.made == made]
     mean = np.mean([episode.duration for episode in episodes])
     usual = min(episodes, key=lambda episode: abs(episode.duration - mean))
-    instruction, views = shown(dataset, segmenter, usual)
+    try:
+        instruction, views = shown(dataset, segmenter, usual)
+        sizes = [(frame.width, frame.height) for view in views for frame in view.frames]
+    except DatasetError:
+        # To ask about this episode reports the failure.
+        instruction, views = usual.task, []
+        size, cameras = segmenter.image_size, len(dataset.contract.cameras)
+        sizes = [(size, size)] * (cameras * segmenter.most_frames)
     texts = _texts(segmenter, usual, instruction, views)
-    sizes = [(frame.width, frame.height) for view in views for frame in view.frames]
     return estimate(
         len(episodes), texts, sizes, SCHEMA, REPLY_TOKENS, earlier, price_in, price_out
     )  # fmt: skip
