@@ -144,6 +144,13 @@ def test_an_episode_that_cannot_be_cut_says_why(states, times, says):
         trajectory_of(states, times, BRIDGE)
 
 
+@pytest.mark.parametrize("contract", [PANDA, FRACTAL])
+def test_an_episode_without_a_pose_says_so(contract):
+    states = np.zeros((6, len(contract.state_names)))
+    with pytest.raises(ValueError, match=r"it has frames without a pose \(.*[^.]\); leave it out"):
+        trajectory_of(states, np.arange(6.0), contract)
+
+
 # The command
 
 
@@ -234,7 +241,9 @@ def test_nothing_to_cut_is_an_error():
 def test_a_robot_without_a_tool_is_one_sentence():
     joints = Stored(moving(20))
     joints.contract = load_contract(contract_path("calvin"))
-    with pytest.raises(DatasetError, match="'calvin' has the state .*, without the pose of a tool"):
+    with pytest.raises(
+        DatasetError, match=r"'calvin' has the state .*, without the pose of a tool"
+    ):
         segment_data_set(joints, "x")
 
 

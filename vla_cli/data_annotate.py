@@ -16,7 +16,6 @@ from vla_cli.model_options import (
     chosen_numbers,
     endpoint_config,
     may_cost,
-    out_of_range,
     say_failures,
     say_used,
     with_progress,
@@ -146,11 +145,8 @@ def _source(arguments: argparse.Namespace):
 
 def _chosen(arguments: argparse.Namespace, source):
     """The episodes that --episodes names."""
-    wanted = chosen_numbers(arguments, len(source.episodes))
-    chosen = [episode for episode in source.episodes if episode.index in wanted]
-    if not chosen:
-        raise out_of_range(arguments, len(source.episodes))
-    return chosen
+    wanted = chosen_numbers(arguments, [episode.index for episode in source.episodes])
+    return [episode for episode in source.episodes if episode.index in wanted]
 
 
 def _annotate(arguments: argparse.Namespace, source, records) -> int:

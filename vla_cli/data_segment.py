@@ -17,7 +17,6 @@ from vla_cli.model_options import (
     chosen_numbers,
     endpoint_config,
     may_cost,
-    out_of_range,
     say_failures,
     say_used,
     with_progress,
@@ -176,12 +175,16 @@ def _by_model(
 ) -> int:
     """Asks about what is missing, and writes all that is there; returns the exit status."""
     from vla.core.shown import shown_path
+    from vla.datasets.frames import DatasetError
     from vla.language_action.by_model import episodes_to_cut
     from vla.language_action.segment_records import SegmentRecords, segmentation_of
     from vla.language_action.segmentation import is_still, report_of, report_text
     from vla.language_action.segments import write_segmentation
 
     episodes, refused = episodes_to_cut(dataset)
+    if not episodes:
+        reason = next(iter(refused.values()))
+        raise DatasetError(f"{arguments.source}: none of {len(refused)} episodes fits: {reason}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with SegmentRecords(path.parent) as records:
         try:
@@ -206,11 +209,8 @@ def _ask(arguments, dataset, segmenter: Segmenter, records, episodes, refused) -
     from vla.annotation.record_file import plan
     from vla.language_action.by_model import estimate_cost, segment_by_model
 
-    wanted = chosen_numbers(arguments, len(episodes) + len(refused))
+    wanted = chosen_numbers(arguments, [*(episode.index for episode in episodes), *refused])
     chosen = [episode for episode in episodes if episode.index in wanted]
-    left_out = {index: reason for index, reason in refused.items() if index in wanted}
-    if not chosen and not left_out:
-        raise out_of_range(arguments, len(episodes) + len(refused))
     planned = plan(
         chosen, lambda e: e.digest, lambda _: segmenter.source(), records.latest, lambda _: ""
     )
@@ -218,7 +218,7 @@ def _ask(arguments, dataset, segmenter: Segmenter, records, episodes, refused) -
     todo = planned.missing + [episode for episode in chosen if episode.index in again]
     print(f"{planned.finished} episodes are finished, {len(todo)} are to be cut")
     if not todo:
-        return say_failures(left_out, {}, "")
+        return 0
     prices = (arguments.price_in, arguments.price_out)
     cost = estimate_cost(todo, dataset, segmenter, records, *prices)
     if not may_cost(arguments, cost):
@@ -230,4 +230,4 @@ def _ask(arguments, dataset, segmenter: Segmenter, records, episodes, refused) -
         ),
     )
     say_used(arguments, outcome)
-    return say_failures(left_out, outcome.failed, outcome.stopped)
+    return say_failures({}, outcome.failed, outcome.stopped)

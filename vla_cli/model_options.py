@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 from vla_cli.errors import CommandError
 
@@ -105,27 +105,23 @@ def endpoint_config(arguments: argparse.Namespace) -> EndpointConfig:
     )
 
 
-def chosen_numbers(arguments: argparse.Namespace, count: int) -> range:
-    """The numbers that --episodes names. Raises CommandError where it is no range of them.
+def chosen_numbers(arguments: argparse.Namespace, known: Collection[int]) -> set[int]:
+    """Those of the known episodes that --episodes names. Raises CommandError where there are none.
 
-    count: how many episodes there are.
+    known: their numbers.
     """
     if arguments.episodes is None:
-        return range(10**9)
+        return set(known)
     first, _, last = arguments.episodes.partition(":")
     try:
-        wanted = range(max(0, int(first)), int(last))
+        wanted = range(int(first), int(last))
     except ValueError:
         wanted = range(0)
-    if not wanted:
-        raise out_of_range(arguments, count)
-    return wanted
-
-
-def out_of_range(arguments: argparse.Namespace, count: int) -> CommandError:
-    """The error for --episodes that names none."""
-    return CommandError(
-        f"--episodes takes A:B with A < B, got '{arguments.episodes}'; there are {count} episodes"
+    if chosen := {number for number in known if number in wanted}:
+        return chosen
+    raise CommandError(
+        f"--episodes takes A:B with A < B, got '{arguments.episodes}'; there are {len(known)} "
+        "episodes"
     )
 
 
@@ -199,7 +195,9 @@ def say_failures(left_out: dict[int, str], failed: dict[int, str], stopped: str)
     return 1 if failed or left_out else 0
 
 
-def with_progress(total: int, run: Any) -> Any:
+def with_progress(
+    total: int, run: Callable[[Callable[[int, str], None]], AskSummary]
+) -> AskSummary:
     """What run(on_episode) returns, with a bar of so many episodes."""
     from tqdm import tqdm
 

@@ -19,7 +19,7 @@ _QUOTED_REPLY = 4000
 
 
 @dataclass(frozen=True)
-class Question(Generic[T]):
+class Query(Generic[T]):
     """What is asked about one episode."""
 
     episode: int
@@ -41,20 +41,20 @@ class AskSummary:
 
 
 def ask_all(
-    questions: Sequence[Question[T]],
+    queries: Sequence[Query[T]],
     config: EndpointConfig,
     schema: Mapping[str, Any],
     concurrency: int = 4,
     on_episode: Callable[[int, str], None] | None = None,
 ) -> AskSummary:
-    """Asks all questions; what was read of one is kept before the next is begun.
+    """Asks all queries; what was read of one is kept before the next is begun.
 
     schema: of the replies. concurrency: requests at once. on_episode(index, error) is called after
     each, error "" where it went well. An interrupt ends the requests under way and is raised again.
     """
     outcome = AskSummary()
     work = _Work(config, schema, outcome, on_episode)
-    asyncio.run(work.all(questions, max(1, concurrency)))
+    asyncio.run(work.all(queries, max(1, concurrency)))
     return outcome
 
 
@@ -72,40 +72,40 @@ class _Work:
         self.outcome, self.on_episode = outcome, on_episode
         self._failures_in_a_row = 0
 
-    async def all(self, questions: Sequence[Question], concurrency: int) -> None:
-        waiting = iter(questions)
+    async def all(self, queries: Sequence[Query], concurrency: int) -> None:
+        waiting = iter(queries)
         endpoint = Endpoint(self.config, concurrency, self.schema)
         try:
             # Every worker reads the frames of one episode at a time, so memory stays bounded too.
             await asyncio.gather(
-                *(self._worker(endpoint, waiting) for _ in range(min(concurrency, len(questions))))
+                *(self._worker(endpoint, waiting) for _ in range(min(concurrency, len(queries))))
             )
         finally:
             await endpoint.close()
 
-    async def _worker(self, endpoint: Endpoint, waiting: Iterable[Question]) -> None:
-        for question in waiting:
+    async def _worker(self, endpoint: Endpoint, waiting: Iterable[Query]) -> None:
+        for query in waiting:
             if self.outcome.stopped:
                 return
             error = ""
             try:
-                await self._ask(endpoint, question)
-                self.outcome.finished.append(question.episode)
+                await self._ask(endpoint, query)
+                self.outcome.finished.append(query.episode)
                 self._failures_in_a_row = 0
             except (EndpointError, ReplyError, DatasetError) as problem:
                 error = str(problem)
-                self.outcome.failed[question.episode] = error
+                self.outcome.failed[query.episode] = error
                 self._failures_in_a_row += 1
                 if isinstance(problem, EndpointError) and problem.hopeless:
                     self.outcome.stopped = error
                 elif self._failures_in_a_row >= GIVE_UP_AFTER:
                     self.outcome.stopped = f"{GIVE_UP_AFTER} episodes in a row failed"
             if self.on_episode is not None:
-                self.on_episode(question.episode, error)
+                self.on_episode(query.episode, error)
 
-    async def _ask(self, endpoint: Endpoint, question: Question) -> None:
+    async def _ask(self, endpoint: Endpoint, query: Query) -> None:
         """Asks until a reply can be used; its tokens are those of all attempts."""
-        messages, attempts = question.messages(), self.config.attempts
+        messages, attempts = query.messages(), self.config.attempts
         usage = {"input_tokens": 0, "output_tokens": 0, "requests": 0}
         for attempt in range(1, attempts + 1):
             completion = await endpoint.complete(messages, attempts)
@@ -117,7 +117,7 @@ class _Work:
             try:
                 if completion.cut_off:
                     raise ReplyError("it was cut off at the largest number of tokens: be brief")
-                value = question.read(completion.text)
+                value = query.read(completion.text)
             except ReplyError as problem:
                 if attempt == attempts:
                     raise ReplyError(
@@ -133,6 +133,6 @@ class _Work:
                     ),
                 ]
             else:
-                question.keep(value, usage)
+                query.keep(value, usage)
                 return
         raise AssertionError("at least one attempt is needed")

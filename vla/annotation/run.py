@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vla.annotation.asking import AskSummary, Question, ask_all
+from vla.annotation.asking import AskSummary, Query, ask_all
 from vla.annotation.endpoint import EndpointConfig, user_message
 from vla.annotation.prompts import Prompt
 from vla.annotation.record_file import made_digest
@@ -77,13 +77,13 @@ def annotate_episodes(
 
     See ask_all() for the other arguments.
     """
-    questions = [_question(episode, source, annotator, records) for episode in episodes]
-    return ask_all(questions, annotator.endpoint, REPLY_SCHEMA, concurrency, on_episode)
+    queries = [_query(episode, source, annotator, records) for episode in episodes]
+    return ask_all(queries, annotator.endpoint, REPLY_SCHEMA, concurrency, on_episode)
 
 
-def _question(
+def _query(
     episode: EpisodeMeta, source: AnnotationSource, annotator: Annotator, records: Records
-) -> Question[Annotation]:
+) -> Query[Annotation]:
     def keep(annotation: Annotation, usage: dict[str, int]) -> None:
         made_by = annotator.source(source.camera)
         records.add(
@@ -98,7 +98,7 @@ def _question(
             )
         )
 
-    return Question(
+    return Query(
         episode.index,
         lambda: episode_messages(source, annotator, episode),
         lambda text: read_reply(text, episode.instruction, annotator.wanted),

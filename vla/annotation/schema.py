@@ -57,10 +57,15 @@ def reply_error(problems: Sequence[str]) -> ReplyError:
     return ReplyError(one_line("; ".join(problems), LONGEST_PROBLEMS))
 
 
+def _is_of(value: Any, kind: str) -> bool:
+    """Whether a value is of a type of the schema's language; true and false are no numbers."""
+    return isinstance(value, _TYPES[kind]) and not isinstance(value, bool)
+
+
 def _problems(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
     """Where a value breaks the schema."""
     name = where or "the reply"
-    if not isinstance(value, _TYPES[schema["type"]]) or isinstance(value, bool):
+    if not _is_of(value, schema["type"]):
         kind = "null" if value is None else type(value).__name__
         return [f"{name} must be of type {schema['type']}, it is {kind}"]
     problems = []

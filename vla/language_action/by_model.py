@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vla.annotation.asking import AskSummary, Question, ask_all
+from vla.annotation.asking import AskSummary, Query, ask_all
 from vla.annotation.endpoint import EndpointConfig, user_message
 from vla.annotation.estimate import Estimate, estimate
 from vla.annotation.prompts import Prompt
@@ -138,13 +138,13 @@ def segment_by_model(
 
     See ask_all() for the other arguments.
     """
-    questions = [_question(episode, dataset, segmenter, records) for episode in episodes]
-    return ask_all(questions, segmenter.endpoint, SCHEMA, concurrency, on_episode)
+    queries = [_query(episode, dataset, segmenter, records) for episode in episodes]
+    return ask_all(queries, segmenter.endpoint, SCHEMA, concurrency, on_episode)
 
 
-def _question(
+def _query(
     episode: EpisodeToCut, dataset: EpisodeDataset, segmenter: Segmenter, records: SegmentRecords
-) -> Question[tuple[Segment, ...]]:
+) -> Query[tuple[Segment, ...]]:
     def keep(segments: tuple[Segment, ...], usage: dict[str, int]) -> None:
         source = segmenter.source()
         made, duration = made_digest(source), round(episode.duration, 3)
@@ -152,7 +152,7 @@ def _question(
             SegmentRecord(episode.index, duration, episode.digest, segments, source, made, usage)
         )
 
-    return Question(
+    return Query(
         episode.index,
         lambda: episode_messages(dataset, segmenter, episode),
         lambda text: read_segments(text, episode.trajectory, segmenter.rules),
@@ -182,9 +182,7 @@ def estimate_cost(
         size, cameras = segmenter.image_size, len(dataset.contract.cameras)
         sizes = [(size, size)] * (cameras * segmenter.most_frames)
     texts = _texts(segmenter, usual, instruction, views)
-    return estimate(
-        len(episodes), texts, sizes, SCHEMA, REPLY_TOKENS, earlier, price_in, price_out
-    )  # fmt: skip
+    return estimate(len(episodes), texts, sizes, SCHEMA, REPLY_TOKENS, earlier, price_in, price_out)
 
 
 def shown(
@@ -257,9 +255,7 @@ def vocabulary() -> str:
     )
 
 
-def read_segments(
-    text: str, trajectory: ToolTrajectory, config: RuleConfig
-) -> tuple[Segment, ...]:  # fmt: skip
+def read_segments(text: str, trajectory: ToolTrajectory, config: RuleConfig) -> tuple[Segment, ...]:
     """The segments in a reply. Raises ReplyError that says all that is wrong with them."""
     entries = reply_by_schema(text, SCHEMA)["segments"]
     if not entries:
@@ -286,9 +282,7 @@ def _near(time: float, limit: float) -> float:
     return limit if abs(time - limit) <= ROUNDING else float(time)
 
 
-def _status(
-    name: str, start: float, end: float, times: np.ndarray, holding: np.ndarray
-) -> str:  # fmt: skip
+def _status(name: str, start: float, end: float, times: np.ndarray, holding: np.ndarray) -> str:
     """The gripper's status in a segment: the primitive's, or else as measured."""
     statuses = PRIMITIVES[name].statuses if name in PRIMITIVES else ()
     if len(statuses) == 1:

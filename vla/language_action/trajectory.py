@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from vla.contract.dimensions import STATE_LAYOUTS
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import listed
+from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.language_motion import poses_of_states
 from vla.datasets.sample import EpisodeDataset
@@ -77,7 +78,11 @@ def trajectory_of(
         raise ValueError("its states or times hold NaN or infinity; leave it out, or fix it")
     if (np.diff(times) <= 0).any():
         raise ValueError("its times don't increase; leave it out, or fix them")
-    positions, quaternions = poses_of_states(states, contract.state_names)
+    try:
+        positions, quaternions = poses_of_states(states, contract.state_names)
+    except ValueError as error:
+        reason = one_line(error).rstrip(".")
+        raise ValueError(f"it has frames without a pose ({reason}); leave it out") from error
     opening = opening_of_states(states, contract)
     return ToolTrajectory(times - times[0], positions, quaternions, opening)
 
