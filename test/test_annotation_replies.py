@@ -9,7 +9,14 @@ import re
 import pytest
 from chat_server import GOOD
 
-from vla.annotation.estimate import cost_of, estimate, image_tokens, is_local
+from vla.annotation.endpoint import EndpointConfig
+from vla.annotation.estimate import (
+    annotation_tokens,
+    cost_of,
+    estimate,
+    image_tokens,
+    is_local,
+)
 from vla.annotation.prompts import DEFAULT_PROMPT, PromptError, read_prompt
 from vla.annotation.records import (
     REJECTED,
@@ -20,7 +27,9 @@ from vla.annotation.records import (
     read_records,
     write_annotations,
 )
-from vla.annotation.replies import REPLY_SCHEMA, PairCounts, ReplyError, read_reply
+from vla.annotation.replies import REPLY_SCHEMA, PairCounts, read_reply
+from vla.annotation.run import Annotator
+from vla.annotation.schema import ReplyError
 from vla.core.resources import shared_file
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import Annotation
@@ -108,7 +117,8 @@ def test_the_schema_that_is_sent_is_strict():
 
 def test_the_shipped_prompt_is_filled_in():
     prompt = read_prompt(shared_file(DEFAULT_PROMPT))
-    system, user = prompt.messages("pick the {can}", 3, PairCounts(5, 6, 7))
+    annotator = Annotator(prompt, EndpointConfig("http://x", "m"), PairCounts(5, 6, 7))
+    system, user = annotator.texts("pick the {can}", 3)
     assert '"pick the {can}"' in user and not re.search(r"\{(?!can)\w+\}", user)
     for text in ("The 3 images", "5 questions", "6 times", "7 things"):
         assert text in user
@@ -140,7 +150,7 @@ def test_a_prompt_of_ones_own_has_its_own_version(tmp_path):
     path = tmp_path / "mine.md"
     path.write_text('# system\nReply as {"caption": "..."}.\n# user\nTask: {instruction}\n')
     first = read_prompt(path)
-    assert first.messages("go", 3, PairCounts())[0] == 'Reply as {"caption": "..."}.'
+    assert first.filled({"instruction": "go"})[0] == 'Reply as {"caption": "..."}.'
     path.write_text(path.read_text() + "Be brief.\n")
     assert read_prompt(path).version != first.version
 
@@ -228,15 +238,15 @@ def test_training_gets_what_is_not_rejected(tmp_path):
 
 def test_the_estimate_is_of_lengths_and_then_of_what_was_measured():
     texts, sizes = ("a" * 400, "b" * 4000), [(640, 480)] * 3
-    guess = estimate(10, texts, sizes, PairCounts(), (), 2.0, 8.0)
+    guess = estimate(10, texts, sizes, REPLY_SCHEMA, annotation_tokens(PairCounts()), (), 2.0, 8.0)
     schema = len(json.dumps(REPLY_SCHEMA)) / 4
     each = 1100 + schema + 3 * image_tokens(640, 480)
     assert guess.input_tokens == round(10 * each) and not guess.measured
     assert guess.output_tokens == 10 * (90 + 50 * 11)
     assert guess.cost == pytest.approx((guess.input_tokens * 2 + guess.output_tokens * 8) / 1e6)
     assert f"{guess.cost:.2f}" in guess.text() and "guessed" in guess.text()
-    earlier = [record(n, usage={"input_tokens": 100 * n, "output_tokens": 10}) for n in (1, 3)]
-    known = estimate(10, texts, sizes, PairCounts(), earlier)
+    earlier = [{"input_tokens": 100 * n, "output_tokens": 10} for n in (1, 3)]
+    known = estimate(10, texts, sizes, REPLY_SCHEMA, 600, earlier)
     assert (known.input_tokens, known.output_tokens, known.cost) == (2000, 100, None)
     assert "measured" in known.text() and "cost not known" in known.text()
 

@@ -30,11 +30,12 @@ from lerobot_files import (
 )
 from PIL import Image
 
+from vla.annotation.asking import GIVE_UP_AFTER, AskSummary
 from vla.annotation.endpoint import EndpointConfig, retry_after
 from vla.annotation.prompts import DEFAULT_PROMPT, read_prompt
 from vla.annotation.records import Records, read_records
 from vla.annotation.replies import REPLY_SCHEMA
-from vla.annotation.run import GIVE_UP_AFTER, AnnotationSummary, Annotator, annotate_episodes
+from vla.annotation.run import Annotator, annotate_episodes
 from vla.annotation.source import AnnotationSource
 from vla.bags.conversion import convert_bags, find_bags
 from vla.bags.episodes import BagEpisodes
@@ -60,9 +61,7 @@ def good(request: dict, number: int) -> Reply:
     return Reply()
 
 
-def annotate(
-    folder: Path, server: ChatServer, concurrency: int = 1, **options
-) -> AnnotationSummary:
+def annotate(folder: Path, server: ChatServer, concurrency: int = 1, **options) -> AskSummary:
     """All episodes of a data set, with short pauses."""
     values = {"timeout": 5.0, "attempts": 3, "first_pause": 0.01, "longest_pause": 1.0} | options
     endpoint = EndpointConfig(server.url, "some-model", **values)

@@ -15,7 +15,8 @@ from mutations import mutated
 
 from vla.annotation.prompts import PromptError, read_prompt
 from vla.annotation.records import RECORDS_FILE, Entry, Record, Records, read_records
-from vla.annotation.replies import ReplyError, read_reply
+from vla.annotation.replies import read_reply
+from vla.annotation.schema import ReplyError
 from vla.annotation.truth import read_scenes
 from vla.bags.message_types import MessageTypeError, load_message_type
 from vla.contract.normalization import (

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from vla.core.findings import PROBLEM
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import LeRobotEpisodes, read_mapping
-from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states
+from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states, names_of
 from vla.datasets.step_actions import state_motions
 from vla_cli.parser import main
 
@@ -146,7 +146,9 @@ def test_names_are_compared_with_the_contract():
     names = BRIDGE.state_names
 
     def told(names) -> str:
-        found = check_names({"names": names}, (), BRIDGE.state_names, "s", "state_columns")
+        found = check_names(
+            names_of({"names": names}), (), BRIDGE.state_names, "s", "state_columns"
+        )
         return " / ".join(f"{f.message}; {f.cure}" for f in found)
 
     assert told(list(names)) == "" and told({"motors": list(names)}) == "" and told(None) == ""
@@ -165,7 +167,11 @@ def test_names_are_compared_with_the_contract():
         ("state_columns: [-1]", "whole number from 0 to 999, got -1"),
         ("drop_first: -3", "drop_first must be a whole number from 0 to"),
         ("binarize: yes please", "true or false"),
-        ("state: [x]", "state must be text"),
+        ("state: [1]", "state 1 must be text"),
+        ("state: []", "state must name a feature"),
+        ("state_gripper: shut", "state_gripper must be one of open, closed, got 'shut'"),
+        ("state_gripper: open\nstate_gripper_range: [1, 0]", "the smaller first"),
+        ("state_gripper_range: [0, 1]", "needs state_gripper: open or closed"),
     ],
 )
 def test_mappings_are_checked(tmp_path, values, says):

@@ -101,6 +101,10 @@ def test_words_of_what_things_are_are_found():
         (lambda v: v["episodes"][0].update(duration=1.5), "segment 1 ends at 2.00 s, after"),
         (lambda v: v["episodes"][0]["segments"][0].update(start=[0]), "segment 0"),
         (
+            lambda v: v["episodes"][0]["segments"][0].update(start="0.5"),
+            "segment 0: start must be a number from 0 to 1e.06, got '0.5'",
+        ),
+        (
             lambda v: v["episodes"][0]["segments"][0].update(end=float("nan")),
             "end holds nan for a number",
         ),
@@ -138,6 +142,13 @@ def test_fingers_of_all_layouts_of_a_state():
 def test_an_episode_that_cannot_be_cut_says_why(states, times, says):
     with pytest.raises(ValueError, match=says):
         trajectory_of(states, times, BRIDGE)
+
+
+@pytest.mark.parametrize("contract", [PANDA, FRACTAL])
+def test_an_episode_without_a_pose_says_so(contract):
+    states = np.zeros((6, len(contract.state_names)))
+    with pytest.raises(ValueError, match=r"it has frames without a pose \(.*[^.]\); leave it out"):
+        trajectory_of(states, np.arange(6.0), contract)
 
 
 # The command
@@ -225,6 +236,15 @@ def test_nothing_to_cut_is_an_error():
         segment_data_set(Stored(moving(3), moving(4)), "x")
     with pytest.raises(DatasetError, match="no segment in any of 1 episodes: nothing in them"):
         segment_data_set(Stored(np.zeros((5, 8))), "x")
+
+
+def test_a_robot_without_a_tool_is_one_sentence():
+    joints = Stored(moving(20))
+    joints.contract = load_contract(contract_path("calvin"))
+    with pytest.raises(
+        DatasetError, match=r"'calvin' has the state .*, without the pose of a tool"
+    ):
+        segment_data_set(joints, "x")
 
 
 @pytest.mark.parametrize(

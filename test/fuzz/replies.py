@@ -11,7 +11,7 @@ from chat_server import GOOD, Reply, chat_server
 from fuzz.mutation import mutate_text, mutate_tree
 from fuzz.report import Report
 from vla.annotation.endpoint import Endpoint, EndpointConfig, user_message
-from vla.annotation.replies import LONGEST_CAPTION, LONGEST_TEXT, read_reply
+from vla.annotation.replies import LONGEST_CAPTION, LONGEST_TEXT, REPLY_SCHEMA, read_reply
 from vla.datasets.sample import Annotation
 
 
@@ -42,7 +42,7 @@ def fuzz_replies(report: Report, count: int, seed: int) -> None:
 
 
 async def _ask(config: EndpointConfig) -> Annotation:
-    endpoint = Endpoint(config, 1)
+    endpoint = Endpoint(config, 1, REPLY_SCHEMA)
     try:
         completion = await endpoint.complete([user_message("say")], attempts=1)
     finally:

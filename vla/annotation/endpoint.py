@@ -13,13 +13,12 @@ import email.utils
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 
-from vla.annotation.replies import REPLY_SCHEMA
 from vla.core.files import read_json_text
 from vla.core.text import one_line
 
@@ -66,10 +65,10 @@ class Completion:
 
 
 class Endpoint:
-    """One endpoint, shared by tasks of an event loop; must be closed."""
+    """One endpoint, shared by tasks of an event loop; must be closed. schema: of its replies."""
 
-    def __init__(self, config: EndpointConfig, connections: int):
-        self.config = config
+    def __init__(self, config: EndpointConfig, connections: int, schema: Mapping[str, Any]):
+        self.config, self._schema = config, schema
         headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
         self._client = httpx2.AsyncClient(
             headers=headers,
@@ -109,7 +108,7 @@ class Endpoint:
         return min(doubled, self.config.longest_pause) * random.uniform(0.5, 1.0)
 
     async def _request(self, messages: Sequence[dict[str, Any]]) -> Completion:
-        body = request_body(self.config, messages)
+        body = request_body(self.config, messages, self._schema)
         timeout = self.config.timeout
         try:
             # The client's own timeout is for each read; a reply that trickles in would never end.
@@ -149,8 +148,10 @@ class _TryAgainError(Exception):
         self.wait = wait
 
 
-def request_body(config: EndpointConfig, messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The JSON of a request."""
+def request_body(
+    config: EndpointConfig, messages: Sequence[dict[str, Any]], schema: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON of a request. schema: of the reply."""
     body = {
         "model": config.model,
         "messages": list(messages),
@@ -158,20 +159,23 @@ def request_body(config: EndpointConfig, messages: Sequence[dict[str, Any]]) -> 
         "max_tokens": config.max_tokens,
     }
     if config.response_format == "json_schema":
-        schema = {"name": "annotation", "strict": True, "schema": REPLY_SCHEMA}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        named = {"name": "reply", "strict": True, "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
     elif config.response_format == "json_object":
         body["response_format"] = {"type": "json_object"}
     return body
 
 
-def user_message(text: str, jpegs: Sequence[bytes] = ()) -> dict[str, Any]:
-    """A message with images before the text."""
-    parts: list[dict[str, Any]] = []
-    for jpeg in jpegs:
-        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-        parts.append({"type": "image_url", "image_url": {"url": url}})
-    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+def user_message(*parts: str | bytes) -> dict[str, Any]:
+    """A message of texts and JPEG images, in their order."""
+    content: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+        else:
+            url = "data:image/jpeg;base64," + base64.b64encode(part).decode()
+            content.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": "user", "content": content}
 
 
 def retry_after(value: str) -> float:

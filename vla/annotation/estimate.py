@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from vla.annotation.records import Record
-from vla.annotation.replies import REPLY_SCHEMA, PairCounts
+from vla.annotation.replies import PairCounts
 
 # English text; a patch of an image as most vision-language models that tell their price cut it.
 _CHARACTERS_PER_TOKEN = 4
@@ -48,30 +48,35 @@ def image_tokens(width: int, height: int) -> int:
     return max(_LEAST_IMAGE_TOKENS, math.ceil(width / _PATCH) * math.ceil(height / _PATCH))
 
 
+def annotation_tokens(wanted: PairCounts) -> int:
+    """Tokens of a reply with so many pairs, a guess."""
+    return _CAPTION_TOKENS + _PAIR_TOKENS * (wanted.questions + wanted.rewrites + wanted.contexts)
+
+
 def estimate(
     requests: int,
     texts: Sequence[str],
     image_sizes: Iterable[tuple[int, int]],
-    wanted: PairCounts,
-    earlier: Iterable[Record] = (),
+    schema: Mapping[str, Any],
+    reply_tokens: int,
+    earlier: Iterable[Mapping[str, int]] = (),
     price_in: float | None = None,
     price_out: float | None = None,
 ) -> Estimate:
     """The cost of so many requests of which one has these texts and images.
 
-    image_sizes: (width, height) [px]. earlier: records made the same way, whose tokens count
-    instead. price_in, price_out: of a million tokens.
+    image_sizes: (width, height) [px]. schema, reply_tokens: of a reply. earlier: usage of records
+    made the same way, which counts instead. price_in, price_out: of a million tokens.
     """
-    counted = [record.usage for record in earlier if record.usage.get("input_tokens")]
+    counted = [usage for usage in earlier if usage.get("input_tokens")]
     if counted:
         each_in = sum(usage["input_tokens"] for usage in counted) / len(counted)
         each_out = sum(usage["output_tokens"] for usage in counted) / len(counted)
     else:
-        characters = sum(map(len, texts)) + len(json.dumps(REPLY_SCHEMA))
+        characters = sum(map(len, texts)) + len(json.dumps(schema))
         each_in = characters / _CHARACTERS_PER_TOKEN
         each_in += sum(image_tokens(*size) for size in image_sizes)
-        pairs = wanted.questions + wanted.rewrites + wanted.contexts
-        each_out = _CAPTION_TOKENS + _PAIR_TOKENS * pairs
+        each_out = reply_tokens
     inputs, outputs = round(requests * each_in), round(requests * each_out)
     return Estimate(
         requests, inputs, outputs, bool(counted), cost_of(inputs, outputs, price_in, price_out)

@@ -1,25 +1,23 @@
 """Prompts for annotation, in files.
 
-A file has two parts under the headings "# system" and "# user". In both, {instruction}, {frames},
-{questions}, {rewrites} and {contexts} are filled in; other text in braces, such as JSON with
-quotes, stays as it is.
+A file has two parts under the headings "# system" and "# user". In both, placeholders such as
+{instruction} are filled in; other text in braces, such as JSON with quotes, stays as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla.annotation.replies import PairCounts
-from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.files import read_text
 from vla.core.shown import listed
-from vla.core.text import one_line
 
 DEFAULT_PROMPT = "config/annotation/vla_it.md"
 MOST_BYTES = 100_000
+# Of the prompts that annotate.
 PLACEHOLDERS = ("instruction", "frames", "questions", "rewrites", "contexts")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -37,16 +35,8 @@ class Prompt:
     system: str
     user: str
 
-    def messages(self, instruction: str, frames: int, wanted: PairCounts) -> tuple[str, str]:
-        """The system and the user text for an episode with that many images."""
-        values = {
-            # One line, so that it cannot begin a part of the prompt.
-            "instruction": one_line(instruction, LONGEST_INSTRUCTION),
-            "frames": str(frames),
-            "questions": str(wanted.questions),
-            "rewrites": str(wanted.rewrites),
-            "contexts": str(wanted.contexts),
-        }
+    def filled(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """The system and the user text, with a value for each of the prompt's placeholders."""
 
         def fill(text: str) -> str:
             return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
@@ -54,8 +44,11 @@ class Prompt:
         return fill(self.system), fill(self.user)
 
 
-def read_prompt(path: str | Path) -> Prompt:
-    """Reads a prompt file. Raises PromptError for missing parts or unknown placeholders."""
+def read_prompt(path: str | Path, placeholders: Sequence[str] = PLACEHOLDERS) -> Prompt:
+    """Reads a prompt file. Raises PromptError for missing parts or unknown placeholders.
+
+    placeholders: those that are filled in, of which {instruction} must be in the user's part.
+    """
     path = Path(path)
     text = read_text(path, PromptError, MOST_BYTES)
     pieces = re.split(r"^# *(system|user) *$", text, flags=re.MULTILINE)
@@ -65,10 +58,10 @@ def read_prompt(path: str | Path) -> Prompt:
     if not all(parts.values()):
         raise PromptError(f"{path}: a part is empty")
     used = set(_PLACEHOLDER.findall(text))
-    if unknown := sorted(used - set(PLACEHOLDERS)):
+    if unknown := sorted(used - set(placeholders)):
         raise PromptError(
             f"{path}: nothing fills in {listed(f'{{{name}}}' for name in unknown)}; known are "
-            f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
+            f"{', '.join(f'{{{name}}}' for name in placeholders)}"
         )
     if "instruction" not in _PLACEHOLDER.findall(parts["user"]):
         raise PromptError(f"{path}: the user's part needs {{instruction}}")

@@ -1,30 +1,18 @@
 """The annotations of each episode, their origin, and the reviewer's verdicts.
 
-DATASET/meta/annotation_records.jsonl has one line per finished episode, written at once; of several
-lines of an episode the last one counts. DATASET/meta/annotations.json, which training reads, is
-made from it and from the language motion labels, without rejected entries.
+They are lines of DATASET/meta/annotation_records.jsonl. DATASET/meta/annotations.json, which
+training reads, is made from it and from the language motion labels, without rejected entries.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from vla.core.files import (
-    checked_entries,
-    checked_number,
-    checked_text,
-    read_bytes,
-    read_json_text,
-    require_regular,
-)
-from vla.core.shown import brief, shown_path
-from vla.core.text import one_line
+from vla.annotation.record_file import RecordFile, digest_of, read_lines
+from vla.core.files import checked_entries, checked_number, checked_text
+from vla.core.shown import brief
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import ANNOTATIONS_FILE
 from vla.datasets.sample import Annotation, Pair
@@ -33,7 +21,6 @@ from vla.datasets.vla_it import read_vla_it, write_vla_it
 RECORDS_FILE = "annotation_records.jsonl"
 CAPTION, QUESTION, REWRITE, CONTEXT = KINDS = ("Caption", "QA", "CR", "CC")
 ACCEPTED, REJECTED = "accepted", "rejected"
-MOST_BYTES = 1_000_000_000
 _HEADER = {"vla_ros_annotation_records": 1}
 
 
@@ -49,7 +36,7 @@ class Entry:
 
     def digest(self) -> str:
         """Identifies this text, in a few characters."""
-        return _digest([self.kind, self.question, self.answer], 10)
+        return digest_of([self.kind, self.question, self.answer], 10)
 
 
 @dataclass(frozen=True)
@@ -102,73 +89,25 @@ def entries_of(annotation: Annotation) -> tuple[Entry, ...]:
     return tuple(Entry(kind, *pair) for kind in KINDS for pair in pairs[kind])
 
 
-def made_digest(source: dict[str, Any]) -> str:
-    """Of everything in a source that changes the texts."""
-    return _digest(source, 16)
+class Records(RecordFile[Record]):
+    """The records of a data set.
 
-
-def _digest(value: Any, length: int) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-class Records:
-    """The records of a data set, by episode index; use it as a context, which locks the file.
-
-    Raises DatasetError where the file is damaged, or another process writes it.
+    Raises DatasetError where its annotations come from elsewhere, and as a RecordFile.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.path = self.folder / "meta" / RECORDS_FILE
-        self.latest: dict[int, Record] = {}
-        self._file: IO[bytes] | None = None
+        path = self.folder / "meta" / RECORDS_FILE
+        super().__init__(path, _HEADER, _record, f"annotating {folder}")
 
-    def __enter__(self) -> Records:
+    def __enter__(self):
         annotations = self.folder / "meta" / ANNOTATIONS_FILE
         if annotations.exists() and not self.path.exists():
             raise DatasetError(
                 f"{annotations} was not written by 'vla data annotate' and would be lost; move it "
                 "away first"
             )
-        if self.path.exists():
-            # To append to a pipe would wait for its reader.
-            require_regular(self.path, DatasetError)
-        try:
-            self._file = self.path.open("ab")
-        except OSError as error:
-            raise DatasetError(f"cannot write {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.latest, whole = _read(self.path)
-            # A line that a crash cut must not become the beginning of the next.
-            self._file.truncate(whole)
-            if whole == 0:
-                self._append(_HEADER)
-        except BlockingIOError as error:
-            self._file.close()
-            raise DatasetError(f"another process is annotating {self.folder}; wait for it") from (
-                error
-            )
-        except DatasetError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def add(self, record: Record) -> None:
-        """Stores a record, on disk before this returns."""
-        self._append(asdict(record))
-        self.latest[record.episode] = record
-
-    def _append(self, value: dict) -> None:
-        assert self._file is not None, "open the records as a context first"
-        self._file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        return super().__enter__()
 
 
 def read_records(folder: str | Path) -> dict[int, Record]:
@@ -176,28 +115,7 @@ def read_records(folder: str | Path) -> dict[int, Record]:
     path = Path(folder) / "meta" / RECORDS_FILE
     if not path.exists():
         raise DatasetError(f"{folder} has no annotations yet; make them with 'vla data annotate'")
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[dict[int, Record], int]:
-    """Records by episode, and how many bytes of the file are whole lines."""
-    content = read_bytes(path, DatasetError, MOST_BYTES)
-    whole = content.rfind(b"\n") + 1
-    records: dict[int, Record] = {}
-    for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
-        where = f"{shown_path(path)}, line {number}"
-        try:
-            value = read_json_text(line.decode(), where, DatasetError)
-            if number == 1 and value == _HEADER:
-                continue
-            record = _record(value, where)
-        except (ValueError, TypeError, KeyError) as error:
-            said = one_line(error).removeprefix(where).strip(": ")
-            raise DatasetError(
-                f"{where}, is damaged ({said}); delete the line, and its episode is annotated again"
-            ) from error
-        records[record.episode] = record
-    return records, whole
+    return read_lines(path, _HEADER, _record)[0]
 
 
 def _record(value: Any, where: str) -> Record:

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
-from vla.core.files import read_json_text
-from vla.core.shown import brief
-from vla.core.text import one_line, unseen_character
+from vla.annotation.schema import object_schema, reply_by_schema, reply_error
+from vla.core.text import unseen_character
 from vla.datasets.sample import Annotation, Pair
 
 PAIR_LISTS = ("question_answers", "command_rewrites", "contexts")
 LONGEST_CAPTION = 600
 LONGEST_TEXT = 300
-LONGEST_REPLY = 200_000
-# Characters of the list of problems in a reply, for the model and the log.
-LONGEST_PROBLEMS = 1000
-_PAIR = {
-    "type": "object",
-    "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
-    "required": ["question", "answer"],
-    "additionalProperties": False,
-}
-# Within what endpoints enforce in common; how many pairs there are is checked here alone.
-REPLY_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
+_PAIR = object_schema({"question": {"type": "string"}, "answer": {"type": "string"}})
+# How many pairs there are is checked here alone.
+REPLY_SCHEMA = object_schema(
+    {
         "caption": {"type": "string"},
         **{name: {"type": "array", "items": _PAIR} for name in PAIR_LISTS},
-    },
-    "required": ["caption", *PAIR_LISTS],
-    "additionalProperties": False,
-}
+    }
+)
 _ROBOT = re.compile(
     r"\b(robots?|robotic|grippers?|manipulators?|end[- ]?effectors?|(mechanical )?arms?)\b", re.I
 )
@@ -42,10 +29,6 @@ _FRAME = re.compile(
     r"|\b(images|frames|pictures|photos)\b|\b(image|frame|picture|photo) (1|2|3|one|two|three)\b",
     re.I,
 )
-
-
-class ReplyError(ValueError):
-    """A reply that cannot be used; the model gets the text, too."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +49,7 @@ def read_reply(text: str, instruction: str, wanted: PairCounts = PairCounts()) -
 
     instruction: the command that the episode carries out, which a rewrite must not repeat.
     """
-    value = _parse(text)
-    problems = _shape_problems(value)
-    if problems:
-        raise _reply_error(problems)
+    value = reply_by_schema(text, REPLY_SCHEMA)
     caption = _tidy(value["caption"])
     pairs = {
         name: tuple((_tidy(p["question"]), _tidy(p["answer"])) for p in value[name])
@@ -84,12 +64,8 @@ def read_reply(text: str, instruction: str, wanted: PairCounts = PairCounts()) -
             problems += [f"{name}[{index}]: {problem}" for problem in pair_problems(pair)]
     problems += _repetitions(pairs, instruction)
     if problems:
-        raise _reply_error(problems)
+        raise reply_error(problems)
     return Annotation(caption, *(pairs[name] for name in PAIR_LISTS))
-
-
-def _reply_error(problems: list[str]) -> ReplyError:
-    return ReplyError(one_line("; ".join(problems), LONGEST_PROBLEMS))
 
 
 def caption_problems(caption: str) -> list[str]:
@@ -120,42 +96,6 @@ def pair_problems(pair: Pair) -> list[str]:
     if not problems and _plain(pair[0]) == _plain(pair[1]):
         problems.append("question and answer are the same")
     return problems
-
-
-def _parse(text: str) -> Any:
-    if len(text) > LONGEST_REPLY:
-        raise ReplyError(f"the reply has {len(text)} characters, at most {LONGEST_REPLY} may be")
-    text = text.strip()
-    # Models that no schema binds like to wrap JSON in a code block.
-    first, _, rest = text.partition("\n")
-    if first.rstrip() in ("```", "```json") and rest.endswith("```"):
-        text = rest.removesuffix("```")
-    return read_json_text(text, "the reply", ReplyError)
-
-
-def _shape_problems(
-    value: Any, schema: dict[str, Any] = REPLY_SCHEMA, where: str = ""
-) -> list[str]:
-    """Where a value breaks the schema, of whose language REPLY_SCHEMA uses a part."""
-    name = where or "the reply"
-    types = {"object": dict, "array": list, "string": str}
-    if not isinstance(value, types[schema["type"]]):
-        kind = "null" if value is None else type(value).__name__
-        return [f"{name} must be of type {schema['type']}, it is {kind}"]
-    problems = []
-    if schema["type"] == "array":
-        for index, item in enumerate(value):
-            problems += _shape_problems(item, schema["items"], f"{name}[{index}]")
-    if schema["type"] == "object":
-        known = schema["properties"]
-        problems += [f"{name} lacks '{key}'" for key in schema["required"] if key not in value]
-        problems += [
-            f"{name} has an unknown entry {brief(key)}" for key in value if key not in known
-        ]
-        for key in known.keys() & value.keys():
-            place = f"{where}.{key}" if where else key
-            problems += _shape_problems(value[key], known[key], place)
-    return sorted(problems)
 
 
 def _repetitions(pairs: dict[str, tuple[Pair, ...]], instruction: str) -> list[str]:

@@ -26,6 +26,7 @@ from vla.datasets.lerobot.dataset import (
     stored_frame,
 )
 from vla.datasets.lerobot.index import EPISODE, read_info
+from vla.datasets.lerobot.mapping import features_in
 from vla.datasets.lerobot.meta import DatasetInfo, EpisodeMeta, read_table
 from vla.datasets.lerobot.tracks import TASK, instructions_of, known_tasks, rows_of
 from vla.datasets.video import VideoFrames
@@ -41,6 +42,15 @@ class Frame:
     jpeg: bytes  # as sent
     width: int
     height: int
+
+
+def frame_of(pixels: np.ndarray, index: int, size: int) -> Frame:
+    """A frame from its pixels, uint8 [H, W, 3], of at most `size` pixels a side."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((size, size))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return Frame(index, buffer.getvalue(), image.width, image.height)
 
 
 class AnnotationSource:
@@ -104,8 +114,10 @@ class AnnotationSource:
     def digest(self, episode: EpisodeMeta) -> str:
         """Tells an episode from another one under its number: of instruction, length and states."""
         digest = hashlib.sha256(f"{episode.instruction}\n{episode.length}\n".encode())
-        feature = "observation.state" if self.mapping is None else self.mapping.state
-        if feature in self.info.features:
+        named = "observation.state" if self.mapping is None else self.mapping.state
+        for feature in features_in(named):
+            if feature not in self.info.features:
+                continue
             table = _states_in(episode.data, feature).slice(episode.first_row, episode.length)
             where = f"{episode.data}, episode {episode.index}"
             digest.update(number_column(table, feature, where).astype(np.float32).tobytes())
@@ -123,11 +135,7 @@ class AnnotationSource:
 
     def _frame(self, episode: EpisodeMeta, index: int, size: int) -> Frame:
         pixels = stored_frame(self.info, episode, self.camera, index, self._video)
-        image = Image.fromarray(pixels)
-        image.thumbnail((size, size))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90)
-        return Frame(index, buffer.getvalue(), image.width, image.height)
+        return frame_of(pixels, index, size)
 
     def motions(self) -> dict[int, list[str]] | None:
         """Language motion labels by episode, one for each frame that is stored.

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from vla.annotation.records import Record, Records, entries_of, made_digest
-from vla.annotation.run import AnnotationSummary
+from vla.annotation.asking import AskSummary
+from vla.annotation.record_file import made_digest
+from vla.annotation.records import Record, Records, entries_of
 from vla.core.files import read_json, read_yaml
 from vla.core.shown import shown_path
 from vla.core.text import one_line
@@ -185,9 +186,9 @@ def annotate_from_truth(
     annotator: TruthAnnotator,
     records: Records,
     on_episode: Callable[[int, str], None] | None = None,
-) -> AnnotationSummary:
+) -> AskSummary:
     """Annotates episodes whose scenes are known; others are failures of the outcome."""
-    outcome = AnnotationSummary()
+    outcome = AskSummary()
     for episode in episodes:
         error = ""
         try:

@@ -31,12 +31,14 @@ UNITS = {
 MOTION_KINDS = ("position_delta", "rotation_delta", "joint_velocity")
 LONGEST_UNIT = 20
 
-# States of a tool with a gripper: one without an angle that wraps, then Bridge's and Fractal's.
+# States of a tool with a gripper: one without an angle that wraps, then those of Bridge, Fractal
+# and DROID.
 STATE_NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper_width")
 STATE_LAYOUTS = (
     STATE_NAMES,
     ("x", "y", "z", "roll", "pitch", "yaw", "pad", "gripper_open"),
     ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper_closed"),
+    ("x", "y", "z", "roll", "pitch", "yaw", "gripper_open"),
 )
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 

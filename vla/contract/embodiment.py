@@ -313,5 +313,6 @@ def state_vector(
         return np.concatenate([values[:7], [1.0 - openness]])
     matrix = quaternion_to_matrix(values[3:7])
     if "roll" in names:
-        return np.concatenate([values[:3], matrix_to_euler(matrix), [0.0, openness]])
+        pad = [0.0] if "pad" in names else []
+        return np.concatenate([values[:3], matrix_to_euler(matrix), pad, [openness]])
     return np.concatenate([values[:3], matrix[:, 0], matrix[:, 1], values[7:]])

@@ -6,7 +6,8 @@ Written by hand and not with pydantic: its import takes 0.2 s in each of six nod
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from types import NoneType, UnionType
@@ -38,6 +39,7 @@ T = TypeVar("T", bound=Dataclass)
 LARGEST = 1e12
 MOST_ENTRIES = 1000
 MOST_DEPTH = 8  # of values that no field describes
+_EXPONENT = re.compile(r"[-+]?\d{1,20}(\.\d{0,20})?[eE][-+]?\d{1,3}")
 
 
 def bounded(default: Any, lowest: float, highest: float) -> Any:
@@ -48,10 +50,11 @@ def bounded(default: Any, lowest: float, highest: float) -> Any:
 def read_dataclass(kind: type[T], values: Any, where: str, error: type[Exception]) -> T:
     """A dataclass, its entries converted as its fields say.
 
-    Fields are int, float, bool, str, Any, a Literal, another dataclass, or a tuple, a mapping or
-    None of these. Their metadata may have "bounds" of numbers and "length" of a list, each (least,
-    most). where: file and entry, which errors begin with. Raises `error` for an unknown or missing
-    entry, a value of another type or out of bounds, and what the dataclass refuses by ValueError.
+    Fields are int, float, bool, str, Any, a Literal, another dataclass, a tuple, a mapping or None
+    of these, or one of these or a tuple of it. Their metadata may have "bounds" of numbers and
+    "length" of a list, each (least, most). where: file and entry, which errors begin with. Raises
+    `error` for an unknown or missing entry, a value of another type or out of bounds, and what the
+    dataclass refuses by ValueError.
     """
     known = {entry.name: entry for entry in fields(kind)}
     checked_entries(values, where, error, sorted(known))
@@ -62,7 +65,7 @@ def read_dataclass(kind: type[T], values: Any, where: str, error: type[Exception
     ]
     if missing:
         raise error(f"{where}: missing entries: {', '.join(missing)}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     built = {
         name: _read(hints[name], value, f"{where}: {name}", error, known[name].metadata)
         for name, value in values.items()
@@ -73,20 +76,28 @@ def read_dataclass(kind: type[T], values: Any, where: str, error: type[Exception
         raise error(f"{where}: {problem}") from problem
 
 
+@functools.cache
+def _hints(kind: type[Dataclass]) -> dict[str, Any]:
+    """The types of a dataclass's fields; to look them up takes longer than to read the values."""
+    return get_type_hints(kind)
+
+
 def _read(hint: Any, value: Any, where: str, error: type[Exception], limits: Mapping) -> Any:
     """A value as its field's type says."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         if value is None and NoneType in parts:
             return None
-        return _read(parts[0], value, where, error, limits)
+        kinds = [part for part in parts if part is not NoneType]
+        # Of one value or a list of such, what was given decides.
+        fits = [kind for kind in kinds if (get_origin(kind) is tuple) == isinstance(value, list)]
+        return _read((fits or kinds)[0], value, where, error, limits)
     if is_dataclass(hint):
         return read_dataclass(hint, value, where, error)  # type: ignore[arg-type]
     if hint in (int, float):
-        if isinstance(value, str) and len(value) < 40:
+        if isinstance(value, str) and _EXPONENT.fullmatch(value):
             # YAML reads "1e-3" as text; here it is a number.
-            with contextlib.suppress(ValueError):
-                value = float(value)
+            value = float(value)
         least, most = limits.get("bounds", (0, LARGEST))
         return checked_number(value, where, error, least, most, whole=hint is int)
     if hint is bool:

@@ -150,7 +150,7 @@ def _check_schema(info: DatasetInfo, mapping: LeRobotMapping | None) -> list[Fin
         schema = parquet.read_schema(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         return [problem(area, f"{shown_path(path)} cannot be read ({one_line(error)})", "")]
-    used = set() if mapping is None else {mapping.state, mapping.action, *mapping.cameras.values()}
+    used = set() if mapping is None else {*mapping.features, *mapping.cameras.values()}
     found = []
     for name, entry in info.features.items():
         if entry["dtype"] == VIDEO:

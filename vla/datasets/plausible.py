@@ -32,6 +32,8 @@ BEYOND, STILL = 0.05, 0.02
 GRIPPER_LAGS = 10
 # Frames whose motions are compared with the states', and the fewest for fingers.
 COMPARED_FRAMES, COMPARED_LEAST = 20_000, 30
+# Fewest episodes, and the share of them, that begin with a closed gripper before it is doubted.
+FEWEST_STARTS, CLOSED_STARTS = 5, 0.8
 _LOOK = "look whether that is so, and correct gripper_range if not"
 _JOINTS = re.compile(r"joint|^(shoulder|elbow|forearm|waist)|\.pos$", re.IGNORECASE)
 
@@ -43,12 +45,13 @@ def check_gripper(
     openings: np.ndarray | None,
     ends: np.ndarray,
     where: str,
+    state_says: str | None = None,
 ) -> list[Finding]:
     """The gripper's column [N] of the actions, as stored.
 
     said: the mapping's range, None for 0 to 1. opens: whether 1 means open. openings: [N] how far
     open the states are, in any unit. ends: of each episode, the row after it. where: names the
-    feature.
+    feature. state_says: "open" or "closed", the mapping's state_gripper, None where it has none.
     """
     area = "gripper"
     low, high = said or (0.0, 1.0)
@@ -77,8 +80,29 @@ def check_gripper(
     if openings is not None and _opposed(shares if opens else 1 - shares, openings, ends):
         text = f"the gripper of {where} opens where the fingers of the states close"
         now = "closed" if opens else "open"
-        return [problem(area, text, f"write 'gripper: {now}' into the mapping")]
+        cure = f"write 'gripper: {now}' into the mapping"
+        if state_says is not None:
+            other = "closed" if state_says == "open" else "open"
+            cure += f", or 'state_gripper: {other}' where that is the wrong one"
+        return [problem(area, text, cure)]
     return []
+
+
+def check_polarity(openings: np.ndarray, ends: np.ndarray, where: str) -> list[Finding]:
+    """Whether fingers [N] that a mapping says are open or closed begin open, as arms mostly do.
+
+    openings, ends, where: as of check_gripper(), of the states.
+    """
+    spread = float(np.ptp(openings))
+    if len(ends) < FEWEST_STARTS or spread < 1e-6:
+        return []
+    starts = openings[np.concatenate([[0], ends[:-1]])]
+    closed = int((starts < openings.min() + 0.5 * spread).sum())
+    if closed < CLOSED_STARTS * len(ends):
+        return []
+    text = f"the gripper of {where} is closed where {closed} of {len(ends)} episodes begin"
+    cure = "look at some; if it is open there, turn round 'state_gripper' and 'gripper'"
+    return [warning("gripper", text, cure)]
 
 
 def _range_cure(least: float, most: float) -> str:
@@ -117,8 +141,13 @@ def _opposed(opening: np.ndarray, measured: np.ndarray, ends: np.ndarray) -> boo
     return best < -ALIKE
 
 
-def check_states(states: np.ndarray, contract: EmbodimentContract, where: str) -> list[Finding]:
-    """States [N, S]: positions in metres, angles in radians, orientations, the fingers' opening."""
+def check_states(
+    states: np.ndarray, contract: EmbodimentContract, where: str, ranged: bool = False
+) -> list[Finding]:
+    """States [N, S]: positions in metres, angles in radians, orientations, the fingers' opening.
+
+    ranged: whether the mapping gives the gripper's range, instead of a factor.
+    """
     area, names = "states", contract.state_names
     found = []
     distance = float(np.median(np.linalg.norm(states[:, :3], axis=1)))
@@ -137,7 +166,7 @@ def check_states(states: np.ndarray, contract: EmbodimentContract, where: str) -
         text = f"the positions of {where} go to {farthest:.3g} m, beyond any arm's reach"
         found.append(warning(area, text, "look whether they are metres, and in the base's frame"))
     found += _check_orientations(states, names, where)
-    return found + _check_opening(states[:, -1], names[-1], contract, where)
+    return found + _check_opening(states[:, -1], names[-1], contract, where, ranged)
 
 
 def _check_orientations(states: np.ndarray, names: tuple[str, ...], where: str) -> list[Finding]:
@@ -174,22 +203,24 @@ def _check_orientations(states: np.ndarray, names: tuple[str, ...], where: str) 
 
 
 def _check_opening(
-    values: np.ndarray, name: str, contract: EmbodimentContract, where: str
+    values: np.ndarray, name: str, contract: EmbodimentContract, where: str, ranged: bool
 ) -> list[Finding]:
     most = contract.gripper_open_width if name == "gripper_width" else 1.0
     least, largest = float(values.min()), float(values.max())
     if least >= -0.5 * most and largest <= 1.5 * most:
         return []
     unit = "metres" if name == "gripper_width" else "a share"
-    return [
-        problem(
-            "states",
-            f"{name} of {where} goes from {least:.4g} to {largest:.4g}, where {unit} from 0 to "
-            f"{most:g} is expected",
-            f"write 'state_scale' into the mapping, {most / max(abs(largest), 1e-9):.3g} for the "
-            "last column if its largest value is an open gripper; or pick another by state_columns",
-        )
-    ]
+    text = (
+        f"{name} of {where} goes from {least:.4g} to {largest:.4g}, where {unit} from 0 to "
+        f"{most:g} is expected"
+    )
+    cure = (
+        f"write 'state_scale' into the mapping, {most / max(abs(largest), 1e-9):.3g} for the "
+        "last column if its largest value is an open gripper; or pick another by state_columns"
+    )
+    if ranged:
+        cure = "write the values that stand for 0 and 1 as 'state_gripper_range' into the mapping"
+    return [problem("states", text, cure)]
 
 
 def check_motions(
@@ -258,18 +289,17 @@ def _scale_cure(name: str, factor: float | None = None) -> str:
 
 
 def check_names(
-    feature: dict[str, Any],
+    names: list[str],
     columns: tuple[int, ...],
     wanted: tuple[str, ...],
     where: str,
     entry: str,
     pose: bool = True,
 ) -> list[Finding]:
-    """Compares a feature's column names with the contract's.
+    """Compares the names of columns with the contract's.
 
-    entry: of the mapping. pose: the contract has a tool's pose.
+    names: see names_of(). entry: of the mapping. pose: the contract has a tool's pose.
     """
-    names = names_of(feature)
     if not names or any(column >= len(names) for column in columns):
         return []
     chosen = [names[column] for column in columns] if columns else names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,10 @@ from vla.language_action.keyframes import without_outliers
 from vla.language_action.primitives import PRIMITIVES
 from vla.language_action.rules import RuleConfig, segment_by_rules
 from vla.language_action.segments import Segment, Segmentation
-from vla.language_action.trajectory import trajectories
+from vla.language_action.trajectory import ToolTrajectory, trajectories
+
+# Primitives that the rules cannot tell from recorded states.
+UNTOLD = ("push", "pull", "press")
 
 
 @dataclass
@@ -27,7 +31,7 @@ class SegmentReport:
     still: list[int] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # segments by primitive
     seconds: dict[str, float] = field(default_factory=dict)  # their duration by primitive [s]
-    missing: tuple[str, ...] = ("push", "pull", "press")  # primitives that the data can't show
+    missing: tuple[str, ...] = ()  # primitives that the data can't show
 
 
 def segment_data_set(
@@ -36,28 +40,48 @@ def segment_data_set(
     """The segments of all episodes; one that can't be read is reported, and left out.
 
     source: the data set, as it is named in the result. Raises DatasetError where the data set
-    doesn't tell when its frames were taken, and where no episode has a segment.
+    doesn't tell when its frames were taken, where its contract has no tool, and where no episode
+    has a segment.
     """
-    config, report = config or RuleConfig(), SegmentReport()
+    config = config or RuleConfig()
     durations: dict[int, float] = {}
     episodes: dict[int, tuple[Segment, ...]] = {}
+    refused: dict[int, str] = {}
+    still: list[int] = []
     for index, trajectory in enumerate(trajectories(dataset)):
-        report.episodes += 1
         if isinstance(trajectory, ValueError):
-            report.refused[index] = one_line(trajectory)
+            refused[index] = one_line(trajectory)
             continue
-        if np.ptp(without_outliers(trajectory.opening)) < config.keyframes.gripper_span:
-            report.still.append(index)
+        if is_still(trajectory, config):
+            still.append(index)
         durations[index] = float(trajectory.times[-1])
         episodes[index] = tuple(segment_by_rules(trajectory, config))
-        for segment in episodes[index]:
-            report.counts[segment.primitive] += 1
-            so_far = report.seconds.get(segment.primitive, 0.0)
-            report.seconds[segment.primitive] = so_far + segment.duration
+    report = report_of(episodes, refused, still, UNTOLD)
     if not report.counts:
         reasons = next(iter(report.refused.values()), "nothing in them moves")
         raise DatasetError(f"{source}: no segment in any of {report.episodes} episodes: {reasons}")
     return Segmentation(source, "rules", durations, episodes), report
+
+
+def is_still(trajectory: ToolTrajectory, config: RuleConfig) -> bool:
+    """Whether the gripper never moves."""
+    return bool(np.ptp(without_outliers(trajectory.opening)) < config.keyframes.gripper_span)
+
+
+def report_of(
+    episodes: Mapping[int, Sequence[Segment]],
+    refused: Mapping[int, str],
+    still: Sequence[int],
+    missing: tuple[str, ...] = (),
+) -> SegmentReport:
+    """The figures of the segments of episodes. refused: why others have none, by index."""
+    report = SegmentReport(len(episodes) + len(refused), dict(refused), list(still))
+    report.missing = missing
+    for segment in (segment for segments in episodes.values() for segment in segments):
+        report.counts[segment.primitive] += 1
+        so_far = report.seconds.get(segment.primitive, 0.0)
+        report.seconds[segment.primitive] = so_far + segment.duration
+    return report
 
 
 def report_text(report: SegmentReport) -> str:

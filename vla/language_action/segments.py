@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,54 +72,50 @@ def banned_words(instruction: str) -> list[str]:
 
 
 def check_segments(segments: Sequence[Segment], duration: float) -> None:
-    """Raises ValueError with the first thing that keeps segments from being used.
+    """Raises ValueError with the first of segment_problems()."""
+    for problem in segment_problems(segments, duration):
+        raise ValueError(problem)
+
+
+def segment_problems(segments: Sequence[Segment], duration: float) -> Iterator[str]:
+    """All that keeps segments from being used, in sentences.
 
     duration: of the episode [s]. Segments follow each other without overlap; there may be gaps.
     """
     before = 0.0
     for number, segment in enumerate(segments):
-        where = f"segment {number}"
-        if segment.primitive not in PRIMITIVES:
-            known = ", ".join(PRIMITIVES)
-            raise ValueError(
-                f"{where}: unknown primitive {brief(segment.primitive)}; known: {known}"
-            )
-        if segment.status not in STATUSES:
-            raise ValueError(
-                f"{where}: unknown status {brief(segment.status)}; known: {', '.join(STATUSES)}"
-            )
-        allowed = PRIMITIVES[segment.primitive].statuses
-        if segment.status not in allowed:
-            raise ValueError(
-                f"{where}: '{segment.primitive}' is of a gripper that is {allowed[0]}, "
-                f"not {segment.status}"
-            )
-        if segment.end <= segment.start:
-            raise ValueError(
-                f"{where} ends at {segment.end:.2f} s, not after its start at {segment.start:.2f} s"
-            )
-        if segment.start < before - ROUNDING:
-            raise ValueError(
-                f"{where} starts at {segment.start:.2f} s, before the one before it ends "
-                f"({before:.2f} s)"
-            )
-        if segment.end > duration + ROUNDING:
-            raise ValueError(
-                f"{where} ends at {segment.end:.2f} s, after the episode ({duration:.2f} s)"
-            )
-        words = segment.instruction.strip()
-        if not words or len(words) > LONGEST_INSTRUCTION:
-            raise ValueError(
-                f"{where}: an instruction has 1 to {LONGEST_INSTRUCTION} characters, not "
-                f"{len(words)}"
-            )
-        if not words.isprintable():
-            raise ValueError(f"{where}: the instruction has characters that can't be shown")
-        if banned := banned_words(words):
-            raise ValueError(
-                f"{where}: the instruction says '{banned[0]}', which only an image would show"
-            )
-        before = segment.end
+        for problem in _problems(segment, before, duration):
+            yield f"segment {number}{problem}"
+        before = max(before, segment.end)
+
+
+def _problems(segment: Segment, before: float, duration: float) -> Iterator[str]:
+    """What is wrong with one segment, to be put behind its name. before: the last one's end [s]."""
+    known = PRIMITIVES.get(segment.primitive)
+    if known is None:
+        yield f": unknown primitive {brief(segment.primitive)}; known: {', '.join(PRIMITIVES)}"
+    if segment.status not in STATUSES:
+        yield f": unknown status {brief(segment.status)}; known: {', '.join(STATUSES)}"
+    elif known is not None and segment.status not in known.statuses:
+        yield (
+            f": '{segment.primitive}' is of a gripper that is {known.statuses[0]}, not "
+            f"{segment.status}"
+        )
+    if segment.end <= segment.start:
+        yield f" ends at {segment.end:.2f} s, not after its start at {segment.start:.2f} s"
+    if segment.start < -ROUNDING:
+        yield f" starts at {segment.start:.2f} s, before the episode"
+    elif segment.start < before - ROUNDING:
+        yield f" starts at {segment.start:.2f} s, before the one before it ends ({before:.2f} s)"
+    if segment.end > duration + ROUNDING:
+        yield f" ends at {segment.end:.2f} s, after the episode ({duration:.2f} s)"
+    words = segment.instruction.strip()
+    if not words or len(words) > LONGEST_INSTRUCTION:
+        yield f": an instruction has 1 to {LONGEST_INSTRUCTION} characters, not {len(words)}"
+    elif not words.isprintable():
+        yield ": the instruction has characters that can't be shown"
+    if banned := banned_words(words):
+        yield f": the instruction says '{banned[0]}', which only an image would show"
 
 
 @dataclass(frozen=True)

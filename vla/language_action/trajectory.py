@@ -9,8 +9,11 @@ import numpy as np
 from scipy.signal import savgol_filter
 from scipy.spatial.transform import Rotation
 
+from vla.contract.dimensions import STATE_LAYOUTS
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import listed
+from vla.core.text import one_line
+from vla.datasets.frames import DatasetError
 from vla.datasets.language_motion import poses_of_states
 from vla.datasets.sample import EpisodeDataset
 
@@ -43,12 +46,19 @@ class ToolTrajectory:
 def trajectories(dataset: EpisodeDataset) -> Iterator[ToolTrajectory | ValueError]:
     """The episodes of a data set in its order, and why one can't be used in its place.
 
-    Raises DatasetError where the data set doesn't tell when its frames were taken.
+    Raises DatasetError where the data set doesn't tell when its frames were taken, and where its
+    contract has no tool with a gripper.
     """
+    contract = dataset.contract
+    if contract.state_names not in STATE_LAYOUTS:
+        raise DatasetError(
+            f"contract '{contract.name}' has the state {listed(contract.state_names)}, without the "
+            "pose of a tool and its gripper; use a contract that has them"
+        )
     states, times, start = dataset.states(), dataset.timeline().times, 0
     for end in map(int, dataset.episode_ends):
         try:
-            yield trajectory_of(states[start:end], times[start:end], dataset.contract)
+            yield trajectory_of(states[start:end], times[start:end], contract)
         except ValueError as error:
             yield error
         start = end
@@ -68,7 +78,11 @@ def trajectory_of(
         raise ValueError("its states or times hold NaN or infinity; leave it out, or fix it")
     if (np.diff(times) <= 0).any():
         raise ValueError("its times don't increase; leave it out, or fix them")
-    positions, quaternions = poses_of_states(states, contract.state_names)
+    try:
+        positions, quaternions = poses_of_states(states, contract.state_names)
+    except ValueError as error:
+        reason = one_line(error).rstrip(".")
+        raise ValueError(f"it has frames without a pose ({reason}); leave it out") from error
     opening = opening_of_states(states, contract)
     return ToolTrajectory(times - times[0], positions, quaternions, opening)
 

@@ -197,15 +197,22 @@ def require_features(
     for entry in ("relabel", "minus_state"):
         if getattr(mapping, entry):
             contract.require_tool(f"'{entry}: true' of the mapping")
+    if mapping.state_gripper is not None and not (
+        contract.gripper_open_width and any(entry.kind == "gripper" for entry in contract.states)
+    ):
+        raise DatasetError(
+            f"the mapping has state_gripper, and contract '{contract.name}' no gripper in its "
+            "state, or no gripper_open_width; leave it out, or use another contract"
+        )
     if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
         raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
-    wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
+    wanted = [*mapping.features, *mapping.cameras.values()]
     if missing := [name for name in wanted if name not in info.features]:
         raise DatasetError(
             f"{info.folder} has no feature {one_line(', '.join(missing))}; it has: "
             f"{one_line(', '.join(info.features), 400)}"
         )
-    kinds: dict[str, tuple[str, ...]] = dict.fromkeys((mapping.state, mapping.action), NUMBERS)
+    kinds: dict[str, tuple[str, ...]] = dict.fromkeys(mapping.features, NUMBERS)
     kinds |= dict.fromkeys(mapping.cameras.values(), (VIDEO, STORED))
     for name, kinds_wanted in kinds.items():
         entry = info.features[name]

@@ -24,11 +24,16 @@ class LeRobotMapping:
 
     cameras: dict[str, str]  # feature of each contract camera; one that is left out is black
     # Features whose columns, by *_columns (all by default), are the contract's names in order, and
-    # a factor for each of these columns that makes metres, radians and shares of them.
-    state: str = "observation.state"
+    # a factor for each of these columns that makes metres, radians and shares of them. The columns
+    # of several features are joined in their order.
+    state: str | tuple[str, ...] = "observation.state"
     state_columns: tuple[int, ...] = bounded((), 0, 999)
     state_scale: tuple[float, ...] = bounded((), -LARGEST, LARGEST)
-    action: str = "action"
+    # What 1 of the state's gripper means, and which of its values are 0 and 1, by default these
+    # themselves; None for a gripper that is as the contract has it.
+    state_gripper: Literal["open", "closed"] | None = None
+    state_gripper_range: tuple[float, float] | None = bounded(None, -LARGEST, LARGEST)
+    action: str | tuple[str, ...] = "action"
     action_columns: tuple[int, ...] = bounded((), 0, 999)
     action_scale: tuple[float, ...] = bounded((), -LARGEST, LARGEST)
     # Values of the gripper's column of the actions that become 0 and 1, by default 0 and 1
@@ -47,8 +52,17 @@ class LeRobotMapping:
     images: bool = True  # false: no camera is read, and the samples are without vision
 
     def __post_init__(self) -> None:
-        if self.gripper_range is not None and self.gripper_range[0] >= self.gripper_range[1]:
-            raise ValueError("gripper_range must be two numbers, the smaller first")
+        for name in ("gripper_range", "state_gripper_range"):
+            limits = getattr(self, name)
+            if limits is not None and limits[0] >= limits[1]:
+                raise ValueError(f"{name} must be two numbers, the smaller first")
+        if self.state_gripper_range is not None and self.state_gripper is None:
+            raise ValueError(
+                "state_gripper_range needs state_gripper: open or closed, which its second means"
+            )
+        for name in ("state", "action"):
+            if not features_in(getattr(self, name)):
+                raise ValueError(f"{name} must name a feature")
         if 0.0 in self.state_scale + self.action_scale:
             raise ValueError("state_scale and action_scale must be factors other than 0")
         if self.cameras and not self.images:
@@ -58,6 +72,16 @@ class LeRobotMapping:
                 "relabel takes the motion from the states alone, and minus_state from the actions "
                 "too; choose one"
             )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All features that hold numbers, each once."""
+        return tuple(dict.fromkeys(features_in(self.state) + features_in(self.action)))
+
+
+def features_in(named: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The features that a mapping's `state` or `action` names, in the order of their columns."""
+    return (named,) if isinstance(named, str) else named
 
 
 def read_mapping(path: str | Path) -> LeRobotMapping:

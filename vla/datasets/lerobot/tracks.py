@@ -7,7 +7,6 @@ the n steps from it on and the gripper's value of the last of them. Any other ra
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +17,19 @@ import pyarrow as pa
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.findings import WARNING, Finding
 from vla.datasets.frames import DatasetError
-from vla.datasets.lerobot.columns import number_column, odd_type, whole_column
+from vla.datasets.lerobot.columns import number_column, whole_column
 from vla.datasets.lerobot.index import EPISODE
-from vla.datasets.lerobot.mapping import LeRobotMapping
+from vla.datasets.lerobot.mapping import LeRobotMapping, features_in
 from vla.datasets.lerobot.meta import DatasetInfo, EpisodeMeta, read_table, read_tasks
-from vla.datasets.plausible import check_gripper, check_motions, check_names, check_states
+from vla.datasets.lerobot.vectors import actions_of, joined_name, states_of
+from vla.datasets.plausible import (
+    check_gripper,
+    check_motions,
+    check_names,
+    check_polarity,
+    check_states,
+    names_of,
+)
 from vla.datasets.step_actions import joined_steps, pose_offsets, state_motions
 from vla.datasets.vla_it import EpisodeLabels
 
@@ -83,7 +90,7 @@ def frames_per_step(info: DatasetInfo, contract: EmbodimentContract) -> int:
 
 def table_reader(mapping: LeRobotMapping) -> Callable[[Path], pa.Table]:
     """Reads the columns that a track needs, and keeps a file's for the next of its episodes."""
-    needed = tuple(dict.fromkeys((mapping.state, mapping.action)))
+    needed = mapping.features
     optional = tuple(name for name in (TIME, FRAME, TASK, EPISODE) if name not in needed)
 
     @functools.lru_cache(maxsize=1)
@@ -107,13 +114,8 @@ def read_stored(
     """
     where = f"{episode.data}, episode {episode.index}"
     rows, instructions, gaps = checked_rows(info, episode, tasks, read, mapping.drop_wordless)
-    states, actions = (
-        _chosen(rows, info, feature, columns, scale, names, where)
-        for feature, columns, scale, names in (
-            (mapping.state, mapping.state_columns, mapping.state_scale, contract.state_names),
-            (mapping.action, mapping.action_columns, mapping.action_scale, contract.action_names),
-        )
-    )
+    states = states_of(rows, info, mapping, contract, where)
+    actions = actions_of(rows, info, mapping, contract, where)
     return StoredEpisode(episode, states, actions, instructions, gaps)
 
 
@@ -241,44 +243,6 @@ def _check_order(rows: pa.Table, info: DatasetInfo, where: str) -> int:
     return gaps
 
 
-def _chosen(
-    rows: pa.Table,
-    info: DatasetInfo,
-    feature: str,
-    columns: tuple[int, ...],
-    scale: tuple[float, ...],
-    names: tuple[str, ...],
-    where: str,
-) -> np.ndarray:
-    """A feature's columns as float32 [N, D], D as many as the contract has names."""
-    if odd := odd_type(info.features[feature], rows.schema.field(feature).type):
-        raise DatasetError(
-            f"{where}: {feature} is claimed to be {odd}; correct meta/info.json, or convert it"
-        )
-    values = number_column(rows, feature, where)
-    chosen = columns or tuple(range(values.shape[1]))
-    if len(chosen) != len(names) or max(chosen) >= values.shape[1]:
-        raise DatasetError(
-            f"{where}: {feature} has {values.shape[1]} columns, of which {len(chosen)} are taken; "
-            f"the contract has {len(names)}: {', '.join(names)}"
-        )
-    claimed = math.prod(info.features[feature].get("shape", [values.shape[1]]))
-    if claimed != values.shape[1]:
-        raise DatasetError(
-            f"{where}: {feature} has {values.shape[1]} columns, meta/info.json says {claimed}; "
-            "correct its shape, or fetch the file again"
-        )
-    if scale and len(scale) != len(names):
-        raise DatasetError(
-            f"the mapping has {len(scale)} factors for {feature}; give {len(names)}, one each for "
-            f"{', '.join(names)}"
-        )
-    values = values[:, list(chosen)] * (np.array(scale) if scale else 1.0)
-    if not (np.abs(values) <= np.finfo(np.float32).max).all():
-        raise DatasetError(f"{where}: {feature}, scaled, is infinite; correct the mapping")
-    return values.astype(np.float32)
-
-
 def check_values(
     info: DatasetInfo,
     stored: Sequence[StoredEpisode],
@@ -295,26 +259,31 @@ def check_values(
     actions = np.concatenate([entry.actions for entry in stored]).astype(np.float64)
     ends = np.cumsum([len(entry.states) for entry in stored])
     found: list[Finding] = []
-    for feature, columns, names, entry in (
+    for named, columns, names, entry in (
         (mapping.state, mapping.state_columns, contract.state_names, "state_columns"),
         (mapping.action, mapping.action_columns, contract.action_names, "action_columns"),
     ):
+        held = [names_of(info.features[feature]) for feature in features_in(named)]
+        # Without the names of one feature, those of the others would be at the wrong columns.
+        given = [name for each in held for name in each] if all(held) else []
         pose = contract.is_of_tool
-        found += check_names(info.features[feature], columns, names, feature, entry, pose)
+        found += check_names(given, columns, names, joined_name(named), entry, pose)
     if not contract.is_of_tool:
         return found
-    found += check_states(states, contract, mapping.state)
+    state, action = joined_name(mapping.state), joined_name(mapping.action)
+    ranged = mapping.state_gripper is not None
+    found += check_states(states, contract, state, ranged)
     if not (mapping.relabel or mapping.minus_state):
-        found += check_motions(states, actions, ends, contract, mapping.action)
+        found += check_motions(states, actions, ends, contract, action)
     if own:
         cure = "look at one of its episodes, and convert its bags again"
         found = [replace(finding, level=WARNING, cure=cure) for finding in found]
     openings = states[:, -1] if contract.state_names[-1] != "gripper_closed" else -states[:, -1]
     found += check_gripper(
-        actions[:, -1], mapping.gripper_range, mapping.gripper == "open", openings, ends,
-        mapping.action,
+        actions[:, -1], mapping.gripper_range, mapping.gripper == "open", openings, ends, action,
+        mapping.state_gripper,
     )  # fmt: skip
-    return found
+    return found + (check_polarity(openings, ends, state) if ranged else [])
 
 
 def track_of(
