@@ -71,8 +71,11 @@ def add_parser(subparsers) -> None:
 
 def run_diagnose(arguments: argparse.Namespace) -> int:
     """Finds the cases, runs all conditions, prints the table, writes the files."""
-    if not 2 <= arguments.cases <= MOST_CASES:
-        raise CommandError(f"--cases takes 2 to {MOST_CASES}, got {arguments.cases}")
+    if not 2 <= arguments.cases <= MOST_CASES or arguments.cases % 2:
+        raise CommandError(
+            f"--cases takes an even number of 2 to {MOST_CASES}, since cases come in pairs, got "
+            f"{arguments.cases}"
+        )
     if not 0 <= arguments.seed <= 2**31:
         raise CommandError(f"--seed takes 0 to 2^31, got {arguments.seed}")
     require_writable(arguments.json)

@@ -164,7 +164,8 @@ def _run(
             paths.append(predicted_path(policy, given, steps, seed + SEEDS_PER_CASE * number))
         except Exception as error:  # a policy of somebody else's may raise anything
             if condition.is_unusual:
-                return ConditionResult(condition, None, None, 0, one_line(repr(error)))
+                reason = str(error) if isinstance(error, ValueError) else repr(error)
+                return ConditionResult(condition, None, None, 0, one_line(reason))
             if not isinstance(error, ValueError):
                 raise
             raise CheckpointError(

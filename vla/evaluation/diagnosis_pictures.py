@@ -17,6 +17,7 @@ from vla.evaluation.representations import Representations
 from vla.language_action.direction_words import AXES
 
 PANEL, GAP, TITLE, COLUMNS = 200, 16, 22, 3  # pixels, pixels, pixels, panels in a row
+MARGIN = 1.05
 COLOURS = {
     "forward": "#1b6ca8",
     "backward": "#d1495b",
@@ -46,7 +47,7 @@ def path_picture(
     shown = [(r.condition.name, r.paths[own]) for r in results if r.paths is not None]
     plane = _PLANES[axis]
     flat = [(name, paths @ plane.T) for name, paths in shown]  # [n, steps + 1, 2] in metres
-    reach = max([1e-3, *(float(np.abs(paths).max()) for _, paths in flat)])
+    reach = MARGIN * max([1e-3, *(float(np.abs(paths).max()) for _, paths in flat)])
     names = [cases[number].direction for number in own]
     panels = [
         _panel(index, name.replace("_", " "), _paths(paths, names, reach))
@@ -61,7 +62,7 @@ def representation_picture(found: Representations) -> str:
     """The points of each direction. Raises ValueError where there are none."""
     if not len(found.points):
         raise ValueError(f"there are no points: {found.missing}")
-    reach = float(np.abs(found.points).max()) or 1.0
+    reach = MARGIN * float(np.abs(found.points).max()) or 1.0
     dots = [
         _dot(point / reach, COLOURS[direction])
         for point, direction in zip(found.points, found.directions, strict=True)
@@ -84,14 +85,14 @@ def _paths(paths: np.ndarray, directions: Sequence[str], reach: float) -> str:
 
 
 def _pixel(point: np.ndarray) -> tuple[float, float]:
-    """Where a point is in its panel, which shows -1 to 1 with some margin."""
+    """Where a point is in its panel, which shows -1 to 1."""
     half = PANEL / 2
-    return half + 0.94 * half * float(point[0]), half - 0.94 * half * float(point[1])
+    return half * (1 + float(point[0])), half * (1 - float(point[1]))
 
 
 def _dot(point: np.ndarray, colour: str) -> str:
     x, y = _pixel(point)
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}" fill-opacity="0.8"/>'
 
 
 def _panel(index: int, title: str, content: str) -> str:

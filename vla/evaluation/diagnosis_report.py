@@ -16,7 +16,6 @@ from vla.evaluation.diagnosis import (
 )
 from vla.evaluation.direction_cases import CaseSet, DirectionCase
 from vla.evaluation.language_following import (
-    FollowingFigure,
     FollowingFigures,
     language_following,
 )
@@ -110,13 +109,13 @@ def diagnosis_table(report: dict[str, Any]) -> str:
     """The report's figures as text, one condition a line, then what to know of them."""
     cases = report["cases"]
     width = max(len(entry["name"]) for entry in report["conditions"])
-    titles = "".join(f"  {short:<20}" for short in SHORT_NAMES.values())
+    titles = "".join(f"  {short:<24}" for short in SHORT_NAMES.values())
     lines = [f"{'condition':<{width}}{titles}".rstrip()]
     rows = [(DEMONSTRATED, report[DEMONSTRATED])]
     rows += [(entry["name"], entry["figures"]) for entry in report["conditions"]]
     for name, figures in rows:
         if figures is not None:
-            shown = "".join(f"  {_shown(figures[metric]):<20}" for metric in SHORT_NAMES)
+            shown = "".join(f"  {_shown(figures[metric]):<24}" for metric in SHORT_NAMES)
             lines.append(f"{name:<{width}}{shown}".rstrip())
     for entry in report["conditions"]:
         if entry["refused"]:
@@ -136,10 +135,15 @@ def diagnosis_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _shown(figure: dict[str, Any] | FollowingFigure) -> str:
-    values = figure if isinstance(figure, dict) else asdict(figure)
-    if values["value"] is None:
+def _shown(figure: dict[str, Any]) -> str:
+    value, low, high = (
+        None if figure[name] is None else _number(figure[name]) for name in ("value", "low", "high")
+    )
+    if value is None:
         return "-"
-    if values["low"] is None:
-        return f"{values['value']:.2f}"
-    return f"{values['value']:.2f} ({values['low']:.2f} to {values['high']:.2f})"
+    return value if low is None else f"{value} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    """Two digits behind the point, and fewer of what is huge: SR has no bound."""
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.0e}"
