@@ -96,9 +96,8 @@ def other_cases(cases: Sequence[DirectionCase], seed: int) -> list[int]:
 
     One along another axis is preferred, and among these one of the same scene.
     """
-    generator, axis_of = np.random.default_rng([seed, 1]), {}
-    for axis, pair in AXES.items():
-        axis_of |= dict.fromkeys(pair, axis)
+    generator = np.random.default_rng([seed, 1])
+    axis_of = {direction: axis for axis, pair in AXES.items() for direction in pair}
     chosen = []
     for number, case in enumerate(cases):
         free = [i for i in range(len(cases)) if i not in (number, opposite_of(number))]

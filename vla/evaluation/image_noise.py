@@ -16,32 +16,31 @@ from vla.policies.base import Images
 STRONGEST = 255.0  # standard deviation in grey levels
 
 
-class NoisyPolicy:
+class NoisyPolicy(ActingPolicy):
     """A policy that sees its images with noise; everything else is the policy's own."""
 
     def __init__(self, policy: ActingPolicy, sigma: float):
         """sigma: standard deviation in grey levels, of 0 to 255, of every pixel and colour."""
         self._policy, self._sigma, self._episode = policy, sigma, 0
         self.contract = policy.contract
+        self.said: str | None = None  # what the policy said
 
     @property
     def window(self) -> int:
         """That of the policy."""
         return self._policy.window
 
-    @property
-    def said(self) -> str | None:
-        """What the policy said."""
-        return self._policy.said
-
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins; its noise is that of the seed."""
         self._episode = seed or 0
         self._policy.reset(instruction, seed, think)
+        self.said = None
 
     def chunk(self, images: Images, state: np.ndarray, time: float) -> np.ndarray:
         """The policy's chunk, from noisy images."""
-        return self._policy.chunk(self._noisy(images, time), state, time)
+        chunk = self._policy.chunk(self._noisy(images, time), state, time)
+        self.said = self._policy.said
+        return chunk
 
     def observe(self, images: Images, state: np.ndarray, time: float) -> None:
         """Shows the policy noisy images."""
