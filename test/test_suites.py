@@ -118,7 +118,7 @@ def test_somebody_elses_environment_needs_no_line_but_its_suite():
     assert written["benchmark"] == "pendulum" and written["settings"]["steps_per_chunk"] == 1
     assert set(written["episodes"][0]) == {
         "family", "seed", "instruction", "answer", "success", "seconds", "quick", "execution",
-        "failure", "digest", "subtasks", "error",
+        "failure", "digest", "subtasks", "error", "noise",
     }  # fmt: skip
 
 

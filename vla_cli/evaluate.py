@@ -26,12 +26,16 @@ arrives, then the next (chunk:3: three steps). first: one step, then the next ch
 chunk for each step, and the weighted mean of what the last ones say about it (ensemble:uniform,
 ensemble:exponential or ensemble:cosine; cosine). Without it, as the benchmark does: three steps.
 
+--noise adds Gaussian noise to the images that the policy sees, with a standard deviation in grey
+levels of 0 to 255. Given several, all episodes are run with each.
+
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
   vla eval --family pick --seeds 0:20 --json output/pick.json
   vla eval --checkpoint runs/nano/checkpoint --think --video output/eval.mp4
   vla eval --wording implied --think --seeds 0:50
   vla eval --execution ensemble:uniform --family place
+  vla eval --noise 0 20 40 --seeds 0:50 --json output/noise.json
   vla eval --questions 50 --json output/questions.json
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
@@ -83,6 +87,14 @@ def add_parser(subparsers) -> None:
         help="further settings of the benchmark",
     )
     parser.add_argument(
+        "--noise",
+        nargs="+",
+        type=float,
+        default=[0.0],
+        metavar="SIGMA",
+        help="standard deviations of noise on the images, in grey levels of 0 to 255 (0)",
+    )
+    parser.add_argument(
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -110,10 +122,15 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     questions = arguments.questions
     if questions is not None and questions < 1:
         raise CommandError(f"--questions takes a number from 1 on, got {questions}")
+    if questions is not None and any(arguments.noise):
+        raise CommandError("--noise is for episodes, not for --questions: leave one out")
 
     from vla.envs.execution import parse_execution
     from vla.envs.registry import make_suite
+    from vla.evaluation.image_noise import STRONGEST
 
+    if not all(0 <= sigma <= STRONGEST for sigma in arguments.noise):
+        raise CommandError(f"--noise takes 0 to {STRONGEST:g} grey levels, got {arguments.noise}")
     if arguments.execution:
         parse_execution(arguments.execution)
     suite = make_suite(arguments.benchmark, **settings)
@@ -151,18 +168,22 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     try:
         folder = checkpoint_folder(arguments.checkpoint)
         policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
-        with tqdm(total=len(families) * len(seeds), unit="episode") as progress:
-            results = evaluate(
-                policy,
-                suite,
-                families,
-                seeds,
-                arguments.think,
-                lambda result: progress.update(),
-                recorder.add if recorder else None,
-                "rgb_array_list" if recorder else None,
-                arguments.execution,
-            )
+        strengths, results = dict.fromkeys(arguments.noise), []
+        total = len(families) * len(seeds) * len(strengths)
+        with tqdm(total=total, unit="episode") as progress:
+            for noise in strengths:
+                results += evaluate(
+                    policy,
+                    suite,
+                    families,
+                    seeds,
+                    arguments.think,
+                    lambda result: progress.update(),
+                    recorder.add if recorder else None,
+                    "rgb_array_list" if recorder else None,
+                    arguments.execution,
+                    noise=noise,
+                )
     finally:
         if recorder:
             recorder.close()

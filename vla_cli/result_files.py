@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,29 @@ def require_writable(*paths: str | Path | None) -> None:
 
 
 def write_result(path: str | Path, content: Any) -> None:
-    """Writes JSON. Raises CommandError, which names the file."""
+    """Writes JSON, whole or not at all. Raises CommandError, which names the file."""
     path = Path(path)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # File names may be invalid Unicode, for which JSON has the same escapes.
+    data = text.encode("utf-8", errors="backslashreplace")
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        # File names may be invalid Unicode, for which JSON has the same escapes.
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise unwritable(path, error) from error
+        target = path.resolve()
+        if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
+            path.write_bytes(data)  # a pipe, a device, or where no other file may be made
+            return
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as file:
+            part = Path(file.name)
+            file.write(data)
+        part.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+        part.replace(target)
+    except BaseException as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
 
 
 def unwritable(path: str | Path, error: Exception) -> CommandError:

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from vla.envs.base import EnvironmentFailure, Suite, SuiteError
 from vla.envs.execution import parse_execution
 from vla.envs.rollout import ActingPolicy, run_robustly
+from vla.evaluation.image_noise import NoisyPolicy
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class EpisodeResult:
     subtasks: dict[str, bool] = field(default_factory=dict)
     # What the benchmark itself failed at, twice; such an episode says nothing of the policy.
     error: str = ""
+    noise: float = 0.0  # standard deviation of that on the images, in grey levels
 
 
 @dataclass(frozen=True)
 class FamilySummary:
-    """Success of one family."""
+    """Success of one family, at one strength of noise."""
 
     family: str
     episodes: int  # that were run; all figures are of these
@@ -51,6 +53,7 @@ class FamilySummary:
     figures: dict[str, float | None]  # means; None where no episode has the figure
     failures: dict[str, int]  # episodes by what went wrong, the most frequent first
     subtasks: dict[str, tuple[int, int]]  # how often each was done, and how often it was tried
+    noise: float = 0.0  # as of the episodes
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -72,20 +75,22 @@ def evaluate(
     render_mode: str | None = None,
     execution: str = "",
     skip: Collection[tuple[str, int]] = (),
+    noise: float = 0.0,
 ) -> list[EpisodeResult]:
     """Runs a policy on the episodes of each family.
 
     think: has the policy say first what it will do, and act on that. on_step(environment) is called
     after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
     followed, see vla.envs.execution; "" for as the benchmark does it. skip: families with seeds
-    whose episodes are left out. An episode in which the benchmark itself fails is repeated once,
-    and then noted as an error. Raises SuiteError for an
-    unknown family or an execution that can't be, ContractError where the benchmark isn't one for
-    the policy's robot.
+    whose episodes are left out. noise: on the images, see vla.evaluation.image_noise; 0 for none.
+    An episode in which the benchmark itself fails is repeated once, and then noted as an error.
+    Raises SuiteError for an unknown family or an execution that can't be, ContractError where the
+    benchmark isn't one for the policy's robot.
     """
     suite = suite.for_contract(policy.contract)
     suite.require_families(families)
     followed = parse_execution(execution) if execution else None
+    driver = NoisyPolicy(policy, noise) if noise else policy
     results = []
     for family in families:
         environment = suite.make(family, render_mode)
@@ -97,7 +102,7 @@ def evaluate(
             if (family, episode.seed) in skip:
                 continue
             try:
-                rollout = run_robustly(environment, policy, episode, think, on_step)
+                rollout = run_robustly(environment, driver, episode, think, on_step)
                 result = EpisodeResult(
                     family,
                     episode.seed,
@@ -110,11 +115,13 @@ def evaluate(
                     rollout.failure,
                     rollout.digest,
                     rollout.info.get("subtasks", {}),
+                    noise=noise,
                 )
             except EnvironmentFailure as failure:
                 result = EpisodeResult(
-                    family, episode.seed, "", "", False, 0.0, {}, execution, error=str(failure)
-                )
+                    family, episode.seed, "", "", False, 0.0, {}, execution, error=str(failure),
+                    noise=noise,
+                )  # fmt: skip
             results.append(result)
             if on_result is not None:
                 on_result(result)
@@ -123,10 +130,10 @@ def evaluate(
 
 
 def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
-    """A summary per family, in the order of the results."""
+    """A summary per family and strength of noise, in the order of the results."""
     summaries = []
-    for family in dict.fromkeys(result.family for result in results):
-        all_own = [result for result in results if result.family == family]
+    for family, noise in dict.fromkeys((result.family, result.noise) for result in results):
+        all_own = [r for r in results if (r.family, r.noise) == (family, noise)]
         own = [result for result in all_own if not result.error]
         successes = sum(result.success for result in own)
         figures: dict[str, float | None] = {}
@@ -144,6 +151,7 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
                 figures,
                 dict(Counter(r.failure for r in own if r.failure).most_common()),
                 _subtasks(own),
+                noise,
             )
         )
     return summaries
@@ -157,32 +165,36 @@ def _subtasks(results: list[EpisodeResult]) -> dict[str, tuple[int, int]]:
 
 
 def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
-    """The summaries as text, one family a line, then what went wrong.
+    """The summaries as text, one a line, then what went wrong; noise where there is any.
 
     counted: figures that are no shares, see Suite.counted_figures.
     """
     names = list(dict.fromkeys(name for entry in summaries for name in entry.figures))
     titles = "".join(f"  {name.replace('_', ' ')}" for name in names)
-    lines = [f"family         episodes  success  95% interval   seconds{titles}"]
+    is_noisy = any(entry.noise for entry in summaries)
+    noise_title = "noise  " if is_noisy else ""
+    lines = [f"family         {noise_title}episodes  success  95% interval   seconds{titles}"]
     for entry in summaries:
+        strength = f"{entry.noise:>5g}  " if is_noisy else ""
         figures = "".join(
             f"  {_shown(entry.figures.get(name), name in counted):>{len(name)}}" for name in names
         )
         lines.append(
-            f"{entry.family:<14} {entry.episodes:>8}  {entry.success:>7.0%}  "
+            f"{entry.family:<14} {strength}{entry.episodes:>8}  {entry.success:>7.0%}  "
             f"{entry.success_low:>5.0%} to {entry.success_high:<5.0%}  "
             f"{entry.median_seconds:>7.1f}{figures}"
         )
     for entry in summaries:
+        name = f"{entry.family} with noise {entry.noise:g}" if entry.noise else entry.family
         if entry.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in entry.failures.items())
-            lines.append(f"{entry.family} failed: {kinds.replace('_', ' ')}")
+            lines.append(f"{name} failed: {kinds.replace('_', ' ')}")
         if entry.subtasks:
             parts = (f"{name} {done}/{tried}" for name, (done, tried) in entry.subtasks.items())
-            lines.append(f"{entry.family} by task: {', '.join(parts).replace('_', ' ')}")
+            lines.append(f"{name} by task: {', '.join(parts).replace('_', ' ')}")
         if entry.errors:
             lines.append(
-                f"{entry.family} errors: {entry.errors} further episodes, in which the benchmark "
+                f"{name} errors: {entry.errors} further episodes, in which the benchmark "
                 "itself failed twice, are not counted"
             )
     return "\n".join(lines)

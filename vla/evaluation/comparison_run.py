@@ -191,6 +191,7 @@ def run_cell(run: Run, cell: Cell, checkpoint: Path) -> None:
         keep,
         execution=cell.kind["execution"],
         skip={(line.task, line.seed) for line in lines},
+        noise=evaluation.noise,
     )
     if errors:
         raise GridError(f"{len(errors)} episodes could not be run; {errors[0]}")

@@ -22,6 +22,7 @@ from vla.core.shown import brief, listed, shown_path
 from vla.envs.execution import parse_execution
 from vla.envs.registry import make_suite
 from vla.evaluation.errors import GridError
+from vla.evaluation.image_noise import STRONGEST
 from vla.policies.config import CheckpointError, bounded, from_dict, merged
 from vla.policies.registry import policy_type
 from vla.training.config import TrainConfig, train_config
@@ -43,6 +44,7 @@ class Evaluation:
     episodes: int = bounded(50, 1, 100_000)  # of each family
     settings: dict[str, Any] = field(default_factory=dict)  # of the benchmark
     think: bool = False
+    noise: float = bounded(0.0, 0, STRONGEST)  # on the images, see vla.evaluation.image_noise
 
 
 @dataclass(frozen=True)

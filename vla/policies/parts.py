@@ -111,6 +111,13 @@ class ReasoningPart(PolicyPart, ABC):
         text = self.think(observation.images, instruction)
         return text, self.act(observation, instruction, text)
 
+    def head_input(self) -> np.ndarray | None:
+        """What entered the action head for the chunk that act() gave last, float32 [T, D].
+
+        Of a policy of one part; None where it doesn't show it.
+        """
+        return self.learned_tokens
+
     def observe(self, observation: Observation, instruction: str) -> None:
         """Takes an observation without acting, where the history would miss it."""
 

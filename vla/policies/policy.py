@@ -86,6 +86,13 @@ class Policy:
         self._latent = latent
         return self.action.action_chunk(images, state, latent, seed)
 
+    def head_input(self) -> np.ndarray | None:
+        """What entered the action head for the last chunk, float32 [T, D]; None if it isn't shown.
+
+        The latent action of a policy of two parts; of one part, what that part says.
+        """
+        return self.reasoning.head_input() if self.action is None else self._latent
+
     def observe(self, images: Images, state: np.ndarray, time: float) -> None:
         """Takes an observation without a chunk, for a policy with a history."""
         if self.features.window > 1:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
+
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.rotations import from_rotation_vector, multiply, quaternion_to_matrix
-from vla.datasets.frames import DatasetError, Shard
+from vla.datasets.frames import DatasetError, EpisodeWords, Shard
 from vla.datasets.grounding import CameraView, place_pixels
 from vla.datasets.language_motion import motion_words
 from vla.datasets.sample import Annotation, RobotSample
@@ -76,8 +79,20 @@ class SimulatedDemonstrations:
 
     def episode_tasks(self) -> list[str]:
         """The family of each episode."""
+        return [words.family for words in self._episode_words()]
+
+    def episode_scenes(self) -> list[str]:
+        """The scene of each episode: equal where all things lie at the same places at its start."""
         return [
-            shard.episodes[number].family
+            sha256(
+                json.dumps([words.objects, words.landmarks], sort_keys=True).encode()
+            ).hexdigest()
+            for words in self._episode_words()
+        ]
+
+    def _episode_words(self) -> list[EpisodeWords]:
+        return [
+            shard.episodes[number]
             for shard in self.shards
             for number in shard.episode[np.flatnonzero(np.diff(shard.episode, append=-1))]
         ]

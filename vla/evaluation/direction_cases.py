@@ -1,0 +1,254 @@
+"""Cases in which an instruction names one direction, from the demonstrations of a data set.
+
+A case is the first observation of an episode, or of a segment, with its instruction and with the
+displacement that was demonstrated. Cases come in pairs of opposite directions on one axis, from the
+same scene where the data has such pairs (LA4VLA, arXiv 2606.27295, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla.contract.embodiment import ContractError, EmbodimentContract
+from vla.core.shown import listed, shown_path
+from vla.datasets.frames import DatasetError
+from vla.datasets.sample import EpisodeDataset
+from vla.evaluation.language_following import DIRECTIONS, LEAST_DISPLACEMENT, displacement
+from vla.language_action.direction_words import AXES, named_directions
+from vla.language_action.segments import ROUNDING, Segmentation
+from vla.policies.base import Images
+
+# So many beginnings are read for each case that is wanted, before enough is enough.
+READ_PER_CASE = 4
+# Two lengths of one episode may differ by that much [s].
+SAME_DURATION = 0.1
+
+
+@dataclass(frozen=True)
+class DirectionCase:
+    """A situation, and an instruction that names one direction."""
+
+    episode: int  # its number in the data set
+    frame: int  # in the data set
+    scene: str  # equal for cases of one scene; "" where that is not known
+    instruction: str
+    direction: str  # one of DIRECTIONS
+    images: Images
+    state: np.ndarray  # [S], not normalised
+    demonstrated: np.ndarray  # displacement [3] in metres, base frame
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """The cases of a data set: cases 2 k and 2 k + 1 have opposite directions."""
+
+    cases: list[DirectionCase]
+    left_out: dict[str, int]  # beginnings that name a direction and can't be used, by the reason
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """The first frame of an episode or of a segment."""
+
+    episode: int
+    frame: int
+    scene: str
+    instruction: str | None = None  # None for that of the frame
+    steps: int | None = None  # of the contract until it ends; None where the frame tells
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A beginning whose instruction names one direction, without the images."""
+
+    beginning: _Beginning
+    instruction: str
+    direction: str
+    demonstrated: np.ndarray  # [3] m
+
+
+def require_translations(contract: EmbodimentContract) -> None:
+    """Raises ContractError unless actions begin with increments of the tool's position."""
+    if [(entry.name, entry.kind) for entry in contract.actions[:3]] != [
+        (name, "position_delta") for name in AXES
+    ]:
+        raise ContractError(
+            f"'{contract.name}' has the actions {listed(contract.action_names)}: directions can be "
+            f"measured where the first are {', '.join(AXES)}, increments of the tool's position"
+        )
+
+
+def find_cases(
+    dataset: EpisodeDataset,
+    source: str,
+    count: int,
+    steps: int,
+    seed: int = 0,
+    segmentation: Segmentation | None = None,
+) -> CaseSet:
+    """As many cases as there are, at most `count`, in turns from each axis.
+
+    source: the data set's name in messages. steps: of a chunk that are added up to a displacement;
+    what ends earlier is left out, and so is a demonstration that doesn't move where its instruction
+    says. segmentation: whose segments are taken, instead of whole episodes. A large data set is not
+    read to its end; which part is read depends on the seed. Raises DatasetError where there are no
+    two opposite directions, and for segments of other data.
+    """
+    if segmentation is None:
+        beginnings = list(_episodes(dataset))
+    else:
+        beginnings = list(_segments(dataset, segmentation, source))
+    generator = np.random.default_rng(seed)
+    candidates: list[_Candidate] = []
+    short, still, longest = 0, 0, 0
+    for number, beginning in enumerate(_by_scene(beginnings, generator)):
+        if number >= READ_PER_CASE * count and 2 * _pair_count(candidates) >= count:
+            break
+        words = beginning.instruction
+        if words is not None and len(named_directions(words)) != 1:
+            continue
+        sample = dataset.sample(beginning.frame, np.random.default_rng([seed, beginning.frame]))
+        words = sample.instruction if words is None else words
+        directions = named_directions(words)
+        if len(directions) != 1:
+            continue
+        known = (len(sample.actions), sample.steps, beginning.steps)
+        lasts = min(length for length in known if length is not None)
+        longest = max(longest, lasts)
+        moved = displacement(sample.actions[:steps])
+        if lasts < steps:
+            short += 1
+        elif moved @ DIRECTIONS[directions[0]] < LEAST_DISPLACEMENT:
+            still += 1
+        else:
+            candidates.append(_Candidate(beginning, words, directions[0], moved))
+    pairs = _pairs(candidates, count // 2, generator)
+    if not pairs:
+        raise DatasetError(_no_pair(source, candidates, steps, short, longest))
+    reasons = {f"shorter than {steps} steps": short, "does not move where it is told": still}
+    return CaseSet(
+        [_case(dataset, seed, one) for pair in pairs for one in pair],
+        {reason: number for reason, number in reasons.items() if number},
+    )
+
+
+def _episodes(dataset: EpisodeDataset) -> Iterator[_Beginning]:
+    """The beginning of each episode."""
+    ends = np.asarray(dataset.episode_ends)
+    scenes = dataset.episode_scenes() if hasattr(dataset, "episode_scenes") else [""] * len(ends)
+    for episode, scene in enumerate(scenes):
+        yield _Beginning(episode, int(ends[episode - 1]) if episode else 0, scene)
+
+
+def _segments(
+    dataset: EpisodeDataset, segmentation: Segmentation, source: str
+) -> Iterator[_Beginning]:
+    """The beginning of each segment; those of one episode share its scene."""
+    times, ends = dataset.timeline().times, np.asarray(dataset.episode_ends)
+    starts = np.concatenate([[0], ends[:-1]])
+    for episode, segments in segmentation.episodes.items():
+        told = segmentation.durations[episode]
+        if episode >= len(ends):
+            raise DatasetError(
+                f"{shown_path(source)} has {len(ends)} episodes, and its segments are of episode "
+                f"{episode}; give the segments of this data set"
+            )
+        first, last = int(starts[episode]), int(ends[episode]) - 1
+        stamps = times[first : last + 1] - times[first]
+        if abs(stamps[-1] - told) > SAME_DURATION:
+            raise DatasetError(
+                f"{shown_path(source)}: episode {episode} lasts {stamps[-1]:.2f} s, and its "
+                f"segments are of {told:.2f} s; give the segments of this data set"
+            )
+        for segment in segments:
+            row = int(np.searchsorted(stamps, segment.start - ROUNDING))
+            steps = round(segment.duration / dataset.contract.time_step)
+            if row < len(stamps):
+                scene = f"episode {episode}"
+                yield _Beginning(episode, first + row, scene, segment.instruction, steps)
+
+
+def _by_scene(beginnings: list[_Beginning], generator: np.random.Generator) -> list[_Beginning]:
+    """In random order, those of one scene behind each other."""
+    scenes: dict[str, list[_Beginning]] = defaultdict(list)
+    for number, beginning in enumerate(beginnings):
+        scenes[beginning.scene or f"unknown {number}"].append(beginning)
+    groups = list(scenes.values())
+    return [one for index in generator.permutation(len(groups)) for one in groups[index]]
+
+
+def _pair_count(candidates: list[_Candidate]) -> int:
+    counts = Counter(candidate.direction for candidate in candidates)
+    return sum(min(counts[one], counts[other]) for one, other in AXES.values())
+
+
+def _pairs(
+    candidates: list[_Candidate], count: int, generator: np.random.Generator
+) -> list[tuple[_Candidate, _Candidate]]:
+    """Opposite pairs, in turns from each axis, those of one scene first."""
+    of_axes = [
+        _pairs_of_axis(
+            [candidate for candidate in candidates if candidate.direction == one],
+            [candidate for candidate in candidates if candidate.direction == other],
+            generator,
+        )
+        for one, other in AXES.values()
+    ]
+    turns = range(max(map(len, of_axes)))
+    return [pairs[turn] for turn in turns for pairs in of_axes if turn < len(pairs)][:count]
+
+
+def _pairs_of_axis(
+    first: list[_Candidate], second: list[_Candidate], generator: np.random.Generator
+) -> list[tuple[_Candidate, _Candidate]]:
+    """Each candidate is in one pair at most."""
+    of_scene: dict[str, list[_Candidate]] = defaultdict(list)
+    for candidate in second:
+        of_scene[candidate.beginning.scene].append(candidate)
+    pairs, alone = [], []
+    for candidate in first:
+        scene = candidate.beginning.scene
+        if scene and of_scene[scene]:
+            pairs.append((candidate, of_scene[scene].pop()))
+        else:
+            alone.append(candidate)
+    left = [candidate for group in of_scene.values() for candidate in group]
+    order = generator.permutation(len(left))
+    return pairs + [(one, left[index]) for one, index in zip(alone, order, strict=False)]
+
+
+def _case(dataset: EpisodeDataset, seed: int, candidate: _Candidate) -> DirectionCase:
+    beginning = candidate.beginning
+    sample = dataset.sample(beginning.frame, np.random.default_rng([seed, beginning.frame]))
+    return DirectionCase(
+        beginning.episode,
+        beginning.frame,
+        beginning.scene,
+        candidate.instruction,
+        candidate.direction,
+        sample.images,
+        sample.state,
+        candidate.demonstrated,
+    )
+
+
+def _no_pair(
+    source: str, candidates: list[_Candidate], steps: int, short: int, longest: int
+) -> str:
+    """Why there are no cases, and what to do."""
+    where = shown_path(source)
+    if short and not candidates:
+        return (
+            f"{where}: what names a direction has {longest} steps at most, and {steps} of a chunk "
+            f"are compared; give --steps {longest}, or data with longer episodes"
+        )
+    counts = Counter(candidate.direction for candidate in candidates)
+    found = ", ".join(f"{number} {direction}" for direction, number in sorted(counts.items()))
+    return (
+        f"{where} has no two instructions with opposite directions ({found or 'none'}); give data "
+        "that says where to move, or its segments by --segments"
+    )
