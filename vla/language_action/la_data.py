@@ -60,7 +60,7 @@ def write_la_data(
     """Writes the kept segments as a data set without images, and its twin with images.
 
     dataset: the one that was cut. twin: folder of the twin; None for none. unrated: see
-    kept_clips(). progress: called for each episode. Both folders appear whole or not at all. Raises
+    kept_clips(). progress: called for each episode. Each folder appears whole or not at all. Raises
     DatasetError where one exists, where there is no segment to write, and where the data are not
     those that were cut, lack steps of the contract, or have no images for the twin.
     """
