@@ -43,8 +43,8 @@ def kept_clips(clips: Sequence[Clip], unrated: bool = False) -> list[Clip]:
     ]
     if not kept:
         raise DatasetError(
-            f"none of {len(clips)} segments is kept, or has a frame; rate them again by 'vla data "
-            "verify', or cut the data in another way"
+            f"of {len(clips)} segments none is kept that has a frame; rate them again by 'vla data "
+            "verify', or take those that nobody rated by --unrated"
         )
     return kept
 
@@ -60,7 +60,7 @@ def write_la_data(
     """Writes the kept segments as a data set without images, and its twin with images.
 
     dataset: the one that was cut. twin: folder of the twin; None for none. unrated: see
-    kept_clips(). progress: called for each episode. Both folders appear whole or not at all. Raises
+    kept_clips(). progress: called for each episode. Each folder appears whole or not at all. Raises
     DatasetError where one exists, where there is no segment to write, and where the data are not
     those that were cut, lack steps of the contract, or have no images for the twin.
     """
@@ -68,7 +68,7 @@ def write_la_data(
     candidates = clips_of(segmentation, dataset)
     clips = kept_clips(candidates, unrated)
     report = coverage(dataset, candidates, clips)
-    about = {"source": segmentation.source, "segments": segmentation.digest} | report.values()
+    about = report.values() | {"cut_from": segmentation.source, "segments": segmentation.digest}
     texts = {REPORT_FILE: json.dumps(about, indent=1) + "\n", CHART_FILE: coverage_chart(report)}
     states, actions = dataset.states(), dataset.actions()
     writers: list[LeRobotWriter] = []

@@ -138,7 +138,8 @@ def _checked(episode: EpisodeFiles) -> EpisodeFiles:
     lengths = [len(states), len(actions), len(episode.instructions)]
     if len(states) == 0 or len(set(lengths)) > 1:
         raise DatasetError(
-            f"{lengths[0]} states, {lengths[1]} actions and {lengths[2]} instructions"
+            f"{lengths[0]} states, {lengths[1]} actions and {lengths[2]} instructions, not one of "
+            "each for every frame"
         )
     if not (np.isfinite(states).all() and np.isfinite(actions).all()):
         raise DatasetError("a state or an action is not finite")
