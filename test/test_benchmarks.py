@@ -41,6 +41,13 @@ def test_training(tmp_path, gate):
     assert instruct["teraflop_per_step"] > action["teraflop_per_step"], "and conversations come too"
 
 
+def test_training_without_images(tmp_path):
+    figures = figures_of("masked_training.py", "--batch", "2", "--steps", "1", folder=tmp_path)
+    seen, masked = figures["with images"], figures["without images"]
+    assert masked["samples_per_second"] > 0 and figures["speedup"] > 0
+    assert masked["activation_mb"] < seen["activation_mb"]
+
+
 @pytest.mark.slow
 def test_wordings(tmp_path, checkpoint):
     output = tmp_path / "wordings.json"

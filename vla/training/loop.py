@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -120,10 +120,13 @@ class Trainer:
         set_seed(config.seed)
         self.config, self.objective, self.step = config, objective_of(config), 0
         precision = usable_precision(config.precision, device)
+        # A batch of masked frames alone leaves what sees without a gradient.
+        masks = any(entry.masked_share for entry in config.robot)
         self.accelerator = Accelerator(
             mixed_precision=precision,
             cpu=device == "cpu",
             step_scheduler_with_optimizer=False,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=masks)],
         )
         if precision != config.precision:
             self.accelerator.print(
