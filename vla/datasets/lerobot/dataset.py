@@ -189,9 +189,9 @@ def require_features(
 
     Raises ContractError where it takes the motion from states that are not those of a tool.
     """
-    for entry in ("relabel", "minus_state"):
-        if getattr(mapping, entry):
-            contract.require_tool(f"'{entry}: true' of the mapping")
+    for motion in ("relabel", "minus_state"):
+        if getattr(mapping, motion):
+            contract.require_tool(f"'{motion}: true' of the mapping")
     if odd := mapping.cameras.keys() - {camera.name for camera in contract.cameras}:
         raise DatasetError(f"the mapping has cameras that the contract lacks: {sorted(odd)}")
     wanted = [mapping.state, mapping.action, *mapping.cameras.values()]
