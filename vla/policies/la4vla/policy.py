@@ -24,7 +24,7 @@ from vla.policies.la4vla.head import CrossAttentionHead
 from vla.policies.la4vla.inference import LA4VLAPart
 from vla.policies.la4vla.model import LA4VLA
 from vla.policies.la4vla.presets import PRESETS
-from vla.policies.la4vla.sequence import words_of
+from vla.policies.la4vla.sequence import NEEDS_IMAGES, words_of
 from vla.policies.la4vla.vectors import require_room
 from vla.policies.roles import BACKBONE, HEAD
 
@@ -66,6 +66,10 @@ class LA4VLAType(PolicyType):
     def open_reasoning(self, checkpoint: Checkpoint, device: str) -> LA4VLAPart:
         """All of it."""
         return LA4VLAPart(checkpoint, device)
+
+    def needs_images(self, config: LA4VLAConfig) -> str:
+        """Why it can neither act nor learn without images; empty where it can."""
+        return NEEDS_IMAGES if config.mask == "attention_only" else ""
 
     def pads(self, config: LA4VLAConfig) -> bool:
         """Always."""

@@ -16,6 +16,8 @@ from vla.policies.la4vla.config import LA4VLAConfig
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.sequence import IMAGE, plain_words
 
+NEEDS_IMAGES = "mask attention_only hides images in attention alone, and cannot do without them"
+
 
 def words_of(config: LA4VLAConfig, instruction: str) -> str:
     """An instruction as it is read."""
@@ -31,10 +33,7 @@ def prompt_ids(
     Raises CheckpointError where images are missing that the mask needs.
     """
     if config.mask == "attention_only" and not sees:
-        raise CheckpointError(
-            "mask attention_only hides images in the language model's attention, and there are "
-            "none; give it images, or set model.mask to no_tokens"
-        )
+        raise CheckpointError(f"{NEEDS_IMAGES}; give it some, or set model.mask to no_tokens")
     chat, ids = config.backbone.chat, tokenizer.encode(config.backbone.chat.opening)
     before = ""
     # What stands between images is one text, as a tokenizer sees it: its pieces may span the seams.
