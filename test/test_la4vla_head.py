@@ -235,6 +235,9 @@ def test_what_does_not_fit_is_refused():
     wrong = from_dict(LA4VLAConfig, {"head": {"width": 30, "heads": 4}})
     with pytest.raises(CheckpointError, match=r"it: head\.width 30 is no multiple of head\.heads"):
         POLICY.check_config(wrong, "it")
+    attends = replace(tiny("idefics"), mask="attention_only")
+    with pytest.raises(CheckpointError, match="'idefics' attends to images by layers of their own"):
+        POLICY.check_config(attends, "it")
     for entry in ({"mask": "zeros"}, {"head": {"pool": "mean"}}, {"bounds": "z-score"}):
         with pytest.raises(CheckpointError, match="must be one of"):
             from_dict(LA4VLAConfig, entry)

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from vla.policies.backbones import KINDS
 from vla.policies.base import Observation
 from vla.policies.config import CheckpointError
+from vla.policies.la4vla.policy import POLICY
 from vla.policies.la4vla.sequence import prompt_ids
 from vla.policies.parts import ReasoningPart
 from vla.policies.plain_text import TextTokenizer
@@ -152,8 +153,10 @@ def test_the_published_mask_lets_vision_through(part_of, contract):
     assert first.mask.all()
     leaks = [velocities(part, samples_of(contract, (False,), pixels)) for pixels in (0, 1)]
     assert (leaks[0] - leaks[1]).abs().max() > 1e-3
-    with pytest.raises(CheckpointError, match=r"attention_only hides images .* there are none"):
+    with pytest.raises(CheckpointError, match=r"cannot do without them; give it some, or set mod"):
         batch_of(part, samples_of(contract, (True,)))
+    assert "cannot do without" in POLICY.needs_images(part.config)
+    assert POLICY.needs_images(tiny()) == ""
 
 
 def test_it_acts_with_and_without_images(part_of, contract):

@@ -26,8 +26,9 @@ from vla.policies.config import CheckpointError
 from vla.policies.la4vla.collation import LA4VLACollator
 from vla.policies.la4vla.policy import POLICY
 from vla.policies.la4vla.vectors import bounded_stats
-from vla.policies.parts import ReasoningPart
+from vla.policies.parts import NoActionPart, ReasoningPart, open_action_part
 from vla.policies.policy import Policy
+from vla.policies.reasoning_session import ReasoningSession
 from vla.policies.registry import preset
 from vla.policies.robots import read_robots
 from vla.policies.tokenizer import load_tokenizer
@@ -82,6 +83,13 @@ def test_it_learns_and_is_evaluated_and_goes_on(config, contract, source, tmp_pa
     assert len(policy.reasoning.model.backbone.layers) == 1
     results = evaluate(policy, make_suite("tabletop", time_limit=0.5), ["pick"], range(1))
     assert results[0].seconds >= 0.5
+    # As the nodes run it: the first part gives chunks, and the second has nothing to do.
+    assert isinstance(open_action_part(folder), NoActionPart)
+    session, (seen,) = ReasoningSession(policy.reasoning), samples_of(contract, (False,))
+    result = session.step(Observation(seen.images, seen.state), WORDS[0])
+    assert result.new_action and result.action.shape == (contract.horizon, 7)
+    with pytest.raises(NotImplementedError, match="gives no text"):
+        session.step(Observation(seen.images, seen.state), WORDS[0], think=True)
     # Language model and head go on from the head's weights, at another horizon of the flow.
     later = replace(
         config, initialize_from=str(folder), backbone="", backbone_source="", steps=1,

@@ -194,9 +194,9 @@ def require_features(
 
     Raises ContractError where it takes the motion from states that are not those of a tool.
     """
-    for entry in ("relabel", "minus_state"):
-        if getattr(mapping, entry):
-            contract.require_tool(f"'{entry}: true' of the mapping")
+    for motion in ("relabel", "minus_state"):
+        if getattr(mapping, motion):
+            contract.require_tool(f"'{motion}: true' of the mapping")
     if mapping.state_gripper is not None and not (
         contract.gripper_open_width and any(entry.kind == "gripper" for entry in contract.states)
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from vla.policies.backbones import KINDS
 from vla.policies.config import (
     MOST_LAYERS,
     MOST_WIDTH,
@@ -68,11 +69,16 @@ class LA4VLAConfig:
     prompts: LA4VLAPrompts = field(default_factory=LA4VLAPrompts)
 
 
-def require_head(config: LA4VLAConfig, where: str) -> None:
-    """Raises CheckpointError where the head's width is no multiple of its attention heads."""
-    head = config.head
+def require_choices(config: LA4VLAConfig, where: str) -> None:
+    """Raises CheckpointError for choices that do not go together."""
+    head, kind = config.head, config.backbone.kind
     if head.width % head.heads:
         raise CheckpointError(
             f"{where}: head.width {head.width} is no multiple of head.heads, {head.heads}; change "
             "one of them"
+        )
+    if config.mask == "attention_only" and kind in KINDS and KINDS[kind].attends:
+        raise CheckpointError(
+            f"{where}: mask attention_only hides image tokens, and backbone '{kind}' attends to "
+            "images by layers of their own: set mask to no_tokens"
         )

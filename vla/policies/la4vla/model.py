@@ -26,7 +26,7 @@ class LA4VLAInput:
 
     def to(self, device: str | torch.device) -> LA4VLAInput:
         """The same on another device."""
-        return LA4VLAInput(*(value.to(device) for value in vars(self).values()))
+        return LA4VLAInput(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass
@@ -40,8 +40,7 @@ class LA4VLABatch:
 
     def to(self, device: str | torch.device) -> LA4VLABatch:
         """The batch on another device."""
-        targets = (self.actions.to(device), self.steps.to(device), self.used.to(device))
-        return LA4VLABatch(self.given.to(device), *targets)
+        return LA4VLABatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 class LA4VLA(nn.Module):

@@ -19,11 +19,12 @@ from vla.policies.collation import CollationOptions
 from vla.policies.config import CheckpointError, require_formats
 from vla.policies.la4vla.build import build_model
 from vla.policies.la4vla.collation import LA4VLACollator
-from vla.policies.la4vla.config import CrossAttentionConfig, LA4VLAConfig, require_head
+from vla.policies.la4vla.config import CrossAttentionConfig, LA4VLAConfig, require_choices
 from vla.policies.la4vla.head import CrossAttentionHead
 from vla.policies.la4vla.inference import LA4VLAPart
 from vla.policies.la4vla.model import LA4VLA
 from vla.policies.la4vla.presets import PRESETS
+from vla.policies.la4vla.sequence import NEEDS_IMAGES, words_of
 from vla.policies.la4vla.vectors import require_room
 from vla.policies.roles import BACKBONE, HEAD
 
@@ -43,7 +44,7 @@ class LA4VLAType(PolicyType):
 
     def check_config(self, config: LA4VLAConfig, where: str) -> None:
         """Raises CheckpointError for entries that do not go together."""
-        require_head(config, where)
+        require_choices(config, where)
         require_formats(config.prompts.act, where)
 
     def features(self, config: LA4VLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
@@ -65,6 +66,10 @@ class LA4VLAType(PolicyType):
     def open_reasoning(self, checkpoint: Checkpoint, device: str) -> LA4VLAPart:
         """All of it."""
         return LA4VLAPart(checkpoint, device)
+
+    def needs_images(self, config: LA4VLAConfig) -> str:
+        """Why it can neither act nor learn without images; empty where it can."""
+        return NEEDS_IMAGES if config.mask == "attention_only" else ""
 
     def pads(self, config: LA4VLAConfig) -> bool:
         """Always."""
@@ -108,7 +113,7 @@ class LA4VLAType(PolicyType):
         self, config: LA4VLAConfig, sample: RobotSample, generator: np.random.Generator
     ) -> list[str]:
         """The instruction as it is read."""
-        return [config.prompts.act.format(instruction=sample.instruction.lower())]
+        return [words_of(config, sample.instruction)]
 
     def vocabulary(self, config: LA4VLAConfig) -> int:
         """Rows of the language model's embedding."""

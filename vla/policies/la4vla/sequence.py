@@ -16,6 +16,14 @@ from vla.policies.la4vla.config import LA4VLAConfig
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.sequence import IMAGE, plain_words
 
+NEEDS_IMAGES = "mask attention_only hides images in attention alone, and cannot do without them"
+
+
+def words_of(config: LA4VLAConfig, instruction: str) -> str:
+    """An instruction as it is read."""
+    words = config.prompts.act.format(instruction=instruction.strip())
+    return plain_words(words) if config.backbone.chat.plain_words else words
+
 
 def prompt_ids(
     tokenizer: TextTokenizer, config: LA4VLAConfig, instruction: str, sees: bool
@@ -25,20 +33,15 @@ def prompt_ids(
     Raises CheckpointError where images are missing that the mask needs.
     """
     if config.mask == "attention_only" and not sees:
-        raise CheckpointError(
-            "mask attention_only hides images in the language model's attention, and there are "
-            "none; give it images, or set model.mask to no_tokens"
-        )
+        raise CheckpointError(f"{NEEDS_IMAGES}; give it some, or set model.mask to no_tokens")
     chat, ids = config.backbone.chat, tokenizer.encode(config.backbone.chat.opening)
-    words = config.prompts.act.format(instruction=instruction.strip())
-    words = plain_words(words) if chat.plain_words else words
     before = ""
     # What stands between images is one text, as a tokenizer sees it: its pieces may span the seams.
     for number in range(1, len(config.cameras) + 1 if sees else 1):
         ids += tokenizer.encode(f"{before}Image-{number}: {chat.image_start}")
         ids += [IMAGE] * config.backbone.image_tokens
         before = chat.image_end.rstrip("\n") + "\n"
-    return ids + tokenizer.encode(before, words)
+    return ids + tokenizer.encode(before, words_of(config, instruction))
 
 
 def pad_right(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
