@@ -90,7 +90,8 @@ def _read(hint: Any, value: Any, where: str, error: type[Exception], limits: Map
             return None
         kinds = [part for part in parts if part is not NoneType]
         # Of one value or a list of such, what was given decides.
-        fits = [kind for kind in kinds if (get_origin(kind) is tuple) == isinstance(value, list)]
+        several = isinstance(value, list | tuple)
+        fits = [kind for kind in kinds if (get_origin(kind) is tuple) == several]
         return _read((fits or kinds)[0], value, where, error, limits)
     if is_dataclass(hint):
         return read_dataclass(hint, value, where, error)  # type: ignore[arg-type]
