@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
 from vla_cli.subcommands import add_command
-
-if TYPE_CHECKING:
-    from vla.datasets.sample import EpisodeDataset
 
 SEGMENT = """\
 Cut the episodes of a data set into atomic actions (LA4VLA), each with an instruction that needs no
@@ -67,18 +63,13 @@ def run_segment(arguments: argparse.Namespace) -> int:
     config = read_dataclass(RuleConfig, given, "--set", CommandError)
 
     # Later, since all kinds of data bring much with them.
-    from vla.datasets.frames import DatasetError
     from vla.datasets.sources import RobotData
     from vla.language_action.segmentation import report_text, segment_data_set
-    from vla.training.source_registry import ROBOT_SOURCES
-    from vla.training.sources import kind_of, own_contract
+    from vla.training.sources import kind_of, open_episodes, own_contract
 
     entry = RobotData(arguments.source, kind_of(arguments.source), arguments.mapping)
     contract = named_contract(arguments.contract) if arguments.contract else own_contract(entry)
-    dataset = ROBOT_SOURCES[entry.kind].open(entry, contract)
-    if not hasattr(dataset, "episode_ends"):
-        raise DatasetError(f"{arguments.source}: it doesn't tell where its episodes end")
-    episodes = cast("EpisodeDataset", dataset)
+    episodes = open_episodes(entry, contract)
     segmentation, report = segment_data_set(episodes, arguments.source, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_segmentation(segmentation, path)
