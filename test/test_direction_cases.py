@@ -36,6 +36,9 @@ class Moves:
     def episode_ends(self):
         return LENGTH * np.arange(1, len(self.episodes) + 1)
 
+    def episode_tasks(self):
+        return [words for words, _, _ in self.episodes]
+
     def episode_scenes(self):
         return [scene for _, _, scene in self.episodes]
 
@@ -130,6 +133,11 @@ def test_segments_are_cases_of_their_episode_s_scene():
     [
         ([move("left")] * 3, None, r"ours has no two .* opposite directions \(3 left\)"),
         ([move("left"), move("up")], None, r"opposite directions \(1 left, 1 up\); give data"),
+        (
+            [move("up"), move("down", motion="up")],
+            None,
+            r"\(1 up, 1 left out: does not move where it is told\)",
+        ),
         ([("pick the can", "up", "")], None, r"\(none\); give data that says .* --segments"),
         ([move("up"), move("down")], 9, "has 9 steps at most, and 16 of a chunk .* --steps 9"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vla.core.shown import shown_path
 from vla_cli.checkpoints import checkpoint_folder
@@ -14,8 +14,6 @@ from vla_cli.result_files import require_writable, unwritable, write_result
 from vla_cli.subcommands import add_command
 
 if TYPE_CHECKING:
-    from vla.contract.embodiment import EmbodimentContract
-    from vla.datasets.sample import EpisodeDataset
     from vla.evaluation.diagnosis import ConditionResult
     from vla.evaluation.direction_cases import DirectionCase
     from vla.evaluation.representations import Representations
@@ -84,12 +82,14 @@ def run_diagnose(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from vla.datasets.sources import RobotData
     from vla.evaluation.diagnosis import CONDITIONS, run_conditions
     from vla.evaluation.diagnosis_report import diagnosis_report, diagnosis_table
     from vla.evaluation.direction_cases import find_cases, require_translations
     from vla.evaluation.representations import represent
     from vla.language_action.segments import read_segmentation
     from vla.policies.policy import Policy
+    from vla.training.sources import kind_of, open_episodes
 
     folder = checkpoint_folder(arguments.checkpoint)
     policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
@@ -99,7 +99,8 @@ def run_diagnose(arguments: argparse.Namespace) -> int:
     if not 1 <= steps <= contract.horizon:
         raise CommandError(f"--steps takes 1 to {contract.horizon}, the chunk's, got {steps}")
     segmentation = read_segmentation(arguments.segments) if arguments.segments else None
-    dataset = _open(arguments, contract)
+    entry = RobotData(arguments.data, kind_of(arguments.data), arguments.mapping)
+    dataset = open_episodes(entry, contract)
     found = find_cases(dataset, arguments.data, arguments.cases, steps, seed, segmentation)
     if len(found.cases) < arguments.cases:
         print(
@@ -125,20 +126,6 @@ def run_diagnose(arguments: argparse.Namespace) -> int:
         _draw(arguments.pictures, found.cases, results, shown)
         print(f"written: {shown_path(arguments.pictures)}")
     return 0
-
-
-def _open(arguments: argparse.Namespace, contract: EmbodimentContract) -> EpisodeDataset:
-    """The data set. Raises DatasetError or ContractError where the policy can't read it."""
-    from vla.datasets.frames import DatasetError
-    from vla.datasets.sources import RobotData
-    from vla.training.source_registry import ROBOT_SOURCES
-    from vla.training.sources import kind_of
-
-    entry = RobotData(arguments.data, kind_of(arguments.data), arguments.mapping)
-    dataset = ROBOT_SOURCES[entry.kind].open(entry, contract)
-    if not hasattr(dataset, "episode_ends"):
-        raise DatasetError(f"{arguments.data}: it doesn't tell where its episodes end")
-    return cast("EpisodeDataset", dataset)
 
 
 def _draw(

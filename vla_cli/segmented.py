@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
@@ -18,17 +18,12 @@ def open_episodes(source: str, contract: str, mapping: str) -> EpisodeDataset:
 
     Raises DatasetError where it doesn't tell where its episodes end, and what opening may raise.
     """
-    from vla.datasets.frames import DatasetError
     from vla.datasets.sources import RobotData
-    from vla.training.source_registry import ROBOT_SOURCES
-    from vla.training.sources import kind_of, own_contract
+    from vla.training import sources
 
-    entry = RobotData(source, kind_of(source), mapping)
-    own = named_contract(contract) if contract else own_contract(entry)
-    dataset = ROBOT_SOURCES[entry.kind].open(entry, own)
-    if not hasattr(dataset, "episode_ends"):
-        raise DatasetError(f"{source}: it doesn't tell where its episodes end")
-    return cast("EpisodeDataset", dataset)
+    entry = RobotData(source, sources.kind_of(source), mapping)
+    own = named_contract(contract) if contract else sources.own_contract(entry)
+    return sources.open_episodes(entry, own)
 
 
 def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:

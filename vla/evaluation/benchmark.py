@@ -82,8 +82,9 @@ def evaluate(
     think: has the policy say first what it will do, and act on that. on_step(environment) is called
     after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
     followed, see vla.envs.execution; "" for as the benchmark does it. skip: families with seeds
-    whose episodes are left out. noise: on the images, see vla.evaluation.image_noise; 0 for none.
-    An episode in which the benchmark itself fails is repeated once, and then noted as an error.
+    whose episodes are left out. noise: standard deviation of that on the images in grey levels, see
+    vla.evaluation.image_noise; 0 for none. An episode in which the benchmark itself fails is
+    repeated once, and then noted as an error.
     Raises SuiteError for an unknown family or an execution that can't be, ContractError where the
     benchmark isn't one for the policy's robot.
     """
@@ -185,17 +186,17 @@ def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
             f"{entry.median_seconds:>7.1f}{figures}"
         )
     for entry in summaries:
-        name = f"{entry.family} with noise {entry.noise:g}" if entry.noise else entry.family
+        which = f"{entry.family} with noise {entry.noise:g}" if entry.noise else entry.family
         if entry.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in entry.failures.items())
-            lines.append(f"{name} failed: {kinds.replace('_', ' ')}")
+            lines.append(f"{which} failed: {kinds.replace('_', ' ')}")
         if entry.subtasks:
             parts = (f"{name} {done}/{tried}" for name, (done, tried) in entry.subtasks.items())
-            lines.append(f"{name} by task: {', '.join(parts).replace('_', ' ')}")
+            lines.append(f"{which} by task: {', '.join(parts).replace('_', ' ')}")
         if entry.errors:
             lines.append(
-                f"{name} errors: {entry.errors} further episodes, in which the benchmark "
-                "itself failed twice, are not counted"
+                f"{which} errors: {entry.errors} further episodes, in which the benchmark itself "
+                "failed twice, are not counted"
             )
     return "\n".join(lines)
 

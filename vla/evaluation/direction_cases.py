@@ -57,7 +57,7 @@ class _Beginning:
     episode: int
     frame: int
     scene: str
-    instruction: str | None = None  # None for that of the frame
+    instruction: str
     steps: int | None = None  # of the contract until it ends; None where the frame tells
 
 
@@ -66,7 +66,6 @@ class _Candidate:
     """A beginning whose instruction names one direction, without the images."""
 
     beginning: _Beginning
-    instruction: str
     direction: str
     demonstrated: np.ndarray  # [3] m
 
@@ -104,18 +103,16 @@ def find_cases(
         beginnings = list(_segments(dataset, segmentation, source))
     generator = np.random.default_rng(seed)
     candidates: list[_Candidate] = []
+    counts: Counter[str] = Counter()  # of candidates, by direction
     short, still, longest = 0, 0, 0
     for number, beginning in enumerate(_by_scene(beginnings, generator)):
-        if number >= READ_PER_CASE * count and 2 * _pair_count(candidates) >= count:
+        pairs_so_far = sum(min(counts[one], counts[other]) for one, other in AXES.values())
+        if number >= READ_PER_CASE * count and 2 * pairs_so_far >= count:
             break
-        words = beginning.instruction
-        if words is not None and len(named_directions(words)) != 1:
-            continue
-        sample = dataset.sample(beginning.frame, np.random.default_rng([seed, beginning.frame]))
-        words = sample.instruction if words is None else words
-        directions = named_directions(words)
+        directions = named_directions(beginning.instruction)
         if len(directions) != 1:
             continue
+        sample = dataset.sample(beginning.frame, np.random.default_rng(seed))
         known = (len(sample.actions), sample.steps, beginning.steps)
         lasts = min(length for length in known if length is not None)
         longest = max(longest, lasts)
@@ -125,23 +122,36 @@ def find_cases(
         elif moved @ DIRECTIONS[directions[0]] < LEAST_DISPLACEMENT:
             still += 1
         else:
-            candidates.append(_Candidate(beginning, words, directions[0], moved))
-    pairs = _pairs(candidates, count // 2, generator)
-    if not pairs:
-        raise DatasetError(_no_pair(source, candidates, steps, short, longest))
+            candidates.append(_Candidate(beginning, directions[0], moved))
+            counts[directions[0]] += 1
     reasons = {f"shorter than {steps} steps": short, "does not move where it is told": still}
-    return CaseSet(
-        [_case(dataset, seed, one) for pair in pairs for one in pair],
-        {reason: number for reason, number in reasons.items() if number},
-    )
+    left_out = {reason: number for reason, number in reasons.items() if number}
+    pairs = _pairs(candidates, count // 2, generator)
+    if not pairs and short and not counts:
+        raise DatasetError(
+            f"{shown_path(source)}: what names a direction has {longest} steps at most, and {steps} "
+            f"of a chunk are compared; give --steps {longest}, or data with longer episodes"
+        )
+    if not pairs:
+        found = [f"{number} {direction}" for direction, number in sorted(counts.items())]
+        found += [f"{number} left out: {reason}" for reason, number in left_out.items()]
+        raise DatasetError(
+            f"{shown_path(source)} has no two instructions with opposite directions "
+            f"({', '.join(found) or 'none'}); give data that says where to move, or its segments "
+            "by --segments"
+        )
+    return CaseSet([_case(dataset, seed, one) for pair in pairs for one in pair], left_out)
 
 
 def _episodes(dataset: EpisodeDataset) -> Iterator[_Beginning]:
     """The beginning of each episode."""
     ends = np.asarray(dataset.episode_ends)
+    starts = [0, *map(int, ends[:-1])]
+    # Tasks are instructions, except where a data set tells these apart.
+    instructions = getattr(dataset, "episode_instructions", dataset.episode_tasks)()
     scenes = dataset.episode_scenes() if hasattr(dataset, "episode_scenes") else [""] * len(ends)
-    for episode, scene in enumerate(scenes):
-        yield _Beginning(episode, int(ends[episode - 1]) if episode else 0, scene)
+    for episode, beginning in enumerate(zip(starts, scenes, instructions, strict=True)):
+        yield _Beginning(episode, *beginning)
 
 
 def _segments(
@@ -181,11 +191,6 @@ def _by_scene(beginnings: list[_Beginning], generator: np.random.Generator) -> l
     return [one for index in generator.permutation(len(groups)) for one in groups[index]]
 
 
-def _pair_count(candidates: list[_Candidate]) -> int:
-    counts = Counter(candidate.direction for candidate in candidates)
-    return sum(min(counts[one], counts[other]) for one, other in AXES.values())
-
-
 def _pairs(
     candidates: list[_Candidate], count: int, generator: np.random.Generator
 ) -> list[tuple[_Candidate, _Candidate]]:
@@ -223,32 +228,14 @@ def _pairs_of_axis(
 
 def _case(dataset: EpisodeDataset, seed: int, candidate: _Candidate) -> DirectionCase:
     beginning = candidate.beginning
-    sample = dataset.sample(beginning.frame, np.random.default_rng([seed, beginning.frame]))
+    sample = dataset.sample(beginning.frame, np.random.default_rng(seed))
     return DirectionCase(
         beginning.episode,
         beginning.frame,
         beginning.scene,
-        candidate.instruction,
+        beginning.instruction,
         candidate.direction,
         sample.images,
         sample.state,
         candidate.demonstrated,
-    )
-
-
-def _no_pair(
-    source: str, candidates: list[_Candidate], steps: int, short: int, longest: int
-) -> str:
-    """Why there are no cases, and what to do."""
-    where = shown_path(source)
-    if short and not candidates:
-        return (
-            f"{where}: what names a direction has {longest} steps at most, and {steps} of a chunk "
-            f"are compared; give --steps {longest}, or data with longer episodes"
-        )
-    counts = Counter(candidate.direction for candidate in candidates)
-    found = ", ".join(f"{number} {direction}" for direction, number in sorted(counts.items()))
-    return (
-        f"{where} has no two instructions with opposite directions ({found or 'none'}); give data "
-        "that says where to move, or its segments by --segments"
     )

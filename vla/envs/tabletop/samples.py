@@ -81,14 +81,14 @@ class SimulatedDemonstrations:
         """The family of each episode."""
         return [words.family for words in self._episode_words()]
 
+    def episode_instructions(self) -> list[str]:
+        """The instruction of each episode, as an operator would say it."""
+        return [words.instruction for words in self._episode_words()]
+
     def episode_scenes(self) -> list[str]:
         """The scene of each episode: equal where all things lie at the same places at its start."""
-        return [
-            sha256(
-                json.dumps([words.objects, words.landmarks], sort_keys=True).encode()
-            ).hexdigest()
-            for words in self._episode_words()
-        ]
+        places = ([words.objects, words.landmarks] for words in self._episode_words())
+        return [sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() for own in places]
 
     def _episode_words(self) -> list[EpisodeWords]:
         return [
