@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
@@ -13,28 +13,22 @@ if TYPE_CHECKING:
     from vla.language_action.segments import Segmentation
 
 
-def open_episodes(source: str, contract: str, mapping: str) -> EpisodeDataset:
+def open_data(source: str, contract: str, mapping: str) -> EpisodeDataset:
     """Robot data of any kind. contract, mapping: as they are named, "" for the data set's own.
 
-    Raises DatasetError where it doesn't tell where its episodes end, and what opening may raise.
+    Raises CommandError, and what open_episodes() raises.
     """
-    from vla.datasets.frames import DatasetError
     from vla.datasets.sources import RobotData
-    from vla.training.source_registry import ROBOT_SOURCES
-    from vla.training.sources import kind_of, own_contract
+    from vla.training.sources import kind_of, open_episodes, own_contract
 
     entry = RobotData(source, kind_of(source), mapping)
-    own = named_contract(contract) if contract else own_contract(entry)
-    dataset = ROBOT_SOURCES[entry.kind].open(entry, own)
-    if not hasattr(dataset, "episode_ends"):
-        raise DatasetError(f"{source}: it doesn't tell where its episodes end")
-    return cast("EpisodeDataset", dataset)
+    return open_episodes(entry, named_contract(contract) if contract else own_contract(entry))
 
 
 def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:
     """The data that were cut, opened as they were then. place: where they lie now, if elsewhere.
 
-    Raises CommandError where they are gone, and what open_episodes() raises.
+    Raises CommandError where they are gone, and as open_data() does.
     """
     from vla.core.shown import shown_path
 
@@ -44,4 +38,4 @@ def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:
             f"the data that were cut are gone: there is no {shown_path(source)}; name their place "
             "by --source"
         )
-    return open_episodes(source, segmentation.contract, segmentation.mapping)
+    return open_data(source, segmentation.contract, segmentation.mapping)

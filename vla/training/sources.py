@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from vla.bags.conversion import contract_of_bags
 from vla.bags.episodes import bag_folders
@@ -11,7 +12,7 @@ from vla.core.resources import contract_path
 from vla.core.shown import shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import CONTRACT_FILE
-from vla.datasets.sample import ConversationDataset, RobotDataset
+from vla.datasets.sample import ConversationDataset, EpisodeDataset, RobotDataset
 from vla.datasets.sources import ConversationData, RobotData
 from vla.policies.config import with_entries
 from vla.policies.registry import policy_type
@@ -103,6 +104,14 @@ def open_robot(entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
     Raises DatasetError, BagError or ContractError for what should not be trained on.
     """
     return chosen(entry, ROBOT_SOURCES[entry.kind].open(entry, contract))
+
+
+def open_episodes(entry: RobotData, contract: EmbodimentContract) -> EpisodeDataset:
+    """As open_robot(). Raises DatasetError for data that doesn't tell where its episodes end."""
+    dataset = open_robot(entry, contract)
+    if not (hasattr(dataset, "episode_ends") and hasattr(dataset, "episode_tasks")):
+        raise DatasetError(f"{shown_path(entry.path)}: it doesn't tell where its episodes end")
+    return cast("EpisodeDataset", dataset)
 
 
 def open_conversations(
