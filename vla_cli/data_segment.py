@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
-from vla_cli.segmented import open_data
+from vla_cli.segmented import open_named
 from vla_cli.subcommands import add_command
 
 SEGMENT = """\
@@ -66,7 +66,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
     from vla.language_action.clips import with_origin
     from vla.language_action.segmentation import report_text, segment_data_set
 
-    episodes = open_data(arguments.source, arguments.contract, arguments.mapping)
+    episodes = open_named(arguments.source, arguments.contract, arguments.mapping)
     segmentation, report = segment_data_set(episodes, arguments.source, config)
     segmentation = with_origin(segmentation, episodes, arguments.contract, arguments.mapping)
     path.parent.mkdir(parents=True, exist_ok=True)

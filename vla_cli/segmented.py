@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vla.language_action.segments import Segmentation
 
 
-def open_data(source: str, contract: str, mapping: str) -> EpisodeDataset:
+def open_named(source: str, contract: str, mapping: str) -> EpisodeDataset:
     """Robot data of any kind. contract, mapping: as they are named, "" for the data set's own.
 
     Raises CommandError, and what open_episodes() raises.
@@ -28,7 +28,7 @@ def open_data(source: str, contract: str, mapping: str) -> EpisodeDataset:
 def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:
     """The data that were cut, opened as they were then. place: where they lie now, if elsewhere.
 
-    Raises CommandError where they are gone, and as open_data() does.
+    Raises CommandError where they are gone, and as open_named() does.
     """
     from vla.core.shown import shown_path
 
@@ -38,4 +38,4 @@ def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:
             f"the data that were cut are gone: there is no {shown_path(source)}; name their place "
             "by --source"
         )
-    return open_data(source, segmentation.contract, segmentation.mapping)
+    return open_named(source, segmentation.contract, segmentation.mapping)
