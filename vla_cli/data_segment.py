@@ -21,7 +21,7 @@ from vla_cli.model_options import (
     with_progress,
 )
 from vla_cli.overrides import overridden
-from vla_cli.segmented import open_episodes
+from vla_cli.segmented import open_named
 from vla_cli.subcommands import add_command
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
     given = overridden({}, arguments.set, CommandError)
     config = read_dataclass(RuleConfig, given, "--set", CommandError)
     segmenter = _segmenter(arguments, config) if arguments.model else None
-    dataset = open_episodes(arguments.source, arguments.contract, arguments.mapping)
+    dataset = open_named(arguments.source, arguments.contract, arguments.mapping)
     if segmenter is not None:
         return _by_model(arguments, dataset, segmenter, path)
 

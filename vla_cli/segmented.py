@@ -13,23 +13,22 @@ if TYPE_CHECKING:
     from vla.language_action.segments import Segmentation
 
 
-def open_episodes(source: str, contract: str, mapping: str) -> EpisodeDataset:
+def open_named(source: str, contract: str, mapping: str) -> EpisodeDataset:
     """Robot data of any kind. contract, mapping: as they are named, "" for the data set's own.
 
-    Raises DatasetError where it doesn't tell where its episodes end, and what opening may raise.
+    Raises CommandError, and what open_episodes() raises.
     """
     from vla.datasets.sources import RobotData
-    from vla.training import sources
+    from vla.training.sources import kind_of, open_episodes, own_contract
 
-    entry = RobotData(source, sources.kind_of(source), mapping)
-    own = named_contract(contract) if contract else sources.own_contract(entry)
-    return sources.open_episodes(entry, own)
+    entry = RobotData(source, kind_of(source), mapping)
+    return open_episodes(entry, named_contract(contract) if contract else own_contract(entry))
 
 
 def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:
     """The data that were cut, opened as they were then. place: where they lie now, if elsewhere.
 
-    Raises CommandError where they are gone, and what open_episodes() raises.
+    Raises CommandError where they are gone, and as open_named() does.
     """
     from vla.core.shown import shown_path
 
@@ -39,4 +38,4 @@ def open_source(segmentation: Segmentation, place: str = "") -> EpisodeDataset:
             f"the data that were cut are gone: there is no {shown_path(source)}; name their place "
             "by --source"
         )
-    return open_episodes(source, segmentation.contract, segmentation.mapping)
+    return open_named(source, segmentation.contract, segmentation.mapping)
