@@ -175,6 +175,8 @@ def test_it_acts_with_and_without_images(part_of, contract):
     for one, another in (changes, (seen, unseen), (act({}, words=WORDS[1]), unseen)):
         assert not np.allclose(one, another)
     assert not np.allclose(act({}, sample.state + 0.3), unseen)
+    blank = act({}, words=" ")
+    assert np.isfinite(blank).all() and not np.allclose(blank, unseen)
     with pytest.raises(ValueError, match="no image of camera 'wrist'"):
         act({"front": sample.images["front"]})
     for call in (part.ask, part.think):

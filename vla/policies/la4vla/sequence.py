@@ -2,7 +2,8 @@
 
 For each view "Image-1: ", its image tokens between the backbone's marks, and a line break; then the
 plain instruction. There is no chat template; before all of it stands what the backbone's format
-opens with, which is nothing for InternVL. Without images the instruction stands alone.
+opens with, which is nothing for InternVL. Without images the instruction stands alone, and where
+that is blank, too, a line break.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def prompt_ids(
         ids += tokenizer.encode(f"{before}Image-{number}: {chat.image_start}")
         ids += [IMAGE] * config.backbone.image_tokens
         before = chat.image_end.rstrip("\n") + "\n"
-    return ids + tokenizer.encode(before, words_of(config, instruction))
+    ids += tokenizer.encode(before, words_of(config, instruction))
+    return ids or tokenizer.encode("\n")
 
 
 def pad_right(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
