@@ -129,8 +129,8 @@ def find_cases(
     pairs = _pairs(candidates, count // 2, generator)
     if not pairs and short and not counts:
         raise DatasetError(
-            f"{shown_path(source)}: what names a direction has {longest} steps at most, and {steps} "
-            f"of a chunk are compared; give --steps {longest}, or data with longer episodes"
+            f"{shown_path(source)}: what names a direction has {longest} steps at most, and "
+            f"{steps} of a chunk are compared; give --steps {longest}, or data with longer episodes"
         )
     if not pairs:
         found = [f"{number} {direction}" for direction, number in sorted(counts.items())]
