@@ -26,8 +26,9 @@ from vla_cli.subcommands import add_command
 
 if TYPE_CHECKING:
     from vla.datasets.sample import EpisodeDataset
-    from vla.language_action.by_model import Segmenter
+    from vla.language_action.by_model import EpisodeToCut, Segmenter
     from vla.language_action.rules import RuleConfig
+    from vla.language_action.segment_records import SegmentRecords
 
 SEGMENT = """\
 Cut the episodes of a data set into atomic actions (LA4VLA), each with an instruction that needs no
@@ -193,7 +194,14 @@ def _by_model(
     return status
 
 
-def _ask(arguments, dataset, segmenter: Segmenter, records, episodes, refused) -> int:
+def _ask(
+    arguments: argparse.Namespace,
+    dataset: EpisodeDataset,
+    segmenter: Segmenter,
+    records: SegmentRecords,
+    episodes: list[EpisodeToCut],
+    refused: dict[int, str],
+) -> int:
     """Asks about the episodes that are missing; returns the exit status."""
     from vla.annotation.record_file import plan
     from vla.language_action.by_model import estimate_cost, segment_by_model
