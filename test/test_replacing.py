@@ -40,3 +40,6 @@ def test_the_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").write_text("")
     replace_text(tmp_path / "replaced", "")
     assert (tmp_path / "replaced").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "replaced").chmod(0o600)
+    replace_text(tmp_path / "replaced", "new")
+    assert (tmp_path / "replaced").stat().st_mode & 0o777 == 0o600

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from vla.language_action.by_model import SCHEMA, read_segments
 from vla.language_action.primitives import PRIMITIVES
 from vla.language_action.rules import RuleConfig
 from vla.language_action.segment_records import SegmentRecords
-from vla.language_action.segments import read_segmentation
+from vla.language_action.segments import read_segmentation, write_segmentation
 from vla.language_action.trajectory import trajectory_of
 from vla_cli.parser import main
 
@@ -189,6 +190,20 @@ def test_an_episode_whose_replies_never_fit_is_left_for_a_later_run(folder, tmp_
         assert len(server.requests) == 6 and episode_in(server.requests[-1]) == 1
         assert "2 episodes are finished, 1 are to be cut" in capsys.readouterr().out
         assert run(folder, out, server) == 0 and len(server.requests) == 6
+    assert sorted(read_segmentation(out).episodes) == [0, 1, 2]
+
+
+def test_a_run_that_goes_on_drops_no_ratings(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    with chat_server(good) as server:
+        assert run(folder, out, server, "--episodes", "0:1") == 0
+        made = read_segmentation(out)
+        rated = tuple(replace(segment, quality=2.5) for segment in made.episodes[0])
+        write_segmentation(replace(made, episodes={0: rated}), out / "segments.json")
+        assert run(folder, out, server) == 2
+        assert "has ratings" in capsys.readouterr().err and len(server.requests) == 1
+        assert read_segmentation(out).episodes == {0: rated}
+        assert run(folder, out, server, "--overwrite") == 0
     assert sorted(read_segmentation(out).episodes) == [0, 1, 2]
 
 

@@ -101,8 +101,8 @@ def run_segment(arguments: argparse.Namespace) -> int:
     path = Path(arguments.out) / SEGMENTS_FILE
     if not path.parent.is_dir() and (path.parent.exists() or path.parent.is_symlink()):
         raise CommandError(f"{shown_path(path.parent)} is no folder")
-    if path.is_dir() or (path.exists() and not _may_replace(arguments, path)):
-        raise CommandError(f"{shown_path(path)} is there already; --overwrite replaces a file")
+    if path.is_dir() or (path.exists() and not arguments.overwrite):
+        _require_replaceable(arguments, path)
     given = overridden({}, arguments.set, CommandError)
     config = read_dataclass(RuleConfig, given, "--set", CommandError)
     segmenter = _segmenter(arguments, config) if arguments.model else None
@@ -132,11 +132,20 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise CommandError("--episodes is for a --model; rules cut all episodes")
 
 
-def _may_replace(arguments: argparse.Namespace, path: Path) -> bool:
-    """Whether segments that are there may be replaced: those that a model made are kept apart."""
+def _require_replaceable(arguments: argparse.Namespace, path: Path) -> None:
+    """Raises CommandError unless the segments are a model's, which are recorded, and not rated."""
+    from vla.core.shown import shown_path
     from vla.language_action.segment_records import RECORDS_FILE
+    from vla.language_action.segments import read_segmentation
 
-    return arguments.overwrite or (bool(arguments.model) and (path.parent / RECORDS_FILE).exists())
+    if path.is_dir() or not (arguments.model and (path.parent / RECORDS_FILE).exists()):
+        raise CommandError(f"{shown_path(path)} is there already; --overwrite replaces a file")
+    episodes = read_segmentation(path).episodes.values()
+    if any(segment.quality is not None for segments in episodes for segment in segments):
+        raise CommandError(
+            f"{shown_path(path)} has ratings, which go with exactly these segments; give another "
+            "OUT, or drop them by --overwrite"
+        )
 
 
 def _segmenter(arguments: argparse.Namespace, config: RuleConfig) -> Segmenter:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vla.core.replacing import replacing
 from vla.core.shown import shown_path
 from vla_cli.errors import CommandError
 
@@ -38,24 +38,16 @@ def write_result(path: str | Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # File names may be invalid Unicode, for which JSON has the same escapes.
     data = text.encode("utf-8", errors="backslashreplace")
-    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = path.resolve()
         if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
             path.write_bytes(data)  # a pipe, a device, or where no other file may be made
             return
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as file:
-            part = Path(file.name)
-            file.write(data)
-        part.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        part.replace(target)
-    except BaseException as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise unwritable(path, error) from error
-        raise
+        with replacing(target) as new:
+            new.write_bytes(data)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: str | Path, error: Exception) -> CommandError:

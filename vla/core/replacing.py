@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -13,8 +13,8 @@ from pathlib import Path
 def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Gives the path of a new file beside `path`, which takes its place when the block ends.
 
-    Where the block raises, the new file is removed and the old one stays. durable: sync the disk
-    first. Raises OSError where the disk refuses.
+    The permissions of a file that is there stay. Where the block raises, the new file is removed
+    and the old one stays. durable: sync the disk first. Raises OSError where the disk refuses.
     """
     path = Path(path)
     # A name of its own, since another process or thread may write the same file.
@@ -23,6 +23,8 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     new.unlink(missing_ok=True)
     try:
         yield new
+        with suppress(FileNotFoundError):
+            new.chmod(path.stat().st_mode & 0o777)
         if durable:
             with new.open("rb") as stream:
                 os.fsync(stream.fileno())

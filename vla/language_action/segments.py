@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from vla.core.configuration import bounded, read_dataclass
 from vla.core.files import checked_entries, read_json
+from vla.core.replacing import replace_text
 from vla.core.shown import brief, shown_path
 from vla.datasets.frames import DatasetError
 from vla.language_action.primitives import EMPTY, PRIMITIVES, STATUSES
@@ -160,22 +160,10 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
             for index, segments in segmentation.episodes.items()
         ],
     }
-    path, part = Path(path), None
     try:
-        # A name of its own: another process may write the same file.
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            part = Path(file.name)
-            file.write(json.dumps(values, indent=1) + "\n")
-        part.chmod(0o644)
-        part.replace(path)
-    except BaseException as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DatasetError(f"cannot write {shown_path(path)}: {error.strerror}") from error
-        raise
+        replace_text(path, json.dumps(values, indent=1) + "\n")
+    except OSError as error:
+        raise DatasetError(f"cannot write {shown_path(path)}: {error.strerror}") from error
 
 
 def read_segmentation(path: str | Path) -> Segmentation:
