@@ -81,7 +81,11 @@ class RobotDataset(Protocol):
 
 
 class EpisodeDataset(RobotDataset, Protocol):
-    """Frames of which it is known where episodes end, and what each is about."""
+    """Frames of which it is known where episodes end, and what each is about.
+
+    Where tasks are families, `episode_instructions()` may give the instruction of each episode.
+    `episode_scenes()` may give its scene, equal for episodes of one scene, "" where not known.
+    """
 
     @property
     def episode_ends(self) -> np.ndarray:
