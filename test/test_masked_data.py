@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bag_files import write_demonstration
 from lerobot_files import write_v3
 from masked_samples import repainted
 from tiny_checkpoint import save_tiny_checkpoint
@@ -36,7 +37,7 @@ from vla.training.config_check import check_train_config
 from vla.training.effort import read_effort
 from vla.training.loop import train
 from vla.training.run import train_run
-from vla.training.sources import open_data
+from vla.training.sources import open_data, open_robot
 
 PARADIGMS = Path(__file__).parents[1] / "config" / "training" / "language_action"
 BRIDGE = load_contract(contract_path("widowx_bridge"))
@@ -161,6 +162,24 @@ def test_masked_frames_of_shards_are_not_read(config, contract, shards, checkpoi
     assert steps[0]["robot"].acting.seen.tolist() == [False] * 8
     with pytest.raises(AssertionError, match="an image is read"):
         maker(config, Mixture([data], [1.0], [0.5]), checkpoint)[0]
+
+
+def test_masked_frames_of_bags_are_not_decoded(tmp_path, contract, monkeypatch):
+    write_demonstration(tmp_path / "bags/one", contract)
+    entry = RobotData(str(tmp_path / "bags"), "bags")
+    seen = open_robot(entry, contract).sample(4, np.random.default_rng(0))
+
+    def decode(*given):
+        raise AssertionError("an image is decoded")
+
+    monkeypatch.setattr("vla.bags.frames.camera_image", decode)
+    blind = open_robot(replace(entry, masked_share=1.0), contract)
+    sample = blind.sample(4, np.random.default_rng(0), images=False)
+    assert sample.images == {} and seen.images
+    np.testing.assert_array_equal(sample.state, seen.state)
+    np.testing.assert_array_equal(sample.actions, seen.actions)
+    with pytest.raises(AssertionError, match="an image is decoded"):
+        open_robot(replace(entry, masked_share=0.5), contract)
 
 
 # Runs

@@ -56,7 +56,7 @@ def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTrans
     return places
 
 
-def stack_or_none(images: Sequence[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+def stacked(images: Sequence[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
     """uint8 images [N, *shape]; N is 0 where there are none, as in a batch of masked samples."""
     return torch.stack([*images]) if images else torch.zeros(0, *shape, dtype=torch.uint8)
 

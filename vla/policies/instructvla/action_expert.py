@@ -204,10 +204,13 @@ class ActionExpert(nn.Module):
         parts, places, scores = [self.latent_projector(latent)], None, None
         if len(images):
             visual, places, scores = self._look(images, latent if seen is None else latent[seen])
-            parts.insert(0, visual if seen is None else _in_rows(visual, seen))
+            parts.insert(0, _in_rows(visual, seen))
         if self.state_projector is not None:
             if self.config.keypoints:
-                state = torch.cat([state, self._places(places, state, seen)], dim=-1)
+                # Zeros add nothing to what the state gives.
+                nothing = state.new_zeros(len(state), self.keypoint_values)
+                points = nothing if places is None else _in_rows(places, seen)
+                state = torch.cat([state, points], dim=-1)
             parts.append(self.state_projector(state)[:, None])
         context = ExpertContext(torch.cat(parts, dim=1), None, seen)  # tokens [B, N, D]
         if self.config.mask in ("causal", "separate"):
@@ -229,14 +232,6 @@ class ActionExpert(nn.Module):
         if keypoints is None:
             return visual, None, None
         return visual, keypoints[0].view(rows, -1), keypoints[1].unflatten(0, (rows, cameras))
-
-    def _places(
-        self, places: torch.Tensor | None, state: torch.Tensor, seen: torch.Tensor | None
-    ) -> torch.Tensor:
-        """What stands beside states [B, S]: zeros, which add nothing, where a row sees nothing."""
-        if places is None:
-            return state.new_zeros(len(state), self.keypoint_values)
-        return places if seen is None else _in_rows(places, seen)
 
     def _run_context(self, context: ExpertContext) -> list[tuple[torch.Tensor, torch.Tensor]]:
         tokens = context.tokens
@@ -298,8 +293,10 @@ class ActionExpert(nn.Module):
         return (seen[:, None, None] | ~visual | visual[:, None])[:, None]
 
 
-def _in_rows(values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Values [V, ...] at the rows of seen [B], and zeros [B, ...] elsewhere."""
+def _in_rows(values: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    """Values [V, ...] at the rows of seen [B], and zeros elsewhere; as they are for None."""
+    if seen is None:
+        return values
     rows = values.new_zeros(len(seen), *values.shape[1:])
     rows[seen] = values
     return rows

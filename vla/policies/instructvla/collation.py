@@ -12,7 +12,7 @@ from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.backbones import KINDS
-from vla.policies.collation import CollationOptions, moved_places, stack_or_none
+from vla.policies.collation import CollationOptions, moved_places, stacked
 from vla.policies.config import CheckpointError
 from vla.policies.images import square_image
 from vla.policies.instructvla.config import InstructVLAConfig
@@ -74,10 +74,10 @@ class InstructVLACollator:
         if self.options.grounding and places:
             grounded = torch.from_numpy(np.stack(places).astype(np.float32))
         return InstructVLABatch(
-            vlm_images=stack_or_none(vlm_images, (3, size, size)),
+            vlm_images=stacked(vlm_images, (3, size, size)),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             acting=ActingRows(
-                stack_or_none(expert_images, (len(cameras), 3, size, size)),
+                stacked(expert_images, (len(cameras), 3, size, size)),
                 torch.from_numpy((state + noise).astype(np.float32)),
                 torch.from_numpy(actions.astype(np.float32)),
                 grounded,
@@ -108,7 +108,7 @@ class InstructVLACollator:
         if self.options.naming:
             named = name_cells(self.text, things, size, self.config.backbone.image_tokens)
         return InstructVLABatch(
-            vlm_images=stack_or_none(images, (3, size, size)),
+            vlm_images=stacked(images, (3, size, size)),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
             named=named,
         )

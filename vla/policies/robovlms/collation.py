@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
-from vla.policies.collation import CollationOptions, moved_places, stack_or_none
+from vla.policies.collation import CollationOptions, moved_places, stacked
 from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
@@ -69,7 +69,7 @@ class RoboVLMCollator:
         seen = torch.tensor([bool(sample.images) for sample in samples])
         rows = self._rows(samples, valid.sum(1).tolist(), tokens, known)
         return RobotBatch(
-            stack_or_none(images, (3, size, size)),
+            stacked(images, (3, size, size)),
             rows,
             FrameBatch(
                 slots=valid,
@@ -123,6 +123,6 @@ class RoboVLMCollator:
         backbone = replace(self.config.backbone, image_tokens=self.config.image_tokens)
         text = collate(self.text, backbone, rows, 0)
         return RobotBatch(
-            stack_or_none(images, (3, size, size)),
+            stacked(images, (3, size, size)),
             Rows(text.ids, text.mask, text.prefix.long(), text.labels),
         )
