@@ -438,7 +438,6 @@ def kill_at(command: list[str], has_come: Callable[[], bool]) -> None:
         process.wait()
 
 
-@pytest.mark.timeout(300)
 def test_a_grid_that_was_killed_gives_the_same_report(tiny, tmp_path, capfd):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(["compare", str(tiny), "--output", str(whole)]) == 0
@@ -480,7 +479,6 @@ def test_a_grid_that_was_killed_gives_the_same_report(tiny, tmp_path, capfd):
     assert "line 1 is damaged" in capfd.readouterr().err
 
 
-@pytest.mark.timeout(300)
 def test_it_stops_in_time_and_goes_on_in_two_processes(tiny, tmp_path, capfd):
     output = tmp_path / "out"
     start = ["compare", str(tiny), "--output", str(output)]

@@ -51,7 +51,6 @@ def test_annotation_replies(report):
 
 
 @pytest.mark.nodes
-@pytest.mark.timeout(300)
 def test_the_running_graph(report):
     from fuzz.graph import fuzz_graph
 

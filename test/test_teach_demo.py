@@ -17,7 +17,6 @@ train: {preset: test, batch_size: 6, steps: 24, validate_every: 12, validation_b
 
 
 @pytest.mark.nodes
-@pytest.mark.timeout(300)
 def test_two_demonstrations_become_an_adapter_in_the_running_graph(tmp_path, checkpoint):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     output = tmp_path / "teach"
