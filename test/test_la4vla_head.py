@@ -33,12 +33,12 @@ class PublishedHead(nn.Module):
         super().__init__()
         self.own, self.width = head, width
         self.attention = nn.ModuleList()
-        for layer in head.layers:
+        for layer, seen in zip(head.layers, head.contexts, strict=True):
             made = nn.MultiheadAttention(
                 width, heads, dropout=0.2, kdim=context, vdim=context, batch_first=True
             )
             own = layer.attention
-            projections = own.query, own.key, own.value
+            projections = own.query, seen.key, seen.value
             weights = [part.weight for part in projections]
             parts = {
                 "in_proj_bias": torch.cat([part.bias for part in projections]),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_robovlm_padding import JointArm
 from tiny_checkpoint import save_tiny_checkpoint
-from tiny_la4vla import WORDS, samples_of, tiny
+from tiny_la4vla import WORDS, batch_of, samples_of, seeded, tiny
 from tiny_robovlm import PLAIN, observation
 from tiny_robovlm import tiny as tiny_robovlm
 
@@ -35,6 +35,7 @@ from vla.policies.tokenizer import load_tokenizer
 from vla.training.config import TrainConfig, TrainedParts, read_train_config
 from vla.training.config_check import check_train_config
 from vla.training.loop import Trainer, model_config, train
+from vla.training.parameters import layer_classes
 from vla.training.sources import open_data
 
 # What the first stage on language and actions trains: the head alone.
@@ -167,6 +168,32 @@ def moved(config: TrainConfig, contract, masked: bool) -> tuple[set[str], set[st
 def test_a_step_moves_what_is_trained_and_seen(config, contract, trains, masked, frozen):
     every, found = moved(replace(config, trains=trains), contract, masked)
     assert found == {name for name in every if not re.search(frozen, name)}
+
+
+@torch.no_grad()
+def test_layers_use_their_weights_in_their_own_pass_alone(contract, tmp_path):
+    """As sharded training needs it, which gathers them no longer than that."""
+    part = ReasoningPart.from_pretrained(save_tiny_checkpoint(tmp_path, config=tiny()))
+    model, batch = part.model, batch_of(part, samples_of(contract, (True, False)))
+    expected, classes = model(batch, 2, seeded())["action"], layer_classes(model)
+    assert "HeadLayer" in classes
+    for layer in model.modules():
+        if type(layer).__name__ not in classes:
+            continue
+        own = [(weight, weight.clone()) for weight in layer.parameters()]
+
+        def gather(*_, own=own):
+            for weight, value in own:
+                weight.copy_(value)
+
+        def drop(*_, own=own):
+            for weight, _value in own:
+                weight.fill_(torch.nan)
+
+        drop()
+        layer.register_forward_pre_hook(gather)
+        layer.register_forward_hook(drop)
+    assert torch.equal(model(batch, 2, seeded())["action"], expected)
 
 
 def test_conversations_are_refused_with_a_reason(config, contract):

@@ -7,9 +7,7 @@ many steps the flow takes, and once for all draws of noise in training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
@@ -21,8 +19,6 @@ from vla.policies.la4vla.config import CrossAttentionConfig, LA4VLAConfig
 
 TIMES = 1000  # rows of the table of times
 
-KeysValues = tuple[torch.Tensor, torch.Tensor]  # [B, heads, T, d] each
-
 
 def sine_table(rows: int, width: int) -> torch.Tensor:
     """[rows, width]: sines and cosines of each row's number in turn (arXiv 1706.03762)."""
@@ -31,51 +27,85 @@ def sine_table(rows: int, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 
 
-class CrossAttention(nn.Module):
-    """Multi-head attention to a context of another width."""
+def split_heads(values: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, heads, T, D / heads] of values [B, T, D]."""
+    return values.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    def __init__(self, width: int, context: int, heads: int, dropout: float):
+
+def linear(width: int, into: int) -> nn.Linear:
+    """A layer that starts as those of torch's attention."""
+    layer = nn.Linear(width, into)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class KeysValues(nn.Module):
+    """What one layer attends to of a context.
+
+    It is no part of the layer, which sharded training has at hand in the layer's own pass alone.
+    """
+
+    def __init__(self, context: int, width: int, heads: int):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query, self.output = nn.Linear(width, width), nn.Linear(width, width)
-        self.key, self.value = nn.Linear(context, width), nn.Linear(context, width)
-        for layer in (self.query, self.output, self.key, self.value):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.heads = heads
+        self.key, self.value = linear(context, width), linear(context, width)
 
-    def keys_values(self, context: torch.Tensor) -> KeysValues:
-        """Of a context [B, T, C]."""
-        return self._split(self.key(context)), self._split(self.value(context))
+    def forward(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, heads, T, d] of a context [B, T, C]."""
+        keys, values = (split_heads(part(context), self.heads) for part in (self.key, self.value))
+        return keys, values
 
-    def forward(self, tokens: torch.Tensor, seen: KeysValues, mask: torch.Tensor) -> torch.Tensor:
-        """[B * S, H, D] of tokens [B * S, H, D], S draws of each row. mask: bool [B, 1, 1, T]."""
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to keys and values that are given."""
+
+    def __init__(self, config: CrossAttentionConfig):
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.query = linear(config.width, config.width)
+        self.output = linear(config.width, config.width)
+
+    def forward(
+        self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """[B * S, H, D] of tokens [B * S, H, D], S draws of each row.
+
+        keys, values [B, heads, T, d]. mask: bool [B, 1, 1, T].
+        """
         # The draws of a row are more queries to the same context.
         queries = self.query(tokens).reshape(len(mask), -1, tokens.shape[-1])  # [B, S * H, D]
         found = F.scaled_dot_product_attention(
-            self._split(queries), *seen, mask, self.dropout if self.training else 0.0
+            split_heads(queries, self.heads),
+            keys,
+            values,
+            mask,
+            self.dropout if self.training else 0.0,
         )  # [B, heads, S * H, d]
         return self.output(found.transpose(1, 2).reshape(tokens.shape))
-
-    def _split(self, values: torch.Tensor) -> torch.Tensor:
-        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class HeadLayer(nn.Module):
     """Attention to the context, then an MLP that is told the time."""
 
-    def __init__(self, config: CrossAttentionConfig, context: int):
+    def __init__(self, config: CrossAttentionConfig):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.attention = CrossAttention(config.width, context, config.heads, config.dropout)
+        self.attention = CrossAttention(config)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.mlp), nn.GELU(), nn.Linear(config.mlp, config.width)
         )
 
     def forward(
-        self, tokens: torch.Tensor, time: torch.Tensor, seen: KeysValues, mask: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        time: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        mask: torch.Tensor,
     ) -> torch.Tensor:
-        """[N, H, D] of tokens [N, H, D] at times [N, 1, D]."""
-        tokens = tokens + self.attention(self.norm1(tokens), seen, mask)
+        """[N, H, D] of tokens [N, H, D] at times [N, 1, D]; the rest as of CrossAttention."""
+        tokens = tokens + self.attention(self.norm1(tokens), keys, values, mask)
         return tokens + self.mlp(self.norm2(tokens) + time)
 
 
@@ -83,7 +113,7 @@ class HeadLayer(nn.Module):
 class HeadContext:
     """What the head attends to, for B rows."""
 
-    layers: list[KeysValues]  # of each layer
+    layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
     mask: torch.Tensor  # bool [B, 1, 1, T], False on padding
 
 
@@ -104,7 +134,10 @@ class CrossAttentionHead(nn.Module):
         self.state_encoder = nn.Sequential(
             nn.Linear(config.max_state, hidden), nn.ReLU(), nn.Linear(hidden, context)
         )
-        self.layers = nn.ModuleList(HeadLayer(head, context) for _ in range(head.layers))
+        self.contexts = nn.ModuleList(
+            KeysValues(context, width, head.heads) for _ in range(head.layers)
+        )
+        self.layers = nn.ModuleList(HeadLayer(head) for _ in range(head.layers))
         self.norm = nn.LayerNorm(width)
         flat = head.pool == "flatten"
         self.pool = nn.Linear(horizon * width, width) if flat else None
@@ -121,8 +154,7 @@ class CrossAttentionHead(nn.Module):
         token = self.state_encoder(state)[:, None]  # [B, 1, C]
         context = torch.cat([hidden.to(token.dtype), token], dim=1)
         seen = F.pad(mask.bool(), (0, 1), value=True)[:, None, None]
-        layers = [layer.attention.keys_values(context) for layer in self._layers]
-        return HeadContext(layers, seen)
+        return HeadContext([part(context) for part in self.contexts], seen)
 
     def velocity(
         self, context: HeadContext, chunk: torch.Tensor, times: torch.Tensor
@@ -132,8 +164,8 @@ class CrossAttentionHead(nn.Module):
         rows = (times * (TIMES - 1)).long().clamp(0, TIMES - 1)
         time = self.table[rows].to(chunk.dtype)[:, None]  # [N, 1, D]
         tokens = self.action_encoder(F.relu(self.action_in(chunk)) + steps)  # [N, H, D]
-        for layer, seen in zip(self._layers, context.layers, strict=True):
-            tokens = layer(tokens, time, seen, context.mask)
+        for layer, seen in zip(self.layers, context.layers, strict=True):
+            tokens = layer(tokens, time, *seen, context.mask)
         tokens = self.norm(tokens)
         if self.pool is None:
             return self.output(tokens)
@@ -168,7 +200,3 @@ class CrossAttentionHead(nn.Module):
             only_used(noise, used),
             self.flow.steps,
         )
-
-    @property
-    def _layers(self) -> Iterable[HeadLayer]:
-        return cast("Iterable[HeadLayer]", self.layers)
