@@ -211,8 +211,7 @@ def test_unlike_robots_train_one_model_that_acts_for_both(
         augmentation=PLAIN,
     )
     data = open_data(config, contract)
-    data.robot.datasets.append(arm)
-    data.robot.weights.append(10.0)
+    data.robot.add(arm, 10.0)
     folder = train(config, contract, data)
     for place, own, values in (
         (folder, contract, 10),

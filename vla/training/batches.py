@@ -43,6 +43,12 @@ class Mixture(Generic[Data]):
         """Of a data set's entries, times their weight, by data set; not normalised."""
         return np.array([len(d) * w for d, w in zip(self.datasets, self.weights, strict=True)])
 
+    def add(self, dataset: Data, weight: float, masked_share: float = 0.0) -> None:
+        """Takes one more data set."""
+        self.datasets.append(dataset)
+        self.weights.append(weight)
+        self.masked_shares.append(masked_share)
+
     def draw(self, count: int, generator: np.random.Generator) -> list[tuple[int, int]]:
         """Data set and index of so many entries."""
         shares = self.shares

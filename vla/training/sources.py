@@ -39,10 +39,7 @@ def open_data(
     masked = [entry.masked_share for entry in config.robot]
     robot_kept, robot_held = split(robot, weights, config.validation_share, RobotSlice, masked)
     if robot_kept is not None and corrections is not None:
-        driven, weight = corrections
-        robot_kept.datasets.append(driven)
-        robot_kept.weights.append(weight)
-        robot_kept.masked_shares.append(0.0)
+        robot_kept.add(*corrections)
     talks = [open_conversations(entry, contract) for entry in config.conversations]
     weights = [entry.weight for entry in config.conversations]
     talks_kept, talks_held = split(talks, weights, config.validation_share, ConversationSlice)
