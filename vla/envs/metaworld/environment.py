@@ -56,12 +56,12 @@ class MetaWorldEnv(WorkerEnv):
         super().__init__(worker, contract, render_mode)
         state = self.observation_space["state"]
         self.observation_space = gymnasium.spaces.Dict({"state": state})
-        self._task, self._instruction, self._limit = task, instruction, steps
+        self.task, self._instruction, self._limit = task, instruction, steps
         self._steps, self._success = 0, False
 
     def _begin(self, options: dict[str, Any]) -> dict[str, Any]:
         # MetaWorld's names end with the version of its tasks.
-        request = {"task": f"{self._task}-v3", "seed": options["seed"]}
+        request = {"task": f"{self.task}-v3", "seed": options["seed"]}
         told, arrays = self.worker.call("reset", request)
         self._steps = 0
         return self._observed(told, arrays)
