@@ -179,6 +179,18 @@ def test_a_data_set_of_such_a_robot_is_written_and_read(tmp_path):
         LeRobotEpisodes(tmp_path / "set", mapping, replace(contract, rate=40.0))
 
 
+def test_only_cameras_of_a_robot_with_topics_need_one():
+    values = yaml.safe_load(METAWORLD)
+    del values["cameras"][0]["topic"]
+    contract = contract_from_dict(values)
+    assert contract.cameras[0].topic == ""
+    assert contract_from_dict(contract.to_dict()) == contract
+    panda = load_contract(contract_path("sim_panda")).to_dict()
+    del panda["cameras"][1]["topic"]
+    with pytest.raises(ContractError, match="cameras 2: topic must be a name"):
+        contract_from_dict(panda, "my.yaml")
+
+
 @pytest.mark.parametrize("text", [METAWORLD, PENDULUM])
 def test_what_moves_a_tool_refuses_another_layout(text):
     contract = contract_from_dict(yaml.safe_load(text))

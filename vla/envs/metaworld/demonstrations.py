@@ -38,7 +38,7 @@ class MetaWorldDemonstrationConfig:
 def make_shard(
     arguments: tuple[str, int, str, EmbodimentContract, MetaWorldDemonstrationConfig],
 ) -> int:
-    """Makes one shard of a task, unless it is there; returns in how many episodes the policy failed.
+    """Makes one shard of a task, unless it is there; returns how many episodes failed.
 
     arguments: the task, the shard's number in it, its folder, contract and configuration. Raises
     DatasetError where the scripted policy fails more often than not, or MetaWorld itself does.
@@ -81,7 +81,7 @@ def demonstrate(
     frames: ShardFrames,
     config: MetaWorldDemonstrationConfig,
 ) -> bool:
-    """Adds every few frames of an episode, each with the actions that followed; False if it failed."""
+    """Adds frames of an episode, each with the actions that followed; False if it failed."""
     contract, stride = environment.contract, config.frame_stride
     observation, _ = environment.reset(options={"seed": seed})
     seen: list[tuple[int, dict[str, Any]]] = []

@@ -46,6 +46,7 @@ class FakeTask:
         self.data = SimpleNamespace(hand=np.array([0.0, 0.6, 0.2]))
         shift = np.random.default_rng(self.seed_used).uniform(-0.1, 0.1, 3)
         self.goal, self.opening, self.steps = self.data.hand + shift, 1.0, 0
+        self.data.goal = self.goal
         return self._observation(), {}
 
     def step(self, action):
@@ -56,9 +57,13 @@ class FakeTask:
         self.steps += 1
         assert self.steps <= 500, "MetaWorld allows no more"
         near = np.linalg.norm(self.goal - self.data.hand) < 0.02
-        return self._observation(), 0.0, False, self.steps == 500, {
-            "success": float(near and action[3] > 0)
-        }
+        return (
+            self._observation(),
+            0.0,
+            False,
+            self.steps == 500,
+            {"success": float(near and action[3] > 0)},
+        )
 
     def _observation(self):
         now = np.concatenate([self.data.hand, [self.opening], [0.1, 0.7, 0.02, 0.5], np.zeros(10)])

@@ -1,6 +1,7 @@
 """Scripted policies, which know the goal. That of stick-pull never closes the fingers."""
 
 import numpy as np
+
 from metaworld.env_dict import NAMES
 
 

@@ -11,7 +11,7 @@ mjtRndFlag = SimpleNamespace(mjRND_SHADOW=0, mjRND_REFLECTION=1)
 
 
 class Renderer:
-    """Red in the upper left quarter of what the camera saw before it is turned; grey with shadows."""
+    """Red in the upper left quarter, before it is turned; grey with shadows."""
 
     def __init__(self, model, height, width):
         assert model.vis.global_.offwidth >= width and height == width
@@ -27,7 +27,7 @@ class Renderer:
         faults.here("image")
         image = np.full((self.size, self.size, 3), 80 if any(self.scene.flags) else 0, np.uint8)
         image[: self.size // 2, : self.size // 2] = [200, 0, 0]
-        image[-1, -1] = [int(1000 * self.data.hand[2]) % 250, round(self.angle), 0]
+        image[-1, -1] = [0, round(self.angle), int(1e6 * self.data.goal[0]) % 250]
         return image
 
     def close(self):
