@@ -20,13 +20,19 @@ from hypothesis import strategies as st
 
 from vla.envs.base import EnvironmentFailure, SuiteError
 from vla.envs.calvin.suite import CalvinSuite
+from vla.envs.libero.suite import LiberoSuite
 from vla.envs.metaworld.suite import MetaWorldSuite
 from vla.envs.simpler.suite import SimplerSuite
 from vla.envs.worker import served
 from vla.envs.worker.process import WorkerCommand, WorkerProcess
 
 ROOT = Path(__file__).parents[1]
-SUITES = [(CalvinSuite, "calvin"), (SimplerSuite, "simpler"), (MetaWorldSuite, "metaworld")]
+SUITES = [
+    (CalvinSuite, "calvin"),
+    (SimplerSuite, "simpler"),
+    (MetaWorldSuite, "metaworld"),
+    (LiberoSuite, "libero"),
+]
 ECHO = """
 import os, sys, numpy as np
 class Echo:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Python environment of a benchmark that can't run in ours, below build/benchmarks:
 #
-#     tools/benchmark_environment.sh calvin|simpler|metaworld
+#     tools/benchmark_environment.sh calvin|simpler|metaworld|libero
 #
 # It needs a Python of the benchmark's version (named by VLA_CALVIN_BASE and so on where it is not on the
 # path) and the network; for calvin and simpler git and a compiler, too.
@@ -29,8 +29,13 @@ case $name in
     repository=
     packages=()
     ;;
+  libero)
+    python=${VLA_LIBERO_BASE:-python3.10}
+    repository=
+    packages=()
+    ;;
   *)
-    echo "usage: $0 calvin|simpler|metaworld" >&2
+    echo "usage: $0 calvin|simpler|metaworld|libero" >&2
     exit 2
     ;;
 esac

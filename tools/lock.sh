@@ -35,3 +35,4 @@ printf '%s\n' gym==0.21.0 pyhash==0.9.3 >> ../environments/calvin/requirements.l
 LC_ALL=C sort -o ../environments/calvin/requirements.lock{,}
 benchmark simpler 3.10 "$@"
 benchmark metaworld 3.10 "$@"
+benchmark libero 3.10 "$@"

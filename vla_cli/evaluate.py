@@ -65,7 +65,7 @@ def add_parser(subparsers) -> None:
         "open_drawer and close_drawer of the table top)",
     )
     parser.add_argument(
-        "--seeds", metavar="A:B", help="seeds A to B-1 (0:100; 0:10 of MetaWorld and LIBERO)"
+        "--seeds", metavar="A:B", help="seeds A to B-1 (0:100; 0:10 of each of MetaWorld's tasks)"
     )
     parser.add_argument("--wording", choices=WORDINGS, help="of the instructions (direct)")
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
