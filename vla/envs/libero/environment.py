@@ -74,12 +74,8 @@ class LiberoEnv(WorkerEnv):
         cameras, raw = self.contract.cameras, arrays["state"]
         if raw.shape != (SENT,):
             raise ValueError(f"a state of shape {raw.shape}")
-        return {
-            "images": {
-                camera.name: prepare_image(arrays[camera.name], camera) for camera in cameras
-            },
-            "state": np.concatenate([raw[:3], axis_angle(raw[3:7]), raw[7:]]),
-        }
+        images = {camera.name: prepare_image(arrays[camera.name], camera) for camera in cameras}
+        return {"images": images, "state": np.concatenate([raw[:3], axis_angle(raw[3:7]), raw[7:]])}
 
     def _info(self) -> dict[str, Any]:
         return {
