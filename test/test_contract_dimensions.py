@@ -27,6 +27,8 @@ from vla.datasets.lerobot.writer import LeRobotWriter
 from vla.observations.streams import observation_streams
 from vla.policies.checkpoint import open_checkpoint, save_checkpoint
 from vla.policies.robots import Robot
+from vla_cli.parser import main
+from vla_nodes.recorder.topics import plan_topics
 
 # MetaWorld's arm: the tool's motion without its turns, and the fingers.
 METAWORLD = """
@@ -198,6 +200,16 @@ def test_what_moves_a_tool_refuses_another_layout(text):
         ArmController(ArmControllerConfig(), contract)
     with pytest.raises(ContractError, match=r"observing a robot needs .* the actions .* the state"):
         observation_streams(contract)
+
+
+def test_recording_and_checking_a_robot_refuse_another_layout(capsys):
+    contract = load_contract(contract_path("metaworld"))
+    with pytest.raises(ContractError, match=r"recording a robot needs .*; 'metaworld' has the act"):
+        plan_topics(contract, False, False)
+    assert main(["preflight", "--contract", "metaworld"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("vla: the check of a robot needs a contract with the actions x, y, ")
+    assert said.count("\n") == 1
 
 
 def test_a_declared_tool_is_one_only_with_the_same_kinds(contract):

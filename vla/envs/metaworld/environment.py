@@ -92,7 +92,7 @@ class MetaWorldEnv(WorkerEnv):
                 images[camera.name] = prepare_image(drawn, camera)
         return {"images": images, **observation}
 
-    def _frame(self) -> np.ndarray:
+    def _first_image(self) -> np.ndarray:
         return next(iter(self.seen(self._observation)["images"].values()))
 
     def expert_action(self) -> np.ndarray:

@@ -35,7 +35,7 @@ class MetaWorldSuite(Suite):
     privileged: bool = False  # the policy's state holds the object's position, too
     steps: int = 400  # of an episode: 5 s
     steps_per_chunk: int = 15  # actions executed of each chunk
-    shadows: bool = False  # images with shadows and reflections, which take ten times as long
+    shadows: bool = False  # images with shadows and reflections, which take eight times as long
     python: str = ""  # of MetaWorld's environment, see vla.envs.worker.process
     answer_seconds: float = 120.0  # that the process may take for an answer [s]
     contract: EmbodimentContract = field(default=None)  # type: ignore[assignment]

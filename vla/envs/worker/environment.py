@@ -59,7 +59,7 @@ class WorkerEnv(gymnasium.Env):
             self._observation, terminated, truncated = self._advance(action)
             info = self._info()
         if self.render_mode is not None:
-            self._frames.append(self._frame())
+            self._frames.append(self._first_image())
         return self._observation, float(info["success"]), terminated, truncated, info
 
     @abstractmethod
@@ -74,7 +74,7 @@ class WorkerEnv(gymnasium.Env):
     def _info(self) -> dict[str, Any]:
         """What is so now: at least "instruction" and "success"."""
 
-    def _frame(self) -> np.ndarray:
+    def _first_image(self) -> np.ndarray:
         """The first camera's image, uint8 [H, W, 3], of the last step."""
         return next(iter(self._observation["images"].values()))
 
