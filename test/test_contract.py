@@ -57,7 +57,7 @@ def test_numbers_of_another_type_are_the_same_contract(contract):
         ({"action_names": ["x"]}, "action_names must be"),
         ({"representation": "absolute"}, "representation must be one of"),
         ({"reference_camera": "left"}, "no camera 'left'; it has: front, wrist"),
-        ({"cameras": [{"name": "front"}]}, "cameras 1: missing entries: topic, width"),
+        ({"cameras": [{"name": "front"}]}, "cameras 1: missing entries: width, height"),
         ({"cameras": 3}, "cameras must be a list, got 3"),
         ({"cameras": [values()["cameras"][0]] * 2}, "same name: front, front"),
     ],

@@ -27,6 +27,8 @@ from vla.datasets.lerobot.writer import LeRobotWriter
 from vla.observations.streams import observation_streams
 from vla.policies.checkpoint import open_checkpoint, save_checkpoint
 from vla.policies.robots import Robot
+from vla_cli.parser import main
+from vla_nodes.recorder.topics import plan_topics
 
 # MetaWorld's arm: the tool's motion without its turns, and the fingers.
 METAWORLD = """
@@ -179,6 +181,18 @@ def test_a_data_set_of_such_a_robot_is_written_and_read(tmp_path):
         LeRobotEpisodes(tmp_path / "set", mapping, replace(contract, rate=40.0))
 
 
+def test_only_cameras_of_a_robot_with_topics_need_one():
+    values = yaml.safe_load(METAWORLD)
+    del values["cameras"][0]["topic"]
+    contract = contract_from_dict(values)
+    assert contract.cameras[0].topic == ""
+    assert contract_from_dict(contract.to_dict()) == contract
+    panda = load_contract(contract_path("sim_panda")).to_dict()
+    del panda["cameras"][1]["topic"]
+    with pytest.raises(ContractError, match="cameras 2: topic must be a name"):
+        contract_from_dict(panda, "my.yaml")
+
+
 @pytest.mark.parametrize("text", [METAWORLD, PENDULUM])
 def test_what_moves_a_tool_refuses_another_layout(text):
     contract = contract_from_dict(yaml.safe_load(text))
@@ -186,6 +200,16 @@ def test_what_moves_a_tool_refuses_another_layout(text):
         ArmController(ArmControllerConfig(), contract)
     with pytest.raises(ContractError, match=r"observing a robot needs .* the actions .* the state"):
         observation_streams(contract)
+
+
+def test_recording_and_checking_a_robot_refuse_another_layout(capsys):
+    contract = load_contract(contract_path("metaworld"))
+    with pytest.raises(ContractError, match=r"recording a robot needs .*; 'metaworld' has the act"):
+        plan_topics(contract, False, False)
+    assert main(["preflight", "--contract", "metaworld"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("vla: the check of a robot needs a contract with the actions x, y, ")
+    assert said.count("\n") == 1
 
 
 def test_a_declared_tool_is_one_only_with_the_same_kinds(contract):

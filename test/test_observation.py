@@ -10,7 +10,7 @@ from vla.contract.image_fit import prepare_image
 
 
 def camera(width: int, height: int) -> CameraContract:
-    return CameraContract("front", "camera/front/image_raw", width, height, 0.25)
+    return CameraContract("front", width, height, 0.25, "camera/front/image_raw")
 
 
 def picture(height: int, width: int) -> np.ndarray:

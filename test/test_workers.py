@@ -20,11 +20,19 @@ from hypothesis import strategies as st
 
 from vla.envs.base import EnvironmentFailure, SuiteError
 from vla.envs.calvin.suite import CalvinSuite
+from vla.envs.libero.suite import LiberoSuite
+from vla.envs.metaworld.suite import MetaWorldSuite
 from vla.envs.simpler.suite import SimplerSuite
 from vla.envs.worker import served
 from vla.envs.worker.process import WorkerCommand, WorkerProcess
 
 ROOT = Path(__file__).parents[1]
+SUITES = [
+    (CalvinSuite, "calvin"),
+    (SimplerSuite, "simpler"),
+    (MetaWorldSuite, "metaworld"),
+    (LiberoSuite, "libero"),
+]
 ECHO = """
 import os, sys, numpy as np
 class Echo:
@@ -271,7 +279,7 @@ def test_a_benchmark_that_can_not_be_imported_is_not_installed(tmp_path):
 # Installation
 
 
-@pytest.mark.parametrize(("suite", "name"), [(CalvinSuite, "calvin"), (SimplerSuite, "simpler")])
+@pytest.mark.parametrize(("suite", "name"), SUITES)
 def test_a_benchmark_without_its_environment_says_what_to_do(suite, name, tmp_path, monkeypatch):
     variable = f"VLA_{name.upper()}_PYTHON"
     monkeypatch.delenv(variable, raising=False)
@@ -281,16 +289,16 @@ def test_a_benchmark_without_its_environment_says_what_to_do(suite, name, tmp_pa
         suite().require_installed()
     monkeypatch.setenv(variable, str(tmp_path / "typo"))
     with pytest.raises(SuiteError, match=r"which has no interpreter '.*typo': run `make"):
-        suite().make("coke_can")
+        suite().require_installed()
 
 
-@pytest.mark.parametrize(("suite", "name"), [(CalvinSuite, "calvin"), (SimplerSuite, "simpler")])
+@pytest.mark.parametrize(("suite", "name"), SUITES)
 def test_an_environment_without_the_benchmark_says_what_to_do(suite, name, tmp_path, monkeypatch):
     monkeypatch.setenv("VLA_CALVIN_DATA", str(calvin_data(tmp_path)))
     python = fake_python(tmp_path)
     benchmark = suite(python=str(python))
     benchmark.require_installed()
-    environment = benchmark.make("")
+    environment = benchmark.make(benchmark.families[0])
     (episode,) = benchmark.episodes(benchmark.families[0], range(1))
     with pytest.raises(SuiteError, match=f"'{name}' is not installed for .*: run `make {name}`"):
         environment.reset(seed=0, options=episode.options)
@@ -305,7 +313,7 @@ def test_calvin_without_its_scene_says_what_to_do(tmp_path, monkeypatch):
         CalvinSuite(python=python, data=str(tmp_path)).require_installed()
 
 
-@pytest.mark.parametrize("name", ["calvin", "simpler"])
+@pytest.mark.parametrize("name", [name for _, name in SUITES])
 def test_an_environment_is_made_from_its_lock_by_a_python_that_must_be_there(name):
     variable = f"VLA_{name.upper()}_BASE"
     script = [str(ROOT / "tools" / "benchmark_environment.sh")]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes the Python environment of a benchmark that can't run in ours, below build/benchmarks:
 #
-#     tools/benchmark_environment.sh calvin|simpler
+#     tools/benchmark_environment.sh calvin|simpler|metaworld|libero
 #
-# It needs a Python of the benchmark's version (named by VLA_CALVIN_BASE or VLA_SIMPLER_BASE where it is not
-# on the path), git, a compiler, and the network.
+# It needs a Python of the benchmark's version (named by VLA_CALVIN_BASE and so on where it is not on the
+# path) and the network; for calvin and simpler git and a compiler, too.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 name=${1:-}
@@ -24,8 +24,18 @@ case $name in
     submodules=(ManiSkill2_real2sim)
     packages=(ManiSkill2_real2sim .)
     ;;
+  metaworld)
+    python=${VLA_METAWORLD_BASE:-python3}
+    repository=
+    packages=()
+    ;;
+  libero)
+    python=${VLA_LIBERO_BASE:-python3.10}
+    repository=
+    packages=()
+    ;;
   *)
-    echo "usage: $0 calvin|simpler" >&2
+    echo "usage: $0 calvin|simpler|metaworld|libero" >&2
     exit 2
     ;;
 esac
@@ -40,9 +50,11 @@ folder=$root/build/benchmarks/$name
 lock=$root/environments/$name/requirements.lock
 source=$folder/source
 mkdir -p "$folder"
-[ -d "$source/.git" ] || git clone --no-checkout "$repository" "$source"
-git -C "$source" checkout --quiet "$commit"
-git -C "$source" submodule update --init "${submodules[@]}"
+if [ -n "$repository" ]; then
+  [ -d "$source/.git" ] || git clone --no-checkout "$repository" "$source"
+  git -C "$source" checkout --quiet "$commit"
+  git -C "$source" submodule update --init "${submodules[@]}"
+fi
 
 "$python" -m venv --clear "$folder/environment"
 pip=("$folder/environment/bin/pip" install --quiet --disable-pip-version-check)

@@ -34,3 +34,5 @@ benchmark calvin 3.8 "$@"
 printf '%s\n' gym==0.21.0 pyhash==0.9.3 >> ../environments/calvin/requirements.lock
 LC_ALL=C sort -o ../environments/calvin/requirements.lock{,}
 benchmark simpler 3.10 "$@"
+benchmark metaworld 3.10 "$@"
+benchmark libero 3.10 "$@"

@@ -37,6 +37,7 @@ examples:
   vla eval --execution ensemble:uniform --family place
   vla eval --noise 0 20 40 --seeds 0:50 --json output/noise.json
   vla eval --questions 50 --json output/questions.json
+  vla eval --benchmark metaworld --tasks easy push --checkpoint runs/mine/checkpoint
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
 DEFAULT_CHECKPOINT = "checkpoints/nano"
@@ -60,11 +61,16 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument(
         "--family",
-        action="append",
-        help="task family; repeatable (default: the benchmark's; pick, place, open_drawer and "
-        "close_drawer of the table top)",
+        "--tasks",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="task families, or groups of them (default: the benchmark's; pick, place, "
+        "open_drawer and close_drawer of the table top)",
     )
-    parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (0:100)")
+    parser.add_argument(
+        "--seeds", metavar="A:B", help="seeds A to B-1 (0:100; 0:10 of each of MetaWorld's tasks)"
+    )
     parser.add_argument("--wording", choices=WORDINGS, help="of the instructions (direct)")
     parser.add_argument("--think", action="store_true", help="answer in text first, act on it")
     parser.add_argument(
@@ -118,7 +124,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     """Runs the episodes or asks the questions, prints the table, writes the files."""
     require_writable(arguments.json, arguments.video)
     settings = _settings(arguments)
-    seeds = seed_range(arguments.seeds)
+    seeds = None if arguments.seeds is None else seed_range(arguments.seeds)
     questions = arguments.questions
     if questions is not None and questions < 1:
         raise CommandError(f"--questions takes a number from 1 on, got {questions}")
@@ -135,6 +141,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         parse_execution(arguments.execution)
     suite = make_suite(arguments.benchmark, **settings)
     suite.require_installed()
+    seeds = seeds or range(suite.usual_episodes)
     if questions is not None:
         return _ask_questions(arguments, suite, seeds)
     return _run_episodes(arguments, suite, seeds)
@@ -159,11 +166,17 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
 def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     from tqdm import tqdm
 
-    from vla.evaluation.benchmark import evaluate, report, summarize, table
+    from vla.evaluation.benchmark import (
+        evaluate,
+        group_lines,
+        group_means,
+        report,
+        summarize,
+        table,
+    )
     from vla.policies.policy import Policy
 
-    families = arguments.family or list(suite.families)
-    suite.require_families(families)
+    families = suite.chosen_families(arguments.family or ())
     recorder = _VideoRecorder(arguments.video, suite.contract.rate) if arguments.video else None
     try:
         folder = checkpoint_folder(arguments.checkpoint)
@@ -187,7 +200,10 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     finally:
         if recorder:
             recorder.close()
-    print(table(summarize(results), suite.counted_figures))
+    summaries = summarize(results)
+    print(table(summaries, suite.counted_figures))
+    if means := group_means(summaries, suite.groups):
+        print(group_lines(means))
     written = report(policy.checkpoint_id, suite, arguments.think, results, arguments.execution)
     _write(arguments.json, written)
     if errors := [result.error for result in results if result.error]:

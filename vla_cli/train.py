@@ -28,10 +28,11 @@ examples:
   tensorboard --logdir runs
 """
 DEMONSTRATE = """\
-Make demonstrations with the scripted expert. Existing ones are kept.
+Make demonstrations with a scripted expert. Existing ones are kept.
 
 examples:
   vla demonstrate --out datasets/table_top --episodes 2200
+  vla demonstrate --config config/training/nano_metaworld.yaml       50 of each of MetaWorld's tasks
 """
 SHIPPED = ("config/training/nano_action.yaml", "config/training/nano_instruct.yaml")
 DEMONSTRATED = "config/training/nano_action.yaml"
@@ -76,18 +77,17 @@ def _read(path: str, overrides: Sequence[str] = ()):
 def run_demonstrate(arguments: argparse.Namespace) -> int:
     """Makes the missing part of a data set."""
     from vla.datasets.sources import RobotData
-    from vla.envs.tabletop.sources import SIMULATED
     from vla.training.source_registry import ROBOT_SOURCES
 
     config = _read(arguments.config)
-    found = [entry for entry in config.robot if ROBOT_SOURCES[entry.kind] is SIMULATED]
+    found = [entry for entry in config.robot if ROBOT_SOURCES[entry.kind].makes_data]
     if not arguments.out and not found:
         raise CommandError(f"{arguments.config} names no simulated data; give --out")
     entry = found[0] if found else RobotData(arguments.out)
     if arguments.episodes:
         entry = replace(entry, options={**entry.options, "episodes": arguments.episodes})
     entry = replace(entry, path=arguments.out or entry.path)
-    SIMULATED.make(entry, named_contract(config.contract), arguments.workers)
+    ROBOT_SOURCES[entry.kind].make(entry, named_contract(config.contract), arguments.workers)
     return 0
 
 

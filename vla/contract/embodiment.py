@@ -46,11 +46,11 @@ class CameraContract:
     """One camera."""
 
     name: str  # what models and data sets call it
-    topic: str  # where its images come from
     # Size that every consumer gets [px].
     width: int = field(metadata={"bounds": (1, 8192)})
     height: int = field(metadata={"bounds": (1, 8192)})
     max_age: float = field(metadata={"bounds": (0.001, 3600)})  # of an image that may be used [s]
+    topic: str = ""  # where its images come from; "" of a robot that is not a tool with a gripper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +248,8 @@ def contract_from_dict(values: Any, source: str = "contract") -> EmbodimentContr
     )
     _require_names(contract, source, optional)
     for number, camera in enumerate(contract.cameras, start=1):
-        _require_names(camera, f"{source}: cameras {number}")
+        unnamed = () if contract.is_of_tool else ("topic",)
+        _require_names(camera, f"{source}: cameras {number}", unnamed)
     names = [camera.name for camera in contract.cameras]
     if len(set(names)) < len(names):
         raise ContractError(f"{source}: two cameras have the same name: {listed(names)}")

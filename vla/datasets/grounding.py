@@ -64,8 +64,13 @@ def next_places(shard: Shard) -> np.ndarray:
 
 
 def place_pixels(shard: Shard, views: list[CameraView | None]) -> np.ndarray:
-    """Pixels [N, C, E, 2] of the next places in each view; NaN where it does not show them."""
+    """Pixels [N, C, E, 2] of the next places in each view; NaN where it does not show them.
+
+    Only shards of a tool with a gripper have such places; without a view none is looked for.
+    """
     pixels = np.full((len(shard), len(views), len(EVENTS), 2), np.nan)
+    if not any(views):
+        return pixels
     places, state = next_places(shard), np.asarray(shard.state, dtype=np.float64)
     for camera, view in enumerate(views):
         if view is None:

@@ -28,7 +28,8 @@ class RobotData:
 
     path: str  # folder
     # "simulated" (shards of vla demonstrate, made where missing), "lerobot" (v2.1 or v3.0), "bags"
-    # (rosbag2 folders with the contract's topics, one per episode), or that of another package.
+    # (rosbag2 folders with the contract's topics, one per episode), "metaworld" (shards of its
+    # scripted policies, made where missing), or that of another package.
     kind: str = "simulated"
     # With lerobot, YAML file that says how its features become the contract's; empty for a data set
     # that carries its contract.
@@ -83,6 +84,11 @@ class RobotSource:
     former_entries: ClassVar[dict[str, str]] = {}
     # Whether it is made for the run's own contract, so that an entry may not name another.
     own_contract_only: ClassVar[bool] = False
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether missing data can be made."""
+        return type(self).make is not RobotSource.make
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> RobotDataset:
         """Its frames. contract: of the robot whose frames these are."""

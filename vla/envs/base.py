@@ -28,8 +28,9 @@ None, the environment does as its suite says.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import gymnasium
@@ -77,6 +78,9 @@ class Suite(ABC):
     # Task families that the benchmark's figure consists of: tasks with their variations by seed.
     families: ClassVar[tuple[str, ...]]
     extra_families: ClassVar[tuple[str, ...]] = ()  # those that are only run when named
+    # Families by group, where the benchmark's figure is the mean over groups.
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    usual_episodes: ClassVar[int] = 100  # of each family, where nobody says how many
     question_kinds: ClassVar[tuple[str, ...]] = ()  # of questions(); empty where it has none
     counted_figures: ClassVar[tuple[str, ...]] = ()  # those of figures() that are no shares
     contract: EmbodimentContract  # what observations and actions of its environments mean
@@ -123,6 +127,15 @@ class Suite(ABC):
         Raises SuiteError.
         """
         raise SuiteError(f"benchmark '{self.name}' asks no questions")
+
+    def chosen_families(self, names: Iterable[str]) -> list[str]:
+        """The families that are named, those of a group where a group is; () for the benchmark's.
+
+        Raises SuiteError, which names an unknown one.
+        """
+        chosen = [family for name in names for family in self.groups.get(name, (name,))]
+        self.require_families(chosen)
+        return list(dict.fromkeys(chosen or self.families))
 
     def require_families(self, families: Iterable[str]) -> None:
         """Raises SuiteError, which names an unknown family."""

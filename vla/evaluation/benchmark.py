@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,6 +54,16 @@ class FamilySummary:
     failures: dict[str, int]  # episodes by what went wrong, the most frequent first
     subtasks: dict[str, tuple[int, int]]  # how often each was done, and how often it was tried
     noise: float = 0.0  # as of the episodes
+
+
+@dataclass(frozen=True)
+class GroupMeans:
+    """Success by group of families, and over all; means of the families' shares."""
+
+    groups: dict[str, float]  # of those that have families here
+    families: dict[str, int]  # how many, by group
+    mean_of_groups: float  # as published for MetaWorld: each group counts alike
+    mean_of_families: float  # each family counts alike
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -158,6 +168,38 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
     return summaries
 
 
+def group_means(
+    summaries: Sequence[FamilySummary], groups: Mapping[str, Sequence[str]]
+) -> GroupMeans | None:
+    """Means over the families of each group that have episodes without an error; None without any.
+
+    groups: see Suite.groups.
+    """
+    shares = {entry.family: entry.success for entry in summaries if entry.episodes}
+    own = {name: [shares[f] for f in families if f in shares] for name, families in groups.items()}
+    means = {name: float(np.mean(values)) for name, values in own.items() if values}
+    if not means:
+        return None
+    return GroupMeans(
+        means,
+        {name: len(own[name]) for name in means},
+        float(np.mean(list(means.values()))),
+        float(np.mean(list(shares.values()))),
+    )
+
+
+def group_lines(means: GroupMeans) -> str:
+    """The means as text."""
+    parts = [
+        f"{name.replace('_', ' ')} {share:.1%} of {means.families[name]}"
+        for name, share in means.groups.items()
+    ]
+    return (
+        f"success by group: {', '.join(parts)} tasks; mean of these groups "
+        f"{means.mean_of_groups:.1%}, of all tasks {means.mean_of_families:.1%}"
+    )
+
+
 def _subtasks(results: list[EpisodeResult]) -> dict[str, tuple[int, int]]:
     entries = [entry for result in results for entry in result.subtasks.items()]
     tried = Counter(name for name, _ in entries)
@@ -174,14 +216,15 @@ def table(summaries: list[FamilySummary], counted: Sequence[str] = ()) -> str:
     titles = "".join(f"  {name.replace('_', ' ')}" for name in names)
     is_noisy = any(entry.noise for entry in summaries)
     noise_title = "noise  " if is_noisy else ""
-    lines = [f"family         {noise_title}episodes  success  95% interval   seconds{titles}"]
+    width = max([14, *(len(entry.family) for entry in summaries)])
+    lines = [f"{'family':<{width}} {noise_title}episodes  success  95% interval   seconds{titles}"]
     for entry in summaries:
         strength = f"{entry.noise:>5g}  " if is_noisy else ""
         figures = "".join(
             f"  {_shown(entry.figures.get(name), name in counted):>{len(name)}}" for name in names
         )
         lines.append(
-            f"{entry.family:<14} {strength}{entry.episodes:>8}  {entry.success:>7.0%}  "
+            f"{entry.family:<{width}} {strength}{entry.episodes:>8}  {entry.success:>7.0%}  "
             f"{entry.success_low:>5.0%} to {entry.success_high:<5.0%}  "
             f"{entry.median_seconds:>7.1f}{figures}"
         )
@@ -215,11 +258,14 @@ def report(
     execution: str = "",
 ) -> dict[str, object]:
     """Everything that was measured, ready for JSON."""
+    summaries = summarize(results)
+    means = group_means(summaries, suite.groups) if suite.groups else None
     return {
         "benchmark": suite.name,
         "checkpoint_id": checkpoint_id,
         "settings": {"think": think, "execution": execution, **suite.settings()},
-        "summary": [flat(entry) for entry in summarize(results)],
+        **({} if means is None else {"groups": asdict(means)}),
+        "summary": [flat(entry) for entry in summaries],
         "episodes": [flat(result) for result in results],
     }
 

@@ -43,6 +43,7 @@ from vla.training.objectives.registry import objective_of
 from vla.training.parameters import layer_classes, parameter_groups
 from vla.training.precision import usable_precision
 from vla.training.saved_state import load_state, save_state
+from vla.training.sources import require_cameras
 from vla.training.subsets import note_chosen
 
 
@@ -278,6 +279,7 @@ def train(
         kind = policy_type(model.TYPE)
         for robot in robots:
             kind.check_robot(model, robot.contract)
+            require_cameras(kind.features(model, robot.contract).cameras, robot.contract)
         features = kind.features(model, contract)
         tokenizer = None
         if features.reads_words:

@@ -13,6 +13,7 @@ ROBOT_SOURCES: Registry[RobotSource] = Registry(
     {
         # The first that finds its data in a folder is the folder's kind.
         "lerobot": "vla.training.stored_sources:LEROBOT",
+        "metaworld": "vla.envs.metaworld.sources:METAWORLD",
         "simulated": "vla.envs.tabletop.sources:SIMULATED",
         "bags": "vla.training.stored_sources:BAGS",
         "chains": "vla.envs.chains.sources:CHAINS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +10,12 @@ from vla.bags.conversion import contract_of_bags
 from vla.bags.episodes import bag_folders
 from vla.contract.embodiment import ContractError, EmbodimentContract, load_contract
 from vla.core.resources import contract_path
-from vla.core.shown import shown_path
+from vla.core.shown import listed, shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import CONTRACT_FILE
 from vla.datasets.sample import ConversationDataset, EpisodeDataset, RobotDataset
 from vla.datasets.sources import ConversationData, RobotData
-from vla.policies.config import with_entries
+from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type
 from vla.training.config import TrainConfig
 from vla.training.config_check import base_config
@@ -89,6 +90,16 @@ def contract_of(
                 f"not {ours}; change one of the contracts, or train a model for each"
             )
     return other
+
+
+def require_cameras(read: Sequence[str], contract: EmbodimentContract) -> None:
+    """Raises CheckpointError where a model reads cameras that a robot does not have."""
+    own = [camera.name for camera in contract.cameras]
+    if missing := [name for name in read if name not in own]:
+        raise CheckpointError(
+            f"the model reads the cameras {listed(missing)}, and '{contract.name}' has "
+            f"{listed(own) or 'none'}: name those in the model's entries (vla info shows them)"
+        )
 
 
 def _sizes(contract: EmbodimentContract) -> str:

@@ -118,6 +118,7 @@ class ModelNode(ManagedNode, Generic[Part]):
     def configure(self) -> None:
         """Loads and checks the checkpoint, then joins the graph."""
         self.contract: EmbodimentContract = load_contract(contract_path(self.settings["contract"]))
+        self.contract.require_tool(f"the node {self.get_name()}")
         self.model: Part = self._load_model()
         self.cleanups.callback(delattr, self, "model")
         self.contract.require_same(

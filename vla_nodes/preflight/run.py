@@ -68,6 +68,7 @@ def preflight(arguments) -> list[Finding]:
     if arguments.adapter and not arguments.checkpoint:
         raise ValueError("--adapter needs the --checkpoint that it is for")
     contract = load_contract(contract_path(arguments.contract or arguments.robot))
+    contract.require_tool("the check of a robot")
     file = arguments.params_file or given_or_shared(f"config/robots/{arguments.robot}.yaml")
     given = given_parameters(Path(file), "controller")
     given |= {name: value for name in CHOICES if (value := getattr(arguments, name))}

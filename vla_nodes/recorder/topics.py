@@ -171,8 +171,10 @@ def plan_topics(
 
     compressed_images: take `<topic>/compressed` of each camera. simulated: also the clock and the
     simulator's state. extra: more topics, each as "name package/msg/Type". excluded: names to leave
-    out. Raises TopicError when an extra topic is not available, or a required one is excluded.
+    out. Raises TopicError when an extra topic is not available, or a required one is excluded,
+    ContractError for a contract whose state is not that of a tool.
     """
+    contract.require_tool("recording a robot")
     sensor = _deep(qos.SENSOR)
     picture = _deep(qos.SENSOR, IMAGE_DEPTH)
     plans = []

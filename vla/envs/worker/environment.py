@@ -34,7 +34,7 @@ class WorkerEnv(gymnasium.Env):
         self.render_mode = render_mode
         self._frames: list[RenderFrame] = []
         size = len(contract.action_names)
-        self.observation_space = observation_space(contract)
+        self.observation_space: gymnasium.spaces.Dict = observation_space(contract)
         self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
         self.worker, self.contract = worker, contract
         self._observation: dict[str, Any] = {}
@@ -59,7 +59,7 @@ class WorkerEnv(gymnasium.Env):
             self._observation, terminated, truncated = self._advance(action)
             info = self._info()
         if self.render_mode is not None:
-            self._frames.append(next(iter(self._observation["images"].values())))
+            self._frames.append(self._first_image())
         return self._observation, float(info["success"]), terminated, truncated, info
 
     @abstractmethod
@@ -73,6 +73,10 @@ class WorkerEnv(gymnasium.Env):
     @abstractmethod
     def _info(self) -> dict[str, Any]:
         """What is so now: at least "instruction" and "success"."""
+
+    def _first_image(self) -> np.ndarray:
+        """The first camera's image, uint8 [H, W, 3], of the last step."""
+        return next(iter(self._observation["images"].values()))
 
     @contextlib.contextmanager
     def _answers(self, call: str) -> Iterator[None]:

@@ -1,0 +1,6 @@
+"""Where LIBERO's files would be."""
+
+
+def get_libero_path(name):
+    assert name == "bddl_files"
+    return "/files"

@@ -1,0 +1,1 @@
+"""MetaWorld's names, with tasks in which the hand has to reach a goal and close its fingers."""

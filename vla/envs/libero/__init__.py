@@ -1,0 +1,1 @@
+"""LIBERO, four suites of ten tasks of a Panda, in a Python environment of its own."""
