@@ -76,18 +76,18 @@ def _read(path: str, overrides: Sequence[str] = ()):
 def run_demonstrate(arguments: argparse.Namespace) -> int:
     """Makes the missing part of a data set."""
     from vla.datasets.sources import RobotData
-    from vla.envs.tabletop.sources import SIMULATED
+    from vla.envs.tabletop.sources import SimulatedSource
     from vla.training.source_registry import ROBOT_SOURCES
 
     config = _read(arguments.config)
-    found = [entry for entry in config.robot if ROBOT_SOURCES[entry.kind] is SIMULATED]
+    found = [e for e in config.robot if isinstance(ROBOT_SOURCES[e.kind], SimulatedSource)]
     if not arguments.out and not found:
         raise CommandError(f"{arguments.config} names no simulated data; give --out")
     entry = found[0] if found else RobotData(arguments.out)
     if arguments.episodes:
         entry = replace(entry, options={**entry.options, "episodes": arguments.episodes})
     entry = replace(entry, path=arguments.out or entry.path)
-    SIMULATED.make(entry, named_contract(config.contract), arguments.workers)
+    ROBOT_SOURCES[entry.kind].make(entry, named_contract(config.contract), arguments.workers)
     return 0
 
 
