@@ -5,7 +5,7 @@ python benchmarks/segments.py --seeds 0:50 --json output/segments.json
 The scripted expert does the tasks without noise. What it is doing is read from its goals and from
 contacts, never from what the rules read: it grasps while it closes its fingers, or is about to and
 within 3 cm, until both touch the thing; it holds what both touch; it places while it opens them.
-Then it does several atomic actions in a row, three episodes for a seed (see atomic_episodes.py).
+Then it does several atomic actions in a row, one episode for a seed (see atomic_episodes.py).
 The rules are told when the drawer or the post moves and when the button is down, as a contact
 sensor would; --no-contact leaves that out. `shuffled` is the same with the true labels of each
 episode in another order.
@@ -155,7 +155,7 @@ def main() -> None:
     environment = TableTopEnv(contract)
     seeds = range(first, last)
     tried = [demonstrate(environment, *job) for job in itertools.product(FAMILIES, seeds)]
-    tried += [demonstrate_actions(environment, seed) for seed in range(3 * first, 3 * last)]
+    tried += [demonstrate_actions(environment, seed) for seed in seeds]
     episodes: list[tuple[ToolTrajectory, list[Segment]]] = [made for made in tried if made]
     started = time.process_time()
     found = [

@@ -133,7 +133,8 @@ def test_a_can_that_lies_is_not_placed(environment):
 
 
 @pytest.mark.parametrize("family", INSTRUCTED_FAMILIES)
-def test_words_say_the_goal_and_evaluation_has_its_own(blind, family):
+def test_words_say_the_goal_and_evaluation_has_its_own(blind, simulator, family):
+    simulator.reset(0, "pick")
     generator = np.random.default_rng(0)
     said: dict[str, str] = {}
     for goal, sentences in GOALS[family].items():
@@ -150,6 +151,8 @@ def test_words_say_the_goal_and_evaluation_has_its_own(blind, family):
         make_suite("instructed", wording="negation")
     with pytest.raises(ValueError, match=f"goals of '{family}': "):
         parse_task(f"{family}/nowhere")
+    with pytest.raises(ValueError, match="a scene of 'pick' has no goal of"):
+        simulator.parse_task(f"{family}/{next(iter(GOALS[family]))}")
     with pytest.raises(ValueError, match="no goal of"):
         task_of_answer(family, "do something else .")
 

@@ -36,6 +36,7 @@ class AtomicDemonstrationConfig(GoalDemonstrationConfig):
     episodes: int = 2600
     shares: dict[str, float] = field(default_factory=partial(_equal, ATOMIC_FAMILIES))
     frame_stride: int = 1  # an action takes a second
+    noise_share: float = 0.3  # who is disturbed while waiting has moved, and is left out
     time_limit: float = 8.0
 
 

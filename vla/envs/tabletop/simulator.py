@@ -308,6 +308,8 @@ class TableTopSimulator:
         """
         task = parse_task(text)
         if task.family in GOALS:
+            if self.goals is None or task.family not in self.goals.families:
+                raise ValueError(f"a scene of '{self.task.family}' has no goal of '{task.family}'")
             return task
         there = [*self.objects(), *self.recall.buttons]
         if task.target != DRAWER and task.target not in there:

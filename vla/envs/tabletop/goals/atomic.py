@@ -81,7 +81,7 @@ class AtomicScene(GoalScene):
         self._button = int(model.joint("button").qposadr[0])
         self._post = int(model.joint("post").qposadr[0])
         self._start_post = self._farthest = self._turned = self._began = 0.0
-        self._dropped = self._begins_held = False
+        self._dropped = self._begins_held = self._let_go = False
         self._start_thing, self._start_tool = np.zeros(3), np.zeros(3)
         self._start_quaternion = self._start_thing_quaternion = np.array([0.0, 0.0, 0.0, 1.0])
 
@@ -159,8 +159,8 @@ class AtomicScene(GoalScene):
         self._start_thing, self._start_thing_quaternion = _pose(simulator, self.thing)
         self._start_post, self._began = self.post_position(simulator), simulator.time
         self._farthest = self._turned = 0.0
-        self._dropped, self._begins_held = False, self.is_held(simulator)
-        self._let_go = False
+        self._dropped = self._let_go = False
+        self._begins_held = self.is_held(simulator)
 
     def update(self, simulator: TableTopSimulator) -> None:
         """How far the tool was from its start, and where the block was let go."""
@@ -186,15 +186,13 @@ class AtomicScene(GoalScene):
         misread = not success and any(
             self._reached(simulator, other, goal) for other, goal in others if other != "wait"
         )
-        lost = self._dropped or (self._let_go and primitive != "place")
-        if primitive == "wait":
-            lost = lost or self._has_moved
-        return TaskStatus(success, misread, lost)
+        has_moved = primitive == "wait" and self._has_moved
+        return TaskStatus(success, misread, self._is_dropped(primitive) or has_moved)
 
     def failure(self, simulator: TableTopSimulator, task: Task) -> str:
         """From the same measures."""
         primitive = primitive_of(task)
-        if self._dropped or (self._let_go and primitive != "place"):
+        if self._is_dropped(primitive):
             return "dropped"
         if self.check(simulator, task).wrong_object:
             return "misread"
@@ -204,6 +202,9 @@ class AtomicScene(GoalScene):
             return "not_moved"
         missing = {"grasp": "nothing_grasped", "press": "nothing_pressed", "place": "not_placed"}
         return missing.get(primitive, "not_far_enough")
+
+    def _is_dropped(self, primitive: str) -> bool:
+        return self._dropped or (self._let_go and primitive != "place")
 
     @property
     def _has_moved(self) -> bool:
@@ -222,9 +223,8 @@ class AtomicScene(GoalScene):
         if primitive == "place":
             return self._let_go and not self._dropped and self._lies(simulator)
         if primitive == "press":
-            return self.button_travel(simulator) > _LEAST_PRESSED and self._touches(
-                simulator, "button"
-            )
+            low = self.button_travel(simulator) > _LEAST_PRESSED
+            return low and self._touches(simulator, "button")
         if primitive in ("push", "pull"):
             moved = self.post_position(simulator) - self._start_post
             far = (moved if primitive == "push" else -moved) > _LEAST_WAY
@@ -297,10 +297,8 @@ class AtomicScene(GoalScene):
 
     def _grasp(self, view: View) -> Target:
         gx, gy, gz = view.thing
-        away, height = (
-            float(np.hypot(view.tool[0] - gx, view.tool[1] - gy)),
-            float(view.tool[2] - gz),
-        )
+        away = float(np.hypot(view.tool[0] - gx, view.tool[1] - gy))
+        height = float(view.tool[2] - gz)
         down = upright(view.thing_yaw)
         # Once the fingers are closing, a block that they nudge is no reason to open again.
         reach, depth = (0.008, 0.008) if view.width > 0.074 else (0.016, 0.014)
