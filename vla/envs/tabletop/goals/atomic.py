@@ -176,7 +176,8 @@ class AtomicScene(GoalScene):
     def check(self, simulator: TableTopSimulator, task: Task) -> TaskStatus:
         """Whether the tool, the block, the button or the post did what was asked."""
         primitive = primitive_of(task)
-        success = self._reached(simulator, primitive, task.target)
+        held = self.is_held(simulator)
+        success = self._reached(simulator, primitive, task.target, held)
         others = [
             (family.removeprefix(ATOMIC_PREFIX), goal)
             for family in ATOMIC_FAMILIES
@@ -184,7 +185,7 @@ class AtomicScene(GoalScene):
             if (family, goal) != (task.family, task.target)
         ]
         misread = not success and any(
-            self._reached(simulator, other, goal) for other, goal in others if other != "wait"
+            self._reached(simulator, other, goal, held) for other, goal in others if other != "wait"
         )
         has_moved = primitive == "wait" and self._has_moved
         return TaskStatus(success, misread, self._is_dropped(primitive) or has_moved)
@@ -210,8 +211,8 @@ class AtomicScene(GoalScene):
     def _has_moved(self) -> bool:
         return self._farthest > _WAIT_WAY or self._turned > _WAIT_TURN
 
-    def _reached(self, simulator: TableTopSimulator, primitive: str, goal: str) -> bool:
-        held = self.is_held(simulator)
+    def _reached(self, simulator: TableTopSimulator, primitive: str, goal: str, held: bool) -> bool:
+        """held: whether both fingers touch the block."""
         of_held = begins_holding(primitive, goal)
         if of_held != self._begins_held or (of_held and not held and primitive != "place"):
             return False
