@@ -67,7 +67,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", default="0:200", metavar="A:B", help="seeds A to B-1 (0:200)")
     parser.add_argument("--delay-steps", type=int, default=0, help="steps until a chunk arrives")
-    parser.add_argument("--benchmark", default="tabletop", help="or chains, recall (tabletop)")
+    parser.add_argument("--benchmark", default="tabletop", help="such as chains, atomic (tabletop)")
     parser.add_argument("--time-limit", type=float, default=15.0, help="of a task [s] (15)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--json", type=Path, default=Path("output/expert.json"), help="results")

@@ -120,8 +120,8 @@ def main() -> None:
     summaries = summarize(results)
     print(table(summaries))
     means = group_means(summaries, suite.groups)
-    if means is not None:
-        print(group_lines(means))
+    for entry in means:
+        print(group_lines(entry))
     for field in fields(Speed)[1:]:
         values = [getattr(speed, field.name) for speed in speeds]
         name = field.name.replace("_", " ")
@@ -132,7 +132,7 @@ def main() -> None:
         "shadows": arguments.shadows,
         "speeds": [asdict(speed) for speed in speeds],
         "summary": [flat(entry) for entry in summaries],
-        "groups": asdict(means) if means is not None else None,
+        "groups": [asdict(entry) for entry in means],
         "episodes": [flat(result) for result in results],
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,10 @@ python benchmarks/segments.py --seeds 0:50 --json output/segments.json
 The scripted expert does the tasks without noise. What it is doing is read from its goals and from
 contacts, never from what the rules read: it grasps while it closes its fingers, or is about to and
 within 3 cm, until both touch the thing; it holds what both touch; it places while it opens them.
-The rules are told when the drawer moves, as a contact sensor would; --no-contact leaves that out.
-`shuffled` is the same with the true labels of each episode in another order.
+Then it does several atomic actions in a row, one episode for a seed (see atomic_episodes.py).
+The rules are told when the drawer or the post moves and when the button is down, as a contact
+sensor would; --no-contact leaves that out. `shuffled` is the same with the true labels of each
+episode in another order.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from atomic_episodes import ALIGNED, run_actions
 
 from vla.contract.embodiment import load_contract
 from vla.control.chunk import ActionChunk
@@ -35,7 +38,6 @@ from vla.language_action.trajectory import ToolTrajectory, trajectory_of
 # Shorter phases of the expert are no actions [s]: it corrects itself, and contacts flicker. What
 # the fingers do takes less time.
 SHORTEST, SHORTEST_OF_FINGERS = 0.25, 0.15
-ALIGNED = 0.03  # of the tool before it closes [m]
 LOST_WIDTH = 0.003  # of fingers that hold nothing any more [m]
 DRAWER_SPEED = 0.01  # of a drawer that moves [m/s]
 
@@ -112,6 +114,16 @@ def demonstrate(environment: TableTopEnv, family: str, seed: int):
     return replace(trajectory, contact=moves), segments_of(labels, trajectory.times)
 
 
+def demonstrate_actions(environment: TableTopEnv, seed: int):
+    """As demonstrate, of several atomic actions in a row."""
+    episode = run_actions(environment, seed)
+    if episode is None:
+        return None
+    trajectory = trajectory_of(episode.states, episode.times, environment.controller.contract)
+    segments = segments_of(episode.labels, trajectory.times)
+    return replace(trajectory, contact=episode.contact), segments
+
+
 def shuffled(true: Sequence[Segment], generator: np.random.Generator) -> list[Segment]:
     """The same times with labels in another order."""
     order = generator.permutation(len(true))
@@ -141,10 +153,10 @@ def main() -> None:
     first, last = (int(part) for part in arguments.seeds.split(":"))
     contract = replace(load_contract(contract_path("sim_panda")), cameras=())
     environment = TableTopEnv(contract)
-    episodes: list[tuple[ToolTrajectory, list[Segment]]] = []
-    for family, seed in itertools.product(FAMILIES, range(first, last)):
-        if (made := demonstrate(environment, family, seed)) is not None:
-            episodes.append(made)
+    seeds = range(first, last)
+    tried = [demonstrate(environment, *job) for job in itertools.product(FAMILIES, seeds)]
+    tried += [demonstrate_actions(environment, seed) for seed in seeds]
+    episodes: list[tuple[ToolTrajectory, list[Segment]]] = [made for made in tried if made]
     started = time.process_time()
     found = [
         segment_by_rules(replace(t, contact=None) if arguments.no_contact else t)
@@ -156,7 +168,7 @@ def main() -> None:
     wrong: list[Pair] = [(f, shuffled(true, generator)) for f, true in pairs]
     results = {
         "episodes": len(episodes),
-        "failed": len(FAMILIES) * (last - first) - len(episodes),
+        "failed": len(tried) - len(episodes),
         "episodes_per_cpu_second": round(rate, 1),
         "rules": figures(score(pairs)),
         "shuffled": figures(score(wrong)),

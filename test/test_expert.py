@@ -17,8 +17,9 @@ from vla.envs.tabletop.demonstrations import (
     make_shard,
 )
 from vla.envs.tabletop.environment import TableTopEnv, observation_of
-from vla.envs.tabletop.expert import MAX_STEP, plan_chunk
+from vla.envs.tabletop.expert import plan_chunk
 from vla.envs.tabletop.expert_policy import ExpertPolicy
+from vla.envs.tabletop.motion import MAX_STEP
 from vla.envs.tabletop.tasks import ALL_FAMILIES, task_of_answer
 
 

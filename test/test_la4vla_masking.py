@@ -54,7 +54,8 @@ def vision_calls(part):
 def velocities(part, samples) -> torch.Tensor:
     """Velocities [B, 2 H, A] at two times, from the same noise for all rows."""
     model, count = part.model, len(samples)
-    context = model.read(batch_of(part, samples).given)
+    given = batch_of(part, samples).given
+    context = model.read(given, model.encode(given))
     noise = torch.randn(model.head.shape, generator=seeded()).expand(count, -1, -1)
     found = [model.head.velocity(context, noise, torch.full((count,), t)) for t in (0.0, 0.5)]
     return torch.cat(found, dim=1)
@@ -121,7 +122,7 @@ def test_a_masked_sequence_is_the_instruction_alone(part_of, contract):
         else:
             assert tokens == tokenizer.encode("", text)
     assert len(given.images) == 2
-    context = part.model.read(given)
+    context = part.model.read(given, part.model.encode(given))
     assert context.mask[:, 0, 0].sum(1).tolist() == (given.mask.sum(1) + 1).tolist()
 
 

@@ -226,7 +226,7 @@ def test_the_mean_over_groups_is_not_that_over_tasks(suite):
     easy = evaluate(Seeker(benchmark.contract), benchmark, ["reach", "drawer-open"], range(2))
     hard = evaluate(Seeker(benchmark.contract, effort=-1), benchmark, ["assembly"], range(1))
     summaries = summarize(easy + hard)
-    means = group_means(summaries, benchmark.groups)
+    (means,) = group_means(summaries, benchmark.groups)
     assert means.groups == {"easy": 1.0, "hard": 0.0} and means.families == {"easy": 2, "hard": 1}
     assert means.mean_of_groups == 0.5 and means.mean_of_families == pytest.approx(2 / 3)
     text = group_lines(means)
@@ -236,9 +236,14 @@ def test_the_mean_over_groups_is_not_that_over_tasks(suite):
     )
     assert table(summaries).splitlines()[1].startswith("reach                 2     100%")
     written = report("id", benchmark, False, easy + hard)
-    assert written["groups"]["mean_of_groups"] == 0.5
+    assert written["groups"][0]["mean_of_groups"] == 0.5
+    noisy = summarize(easy + [replace(result, noise=20.0, success=False) for result in easy])
+    quiet, disturbed = group_means(noisy, benchmark.groups)
+    assert (quiet.noise, quiet.mean_of_groups) == (0.0, 1.0)
+    assert (disturbed.noise, disturbed.mean_of_groups) == (20.0, 0.0)
+    assert group_lines(disturbed).startswith("success by group with noise 20: easy 0.0%")
     failed = [replace(result, error="gone") for result in easy]
-    assert group_means(summarize(failed), benchmark.groups) is None, "nothing was measured"
+    assert group_means(summarize(failed), benchmark.groups) == [], "nothing was measured"
 
 
 def test_an_error_of_the_benchmark_is_no_failure_of_the_policy(suite):
@@ -249,7 +254,7 @@ def test_an_error_of_the_benchmark_is_no_failure_of_the_policy(suite):
     results = evaluate(Seeker(twice.contract), twice, ["reach", "push"], range(1))
     assert results[0].error.startswith("benchmark 'metaworld' ended while it was asked for 'image'")
     assert results[1].success
-    means = group_means(summarize(results), twice.groups)
+    (means,) = group_means(summarize(results), twice.groups)
     assert means.families == {"hard": 1} and means.mean_of_groups == 1.0
 
 

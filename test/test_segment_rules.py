@@ -242,3 +242,17 @@ def test_a_mirrored_motion_has_mirrored_words(phases):
     for one, other in zip(segment_by_rules(trajectory), segment_by_rules(mirrored), strict=True):
         words = " ".join(swap.get(word, word) for word in one.instruction.split())
         assert (other.primitive, other.instruction) == (one.primitive, words)
+
+
+def test_a_button_that_is_left_is_not_pulled():
+    down, up = (0.0, 0.0, -0.03), (0.0, 0.0, 0.03)
+    trajectory, _ = motion(
+        Phase(1.5, (0.0, 0.0, -0.1)),
+        Phase(0.8, down, touching=True),
+        Phase(0.8, up, touching=True),
+        Phase(1.5, (0.0, 0.0, 0.1)),
+        opening=EMPTY_CLOSED,
+    )
+    assert names(trajectory) == ["move", "press", "move"]
+    held = replace(trajectory, held=np.ones(len(trajectory), bool))
+    assert "pull" in names(held), "fingers that hold it can pull it up"

@@ -202,7 +202,7 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
             recorder.close()
     summaries = summarize(results)
     print(table(summaries, suite.counted_figures))
-    if means := group_means(summaries, suite.groups):
+    for means in group_means(summaries, suite.groups):
         print(group_lines(means))
     written = report(policy.checkpoint_id, suite, arguments.think, results, arguments.execution)
     _write(arguments.json, written)

@@ -191,14 +191,19 @@ class ArmController:
         self.executor.clear()
         self._settling = _Settling()
 
-    def reset(self) -> None:
-        """Forgets the last command, too: the next step starts from the measured joints."""
+    def reset(self, gripper_width: float | None = None) -> None:
+        """Forgets the last command, too: the next step starts from the measured joints.
+
+        gripper_width: what the gripper is at or on its way to [m]; None for open.
+        """
         self.hold()
         self.safety.forget()
         self._reference = None
         self._backs_off = False
         self._still_since = -np.inf
-        self._gripper_width = self.contract.gripper_open_width
+        self._gripper_width = (
+            self.contract.gripper_open_width if gripper_width is None else gripper_width
+        )
 
     def step(
         self, now: float, joint_positions: np.ndarray | None, duration: float | None = None

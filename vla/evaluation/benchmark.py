@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -64,6 +64,7 @@ class GroupMeans:
     families: dict[str, int]  # how many, by group
     mean_of_groups: float  # as published for MetaWorld: each group counts alike
     mean_of_families: float  # each family counts alike
+    noise: float = 0.0  # as of the episodes
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -170,12 +171,23 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
 
 def group_means(
     summaries: Sequence[FamilySummary], groups: Mapping[str, Sequence[str]]
-) -> GroupMeans | None:
-    """Means over the families of each group that have episodes without an error; None without any.
+) -> list[GroupMeans]:
+    """Means over the families of each group that have episodes without an error, by noise.
 
-    groups: see Suite.groups.
+    groups: see Suite.groups; without any there are no means.
     """
-    shares = {entry.family: entry.success for entry in summaries if entry.episodes}
+    found = []
+    for noise in dict.fromkeys(entry.noise for entry in summaries):
+        with_noise = [e for e in summaries if e.noise == noise and e.episodes]
+        shares = {entry.family: entry.success for entry in with_noise}
+        if means := _means_of_groups(shares, groups):
+            found.append(replace(means, noise=noise))
+    return found
+
+
+def _means_of_groups(
+    shares: Mapping[str, float], groups: Mapping[str, Sequence[str]]
+) -> GroupMeans | None:
     own = {name: [shares[f] for f in families if f in shares] for name, families in groups.items()}
     means = {name: float(np.mean(values)) for name, values in own.items() if values}
     if not means:
@@ -194,8 +206,9 @@ def group_lines(means: GroupMeans) -> str:
         f"{name.replace('_', ' ')} {share:.1%} of {means.families[name]}"
         for name, share in means.groups.items()
     ]
+    noise = f" with noise {means.noise:g}" if means.noise else ""
     return (
-        f"success by group: {', '.join(parts)} tasks; mean of these groups "
+        f"success by group{noise}: {', '.join(parts)} tasks; mean of these groups "
         f"{means.mean_of_groups:.1%}, of all tasks {means.mean_of_families:.1%}"
     )
 
@@ -259,12 +272,12 @@ def report(
 ) -> dict[str, object]:
     """Everything that was measured, ready for JSON."""
     summaries = summarize(results)
-    means = group_means(summaries, suite.groups) if suite.groups else None
+    means = [asdict(entry) for entry in group_means(summaries, suite.groups)]
     return {
         "benchmark": suite.name,
         "checkpoint_id": checkpoint_id,
         "settings": {"think": think, "execution": execution, **suite.settings()},
-        **({} if means is None else {"groups": asdict(means)}),
+        **({"groups": means} if means else {}),
         "summary": [flat(entry) for entry in summaries],
         "episodes": [flat(result) for result in results],
     }

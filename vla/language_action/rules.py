@@ -75,7 +75,7 @@ def segment_by_rules(trajectory: ToolTrajectory, config: RuleConfig | None = Non
     events = gripper_events(trajectory, config.keyframes)
     trajectory = replace(trajectory, opening=without_outliers(trajectory.opening))
     holding, speeds = holds(trajectory, events, config), _speeds(trajectory, config)
-    moving, path = _moving_most(trajectory, speeds, config), _path(trajectory, config)
+    moving, path = _moving_most(trajectory, holding, speeds, config), _path(trajectory, config)
     segments: list[Segment] = []
     start, end = 0, len(trajectory) - 1
     for first, last, closes in [
@@ -160,12 +160,19 @@ def _speeds(trajectory: ToolTrajectory, config: RuleConfig) -> np.ndarray:
     return np.stack([sideways, np.abs(velocity[:, 2]), np.abs(about), others], axis=1)
 
 
-def _moving_most(trajectory: ToolTrajectory, speeds: np.ndarray, config: RuleConfig) -> np.ndarray:
+def _moving_most(
+    trajectory: ToolTrajectory, holding: np.ndarray, speeds: np.ndarray, config: RuleConfig
+) -> np.ndarray:
     """What moves most in each frame [N]: REST, SIDEWAYS, VERTICAL and so on."""
     moving = 1 + np.argmax(speeds, axis=1)
     moving[speeds.max(axis=1) < config.rest_speed] = REST
     if trajectory.contact is not None:
-        moving[trajectory.contact & (moving != REST)] = TOUCHING
+        # Fingers that hold nothing leave what they have pressed when they go back: they can't pull.
+        velocity = np.gradient(trajectory.positions, trajectory.times, axis=0)
+        forth = np.sum(velocity * tool_axes(trajectory.quaternions), axis=1)
+        speed = np.linalg.norm(velocity, axis=1)
+        leaves = ~holding & (forth < -config.vertical_share * speed)
+        moving[trajectory.contact & (moving != REST) & ~leaves] = TOUCHING
     return moving
 
 

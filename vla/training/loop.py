@@ -121,13 +121,12 @@ class Trainer:
         set_seed(config.seed)
         self.config, self.objective, self.step = config, objective_of(config), 0
         precision = usable_precision(config.precision, device)
-        # A batch of masked frames alone leaves what sees without a gradient.
-        masks = any(entry.masked_share for entry in config.robot)
+        # Of several processes, one whose batch has no image leaves what sees without a gradient.
         self.accelerator = Accelerator(
             mixed_precision=precision,
             cpu=device == "cpu",
             step_scheduler_with_optimizer=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=masks)],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         if precision != config.precision:
             self.accelerator.print(

@@ -17,6 +17,8 @@ ROBOT_SOURCES: Registry[RobotSource] = Registry(
         "simulated": "vla.envs.tabletop.sources:SIMULATED",
         "bags": "vla.training.stored_sources:BAGS",
         "chains": "vla.envs.chains.sources:CHAINS",
+        "atomic": "vla.envs.tabletop.goal_sources:ATOMIC",
+        "instructed": "vla.envs.tabletop.goal_sources:INSTRUCTED",
     },
 )
 CONVERSATION_SOURCES: Registry[ConversationSource] = Registry(

@@ -119,7 +119,7 @@ class TableTopEnv(gymnasium.Env):
         options = options or {}
         family, split = options.get("family", FAMILIES[0]), options.get("split", "seen")
         task = self.simulator.reset(seed, family, split=split)
-        self.controller.reset()
+        self.controller.reset(self.simulator.commanded_width)
         self._frames.clear()
         self.begin(replace(task, instruction=options.get("instruction", task.instruction)))
         return self._observation(), self._info()

@@ -14,13 +14,12 @@ import numpy as np
 from vla.control.robots import panda
 from vla.core.rotations import difference, quaternion_to_matrix
 from vla.envs.tabletop import scene
+from vla.envs.tabletop.goals.planning import plan_to_goal
+from vla.envs.tabletop.motion import FINGER_STEP, MAX_TURN, step_towards
 from vla.envs.tabletop.places import rests
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import DRAWER, RECALL, Task
 
-MAX_STEP = 0.032
-MAX_TURN = 0.14
-FINGER_STEP = 0.02
 LIFTED_HEIGHT = 0.22
 CARRY_HEIGHT = 0.17
 # Above the cabinet, so that what hangs below the fingers clears it and the drawer's handle.
@@ -250,11 +249,7 @@ def _approach(state: ExpertState) -> Goal:
 
 def _advance(state: ExpertState, goal: Goal) -> tuple[ExpertState, np.ndarray]:
     """One policy step towards the goal, without physics: the next state and the action [7]."""
-    offset = goal.position - state.tool
-    distance = float(np.linalg.norm(offset))
-    # Slow down near the goal: the last centimetres decide the grasp.
-    length = min(MAX_STEP, 0.004 + 0.55 * distance)
-    move = offset if distance <= length else offset * (length / distance)
+    move = step_towards(goal.position - state.tool)
     tilt = np.clip(state.tilt, -MAX_TURN, MAX_TURN)
     turn = float(np.clip(goal.yaw - state.yaw, -MAX_TURN, MAX_TURN))
     action = np.array([*move, *tilt, turn, goal.gripper])
@@ -293,6 +288,8 @@ def plan_chunk(simulator: TableTopSimulator, task: Task, horizon: int) -> np.nda
 
     The plan runs ahead without physics, assuming that commands are met.
     """
+    if simulator.goals is not None:
+        return plan_to_goal(simulator, task, horizon)
     state = observe(simulator, task)
     actions = np.zeros((horizon, 7))
     for index in range(horizon):

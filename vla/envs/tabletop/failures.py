@@ -19,6 +19,13 @@ FAILURES = (
     "nothing_pressed",
     "drawer_not_moved",
     "drawer_not_far_enough",  # it was moved, and not to the end
+    "misread",  # another goal of the family was reached
+    "opened_early",
+    "tipped",
+    "not_inserted",
+    "moved",  # while it was to stay
+    "not_moved",
+    "not_far_enough",  # or not only in the named direction
     "not_steady",  # the task was done when time was up, and not for long enough
 )
 
@@ -52,6 +59,8 @@ class Attempt:
     def failure(self, simulator: TableTopSimulator) -> str:
         """One of FAILURES, were the episode over now."""
         task, status = self.task, simulator.check(self.task)
+        if simulator.goals is not None:
+            return "not_steady" if status.success else simulator.goals.failure(simulator, task)
         if status.wrong_object:
             return "wrong_object"
         if status.success:

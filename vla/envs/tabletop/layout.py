@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from vla.envs.tabletop import scene
 from vla.envs.tabletop.recall import LampAndButtons
 from vla.envs.tabletop.tasks import COLORS, RECALL
+
+if TYPE_CHECKING:
+    from vla.envs.tabletop.goals.base import GoalScene
 
 _COLOR_VALUES = {
     "red": (0.80, 0.10, 0.10),
@@ -45,8 +49,9 @@ class SceneObject:
 class SceneLayout:
     """Draws scenes into the model of vla.envs.tabletop.scene."""
 
-    def __init__(self, model: mujoco.MjModel):
-        self.model = model
+    def __init__(self, model: mujoco.MjModel, goals: GoalScene | None = None):
+        """goals: what the model has for families of goals, None for the others."""
+        self.model, self.goals = model, goals
         self.recall = LampAndButtons(model)
         self._default_sizes = model.geom_size.copy()
         self._default_light = model.light_diffuse.copy()
@@ -69,21 +74,22 @@ class SceneLayout:
         model.body("cabinet").pos[:] = cabinet
         if family in ("close_drawer", "stow"):
             data.qpos[drawer] = generator.uniform(0.09, scene.DRAWER_TRAVEL)
-        elif family != "open_drawer" and generator.random() < 0.3:
+        elif family != "open_drawer" and self.goals is None and generator.random() < 0.3:
             data.qpos[drawer] = generator.uniform(0.0, scene.DRAWER_TRAVEL)
 
         # The way of the drawer's handle stays free.
         handle_way = (cabinet[0], cabinet[1] + scene.HANDLE_OFFSET[1] - 0.24, 0.045)
         taken: list[tuple[float, float, float]] = [handle_way]
+        is_cleared = family == RECALL or self.goals is not None
         if family == RECALL:
             taken += self.recall.lay_out(generator, _COLOR_VALUES)
         for body, radius in (("bowl", scene.BOWL_RADIUS), ("plate", scene.PLATE_RADIUS)):
-            if family == RECALL:  # no room for them
+            if is_cleared:  # no room for them
                 model.body(body).pos[:] = -2.5, -1.5 - 5 * radius, -0.65
                 continue
             x, y = _free_place(generator, taken, radius + 0.01)
             model.body(body).pos[:] = x, y, 0.0
-        count = 0 if family == RECALL else int(generator.integers(2, 5))
+        count = 0 if is_cleared else int(generator.integers(2, 5))
         kinds = generator.permutation(["block"] * 3 + ["can"] * 3)[:count]
         if family == "stow" and "block" not in kinds:
             kinds[0] = "block"
@@ -110,6 +116,8 @@ class SceneLayout:
             yaw = generator.uniform(-0.4, 0.4) * (kind == "block")
             data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             objects[name] = SceneObject(name, body, size)
+        if self.goals is not None:
+            objects = self.goals.lay_out(data, generator)
         self._park_unused(data, {item.body for item in objects.values()})
         self._set_light(generator)
         return objects

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from vla.control.robots import panda
-from vla.envs.tabletop import recall
 
 BLOCK_SLOTS = 3
 CAN_SLOTS = 3
@@ -102,10 +101,10 @@ def _objects() -> str:
     return text
 
 
-def scene_xml(has_lamp: bool = False) -> str:
+def scene_xml(more_bodies: str = "") -> str:
     """The whole scene; positions, colours and light are set at each reset (see simulator.py).
 
-    has_lamp: with the lamp and the buttons of vla.envs.tabletop.recall.
+    more_bodies: MJCF of what only scenes of some families have.
     """
     return f"""
 <mujoco model="table_top">
@@ -152,7 +151,7 @@ def scene_xml(has_lamp: bool = False) -> str:
     {_bowl()}
     {_plate()}
     {_objects()}
-    {recall.bodies_xml() if has_lamp else ""}
+    {more_bodies}
   </worldbody>
   <actuator>{panda.arm_actuators()}</actuator>
 </mujoco>"""

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
 from vla.control.robots import panda
 from vla.core.rotations import matrix_to_quaternion
-from vla.envs.tabletop import scene
+from vla.envs.tabletop import recall, scene
+from vla.envs.tabletop.goal_sentences import GOALS, goal_of, scene_seed
+from vla.envs.tabletop.goals.base import GoalScene
+from vla.envs.tabletop.goals.registry import goal_scene_of
 from vla.envs.tabletop.layout import HULL_SHARE, SceneLayout, SceneObject
 from vla.envs.tabletop.places import drawer_place, free_spot, rests
-from vla.envs.tabletop.recall import LampAndButtons
-from vla.envs.tabletop.tasks import CABINET, DRAWER, RECALL, TABLE, Task, parse_task, sample_task
+from vla.envs.tabletop.tasks import (
+    CABINET,
+    DRAWER,
+    RECALL,
+    TABLE,
+    Task,
+    TaskStatus,
+    parse_task,
+    phrase,
+    sample_task,
+)
 from vla.envs.tabletop.unseen import dress_unseen
 
 CAMERAS = ("front", "wrist")
@@ -23,15 +34,6 @@ LIFT_HEIGHT = 0.06
 DRAWER_OPEN = 0.08
 DRAWER_CLOSED = 0.015
 MOST_UNTURNED = 0.1  # of a can [rad]
-
-
-@dataclass(frozen=True)
-class TaskStatus:
-    """How far a task is."""
-
-    success: bool  # it is done now
-    wrong_object: bool  # another object than its own was lifted, or pressed, since the reset
-    is_lost: bool = False  # it can't be done any more
 
 
 class TableTopSimulator:
@@ -44,9 +46,9 @@ class TableTopSimulator:
 
     def __init__(self, camera_size: int = 96):
         self.camera_size = camera_size
-        self._scenes: dict[bool, tuple[SceneLayout, mujoco.MjData]] = {}
-        self._renderers: dict[tuple[bool, int], mujoco.Renderer] = {}
-        self._enter_scene(has_lamp=False)
+        self._scenes: dict[str, tuple[SceneLayout, mujoco.MjData]] = {}
+        self._renderers: dict[tuple[str, int], mujoco.Renderer] = {}
+        self._enter_scene("pick")
         self._tool = self.model.site(panda.TOOL_SITE).id
         self._drawer = self.model.joint("drawer").qposadr[0]
         self._finger_bodies = {self.model.body(f"panda_finger{i}").id for i in (1, 2)}
@@ -67,14 +69,18 @@ class TableTopSimulator:
 
     # Scene
 
-    def _enter_scene(self, has_lamp: bool) -> None:
-        # Lamp and buttons have a model of their own: bodies that touch nothing still change the
-        # order of a step's contacts, and with it how other scenes go on.
-        if has_lamp not in self._scenes:
-            model = mujoco.MjModel.from_xml_string(scene.scene_xml(has_lamp))
-            self._scenes[has_lamp] = SceneLayout(model), mujoco.MjData(model)
-        self._has_lamp = has_lamp
-        self._layout, self.data = self._scenes[has_lamp]
+    def _enter_scene(self, family: str) -> None:
+        # Lamp, buttons and shelves have models of their own: bodies that touch nothing still change
+        # the order of a step's contacts, and with it how other scenes go on.
+        kind = goal_scene_of(family)
+        name = kind.name if kind else RECALL if family == RECALL else ""
+        if name not in self._scenes:
+            bodies = recall.bodies_xml() if name == RECALL else kind.bodies_xml() if kind else ""
+            model = mujoco.MjModel.from_xml_string(scene.scene_xml(bodies))
+            layout = SceneLayout(model, kind(model) if kind else None)
+            self._scenes[name] = layout, mujoco.MjData(model)
+        self._scene_name = name
+        self._layout, self.data = self._scenes[name]
         self.model = self._layout.model
 
     def reset(self, seed: int, family: str, settle: float = 0.2, split: str = "seen") -> Task:
@@ -83,14 +89,20 @@ class TableTopSimulator:
         settle: how long things come to rest before that [s]. split: "unseen" for another look, see
         vla.envs.tabletop.unseen. Raises ValueError when the family is unknown.
         """
-        generator = np.random.default_rng([seed, sum(family.encode())])
-        self._enter_scene(has_lamp=family == RECALL)
+        self._enter_scene(family)
+        name = self._scene_name if self.goals else family
+        generator = np.random.default_rng([scene_seed(family, seed), sum(name.encode())])
         mujoco.mj_resetData(self.model, self.data)
         self.scene_objects = self._layout.lay_out(self.data, generator, family)
-        self.task = sample_task(family, [*self.objects(), *self.recall.buttons], generator)
-        self._place_arm(generator)
         self._lifted.clear()
         self._rest_heights = {}
+        if self.goals is not None:
+            self.task = self._goal_task(family, seed)
+            self.goals.place_arm(self, self.task, generator)
+        else:
+            self.task = sample_task(family, [*self.objects(), *self.recall.buttons], generator)
+            joints = panda.HOME + generator.uniform(-0.08, 0.08, 7)
+            self.place_arm(joints, panda.OPEN_WIDTH, panda.OPEN_WIDTH)
         if family == "lay":
             self._put_on_plate(self.task.target)
         if split == "unseen":
@@ -109,6 +121,8 @@ class TableTopSimulator:
         self.recall.cue(self.task.target, self.time)
         self.recall.update(self.time, self.touching_fingers)
         self._rest_heights = {name: self.object_position(name)[2] for name in self.objects()}
+        if self.goals is not None:
+            self.goals.begin(self)
 
     def _put_on_plate(self, name: str) -> None:
         item = self.scene_objects[name]
@@ -116,11 +130,20 @@ class TableTopSimulator:
         plate = self.model.body("plate").pos
         self.data.qpos[address : address + 3] = *plate[:2], item.half_height + 0.01
 
-    def _place_arm(self, generator: np.random.Generator) -> None:
-        joints = panda.HOME + generator.uniform(-0.08, 0.08, 7)
+    def _goal_task(self, family: str, seed: int) -> Task:
+        """The task of a seed, worded so that the words don't change how the scene is drawn."""
+        task = Task(family, goal_of(family, seed))
+        instruction = phrase(task, np.random.default_rng([seed, sum(family.encode())]))
+        return Task(family, task.target, instruction=instruction)
+
+    def place_arm(self, joints: np.ndarray, width: float, commanded: float) -> None:
+        """Puts the arm into a configuration [7] at rest.
+
+        width: between the fingers [m]. commanded: what they are on their way to.
+        """
         self.data.qpos[:7] = self.data.ctrl[:7] = joints
-        self.data.qpos[7:9] = self.data.ctrl[7:9] = panda.OPEN_WIDTH / 2
-        self._width_command = panda.OPEN_WIDTH
+        self.data.qpos[7:9] = self.data.ctrl[7:9] = width / 2
+        self._width_command = commanded
 
     # Robot
 
@@ -151,6 +174,8 @@ class TableTopSimulator:
             mujoco.mj_step(self.model, self.data)
         self._note_lifted()
         self.recall.update(self.time, self.touching_fingers)
+        if self.goals is not None:
+            self.goals.update(self)
 
     def _note_lifted(self) -> None:
         for name in self._rest_heights:
@@ -190,9 +215,19 @@ class TableTopSimulator:
     # Truth
 
     @property
-    def recall(self) -> LampAndButtons:
+    def recall(self) -> recall.LampAndButtons:
         """Lamp and buttons, which only scenes of the family `recall` have."""
         return self._layout.recall
+
+    @property
+    def goals(self) -> GoalScene | None:
+        """What scenes of a family of goals have; None in scenes of other families."""
+        return self._layout.goals
+
+    @property
+    def commanded_width(self) -> float:
+        """The opening that the fingers are on their way to [m]."""
+        return self._width_command
 
     @property
     def qpos(self) -> np.ndarray:
@@ -272,6 +307,10 @@ class TableTopSimulator:
         Raises ValueError that says what cannot be read or is not there.
         """
         task = parse_task(text)
+        if task.family in GOALS:
+            if self.goals is None or task.family not in self.goals.families:
+                raise ValueError(f"a scene of '{self.task.family}' has no goal of '{task.family}'")
+            return task
         there = [*self.objects(), *self.recall.buttons]
         if task.target != DRAWER and task.target not in there:
             raise ValueError(f"there is no {task.target}; there are: {', '.join(there)}")
@@ -279,6 +318,8 @@ class TableTopSimulator:
 
     def check(self, task: Task) -> TaskStatus:
         """Whether the task is done now, judged from the truth."""
+        if self.goals is not None:
+            return self.goals.check(self, task)
         wrong = bool(self._lifted - {task.target})
         if task.family == RECALL:
             pressed = self.recall.pressed
@@ -309,7 +350,7 @@ class TableTopSimulator:
         state of the scene than the present one.
         """
         size = size or self.camera_size
-        key = self._has_lamp, size
+        key = self._scene_name, size
         if key not in self._renderers:
             self._renderers[key] = self.make_renderer(size, detailed)
         option = mujoco.MjvOption()
@@ -341,7 +382,7 @@ class TableTopSimulator:
         return np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]])
 
 
-def _free(renderers: dict[tuple[bool, int], mujoco.Renderer]) -> None:
+def _free(renderers: dict[tuple[str, int], mujoco.Renderer]) -> None:
     for renderer in renderers.values():
         renderer.close()
     renderers.clear()

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from vla.envs.tabletop.goal_sentences import GOAL_FAMILIES, GOALS, goal_of_answer
+
 # What the shipped policy was trained on. Data, seeds and shares depend on these four alone.
 FAMILIES = ("pick", "place", "open_drawer", "close_drawer")
 # What it was not trained on, to be taught from a few demonstrations.
@@ -15,7 +17,9 @@ ALL_FAMILIES = FAMILIES + NEW_FAMILIES
 # What chains of tasks need besides (vla.envs.chains), in plain words only.
 CHAIN_FAMILIES = ("stow", "lay")
 RECALL = "recall"  # see vla.envs.tabletop.recall
+# Those that a running graph can do: it begins with open fingers.
 SCENE_FAMILIES = (*ALL_FAMILIES, *CHAIN_FAMILIES, RECALL)
+KNOWN_FAMILIES = SCENE_FAMILIES + GOAL_FAMILIES  # see vla.envs.tabletop.goals
 # Evaluation uses scenes of seeds below this one; demonstrations those from it on.
 FIRST_TRAINING_SEED = 1_000_000
 COLORS = ("red", "green", "blue", "yellow", "purple")
@@ -47,11 +51,21 @@ _LAMP_WORDS = ("of the color of the lamp", "that has the color of the lamp", "in
 
 
 @dataclass(frozen=True)
+class TaskStatus:
+    """How far a task is."""
+
+    success: bool  # it is done now
+    # Another object than its own was lifted, or pressed, since it began; or another goal reached.
+    wrong_object: bool
+    is_lost: bool = False  # it can't be done any more
+
+
+@dataclass(frozen=True)
 class Task:
     """One thing to do."""
 
     family: str
-    target: str  # such as "red block" or "red button", or "drawer"
+    target: str  # such as "red block" or "red button", "drawer", or one of the family's GOALS
     destination: str = ""  # "bowl", "plate", "cabinet", "drawer", "table" or ""
     instruction: str = ""
 
@@ -61,6 +75,8 @@ class Task:
 
     def answer(self) -> str:
         """What the robot says that it will do, in one sentence."""
+        if self.family in GOALS:
+            return f"{GOALS[self.family][self.target].train[0]} ."
         if self.family == "pick":
             return f"pick up the {self.target} ."
         if self.family == RECALL:
@@ -77,8 +93,13 @@ def parse_task(text: str) -> Task:
         "expected such as 'pick/red block', 'place/blue can/bowl', 'store/red can/cabinet' or "
         "'open_drawer/drawer'"
     )
-    if parts[0] not in SCENE_FAMILIES:
-        raise ValueError(f"unknown task family '{parts[0]}'; known: {', '.join(SCENE_FAMILIES)}")
+    if parts[0] not in KNOWN_FAMILIES:
+        raise ValueError(f"unknown task family '{parts[0]}'; known: {', '.join(KNOWN_FAMILIES)}")
+    if parts[0] in GOALS:
+        if len(parts) != 2 or parts[1] not in GOALS[parts[0]]:
+            goals = ", ".join(GOALS[parts[0]])
+            raise ValueError(f"cannot read task '{text}'; goals of '{parts[0]}': {goals}")
+        return Task(*parts)
     if parts[0] in ("open_drawer", "close_drawer"):
         return Task(parts[0], "drawer")
     words = parts[1].split() if len(parts) > 1 else []
@@ -100,6 +121,8 @@ def _destinations(family: str) -> tuple[str, ...]:
 
 def task_of_answer(family: str, answer: str) -> Task:
     """The task behind Task.answer(). Raises ValueError when the answer names none."""
+    if family in GOALS:
+        return Task(family, goal_of_answer(family, answer))
     words = answer.rstrip(" .").split()
     names = [f"{a} {b}" for a, b in pairwise(words) if b in (*KINDS, BUTTON)]
     target = names[0] if names else "drawer"
@@ -109,6 +132,8 @@ def task_of_answer(family: str, answer: str) -> Task:
 
 def phrase(task: Task, generator: np.random.Generator) -> str:
     """An instruction for the task in varied words, lower case."""
+    if task.family in GOALS:
+        return str(generator.choice(GOALS[task.family][task.target].train))
     verb = str(generator.choice(_VERBS[task.family]))
     prefix = str(generator.choice(_PREFIXES))
     if task.target == "drawer":
@@ -128,8 +153,8 @@ def sample_task(family: str, objects: list[str], generator: np.random.Generator)
 
     objects: names of what a task can be about: blocks and cans, or buttons.
     """
-    if family not in SCENE_FAMILIES:
-        raise ValueError(f"unknown task family '{family}'; known: {', '.join(SCENE_FAMILIES)}")
+    if family not in KNOWN_FAMILIES:
+        raise ValueError(f"unknown task family '{family}'; known: {', '.join(KNOWN_FAMILIES)}")
     if family == "stow":  # a can is too high for the drawer
         objects = [name for name in objects if name.endswith("block")]
     target = "drawer" if family.endswith("drawer") else str(generator.choice(objects))

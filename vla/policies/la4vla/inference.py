@@ -28,6 +28,7 @@ class LA4VLAPart(ReasoningPart):
         load_weights(checkpoint, model, device=device)
         super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
         self.model, self._generator = model, torch.Generator()
+        self._head_input: np.ndarray | None = None
 
     @torch.no_grad()
     def act(
@@ -42,9 +43,16 @@ class LA4VLAPart(ReasoningPart):
             self._generator.manual_seed(seed)
         count = len(self.contract.action_names)
         own = torch.from_numpy(used(count, self.config.max_action))[None].to(self.device)
-        context = self.model.read(self._input(observation, instruction))
+        given = self._input(observation, instruction)
+        hidden = self.model.encode(given)  # [1, T, C]
+        self._head_input = hidden[0].float().cpu().numpy()
+        context = self.model.read(given, hidden)
         chunk = self.model.head.sample(context, own, self._generator)[0, :, :count]
         return self._stats["action"].denormalize(chunk.float().cpu().numpy()).astype(np.float32)
+
+    def head_input(self) -> np.ndarray | None:
+        """Hidden states of the backbone at the words and images that were read last."""
+        return self._head_input
 
     def _input(self, observation: Observation, instruction: str) -> LA4VLAInput:
         config, images = self.config, observation.images

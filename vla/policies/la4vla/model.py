@@ -52,8 +52,8 @@ class LA4VLA(nn.Module):
         self.backbone = build_backbone(config.backbone, config.lora)
         self.head = CrossAttentionHead(config, horizon)
 
-    def read(self, given: LA4VLAInput) -> HeadContext:
-        """What the head attends to.
+    def encode(self, given: LA4VLAInput) -> torch.Tensor:
+        """Hidden states [B, T, C] of the backbone, those that the head attends to and padding.
 
         A row without image tokens is computed as if there were no vision: where no row has any, the
         vision encoder is not called.
@@ -65,14 +65,17 @@ class LA4VLA(nn.Module):
             images = Images(self.backbone.encode_images(fitted), is_image)
         # As published: the language model's attention is all that is masked.
         attended = mask * ~is_image if self.config.mask == "attention_only" else mask
-        hidden = self.backbone.run(
+        return self.backbone.run(
             self.backbone.embed_text(given.ids.clamp(min=0)),
             self.backbone.positions(is_image, mask),
             attended,
             prefix=mask.bool(),
             images=images,
         )
-        return self.head.read(hidden, mask, given.state * given.state_used)
+
+    def read(self, given: LA4VLAInput, hidden: torch.Tensor) -> HeadContext:
+        """What the head attends to, of what was read and its hidden states."""
+        return self.head.read(hidden, given.mask, given.state * given.state_used)
 
     def forward(
         self,
@@ -84,7 +87,7 @@ class LA4VLA(nn.Module):
 
         Where rows are masked, masked_share: of the batch.
         """
-        context = self.read(batch.given)
+        context = self.read(batch.given, self.encode(batch.given))
         losses = self.head.losses(
             context, batch.actions, batch.steps, batch.used, flow_samples, generator
         )

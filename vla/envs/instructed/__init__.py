@@ -1,0 +1,1 @@
+"""A benchmark of tasks whose goal only the instruction says."""
