@@ -179,8 +179,8 @@ def group_means(
     )
 
 
-def group_lines(means: GroupMeans) -> str:
-    """The means as text."""
+def group_line(means: GroupMeans) -> str:
+    """The means as a line of text."""
     parts = [
         f"{name.replace('_', ' ')} {share:.1%} of {means.families[name]}"
         for name, share in means.groups.items()
@@ -246,7 +246,7 @@ def report(
 ) -> dict[str, object]:
     """Everything that was measured, ready for JSON."""
     summaries = summarize(results)
-    means = group_means(summaries, suite.groups) if suite.groups else None
+    means = group_means(summaries, suite.groups)
     return {
         "benchmark": suite.name,
         "checkpoint_id": checkpoint_id,
