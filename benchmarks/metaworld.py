@@ -21,7 +21,7 @@ from vla.envs.metaworld.suite import MetaWorldSuite
 from vla.evaluation.benchmark import (
     EpisodeResult,
     flat,
-    group_lines,
+    group_line,
     group_means,
     summarize,
     table,
@@ -121,7 +121,7 @@ def main() -> None:
     print(table(summaries))
     means = group_means(summaries, suite.groups)
     for entry in means:
-        print(group_lines(entry))
+        print(group_line(entry))
     for field in fields(Speed)[1:]:
         values = [getattr(speed, field.name) for speed in speeds]
         name = field.name.replace("_", " ")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_workers import fake_python
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -136,3 +137,19 @@ def test_figures_of_kills():
         "never_moved_again": 1,
     }
     assert figures["b default"]["recovery_s_max"] is None
+
+
+def test_metaworld(tmp_path):
+    output = tmp_path / "metaworld.json"
+    command = [sys.executable, str(BENCHMARKS / "metaworld.py"), "--json", str(output)]
+    command += ["--python", str(fake_python(tmp_path, "metaworld"))]
+    command += ["--tasks", "reach", "stick-pull", "--seeds", "0:1", "--images", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "stick-pull failed: 1 time limit" in done.stdout
+    figures = json.loads(output.read_text())
+    assert figures["groups"]["groups"] == {"easy": 1.0, "very_hard": 0.0}
+    assert [speed["task"] for speed in figures["speeds"]] == ["reach", "stick-pull"]
+    for speed in figures["speeds"]:
+        assert 0 < speed["open_core_seconds"] < speed["open_seconds"] * 2
+        assert speed["images_per_second"] > 0 and speed["steps_per_core_second"] > 0

@@ -21,7 +21,7 @@ from vla.envs.metaworld.environment import from_metaworld, to_metaworld, turned
 from vla.envs.metaworld.suite import MetaWorldSuite
 from vla.envs.metaworld.tasks import GROUPS, INSTRUCTIONS
 from vla.envs.rollout import run_episode
-from vla.evaluation.benchmark import evaluate, group_lines, group_means, report, summarize, table
+from vla.evaluation.benchmark import evaluate, group_line, group_means, report, summarize, table
 from vla.policies.checkpoint import save_checkpoint
 from vla.policies.robots import Robot
 from vla_cli.parser import main
@@ -229,7 +229,7 @@ def test_the_mean_over_groups_is_not_that_over_tasks(suite):
     (means,) = group_means(summaries, benchmark.groups)
     assert means.groups == {"easy": 1.0, "hard": 0.0} and means.families == {"easy": 2, "hard": 1}
     assert means.mean_of_groups == 0.5 and means.mean_of_families == pytest.approx(2 / 3)
-    text = group_lines(means)
+    text = group_line(means)
     assert text == (
         "success by group: easy 100.0% of 2, hard 0.0% of 1 tasks; mean of these groups 50.0%, of "
         "all tasks 66.7%"
@@ -241,7 +241,7 @@ def test_the_mean_over_groups_is_not_that_over_tasks(suite):
     quiet, disturbed = group_means(noisy, benchmark.groups)
     assert (quiet.noise, quiet.mean_of_groups) == (0.0, 1.0)
     assert (disturbed.noise, disturbed.mean_of_groups) == (20.0, 0.0)
-    assert group_lines(disturbed).startswith("success by group with noise 20: easy 0.0%")
+    assert group_line(disturbed).startswith("success by group with noise 20: easy 0.0%")
     failed = [replace(result, error="gone") for result in easy]
     assert group_means(summarize(failed), benchmark.groups) == [], "nothing was measured"
 

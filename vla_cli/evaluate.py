@@ -168,7 +168,7 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
 
     from vla.evaluation.benchmark import (
         evaluate,
-        group_lines,
+        group_line,
         group_means,
         report,
         summarize,
@@ -203,7 +203,7 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     summaries = summarize(results)
     print(table(summaries, suite.counted_figures))
     for means in group_means(summaries, suite.groups):
-        print(group_lines(means))
+        print(group_line(means))
     written = report(policy.checkpoint_id, suite, arguments.think, results, arguments.execution)
     _write(arguments.json, written)
     if errors := [result.error for result in results if result.error]:

@@ -200,8 +200,8 @@ def _means_of_groups(
     )
 
 
-def group_lines(means: GroupMeans) -> str:
-    """The means as text."""
+def group_line(means: GroupMeans) -> str:
+    """The means as a line of text."""
     parts = [
         f"{name.replace('_', ' ')} {share:.1%} of {means.families[name]}"
         for name, share in means.groups.items()

@@ -49,8 +49,9 @@ def open_data(
 
 def make_data(config: TrainConfig, contract: EmbodimentContract) -> None:
     """Makes what a configuration asks for, where it can be made and is not there yet."""
+    padded = pads_robots(config)
     for entry in config.robot:
-        ROBOT_SOURCES[entry.kind].make(entry, contract)
+        ROBOT_SOURCES[entry.kind].make(entry, contract_of(entry, contract, padded))
     for talk in config.conversations:
         CONVERSATION_SOURCES[talk.kind].make(talk, contract)
 
