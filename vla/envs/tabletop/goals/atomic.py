@@ -227,8 +227,8 @@ class AtomicScene(GoalScene):
             low = self.button_travel(simulator) > _LEAST_PRESSED
             return low and self._touches(simulator, "button")
         if primitive in ("push", "pull"):
-            moved = self.post_position(simulator) - self._start_post
-            far = (moved if primitive == "push" else -moved) > _LEAST_WAY
+            slid = self.post_position(simulator) - self._start_post
+            far = (slid if primitive == "push" else -slid) > _LEAST_WAY
             return far and self._touches(simulator, "post")
         if not of_held and any(self._touches(simulator, b) for b in ("block0", "button", "post")):
             return False
