@@ -147,7 +147,8 @@ def test_the_published_mask_lets_vision_through(part_of, contract):
     part = part_of(replace(tiny(), mask="attention_only"))
     given = [batch_of(part, samples_of(contract, (False,), pixels)).given for pixels in (0, 1)]
     assert torch.equal(given[0].ids, given[1].ids)
-    (first, other), is_image = map(part.model.read, given), given[0].ids[0] == IMAGE
+    first, other = (part.model.read(entry, part.model.encode(entry)) for entry in given)
+    is_image = given[0].ids[0] == IMAGE
     keys = [context.layers[0][0][0, :, :-1] for context in (first, other)]  # [heads, T, d]
     assert torch.equal(keys[0][:, ~is_image], keys[1][:, ~is_image])
     assert not torch.isclose(keys[0][:, is_image], keys[1][:, is_image]).all(-1).any()
@@ -176,6 +177,10 @@ def test_it_acts_with_and_without_images(part_of, contract):
     for one, another in (changes, (seen, unseen), (act({}, words=WORDS[1]), unseen)):
         assert not np.allclose(one, another)
     assert not np.allclose(act({}, sample.state + 0.3), unseen)
+    shown = part.head_input()
+    assert shown.shape[1] == part.config.backbone.width and np.isfinite(shown).all()
+    act({}, words=WORDS[1])
+    assert not np.array_equal(part.head_input(), shown), "of the words that were read last"
     blank = act({}, words=" ")
     assert np.isfinite(blank).all() and not np.allclose(blank, unseen)
     with pytest.raises(ValueError, match="no image of camera 'wrist'"):
