@@ -46,11 +46,14 @@ class Watching:
         return True
 
 
-def watched(noise: float = 0.0, window: int = 1, execution: str = "", seed: int = 3) -> dict:
+def watched(
+    noise: float = 0.0, window: int = 1, execution: str = "", seed: int = 3, blackout: bool = False
+) -> dict:
     policy = Watching(window)
     (result,) = evaluate(
-        policy, SHORT, ["pick"], range(seed, seed + 1), execution=execution, noise=noise
-    )
+        policy, SHORT, ["pick"], range(seed, seed + 1), execution=execution, noise=noise,
+        blackout=blackout,
+    )  # fmt: skip
     assert result.noise == noise
     return policy.seen
 
@@ -140,10 +143,25 @@ def test_noise_that_cannot_be_is_refused(checkpoint, capsys, noise):
     assert "--noise takes 0 to 255 grey levels" in capsys.readouterr().err
 
 
-def test_questions_have_no_noise(checkpoint, capsys):
-    given = ["eval", "--checkpoint", str(checkpoint), "--questions", "2", "--noise", "5"]
+@pytest.mark.parametrize("disturbance", [["--noise", "5"], ["--blackout"]])
+def test_questions_have_no_disturbance(checkpoint, capsys, disturbance):
+    given = ["eval", "--checkpoint", str(checkpoint), "--questions", "2", *disturbance]
     assert main(given) == 2
-    assert "--noise is for episodes" in capsys.readouterr().err
+    assert "are for episodes, not for --questions" in capsys.readouterr().err
+
+
+def test_a_blackout_leaves_nothing_to_be_seen_and_is_told(tmp_path, checkpoint, capsys):
+    plain, black = (watched(window=3, blackout=blackout) for blackout in (False, True))
+    assert plain.keys() == black.keys()
+    assert not any(image.any() for images in black.values() for image in images.values())
+    assert all(image.any() for images in plain.values() for image in images.values())
+    file = tmp_path / "black.json"
+    given = ["eval", "--checkpoint", str(checkpoint), "--family", "pick", "--seeds", "2:3",
+             "--time-limit", "0.3", "--json", str(file), "--blackout"]  # fmt: skip
+    assert main(given) == 0
+    assert json.loads(file.read_text())["settings"]["blackout"] is True
+    assert main([*given, "--noise", "5"]) == 2
+    assert "black images have no noise" in capsys.readouterr().err
 
 
 # In grids
@@ -160,7 +178,7 @@ def test_an_evaluation_of_a_grid_may_have_noise(tmp_path, monkeypatch):
     path = tmp_path / "grid.yaml"
     episodes = {"families": ["pick"], "episodes": 1, "settings": {"time_limit": 0.3}}
     grid = {"train": str(train), "evaluations": {"clean": episodes,
-            "noisy": episodes | {"noise": 25}}}  # fmt: skip
+            "noisy": episodes | {"noise": 25}, "black": episodes | {"blackout": True}}}  # fmt: skip
     path.write_text(yaml.safe_dump(grid))
     read = read_grid(path)
     assert read.evaluations["noisy"].noise == 25 and Evaluation().noise == 0
@@ -174,7 +192,10 @@ def test_an_evaluation_of_a_grid_may_have_noise(tmp_path, monkeypatch):
         )
         comparison_run.cell_folder(run.output, cell).mkdir(parents=True)
         comparison_run.run_cell(run, cell, tmp_path)
-    clean, noisy = (policies[name].seen[0.0]["front"] for name in ("clean", "noisy"))
+    clean, noisy, black = (
+        policies[name].seen[0.0]["front"] for name in ("clean", "noisy", "black")
+    )
+    assert not black.any()
     assert 10 < np.abs(noisy.astype(float) - clean).mean() < 22
     path.write_text(yaml.safe_dump(grid | {"evaluations": {"noisy": {"noise": 300}}}))
     with pytest.raises(CheckpointError, match=r"noise .*0 to 255"):

@@ -27,7 +27,8 @@ chunk for each step, and the weighted mean of what the last ones say about it (e
 ensemble:exponential or ensemble:cosine; cosine). Without it, as the benchmark does: three steps.
 
 --noise adds Gaussian noise to the images that the policy sees, with a standard deviation in grey
-levels of 0 to 255. Given several, all episodes are run with each.
+levels of 0 to 255. Given several, all episodes are run with each. --blackout shows black images: a
+policy that does as well then does not look.
 
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
@@ -101,6 +102,9 @@ def add_parser(subparsers) -> None:
         help="standard deviations of noise on the images, in grey levels of 0 to 255 (0)",
     )
     parser.add_argument(
+        "--blackout", action="store_true", help="show the policy black images instead"
+    )
+    parser.add_argument(
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -128,8 +132,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     questions = arguments.questions
     if questions is not None and questions < 1:
         raise CommandError(f"--questions takes a number from 1 on, got {questions}")
-    if questions is not None and any(arguments.noise):
-        raise CommandError("--noise is for episodes, not for --questions: leave one out")
+    if questions is not None and (any(arguments.noise) or arguments.blackout):
+        raise CommandError(
+            "--noise and --blackout are for episodes, not for --questions: leave one out"
+        )
+    if any(arguments.noise) and arguments.blackout:
+        raise CommandError("black images have no noise: leave --noise or --blackout out")
 
     from vla.envs.execution import parse_execution
     from vla.envs.registry import make_suite
@@ -196,6 +204,7 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
                     "rgb_array_list" if recorder else None,
                     arguments.execution,
                     noise=noise,
+                    blackout=arguments.blackout,
                 )
     finally:
         if recorder:
@@ -204,7 +213,14 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     print(table(summaries, suite.counted_figures))
     for means in group_means(summaries, suite.groups):
         print(group_line(means))
-    written = report(policy.checkpoint_id, suite, arguments.think, results, arguments.execution)
+    written = report(
+        policy.checkpoint_id,
+        suite,
+        arguments.think,
+        results,
+        arguments.execution,
+        arguments.blackout,
+    )
     _write(arguments.json, written)
     if errors := [result.error for result in results if result.error]:
         print(f"the first of {len(errors)} errors: {errors[0]}", file=sys.stderr)

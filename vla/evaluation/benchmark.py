@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from vla.envs.base import EnvironmentFailure, Suite, SuiteError
 from vla.envs.execution import parse_execution
 from vla.envs.rollout import ActingPolicy, run_robustly
-from vla.evaluation.image_noise import NoisyPolicy
+from vla.evaluation.image_noise import DisturbedPolicy
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def evaluate(
     execution: str = "",
     skip: Collection[tuple[str, int]] = (),
     noise: float = 0.0,
+    blackout: bool = False,
 ) -> list[EpisodeResult]:
     """Runs a policy on the episodes of each family.
 
@@ -94,15 +95,15 @@ def evaluate(
     after each chunk. render_mode: of the environments, see Suite.make. execution: how chunks are
     followed, see vla.envs.execution; "" for as the benchmark does it. skip: families with seeds
     whose episodes are left out. noise: standard deviation of that on the images in grey levels, see
-    vla.evaluation.image_noise; 0 for none. An episode in which the benchmark itself fails is
-    repeated once, and then noted as an error.
+    vla.evaluation.image_noise; 0 for none. blackout: the policy sees black images. An episode in
+    which the benchmark itself fails is repeated once, and then noted as an error.
     Raises SuiteError for an unknown family or an execution that can't be, ContractError where the
     benchmark isn't one for the policy's robot.
     """
     suite = suite.for_contract(policy.contract)
     suite.require_families(families)
     followed = parse_execution(execution) if execution else None
-    driver = NoisyPolicy(policy, noise) if noise else policy
+    driver = DisturbedPolicy(policy, noise, blackout) if noise or blackout else policy
     results = []
     for family in families:
         environment = suite.make(family, render_mode)
@@ -269,14 +270,20 @@ def report(
     think: bool,
     results: list[EpisodeResult],
     execution: str = "",
+    blackout: bool = False,
 ) -> dict[str, object]:
-    """Everything that was measured, ready for JSON."""
+    """Everything that was measured, ready for JSON. blackout: as in evaluate()."""
     summaries = summarize(results)
     means = [asdict(entry) for entry in group_means(summaries, suite.groups)]
     return {
         "benchmark": suite.name,
         "checkpoint_id": checkpoint_id,
-        "settings": {"think": think, "execution": execution, **suite.settings()},
+        "settings": {
+            "think": think,
+            "execution": execution,
+            "blackout": blackout,
+            **suite.settings(),
+        },
         **({"groups": means} if means else {}),
         "summary": [flat(entry) for entry in summaries],
         "episodes": [flat(result) for result in results],

@@ -192,6 +192,7 @@ def run_cell(run: Run, cell: Cell, checkpoint: Path) -> None:
         execution=cell.kind["execution"],
         skip={(line.task, line.seed) for line in lines},
         noise=evaluation.noise,
+        blackout=evaluation.blackout,
     )
     if errors:
         raise GridError(f"{len(errors)} episodes could not be run; {errors[0]}")

@@ -45,6 +45,7 @@ class Evaluation:
     settings: dict[str, Any] = field(default_factory=dict)  # of the benchmark
     think: bool = False
     noise: float = bounded(0.0, 0, STRONGEST)  # on the images, see vla.evaluation.image_noise
+    blackout: bool = False  # all images are black
 
 
 @dataclass(frozen=True)

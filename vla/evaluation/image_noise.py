@@ -1,4 +1,4 @@
-"""Gaussian noise on a policy's images: how much does success depend on clean ones?
+"""Gaussian noise on a policy's images, or none to be seen: how much does success depend on them?
 
 The noise of an image depends on the episode's seed, the time within the episode and the camera's
 name alone. So all policies see the same noise, and a stronger one is the weaker one scaled up.
@@ -16,12 +16,15 @@ from vla.policies.base import Images
 STRONGEST = 255.0  # standard deviation in grey levels
 
 
-class NoisyPolicy(ActingPolicy):
-    """A policy that sees its images with noise; everything else is the policy's own."""
+class DisturbedPolicy(ActingPolicy):
+    """A policy that sees its images with noise, or black; everything else is the policy's own."""
 
-    def __init__(self, policy: ActingPolicy, sigma: float):
-        """sigma: standard deviation in grey levels, of 0 to 255, of every pixel and colour."""
-        self._policy, self._sigma, self._episode = policy, sigma, 0
+    def __init__(self, policy: ActingPolicy, sigma: float = 0.0, blackout: bool = False):
+        """sigma: standard deviation in grey levels, of 0 to 255, of every pixel and colour.
+
+        blackout: all images are black, and without noise.
+        """
+        self._policy, self._sigma, self._blackout, self._episode = policy, sigma, blackout, 0
         self.contract = policy.contract
         self.said: str | None = None  # what the policy said
 
@@ -37,20 +40,22 @@ class NoisyPolicy(ActingPolicy):
         self.said = None
 
     def chunk(self, images: Images, state: np.ndarray, time: float) -> np.ndarray:
-        """The policy's chunk, from noisy images."""
-        chunk = self._policy.chunk(self._noisy(images, time), state, time)
+        """The policy's chunk, from disturbed images."""
+        chunk = self._policy.chunk(self._disturbed(images, time), state, time)
         self.said = self._policy.said
         return chunk
 
     def observe(self, images: Images, state: np.ndarray, time: float) -> None:
-        """Shows the policy noisy images."""
-        self._policy.observe(self._noisy(images, time), state, time)
+        """Shows the policy disturbed images."""
+        self._policy.observe(self._disturbed(images, time), state, time)
 
     def is_due(self, time: float) -> bool:
         """As the policy says."""
         return self._policy.is_due(time)
 
-    def _noisy(self, images: Images, time: float) -> Images:
+    def _disturbed(self, images: Images, time: float) -> Images:
+        if self._blackout:
+            return {name: np.zeros_like(image) for name, image in images.items()}
         moment = round(1000 * time)
         return {
             name: with_noise(image, self._sigma, (self._episode, moment, crc32(name.encode())))
