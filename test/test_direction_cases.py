@@ -14,6 +14,7 @@ from vla.datasets.windows import Timeline
 from vla.evaluation.diagnosis import CONDITIONS, input_of, opposite_of, other_cases
 from vla.evaluation.direction_cases import find_cases, require_translations
 from vla.evaluation.language_following import DIRECTIONS
+from vla.language_action.clips import with_origin
 from vla.language_action.segments import Segment, Segmentation
 
 LENGTH = 20
@@ -44,6 +45,13 @@ class Moves:
 
     def timeline(self):
         return Timeline(0.1 * np.arange(len(self)), self.episode_ends)
+
+    def states(self):
+        return np.repeat(np.arange(len(self.episodes), dtype=np.float32), LENGTH)[:, None]
+
+    def actions(self):
+        ways = [DIRECTIONS[motion] for _, motion, _ in self.episodes]
+        return np.repeat(np.array(ways, np.float32), LENGTH, axis=0)
 
     def sample(self, index, generator):
         self.read += 1
@@ -120,12 +128,27 @@ def test_segments_are_cases_of_their_episode_s_scene():
     assert found.left_out == {"shorter than 6 steps": 1}
     assert left.demonstrated == pytest.approx([0, 6 * STEP, 0])
     for segments, says in (
-        ({0: 1.9, 7: 1.9}, "has 2 episodes, and its segments are of episode 7"),
-        ({0: 5.0, 1: 1.9}, "episode 0 lasts 1.90 s, and its segments are of 5.00 s"),
+        ({0: pieces[:1], 7: pieces[:1]}, "has 2 episodes, and segments of episode 7"),
+        ({0: (replace(pieces[0], end=5.0),)}, "episode 0 of ours lasts 1.90 s, its segment 0 to"),
     ):
-        wrong = replace(made, durations=segments, episodes=dict.fromkeys(segments, pieces[:1]))
+        wrong = replace(made, durations=dict.fromkeys(segments, 9.0), episodes=segments)
         with pytest.raises(DatasetError, match=says):
             find_cases(data, "ours", 10, 6, segmentation=wrong)
+    known = with_origin(made, data)
+    other = Moves([("pick the can", "up", ""), ("open the drawer", "right", "")])
+    with pytest.raises(DatasetError, match="episode 0 of ours has changed since it was cut"):
+        find_cases(other, "ours", 10, 6, segmentation=known)
+
+
+def test_segments_that_annotators_reject_are_no_cases():
+    piece = Segment("move", 0.3, 0.9, instruction="move the gripper left", quality=3)
+    pieces = [replace(piece, instruction=f"move the gripper {way}") for way in ("left", "right")]
+    data = Moves([("pick the can", way, "") for way in ("left", "right", "left")])
+    rejected = (replace(pieces[0], quality=1),)
+    episodes = {0: rejected, 1: (pieces[1],), 2: (pieces[0],)}
+    made = Segmentation("ours", "rules", dict.fromkeys(episodes, 1.9), episodes)
+    cases = find_cases(data, "ours", 10, 6, segmentation=made).cases
+    assert [case.episode for case in cases] == [2, 1]
 
 
 @pytest.mark.parametrize(

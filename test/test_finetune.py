@@ -260,6 +260,17 @@ def test_the_command_trains_on_shards(tmp_path, capsys, checkpoint, dataset):
     assert open_adapter(output / "adapter").config.rank == 2
 
 
+def test_a_policy_without_adapters_is_refused_before_data_is_made(tmp_path, capsys, dataset):
+    path, replay = tmp_path / "recipe.yaml", tmp_path / "replay"
+    path.write_text(f"train: {{robot: [{{path: {replay}, kind: simulated}}]}}\n")
+    assert main(
+        ["finetune", "--checkpoint", "checkpoints/nano_policy_head", "--data", str(dataset),
+         "--config", str(path), "--output", str(tmp_path / "run")]
+    ) == 2  # fmt: skip
+    assert "takes no adapter: train it instead" in capsys.readouterr().err
+    assert not replay.exists()
+
+
 def test_train_sends_the_stage_to_finetune(tmp_path, capsys, checkpoint, dataset):
     path = tmp_path / "adapt.yaml"
     path.write_text(

@@ -37,6 +37,7 @@ from vla.training.config_check import check_train_config
 from vla.training.loop import Trainer, model_config, train
 from vla.training.parameters import layer_classes
 from vla.training.sources import open_data
+from vla_cli import main
 
 # What the first stage on language and actions trains: the head alone.
 HEAD_ALONE = TrainedParts(vision=False, connector=False, language=False, embeddings=False)
@@ -72,7 +73,7 @@ def config(dataset, source, tmp_path) -> TrainConfig:
     )
 
 
-def test_it_learns_and_is_evaluated_and_goes_on(config, contract, source, tmp_path):
+def test_it_learns_and_is_evaluated_and_goes_on(config, contract, source, tmp_path, capsys):
     check_train_config(config)
     data, losses = open_data(config, contract), []
     folder = train(
@@ -82,6 +83,9 @@ def test_it_learns_and_is_evaluated_and_goes_on(config, contract, source, tmp_pa
     policy = Policy.from_pretrained(folder)
     assert policy.features.latent_shape is None and policy.features.token_shape is None
     assert len(policy.reasoning.model.backbone.layers) == 1
+    for option in ("--think", "--questions=1"):
+        assert main(["eval", "--checkpoint", str(folder), "--seeds", "0", option]) == 2
+        assert f"leave {option.partition('=')[0]} out" in capsys.readouterr().err
     results = evaluate(policy, make_suite("tabletop", time_limit=0.5), ["pick"], range(1))
     assert results[0].seconds >= 0.5
     # As the nodes run it: the first part gives chunks, and the second has nothing to do.

@@ -48,7 +48,9 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--adapter", default="", help="folder of an adapter to load into it")
     parser.add_argument("--data", required=True, help="folder of the data set, or of bags")
-    parser.add_argument("--mapping", default="", help="YAML file for LeRobot sets of others")
+    parser.add_argument(
+        "--mapping", default="", help="YAML file for LeRobot sets of others (that of the segments)"
+    )
     parser.add_argument(
         "--segments", default="", metavar="FOLDER", help="of the data, from vla data segment"
     )
@@ -99,7 +101,8 @@ def run_diagnose(arguments: argparse.Namespace) -> int:
     if not 1 <= steps <= contract.horizon:
         raise CommandError(f"--steps takes 1 to {contract.horizon}, the chunk's, got {steps}")
     segmentation = read_segmentation(arguments.segments) if arguments.segments else None
-    entry = RobotData(arguments.data, kind_of(arguments.data), arguments.mapping)
+    mapping = arguments.mapping or (segmentation.mapping if segmentation else "")
+    entry = RobotData(arguments.data, kind_of(arguments.data), mapping)
     dataset = open_episodes(entry, contract)
     found = find_cases(dataset, arguments.data, arguments.cases, steps, seed, segmentation)
     if len(found.cases) < arguments.cases:

@@ -189,6 +189,8 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     try:
         folder = checkpoint_folder(arguments.checkpoint)
         policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
+        if arguments.think and not policy.features.thinks:
+            raise CommandError("this policy does not say what it will do: leave --think out")
         strengths, results = dict.fromkeys(arguments.noise), []
         total = len(families) * len(seeds) * len(strengths)
         with tqdm(total=total, unit="episode") as progress:
@@ -241,6 +243,8 @@ def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
     folder = checkpoint_folder(arguments.checkpoint)
     # Only this part, since a vision-language model need not have learned to act.
     reasoner = ReasoningPart.from_pretrained(folder, arguments.device, arguments.adapter)
+    if not reasoner.features.answers:
+        raise CommandError("this policy gives no text: leave --questions out")
     questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])
     total = arguments.questions * len(suite.question_kinds)
     with tqdm(total=total, unit="question") as progress:

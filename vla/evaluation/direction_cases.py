@@ -18,14 +18,13 @@ from vla.core.shown import listed, shown_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import EpisodeDataset
 from vla.evaluation.language_following import DIRECTIONS, LEAST_DISPLACEMENT, displacement
+from vla.language_action.clips import clips_of, kept_clips
 from vla.language_action.direction_words import AXES, named_directions
-from vla.language_action.segments import ROUNDING, Segmentation
+from vla.language_action.segments import Segmentation
 from vla.policies.base import Images
 
 # So many beginnings are read for each case that is wanted, before enough is enough.
 READ_PER_CASE = 4
-# Two lengths of one episode may differ by that much [s].
-SAME_DURATION = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,14 +92,14 @@ def find_cases(
 
     source: the data set's name in messages. steps: of a chunk that are added up to a displacement;
     what ends earlier is left out, and so is a demonstration that doesn't move where its instruction
-    says. segmentation: whose segments are taken, instead of whole episodes. A large data set is not
-    read to its end; which part is read depends on the seed. Raises DatasetError where there are no
-    two opposite directions, and for segments of other data.
+    says. segmentation: whose kept segments are taken, instead of whole episodes. A large data set
+    is not read to its end; which part is read depends on the seed. Raises DatasetError where there
+    are no two opposite directions, and for segments of other data.
     """
     if segmentation is None:
         beginnings = list(_episodes(dataset))
     else:
-        beginnings = list(_segments(dataset, segmentation, source))
+        beginnings = list(_segments(dataset, segmentation))
     generator = np.random.default_rng(seed)
     candidates: list[_Candidate] = []
     counts: Counter[str] = Counter()  # of candidates, by direction
@@ -154,32 +153,13 @@ def _episodes(dataset: EpisodeDataset) -> Iterator[_Beginning]:
         yield _Beginning(episode, *beginning)
 
 
-def _segments(
-    dataset: EpisodeDataset, segmentation: Segmentation, source: str
-) -> Iterator[_Beginning]:
-    """The beginning of each segment; those of one episode share its scene."""
-    times, ends = dataset.timeline().times, np.asarray(dataset.episode_ends)
-    starts = np.concatenate([[0], ends[:-1]])
-    for episode, segments in segmentation.episodes.items():
-        told = segmentation.durations[episode]
-        if episode >= len(ends):
-            raise DatasetError(
-                f"{shown_path(source)} has {len(ends)} episodes, and its segments are of episode "
-                f"{episode}; give the segments of this data set"
-            )
-        first, last = int(starts[episode]), int(ends[episode]) - 1
-        stamps = times[first : last + 1] - times[first]
-        if abs(stamps[-1] - told) > SAME_DURATION:
-            raise DatasetError(
-                f"{shown_path(source)}: episode {episode} lasts {stamps[-1]:.2f} s, and its "
-                f"segments are of {told:.2f} s; give the segments of this data set"
-            )
-        for segment in segments:
-            row = int(np.searchsorted(stamps, segment.start - ROUNDING))
-            steps = round(segment.duration / dataset.contract.time_step)
-            if row < len(stamps):
-                scene = f"episode {episode}"
-                yield _Beginning(episode, first + row, scene, segment.instruction, steps)
+def _segments(dataset: EpisodeDataset, segmentation: Segmentation) -> Iterator[_Beginning]:
+    """The beginning of each segment that is kept; those of one episode share its scene."""
+    for clip in kept_clips(clips_of(segmentation, dataset)):
+        steps = round(clip.segment.duration / dataset.contract.time_step)
+        yield _Beginning(
+            clip.episode, clip.start, f"episode {clip.episode}", clip.segment.instruction, steps
+        )
 
 
 def _by_scene(beginnings: list[_Beginning], generator: np.random.Generator) -> list[_Beginning]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,6 +77,27 @@ def clips_of(segmentation: Segmentation, dataset: EpisodeDataset) -> list[Clip]:
             first, last = (int(starts[index] + row) for row in bounds)
             clips.append(Clip(index, number, segment, first, last))
     return clips
+
+
+def kept_clips(clips: Sequence[Clip], unrated: bool = False) -> list[Clip]:
+    """The clips to learn from: those that a verification keeps, or all where there was none.
+
+    unrated: also those that nobody rated, where others were. Raises DatasetError where none is
+    left.
+    """
+    rated = any(clip.segment.quality is not None for clip in clips)
+    kept = [
+        clip
+        for clip in clips
+        if len(clip)
+        and (not rated or clip.segment.kept or (unrated and clip.segment.quality is None))
+    ]
+    if not kept:
+        raise DatasetError(
+            f"of {len(clips)} segments none is kept that has a frame; rate them again by 'vla data "
+            "verify', or write those that nobody rated by 'vla data la --unrated'"
+        )
+    return kept
 
 
 def _episodes(dataset: EpisodeDataset) -> Iterator[tuple[np.ndarray, str]]:

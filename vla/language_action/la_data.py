@@ -7,7 +7,7 @@ seeing on the same actions (LA4VLA, section 5.1: LA-33K and LA-33K-V).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import NO_IMAGES, VIDEO, episode_without_images
 from vla.datasets.lerobot.writer import LeRobotWriter
 from vla.datasets.sample import EpisodeDataset
-from vla.language_action.clips import Clip, clips_of
+from vla.language_action.clips import Clip, clips_of, kept_clips
 from vla.language_action.coverage import CoverageReport, coverage, coverage_chart
 from vla.language_action.segments import Segmentation
 
@@ -26,27 +26,6 @@ REPORT_FILE, CHART_FILE = "language_action.json", "coverage.svg"
 TWIN_SUFFIX = "_images"
 # Steps of the contract that frames may be apart, by jitter.
 MOST_STEPS = 1.5
-
-
-def kept_clips(clips: Sequence[Clip], unrated: bool = False) -> list[Clip]:
-    """The clips to learn from: those that a verification keeps, or all where there was none.
-
-    unrated: also those that nobody rated, where others were. Raises DatasetError where none is
-    left.
-    """
-    rated = any(clip.segment.quality is not None for clip in clips)
-    kept = [
-        clip
-        for clip in clips
-        if len(clip)
-        and (not rated or clip.segment.kept or (unrated and clip.segment.quality is None))
-    ]
-    if not kept:
-        raise DatasetError(
-            f"of {len(clips)} segments none is kept that has a frame; rate them again by 'vla data "
-            "verify', or take those that nobody rated by --unrated"
-        )
-    return kept
 
 
 def write_la_data(

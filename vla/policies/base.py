@@ -183,6 +183,11 @@ class PolicyType(ABC, Generic[Config, Model]):
             f"a policy of type {self.name} cannot checkpoint activations: leave it out"
         )
 
+    @property
+    def takes_adapter(self) -> bool:
+        """Whether it has an insert_adapter() of its own."""
+        return type(self).insert_adapter is not PolicyType.insert_adapter
+
     def insert_adapter(self, model: Model, config: AdapterConfig) -> None:
         """Adds a few-shot adapter to linear layers of a loaded model (`vla finetune`)."""
         raise CheckpointError(f"a policy of type {self.name} takes no adapter: train it instead")

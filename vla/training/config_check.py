@@ -10,6 +10,7 @@ from vla.policies.config import CheckpointError
 from vla.policies.registry import policy_type, preset
 from vla.policies.robots import checkpoint_folder
 from vla.training.config import TrainConfig
+from vla.training.objectives.adapt import Adapt
 from vla.training.objectives.registry import OBJECTIVES, objective_of
 from vla.training.source_registry import ROBOT_SOURCES
 
@@ -81,6 +82,11 @@ def require_suited(config: TrainConfig, base: Any) -> None:
     base: of the policy that initialize_from or preset names.
     """
     kind, needs = policy_type(base.TYPE), objective_of(config).needs
+    if config.stage == Adapt.name and not kind.takes_adapter:
+        raise CheckpointError(
+            f"{shown_path(config.initialize_from)} is of type {kind.name}, which takes no adapter: "
+            "train it instead, by vla train and initialize_from"
+        )
     if not (missing := [role for role in needs if role not in kind.roles]):
         return
     start, command = config.initialize_from, objective_of(config).command
