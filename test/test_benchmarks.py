@@ -148,7 +148,7 @@ def test_metaworld(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "stick-pull failed: 1 time limit" in done.stdout
     figures = json.loads(output.read_text())
-    assert figures["groups"]["groups"] == {"easy": 1.0, "very_hard": 0.0}
+    assert figures["groups"][0]["groups"] == {"easy": 1.0, "very_hard": 0.0}
     assert [speed["task"] for speed in figures["speeds"]] == ["reach", "stick-pull"]
     for speed in figures["speeds"]:
         assert 0 < speed["open_core_seconds"] < speed["open_seconds"] * 2

@@ -215,6 +215,7 @@ def test_unlike_robots_share_a_batch_and_a_model(config, contract):
     data = open_data(config, contract)
     data.robot.datasets.append(arm)
     data.robot.weights.append(10.0)
+    data.robot.masked_shares.append(0.0)
     folder = train(config, contract, data)
     for place, own, values in (
         (folder, contract, 10),

@@ -63,10 +63,17 @@ def _wrong(contract: EmbodimentContract) -> str | None:
             return f"{name} is {value}"
     texts = [
         contract.name,
-        *(text for text in (contract.base_frame, contract.joint_states_topic) if text or not lacks),
+        *(
+            text
+            for text in (
+                contract.base_frame,
+                contract.joint_states_topic,
+                *(camera.topic for camera in contract.cameras),
+            )
+            if text or not lacks
+        ),
         *contract.joint_names,
         *contract.finger_joint_names,
-        *(camera.topic for camera in contract.cameras),
         *(camera.name for camera in contract.cameras),
     ]
     for text in texts:
