@@ -102,7 +102,7 @@ class EpisodeToCut:
 
 
 @dataclass(frozen=True)
-class View:
+class ShownView:
     """What one camera shows of an episode."""
 
     camera: str
@@ -187,7 +187,7 @@ def estimate_cost(
 
 def shown(
     dataset: EpisodeDataset, segmenter: Segmenter, episode: EpisodeToCut
-) -> tuple[str, list[View]]:
+) -> tuple[str, list[ShownView]]:
     """The instruction of an episode, and its views; one that is black throughout is none.
 
     Raises DatasetError where an image can't be read, and where there is nothing to see or to do.
@@ -199,7 +199,7 @@ def shown(
     generator = np.random.default_rng(0)
     samples = [dataset.sample(episode.first + index, generator) for index in indices]
     views = [
-        View(
+        ShownView(
             camera.name,
             tuple(
                 frame_of(sample.images[camera.name], index, segmenter.image_size)
@@ -232,7 +232,7 @@ def episode_messages(
 
 
 def _texts(
-    segmenter: Segmenter, episode: EpisodeToCut, instruction: str, views: Sequence[View]
+    segmenter: Segmenter, episode: EpisodeToCut, instruction: str, views: Sequence[ShownView]
 ) -> tuple[str, str]:
     events = keyframes(episode.trajectory, segmenter.rules.keyframes)
     return segmenter.prompt.filled(
