@@ -156,12 +156,15 @@ def test_a_policy_that_does_not_show_what_enters_its_head_has_no_such_picture(
     tmp_path, data, policies, capsys
 ):
     folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("representations.svg", *(f"paths_{axis}.svg" for axis in "xyz"), "mine.svg"):
+        (folder / name).write_text("of an earlier run")
     report, _ = diagnosed(
         tmp_path, "--checkpoint", policies["vision"], "--data", data, "--cases", 2,
         "--pictures", folder,
     )  # fmt: skip
-    (only,) = folder.iterdir()
-    assert only.name.startswith("paths_")
+    mine, only = sorted(folder.iterdir())
+    assert mine.name == "mine.svg" and only.name.startswith("paths_")
     assert report["representations"]["missing"] == "the policy doesn't show what enters its head"
     assert "no picture of representations" in capsys.readouterr().out
 

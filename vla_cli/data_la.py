@@ -56,7 +56,7 @@ def run_la(arguments: argparse.Namespace) -> int:
         report = write_la_data(
             segmentation, dataset, folder, twin, arguments.unrated, lambda: bar.update() and None
         )
-    if all(s.quality is None for segments in segmentation.episodes.values() for s in segments):
+    if not segmentation.is_rated:
         print("nobody has rated these segments: all of them are taken")
     print(report.text())
     print("written: " + " and ".join(shown_path(path) for path in (folder, twin) if path))

@@ -140,8 +140,7 @@ def _require_replaceable(arguments: argparse.Namespace, path: Path) -> None:
 
     if path.is_dir() or not (arguments.model and (path.parent / RECORDS_FILE).exists()):
         raise CommandError(f"{shown_path(path)} is there already; --overwrite replaces a file")
-    episodes = read_segmentation(path).episodes.values()
-    if any(segment.quality is not None for segments in episodes for segment in segments):
+    if read_segmentation(path).is_rated:
         raise CommandError(
             f"{shown_path(path)} has ratings, which go with exactly these segments; give another "
             "OUT, or drop them by --overwrite"

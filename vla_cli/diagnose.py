@@ -137,7 +137,10 @@ def _draw(
     results: list[ConditionResult],
     representations: Representations,
 ) -> None:
-    """Writes a picture for each axis, and one of representations where there are some."""
+    """Writes a picture for each axis, and one of representations where there are some.
+
+    Those of an earlier run that this one lacks are removed, since they would show another policy.
+    """
     from vla.evaluation.diagnosis_pictures import path_picture, representation_picture
     from vla.language_action.direction_words import AXES
 
@@ -150,6 +153,8 @@ def _draw(
     if not representations.missing:
         pictures["representations.svg"] = representation_picture(representations)
     try:
+        for name in {f"paths_{axis}.svg" for axis in AXES} | {"representations.svg"}:
+            (folder / name).unlink(missing_ok=True)
         for name, picture in pictures.items():
             (folder / name).write_text(picture, encoding="utf-8")
     except OSError as error:

@@ -155,7 +155,7 @@ def _episodes(dataset: EpisodeDataset) -> Iterator[_Beginning]:
 
 def _segments(dataset: EpisodeDataset, segmentation: Segmentation) -> Iterator[_Beginning]:
     """The beginning of each segment that is kept; those of one episode share its scene."""
-    for clip in kept_clips(clips_of(segmentation, dataset)):
+    for clip in kept_clips(segmentation, clips_of(segmentation, dataset)):
         steps = round(clip.segment.duration / dataset.contract.time_step)
         yield _Beginning(
             clip.episode, clip.start, f"episode {clip.episode}", clip.segment.instruction, steps

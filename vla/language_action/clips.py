@@ -79,13 +79,15 @@ def clips_of(segmentation: Segmentation, dataset: EpisodeDataset) -> list[Clip]:
     return clips
 
 
-def kept_clips(clips: Sequence[Clip], unrated: bool = False) -> list[Clip]:
+def kept_clips(
+    segmentation: Segmentation, clips: Sequence[Clip], unrated: bool = False
+) -> list[Clip]:
     """The clips to learn from: those that a verification keeps, or all where there was none.
 
     unrated: also those that nobody rated, where others were. Raises DatasetError where none is
     left.
     """
-    rated = any(clip.segment.quality is not None for clip in clips)
+    rated = segmentation.is_rated
     kept = [
         clip
         for clip in clips

@@ -45,7 +45,7 @@ def write_la_data(
     """
     _require_every_step(segmentation.source, dataset)
     candidates = clips_of(segmentation, dataset)
-    clips = kept_clips(candidates, unrated)
+    clips = kept_clips(segmentation, candidates, unrated)
     report = coverage(dataset, candidates, clips)
     about = report.values() | {"cut_from": segmentation.source, "segments": segmentation.digest}
     texts = {REPORT_FILE: json.dumps(about, indent=1) + "\n", CHART_FILE: coverage_chart(report)}

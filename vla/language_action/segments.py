@@ -132,6 +132,11 @@ class Segmentation:
     digests: Mapping[int, str] = field(default_factory=dict)  # of the episodes, where known
 
     @property
+    def is_rated(self) -> bool:
+        """Whether anybody has rated any of them."""
+        return any(s.quality is not None for own in self.episodes.values() for s in own)
+
+    @property
     def digest(self) -> str:
         """Tells its segments from others, whatever ratings they have."""
         rows = [
