@@ -45,6 +45,7 @@ class Watched:
         self.latents = graph.collect(LatentAction, "vla/latent_action", deep)
         self.seen: dict[int, ObservationMessage] = {}
         self.mark = 0  # the newest stamp before the newest instruction
+        self.compared_tokens = 0
         graph.node.create_subscription(
             ObservationMessage,
             "vla/observation",
@@ -60,15 +61,16 @@ class Watched:
         assert answer.success, answer.message
         return answer.instruction_id
 
-    def latent_of(self, chunk: ActionChunk) -> LatentAction:
-        """The learned tokens behind a chunk, which came beside it."""
+    def latent_of(self, chunk: ActionChunk) -> LatentAction | None:
+        """The learned tokens behind a chunk; None where this process missed them, as it may."""
 
         def found() -> list[LatentAction]:
             kept = [m for m in self.latents if m.instruction_id == chunk.instruction_id]
-            return [message for message in kept if stamp(message) == stamp(chunk)]
+            return [message for message in kept if stamp(message) >= stamp(chunk)]
 
-        self.graph.wait(lambda: len(found()) == 1, "the learned tokens of a chunk")
-        return found()[0]
+        self.graph.wait(found, "the learned tokens of a chunk, or later ones")
+        first = min(found(), key=stamp)
+        return first if stamp(first) == stamp(chunk) else None
 
     def observation(self, seen: int) -> Observation:
         """The observation of a stamp, as the node unpacks it."""
@@ -102,9 +104,10 @@ class Watched:
             )
             history = next((h for h in tried if self.gives(h, instruction, actions)), [])
             assert history, f"chunk {number} of '{instruction}' follows from no history"
-            latent = self.latent_of(chunk)
-            tokens = np.array(latent.data).reshape(latent.num_queries, latent.hidden_size)
-            np.testing.assert_allclose(tokens, self.part.learned_tokens, atol=1e-5)
+            if latent := self.latent_of(chunk):
+                tokens = np.array(latent.data).reshape(latent.num_queries, latent.hidden_size)
+                np.testing.assert_allclose(tokens, self.part.learned_tokens, atol=1e-5)
+                self.compared_tokens += 1
         return count
 
     def gives(self, history: list[int], instruction: str, actions: np.ndarray) -> bool:
@@ -129,7 +132,7 @@ def test_chunks_follow_from_the_history_of_the_instruction(structure, tmp_path):
             compared += watched.compare(watched.instruct(instruction), instruction, 6)
         graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion")
 
-        assert compared >= 6
+        assert compared >= 6 and watched.compared_tokens >= 3
 
         reasoning.kill()
         graph.wait(
