@@ -28,7 +28,7 @@ class LA4VLAPart(ReasoningPart):
         load_weights(checkpoint, model, device=device)
         super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
         self.model, self._generator = model, torch.Generator()
-        self._head_input: np.ndarray | None = None
+        self._hidden: torch.Tensor | None = None
 
     @torch.no_grad()
     def act(
@@ -45,14 +45,14 @@ class LA4VLAPart(ReasoningPart):
         own = torch.from_numpy(used(count, self.config.max_action))[None].to(self.device)
         given = self._input(observation, instruction)
         hidden = self.model.encode(given)  # [1, T, C]
-        self._head_input = hidden[0].float().cpu().numpy()
+        self._hidden = hidden[0]  # copied only for who asks, not in every chunk
         context = self.model.read(given, hidden)
         chunk = self.model.head.sample(context, own, self._generator)[0, :, :count]
         return self._stats["action"].denormalize(chunk.float().cpu().numpy()).astype(np.float32)
 
     def head_input(self) -> np.ndarray | None:
         """Hidden states of the backbone at the words and images that were read last."""
-        return self._head_input
+        return None if self._hidden is None else self._hidden.float().cpu().numpy()
 
     def _input(self, observation: Observation, instruction: str) -> LA4VLAInput:
         config, images = self.config, observation.images
