@@ -100,7 +100,7 @@ def test_one_seed_in_process_is_repeatable_and_reported(policy):
     written = json.loads(json.dumps(report("abc", SHORT, True, runs[0], "first")))
     assert written["settings"] == {
         "think": True, "execution": "first", "wording": "direct", "steps_per_chunk": 3,
-        "delay_steps": 2, "time_limit": 1.0, "split": "seen",
+        "delay_steps": 2, "time_limit": 1.0, "split": "seen", "blackout": False,
     }  # fmt: skip
     assert (written["benchmark"], written["checkpoint_id"]) == ("tabletop", "abc")
     assert written["summary"][0]["episodes"] == 1 == len(written["episodes"])
