@@ -16,13 +16,9 @@ teach-demo: setup
 train: setup
 	@$(IN_ENVIRONMENT) vla train
 
-# Node tests start several processes each, so they run one at a time. They wait for real processes,
-# and a machine that does other work at that moment can make one fail: those that fail run again, once.
 test:
 	@tools/setup.sh --tests
-	$(IN_ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n 2 -m "not nodes"
-	$(IN_ENVIRONMENT) pytest -m nodes || \
-	  { echo "Those that failed run again:"; pytest -m nodes --last-failed --last-failed-no-failures=none; }
+	@$(IN_ENVIRONMENT) tools/run_tests.sh
 
 # Less than four minutes on two cores: no nodes, and none of the tests marked slow.
 test-fast: setup
