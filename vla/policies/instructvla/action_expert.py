@@ -38,7 +38,8 @@ class ExpertContext:
 
 def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
     """Cosines and sines [2, T, width / 2] of the rotation angles of positions [T]."""
-    frequencies = theta ** (-torch.arange(0, width, 2, device=positions.device) / width)
+    steps = torch.arange(0, width, 2, device=positions.device, dtype=positions.dtype)
+    frequencies = theta ** (-steps / width)
     angles = positions[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()])
 
@@ -53,7 +54,7 @@ def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 def time_frequencies(width: int) -> torch.Tensor:
     """Frequencies [width / 2] of a time embedding, from 1 down to 1/100."""
     half = width // 2
-    return torch.exp(-math.log(100.0) * torch.arange(half) / (half - 1))
+    return torch.exp(-math.log(100.0) * torch.arange(half, dtype=torch.float32) / (half - 1))
 
 
 def time_embedding(times: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
@@ -187,7 +188,7 @@ class ActionExpert(nn.Module):
         """Runs everything but the actions, once per chunk.
 
         images: uint8 [V, C, 3, S, S] of the V rows that see: all, none, or those of seen [B].
-        latent [B, Q, L]; state [B, S], normalised.
+        latent [B, Q, L] and state [B, S], normalised, in any floating-point type.
         """
         return self.encode_context_and_places(images, latent, state, seen)[0]
 
@@ -199,6 +200,8 @@ class ActionExpert(nn.Module):
         seen: torch.Tensor | None = None,
     ) -> tuple[ExpertContext, torch.Tensor | None]:
         """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own."""
+        dtype = self.norm.weight.dtype
+        latent, state = latent.to(dtype), state.to(dtype)
         if len(images) in (0, len(latent)):
             seen = None  # All rows are alike, so that none has to be masked.
         parts, places, scores = [self.latent_projector(latent)], None, None

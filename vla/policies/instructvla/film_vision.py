@@ -154,6 +154,8 @@ class ConvVisionEncoder(nn.Module):
 
 def standardize(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """uint8 images [B, 3, S, S] with ImageNet's mean and standard deviation taken out."""
-    mean = torch.tensor([0.485, 0.456, 0.406], device=images.device, dtype=dtype).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device=images.device, dtype=dtype).view(3, 1, 1)
-    return (images.to(dtype) / 255.0 - mean) / std
+    mean, std = (
+        torch.tensor(values, device=images.device, dtype=torch.float32).view(3, 1, 1)
+        for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
+    return ((images.float() / 255.0 - mean) / std).to(dtype)

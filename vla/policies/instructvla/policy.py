@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from vla.contract.embodiment import EmbodimentContract
@@ -63,13 +64,13 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         sizes = len(contract.state_names), contract.horizon, len(contract.action_names)
         return InstructVLA(config, *sizes)
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> Reasoner:
+    def open_reasoning(self, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Reasoner:
         """The vision-language half."""
-        return Reasoner(checkpoint, device)
+        return Reasoner(checkpoint, device, dtype)
 
-    def open_action(self, checkpoint: Checkpoint, device: str) -> ActionModel:
+    def open_action(self, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> ActionModel:
         """The action expert."""
-        return ActionModel(checkpoint, device)
+        return ActionModel(checkpoint, device, dtype)
 
     def ties_embeddings(self, config: InstructVLAConfig) -> bool:
         """Whether the language model's head is its input embedding."""
