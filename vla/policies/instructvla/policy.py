@@ -48,8 +48,9 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
 
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Text from the vision-language model's cameras, chunks from the action expert's."""
+        expert = config.expert_cameras if config.expert.vision != "none" else ()
         return PolicyFeatures(
-            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *config.expert_cameras))),
+            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *expert))),
             uses_state=config.expert.use_state,
             reads_words=True,
             answers=True,
@@ -98,9 +99,8 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             layer.lora_a.numel() + layer.lora_b.numel() for layer in lora_layers(backbone).values()
         )
         vision = {name: count(module) for name, module in backbone.vision_parts.items()}
-        kind = (
-            "DINOv2 with FiLM" if expert.config.vision == "dinov2" else "vision encoder with FiLM"
-        )
+        kind = "DINOv2" if expert.config.vision == "dinov2" else "vision encoder"
+        kind += " with FiLM" if expert.config.film else ""
         parts = {
             **vision,
             "language model": count(backbone.model) - sum(vision.values()) - adapters,
@@ -108,7 +108,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             "scale head": count(backbone.scale_head),
             "action queries": reasoning.query_embedding.numel() + reasoning.query_output.numel(),
             kind: count(expert.vision),
-            "visual projector": count(expert.vision_projector),
+            "visual projector": count(getattr(expert, "vision_projector", None)),
             "latent projector": count(expert.latent_projector),
             "state encoder": count(expert.state_projector),
             "action encoder": count(expert.action_embedding, expert.action_projector),
