@@ -89,7 +89,7 @@ def test_an_expert_without_vision_asks_for_no_image_of_its_own(contract):
     assert features.cameras == ("front",)
     with pytest.raises(CheckpointError, match="set keypoints to 0 for 'none'"):
         expert_of(contract, vision="none")
-    with pytest.raises(CheckpointError, match="unknown expert.vision 'eyes'"):
+    with pytest.raises(CheckpointError, match=r"unknown expert\.vision 'eyes'"):
         expert_of(contract, vision="eyes")
 
 

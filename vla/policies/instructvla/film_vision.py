@@ -36,7 +36,7 @@ class NoFiLM(nn.Module):
     """Stands where FiLM is left out."""
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """x as it is."""
+        """What it is given."""
         return x
 
 
