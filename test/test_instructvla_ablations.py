@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from vla.datasets.sources import ConversationData, RobotData
-from vla.evaluation.comparison_run import part_configs
 from vla.evaluation.grid import cells_of, read_grid
 from vla.policies.checkpoint import build_model
 from vla.policies.config import CheckpointError, LoraConfig, with_entries
@@ -144,29 +143,47 @@ def talks(tmp_path_factory):
 TRAININGS = {cell.training.name: cell for cell in cells_of(read_grid(GRID), GRID.name)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAININGS)
-def test_each_cell_of_the_grid_is_trained_and_acts(name, contract, dataset, talks, tmp_path):
-    cell = TRAININGS[name]
-    for config in part_configs(cell.training, tmp_path):
+@pytest.fixture(scope="module")
+def trained(contract, dataset, talks, tmp_path_factory):
+    """The checkpoint of a configuration after one tiny step; of equal ones there is one."""
+    folder, done = tmp_path_factory.mktemp("runs"), {}
+
+    def make(config, start):
         tiny = replace(
             config,
             preset="test",
             backbone="",
             backbone_source="",
+            initialize_from=start,
             lora=replace(config.lora, rank=2, alpha=4.0),
             robot=tuple(replace(entry, path=str(dataset), options={}) for entry in config.robot),
             conversations=(talks,) if config.conversations else (),
-            steps=2,
+            output="",
+            steps=1,
             batch_size=2,
             conversation_batch_size=min(1, config.conversation_batch_size),
             validation_share=0.0,
             precision="no",
         )
-        checkpoint = train(tiny, contract, open_data(tiny, contract))
-    policy = Policy.from_pretrained(checkpoint, latent_every=cell.evaluation.latent_every)
-    images = {name: np.zeros((96, 96, 3), np.uint8) for name in policy.features.cameras}
-    policy.reset("pick the red block", seed=0, think=cell.evaluation.think)
-    for _ in range(3):
-        chunk = policy.chunk(images, np.zeros(len(contract.state_names)))
-        assert chunk.shape == (contract.horizon, 7) and np.isfinite(chunk).all()
+        key = repr(tiny)
+        if key not in done:
+            run = replace(tiny, output=str(folder / str(len(done))))
+            done[key] = str(train(run, contract, open_data(run, contract)))
+        return done[key]
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_each_cell_of_the_grid_is_trained_and_acts(name, contract, trained):
+    checkpoint = ""
+    for config in TRAININGS[name].training.parts:
+        checkpoint = trained(config, checkpoint)
+    policy = Policy.from_pretrained(checkpoint, latent_every=2)
+    images = {camera: np.zeros((96, 96, 3), np.uint8) for camera in policy.features.cameras}
+    for think in (False, True):
+        policy.reset("pick the red block", seed=0, think=think)
+        for _ in range(3):
+            chunk = policy.chunk(images, np.zeros(len(contract.state_names)))
+            assert chunk.shape == (contract.horizon, 7) and np.isfinite(chunk).all()

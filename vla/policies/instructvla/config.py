@@ -77,3 +77,8 @@ class InstructVLAConfig:
     expert: ActionExpertConfig = field(default_factory=ActionExpertConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
+
+    @property
+    def seen_by_expert(self) -> tuple[str, ...]:
+        """Cameras whose images the action expert gets; () where it has no vision."""
+        return self.expert_cameras if self.expert.vision != "none" else ()

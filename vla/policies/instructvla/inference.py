@@ -160,9 +160,10 @@ class ActionModel(ActionPart):
             raise ValueError(f"expected a finite latent action {shape}, got {latent.shape}")
         if seed is not None:
             self._generator.manual_seed(seed)
+        seen = images if self._config.seen_by_expert else {}
         actions = sample_actions(
             self._expert,
-            stack_if_any(images, self._config.expert_cameras, self.contract, self.device),
+            stack_if_any(seen, self._config.expert_cameras, self.contract, self.device),
             torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
             torch.from_numpy(normalized).to(self.device),
             self._config.flow,

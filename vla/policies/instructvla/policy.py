@@ -48,9 +48,8 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
 
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Text from the vision-language model's cameras, chunks from the action expert's."""
-        expert = config.expert_cameras if config.expert.vision != "none" else ()
         return PolicyFeatures(
-            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *expert))),
+            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *config.seen_by_expert))),
             uses_state=config.expert.use_state,
             reads_words=True,
             answers=True,
