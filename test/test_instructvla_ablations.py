@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from vla.datasets.sources import ConversationData, RobotData
+from vla.evaluation.errors import GridError
 from vla.evaluation.grid import cells_of, read_grid
 from vla.policies.checkpoint import build_model
 from vla.policies.config import CheckpointError, LoraConfig, with_entries
@@ -141,6 +142,25 @@ def talks(tmp_path_factory):
 
 
 TRAININGS = {cell.training.name: cell for cell in cells_of(read_grid(GRID), GRID.name)}
+
+
+def test_the_grid_varies_one_thing_at_a_time():
+    cells = cells_of(read_grid(GRID), GRID.name)
+    assert len(cells) == 40 and len(TRAININGS) == 15
+    for cell in cells:
+        kind = cell.kind
+        usual = [kind["structure"] == "base", kind["recipe"] in ("expert", "generalist")]
+        assert any(usual) and (all(usual) or not kind["evaluation"].startswith("rate_"))
+        assert (kind["evaluation"] == "implied_think") == cell.evaluation.think
+    rates = {cell.evaluation.latent_every for cell in cells}
+    assert rates == {1, 2, 4, 8}
+
+
+def test_a_list_of_what_is_left_out_names_what_there_is():
+    grid = read_grid(GRID)
+    wrong = replace(grid, leave_out=({"structure": ("base", "no_arms")},))
+    with pytest.raises(GridError, match="leave_out 1: unknown structure 'no_arms'"):
+        cells_of(wrong, "grid")
 
 
 @pytest.fixture(scope="module")
