@@ -58,7 +58,6 @@ _QUESTION_RULES = (
     (PLACE, rf"\bwhere\b|{_RELATION}|\b(on|in|inside|on top of) (what|which)\b|\blocated\b"),
     (STATE, r"\b(open|opened|closed|shut|empty|full|clean|dirty|upright|lying|stacked|switched"
             r"|turned|state|condition|still)\b"),
-    (LOOK, r"."),
 )  # fmt: skip
 # Words that say nothing about an action or an object.
 _COMMON = {"a", "an", "the", "to", "of", "in", "on", "at", "from", "for", "and", "please", "up"}
@@ -82,7 +81,7 @@ def category_of(kind: str, question: str, instruction: str) -> str:
     if kind == CAPTION:
         return ""
     if kind == QUESTION:
-        return next(name for name, rule in _QUESTION_RULES if _says(rule, question) or name == LOOK)
+        return next((name for name, rule in _QUESTION_RULES if _says(rule, question)), LOOK)
     for name, rule in ((NEGATIVE, _NEGATION), (SUBTASK, _SEQUENCE), (TOOL, _PURPOSE)):
         if _says(rule, question):
             return name
