@@ -148,8 +148,8 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
     except ValueError as error:
         raise GridError(f"{where}: {error}") from error
     for number, entry in enumerate(grid.leave_out, start=1):
-        for axis, names in entry.items():
-            for name in _several(names):
+        for axis, left_out in entry.items():
+            for name in _several(left_out):
                 _require_known({axis: name}, axes, f"{where}: leave_out {number}")
     cells: list[Cell] = []
     trainings: dict[str, Training] = {}
