@@ -55,7 +55,7 @@ def open_random(config: Any, source: Path, device: str) -> Policy:
     with tempfile.TemporaryDirectory() as folder:
         model = build_model(config, like.contract)
         save_checkpoint(folder, config, model.state_dict(), read_robots(source), like.tokenizer)
-        return Policy.from_pretrained(folder, device)
+        return Policy.from_pretrained(folder, device, dtype="float32")
 
 
 def act(policy: Policy, seen: Observation, number: int) -> float:
@@ -76,7 +76,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("output/robovlm_inference.json"))
     arguments = parser.parse_args()
 
-    policies = {"instructvla": Policy.from_pretrained(arguments.checkpoint, arguments.device)}
+    policies = {
+        "instructvla": Policy.from_pretrained(
+            arguments.checkpoint, arguments.device, dtype="float32"
+        )
+    }
     for label, config in cases(list(arguments.presets)).items():
         policies[label] = open_random(config, arguments.checkpoint, arguments.device)
     contract = open_checkpoint(arguments.checkpoint).contract

@@ -76,7 +76,7 @@ class FollowingType(LinearType):
     def presets(self) -> dict[str, FollowingConfig]:
         return {}
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> FollowingPart:
+    def open_reasoning(self, checkpoint: Checkpoint, device: str, dtype) -> FollowingPart:
         return FollowingPart(checkpoint, device)
 
 

@@ -89,7 +89,7 @@ class LinearType(PolicyType):
     def collator(self, config, tokenizer, options) -> LinearCollator:
         return LinearCollator()
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> LinearPart:
+    def open_reasoning(self, checkpoint: Checkpoint, device: str, dtype) -> LinearPart:
         return LinearPart(checkpoint, device)
 
 

@@ -270,6 +270,79 @@ def test_what_the_page_saves_can_be_taken_over(reviewed, tmp_path):
     assert annotations(folder)[1] == MADE
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript here")
+@pytest.mark.parametrize("revealed", [True, False])
+def test_the_page_hides_an_instruction_until_it_was_judged_without(
+    reviewed, tmp_path, capsys, revealed
+):
+    folder, _ = reviewed
+    out = tmp_path / "blind"
+    assert main(["data", "review", str(folder), "--out", str(out), "--blind"]) == 0
+    page = (out / "review.html").read_text()
+    script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[0]
+    code = f"""
+      const found = {{ values: {{ textContent: {json.dumps(Page(page).review)} }} }};
+      const made = [], buttons = {{}};
+      const blank = () => {{
+        const one = {{ append() {{}} }};
+        made.push(one);
+        return one;
+      }};
+      globalThis.window = {{}};
+      globalThis.document = {{
+        getElementById: (id) => (found[id] ??= blank()), createElement: blank,
+      }};
+      {script}
+      const named = (text) => made.filter((one) => one.textContent === text);
+      const shown = () => made.some((one) => one.textContent?.includes(
+        values.episodes[0].instruction));
+      if (shown()) throw new Error("it is shown");
+      named("accept")[0].onclick();
+      named("reject")[1].onclick();
+      named("reject")[2].onclick();
+      if ({json.dumps(revealed)}) {{
+        named("show the instruction and judge again")[0].onclick();
+        if (!shown()) throw new Error("it is hidden");
+        named("accept")[0].onclick();
+        named("accept")[1].onclick();
+        named("reject")[2].onclick();
+      }}
+      process.stdout.write(csv());
+    """
+    (tmp_path / "page.js").write_text(code)
+    saved = subprocess.run(
+        ["node", str(tmp_path / "page.js")], capture_output=True, text=True, timeout=30
+    )
+    assert saved.returncode == 0, saved.stderr
+    (tmp_path / "saved.csv").write_text(saved.stdout, newline="")
+    rows = list(csv.DictReader(io.StringIO(saved.stdout, newline="")))
+    assert [row["blind"] for row in rows[:4]] == ["accept", "reject", "reject", ""]
+    capsys.readouterr()
+    assert main(["data", "review", str(folder), "--apply", str(tmp_path / "saved.csv")]) == 0
+    said = capsys.readouterr().out
+    if revealed:
+        assert "2 entries accepted, 0 edited, 1 rejected, 7 without a verdict" in said
+        assert "of 3 entries judged both ways, 33.3% were right without the instruction" in said
+        assert "66.7% with it" in said
+    else:
+        assert "0 entries accepted, 0 edited, 0 rejected, 10 without" in said
+        assert "judged both ways" not in said
+
+
+def test_an_edit_counts_half_and_an_unknown_word_is_refused(reviewed, capsys):
+    folder, out = reviewed
+    rows = table(out)
+    rows[0] |= {"blind": "edit", "verdict": "accept"}
+    rows[1] |= {"blind": "Reject", "verdict": "edit", "answer": "Just one."}
+    capsys.readouterr()
+    assert main(["data", "review", str(folder), "--apply", write_table(out, rows)]) == 0
+    said = capsys.readouterr().out
+    assert "25.0% were right without the instruction, 75.0% with it" in said
+    rows[2]["blind"] = "perhaps"
+    assert main(["data", "review", str(folder), "--apply", write_table(out, rows)]) == 2
+    assert "line 4: blind 'perhaps' is none of accept, edit, reject" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_review_is_taken_over(reviewed, capsys, delimiter):
     folder, out = reviewed

@@ -75,6 +75,7 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
         checkpoint="5",
         contract="c.yaml",
         device="cuda:1",
+        dtype="float32",
         adapter="6",
         autostart="false",
         bag_directory="b",
@@ -90,7 +91,7 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
             assert parameters["contract"] == "c.yaml"
         if name in ("reasoning", "action_expert"):
             assert (parameters["checkpoint"], parameters["device"]) == ("5", "cuda:1")
-            assert parameters["adapter"] == "6"
+            assert (parameters["adapter"], parameters["dtype"]) == ("6", "float32")
     assert parameters_of(started["recorder"].command)["directory"] == "b"
 
 

@@ -54,7 +54,7 @@ class WindowedType(LinearType):
     def insert_adapter(self, model: LinearModel, config: AdapterConfig) -> None:
         model.layer = LoraLinear(model.layer, config)
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> WindowedPart:
+    def open_reasoning(self, checkpoint: Checkpoint, device: str, dtype) -> WindowedPart:
         return WindowedPart(checkpoint, device)
 
 

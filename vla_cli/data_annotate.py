@@ -41,6 +41,9 @@ REVIEW = """\
 Write a page that shows annotations beside the frames, and a table (CSV) of them; accept, reject or
 edit each entry in either, and take the table over. Training uses what was not rejected.
 
+With --blind the page hides the instruction of an episode until its entries have been judged without
+it; each is then judged again, and --apply prints how many were right in either case.
+
 examples:
   vla data review datasets/mine --out output/review
   vla data review datasets/mine --apply output/review/review.csv
@@ -60,6 +63,11 @@ def add_parser(subparsers) -> None:
     what.add_argument("--apply", metavar="FILE", help="take over a review.csv")
     review.add_argument("--camera", default="", help="whose images the page shows")
     review.add_argument("--episodes", metavar="A:B", help="episodes A to B-1 (default: all)")
+    review.add_argument(
+        "--blind",
+        action="store_true",
+        help="have each episode judged without its instruction first, then with it",
+    )
     review.add_argument(
         "--unreviewed", action="store_true", help="only episodes of which no entry has a verdict"
     )
@@ -98,6 +106,7 @@ def _add_annotate(subparsers) -> None:
 def run_annotate(arguments: argparse.Namespace) -> int:
     """Writes motions and annotations; 1 when episodes failed, 130 after an interrupt."""
     from vla.annotation.records import Records, write_annotations
+    from vla.annotation.taxonomy import category_counts, category_table
 
     _check_options(arguments)
     try:
@@ -117,6 +126,8 @@ def run_annotate(arguments: argparse.Namespace) -> int:
                 path = write_annotations(arguments.dataset, source.files(), records.latest, motions)
     except ValueError as error:
         raise CommandError(str(error)) from error
+    if records.latest:
+        print(category_table(category_counts(records.latest.values())))
     described = sum(episode.index in records.latest for episode in source.episodes)
     print(
         f"written: {path}: language motion of {len(motions or {})}, annotations of {described} of "
@@ -251,6 +262,12 @@ def run_review(arguments: argparse.Namespace) -> int:
                 f"{applied.accepted} entries accepted, {applied.edited} edited, {applied.rejected} "
                 f"rejected, {applied.unmarked} without a verdict; written: {path}"
             )
+            if applied.twice:
+                print(
+                    f"of {applied.twice} entries judged both ways, {applied.blind_score:.1%} were "
+                    f"right without the instruction, {applied.score:.1%} with it; an edit counts "
+                    "half"
+                )
             return 0
         indices = {episode.index for episode in _chosen(arguments, source)}
         chosen = [
@@ -260,7 +277,7 @@ def run_review(arguments: argparse.Namespace) -> int:
         ]
         if not chosen:
             raise CommandError("there is nothing to review")
-        page, table = write_review(source, chosen, Path(arguments.out))
+        page, table = write_review(source, chosen, Path(arguments.out), arguments.blind)
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
     print(f"written: {page} (open it in a browser) and {table}, {len(chosen)} episodes")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla.core.shown import shown_path
-from vla_cli.checkpoints import checkpoint_folder
+from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.result_files import require_writable, unwritable, write_result
 from vla_cli.subcommands import add_command
@@ -59,7 +59,7 @@ def add_parser(subparsers) -> None:
         "--steps", type=int, help="of each chunk that are added up (all that it has)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_inference_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write figures and cases")
     parser.add_argument(
         "--pictures",
@@ -94,7 +94,9 @@ def run_diagnose(arguments: argparse.Namespace) -> int:
     from vla.training.sources import kind_of, open_episodes
 
     folder = checkpoint_folder(arguments.checkpoint)
-    policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
+    policy = Policy.from_pretrained(
+        folder, arguments.device, arguments.adapter, dtype=arguments.dtype
+    )
     contract, seed = policy.contract, arguments.seed
     require_translations(contract)
     steps = contract.horizon if arguments.steps is None else arguments.steps

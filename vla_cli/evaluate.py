@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from vla.core.shown import brief, shown_path
 from vla.core.text import one_line
-from vla_cli.checkpoints import checkpoint_folder
+from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
 from vla_cli.result_files import require_writable, unwritable, write_result
@@ -107,7 +107,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_inference_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write per-seed results and the summary")
     parser.add_argument("--video", metavar="FILE", help="write a video of the first episodes")
 
@@ -188,7 +188,9 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     recorder = _VideoRecorder(arguments.video, suite.contract.rate) if arguments.video else None
     try:
         folder = checkpoint_folder(arguments.checkpoint)
-        policy = Policy.from_pretrained(folder, arguments.device, arguments.adapter)
+        policy = Policy.from_pretrained(
+            folder, arguments.device, arguments.adapter, dtype=arguments.dtype
+        )
         if arguments.think and not policy.features.thinks:
             raise CommandError("this policy does not say what it will do: leave --think out")
         strengths, results = dict.fromkeys(arguments.noise), []
@@ -242,7 +244,9 @@ def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
 
     folder = checkpoint_folder(arguments.checkpoint)
     # Only this part, since a vision-language model need not have learned to act.
-    reasoner = ReasoningPart.from_pretrained(folder, arguments.device, arguments.adapter)
+    reasoner = ReasoningPart.from_pretrained(
+        folder, arguments.device, arguments.adapter, arguments.dtype
+    )
     if not reasoner.features.answers:
         raise CommandError("this policy gives no text: leave --questions out")
     questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])

@@ -21,10 +21,7 @@ LOCAL_SERVER = "http://localhost:8000/v1"
 
 def add_model_options(parser, prompt: str, image_size: int, temperature: float) -> None:
     """Adds how a model is asked to a group of options, with these defaults."""
-    parser.add_argument("--base-url", default=LOCAL_SERVER, help=f"endpoint ({LOCAL_SERVER})")
-    parser.add_argument(
-        "--api-key-env", metavar="NAME", help="environment variable with the key (none is sent)"
-    )
+    add_endpoint_options(parser)
     parser.add_argument("--prompt", default=prompt, metavar="FILE", help=f"({prompt})")
     parser.add_argument(
         "--image-size", type=int, default=image_size, help=f"longest side [px] ({image_size})"
@@ -83,19 +80,32 @@ def check_model_options(arguments: argparse.Namespace) -> None:
         raise CommandError("--price-in and --price-out take prices from 0 on")
 
 
+def add_endpoint_options(parser) -> None:
+    """Adds where a model is to a group of options."""
+    parser.add_argument("--base-url", default=LOCAL_SERVER, help=f"endpoint ({LOCAL_SERVER})")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help="environment variable with the key (none is sent)"
+    )
+
+
+def api_key(arguments: argparse.Namespace) -> str:
+    """The key of the endpoint, "" for none. Raises CommandError where it is missing."""
+    if not arguments.api_key_env:
+        return ""
+    key = os.environ.get(arguments.api_key_env, "")
+    if not key:
+        raise CommandError(f"the environment variable {arguments.api_key_env} is not set")
+    return key
+
+
 def endpoint_config(arguments: argparse.Namespace) -> EndpointConfig:
     """How the endpoint is asked. Raises CommandError where the key is missing."""
     from vla.annotation.endpoint import EndpointConfig
 
-    key = ""
-    if arguments.api_key_env:
-        key = os.environ.get(arguments.api_key_env, "")
-        if not key:
-            raise CommandError(f"the environment variable {arguments.api_key_env} is not set")
     return EndpointConfig(
         arguments.base_url,
         arguments.model,
-        key,
+        api_key(arguments),
         timeout=arguments.timeout,
         attempts=arguments.attempts,
         longest_pause=arguments.longest_pause,

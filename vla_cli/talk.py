@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla.control.session import InstructionError, check_instruction
+from vla.core.shown import brief, listed
 from vla.core.text import escape_unseen
 from vla_cli.connection import add_robot_parser, connected, positive_seconds
 from vla_cli.errors import CommandError
+from vla_cli.model_options import add_endpoint_options, api_key
 from vla_cli.result_files import require_writable, write_result
 
+if TYPE_CHECKING:
+    from vla.annotation.steps import Guide
+
+GUIDE_IMAGE = 512  # longest side of the images that the model gets [px]
 INSTRUCT = """\
 Tell the robot what to do and wait until the motion settles. Ctrl-C cancels, and the arm holds.
 
@@ -21,8 +28,15 @@ examples:
   vla instruct "put the can in the bowl" --mode think    answers in text first
   vla instruct "open the drawer" --timeout 30 --json result.json
   vla instruct "close the drawer" --no-wait              returns at once
+  vla instruct "tidy up, I want to have dinner here" --split-by gpt-4o \\
+      --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY
 
-exit status: 0 settled (or accepted, with --no-wait), 1 ended otherwise, 2 could not be sent
+--split-by has a model behind an OpenAI-compatible endpoint look at the scene and split the
+instruction into steps, which are followed one after the other; after each it says whether the step
+is done. While it is asked, the arm holds.
+
+exit status: 0 settled (or accepted, with --no-wait; or all steps are done), 1 ended otherwise,
+2 could not be sent
 """
 ASK = """\
 Ask about what the robot sees. Nothing moves; a running instruction continues.
@@ -67,6 +81,7 @@ def add_parser(subparsers) -> None:
     )
     instruct.add_argument("--no-wait", action="store_true", help="return once it is accepted")
     instruct.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
+    _add_guide_options(instruct.add_argument_group("in steps, by another model"))
     ask = add_robot_parser(subparsers, "ask", "ask about what the robot sees", ASK, run_ask)
     ask.add_argument("text", help="the question, in natural language")
     ask.add_argument("--json", type=Path, metavar="FILE", help="write the answer to FILE")
@@ -101,6 +116,8 @@ def run_instruct(arguments: argparse.Namespace) -> int:
     """Sends the instruction; 0 when it settled (or was accepted, with --no-wait)."""
     arguments.text = _check(arguments.text)
     require_writable(arguments.json)
+    if arguments.split_by:
+        return _run_in_steps(arguments)
     return connected(_send if arguments.no_wait else _follow)(arguments)
 
 
@@ -114,6 +131,20 @@ def _send(ros_client, client, arguments: argparse.Namespace) -> int:
 
 
 def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
+    outcome, result = _followed(ros_client, client, arguments, arguments.text)
+    _write_outcome(
+        arguments,
+        outcome,
+        message=result.message,
+        response=result.response,
+        seconds=result.duration,
+        instruction_id=result.instruction_id,
+    )
+    return 0 if outcome == "settled" else 1
+
+
+def _followed(ros_client, client, arguments: argparse.Namespace, text: str) -> tuple[str, Any]:
+    """Follows a text to its end and prints how it goes; the outcome's name, and the result."""
     shown = {"line": "", "response": ""}
 
     def show(feedback) -> None:
@@ -126,20 +157,72 @@ def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
             shown["line"] = line
             _say(f"{feedback.elapsed:6.1f} s  {line}")
 
-    result = client.execute(arguments.text, arguments.mode, arguments.timeout, show)
+    result = client.execute(text, arguments.mode, arguments.timeout, show)
     outcome = ros_client.OUTCOME_NAMES[result.error_code]
     if result.response and result.response != shown["response"]:
         _say(f"robot: {result.response}")
     _say(f"{result.duration:6.1f} s  {outcome}: {result.message}")
-    _write_outcome(
-        arguments,
-        outcome,
-        message=result.message,
-        response=result.response,
-        seconds=result.duration,
-        instruction_id=result.instruction_id,
+    return outcome, result
+
+
+def _add_guide_options(parser) -> None:
+    parser.add_argument(
+        "--split-by", default="", metavar="MODEL", help="name of a model at the endpoint"
     )
-    return 0 if outcome == "settled" else 1
+    add_endpoint_options(parser)
+    parser.add_argument(
+        "--camera", default="", help="whose image it gets (the first of an observation)"
+    )
+
+
+def _run_in_steps(arguments: argparse.Namespace) -> int:
+    """Has a model split the instruction; 0 when all steps are done."""
+    if arguments.no_wait:
+        raise CommandError("--split-by follows the steps to their end: leave --no-wait out")
+    from vla.annotation.endpoint import EndpointConfig
+    from vla.annotation.steps import GuideError, make_guide
+
+    endpoint = EndpointConfig(
+        arguments.base_url,
+        arguments.split_by,
+        api_key(arguments),
+        timeout=60.0,
+        attempts=3,
+        longest_pause=20.0,
+        temperature=0.0,
+    )
+    guide = make_guide(endpoint)
+    try:
+        return connected(partial(_follow_in_steps, guide))(arguments)
+    except GuideError as error:
+        _write_outcome(arguments, "no_guidance", message=str(error))
+        raise CommandError(str(error), exit_status=1) from error
+
+
+def _follow_in_steps(guide: Guide, ros_client, client, arguments: argparse.Namespace) -> int:
+    from vla.annotation.source import frame_of
+    from vla.annotation.steps import follow_in_steps
+    from vla.observations.messages import image_to_array
+
+    def look() -> bytes:
+        seen = client.observation()
+        names = list(seen.camera_names)
+        if arguments.camera not in ("", *names):
+            raise CommandError(
+                f"the robot has no camera {brief(arguments.camera)}; it has: {listed(names)}"
+            )
+        image = seen.images[names.index(arguments.camera) if arguments.camera else 0]
+        return frame_of(image_to_array(image), 0, GUIDE_IMAGE).jpeg
+
+    def run(step: str) -> str:
+        return _followed(ros_client, client, arguments, step)[0]
+
+    ended = follow_in_steps(guide, arguments.text, look, run, _say)
+    _say(f"{ended.outcome}: {ended.message}")
+    _write_outcome(
+        arguments, ended.outcome, message=ended.message, steps=ended.steps, done=ended.done
+    )
+    return 0 if ended.outcome == "done" else 1
 
 
 def run_ask(arguments: argparse.Namespace) -> int:

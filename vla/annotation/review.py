@@ -18,15 +18,17 @@ from vla.annotation.page import filled_page, read_page_table
 from vla.annotation.records import ACCEPTED, CAPTION, REJECTED, Entry, Record, Records
 from vla.annotation.replies import caption_problems, pair_problems
 from vla.annotation.source import AnnotationSource
-from vla.core.shown import brief
+from vla.core.shown import brief, listed
 from vla.datasets.frames import DatasetError
 
 PAGE_FILE, TABLE_FILE = "review.html", "review.csv"
-COLUMNS = ("episode", "entry", "digest", "verdict", "question", "answer", "instruction")
+COLUMNS = ("episode", "entry", "digest", "verdict", "question", "answer", "instruction", "blind")
+_NEEDED = COLUMNS[:6]  # of a table that is taken over
 _SHOWN_SIZE = 320
 _MOST_PROBLEMS = 20
 _VERDICTS = {"accept": ACCEPTED, "reject": REJECTED, "edit": ACCEPTED, "": ""}
 _WORDS = {ACCEPTED: "accept", REJECTED: "reject", "": ""}
+_SCORES = {"accept": 1.0, "edit": 0.5, "reject": 0.0}
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,20 @@ class Applied:
     rejected: int
     edited: int
     unmarked: int  # entries without a verdict
+    twice: int = 0  # entries that were judged without the instruction, and then with it
+    # Mean of their verdicts as the paper scores them (appendix C.3): right is 1, edited 0.5.
+    blind_score: float = 0.0
+    score: float = 0.0
 
 
 def write_review(
-    source: AnnotationSource, records: Iterable[Record], folder: str | Path
+    source: AnnotationSource, records: Iterable[Record], folder: str | Path, blind: bool = False
 ) -> tuple[Path, Path]:
     """Writes the page and the table for some records; returns their paths.
 
-    Raises DatasetError where frames cannot be read, or where a table is there already, which may
-    hold a reviewer's work.
+    blind: the page shows an episode's instruction once its entries were judged without it. Raises
+    DatasetError where frames cannot be read, or where a table is there already, which may hold a
+    reviewer's work.
     """
     folder = Path(folder)
     table = folder / TABLE_FILE
@@ -71,7 +78,12 @@ def write_review(
             }
         )
         rows += [row | {"instruction": record.instruction} for row in _rows(record)]
-    review = {"title": source.folder.resolve().name, "columns": COLUMNS, "episodes": shown}
+    review = {
+        "title": source.folder.resolve().name,
+        "columns": COLUMNS,
+        "blind": blind,
+        "episodes": shown,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE_FILE
     page.write_text(filled_page(PAGE_FILE, review), encoding="utf-8")
@@ -91,6 +103,7 @@ def _rows(record: Record) -> list[dict[str, Any]]:
             "verdict": _WORDS[entry.verdict],
             "question": entry.question,
             "answer": entry.answer,
+            "blind": "",  # the verdict without the instruction
         }
         for name, entry in record.named_entries().items()
     ]
@@ -106,15 +119,21 @@ def apply_review(path: str | Path, records: Records) -> Applied:
     """
     named = {index: record.named_entries() for index, record in records.latest.items()}
     problems: list[str] = []
+    twice: list[tuple[str, str]] = []  # verdicts without and with the instruction
     counts: Counter[str] = Counter()
-    for number, row in enumerate(read_page_table(path, COLUMNS[:-1], "review"), start=2):
+    for number, row in enumerate(read_page_table(path, _NEEDED, "review"), start=2):
         try:
             index, name = _place(row, named)
             said, entry = _reviewed(row, named[index][name])
+            blind = row.get("blind", "").strip().lower()
+            if blind not in ("", *_SCORES):
+                raise DatasetError(f"blind {brief(blind)} is none of {listed(_SCORES)}")
         except DatasetError as problem:
             problems.append(f"line {number}: {problem}")
             continue
         counts[said] += 1
+        if blind and said:
+            twice.append((blind, said))
         named[index][name] = entry
     if problems:
         more = len(problems) - _MOST_PROBLEMS
@@ -124,7 +143,18 @@ def apply_review(path: str | Path, records: Records) -> Applied:
         record = records.latest[index]
         if (changed := tuple(entries.values())) != record.entries:
             records.add(replace(record, entries=changed))
-    return Applied(counts["accept"], counts["reject"], counts["edit"], counts[""])
+    blind_score, score = (
+        sum(_SCORES[verdicts[which]] for verdicts in twice) / max(1, len(twice)) for which in (0, 1)
+    )
+    return Applied(
+        counts["accept"],
+        counts["reject"],
+        counts["edit"],
+        counts[""],
+        len(twice),
+        blind_score,
+        score,
+    )
 
 
 def _place(row: dict[str, str], named: dict[int, dict[str, Entry]]) -> tuple[int, str]:

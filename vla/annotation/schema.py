@@ -17,6 +17,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "array": (list,),
     "string": (str,),
     "number": (int, float),
+    "boolean": (bool,),
 }
 
 
@@ -59,7 +60,7 @@ def reply_error(problems: Sequence[str]) -> ReplyError:
 
 def _is_of(value: Any, kind: str) -> bool:
     """Whether a value is of a type of the schema's language; true and false are no numbers."""
-    return isinstance(value, _TYPES[kind]) and not isinstance(value, bool)
+    return isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "boolean")
 
 
 def _problems(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:

@@ -14,13 +14,11 @@ from vla.core.shown import shown_path
 from vla.core.text import one_line
 
 
-def read_tensors(
-    path: str | Path, error: type[Exception], device: str = "cpu"
-) -> dict[str, torch.Tensor]:
+def read_tensors(path: str | Path, error: type[Exception]) -> dict[str, torch.Tensor]:
     """All tensors of a file by name. Raises `error` for a damaged one, and for NaN or infinity."""
     require_regular(path, error)
     try:
-        tensors = load_file(path, device=device)
+        tensors = load_file(path)
     except Exception as problem:  # safetensors raises its own, undocumented kind
         _refuse(path, problem, error)
     for name, value in tensors.items():

@@ -36,6 +36,9 @@ class RobotData:
     mapping: str = ""
     # VLA-IT file; empty for the data set's own or none; "truth" with simulated ones.
     annotations: str = ""
+    # Share of its episodes whose annotations, and answers to their own instruction, are used; drawn
+    # as `share` is. All are acted on.
+    annotation_share: float = bounded(1.0, 0, 1)
     # Of another robot than the run's, which the model also learns, with separate statistics.
     contract: str = ""
     # Times the number of frames, its share of a batch.

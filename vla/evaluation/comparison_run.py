@@ -163,7 +163,7 @@ def run_cell(run: Run, cell: Cell, checkpoint: Path) -> None:
     """
     path, evaluation = episode_file(run.output, cell), cell.evaluation
     lines = _whole_lines(path)
-    policy = Policy.from_pretrained(checkpoint, run.device)
+    policy = Policy.from_pretrained(checkpoint, run.device, latent_every=evaluation.latent_every)
     for line in lines:
         if line.checkpoint_id != policy.checkpoint_id:
             raise GridError(

@@ -26,7 +26,7 @@ from vla.evaluation.image_noise import STRONGEST
 from vla.policies.config import CheckpointError, bounded, from_dict, merged
 from vla.policies.registry import policy_type
 from vla.training.config import TrainConfig, train_config
-from vla.training.config_check import check_train_config
+from vla.training.config_check import check_train_config, require_suited
 from vla.training.loop import model_config
 from vla.training.recipes import read_with_parents
 
@@ -44,6 +44,7 @@ class Evaluation:
     episodes: int = bounded(50, 1, 100_000)  # of each family
     settings: dict[str, Any] = field(default_factory=dict)  # of the benchmark
     think: bool = False
+    latent_every: int = bounded(1, 1, 1000)  # chunks per latent action, of a policy of two parts
     noise: float = bounded(0.0, 0, STRONGEST)  # on the images, see vla.evaluation.image_noise
     blackout: bool = False  # all images are black
 
@@ -74,7 +75,8 @@ class Grid:
     recipes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     executions: tuple[str, ...] = ("",)  # as `vla eval --execution` takes them; "" for its default
     seeds: tuple[int, ...] = bounded((1,), 0, 2**31)  # of trainings
-    leave_out: tuple[dict[str, str], ...] = ()  # kinds that are no cells
+    # Kinds that are no cells: of each axis named, one value or several.
+    leave_out: tuple[dict[str, str | tuple[str, ...]], ...] = ()
     # Frames that each training sees, over all its parts; 0 for what their files say.
     frames: int = bounded(0, 0, 1e12)
     evaluations: dict[str, Evaluation] = field(default_factory=lambda: {"": Evaluation()})
@@ -146,12 +148,14 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
     except ValueError as error:
         raise GridError(f"{where}: {error}") from error
     for number, entry in enumerate(grid.leave_out, start=1):
-        _require_known(entry, axes, f"{where}: leave_out {number}")
+        for axis, left_out in entry.items():
+            for name in _several(left_out):
+                _require_known({axis: name}, axes, f"{where}: leave_out {number}")
     cells: list[Cell] = []
     trainings: dict[str, Training] = {}
     for names in product(*axes.values()):
         kind = dict(zip(axes, names, strict=True))
-        if any(entry.items() <= kind.items() for entry in grid.leave_out):
+        if any(_covers(entry, kind) for entry in grid.leave_out):
             continue
         trained = [kind[axis] for axis in ("structure", "head", "recipe") if kind[axis]]
         for seed in grid.seeds:
@@ -175,6 +179,15 @@ def cells_of(grid: Grid, where: str) -> list[Cell]:
             _require_known(selector, axes, at)
             chosen(cells, selector, at)
     return cells
+
+
+def _covers(entry: dict[str, str | tuple[str, ...]], kind: dict[str, str]) -> bool:
+    """Whether an entry of leave_out is about a kind."""
+    return all(kind[axis] in _several(names) for axis, names in entry.items())
+
+
+def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def _require_episodes(evaluation: Evaluation, executions: tuple[str, ...]) -> None:
@@ -246,9 +259,13 @@ def _training(
     for index, config in enumerate(built):
         try:
             contract = load_contract(contract_path(config.contract))
-            check_train_config(config)
-            # A later part has the model of the first.
+            # A later part has the model of the first, and starts from it.
             model = model_config(replace(built[0], initialize_from="", output=""), None)
+            if index:
+                require_suited(config, model)
+            check_train_config(
+                replace(config, initialize_from=f"part-{index}") if index else config
+            )
         except ValueError as error:  # Of the contract or the model
             raise GridError(f"{where}: {error}") from error
         seen = config.batch_size * policy_type(model.TYPE).features(model, contract).window

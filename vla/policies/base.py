@@ -103,10 +103,15 @@ class PolicyType(ABC, Generic[Config, Model]):
         """The whole model, randomly initialised, as it is trained and stored."""
 
     @abstractmethod
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> ReasoningPart:
-        """The first part, or all of a policy of one part. Raises CheckpointError."""
+    def open_reasoning(
+        self, checkpoint: Checkpoint, device: str, dtype: torch.dtype
+    ) -> ReasoningPart:
+        """The first part, or all of a policy of one part. Raises CheckpointError.
 
-    def open_action(self, checkpoint: Checkpoint, device: str) -> ActionPart:
+        dtype: of its weights and of what its layers compute; what goes in and out is float32.
+        """
+
+    def open_action(self, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> ActionPart:
         """The second part. Raises CheckpointError; never called for a policy of one part."""
         raise NotImplementedError(f"a policy of type {self.name} has one part")
 

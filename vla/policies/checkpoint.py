@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -205,19 +206,24 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(config, robot.contract, robot.stats, tokenizer, digest, folder)
 
 
-def read_weights(checkpoint: Checkpoint, device: str = "cpu") -> dict[str, torch.Tensor]:
+def read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """All weights by name. Raises CheckpointError for a damaged file."""
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(checkpoint.folder):
-        weights |= read_tensors(path, CheckpointError, device)
+        weights |= read_tensors(path, CheckpointError)
     return weights
 
 
-def build_part(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str = "") -> Module:
+def build_part(
+    checkpoint: Checkpoint,
+    make: Callable[[], Module],
+    prefix: str = "",
+    dtype: torch.dtype = torch.float32,
+) -> Module:
     """Builds a part of the model from its configuration; its weights' names begin with `prefix`.
 
     It is first sized without memory and compared with the stored weights, so that an oversized
-    configuration allocates none. Raises CheckpointError.
+    configuration allocates none. dtype: of its parameters. Raises CheckpointError.
     """
     stored: dict[str, tuple[int, ...]] = {}
     for path in weight_files(checkpoint.folder):
@@ -228,7 +234,19 @@ def build_part(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str =
     with torch.device("meta"):
         sized = _built(where, make)
     _require_shapes(where, prefix, sized, stored)
-    return _built(where, make)
+    with _default_dtype(dtype):
+        return _built(where, make)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Makes floating-point tensors of that type where none is asked for."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _refuse_without_half(where: str, prefix: str) -> NoReturn:
@@ -259,13 +277,20 @@ def load_weights(
 ) -> None:
     """Fills a part of the model, whose weights' names begin with `prefix`; with "" all of it.
 
-    dtype: of its parameters from then on; None for the stored one. Raises CheckpointError that
-    names what is missing, superfluous or of another shape.
+    dtype: of its parameters from then on; None for the stored one. device: where they are, unless
+    dtype is float32. Raises CheckpointError that names what is missing, superfluous or of another
+    shape.
     """
     path = checkpoint.folder / WEIGHTS
-    weights = read_weights(checkpoint, device)
+    weights = read_weights(checkpoint)
+    # Assigned, not copied: copies would take the parameters' dtype.
+    assign = dtype is not torch.float32
+    # One by one, so that a GPU never holds the stored weights as well.
     own = {
-        name.removeprefix(prefix): value if dtype is None else value.to(dtype)
+        name.removeprefix(prefix): value.to(
+            device if assign else "cpu",
+            dtype if value.is_floating_point() and dtype is not None else value.dtype,
+        )
         for name, value in weights.items()
         if name.startswith(prefix)
     }
@@ -280,8 +305,7 @@ def load_weights(
                 f"{shown_path(path)}: {one_line(prefix + name)} is of whole numbers, no weights; "
                 "copy it again"
             )
-    # Assigned, not copied: copies would take the parameters' dtype.
-    result = module.load_state_dict(own, strict=False, assign=dtype is not torch.float32)
+    result = module.load_state_dict(own, strict=False, assign=assign)
     tied = checkpoint.type.ties_embeddings(checkpoint.config)
     missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]
     if missing or result.unexpected_keys:

@@ -17,6 +17,7 @@ from vla.policies.adapters import Adapter, adapted_id, open_adapter, require_bas
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError
+from vla.policies.inference_dtype import inference_dtype
 
 Part = TypeVar("Part", bound="PolicyPart")
 Reasoning = TypeVar("Reasoning", bound="ReasoningPart")
@@ -74,14 +75,18 @@ class ReasoningPart(PolicyPart, ABC):
 
     @classmethod
     def from_pretrained(
-        cls: type[Reasoning], path: str | Path, device: str = "cpu", adapter: str | Path = ""
+        cls: type[Reasoning],
+        path: str | Path,
+        device: str = "cpu",
+        adapter: str | Path = "",
+        dtype: str = "auto",
     ) -> Reasoning:
         """The first part of a checkpoint folder, with an adapter's folder unless that is "".
 
-        Raises CheckpointError, one sentence.
+        dtype: see vla.policies.inference_dtype. Raises CheckpointError, one sentence.
         """
-        checkpoint = open_checkpoint(path)
-        part = checkpoint.type.open_reasoning(checkpoint, usable_device(device))
+        checkpoint, device = open_checkpoint(path), usable_device(device)
+        part = checkpoint.type.open_reasoning(checkpoint, device, inference_dtype(dtype, device))
         return adapted(_required(part, cls, checkpoint), adapter)
 
     @abstractmethod
@@ -134,11 +139,15 @@ class ActionPart(PolicyPart, ABC):
 
     @classmethod
     def from_pretrained(
-        cls: type[Action], path: str | Path, device: str = "cpu", adapter: str | Path = ""
+        cls: type[Action],
+        path: str | Path,
+        device: str = "cpu",
+        adapter: str | Path = "",
+        dtype: str = "auto",
     ) -> Action:
         """The second part of a checkpoint folder; see ReasoningPart.from_pretrained."""
-        checkpoint = open_checkpoint(path)
-        part = checkpoint.type.open_action(checkpoint, usable_device(device))
+        checkpoint, device = open_checkpoint(path), usable_device(device)
+        part = checkpoint.type.open_action(checkpoint, device, inference_dtype(dtype, device))
         return adapted(_required(part, cls, checkpoint), adapter)
 
     @abstractmethod
@@ -177,13 +186,14 @@ class NoActionPart(PolicyPart):
 
 
 def open_action_part(
-    path: str | Path, device: str = "cpu", adapter: str | Path = ""
+    path: str | Path, device: str = "cpu", adapter: str | Path = "", dtype: str = "auto"
 ) -> ActionPart | NoActionPart:
     """The part of a checkpoint for the node `action_expert`. Raises CheckpointError."""
-    checkpoint = open_checkpoint(path)
+    checkpoint, device = open_checkpoint(path), usable_device(device)
+    used = inference_dtype(dtype, device)
     if checkpoint.features.latent_shape is None:
         return adapted(NoActionPart(checkpoint), adapter)
-    return adapted(checkpoint.type.open_action(checkpoint, usable_device(device)), adapter)
+    return adapted(checkpoint.type.open_action(checkpoint, device, used), adapter)
 
 
 def adapted(part: Part, adapter: str | Path) -> Part:

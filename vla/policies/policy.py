@@ -14,6 +14,7 @@ import numpy as np
 
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import open_checkpoint
+from vla.policies.inference_dtype import inference_dtype
 from vla.policies.parts import ActionPart, ReasoningPart, adapted, usable_device
 
 
@@ -33,16 +34,18 @@ class Policy:
         device: str = "cpu",
         adapter: str | Path = "",
         latent_every: int = 1,
+        dtype: str = "auto",
     ) -> Policy:
         """Loads a checkpoint folder and, unless it is "", an adapter's folder into it.
 
-        Raises CheckpointError, one sentence.
+        dtype: see vla.policies.inference_dtype. Raises CheckpointError, one sentence.
         """
         checkpoint, device = open_checkpoint(path), usable_device(device)
-        reasoning = adapted(checkpoint.type.open_reasoning(checkpoint, device), adapter)
+        where = device, inference_dtype(dtype, device)
+        reasoning = adapted(checkpoint.type.open_reasoning(checkpoint, *where), adapter)
         action = None
         if checkpoint.features.latent_shape is not None:
-            action = adapted(checkpoint.type.open_action(checkpoint, device), adapter)
+            action = adapted(checkpoint.type.open_action(checkpoint, *where), adapter)
         return cls(reasoning, action, latent_every)
 
     @property

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ class ChosenEpisodes:
     episodes: np.ndarray  # their numbers in it, increasing
     name: str  # of the data, for messages
     digest: str  # of what was chosen: numbers, tasks and lengths
+    annotated: np.ndarray | None = None  # those of `episodes` with annotations; None for all
 
     def __post_init__(self):
         self.contract = self.dataset.contract
@@ -43,6 +45,8 @@ class ChosenEpisodes:
         starts = np.concatenate([[0], ends[:-1]])
         spans = zip(starts[self.episodes], ends[self.episodes], strict=True)
         self._rows = np.concatenate([np.arange(start, end) for start, end in spans])
+        told = np.isin(self.episodes, self.episodes if self.annotated is None else self.annotated)
+        self._annotated = np.repeat(told, (ends - starts)[self.episodes])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,7 +55,10 @@ class ChosenEpisodes:
         self, index: int, generator: np.random.Generator, images: bool = True
     ) -> RobotSample:
         """One frame of a chosen episode."""
-        return self.dataset.sample(int(self._rows[index]), generator, images)
+        sample = self.dataset.sample(int(self._rows[index]), generator, images)
+        if self._annotated[index]:
+            return sample
+        return replace(sample, annotation=None, answer=None)
 
     def states(self) -> np.ndarray:
         """States [N, S] of its frames."""
@@ -84,12 +91,18 @@ def chosen(entry: RobotData, dataset: RobotDataset) -> RobotDataset:
 
     Raises DatasetError where there are none, and where a list is of other data.
     """
-    if not (entry.tasks or entry.per_task or entry.share < 1 or entry.episode_list):
+    if not (
+        entry.tasks
+        or entry.per_task
+        or entry.share < 1
+        or entry.annotation_share < 1
+        or entry.episode_list
+    ):
         return dataset
     if not (hasattr(dataset, "episode_ends") and hasattr(dataset, "episode_tasks")):
         raise DatasetError(
             f"{shown_path(entry.path)}: data of kind '{entry.kind}' does not say where episodes "
-            "end; leave out tasks, per_task, share and episode_list"
+            "end; leave out tasks, per_task, share, annotation_share and episode_list"
         )
     known = cast("EpisodeDataset", dataset)
     tasks, expected = known.episode_tasks(), ""
@@ -109,7 +122,11 @@ def chosen(entry: RobotData, dataset: RobotDataset) -> RobotDataset:
             f"{shown_path(entry.path)}: its digest is {expected}, that of these episodes "
             f"{digest}; give the data that it was made of, or make a new list"
         )
-    return ChosenEpisodes(known, np.array(numbers, dtype=np.int64), entry.path, digest)
+    annotated = None
+    if entry.annotation_share < 1:
+        count = round(entry.annotation_share * len(numbers))
+        annotated = np.array(_in_drawn_order(numbers)[:count], dtype=np.int64)
+    return ChosenEpisodes(known, np.array(numbers, dtype=np.int64), entry.path, digest, annotated)
 
 
 def _drawn(entry: RobotData, tasks: list[str]) -> list[int]:
@@ -118,9 +135,7 @@ def _drawn(entry: RobotData, tasks: list[str]) -> list[int]:
         raise DatasetError(
             f"{where} has no task {brief(unknown[0])}; it has: {listed(sorted(set(tasks)))}"
         )
-    # Each number's place is drawn for itself, so that more episodes behind change nothing of it.
-    places = [np.random.default_rng([7, number]).random() for number in range(len(tasks))]
-    order = sorted(range(len(tasks)), key=lambda number: places[number])
+    order = _in_drawn_order(range(len(tasks)))
     order = [number for number in order if not entry.tasks or tasks[number] in entry.tasks]
     if entry.share < 1:
         order = order[: max(1, round(entry.share * len(order)))]
@@ -135,6 +150,12 @@ def _drawn(entry: RobotData, tasks: list[str]) -> list[int]:
     if not order:
         raise DatasetError(f"{where}: no episode is left; ask for more")
     return sorted(order)
+
+
+def _in_drawn_order(numbers: Iterable[int]) -> list[int]:
+    """Episodes in a random order that is the same each time."""
+    # Each number's place is drawn for itself, so that more episodes behind change nothing of it.
+    return sorted(numbers, key=lambda number: np.random.default_rng([7, number]).random())
 
 
 def _digest(numbers: list[int], tasks: list[str], lengths: np.ndarray) -> str:

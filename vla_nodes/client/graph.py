@@ -19,7 +19,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 from vla_ros.action import ExecuteInstruction
-from vla_ros.msg import PolicyStatus
+from vla_ros.msg import Observation, PolicyStatus
 from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.core.interrupts import deferred_interrupts
@@ -204,6 +204,19 @@ class RobotClient:
         if not statuses:
             raise UnreachableError(self._nobody("vla/status"))
         return statuses[-1]
+
+    def observation(self) -> Observation:
+        """The next observation of the policy. Raises UnreachableError where none comes."""
+        found: list[Observation] = []
+        subscription = self.node.create_subscription(
+            Observation, "vla/observation", found.append, qos.LATEST
+        )
+        try:
+            if not self._spin_until(lambda: bool(found), self.wait):
+                raise UnreachableError(self._nobody("vla/observation"))
+        finally:
+            self.node.destroy_subscription(subscription)
+        return found[-1]
 
     def watch_status(
         self,

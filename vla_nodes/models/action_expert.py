@@ -101,11 +101,13 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
         self._before_late = 0.0
         self._delay = DelayEstimate(INITIAL_DELAY)
 
-    def load(self, checkpoint: Path, device: str, adapter: str) -> ActionPart | NoActionPart:
+    def load(
+        self, checkpoint: Path, device: str, adapter: str, dtype: str
+    ) -> ActionPart | NoActionPart:
         """The checkpoint's second part; where it has none, what stands for it."""
         from vla.policies.parts import open_action_part
 
-        return open_action_part(checkpoint, device, adapter)
+        return open_action_part(checkpoint, device, adapter, dtype)
 
     @property
     def has_work(self) -> bool:

@@ -24,6 +24,7 @@ from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.control.session import InstructionError, check_instruction
 from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.resources import contract_path
+from vla.policies.inference_dtype import DTYPES, inference_dtype
 from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
 from vla_nodes.core.conversions import stamp_to_seconds
@@ -54,6 +55,12 @@ MODEL_SETTINGS = (
         "Folder of an adapter that is loaded with the checkpoint; empty for none.",
     ),
     Setting("device", "cpu", "Where the model runs: cpu, cuda or cuda:N."),
+    Setting(
+        "dtype",
+        "auto",
+        "Number type of the model's weights; auto: bfloat16 on a GPU, float32 on a CPU.",
+        choices=DTYPES,
+    ),
     Setting(
         "threads",
         0,
@@ -92,10 +99,11 @@ class ModelNode(ManagedNode, Generic[Part]):
         self._next_turn = -math.inf
         self.diagnostics.checks.append(self._check_inputs)
 
-    def load(self, checkpoint: Path, device: str, adapter: str) -> Part:
+    def load(self, checkpoint: Path, device: str, adapter: str, dtype: str) -> Part:
         """The model of a checkpoint, with the adapter of a folder in it unless that is "".
 
-        Raises ValueError with one sentence when it cannot be used.
+        dtype: see vla.policies.inference_dtype. Raises ValueError with one sentence when it cannot
+        be used.
         """
         raise NotImplementedError
 
@@ -159,7 +167,10 @@ class ModelNode(ManagedNode, Generic[Part]):
                 "use cpu, or a GPU that this installation of torch finds"
             ) from error
         started = time.monotonic()
-        model = self.load(Path(checkpoint), device, self.settings["adapter"])
+        dtype = self.settings["dtype"]
+        model = self.load(Path(checkpoint), device, self.settings["adapter"], dtype)
+        used = str(inference_dtype(dtype, device)).removeprefix("torch.")
+        self.diagnostics.values["dtype"] = used
         self.get_logger().info(
             f"loaded checkpoint {model.checkpoint_id} in {time.monotonic() - started:.1f} s"
         )

@@ -242,9 +242,11 @@ class Backbone(nn.Module):
         Raises CheckpointError where they take other places than the configuration says.
         """
         like = next(self.vision_parts["vision encoder"].parameters())
-        mean = images.new_tensor(self.config.image_mean, dtype=like.dtype).view(3, 1, 1)
-        std = images.new_tensor(self.config.image_std, dtype=like.dtype).view(3, 1, 1)
-        features = self.image_features((images.to(like.dtype) / 255.0 - mean) / std)
+        mean, std = (
+            images.new_tensor(values, dtype=torch.float32).view(3, 1, 1)
+            for values in (self.config.image_mean, self.config.image_std)
+        )
+        features = self.image_features(((images.float() / 255.0 - mean) / std).to(like.dtype))
         tokens = 1 if self.attends else features.shape[1]
         if tokens != self.config.image_tokens:
             raise CheckpointError(

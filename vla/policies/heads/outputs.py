@@ -175,6 +175,7 @@ class Denoiser(nn.Module):
         self, condition: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:
         """[N, H, A] of condition [N, G], noisy chunk [N, H, A] and times [N] in 0 to 1."""
+        chunk = chunk.to(self.place.dtype)
         waves = time_waves(times, self.width)
         time = self.time(waves.to(chunk.dtype))
         seen = self.condition(condition) + time  # [N, D]
@@ -230,7 +231,7 @@ class Flow(nn.Module):
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by Euler integration."""
-        noise = draw_noise((len(hidden), *self.shape), self.config, generator).to(hidden)
+        noise = draw_noise((len(hidden), *self.shape), self.config, generator).to(hidden.device)
         return integrate(
             lambda x, t: only_used(self.denoiser(hidden, x, t), used),
             only_used(noise, used),
@@ -283,7 +284,8 @@ class Diffusion(nn.Module):
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by DDIM (arXiv 2010.02502) without noise in between."""
-        x = only_used(torch.randn((len(hidden), *self.shape), generator=generator).to(hidden), used)
+        noise = torch.randn((len(hidden), *self.shape), generator=generator)
+        x = only_used(noise.to(hidden.device), used)
         steps = torch.linspace(len(self.alphas) - 1, 0, self.sample_steps).round().long().tolist()
         for index, step in enumerate(steps):
             kept = self.alphas[step].to(x)

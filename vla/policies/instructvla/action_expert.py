@@ -38,7 +38,8 @@ class ExpertContext:
 
 def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
     """Cosines and sines [2, T, width / 2] of the rotation angles of positions [T]."""
-    frequencies = theta ** (-torch.arange(0, width, 2, device=positions.device) / width)
+    steps = torch.arange(0, width, 2, device=positions.device, dtype=positions.dtype)
+    frequencies = theta ** (-steps / width)
     angles = positions[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()])
 
@@ -53,7 +54,7 @@ def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 def time_frequencies(width: int) -> torch.Tensor:
     """Frequencies [width / 2] of a time embedding, from 1 down to 1/100."""
     half = width // 2
-    return torch.exp(-math.log(100.0) * torch.arange(half) / (half - 1))
+    return torch.exp(-math.log(100.0) * torch.arange(half, dtype=torch.float32) / (half - 1))
 
 
 def time_embedding(times: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
@@ -136,18 +137,14 @@ class ActionExpert(nn.Module):
         width = config.width
         if config.mask not in MASKS:
             raise CheckpointError(f"unknown expert.mask '{config.mask}'; known: {', '.join(MASKS)}")
-        if config.vision == "conv":
-            self.vision: nn.Module = ConvVisionEncoder(config, latent_width, cameras)
-        elif config.vision == "dinov2":
-            self.vision = Dinov2Encoder(config, latent_width)
-        else:
-            raise CheckpointError(f"unknown expert.vision '{config.vision}'; known: conv, dinov2")
-        self.vision_projector = _projector(config.vision_width, width)
+        self.vision = _make_vision(config, latent_width, cameras)
+        if self.vision is not None:
+            self.vision_projector = _projector(config.vision_width, width)
         self.latent_projector = _projector(latent_width, width)
         # Places of things enter beside the tool's: their difference is the path to go.
         self.keypoint_values = 2 * config.keypoints * cameras
-        inputs = state_size + self.keypoint_values
-        self.state_projector = _projector(inputs, width) if config.use_state else None
+        inputs = state_size * config.use_state + self.keypoint_values
+        self.state_projector = _projector(inputs, width) if inputs else None
         self.action_embedding = nn.Linear(action_size, width)
         self.action_projector = _projector(2 * width, width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -157,8 +154,8 @@ class ActionExpert(nn.Module):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU()]
         self.head = nn.Sequential(*layers[:-1])
-        self.vision_tokens = self.vision.tokens * cameras
-        self.context_tokens = self.vision_tokens + num_queries + int(config.use_state)
+        self.vision_tokens = 0 if self.vision is None else self.vision.tokens * cameras
+        self.context_tokens = self.vision_tokens + num_queries + int(inputs > 0)
         # Computed once: in each step they would cost as much as a layer.
         positions = torch.arange(self.context_tokens + horizon, dtype=torch.float32)
         turns = rotary_turns(positions, width // config.heads, config.rope_theta)
@@ -187,7 +184,7 @@ class ActionExpert(nn.Module):
         """Runs everything but the actions, once per chunk.
 
         images: uint8 [V, C, 3, S, S] of the V rows that see: all, none, or those of seen [B].
-        latent [B, Q, L]; state [B, S], normalised.
+        latent [B, Q, L] and state [B, S], normalised, in any floating-point type.
         """
         return self.encode_context_and_places(images, latent, state, seen)[0]
 
@@ -199,6 +196,10 @@ class ActionExpert(nn.Module):
         seen: torch.Tensor | None = None,
     ) -> tuple[ExpertContext, torch.Tensor | None]:
         """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own."""
+        dtype = self.norm.weight.dtype
+        latent, state = latent.to(dtype), state.to(dtype)
+        if self.vision is None:
+            images = images[:0]
         if len(images) in (0, len(latent)):
             seen = None  # All rows are alike, so that none has to be masked.
         parts, places, scores = [self.latent_projector(latent)], None, None
@@ -206,12 +207,12 @@ class ActionExpert(nn.Module):
             visual, places, scores = self._look(images, latent if seen is None else latent[seen])
             parts.insert(0, _in_rows(visual, seen))
         if self.state_projector is not None:
+            inputs = [state] if self.config.use_state else []
             if self.config.keypoints:
                 # Zeros add nothing to what the state gives.
                 nothing = state.new_zeros(len(state), self.keypoint_values)
-                points = nothing if places is None else _in_rows(places, seen)
-                state = torch.cat([state, points], dim=-1)
-            parts.append(self.state_projector(state)[:, None])
+                inputs.append(nothing if places is None else _in_rows(places, seen))
+            parts.append(self.state_projector(torch.cat(inputs, dim=-1))[:, None])
         context = ExpertContext(torch.cat(parts, dim=1), None, seen)  # tokens [B, N, D]
         if self.config.mask in ("causal", "separate"):
             context.layers = self._run_context(context)
@@ -224,6 +225,7 @@ class ActionExpert(nn.Module):
         rows, cameras = images.shape[:2]
         condition = latent.mean(dim=1)  # [V, L]
         camera = torch.arange(cameras, device=images.device).repeat(rows)
+        assert self.vision is not None
         images = fit_images(images.flatten(0, 1), self.config.image_size)
         visual, keypoints = self.vision(images, condition.repeat_interleave(cameras, 0), camera)
         # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
@@ -291,6 +293,21 @@ class ActionExpert(nn.Module):
         """
         visual = torch.arange(count, device=seen.device) < self.vision_tokens
         return (seen[:, None, None] | ~visual | visual[:, None])[:, None]
+
+
+def _make_vision(
+    config: ActionExpertConfig, latent_width: int, cameras: int
+) -> ConvVisionEncoder | Dinov2Encoder | None:
+    """The vision encoder; None without. Raises CheckpointError for one that is not known."""
+    if config.vision == "conv":
+        return ConvVisionEncoder(config, latent_width, cameras)
+    if config.vision == "dinov2":
+        return Dinov2Encoder(config, latent_width)
+    if config.vision != "none":
+        raise CheckpointError(f"unknown expert.vision '{config.vision}'; known: conv, dinov2, none")
+    if config.keypoints:
+        raise CheckpointError("keypoints need vision 'conv'; set keypoints to 0 for 'none'")
+    return None
 
 
 def _in_rows(values: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:

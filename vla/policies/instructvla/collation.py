@@ -45,7 +45,7 @@ class InstructVLACollator:
     ) -> InstructVLABatch:
         """Frames; each one's text ends with the action queries."""
         vlm_images, expert_images, rows, places = [], [], [], []
-        cameras, size = self.config.expert_cameras, self.config.backbone.image_size
+        cameras, size = self.config.seen_by_expert, self.config.backbone.image_size
         seen = np.array([bool(sample.images) for sample in samples])
         for sample, sees in zip(samples, seen, strict=True):
             # Drawn for masked samples, too, so that those beside them do not depend on the mask.
@@ -54,7 +54,7 @@ class InstructVLACollator:
                 names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
                 images = {name: transform_image(sample.images[name], change) for name in names}
                 vlm_images += [images[name] for name in self.config.vlm_cameras]
-                expert_images.append(torch.stack([images[name] for name in cameras]))
+                expert_images.append(stacked([images[name] for name in cameras], (3, size, size)))
                 places.append(moved_places(sample, cameras, change))
             rows.append(
                 sample_row(

@@ -20,9 +20,11 @@ class ActionExpertConfig:
     """Sizes of the action expert (InstructVLA, section 3.1 and appendix E)."""
 
     image_size: int = bounded(96, 1, 4096)
-    # "dinov2", a DINOv2 vision transformer with registers, or "conv", a small transformer behind
-    # strided convolutions, which learns from little data.
+    # "dinov2", a DINOv2 vision transformer with registers; "conv", a small transformer behind
+    # strided convolutions, which learns from little data; or "none", where the expert sees through
+    # the latent action alone (the paper's ablation, figure 6c).
     vision: str = "conv"
+    film: bool = True  # whether the latent action modulates the vision encoder
     patch: int = bounded(16, 1, 4096)  # pixels per visual token
     vision_width: int = bounded(192, 1, MOST_WIDTH)
     vision_layers: int = bounded(2, 0, MOST_LAYERS)
@@ -75,3 +77,8 @@ class InstructVLAConfig:
     expert: ActionExpertConfig = field(default_factory=ActionExpertConfig)
     flow: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
+
+    @property
+    def seen_by_expert(self) -> tuple[str, ...]:
+        """Cameras whose images the action expert gets; () where it has no vision."""
+        return self.expert_cameras if self.expert.vision != "none" else ()

@@ -13,7 +13,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from vla.policies.config import CheckpointError
 from vla.policies.images import zoom_images
 from vla.policies.instructvla.config import ActionExpertConfig
-from vla.policies.instructvla.film_vision import FiLM, standardize
+from vla.policies.instructvla.film_vision import make_film, standardize
 
 REGISTERS = 4
 
@@ -50,7 +50,8 @@ class Dinov2Encoder(nn.Module):
         # Not used here: DINOv2's token for masked patches in its own training.
         self.model.embeddings.mask_token.requires_grad_(False)
         self.films = nn.ModuleList(
-            FiLM(condition_width, config.vision_width) for _ in range(config.vision_layers)
+            make_film(condition_width, config.vision_width, config)
+            for _ in range(config.vision_layers)
         )
 
     def forward(

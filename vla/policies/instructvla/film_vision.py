@@ -32,11 +32,25 @@ class FiLM(nn.Module):
         return x * (1 + gamma[:, None]) + beta[:, None]
 
 
+class NoFiLM(nn.Module):
+    """Stands where FiLM is left out."""
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """What it is given."""
+        return x
+
+
+def make_film(condition_width: int, width: int, config: ActionExpertConfig) -> FiLM | NoFiLM:
+    """The modulation of a layer, where the configuration has one."""
+    return FiLM(condition_width, width) if config.film else NoFiLM()
+
+
 class ConvStem(nn.Module):
     """Strided convolutions with FiLM from the second on: [B, 3, S, S] to [B, D, S / 16, S / 16]."""
 
-    def __init__(self, width: int, condition_width: int):
+    def __init__(self, config: ActionExpertConfig, condition_width: int):
         super().__init__()
+        width = config.vision_width
         widths = [3, width // 8, width // 4, width // 2, width]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(
@@ -45,7 +59,9 @@ class ConvStem(nn.Module):
             for index, (before, after) in enumerate(pairwise(widths))
         )
         self.norms = nn.ModuleList(nn.GroupNorm(4, after) for after in widths[1:])
-        self.films = nn.ModuleList(FiLM(condition_width, after) for after in widths[2:])
+        self.films = nn.ModuleList(
+            make_film(condition_width, after, config) for after in widths[2:]
+        )
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor
@@ -92,13 +108,14 @@ class Keypoints(nn.Module):
 class FilmBlock(nn.Module):
     """Attention residual, FiLM, MLP residual on [B, N, D]."""
 
-    def __init__(self, width: int, heads: int, mlp: int, condition_width: int):
+    def __init__(self, config: ActionExpertConfig, condition_width: int):
         super().__init__()
-        self.heads = heads
+        width, mlp = config.vision_width, config.vision_mlp
+        self.heads = config.vision_heads
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
-        self.film = FiLM(condition_width, width)
+        self.film = make_film(condition_width, width, config)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width))
 
@@ -124,15 +141,14 @@ class ConvVisionEncoder(nn.Module):
         if config.patch != 16:
             raise CheckpointError(f"vision 'conv' has 16 pixels per token, not {config.patch}")
         self.tokens = (config.image_size // config.patch) ** 2
-        self.stem = ConvStem(config.vision_width, condition_width)
+        self.stem = ConvStem(config, condition_width)
         self.keypoints: Keypoints | None = None
         if config.keypoints:
             self.keypoints = Keypoints(config.vision_width // 2, config.keypoints)
         self.position = nn.Parameter(torch.randn(1, self.tokens, config.vision_width) * 0.02)
         self.camera = nn.Parameter(torch.randn(cameras, 1, config.vision_width) * 0.02)
         self.blocks = nn.ModuleList(
-            FilmBlock(config.vision_width, config.vision_heads, config.vision_mlp, condition_width)
-            for _ in range(config.vision_layers)
+            FilmBlock(config, condition_width) for _ in range(config.vision_layers)
         )
         self.norm = nn.LayerNorm(config.vision_width)
 
@@ -154,6 +170,8 @@ class ConvVisionEncoder(nn.Module):
 
 def standardize(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """uint8 images [B, 3, S, S] with ImageNet's mean and standard deviation taken out."""
-    mean = torch.tensor([0.485, 0.456, 0.406], device=images.device, dtype=dtype).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device=images.device, dtype=dtype).view(3, 1, 1)
-    return (images.to(dtype) / 255.0 - mean) / std
+    mean, std = (
+        torch.tensor(values, device=images.device, dtype=torch.float32).view(3, 1, 1)
+        for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
+    return ((images.float() / 255.0 - mean) / std).to(dtype)

@@ -41,15 +41,18 @@ class Reasoner(ReasoningPart):
     Images are uint8 [H, W, 3] by camera name, or {} to do without vision.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ):
         self.device = device
         self.config = checkpoint.config
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
         self.hidden_size = checkpoint.config.backbone.width
-        made = build_part(checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.")
-        self.model = made.eval()
-        load_weights(checkpoint, self.model, "reasoning.", device)
+        self.model = build_part(
+            checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.", dtype
+        ).eval()
+        load_weights(checkpoint, self.model, "reasoning.", device, dtype)
         self.model.to(self.device)
         super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
@@ -120,12 +123,14 @@ class Reasoner(ReasoningPart):
 class ActionModel(ActionPart):
     """The action expert: chunks of un-normalised actions from images, state and latent action."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ):
         self.device = device
         self._config, self._stats = checkpoint.config, stats_of(checkpoint)
         self.horizon = checkpoint.contract.horizon
-        self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
-        load_weights(checkpoint, self._expert, "expert.", device)
+        self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.", dtype).eval()
+        load_weights(checkpoint, self._expert, "expert.", device, dtype)
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)
         super().__init__(checkpoint, self._expert, "expert.")
@@ -155,9 +160,10 @@ class ActionModel(ActionPart):
             raise ValueError(f"expected a finite latent action {shape}, got {latent.shape}")
         if seed is not None:
             self._generator.manual_seed(seed)
+        seen = images if self._config.seen_by_expert else {}
         actions = sample_actions(
             self._expert,
-            stack_if_any(images, self._config.expert_cameras, self.contract, self.device),
+            stack_if_any(seen, self._config.expert_cameras, self.contract, self.device),
             torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
             torch.from_numpy(normalized).to(self.device),
             self._config.flow,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from vla.contract.embodiment import EmbodimentContract
@@ -48,7 +49,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Text from the vision-language model's cameras, chunks from the action expert's."""
         return PolicyFeatures(
-            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *config.expert_cameras))),
+            cameras=tuple(dict.fromkeys((*config.vlm_cameras, *config.seen_by_expert))),
             uses_state=config.expert.use_state,
             reads_words=True,
             answers=True,
@@ -63,13 +64,13 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         sizes = len(contract.state_names), contract.horizon, len(contract.action_names)
         return InstructVLA(config, *sizes)
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> Reasoner:
+    def open_reasoning(self, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Reasoner:
         """The vision-language half."""
-        return Reasoner(checkpoint, device)
+        return Reasoner(checkpoint, device, dtype)
 
-    def open_action(self, checkpoint: Checkpoint, device: str) -> ActionModel:
+    def open_action(self, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> ActionModel:
         """The action expert."""
-        return ActionModel(checkpoint, device)
+        return ActionModel(checkpoint, device, dtype)
 
     def ties_embeddings(self, config: InstructVLAConfig) -> bool:
         """Whether the language model's head is its input embedding."""
@@ -97,9 +98,8 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             layer.lora_a.numel() + layer.lora_b.numel() for layer in lora_layers(backbone).values()
         )
         vision = {name: count(module) for name, module in backbone.vision_parts.items()}
-        kind = (
-            "DINOv2 with FiLM" if expert.config.vision == "dinov2" else "vision encoder with FiLM"
-        )
+        kind = "DINOv2" if expert.config.vision == "dinov2" else "vision encoder"
+        kind += " with FiLM" if expert.config.film else ""
         parts = {
             **vision,
             "language model": count(backbone.model) - sum(vision.values()) - adapters,
@@ -107,7 +107,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             "scale head": count(backbone.scale_head),
             "action queries": reasoning.query_embedding.numel() + reasoning.query_output.numel(),
             kind: count(expert.vision),
-            "visual projector": count(expert.vision_projector),
+            "visual projector": count(getattr(expert, "vision_projector", None)),
             "latent projector": count(expert.latent_projector),
             "state encoder": count(expert.state_projector),
             "action encoder": count(expert.action_embedding, expert.action_projector),

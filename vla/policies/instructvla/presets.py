@@ -96,6 +96,19 @@ def as_published(config: InstructVLAConfig) -> InstructVLAConfig:
     return replace(config, expert=expert)
 
 
+# Nine questions for a caption, one of which is drawn each time (appendix E.1); in our own words.
+CAPTIONS = (
+    "Describe the scene without the robot.",
+    "Which objects do you see? Leave the robot out.",
+    "What is on the table? Do not mention the robot arm.",
+    "Give a short account of the surroundings, but not of the robot.",
+    "What does this place look like, apart from the robot?",
+    "List what is here and where it stands. Ignore the robot.",
+    "Tell me about everything in view except the robot.",
+    "If the robot were not there, what would the picture show?",
+    "Summarise the things around the robot, not the robot itself.",
+)
+
 # InstructVLA, section 3.1 and appendix E: Eagle2-2B, a 12-layer expert, DINOv2 ViT-L/14.
 _BASE = InstructVLAConfig(
     preset="base",
@@ -109,11 +122,7 @@ _BASE = InstructVLAConfig(
         act="What action should the robot take to {instruction}?",
         think_suffix=" First answer my question.",
         motion_suffix=" Give both move primitive and action.",
-        captions=(
-            "Describe the scene without the robot.",
-            "Which objects do you see? Leave the robot out.",
-            "What is on the table? Do not mention the robot arm.",
-        ),
+        captions=CAPTIONS,
     ),
 )
 

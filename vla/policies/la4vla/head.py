@@ -22,7 +22,8 @@ TIMES = 1000  # rows of the table of times
 
 def sine_table(rows: int, width: int) -> torch.Tensor:
     """[rows, width]: sines and cosines of each row's number in turn (arXiv 1706.03762)."""
-    frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    steps = torch.arange(0, width, 2, dtype=torch.float32)
+    frequencies = torch.exp(steps * (-math.log(10_000.0) / width))
     angles = torch.arange(rows)[:, None] * frequencies  # [rows, ceil(width / 2)]
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 
@@ -151,7 +152,7 @@ class CrossAttentionHead(nn.Module):
 
     def read(self, hidden: torch.Tensor, mask: torch.Tensor, state: torch.Tensor) -> HeadContext:
         """What it attends to: hidden states [B, T, C] where mask [B, T] is 1, and states [B, S]."""
-        token = self.state_encoder(state)[:, None]  # [B, 1, C]
+        token = self.state_encoder(state.to(self.norm.weight.dtype))[:, None]  # [B, 1, C]
         context = torch.cat([hidden.to(token.dtype), token], dim=1)
         seen = F.pad(mask.bool(), (0, 1), value=True)[:, None, None]
         return HeadContext([part(context) for part in self.contexts], seen)
@@ -160,6 +161,7 @@ class CrossAttentionHead(nn.Module):
         self, context: HeadContext, chunk: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:
         """[N, H, A] of noisy chunks [N, H, A] at times [N] in 0 to 1; N a multiple of B."""
+        chunk = chunk.to(self.norm.weight.dtype)
         steps = self.table[: chunk.shape[1]].to(chunk.dtype)  # [H, D]
         rows = (times * (TIMES - 1)).long().clamp(0, TIMES - 1)
         time = self.table[rows].to(chunk.dtype)[:, None]  # [N, 1, D]
@@ -194,7 +196,7 @@ class CrossAttentionHead(nn.Module):
         self, context: HeadContext, used: torch.Tensor, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         """Chunks [B, H, A], normalised, zero where used [B, A] is False; by Euler integration."""
-        noise = draw_noise((len(used), *self.shape), self.flow, generator).to(self.norm.weight)
+        noise = draw_noise((len(used), *self.shape), self.flow, generator).to(used.device)
         return integrate(
             lambda x, t: only_used(self.velocity(context, x, t), used),
             only_used(noise, used),

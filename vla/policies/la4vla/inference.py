@@ -20,12 +20,16 @@ from vla.policies.plain_text import TextTokenizer
 class LA4VLAPart(ReasoningPart):
     """The whole policy. An observation whose images are {} is acted on without vision."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ):
         self.device, self.config = device, checkpoint.config
         self._stats = bounded_stats(self.config, stats_of(checkpoint))
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
-        model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
-        load_weights(checkpoint, model, device=device)
+        model = build_part(
+            checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract), dtype=dtype
+        )
+        load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
         self.model, self._generator = model, torch.Generator()
         self._hidden: torch.Tensor | None = None

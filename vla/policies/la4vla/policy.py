@@ -63,9 +63,9 @@ class LA4VLAType(PolicyType):
         """Backbone and head."""
         return build_model(config, contract)
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> LA4VLAPart:
+    def open_reasoning(self, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> LA4VLAPart:
         """All of it."""
-        return LA4VLAPart(checkpoint, device)
+        return LA4VLAPart(checkpoint, device, dtype)
 
     def needs_images(self, config: LA4VLAConfig) -> str:
         """Why it can neither act nor learn without images; empty where it can."""

@@ -37,12 +37,16 @@ class RoboVLMPart(ReasoningPart):
     otherwise have seen frames that have left it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
-        self.device, self.config = device, checkpoint.config
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ):
+        self.device, self.dtype, self.config = device, dtype, checkpoint.config
         self._stats = stats_of(checkpoint)
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
-        model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
-        load_weights(checkpoint, model, device=device)
+        model = build_part(
+            checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract), dtype=dtype
+        )
+        load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(checkpoint, model.to(device).eval())
         self.model, self._generator = model, torch.Generator()
         self._layout = action_layout(self.config, self._stats["action"].kinds)
@@ -123,7 +127,8 @@ class RoboVLMPart(ReasoningPart):
                 tokens, width = self.features.token_shape
                 newest = features[0, -1, : tokens * width].float().cpu()
                 self.learned_tokens = newest.reshape(tokens, width).numpy()
-            hidden = self.model.head.trunk(features)[:, -1]
+            # Places that it points to are in float32.
+            hidden = self.model.head.trunk(features.to(self.dtype))[:, -1]
             actions = self.model.head.output.sample(hidden, self._generator, self._used)
         chunk = actions[0].float().cpu().numpy()
         own = chunk if self.config.discrete else self._layout.gather(chunk)
@@ -136,7 +141,7 @@ class RoboVLMPart(ReasoningPart):
         normalized = padded_state(self.config, self.normalized_state(observation.state))
         kept = (
             self.model.encode_images(images.flatten(0, 1)),
-            torch.from_numpy(normalized).to(self.device),
+            torch.from_numpy(normalized).to(self.device, self.dtype),
         )
         if self.config.structure.kind == "policy_head":
             rows = rows_of_frames([self._prompt], [1], self.config)

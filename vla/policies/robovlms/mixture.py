@@ -124,7 +124,7 @@ class MixtureHead(nn.Module):
 
     def velocity(self, prefix: Prefix, chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """[B, H, A] of noisy chunks [B, H, A] at times [B]."""
-        actions = self.action_in(chunk)
+        actions = self.action_in(chunk.to(self.action_in.weight.dtype))
         time = time_waves(times, actions.shape[-1]).to(actions.dtype)[:, None].expand_as(actions)
         return self.action_out(self.expert(prefix, self.time(torch.cat([actions, time], -1))))
 
@@ -172,7 +172,7 @@ class MixtureHead(nn.Module):
             arm, logits = self.regress(prefix)
             return join_binary(arm, logits, self.binary)
         shape = (len(prefix.mask), self.horizon, len(self.binary))
-        noise = draw_noise(shape, self.flow, generator).to(self.action_out.weight)
+        noise = draw_noise(shape, self.flow, generator).to(prefix.mask.device)
         return integrate(
             lambda x, t: only_used(self.velocity(prefix, x, t), used),
             only_used(noise, used),

@@ -29,7 +29,7 @@ class Pointing(nn.Module):
         self.query = nn.Linear(hidden, len(EVENTS) * width)
         self.key = nn.Linear(hidden, width)
         side = math.isqrt(cells)
-        axis = (torch.arange(side) + 0.5) * (2.0 / side) - 1.0
+        axis = (torch.arange(side, dtype=torch.float32) + 0.5) * (2.0 / side) - 1.0
         rows, columns = torch.meshgrid(axis, axis, indexing="ij")
         grid = torch.stack([columns.flatten(), rows.flatten()], dim=-1)  # [I, 2], right and down
         self.register_buffer("grid", grid, persistent=False)

@@ -73,9 +73,11 @@ class RoboVLMType(PolicyType):
         """Backbone, learned tokens and head."""
         return build_model(config, contract)
 
-    def open_reasoning(self, checkpoint: Checkpoint, device: str) -> RoboVLMPart:
+    def open_reasoning(
+        self, checkpoint: Checkpoint, device: str, dtype: torch.dtype
+    ) -> RoboVLMPart:
         """All of it."""
-        return RoboVLMPart(checkpoint, device)
+        return RoboVLMPart(checkpoint, device, dtype)
 
     def pads(self, config: RoboVLMConfig) -> bool:
         """Where common sizes are given."""
