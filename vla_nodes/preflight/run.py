@@ -47,6 +47,7 @@ from vla_nodes.controller.settings import (
     SIMULATED,
     arm_config,
 )
+from vla_nodes.core.node import COMMON_SETTINGS
 from vla_nodes.core.parameters_file import PARAMETERS, require_parameters
 from vla_nodes.core.settings import Setting
 from vla_nodes.preflight.commands import (
@@ -144,9 +145,10 @@ def check_parameters(given: Mapping) -> list[Finding]:
     Raises ValueError where one is of so wrong a kind that nothing else can be judged.
     """
     area, found = "limits", []
+    common = {"use_sim_time", *(setting.name for setting in COMMON_SETTINGS)}
     for name, value in given.items():
         setting = DECLARED.get(name)
-        if setting is None and name not in ("use_sim_time", "autostart"):
+        if setting is None and name not in common:
             near = get_close_matches(name, DECLARED, 1)
             hint = f"; it has {near[0]}" if near else ""
             text = f"the controller has no parameter '{name}'{hint}"
