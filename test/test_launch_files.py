@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def node_name(process: ProcessDescription) -> str:
 
 
 def test_each_file_starts_its_nodes(processes):
-    assert list(processes("sim")) == ["sim", *NODES]
+    assert list(processes("sim")) == [*NODES, "sim"]
     assert list(processes("sim", bringup="false")) == ["sim"]
     assert list(processes("bringup")) == NODES
     assert list(processes("bringup", record="false")) == NODES[:-1]
@@ -126,6 +128,46 @@ def test_parameters_of_the_user_beat_those_of_the_node(tmp_path, processes):
 def test_every_argument_has_a_description_and_a_default(name, environment):
     for argument in declared_arguments(ROOT / "launch" / f"{name}.launch.xml", environment):
         assert argument.description and argument.default is not None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_wrong_boolean_is_refused_with_the_choices(name, environment, tmp_path):
+    """By choices, which ros2 launch checks before it starts anything; see the next test."""
+    path = ROOT / "launch" / f"{name}.launch.xml"
+    root = ElementTree.parse(path).getroot()
+    conditions = {found for each in root.iter() if (found := each.get("if", ""))}
+    switches = {
+        argument.attrib["name"]
+        for argument in root.findall("arg")
+        if argument.get("default") in ("true", "false")
+    }
+    assert conditions <= {f"$(var {switch})" for switch in switches} and switches
+    for switch in switches:
+        given = {"drivers": "false", switch: "off"}
+        wrong = f"'{switch}' is 'off'; it must be one of: true, false, True, False"
+        with pytest.raises(LaunchError, match=wrong):
+            expand(path, given, environment, tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_process_starts_before_the_last_argument_is_checked(name):
+    """What ros2 launch started before it met a mistake lives on without it."""
+    elements = list(in_order(ROOT / "launch" / f"{name}.launch.xml", set()))
+    processes = [tag in ("node", "executable") for tag in elements]
+    assert "arg" not in elements[processes.index(True) :]
+
+
+def in_order(path: Path, declared: set[str]) -> Iterator[str]:
+    """The tags of a launch file and of ours that it includes; of arguments, only the first."""
+    for element in ElementTree.parse(path).getroot().iter():
+        name = element.get("name", "")
+        if element.tag == "include":
+            inner = ROOT / "launch" / Path(element.get("file", "")).name
+            declared |= {argument.get("name", "") for argument in element.iter("arg")}
+            yield from in_order(inner, declared) if inner.is_file() else ()
+        elif element.tag != "arg" or name not in declared:
+            declared.add(name)
+            yield element.tag
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def started(lines: list[str]) -> list[tuple]:
     return sorted(processes, key=repr)
 
 
-def real_launch(words: list[str], environment: dict[str, str]) -> list[str]:
+def real_launch(words: list[str], environment: dict[str, str], status: int = 0) -> list[str]:
     code = (
         "import sys; from ros2launch.api import launch_a_launch_file as run; "
         "sys.exit(run(launch_file_path=sys.argv[1], launch_file_arguments=sys.argv[2:], "
@@ -97,8 +98,8 @@ def real_launch(words: list[str], environment: dict[str, str]) -> list[str]:
     result = subprocess.run(
         [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout.splitlines()
+    assert result.returncode == status, result.stdout + result.stderr
+    return (result.stdout + result.stderr).splitlines()
 
 
 def test_the_same_processes_are_started(tmp_path, environment):
@@ -123,3 +124,16 @@ def test_our_launch_files_are_read_alike(tmp_path, environment, name):
     expected = started(real_launch(words, environment))
     assert len(expected) == {"sim": 6, "bringup": 5, "record": 1}[name]
     assert started(ours.lines) == expected
+
+
+@pytest.mark.parametrize("name", ["sim", "fr3", "ur5e"])
+def test_a_wrong_boolean_starts_nothing(tmp_path, environment, name):
+    install_vla_ros(tmp_path / "prefix", ROOT)
+    words = [str(ROOT / "launch" / f"{name}.launch.xml"), "drivers:=false", "record:=off"]
+    ours = start_launch(words, environment=environment)
+    assert ours.process.wait(30) == 1
+    ours.stop()
+    for lines in (ours.lines, real_launch(words, environment, 1)):
+        told = "\n".join(lines)
+        assert "record" in told and re.search("true.*false", told)
+        assert not shown(lines) and "process started" not in told
