@@ -45,12 +45,14 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from rclpy.timer import Timer
@@ -179,6 +181,17 @@ class ManagedNode(LifecycleNode):
             qos_profile=qos_profile,
             callback_group=callback_group,
         )
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, and that of the services; a value that a parameter has already is accepted.
+
+        So the dump of a node can be loaded, with what never changes or only while it is
+        unconfigured.
+        """
+        changed = [each for each in parameter_list if not self.settings.has(each)]
+        if parameter_list and not changed:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changed)
 
     def answer(self, future: Future, response: object) -> None:
         """Gives a waiting callback its result, and wakes the executor that runs it."""
