@@ -70,6 +70,13 @@ def test_only_the_simulator_brings_simulated_time(processes):
         assert parameters_of(process.command)["use_sim_time"] is False
 
 
+def test_a_simulator_and_its_nodes_have_the_time_of_their_namespace(processes):
+    for name, process in processes("sim").items():
+        assert ("/clock:=clock" in process.command) == (name != "sim")
+    for process in [*processes("bringup").values(), *processes("record").values()]:
+        assert "/clock:=/clock" in process.command
+
+
 def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
     started = processes(
         "sim",

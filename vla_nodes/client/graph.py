@@ -29,6 +29,8 @@ from vla_nodes.core.shared_memory import join_graph
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Where all of ROS looks for the time unless it is remapped.
+CLOCK = "/clock"
 SILENCE_LIMIT = 5.0
 # A server drops the answer to a client that it has not discovered yet, although the client has
 # discovered the server. So a new client waits this long [s], unless its request may come twice.
@@ -50,13 +52,19 @@ class UnreachableError(RuntimeError):
 class RobotClient:
     """Calls the instruction interface; a context manager that leaves nothing behind."""
 
-    def __init__(self, namespace: str = "", wait: float = 5.0):
-        """namespace: of the graph's nodes. wait: longest time for them to be found [s]."""
+    def __init__(self, namespace: str = "", wait: float = 5.0, clock_topic: str = CLOCK):
+        """namespace: of the graph's nodes. wait: longest time for them to be found [s].
+
+        clock_topic: where its node gets the time with `use_sim_time`.
+        """
         self.wait = wait
         self._context = Context()
         join_graph(context=self._context)
         self.node = rclpy.create_node(
-            f"vla_client_{os.getpid()}", namespace=namespace, context=self._context
+            f"vla_client_{os.getpid()}",
+            namespace=namespace,
+            context=self._context,
+            cli_args=["--ros-args", "-r", f"{CLOCK}:={clock_topic}"],
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

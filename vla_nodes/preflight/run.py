@@ -78,7 +78,7 @@ def preflight(arguments) -> list[Finding]:
     of_perception = given_parameters(Path(file), "perception", ("compressed",))
     compressed = arguments.compressed or bool(of_perception.get("compressed"))
     sim_time, image_suffix = arguments.use_sim_time, "/compressed" if compressed else ""
-    with RobotClient(arguments.namespace) as client:
+    with RobotClient(arguments.namespace, clock_topic=arguments.clock_topic) as client:
         probe = RobotProbe(client, contract, compressed, sim_time, watched(parameters))
         seen = probe.measure(arguments.seconds)
         findings = [
