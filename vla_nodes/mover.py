@@ -23,7 +23,13 @@ from vla_ros.action import MoveTo
 from vla_ros.msg import PolicyStatus
 
 from vla.control.loop import RELEASE_TIME
-from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
+from vla_nodes.backends.moveit_py import (
+    CLOCK_TOPIC,
+    MoveError,
+    MoveItPlanner,
+    MoveSettings,
+    read_targets,
+)
 from vla_nodes.core import qos
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.requests import Paced
@@ -100,6 +106,8 @@ class Mover(ManagedNode):
                 settings["speed_scale"],
                 read_targets({name: self.get_parameter(TARGETS + name).value for name in given}),
             ),
+            self.get_parameter("use_sim_time").value,
+            self.resolve_topic_name(CLOCK_TOPIC),
         )
 
         self.cleanups.callback(self._planner.close)
