@@ -126,6 +126,39 @@ def test_our_launch_files_are_read_alike(tmp_path, environment, name):
     assert started(ours.lines) == expected
 
 
+@pytest.mark.parametrize(("robot", "namespace"), [("fr3", ""), ("fr3", "left"), ("ur5e", "")])
+def test_a_driver_is_a_launch_of_its_own(tmp_path, environment, robot, namespace):
+    """It ends all of its launch when it fails, and the recorder is not in it."""
+    words, environment = with_drivers(tmp_path, environment, robot, namespace)
+    ours = start_launch(words, environment=environment)
+    assert ours.process.wait(60) == 0
+    ours.stop()
+    expected = started(real_launch(words, environment))
+    assert started(ours.lines) == expected
+    (driver,) = (argv for argv, _, _ in expected if argv[0] == "launch")
+    assert driver[1].endswith(".launch.py")
+    assert [w for w in driver if w.startswith("namespace")] == ["namespace:=left"] * bool(namespace)
+    assert all(":=" in word and not word.endswith(":=") for word in driver[2:])
+
+
+def with_drivers(tmp_path, environment, robot, namespace) -> tuple[list[str], dict[str, str]]:
+    """How to start a robot's launch file, where drivers and ros2 only tell their arguments."""
+    prefix = tmp_path / "prefix"
+    install_vla_ros(prefix, ROOT)
+    show = prefix / "lib" / PACKAGE / "show"
+    for package in ("franka_bringup", "franka_fr3_moveit_config", "ur_robot_driver"):
+        (prefix / "share/ament_index/resource_index/packages" / package).touch()
+        (prefix / "share" / package).mkdir()
+    (prefix / "share/ament_index/resource_index/packages/controller_manager").touch()
+    for program in ("lib/controller_manager/spawner", "bin/ros2"):
+        (prefix / program).parent.mkdir()
+        (prefix / program).symlink_to(show)
+    words = [str(ROOT / "launch" / f"{robot}.launch.xml"), "cameras:=false", "respawn:=false"]
+    words += [f"namespace:={namespace}"] * bool(namespace)
+    path = f"{prefix / 'bin'}:{environment['PATH']}"
+    return words, environment | {"PATH": path}
+
+
 @pytest.mark.parametrize("name", ["sim", "fr3", "ur5e"])
 def test_a_wrong_boolean_starts_nothing(tmp_path, environment, name):
     install_vla_ros(tmp_path / "prefix", ROOT)

@@ -1,61 +1,48 @@
-"""Two simulated robots in one ROS domain, each in a namespace of its own."""
+"""Two simulated robots in one ROS domain, each in a namespace and a time of its own."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 
-import numpy as np
 import pytest
 from background_launch import start_launch
-from node_harness import ROOT, Graph
-from sensor_msgs.msg import JointState
-from vla_ros.msg import PolicyStatus
-from vla_ros.srv import SetInstruction
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from node_harness import Graph
+from rosgraph_msgs.msg import Clock
+from vla_ros.msg import Observation
 
 from vla_nodes.core import qos
 
-pytestmark = [pytest.mark.nodes, pytest.mark.slow]
+pytestmark = pytest.mark.nodes
 
 SIDES = ("left", "right")
-NODES = ("sim", "perception", "reasoning", "action_expert", "controller")
-INSTRUCTIONS = ("pick up the red block", "pick up the green can", "pick up the blue ball")
-MOVED = 0.02
 
 
-def test_both_follow_three_instructions_at_once():
+def test_each_has_its_own_time():
     with Graph() as graph, ExitStack() as launches:
         for side in SIDES:
-            words = [
-                "sim.launch.xml",
-                f"namespace:={side}",
-                f"checkpoint:={ROOT / 'checkpoints/nano'}",
-                "record:=false",
-            ]
-            launch = launches.enter_context(start_launch(words, environment=graph.environment))
-            for node in NODES:
-                launch.wait_for(rf"\[{side}\.{node}\]: active$", timeout=300.0)
+            words = ["sim.launch.xml", f"namespace:={side}", "bringup:=false"]
+            launches.enter_context(start_launch(words, environment=graph.environment))
+            # As bringup.launch.xml starts it for a simulator.
+            places = ("-r", f"__ns:=/{side}", "-r", "/clock:=clock")
+            graph.start("perception", arguments=places, use_sim_time=True)
+        clocks = {s: graph.collect(Clock, f"{s}/clock", qos.CLOCK) for s in SIDES}
+        seen = {s: graph.collect(Observation, f"{s}/vla/observation", qos.LATEST) for s in SIDES}
+        graph.wait(lambda: all(len(seen[side]) > 3 for side in SIDES), "observations", 240.0)
         assert [graph.node.count_publishers(f"/{side}/clock") for side in SIDES] == [1, 1]
         assert graph.node.count_publishers("/clock") == 0
 
-        joints = {s: graph.collect(JointState, f"{s}/joint_states", qos.SENSOR) for s in SIDES}
-        statuses = {s: graph.collect(PolicyStatus, f"{s}/vla/status", qos.LATCHED) for s in SIDES}
-        for instruction in INSTRUCTIONS:
-            graph.wait(lambda: all(joints.values()), "joint states")
-            start = {side: np.array(joints[side][-1].position[:7]) for side in SIDES}
-            ids = {side: send(graph, side, instruction) for side in SIDES}
-
-            def follows(side: str, ids=ids, start=start) -> bool:
-                motion = np.abs(joints[side][-1].position[:7] - start[side]).max()
-                executing = {s.instruction_id for s in statuses[side] if s.state == s.EXECUTING}
-                return ids[side] in executing and motion > MOVED
-
-            for side in SIDES:
-                graph.wait(lambda side=side: follows(side), f"motion on the {side}", 120.0)
+        # The time of one stands still, and that of the other does not notice.
+        stop = ChangeState.Request(transition=Transition(label="deactivate"))
+        assert graph.call(ChangeState, "left/sim/change_state", stop, 120.0).success
+        clocks["left"].clear()
+        for messages in (clocks["right"], seen["right"]):
+            messages.clear()
+        graph.wait(lambda: len(seen["right"]) > 10, "observations on the right", 120.0)
+        assert nanoseconds(clocks["right"][-1].clock) > nanoseconds(clocks["right"][0].clock)
+        assert len({nanoseconds(message.clock) for message in clocks["left"]}) <= 1
 
 
-def send(graph: Graph, side: str, instruction: str) -> str:
-    """Puts an instruction in force; returns its id."""
-    request = SetInstruction.Request(instruction=instruction, mode="act")
-    answer = graph.call(SetInstruction, f"{side}/vla/set_instruction", request)
-    assert answer.success, answer.message
-    return answer.instruction_id
+def nanoseconds(stamp) -> int:
+    return stamp.sec * 10**9 + stamp.nanosec
