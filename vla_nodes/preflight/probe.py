@@ -56,6 +56,7 @@ class RobotMeasurements:
     urdf: str = ""
     status: PolicyStatus | None = None
     known: dict[str, list[str]] = field(default_factory=dict)  # types by published topic
+    clock_topic: str = CLOCK  # where simulated time is looked for
     clocks: tuple[str, ...] = ()  # publishers of the simulated time
     clock_runs: bool = True  # whether simulated time came
     # Messages on topics that must be alive; None where their type is not installed.
@@ -116,8 +117,9 @@ class RobotProbe:
         passed = self._now() - began
         # A restarted simulator sets its time back.
         passed = passed if passed > 0.0 else time.monotonic() - began_steady
-        clock = self._node.resolve_topic_name(CLOCK)
-        seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic(clock)))
+        seen.clock_topic = self._node.resolve_topic_name(CLOCK)
+        clocks = self._node.get_publishers_info_by_topic(seen.clock_topic)
+        seen.clocks = tuple(map(node_name, clocks))
         seen.known = {
             name: kinds
             for name, kinds in self._node.get_topic_names_and_types()

@@ -83,7 +83,7 @@ def preflight(arguments) -> list[Finding]:
         seen = probe.measure(arguments.seconds)
         findings = [
             *check_middleware(client.node),
-            *check_clock(seen.clocks, seen.clock_runs, sim_time),
+            *check_clock(seen.clocks, seen.clock_runs, sim_time, seen.clock_topic),
             *check_inputs(contract, seen, compressed, sim_time),
             *check_arm(contract, seen, parameters),
             *findings,
