@@ -23,14 +23,9 @@ from vla_ros.action import MoveTo
 from vla_ros.msg import PolicyStatus
 
 from vla.control.loop import RELEASE_TIME
-from vla_nodes.backends.moveit_py import (
-    CLOCK_TOPIC,
-    MoveError,
-    MoveItPlanner,
-    MoveSettings,
-    read_targets,
-)
+from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
 from vla_nodes.core import qos
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.running import run

@@ -17,11 +17,10 @@ import numpy as np
 import yaml
 from geometry_msgs.msg import PoseStamped
 
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
 from vla_nodes.core.parameters_file import PARAMETERS
 
 INSTALL = "install ros-jazzy-moveit-py and the robot's MoveIt configuration, and source them first"
-
-CLOCK_TOPIC = "/clock"
 
 # moveit_msgs/MoveItErrorCodes: why a plan can fail.
 ERRORS = {

@@ -24,13 +24,12 @@ from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.core.interrupts import deferred_interrupts
 from vla_nodes.core import qos
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
 from vla_nodes.core.shared_memory import join_graph
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Where all of ROS looks for the time unless it is remapped.
-CLOCK = "/clock"
 SILENCE_LIMIT = 5.0
 # A server drops the answer to a client that it has not discovered yet, although the client has
 # discovered the server. So a new client waits this long [s], unless its request may come twice.
@@ -52,7 +51,7 @@ class UnreachableError(RuntimeError):
 class RobotClient:
     """Calls the instruction interface; a context manager that leaves nothing behind."""
 
-    def __init__(self, namespace: str = "", wait: float = 5.0, clock_topic: str = CLOCK):
+    def __init__(self, namespace: str = "", wait: float = 5.0, clock_topic: str = CLOCK_TOPIC):
         """namespace: of the graph's nodes. wait: longest time for them to be found [s].
 
         clock_topic: where its node gets the time with `use_sim_time`.
@@ -64,7 +63,7 @@ class RobotClient:
             f"vla_client_{os.getpid()}",
             namespace=namespace,
             context=self._context,
-            cli_args=["--ros-args", "-r", f"{CLOCK}:={clock_topic}"],
+            cli_args=["--ros-args", "-r", f"{CLOCK_TOPIC}:={clock_topic}"],
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

@@ -83,7 +83,7 @@ def _end_with_reader(node: ManagedNode, descriptor: int) -> None:
     """Waits until nothing reads what is written to `descriptor`, then has the process end.
 
     A launcher holds the other end of each node's standard output. The system closes that when the
-    launcher ends, however it ends, and also tells a node so that starts only afterwards.
+    launcher ends, however it ends; a node that starts only afterwards finds it closed.
     """
     watched = select.poll()
     watched.register(descriptor, 0)  # no event but that the other end was closed
