@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-# The launcher brings everything down within 5 s; a little more for a loaded machine.
-STOP_TIMEOUT = 8.0
+# The launcher brings everything down within 7 s; a little more for a loaded machine.
+STOP_TIMEOUT = 10.0
 
 
 class BackgroundLaunch:

@@ -1,5 +1,6 @@
 """A Franka's own state over DDS: modes in words, recovery, silence, and what following it costs."""
 
+import sys
 import time
 from types import SimpleNamespace
 
@@ -204,3 +205,11 @@ def test_best_effort_states_a_thousand_times_a_second_wake_nobody_up():
         rig.wait_problem("reflex", stops=True)
         assert time.monotonic() - at < 0.3
         rig.close()
+
+
+def test_without_the_interfaces_it_says_how_to_get_them(monkeypatch):
+    """No Debian package has them."""
+    monkeypatch.setitem(sys.modules, "franka_msgs.action", None)
+    context = BackendContext(None, None, {}, 0.01)
+    with pytest.raises(ValueError, match="build franka_ros2 from source"):
+        make_monitor("franka", context)

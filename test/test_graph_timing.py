@@ -25,15 +25,18 @@ SIMULATED = 5_000_000_000
 class Recording:
     """Writes ROS messages with chosen publication times, in wall milliseconds."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, namespace: str = ""):
         self.writer = BagWriter(folder)
+        self.namespace = namespace
         self.topics = {}
 
     def add(self, topic: str, message, milliseconds: float) -> None:
         kind = type(message)
         name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
         if topic not in self.topics:
-            self.topics[topic] = self.writer.add_topic(topic, load_message_type(name))
+            self.topics[topic] = self.writer.add_topic(
+                self.namespace + topic, load_message_type(name)
+            )
         time = WALL + round(milliseconds * MILLISECOND)
         self.writer.write(self.topics[topic], serialize_message(message), time + MILLISECOND, time)
 
@@ -45,8 +48,8 @@ def stamped(message, milliseconds: float):
     return message
 
 
-def record_run(folder: Path, cycles: int = 10) -> None:
-    recording = Recording(folder)
+def record_run(folder: Path, cycles: int = 10, namespace: str = "") -> None:
+    recording = Recording(folder, namespace)
     for tick in range(0, 100 * cycles + 200, 10):
         simulated = SIMULATED + tick * MILLISECOND // 2
         clock = Clock()
@@ -98,6 +101,15 @@ def test_every_stage_is_found(tmp_path):
     assert report["reasoning_waiting_ms"]["p50"] == pytest.approx(3.0, abs=0.01)
     # Ages of data are in simulated time, which runs at half speed here.
     assert report["latent_age_ms"]["p50"] == pytest.approx(50.0, abs=0.01)
+
+
+def test_a_graph_in_a_namespace_has_all_there_its_clock_too(tmp_path):
+    record_run(tmp_path / "plain")
+    record_run(tmp_path / "left", namespace="/left")
+    plain = measure_graph([tmp_path / "plain"], CONTRACT)
+    left = measure_graph([tmp_path / "left"], CONTRACT, "/left")
+    for part in ("camera_to_command_ms", "real_time_factor"):
+        assert left[part] == plain[part]
 
 
 def test_rates_and_real_time_factor(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def node_name(process: ProcessDescription) -> str:
 
 
 def test_each_file_starts_its_nodes(processes):
-    assert list(processes("sim")) == ["sim", *NODES]
+    assert list(processes("sim")) == [*NODES, "sim"]
     assert list(processes("sim", bringup="false")) == ["sim"]
     assert list(processes("bringup")) == NODES
     assert list(processes("bringup", record="false")) == NODES[:-1]
@@ -66,6 +68,13 @@ def test_only_the_simulator_brings_simulated_time(processes):
             assert parameters_of(process.command)["use_sim_time"] is True
     for process in processes("bringup").values():
         assert parameters_of(process.command)["use_sim_time"] is False
+
+
+def test_a_simulator_and_its_nodes_have_the_time_of_their_namespace(processes):
+    for name, process in processes("sim").items():
+        assert ("/clock:=clock" in process.command) == (name != "sim")
+    for process in [*processes("bringup").values(), *processes("record").values()]:
+        assert "/clock:=/clock" in process.command
 
 
 def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
@@ -130,10 +139,51 @@ def test_every_argument_has_a_description_and_a_default(name, environment):
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_a_wrong_boolean_is_refused_with_the_choices(name, environment, tmp_path):
+    """By choices, which ros2 launch checks before it starts anything; see the next test."""
+    path = ROOT / "launch" / f"{name}.launch.xml"
+    root = ElementTree.parse(path).getroot()
+    conditions = {each.get("if", "") for each in root.iter()}
+    conditions = {found for found in conditions if found.startswith("$(var")}
+    switches = {
+        argument.attrib["name"]
+        for argument in root.findall("arg")
+        if argument.get("default") in ("true", "false") and len(argument) > 1
+    }
+    assert conditions <= {f"$(var {switch})" for switch in switches} and switches
+    for switch in switches:
+        given = {"drivers": "false", switch: "off"}
+        wrong = f"'{switch}' is 'off'; it must be one of: true, false, True, False"
+        with pytest.raises(LaunchError, match=wrong):
+            expand(path, given, environment, tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_process_starts_before_the_last_argument_is_checked(name):
+    """What ros2 launch started before it met a mistake lives on without it."""
+    elements = list(in_order(ROOT / "launch" / f"{name}.launch.xml", set()))
+    processes = [tag in ("node", "executable") for tag in elements]
+    assert "arg" not in elements[processes.index(True) :]
+
+
+def in_order(path: Path, declared: set[str]) -> Iterator[str]:
+    """The tags of a launch file and of ours that it includes; of arguments, only the first."""
+    for element in ElementTree.parse(path).getroot().iter():
+        name = element.get("name", "")
+        if element.tag == "include":
+            inner = ROOT / "launch" / Path(element.get("file", "")).name
+            declared |= {argument.get("name", "") for argument in element.iter("arg")}
+            yield from in_order(inner, declared) if inner.is_file() else ()
+        elif element.tag != "arg" or name not in declared:
+            declared.add(name)
+            yield element.tag
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_no_path_is_tied_to_a_machine(name):
     text = (ROOT / "launch" / f"{name}.launch.xml").read_text()
     paths = re.findall(r'(?:default|file|from|value|exec)="(/[^"]*)"', text)
-    assert paths == []
+    assert set(paths) <= {"/clock"}, "a topic, not a path"
 
 
 def test_the_mover_gets_its_own_the_robots_and_moveits_parameters(tmp_path, processes):
@@ -236,6 +286,18 @@ def robot_parameters(robot):
     """What config/robots/ROBOT.yaml says of the controller."""
     text = (ROOT / "config" / "robots" / f"{robot}.yaml").read_text()
     return yaml.safe_load(text)["/**/controller"]["ros__parameters"]
+
+
+@pytest.mark.parametrize(
+    ("robot", "given", "why"),
+    [
+        ("ur5e", {"namespace": "left"}, "the driver's parameter files name its nodes at the root"),
+        ("fr3", {"use_fake_hardware": "true"}, "neither the tool's pose nor a gripper"),
+    ],
+)
+def test_what_a_driver_cannot_do_is_refused(processes, robot, given, why):
+    with pytest.raises(LaunchError, match=why):
+        processes(robot, drivers="false", cameras="false", **given)
 
 
 @pytest.mark.parametrize("robot", ["fr3", "ur5e"])

@@ -143,7 +143,7 @@ def test_instruction_moves_the_arm_and_the_task_is_judged(tmp_path, checkpoint):
         stopped = graph.call(StopEpisode, "vla/stop_episode", StopEpisode.Request(outcome=outcome))
         assert stopped.success, stopped.message
 
-        assert launcher.stop(signal.SIGINT, timeout=5.0) == 0
+        assert launcher.stop(signal.SIGINT, timeout=10.0) == 0
         graph.wait(lambda: not processes_of(graph.domain), "end of every node", alive=False)
 
     report = validate_bag(episode.uri)

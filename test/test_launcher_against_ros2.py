@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def started(lines: list[str]) -> list[tuple]:
     return sorted(processes, key=repr)
 
 
-def real_launch(words: list[str], environment: dict[str, str]) -> list[str]:
+def real_launch(words: list[str], environment: dict[str, str], status: int = 0) -> list[str]:
     code = (
         "import sys; from ros2launch.api import launch_a_launch_file as run; "
         "sys.exit(run(launch_file_path=sys.argv[1], launch_file_arguments=sys.argv[2:], "
@@ -97,8 +98,8 @@ def real_launch(words: list[str], environment: dict[str, str]) -> list[str]:
     result = subprocess.run(
         [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout.splitlines()
+    assert result.returncode == status, result.stdout + result.stderr
+    return (result.stdout + result.stderr).splitlines()
 
 
 def test_the_same_processes_are_started(tmp_path, environment):
@@ -123,3 +124,49 @@ def test_our_launch_files_are_read_alike(tmp_path, environment, name):
     expected = started(real_launch(words, environment))
     assert len(expected) == {"sim": 6, "bringup": 5, "record": 1}[name]
     assert started(ours.lines) == expected
+
+
+@pytest.mark.parametrize(("robot", "namespace"), [("fr3", ""), ("fr3", "left"), ("ur5e", "")])
+def test_a_driver_is_a_launch_of_its_own(tmp_path, environment, robot, namespace):
+    """It ends all of its launch when it fails, and the recorder is not in it."""
+    words, environment = with_drivers(tmp_path, environment, robot, namespace)
+    ours = start_launch(words, environment=environment)
+    assert ours.process.wait(60) == 0
+    ours.stop()
+    expected = started(real_launch(words, environment))
+    assert started(ours.lines) == expected
+    (driver,) = (argv for argv, _, _ in expected if argv[0] == "launch")
+    assert driver[1].endswith(".launch.py")
+    assert [w for w in driver if w.startswith("namespace")] == ["namespace:=left"] * bool(namespace)
+    assert all(":=" in word and not word.endswith(":=") for word in driver[2:])
+
+
+def with_drivers(tmp_path, environment, robot, namespace) -> tuple[list[str], dict[str, str]]:
+    """How to start a robot's launch file, where drivers and ros2 only tell their arguments."""
+    prefix = tmp_path / "prefix"
+    install_vla_ros(prefix, ROOT)
+    show = prefix / "lib" / PACKAGE / "show"
+    for package in ("franka_bringup", "franka_fr3_moveit_config", "ur_robot_driver"):
+        (prefix / "share/ament_index/resource_index/packages" / package).touch()
+        (prefix / "share" / package).mkdir()
+    (prefix / "share/ament_index/resource_index/packages/controller_manager").touch()
+    for program in ("lib/controller_manager/spawner", "bin/ros2"):
+        (prefix / program).parent.mkdir()
+        (prefix / program).symlink_to(show)
+    words = [str(ROOT / "launch" / f"{robot}.launch.xml"), "cameras:=false", "respawn:=false"]
+    words += [f"namespace:={namespace}"] * bool(namespace)
+    path = f"{prefix / 'bin'}:{environment['PATH']}"
+    return words, environment | {"PATH": path}
+
+
+@pytest.mark.parametrize("name", ["sim", "fr3", "ur5e"])
+def test_a_wrong_boolean_starts_nothing(tmp_path, environment, name):
+    install_vla_ros(tmp_path / "prefix", ROOT)
+    words = [str(ROOT / "launch" / f"{name}.launch.xml"), "drivers:=false", "record:=off"]
+    ours = start_launch(words, environment=environment)
+    assert ours.process.wait(30) == 1
+    ours.stop()
+    for lines in (ours.lines, real_launch(words, environment, 1)):
+        told = "\n".join(lines)
+        assert "record" in told and re.search("true.*false", told)
+        assert not shown(lines) and "process started" not in told

@@ -1,5 +1,6 @@
 """Settings, diagnostics and transitions of the node base, in process."""
 
+import array
 import asyncio
 
 import pytest
@@ -186,6 +187,23 @@ def test_only_live_parameters_change_while_configured(make):
     assert node.set_parameters([Parameter("patience", value=2.0)])[0].successful
     node.trigger_cleanup()
     assert node.set_parameters([Parameter("rate", value=20.0)])[0].successful
+
+
+def test_a_nodes_own_values_can_be_loaded_again(make):
+    """As by `ros2 param load` with what `ros2 param dump` wrote; both services end here."""
+    node = make()
+    node.trigger_configure()
+    names = node.list_parameters([], 0).names
+    assert {"autostart", "use_sim_time", "start_type_description_service"} < set(names)
+    own = [Parameter.from_parameter_msg(node.get_parameter(n).to_parameter_msg()) for n in names]
+    assert isinstance(own[names.index("weights")].value, array.array)
+    assert node.set_parameters_atomically(own).successful
+    assert all(node.set_parameters_atomically([each]).successful for each in own)
+    others = [Parameter("autostart", value=False), Parameter("weights", value=[0.5, 0.6])]
+    for changed in (*others, Parameter("rate", value=10), Parameter("mode", value="slow ")):
+        before = node.get_parameter(changed.name).value
+        assert not node.set_parameters_atomically([*own, changed]).successful
+        assert node.get_parameter(changed.name).value == before
 
 
 class SteadyTime:

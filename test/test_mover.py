@@ -10,6 +10,7 @@ import pytest
 from fake_robot import CONTRACT_PATH, FakePolicy
 from geometry_msgs.msg import PoseStamped
 from node_harness import ROBOTS, ROOT, Graph, use_test_interfaces
+from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
 from vla_ros.action import MoveTo
 from vla_ros.msg import PolicyStatus
@@ -248,6 +249,20 @@ def test_without_moveit_it_says_what_to_install():
         status = graph.wait_diagnostic("mover", lambda s: "MoveIt is not installed" in s.message)
         assert "ros-jazzy-moveit-py" in status.message
         assert graph.state("mover") == "unconfigured"
+
+
+def test_moveits_own_node_follows_the_same_time(monkeypatch):
+    use_test_interfaces()
+    with Graph() as graph, monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROBOTS / "moveit_double"), prepend=os.pathsep)
+        words = ("-r", "__ns:=/left", "-r", "/clock:=clock")
+        graph.start("mover", parameters=PARAMETERS, arguments=words, use_sim_time=True)
+        graph.wait_state("left/mover", "active")
+        request = GetParameters.Request(names=["use_sim_time"])
+        (value,) = graph.call(GetParameters, "left/vla_moveit/get_parameters", request).values
+        assert value.bool_value
+        names = graph.node.get_subscriber_names_and_types_by_node("vla_moveit", "/left")
+        assert "/left/clock" in dict(names) and "/clock" not in dict(names)
 
 
 def test_what_a_target_may_be():

@@ -16,12 +16,14 @@ PACKAGE = parse_package(str(ROOT / "package.xml"))
 # Needed by the build and by every user of generated interfaces; no file of ours names them.
 BUILD_TOOLS = {"ament_cmake", "ament_cmake_python", "rosidl_default_generators"}
 RUN_TIME_OF_INTERFACES = {"rosidl_default_runtime", "action_msgs"}
-# Used where they are installed, and done without where they are not.
-OPTIONAL = {"ros2launch"}
+# Read the launch files where they are installed; vla launch does where they are not.
+LAUNCH = {"launch_ros", "launch_xml", "ros2launch"}
 # From a robot maker's own workspace: rosdep has no key.
-NO_KEY = {"franka_msgs"}
+NO_KEY = {"franka_msgs", "franka_bringup", "franka_fr3_moveit_config"}
 SYSTEM_KEYS = {
     "PIL": "python3-pil",
+    "moveit": "moveit_py",
+    "typing_extensions": "python3-typing-extensions",
     **{n: f"python3-{n}" for n in ("numpy", "scipy", "tqdm", "yaml")},
 }
 
@@ -65,9 +67,17 @@ def interface_packages() -> set[str]:
     return names
 
 
-def declared(*kinds: str) -> set[str]:
-    """Returns the names in package.xml's depend elements of some kinds."""
-    return {depend.name for kind in kinds for depend in getattr(PACKAGE, f"{kind}_depends")}
+def drivers() -> set[str]:
+    """Returns the packages that the launch files of robots start."""
+    texts = [path.read_text() for path in (ROOT / "launch").iterdir()]
+    names = re.findall(r'(?:pkg="|find-pkg-share )(\w+)', "\n".join(texts))
+    return set(names) - {PACKAGE.name}
+
+
+def declared(*kinds: str, of_drivers: bool = False) -> set[str]:
+    """Returns the names in package.xml's depend elements, those of drivers or all others."""
+    found = [depend for kind in kinds for depend in getattr(PACKAGE, f"{kind}_depends")]
+    return {depend.name for depend in found if bool(depend.condition) == of_drivers}
 
 
 def test_package_file_is_valid():
@@ -90,11 +100,19 @@ def test_every_ros_package_in_use_is_declared():
 def test_every_declared_package_is_used():
     imported = imported_modules("vla_nodes") | imported_modules("vla")
     used = imported | interface_packages() | {SYSTEM_KEYS.get(name, name) for name in imported}
-    used |= interfaces_found_at_run_time() | OPTIONAL
+    used |= interfaces_found_at_run_time() | LAUNCH
     unused = declared("build", "exec") - used - RUN_TIME_OF_INTERFACES
     assert not unused, "drop these from package.xml"
     assert declared("buildtool") == BUILD_TOOLS
-    assert declared("test") == {"python3-pytest"}
+    assert declared("test") == {"ament_cmake_pytest", "python3-pytest"}
+
+
+def test_drivers_are_a_group_that_rosdep_installs_when_asked():
+    assert declared("exec", of_drivers=True) == drivers() - NO_KEY
+    for wish, wanted in (("true", True), ("", False)):
+        PACKAGE.evaluate_conditions({"VLA_ROS_DRIVERS": wish})
+        conditional = [depend for depend in PACKAGE.exec_depends if depend.condition]
+        assert {depend.evaluated_condition for depend in conditional} == {wanted}
 
 
 def test_description_says_what_a_real_arm_needs_beside_it():

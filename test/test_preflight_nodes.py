@@ -146,6 +146,19 @@ def test_a_robot_that_is_ready(tmp_path, monkeypatch):
         )
 
 
+def test_the_clock_of_a_namespace_is_found():
+    with Graph() as graph:
+        graph.start("sim", arguments=("-r", "__ns:=/left"))
+        graph.wait_state("left/sim", "active")
+        command = [sys.executable, "-m", "vla_cli", "preflight", "--use-sim-time", "--seconds", "1"]
+        command += ["--namespace", "left", "--clock-topic", "clock"]
+        process = subprocess.Popen(
+            command, env=graph.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE
+        )
+        graph.wait(lambda: process.poll() is not None, "the end of preflight", 120.0)
+        assert "simulated time, from /left/clock" in process.stdout.read()
+
+
 def test_the_receivers_of_commands_are_told_apart(monkeypatch):
     use_test_interfaces()
     with Graph() as graph:

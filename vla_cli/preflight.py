@@ -44,7 +44,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--adapter", default="", help="adapter: its folder")
     parser.add_argument("--device", default="cpu", help="where the models will run (%(default)s)")
     parser.add_argument("--compressed", action="store_true", help="cameras send compressed images")
-    parser.add_argument("--use-sim-time", action="store_true", help="take the time from /clock")
+    parser.add_argument("--use-sim-time", action="store_true", help="take simulated time")
+    parser.add_argument(
+        "--clock-topic",
+        default="/clock",
+        help="where it comes from; clock is the one of the namespace (%(default)s)",
+    )
     parser.add_argument("--namespace", default="", help="of the graph's nodes")
     parser.add_argument(
         "--seconds", type=positive_seconds, default=5.0, help="how long to measure (%(default)s)"

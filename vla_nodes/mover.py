@@ -25,8 +25,10 @@ from vla_ros.msg import PolicyStatus
 from vla.control.loop import RELEASE_TIME
 from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
 from vla_nodes.core import qos
-from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.requests import Paced
+from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import LOOK_PERIOD, OneSource
 
@@ -99,6 +101,8 @@ class Mover(ManagedNode):
                 settings["speed_scale"],
                 read_targets({name: self.get_parameter(TARGETS + name).value for name in given}),
             ),
+            self.get_parameter("use_sim_time").value,
+            self.resolve_topic_name(CLOCK_TOPIC),
         )
 
         self.cleanups.callback(self._planner.close)

@@ -106,11 +106,12 @@ def _read_trace(folder: Path, contract: EmbodimentContract, namespace: str) -> _
     reference = f"{namespace}/{contract.camera(contract.reference_camera).topic}"
     cameras = {f"{namespace}/{camera.topic}" for camera in contract.cameras}
     others = {f"{namespace}{name}" for name in (OBSERVATION, LATENT, CHUNK, RESPONSE, COMMAND)}
-    others |= {f"{namespace}/{contract.joint_states_topic}", CLOCK}
+    clocks = {CLOCK, namespace + CLOCK}
+    others |= {f"{namespace}/{contract.joint_states_topic}", *clocks}
     for message, value in read_decoded(folder, cameras | others, allow_truncated=True):
         name, published = message.topic, message.publish_time
         trace.published.setdefault(name, []).append(published)
-        if name == CLOCK:
+        if name in clocks:
             trace.clock.append((stamp_to_nanoseconds(value.clock), published))
         elif name == reference:
             trace.image[stamp_to_nanoseconds(value.header.stamp)] = published

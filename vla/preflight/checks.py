@@ -24,22 +24,24 @@ POSE_TOLERANCE, TURN_TOLERANCE = 0.01, 0.05
 FAST_TOOL = 1.0
 
 
-def check_clock(publishers: Sequence[str], runs: bool, use_sim_time: bool) -> list[Finding]:
+def check_clock(
+    publishers: Sequence[str], runs: bool, use_sim_time: bool, topic: str = "/clock"
+) -> list[Finding]:
     """Simulated time has one source, and is used exactly where that source runs.
 
-    publishers: of /clock. runs: whether a time came from it.
+    publishers: of `topic`. runs: whether a time came from it.
     """
     area = "time"
     if use_sim_time and not runs:
         cure = "start the simulator, or leave --use-sim-time out on a real robot"
-        return [problem(area, "nothing comes on /clock", cure)]
+        return [problem(area, f"nothing comes on {topic}", cure)]
     if len(publishers) > 1:
-        text = f"/clock has {len(publishers)} publishers: {', '.join(publishers)}"
+        text = f"{topic} has {len(publishers)} publishers: {', '.join(publishers)}"
         return [problem(area, text, "stop all but one")]
     if publishers and not use_sim_time:
-        text = f"{publishers[0]} publishes /clock, but the time is taken from this machine"
+        text = f"{publishers[0]} publishes {topic}, but the time is taken from this machine"
         return [warning(area, text, "give --use-sim-time, or end the simulator or bag player")]
-    return [fine(area, "simulated time, from /clock" if use_sim_time else "time of this machine")]
+    return [fine(area, f"simulated time, from {topic}" if use_sim_time else "time of this machine")]
 
 
 def check_joints(

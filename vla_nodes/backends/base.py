@@ -87,15 +87,19 @@ class Monitor(RobotPart):
         """
 
 
-def import_interfaces(package: str, kinds: Sequence[str], debian: str) -> list[ModuleType]:
+# There is no Debian package of franka_msgs.
+BUILD_FRANKA_ROS2 = "build franka_ros2 from source, as docs/fr3.md says"
+
+
+def import_interfaces(package: str, kinds: Sequence[str], cure: str) -> list[ModuleType]:
     """The modules `package.kind` (msg, srv, action) of an interface package.
 
-    debian: what to install where it is missing, such as ros-jazzy-control-msgs. Raises ValueError.
+    cure: what to do where it is missing, such as "install ros-jazzy-control-msgs". Raises
+    ValueError.
     """
     try:
         return [importlib.import_module(f"{package}.{kind}") for kind in kinds]
     except ImportError as error:
         raise ValueError(
-            f"{package} is not installed ({error}): install {debian}, and source it before this "
-            "package"
+            f"{package} is not installed ({error}): {cure}, and source it before this package"
         ) from error

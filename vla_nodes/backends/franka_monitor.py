@@ -13,7 +13,13 @@ from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
 
-from vla_nodes.backends.base import BackendContext, Monitor, Problem, import_interfaces
+from vla_nodes.backends.base import (
+    BUILD_FRANKA_ROS2,
+    BackendContext,
+    Monitor,
+    Problem,
+    import_interfaces,
+)
 from vla_nodes.core import qos
 from vla_nodes.core.polled import PolledSubscription
 from vla_nodes.core.settings import Setting
@@ -74,9 +80,7 @@ class FrankaMonitor(Monitor):
     """Follows robot_mode and starts error recovery."""
 
     def __init__(self, context: BackendContext):
-        action, messages = import_interfaces(
-            "franka_msgs", ("action", "msg"), "ros-jazzy-franka-msgs (franka_ros2)"
-        )
+        action, messages = import_interfaces("franka_msgs", ("action", "msg"), BUILD_FRANKA_ROS2)
         self._node, settings = context.node, context.settings
         self._topic = settings["franka.state_topic"]
         self._timeout = settings["franka.state_timeout"]

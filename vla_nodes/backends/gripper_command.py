@@ -66,7 +66,7 @@ class CommandGripper(ActionGripper):
                 f"gripper_command.open_position and closed_position are both "
                 f"{self._ends[Order.OPEN]:g}: give the two ends of the stroke in the driver's units"
             )
-        (action,) = import_interfaces("control_msgs", ("action",), "ros-jazzy-control-msgs")
+        (action,) = import_interfaces("control_msgs", ("action",), "install ros-jazzy-control-msgs")
         self._parallel = self.settings["gripper"] == "parallel_gripper_command"
         self._kind = action.ParallelGripperCommand if self._parallel else action.GripperCommand
         self._client = self.client(self._kind, self.settings["gripper_command.action"])

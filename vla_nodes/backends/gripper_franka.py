@@ -11,7 +11,7 @@ from action_msgs.msg import GoalStatus
 from std_srvs.srv import Trigger
 
 from vla.control.gripper import Order
-from vla_nodes.backends.base import BackendContext, import_interfaces
+from vla_nodes.backends.base import BUILD_FRANKA_ROS2, BackendContext, import_interfaces
 from vla_nodes.backends.gripper_actions import ActionGripper, action_settings
 from vla_nodes.core.settings import Setting
 
@@ -67,9 +67,7 @@ class FrankaGripper(ActionGripper):
 
     def __init__(self, context: BackendContext):
         super().__init__(context, "franka_gripper", context.settings["franka_gripper.homing"])
-        action, messages = import_interfaces(
-            "franka_msgs", ("action", "msg"), "ros-jazzy-franka-msgs (franka_ros2)"
-        )
+        action, messages = import_interfaces("franka_msgs", ("action", "msg"), BUILD_FRANKA_ROS2)
         self._action, self._epsilon = action, messages.GraspEpsilon
         node = self.settings["franka_gripper.node"]
         self._move = self.client(action.Move, f"{node}/move")

@@ -247,7 +247,7 @@ class _Goals:
     """
 
     def __init__(self, node, name: str, period: float):
-        (action,) = import_interfaces("control_msgs", ("action",), "ros-jazzy-control-msgs")
+        (action,) = import_interfaces("control_msgs", ("action",), "install ros-jazzy-control-msgs")
         self._action = action.FollowJointTrajectory
         self._words = {
             getattr(self._action.Result, name): name.lower().replace("_", " ")

@@ -7,11 +7,18 @@ node `mover`, never in the controller.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
+import yaml
 from geometry_msgs.msg import PoseStamped
+
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
+from vla_nodes.core.parameters_file import PARAMETERS
 
 INSTALL = "install ros-jazzy-moveit-py and the robot's MoveIt configuration, and source them first"
 
@@ -59,10 +66,19 @@ class MoveSettings:
 class MoveItPlanner:
     """Plans and executes, one motion at a time; every call blocks."""
 
-    def __init__(self, name: str, namespace: str, settings: MoveSettings):
+    def __init__(
+        self,
+        name: str,
+        namespace: str,
+        settings: MoveSettings,
+        use_sim_time: bool = False,
+        clock_topic: str = CLOCK_TOPIC,
+    ):
         """name, namespace: of MoveIt's own node, which takes the process's parameter files.
 
-        Raises MoveError where MoveIt is not installed, does not start, or does not fit a target.
+        use_sim_time: whether that node follows the time on `clock_topic`, as the process's other
+        node does. Raises MoveError where MoveIt is not installed, does not start, or does not fit a
+        target.
         """
         try:
             from moveit.core.robot_state import RobotState
@@ -73,7 +89,16 @@ class MoveItPlanner:
         self._parameters, self._state = PlanRequestParameters, RobotState
         moveit = None
         try:
-            moveit = MoveItPy(node_name=name, name_space=namespace)
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as own:
+                # It reads files alone: what launch gives a node by its name does not reach it.
+                yaml.safe_dump({"/**": {PARAMETERS: {"use_sim_time": use_sim_time}}}, own)
+                own.flush()
+                moveit = MoveItPy(
+                    node_name=name,
+                    name_space=namespace,
+                    launch_params_filepaths=[*_parameter_files(sys.argv), own.name],
+                    remappings={CLOCK_TOPIC: clock_topic},
+                )
             component = moveit.get_planning_component(settings.group)
             group = moveit.get_robot_model().get_joint_model_group(settings.group)
             joints = list(group.active_joint_model_names)
@@ -157,6 +182,11 @@ class MoveItPlanner:
         del self._component
         self._moveit.shutdown()
         del self._moveit
+
+
+def _parameter_files(words: Sequence[str]) -> list[str]:
+    """The parameter files that a node's command line names."""
+    return [file for flag, file in pairwise(words) if flag == "--params-file"]
 
 
 def read_targets(values: Mapping[str, object]) -> dict[str, str | list[float]]:

@@ -107,7 +107,7 @@ class MoveItServoBackend(Backend):
 
     def __init__(self, context: BackendContext):
         messages, services = import_interfaces(
-            "moveit_msgs", ("msg", "srv"), "ros-jazzy-moveit-servo"
+            "moveit_msgs", ("msg", "srv"), "install ros-jazzy-moveit-servo"
         )
         node, settings = context.node, context.settings
         self._node = node

@@ -24,6 +24,7 @@ from vla_ros.srv import Ask, LoadAdapter, SetInstruction
 
 from vla.core.interrupts import deferred_interrupts
 from vla_nodes.core import qos
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
 from vla_nodes.core.shared_memory import join_graph
 
 if TYPE_CHECKING:
@@ -50,13 +51,19 @@ class UnreachableError(RuntimeError):
 class RobotClient:
     """Calls the instruction interface; a context manager that leaves nothing behind."""
 
-    def __init__(self, namespace: str = "", wait: float = 5.0):
-        """namespace: of the graph's nodes. wait: longest time for them to be found [s]."""
+    def __init__(self, namespace: str = "", wait: float = 5.0, clock_topic: str = CLOCK_TOPIC):
+        """namespace: of the graph's nodes. wait: longest time for them to be found [s].
+
+        clock_topic: where its node gets the time with `use_sim_time`.
+        """
         self.wait = wait
         self._context = Context()
         join_graph(context=self._context)
         self.node = rclpy.create_node(
-            f"vla_client_{os.getpid()}", namespace=namespace, context=self._context
+            f"vla_client_{os.getpid()}",
+            namespace=namespace,
+            context=self._context,
+            cli_args=["--ros-args", "-r", f"{CLOCK_TOPIC}:={clock_topic}"],
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

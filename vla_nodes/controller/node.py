@@ -37,9 +37,10 @@ from vla_nodes.core import qos
 from vla_nodes.core.conversions import stamp_to_seconds
 from vla_nodes.core.heartbeat import HeartbeatWatch
 from vla_nodes.core.liveliness import WriterWatch
-from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.pacing import PacedLoop, PeriodMeter
 from vla_nodes.core.polled import PolledSubscription
+from vla_nodes.core.running import run
 from vla_nodes.core.sources import SourceWatch
 
 # Longest time that deactivation waits for the arm to come to rest [s].

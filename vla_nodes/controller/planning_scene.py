@@ -52,7 +52,7 @@ class PlanningSceneCheck:
 
     def __init__(self, node, joint_names: Sequence[str]):
         """Raises ValueError where moveit_msgs is not installed."""
-        (services,) = import_interfaces("moveit_msgs", ("srv",), "ros-jazzy-moveit-msgs")
+        (services,) = import_interfaces("moveit_msgs", ("srv",), "install ros-jazzy-moveit-msgs")
         settings = node.settings
         self._kind = services.GetStateValidity
         self._names = list(joint_names)

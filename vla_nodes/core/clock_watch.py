@@ -6,6 +6,8 @@ import time
 
 from vla.core.clock import ClockSteps
 
+# Where all of ROS looks for simulated time unless it is remapped.
+CLOCK_TOPIC = "/clock"
 # How often the clock is checked [s].
 PERIOD = 0.1
 

@@ -1,4 +1,4 @@
-"""The managed node that every node of this package is, and `run`, which is its whole main program.
+"""The managed node that every node of this package is.
 
     class Blink(ManagedNode):
         SETTINGS = (Setting("rate", 10.0, "Blinks per second [Hz].", bounds=(0.1, 100.0)),)
@@ -17,10 +17,10 @@
         def cleanup(self):       # free what configure loaded; also called after a failed configure
 
     def main() -> int:
-        return run(Blink)
+        return run(Blink)        # of running.py, which is the whole main program
 
 What the base does:
-- Declares SETTINGS and `autostart` (see settings.py). With `autostart` (the default) the node
+- Declares SETTINGS and COMMON_SETTINGS (see settings.py). With `autostart` (the default) the node
   configures and activates itself as soon as it spins.
 - Publishers, subscriptions, services, clients and timers created in `configure` are destroyed
   after `cleanup`; those created in `activate` are destroyed after `deactivate`. Action servers and
@@ -41,40 +41,44 @@ never into a callback.
 from __future__ import annotations
 
 import functools
-import os
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from rclpy.timer import Timer
 
 from vla_nodes.core import qos
 from vla_nodes.core.diagnostics import Diagnostics
-from vla_nodes.core.log import OneLineLogger, error_text, traceback_text
+from vla_nodes.core.log import OneLineLogger, error_text
 from vla_nodes.core.requests import Paced, Pacer, ServiceType, answering
 from vla_nodes.core.settings import Setting, Settings
-from vla_nodes.core.shared_memory import join_graph
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
-EXIT_PATIENCE = 3.0
 
-_AUTOSTART = Setting(
-    "autostart",
-    True,
-    "Configure and activate by itself at start; false leaves both to a lifecycle manager.",
-    read_only=True,
+# Those of every node.
+COMMON_SETTINGS = (
+    Setting(
+        "autostart",
+        True,
+        "Configure and activate by itself at start; false leaves both to a lifecycle manager.",
+        read_only=True,
+    ),
+    Setting(
+        "end_with_launcher",
+        False,
+        "End when nobody reads standard output any more, as when the launcher has died.",
+        read_only=True,
+    ),
 )
 
 
@@ -116,7 +120,7 @@ class ManagedNode(LifecycleNode):
         # Paces the answers of this node.
         self.pacer = Pacer(self)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self.settings = Settings(self, (_AUTOSTART, *self.SETTINGS))
+        self.settings = Settings(self, (*COMMON_SETTINGS, *self.SETTINGS))
         self.diagnostics = Diagnostics(self)
         self.diagnostics.values["state"] = self.state
 
@@ -178,6 +182,17 @@ class ManagedNode(LifecycleNode):
             callback_group=callback_group,
         )
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, and that of the services; a value that a parameter has already is accepted.
+
+        So the dump of a node can be loaded, with what never changes or only while it is
+        unconfigured.
+        """
+        changed = [each for each in parameter_list if not self.settings.has(each)]
+        if parameter_list and not changed:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changed)
+
     def answer(self, future: Future, response: object) -> None:
         """Gives a waiting callback its result, and wakes the executor that runs it."""
         future.set_result(response)
@@ -200,6 +215,11 @@ class ManagedNode(LifecycleNode):
                 self.trigger_deactivate()
             if self.state == INACTIVE:
                 self.trigger_cleanup()
+
+    def destroy_node(self) -> None:
+        """As rclpy's, which forgets the state machine: it would keep the node in the graph."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
 
     def report_failure(self, error: Exception) -> None:
         """Logs and reports what a callback raised; the node lives on."""
@@ -330,71 +350,3 @@ class ManagedNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         else:
             self.destroy_publisher(publisher)
-
-
-def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
-    """Runs one node until SIGINT, SIGTERM or a shutdown by others; returns the exit status.
-
-    The executor has its own thread; the main thread waits for signals, so that the graph still
-    exists while the node deactivates and cleans up.
-    """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    join_graph(arguments)
-    try:
-        node = node_class()
-    except Exception as error:
-        print(f"cannot start: {error_text(error)}", file=sys.stderr)
-        print(traceback_text(error), file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    node.ended = stop
-    many = node.THREADS > 1
-    executor = MultiThreadedExecutor(node.THREADS) if many else SingleThreadedExecutor()
-    executor.add_node(node)
-    executor.create_task(node.autostart)
-    spinning = threading.Thread(
-        target=_spin, args=(executor, node, stop), name="executor", daemon=True
-    )
-    spinning.start()
-    stop.wait()
-    if rclpy.ok():
-        # Work for the executor, so that it wakes and sees that it is to stop.
-        executor.create_task(lambda: None)
-    spinning.join(EXIT_PATIENCE)
-    if spinning.is_alive():
-        node.get_logger().warning("still busy at the end; exiting without cleaning up")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    if rclpy.ok():
-        node.close()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
-
-
-def _spin(executor, node: ManagedNode, stop: threading.Event) -> None:
-    many = isinstance(executor, MultiThreadedExecutor)
-    while not stop.is_set():
-        try:
-            if many:
-                executor.spin_once()
-            else:
-                _run_next(executor, node)
-        except ExternalShutdownException:
-            break
-        except Exception as error:
-            node.report_failure(error)
-    stop.set()
-
-
-def _run_next(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
-    """Waits for the next callback and runs it, as spin_once does, under the node's lock."""
-    task, _, _ = executor.wait_for_ready_callbacks()
-    with node.callback_lock:
-        task()
-    if task.exception() is not None:
-        raise task.exception()

@@ -60,6 +60,13 @@ class Settings:
         if self.refused:
             raise ValueError("; ".join(self.refused.values()))
 
+    def has(self, parameter: Parameter) -> bool:
+        """Whether a declared parameter has this value, and was not given another at start."""
+        if parameter.name in self.refused or not self._node.has_parameter(parameter.name):
+            return False
+        own = self._node.get_parameter(parameter.name)
+        return own.type_ == parameter.type_ and _plain(own.value) == _plain(parameter.value)
+
     def _declare(self, setting: Setting) -> None:
         descriptor = _descriptor(setting)
         # rclpy offers no public way to see an override before its type is checked; a whole number
@@ -99,6 +106,13 @@ class Settings:
     def _forget_refusals(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             self.refused.pop(parameter.name, None)
+
+
+def _plain(value: Any) -> Any:
+    """A value, as a list where it is an array of any kind."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _allowed(setting: Setting, value: Any) -> bool:

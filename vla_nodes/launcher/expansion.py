@@ -122,9 +122,10 @@ def _declare(element: Element, context: LaunchContext, expansion: Expansion) -> 
         configurations[name] = _attribute(element, "default", context)
     choices = [choice.attributes["value"] for choice in element.named("choice")]
     if choices and configurations[name] not in choices:
+        about = f" ({element.get('description')})" if element.get("description") else ""
         raise element.error(
             f"launch argument '{name}' is '{configurations[name]}'; "
-            f"it must be one of: {', '.join(choices)}"
+            f"it must be one of: {', '.join(choice or 'nothing' for choice in choices)}{about}"
         )
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-STEPS = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 0.0))
+STEPS = ((signal.SIGINT, 5.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 0.0))
 
 
 def send(groups: set, number: int) -> set:

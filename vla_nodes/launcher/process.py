@@ -38,8 +38,9 @@ from vla_nodes.launcher.values import (
     parameter_value,
 )
 
-# Shorter than those of ros2 launch (5 s each), so that everything is down within 5 s.
-SIGTERM_TIMEOUT = 2.5
+# A node needs well under a second to clean up, and several on a busy machine. The first is that of
+# ros2 launch, the second shorter than its 5 s: everything is down within 7 s.
+SIGTERM_TIMEOUT = 5.0
 SIGKILL_TIMEOUT = 1.5
 MATCH_TIMEOUT = 2.0  # Of an expression that a launch file gives [s].
 

@@ -19,7 +19,7 @@ from vla_nodes.core.chunk_message import chunk_from_message, message_from_action
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
 from vla_nodes.core.liveliness import with_liveliness
-from vla_nodes.core.node import run
+from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene

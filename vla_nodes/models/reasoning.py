@@ -22,8 +22,8 @@ from vla.core.text import TextError, check_text, one_line
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import message_from_actions
 from vla_nodes.core.liveliness import with_liveliness
-from vla_nodes.core.node import run
 from vla_nodes.core.requests import Paced
+from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene

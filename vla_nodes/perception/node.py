@@ -52,8 +52,9 @@ from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanosecon
 from vla_nodes.core.heartbeat import Heart
 from vla_nodes.core.images import image_pixels
 from vla_nodes.core.liveliness import with_liveliness
-from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.renewed import RenewedSubscription, renew_silent
+from vla_nodes.core.running import run
 from vla_nodes.core.sources import SourceWatch
 from vla_nodes.perception.matching import ImageMatcher
 from vla_nodes.perception.settings import SETTINGS

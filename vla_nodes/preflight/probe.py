@@ -31,6 +31,7 @@ from vla.observations.messages import compressed_to_array, image_to_array, raw_p
 from vla.preflight.topics import CameraStatistics, TopicStatistics
 from vla_nodes.client.graph import RobotClient
 from vla_nodes.core import qos
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
 from vla_nodes.core.conversions import stamp_to_seconds
 
 # Time for discovery [s]: at least, and at most while topics are missing.
@@ -56,7 +57,8 @@ class RobotMeasurements:
     urdf: str = ""
     status: PolicyStatus | None = None
     known: dict[str, list[str]] = field(default_factory=dict)  # types by published topic
-    clocks: tuple[str, ...] = ()  # publishers of /clock
+    clock_topic: str = CLOCK_TOPIC  # where simulated time is looked for
+    clocks: tuple[str, ...] = ()  # publishers of the simulated time
     clock_runs: bool = True  # whether simulated time came
     # Messages on topics that must be alive; None where their type is not installed.
     heard: dict[str, int | None] = field(default_factory=dict)
@@ -116,7 +118,9 @@ class RobotProbe:
         passed = self._now() - began
         # A restarted simulator sets its time back.
         passed = passed if passed > 0.0 else time.monotonic() - began_steady
-        seen.clocks = tuple(map(node_name, self._node.get_publishers_info_by_topic("/clock")))
+        seen.clock_topic = self._node.resolve_topic_name(CLOCK_TOPIC)
+        clocks = self._node.get_publishers_info_by_topic(seen.clock_topic)
+        seen.clocks = tuple(map(node_name, clocks))
         seen.known = {
             name: kinds
             for name, kinds in self._node.get_topic_names_and_types()

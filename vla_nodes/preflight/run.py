@@ -47,6 +47,7 @@ from vla_nodes.controller.settings import (
     SIMULATED,
     arm_config,
 )
+from vla_nodes.core.node import COMMON_SETTINGS
 from vla_nodes.core.parameters_file import PARAMETERS, require_parameters
 from vla_nodes.core.settings import Setting
 from vla_nodes.preflight.commands import (
@@ -77,12 +78,12 @@ def preflight(arguments) -> list[Finding]:
     of_perception = given_parameters(Path(file), "perception", ("compressed",))
     compressed = arguments.compressed or bool(of_perception.get("compressed"))
     sim_time, image_suffix = arguments.use_sim_time, "/compressed" if compressed else ""
-    with RobotClient(arguments.namespace) as client:
+    with RobotClient(arguments.namespace, clock_topic=arguments.clock_topic) as client:
         probe = RobotProbe(client, contract, compressed, sim_time, watched(parameters))
         seen = probe.measure(arguments.seconds)
         findings = [
             *check_middleware(client.node),
-            *check_clock(seen.clocks, seen.clock_runs, sim_time),
+            *check_clock(seen.clocks, seen.clock_runs, sim_time, seen.clock_topic),
             *check_inputs(contract, seen, compressed, sim_time),
             *check_arm(contract, seen, parameters),
             *findings,
@@ -144,9 +145,10 @@ def check_parameters(given: Mapping) -> list[Finding]:
     Raises ValueError where one is of so wrong a kind that nothing else can be judged.
     """
     area, found = "limits", []
+    common = {"use_sim_time", *(setting.name for setting in COMMON_SETTINGS)}
     for name, value in given.items():
         setting = DECLARED.get(name)
-        if setting is None and name not in ("use_sim_time", "autostart"):
+        if setting is None and name not in common:
             near = get_close_matches(name, DECLARED, 1)
             hint = f"; it has {near[0]}" if near else ""
             text = f"the controller has no parameter '{name}'{hint}"

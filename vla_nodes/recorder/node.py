@@ -22,8 +22,9 @@ from vla.core.resources import contract_path
 from vla_nodes.core import qos
 from vla_nodes.core.diagnostics import ERROR, WARN
 from vla_nodes.core.instruction_watch import InstructionWatch
-from vla_nodes.core.node import ManagedNode, run
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.polled import PolledSubscription
+from vla_nodes.core.running import run
 from vla_nodes.recorder.disk import MEBIBYTE, RefusedError, check_writable, free_mebibytes
 from vla_nodes.recorder.intake import Intake
 from vla_nodes.recorder.repair import complete_bags

@@ -29,6 +29,7 @@ from vla.bags.ring_buffer import ReceivedMessage
 from vla.bags.writer import qos_entry
 from vla.contract.embodiment import EmbodimentContract
 from vla_nodes.core import qos
+from vla_nodes.core.clock_watch import CLOCK_TOPIC
 from vla_nodes.core.polled import Unattended
 
 # A recorder may be late but must not lose messages: far deeper than for a controller.
@@ -197,7 +198,7 @@ def plan_topics(
     ]
     plans.append(TopicPlan(OBSERVATION, Observation, _deep(qos.LATEST, IMAGE_DEPTH)))
     if simulated:
-        plans.append(TopicPlan("/clock", Clock, _deep(qos.CLOCK)))
+        plans.append(TopicPlan(CLOCK_TOPIC, Clock, _deep(qos.CLOCK)))
         plans.append(TopicPlan("sim/state", Float64MultiArray, sensor))
     plans += [_extra_topic(text) for text in extra if text]
     for plan in plans:

@@ -35,8 +35,9 @@ from vla_nodes.core.conversions import (
     nanoseconds_to_stamp,
 )
 from vla_nodes.core.diagnostics import percentiles
-from vla_nodes.core.node import ManagedNode, Setting, run
+from vla_nodes.core.node import ManagedNode, Setting
 from vla_nodes.core.pacing import PacedLoop
+from vla_nodes.core.running import run
 from vla_nodes.sim.trajectory import Follower, Trajectory, read_trajectory
 from vla_nodes.sim.trajectory_server import MONITOR_PERIOD, TrajectoryServer
 

@@ -42,7 +42,7 @@ class TrajectoryServer:
         stays where the arm is. state: time on the trajectories' clock [s], commanded and measured
         joints [n, rad]. Raises ValueError where control_msgs is not installed.
         """
-        (action,) = import_interfaces("control_msgs", ("action",), "ros-jazzy-control-msgs")
+        (action,) = import_interfaces("control_msgs", ("action",), "install ros-jazzy-control-msgs")
         self._action = action.FollowJointTrajectory
         self._node, self._joint_names = node, list(joint_names)
         self._read, self._follow, self._hold, self._state = read, follow, hold, state

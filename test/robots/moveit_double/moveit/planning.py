@@ -117,8 +117,15 @@ class MoveItPy:
         # A context of its own, as the real one is C++ and has another than rclpy's.
         self.context = Context()
         rclpy.init(context=self.context)
+        words = [word for file in launch_params_filepaths or () for word in ("--params-file", file)]
+        words += [w for old, new in (remappings or {}).items() for w in ("-r", f"{old}:={new}")]
         self.node = rclpy.create_node(
-            node_name, namespace=name_space, context=self.context, use_global_arguments=False
+            node_name,
+            namespace=name_space,
+            context=self.context,
+            cli_args=["--ros-args", *words],
+            use_global_arguments=False,
+            automatically_declare_parameters_from_overrides=True,
         )
         self.client = ActionClient(
             self.node, FollowJointTrajectory, "joint_trajectory_controller/follow_joint_trajectory"

@@ -1,0 +1,67 @@
+"""How a node's process ends: with its launcher, at a signal, and without a trace in the graph."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from node_harness import ROOT, Graph, NodeProcess
+
+pytestmark = pytest.mark.nodes
+
+
+def start_with_pipe(graph: Graph, end_with_launcher: bool) -> tuple[NodeProcess, int]:
+    """The node as a launcher starts it, and the end of its standard output that one reads."""
+    reader, writer = os.pipe()
+    words = ["-p", "autostart:=false", "-p", f"end_with_launcher:={end_with_launcher}"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/perception"), "--ros-args", *words],
+        stdout=writer,
+        stderr=subprocess.DEVNULL,
+        env=graph.environment,
+    )
+    os.close(writer)
+    graph.processes.append(NodeProcess("perception", process, Path(os.devnull)))
+    return graph.processes[-1], reader
+
+
+def left(graph: Graph) -> bool:
+    return "perception" not in graph.node.get_node_names()
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_launched_node_ends_when_its_launcher_has_gone(started):
+    with Graph() as graph:
+        node, reader = start_with_pipe(graph, end_with_launcher=True)
+        if started:
+            graph.wait_state("perception", "unconfigured")
+        os.close(reader)
+        graph.wait(lambda: not node.running, "end of the node", alive=False)
+        assert node.process.returncode == 0
+        graph.wait(lambda: left(graph), "graph without the node", alive=False)
+
+
+def test_a_node_that_was_started_by_hand_needs_no_reader():
+    with Graph() as graph:
+        node, reader = start_with_pipe(graph, end_with_launcher=False)
+        graph.wait_state("perception", "unconfigured")
+        os.close(reader)
+        assert graph.transition("perception", "shutdown")
+        graph.wait(lambda: not node.running, "end of the node", alive=False)
+
+
+def test_a_node_that_ends_leaves_the_graph_and_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    with Graph() as graph:
+        node = graph.start("perception")
+        graph.wait_state("perception", "active")
+        assert node.stop(signal.SIGINT) == 0
+        # At once, and not when its lease of 20 s is over, as that of a node that was killed.
+        graph.wait(lambda: left(graph), "graph without the node", 8.0, alive=False)
+        assert "Traceback" not in node.output and "nanobind" not in node.output
+        (log,) = tmp_path.glob(f"*_{node.process.pid}_*.log")
+        assert "cleaned up" in log.read_text()
