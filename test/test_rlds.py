@@ -60,8 +60,10 @@ def test_every_feature_is_what_tfds_reads(folder, split):
         np.testing.assert_array_equal(own, expected[key])
 
 
-@pytest.mark.parametrize("storage", ["image", "video"])
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("storage", "workers"),
+    [("image", 1), ("video", 1), pytest.param("image", 2, marks=pytest.mark.slow)],
+)
 def test_bridge_is_what_its_users_make_of_it(tmp_path, storage, workers):
     """The first and the last step go, the motion is that of the states, the gripper is binary."""
     contract, mapping = bridge()
@@ -148,6 +150,7 @@ def test_a_higher_rate_is_thinned_out(tmp_path):
     assert (origin.first_step, origin.step_every) == (0, 2)
 
 
+@pytest.mark.slow
 def test_the_shipped_files_convert_from_the_command_line(tmp_path, capsys):
     """And the result passes the check that training makes, with the contract that it carries."""
     for name, split, episodes, contract, kept in (
