@@ -321,3 +321,20 @@ def test_a_damaged_record_says_where_the_file_ends(tmp_path):
     first, second = read_records(path)
     assert first == b"abc" and isinstance(second, DamagedRecord)
     assert "the file ends 1 bytes before it does" in second.reason
+
+
+def test_a_gripper_that_goes_the_other_way_is_refused(tmp_path):
+    """Commands by motion are compared with the fingers of the states, too."""
+    contract, mapping = fractal()
+    folder = copy_of(FRACTAL, tmp_path)
+    # The fingers of the first episode close when they are told; often enough, that is telling.
+    record = next(read_records(folder / SHARD))
+    write_records(folder / SHARD, [record] * 12)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = ["12"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    turned = replace(mapping, gripper="open")
+    with pytest.raises(DatasetError, match=r"opens where the fingers .*write 'gripper: closed'"):
+        convert_rlds(open_source(folder), tmp_path / "set", contract, turned, "image", 1)
+    report = convert_rlds(open_source(folder), tmp_path / "set", contract, mapping, "image", 1)
+    assert report.kept == 12

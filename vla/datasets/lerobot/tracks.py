@@ -281,12 +281,13 @@ def check_values(
     if own:
         cure = "look at one of its episodes, and convert its bags again"
         found = [replace(finding, level=WARNING, cure=cure) for finding in found]
+    gripper, opens = actions[:, -1], mapping.gripper == "open"
     if mapping.gripper_moves:
-        return found
+        opening = np.concatenate([_followed(entry.actions[:, -1], opens) for entry in stored])
+        gripper = opening if opens else 1.0 - opening
     openings = states[:, -1] if contract.state_names[-1] != "gripper_closed" else -states[:, -1]
     found += check_gripper(
-        actions[:, -1], mapping.gripper_range, mapping.gripper == "open", openings, ends, action,
-        mapping.state_gripper,
+        gripper, mapping.gripper_range, opens, openings, ends, action, mapping.state_gripper,
     )  # fmt: skip
     return found + (check_polarity(openings, ends, state) if ranged else [])
 
@@ -306,7 +307,7 @@ def track_of(
             continue
         opens = mapping.gripper == "open"
         if mapping.gripper_moves:
-            actions[:, column] = followed_gripper(actions[:, column] * (1 if opens else -1))
+            actions[:, column] = _followed(actions[:, column], opens)
             continue
         gripper = np.clip((actions[:, column] - low) / (high - low), 0.0, 1.0)
         if mapping.binarize:
@@ -352,16 +353,16 @@ def binarize_gripper(values: np.ndarray, closed: float = 0.05, opened: float = 0
     return result
 
 
-def followed_gripper(motions: np.ndarray) -> np.ndarray:
+def _followed(motions: np.ndarray, opens: bool) -> np.ndarray:
     """Gripper commands [N], 1 open and 0 closed, from how the fingers are to move [N].
 
-    A motion of more than a tenth opens, of less than minus a tenth closes, and is followed until
-    the next; before the first the gripper is in the other state, without any it is open. As RT-1's
+    opens: whether positive motions open them. A motion of more than a tenth is followed until the
+    next; before the first the gripper is in the other state, without any it is open. As RT-1's
     actions are read by the pipelines of Octo and OpenVLA.
     """
     moves = np.flatnonzero(np.abs(motions) > SMALLEST_GRIPPER_MOTION)
     if not len(moves):
         return np.ones(len(motions), np.float32)
     last = np.searchsorted(moves, np.arange(len(motions)), side="right") - 1
-    opens = motions[moves] > 0
-    return np.where(last < 0, not opens[0], opens[np.maximum(last, 0)]).astype(np.float32)
+    to_open = (motions[moves] > 0) == opens
+    return np.where(last < 0, not to_open[0], to_open[np.maximum(last, 0)]).astype(np.float32)
