@@ -31,8 +31,8 @@ def test_every_feature_is_what_tfds_reads(folder, split):
     source, expected = open_source(folder, split), read_by_tfds(folder.parent.name, split)
     leaves = [*source.features.steps.values(), *source.features.episode.values()]
     read = {feature.key: [] for feature in leaves}
-    for shard in source.shards:
-        for record in read_records(shard.path):
+    for file in source.files:
+        for record in read_records(file.path):
             for feature in leaves:
                 values = read_example(record, {feature.key})[feature.key]
                 if feature.kind == IMAGE:

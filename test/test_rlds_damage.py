@@ -24,7 +24,7 @@ from vla.datasets.rlds.source import open_source
 from vla.datasets.rlds.tfrecords import DamagedRecord, read_records
 from vla_cli.parser import main
 
-SHARD = "mini_fractal-train.tfrecord-00000-of-00001"
+NAME = "mini_fractal-train.tfrecord-00000-of-00001"
 
 
 @given(st.binary(max_size=40), st.integers(0, 3 * LANE + 1))
@@ -44,18 +44,18 @@ def test_the_checksum_of_the_standard():
     assert crc32c(b"123456789") == 0xE3069283
 
 
-def places(shard: Path) -> list[int]:
+def places(file: Path) -> list[int]:
     """Where each record begins."""
     begins = [0]
-    for record in read_records(shard):
+    for record in read_records(file):
         begins.append(begins[-1] + 16 + len(record))
     return begins[:-1]
 
 
-def spoil(shard: Path, place: int) -> None:
-    content = bytearray(shard.read_bytes())
+def spoil(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
     content[place] ^= 1
-    shard.write_bytes(content)
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,17 @@ def spoil(shard: Path, place: int) -> None:
     ],
 )
 def test_a_damaged_episode_is_refused_and_the_others_are_kept(tmp_path, byte, kept, lost, says):
-    shard = copy_of(FRACTAL, tmp_path) / SHARD
-    second = places(shard)[1]
+    file = copy_of(FRACTAL, tmp_path) / NAME
+    second = places(file)[1]
     if byte is None:
-        shard.write_bytes(shard.read_bytes()[: second + 200])
+        file.write_bytes(file.read_bytes()[: second + 200])
     else:
-        spoil(shard, second + byte)
+        spoil(file, second + byte)
     contract, mapping = fractal()
-    report = convert_rlds(
-        open_source(shard.parent), tmp_path / "set", contract, mapping, "image", 1
-    )
+    report = convert_rlds(open_source(file.parent), tmp_path / "set", contract, mapping, "image", 1)
     assert (report.kept, report.lost) == (kept, lost)
-    assert says in report.refused[0].reason and str(shard) in report.refused[0].reason
-    assert report.refused[0].record == f"{SHARD}#1"
+    assert says in report.refused[0].reason and str(file) in report.refused[0].reason
+    assert report.refused[0].record == f"{NAME}#1"
     if lost > 1:
         assert "the last 2 of 4 episodes are missing" in report.refused[1].reason
     written = json.loads((tmp_path / "set/meta/conversion.json").read_text())
@@ -88,26 +86,24 @@ def test_a_damaged_episode_is_refused_and_the_others_are_kept(tmp_path, byte, ke
 
 
 def test_an_image_that_cannot_be_read_costs_its_episode_alone(tmp_path):
-    shard = copy_of(FRACTAL, tmp_path) / SHARD
-    records = list(read_records(shard))
+    file = copy_of(FRACTAL, tmp_path) / NAME
+    records = list(read_records(file))
     records[2] = records[2].replace(b"\xff\xd8\xff\xe0", b"\xff\xd8\x00\x00", 1)
-    write_records(shard, records)
+    write_records(file, records)
     contract, mapping = fractal()
-    report = convert_rlds(
-        open_source(shard.parent), tmp_path / "set", contract, mapping, "video", 1
-    )
+    report = convert_rlds(open_source(file.parent), tmp_path / "set", contract, mapping, "video", 1)
     assert (report.kept, report.lost) == (3, 1)
-    assert f"{shard}, episode 2, step 0: front cannot be read" in report.refused[0].reason
+    assert f"{file}, episode 2, step 0: front cannot be read" in report.refused[0].reason
 
 
 def test_nothing_is_left_where_no_episode_is_kept(tmp_path, capsys):
-    shard = copy_of(FRACTAL, tmp_path) / SHARD
-    spoil(shard, 1)
+    file = copy_of(FRACTAL, tmp_path) / NAME
+    spoil(file, 1)
     command = [
         "data",
         "convert",
         "rlds",
-        str(shard.parent),
+        str(file.parent),
         str(tmp_path / "set"),
         "--workers",
         "1",
@@ -141,7 +137,7 @@ def test_only_the_files_of_the_chosen_episodes_are_needed(tmp_path):
     with pytest.raises(DatasetError, match="none of the 4 episodes of 'train' is chosen"):
         open_source(folder, chosen=slice(4, 9))
     source = open_source(folder, chosen=slice(2, 4))
-    assert [(shard.first, shard.begin, shard.end) for shard in source.shards] == [
+    assert [(file.first, file.begin, file.end) for file in source.files] == [
         (1, 1, 2), (3, 0, 1)
     ]  # fmt: skip
     assert source.episodes == 2
@@ -328,8 +324,8 @@ def test_a_gripper_that_goes_the_other_way_is_refused(tmp_path):
     contract, mapping = fractal()
     folder = copy_of(FRACTAL, tmp_path)
     # The fingers of the first episode close when they are told; often enough, that is telling.
-    record = next(read_records(folder / SHARD))
-    write_records(folder / SHARD, [record] * 12)
+    record = next(read_records(folder / NAME))
+    write_records(folder / NAME, [record] * 12)
     info = json.loads((folder / "dataset_info.json").read_text())
     info["splits"][0]["shardLengths"] = ["12"]
     (folder / "dataset_info.json").write_text(json.dumps(info))

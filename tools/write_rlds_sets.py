@@ -33,7 +33,7 @@ BRIDGE_LENGTHS, FRACTAL_LENGTHS = (5, 7, 4, 3, 4, 3, 2), (4, 6, 5, 3)
 
 
 def scalar(dtype: tf.DType):
-    """tfds 4.4 has no feature for them."""
+    """The feature of a scalar, for which tfds 4.4 has none."""
     return features.Scalar(dtype=dtype) if hasattr(features, "Scalar") else dtype
 
 
@@ -45,6 +45,7 @@ def picture(height: int, width: int, number: int) -> np.ndarray:
 
 
 def flags(step: int, length: int) -> dict:
+    """What RLDS says of a step."""
     last = step == length - 1
     return {"is_first": step == 0, "is_last": last, "is_terminal": last, "reward": float(last)}
 
@@ -52,7 +53,8 @@ def flags(step: int, length: int) -> dict:
 def bridge_episode(number: int) -> dict:
     """Opens, passes through a value in between, closes; the second ends in between."""
     generator, length = np.random.default_rng(100 + number), BRIDGE_LENGTHS[number]
-    states = generator.normal(0, 0.02, (length, 7)).cumsum(0) + [0.3, 0, 0.1, 0, 0, 0, 0]
+    states = generator.normal(0, 0.02, (length, 7)).cumsum(0)
+    states[:, :3] += 0.3, 0, 0.1
     states[:, 6] = np.linspace(1.0, 0.1, length)
     actions = generator.normal(0, 0.02, (length, 7))
     actions[0], actions[:, 6] = 0, np.arange(length) < length // 2
@@ -85,7 +87,7 @@ def bridge_episode(number: int) -> dict:
 def fractal_episode(number: int) -> dict:
     """The gripper closes; ignores noise, closes and opens; opens; never moves."""
     generator, length = np.random.default_rng(200 + number), FRACTAL_LENGTHS[number]
-    positions = generator.normal(0, 0.02, (length, 3)).cumsum(0) + [0.5, 0, 0.8]
+    positions = generator.normal(0, 0.02, (length, 3)).cumsum(0) + np.array([0.5, 0, 0.8])
     angles = generator.normal(0, 0.05, (length, 3)).cumsum(0)
     poses = np.hstack([positions, Rotation.from_euler("xyz", angles).as_quat()])
     closing = [{2: 1.0}, {1: 0.05, 2: 1.0, 4: -1.0}, {3: -0.8}, {}][number]
@@ -113,6 +115,7 @@ def fractal_episode(number: int) -> dict:
 
 
 def step_flags() -> dict:
+    """The features of flags()."""
     names = ("is_first", "is_last", "is_terminal")
     return dict.fromkeys(names, scalar(tf.bool)) | {"reward": scalar(tf.float32)}
 
@@ -194,6 +197,7 @@ SETS = {"mini_bridge": MiniBridge, "mini_fractal": MiniFractal}
 
 
 def write(name: str, folder: str) -> None:
+    """Writes a set, in several files where this tfds can be told to."""
     builder = SETS[name](data_dir=folder)
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     if hasattr(settings, "num_shards"):
@@ -211,6 +215,7 @@ def flat(node, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
 
 
 def plain(values) -> np.ndarray:
+    """An array of numbers or of texts."""
     array = np.array(values)
     return np.vectorize(bytes.decode)(array) if array.dtype.kind in "OS" else array
 
@@ -255,6 +260,7 @@ def accurate_images(folder: str) -> dict[str, np.ndarray]:
 
 
 def authors_action(steps: dict[str, np.ndarray], own) -> np.ndarray:
+    """The actions of an episode by the authors' functions: all steps, or of Bridge N - 2."""
     if "action" not in steps:
         closing = tf.constant(steps["action/gripper_closedness_action"][:, 0])
         gripper = own.rel2abs_gripper_actions(closing).numpy()[:, None]

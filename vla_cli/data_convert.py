@@ -155,13 +155,13 @@ def run_rlds(arguments: argparse.Namespace) -> int:
     from vla.core.text import LONGEST_LINE, one_line
     from vla.datasets.rlds.conversion import convert_rlds
     from vla.datasets.rlds.mapping import read_rlds_mapping
-    from vla.datasets.rlds.report import ConvertedShard
+    from vla.datasets.rlds.report import ConvertedFile
     from vla.datasets.rlds.source import open_source
 
-    def progress(shard: ConvertedShard) -> None:
-        for entry in shard.refused:
+    def progress(file: ConvertedFile) -> None:
+        for entry in file.refused:
             print(f"refused: {one_line(entry.reason, LONGEST_LINE)}", file=sys.stderr)
-        said = f"{shown_path(shard.path)}: {len(shard.kept)} episodes kept"
+        said = f"{shown_path(file.path)}: {len(file.kept)} episodes kept"
         print(said, file=sys.stderr, flush=True)
 
     _begin(arguments.workers)

@@ -41,8 +41,8 @@ from vla.datasets.rlds.episodes import (
 )
 from vla.datasets.rlds.features import RldsFeatures
 from vla.datasets.rlds.mapping import RldsMapping
-from vla.datasets.rlds.report import ConvertedShard, RefusedEpisodes, RldsReport
-from vla.datasets.rlds.source import RldsSource, Shard
+from vla.datasets.rlds.report import ConvertedFile, RefusedEpisodes, RldsReport
+from vla.datasets.rlds.source import RecordFile, RldsSource
 from vla.datasets.rlds.tfrecords import DamagedRecord, read_records
 
 REPORT_FILE = "conversion.json"
@@ -58,7 +58,7 @@ KILLED = DatasetError(
 class _Task:
     """A file, and the folder for its images."""
 
-    shard: Shard
+    file: RecordFile
     folder: Path
     features: RldsFeatures
     mapping: RldsMapping
@@ -74,7 +74,7 @@ def convert_rlds(
     mapping: RldsMapping,
     storage: str = VIDEO,
     workers: int = 0,
-    progress: Callable[[ConvertedShard], None] = lambda _: None,
+    progress: Callable[[ConvertedFile], None] = lambda _: None,
 ) -> RldsReport:
     """Converts a split, in its order, into a new data set at `folder`, and returns the report.
 
@@ -95,17 +95,15 @@ def convert_rlds(
     writer = LeRobotWriter(folder, contract, storage)
     try:
         tasks = [
-            _Task(
-                shard, writer.episode_folder(), source.features, mapping, contract, every, storage
-            )
-            for shard in source.shards
+            _Task(file, writer.episode_folder(), source.features, mapping, contract, every, storage)
+            for file in source.files
         ]
-        for shard in results_in_order(_convert, tasks, workers, KILLED):
-            for files, origin in shard.kept:
+        for file in results_in_order(_convert, tasks, workers, KILLED):
+            for files, origin in file.kept:
                 writer.add(files, origin)
-            report.wordless += shard.wordless
-            report.refused += shard.refused
-            progress(shard)
+            report.wordless += file.wordless
+            report.refused += file.refused
+            progress(file)
         report.kept, report.frames = writer.episodes, writer.frames
         report.wall_seconds = round(time.monotonic() - begin, 3)
         if report.kept:
@@ -147,38 +145,38 @@ def _readable(
     source: RldsSource, mapping: RldsMapping, contract: EmbodimentContract
 ) -> Iterator[StoredEpisode]:
     """The numbers of each episode that can be used."""
-    for shard in source.shards:
-        for number, record in _chosen(shard):
+    for file in source.files:
+        for number, record in _chosen(file):
             if isinstance(record, DamagedRecord):
                 continue
             with contextlib.suppress(DatasetError):
                 found = read_episode(
-                    record, _meta(shard, number), source.features, mapping, contract, images=False
+                    record, _meta(file, number), source.features, mapping, contract, images=False
                 )
                 if has_words(found.stored):
                     yield found.stored
 
 
-def _chosen(shard: Shard) -> Iterator[tuple[int, bytes | DamagedRecord]]:
+def _chosen(file: RecordFile) -> Iterator[tuple[int, bytes | DamagedRecord]]:
     """The wanted records of a file with their numbers in it; fewer where it ends early."""
-    for number, record in enumerate(read_records(shard.path)):
-        if number >= shard.end:
+    for number, record in enumerate(read_records(file.path)):
+        if number >= file.end:
             return
-        if number >= shard.begin:
+        if number >= file.begin:
             yield number, record
 
 
-def _meta(shard: Shard, number: int) -> EpisodeMeta:
-    return EpisodeMeta(number, 0, "", shard.path, 0, {})
+def _meta(file: RecordFile, number: int) -> EpisodeMeta:
+    return EpisodeMeta(number, 0, "", file.path, 0, {})
 
 
-def _convert(task: _Task) -> ConvertedShard:
+def _convert(task: _Task) -> ConvertedFile:
     """Converts one file, in a worker process."""
-    shard, done = task.shard, ConvertedShard(task.shard.path)
-    last = shard.begin - 1
-    for last, record in _chosen(shard):
-        where = f"{shard.path}, episode {last}"
-        name = f"{shard.path.name}#{last}"
+    file, done = task.file, ConvertedFile(task.file.path)
+    last = file.begin - 1
+    for last, record in _chosen(file):
+        where = f"{file.path}, episode {last}"
+        name = f"{file.path.name}#{last}"
         try:
             if isinstance(record, DamagedRecord):
                 raise DatasetError(f"{where}: {record.reason}")
@@ -191,19 +189,19 @@ def _convert(task: _Task) -> ConvertedShard:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
             reason = str(error)
-            if str(shard.path) not in reason:
+            if str(file.path) not in reason:
                 reason = f"{where}: {reason}"
             done.refused.append(RefusedEpisodes(name, reason))
         except Exception as error:
             # A bug of this package must not cost the other episodes.
             reason = f"{type(error).__name__}: {one_line(error)}; please report this"
             done.refused.append(RefusedEpisodes(name, f"{where} cannot be converted ({reason})"))
-    if lost := shard.end - 1 - last:
+    if lost := file.end - 1 - last:
         reason = (
-            f"{shard.path}: the last {lost} of {shard.episodes} episodes are missing; fetch the "
+            f"{file.path}: the last {lost} of {file.episodes} episodes are missing; fetch the "
             "file again"
         )
-        done.refused.append(RefusedEpisodes(f"{shard.path.name}#{last + 1}", reason, lost))
+        done.refused.append(RefusedEpisodes(f"{file.path.name}#{last + 1}", reason, lost))
     return done
 
 
@@ -212,7 +210,7 @@ def _convert_record(
 ) -> tuple[EpisodeFiles, EpisodeOrigin] | None:
     """One episode; None where it has no instruction and such are left out."""
     mapping, contract = task.mapping, task.contract
-    episode = read_episode(record, _meta(task.shard, number), task.features, mapping, contract)
+    episode = read_episode(record, _meta(task.file, number), task.features, mapping, contract)
     if not has_words(episode.stored):
         return None
     track = track_of(episode.stored, mapping, contract, task.every)
@@ -220,7 +218,7 @@ def _convert_record(
     images = EpisodeImages(folder, contract, task.storage)
     try:
         for frame in track.frames:
-            where = f"{task.shard.path}, episode {number}, step {frame}"
+            where = f"{task.file.path}, episode {number}, step {frame}"
             images.add(_shown(episode, int(frame), contract, where))
         files = images.finish(track.states, track.actions, track.instructions)
     except BaseException:

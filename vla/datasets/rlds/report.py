@@ -61,7 +61,7 @@ class RldsReport:
 
 
 @dataclass
-class ConvertedShard:
+class ConvertedFile:
     """What became of the episodes of one file."""
 
     path: Path

@@ -1,4 +1,4 @@
-"""An RLDS data set on disk: its folder, splits and shards, as `tfds` lays them out."""
+"""An RLDS data set on disk: its folder, splits and files, as `tfds` lays them out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vla.datasets.rlds.features import FEATURES_FILE, RldsFeatures, read_feature
 
 INFO_FILE = "dataset_info.json"
 MOST_INFO_BYTES = 2**28  # It may hold statistics.
-MOST_SHARDS = 100_000
-_SHARD = re.compile(r"(?P<name>.+)\.tfrecord-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
+MOST_FILES = 100_000
+_NAME = re.compile(r"(?P<name>.+)\.tfrecord-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
 
 
 @dataclass(frozen=True)
-class Shard:
+class RecordFile:
     """One file, or the part of it that is wanted."""
 
     path: Path
@@ -37,16 +37,16 @@ class RldsSource:
     folder: Path
     split: str
     features: RldsFeatures
-    shards: tuple[Shard, ...]  # those with a wanted episode, in order
+    files: tuple[RecordFile, ...]  # those with a wanted episode, in order
 
     @property
     def episodes(self) -> int:
         """How many are wanted."""
-        return sum(shard.end - shard.begin for shard in self.shards)
+        return sum(file.end - file.begin for file in self.files)
 
 
 def open_source(path: str | Path, split: str = "train", chosen: slice = slice(None)) -> RldsSource:
-    """A split of a data set, or the chosen episodes of it; only their shards need to be there.
+    """A split of a data set, or the chosen episodes of it; only their files need to be there.
 
     path: the folder with features.json, or the one above it. Raises DatasetError where something is
     missing or unknown.
@@ -63,18 +63,18 @@ def open_source(path: str | Path, split: str = "train", chosen: slice = slice(No
             "the data set again as that"
         )
     lengths = _lengths(info, split, where)
-    shards = _wanted(_files(folder, split, len(lengths)), lengths, chosen)
-    if not shards:
+    files = _wanted(_files(folder, split, len(lengths)), lengths, chosen)
+    if not files:
         raise DatasetError(
             f"{folder}: none of the {sum(lengths)} episodes of '{split}' is chosen; name others"
         )
-    if missing := [shard.path for shard in shards if not shard.path.is_file()]:
+    if missing := [file.path for file in files if not file.path.is_file()]:
         names = first_few((file.name for file in missing), 3)
         raise DatasetError(
-            f"{folder} lacks {len(missing)} of {len(shards)} files: {names}; fetch them, or "
+            f"{folder} lacks {len(missing)} of {len(files)} files: {names}; fetch them, or "
             "convert a part by --episodes"
         )
-    return RldsSource(folder, split, read_features(folder), shards)
+    return RldsSource(folder, split, read_features(folder), files)
 
 
 def _folder(path: Path) -> Path:
@@ -93,7 +93,7 @@ def _folder(path: Path) -> Path:
 
 
 def _lengths(info: dict[str, Any], split: str, where: str) -> list[int]:
-    """How many episodes each shard of a split has."""
+    """How many episodes each file of a split has."""
     entries = info.get("splits")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DatasetError(f"{where}: splits is {brief(entries)}, not a list; fetch it again")
@@ -102,7 +102,7 @@ def _lengths(info: dict[str, Any], split: str, where: str) -> list[int]:
         known = listed(str(entry.get("name")) for entry in entries)
         raise DatasetError(f"{where} has no split {brief(split)}; it has: {known}")
     counts = entry.get("shardLengths")
-    if not isinstance(counts, list) or not 0 < len(counts) <= MOST_SHARDS:
+    if not isinstance(counts, list) or not 0 < len(counts) <= MOST_FILES:
         raise DatasetError(
             f"{where}: the split '{split}' does not say how many episodes each file has "
             "(shardLengths); fetch it again"
@@ -115,10 +115,10 @@ def _lengths(info: dict[str, Any], split: str, where: str) -> list[int]:
 
 
 def _files(folder: Path, split: str, count: int) -> list[Path]:
-    """The path of each shard, named as those that are there."""
+    """The path of each file, named as those that are there."""
     names = set()
     for file in folder.iterdir():
-        found = _SHARD.fullmatch(file.name)
+        found = _NAME.fullmatch(file.name)
         if found and found["name"].endswith(f"-{split}") and int(found["count"]) == count:
             names.add(found["name"])
     if len(names) != 1:
@@ -131,13 +131,13 @@ def _files(folder: Path, split: str, count: int) -> list[Path]:
     return [folder / f"{name}.tfrecord-{number:05d}-of-{count:05d}" for number in range(count)]
 
 
-def _wanted(files: list[Path], lengths: list[int], chosen: slice) -> tuple[Shard, ...]:
-    """The shards that hold a chosen episode."""
+def _wanted(paths: list[Path], lengths: list[int], chosen: slice) -> tuple[RecordFile, ...]:
+    """The files that hold a chosen episode."""
     begin, end, _ = chosen.indices(sum(lengths))
-    shards, first = [], 0
-    for file, length in zip(files, lengths, strict=True):
+    files, first = [], 0
+    for path, length in zip(paths, lengths, strict=True):
         low, high = max(begin - first, 0), min(end - first, length)
         if low < high:
-            shards.append(Shard(file, length, first, low, high))
+            files.append(RecordFile(path, length, first, low, high))
         first += length
-    return tuple(shards)
+    return tuple(files)
