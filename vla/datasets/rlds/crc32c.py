@@ -84,5 +84,6 @@ def _zeros_table(length: int) -> np.ndarray:
     if length > 1:
         half = _zeros_table(length // 2)
         return _advanced(half, half)
-    states = np.arange(256, dtype=np.uint32) << np.uint32([[0], [8], [16], [24]])
+    shifts = np.array([[0], [8], [16], [24]], np.uint32)
+    states = np.arange(256, dtype=np.uint32) << shifts
     return _tables()[0][states & 0xFF] ^ states >> np.uint32(8)

@@ -1,8 +1,8 @@
 """What an RLDS data set holds, from its features.json, and its values from a record.
 
-`tfds` describes features as a tree, in two ways: since 4.7 by "pythonClassName" and one entry for
-the content, before by "type" and "content". A record holds them flat, by their path in the tree;
-those of "steps" one behind the other, of all steps of the episode.
+`tfds` describes features as a tree, in two ways: newer versions by "pythonClassName" and one entry
+for the content, older ones by "type" and "content". A record holds them flat, by their path in the
+tree; those of "steps" one behind the other, of all steps of the episode.
 """
 
 from __future__ import annotations
