@@ -7,7 +7,7 @@ or an Int64List (3) of values (1). Only wanted entries are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
@@ -131,4 +131,8 @@ def _packed(data: memoryview) -> np.ndarray:
     return np.add.reduceat(parts, begins).view(np.int64)
 
 
-_READERS = {1: _bytes_list, 2: _float_list, 3: _int64_list}
+_READERS: dict[int, Callable[[memoryview], Values]] = {
+    1: _bytes_list,
+    2: _float_list,
+    3: _int64_list,
+}
