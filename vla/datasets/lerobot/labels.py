@@ -44,14 +44,14 @@ def join_labels(info: DatasetInfo, path: str | Path) -> JoinedLabels:
 
 def _by_index(info: DatasetInfo, path: str | Path) -> dict[int, EpisodeLabels]:
     by_id: dict[str, EpisodeLabels] = {}
-    for (file, episode), entry in read_vla_it(path).items():
-        if episode in by_id:
+    for (file, name), entry in read_vla_it(path).items():
+        if name in by_id:
             raise DatasetError(
-                f"{path}: episode {episode} stands under {file} and another file path; this data "
+                f"{path}: episode {name} stands under {file} and another file path; this data "
                 "set knows its episodes by their index alone, so give each one of its own, or "
                 "convert the original with its file paths by 'vla data convert rlds'"
             )
-        by_id[episode] = entry
+        by_id[name] = entry
     joined = {}
     for episode in info.episodes:
         if (labels := by_id.get(str(episode.index))) is not None:
