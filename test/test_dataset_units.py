@@ -164,7 +164,7 @@ def test_names_are_compared_with_the_contract():
         ("gripper_range: [0, .inf]", "inf"),
         ("gripper_range: 100", "gripper_range must be a list, got 100"),
         ("state_scale: [0, 1]", "factors other than 0"),
-        ("state_columns: [-1]", "whole number from 0 to 999, got -1"),
+        ("state_columns: [-2]", "whole number from -1 to 999, got -2"),
         ("drop_first: -3", "drop_first must be a whole number from 0 to"),
         ("binarize: yes please", "true or false"),
         ("state: [1]", "state 1 must be text"),

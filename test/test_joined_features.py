@@ -18,7 +18,7 @@ from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.dataset import LeRobotEpisodes
 from vla.datasets.lerobot.mapping import LeRobotMapping, read_mapping
 from vla.datasets.lerobot.meta import DatasetInfo
-from vla.datasets.lerobot.vectors import states_of
+from vla.datasets.lerobot.vectors import row_reader, states_of
 from vla.datasets.plausible import check_polarity
 from vla.language_action.segments import read_segmentation
 from vla.training.config import RobotData, TrainConfig
@@ -110,7 +110,8 @@ def test_any_polarity_and_scale_becomes_the_contracts(shut, wide, says, layout, 
     contract = load_contract(contract_path(layout))
     columns = (*[0] * (len(contract.state_names) - 1), 6)
     mapping = LeRobotMapping({}, ("pose", "grip"), columns, **says)
-    states = states_of(rows, DatasetInfo(Path("set"), 15.0, features), mapping, contract, "here")
+    read = row_reader(rows, DatasetInfo(Path("set"), 15.0, features), "here")
+    states = states_of(read, mapping, contract, "here")
     closed = 1.0 if layout == "google_fractal" else 0.0
     assert states[:, -1] == pytest.approx([closed, expected]) and states[1, 0] == np.float32(0.1)
 

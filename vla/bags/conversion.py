@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import multiprocessing
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +16,18 @@ from vla.bags.frames import read_frames, recorded_contract
 from vla.bags.reader import read_metadata
 from vla.bags.writer import BagError
 from vla.contract.embodiment import EmbodimentContract
-from vla.core.processes import end_with_parent
+from vla.core.processes import results_in_order
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import VIDEO, EpisodeFiles, EpisodeImages
-from vla.datasets.lerobot.writer import LeRobotWriter
+from vla.datasets.lerobot.writer import DISK_FULL, LeRobotWriter
 
 REPORT_FILE = "conversion.json"
 # Errors for which a bag is refused; any other ends the conversion.
 BAD_BAG = (BagError, ValueError, OSError)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+KILLED = DatasetError(
+    "a process was killed while it converted a bag, perhaps for lack of memory: try fewer --workers"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,8 @@ def convert_bags(
                 progress(refusal)
                 continue
             tasks.append(_Task(bag, writer.episode_folder(), contract, storage))
-        for task, result in zip(tasks, _results(tasks, workers), strict=True):
+        results = results_in_order(_convert, tasks, workers, KILLED)
+        for task, result in zip(tasks, results, strict=True):
             if isinstance(result, Refusal):
                 report.refused.append(result)
                 progress(result)
@@ -139,7 +137,7 @@ def _convert(task: _Task) -> tuple[EpisodeFiles, EpisodeReport] | Refusal:
         files = images.finish(episode.states, episode.actions, episode.instructions)
         return files, report_of(episode)
     except BAD_BAG as error:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         reason = str(error)
         if str(task.bag) not in reason:
@@ -154,31 +152,3 @@ def _convert(task: _Task) -> tuple[EpisodeFiles, EpisodeReport] | Refusal:
             images.close()
         if images.frames == 0:
             shutil.rmtree(task.folder, ignore_errors=True)
-
-
-def _results(
-    tasks: list[_Task], workers: int
-) -> Iterator[tuple[EpisodeFiles, EpisodeReport] | Refusal]:
-    """Results in the order of the tasks."""
-    workers = min(workers or os.cpu_count() or 1, len(tasks))
-    if workers < 2:
-        yield from map(_convert, tasks)
-        return
-    others = set(multiprocessing.active_children())
-    # Not forked, as in vla.core.processes.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
-    try:
-        yield from pool.map(_convert, tasks)
-    except BaseException as error:
-        # The results are no longer needed.
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise DatasetError(
-                "a process was killed while it converted a bag, perhaps for lack of memory: try "
-                "fewer --workers"
-            ) from error
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -6,8 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def worker_pool(workers: int) -> Any:
@@ -16,6 +22,35 @@ def worker_pool(workers: int) -> Any:
     They are not forked: a process with threads of other libraries must not be copied.
     """
     return multiprocessing.get_context("spawn").Pool(workers, initializer=end_with_parent)
+
+
+def results_in_order(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, killed: Exception
+) -> Iterator[Result]:
+    """The results of the tasks, in their order, each computed in one of some processes.
+
+    workers: 0 for one per core; 1 is this process. killed: raised where a process was killed. When
+    the results are no longer asked for, the processes end.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    if workers < 2:
+        yield from map(function, tasks)
+        return
+    others = set(multiprocessing.active_children())
+    # Not forked, as in worker_pool().
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
+    try:
+        yield from pool.map(function, tasks)
+    except BaseException as error:
+        # The results are no longer needed.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise killed from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:

@@ -24,8 +24,9 @@ from vla.datasets.conversations import LlavaConversations
 from vla.datasets.frames import DatasetError
 from vla.datasets.image_check import SECONDS, check_images
 from vla.datasets.lerobot.columns import number_column, odd_type
-from vla.datasets.lerobot.dataset import check_labels, labels_by_episode, require_features
+from vla.datasets.lerobot.dataset import require_features
 from vla.datasets.lerobot.index import EPISODE, read_info
+from vla.datasets.lerobot.labels import join_labels
 from vla.datasets.lerobot.mapping import (
     ANNOTATIONS_FILE,
     CONTRACT_FILE,
@@ -118,13 +119,11 @@ def _check_annotations(info: DatasetInfo, path: str | Path) -> list[Finding]:
     if not path:
         return []
     try:
-        labels = labels_by_episode(path)
-        for episode in info.episodes:
-            check_labels(labels.get(str(episode.index)), episode, path)
+        joined = join_labels(info, path)
     except DatasetError as error:
         return [problem("annotations", str(error), "")]
-    known = sum(str(episode.index) in labels for episode in info.episodes)
-    return [fine("annotations", f"of {known} of {len(info.episodes)} episodes")]
+    known = len(joined.by_episode)
+    return [fine("annotations", f"of {known} of {len(info.episodes)} episodes"), *joined.findings]
 
 
 def _check_tasks(info: DatasetInfo, tasks: Mapping[int, str]) -> list[Finding]:

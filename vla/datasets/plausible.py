@@ -300,7 +300,7 @@ def check_names(
 
     names: see names_of(). entry: of the mapping. pose: the contract has a tool's pose.
     """
-    if not names or any(column >= len(names) for column in columns):
+    if not names or any(not 0 <= column < len(names) for column in columns):
         return []
     chosen = [names[column] for column in columns] if columns else names
     if sorted(chosen) == sorted(wanted) and tuple(chosen) != wanted:

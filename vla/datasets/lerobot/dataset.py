@@ -18,6 +18,7 @@ from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.images import decode_image
 from vla.datasets.lerobot.index import read_info
+from vla.datasets.lerobot.labels import JoinedLabels, join_labels
 from vla.datasets.lerobot.mapping import (
     ANNOTATIONS_FILE,
     CONTRACT_FILE,
@@ -46,7 +47,6 @@ from vla.datasets.lerobot.tracks import (
 )
 from vla.datasets.sample import RobotSample
 from vla.datasets.video import VideoFrames
-from vla.datasets.vla_it import EpisodeLabels, read_vla_it
 from vla.datasets.windows import Timeline, ends_of_words
 
 __all__ = [
@@ -63,15 +63,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# By this many the numbers of frames and of language motion labels may differ.
-TRIMMED = 2
-
 
 class LeRobotEpisodes:
     """Frames of a LeRobot data set; states and actions in memory, images read on demand.
 
     mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
-    are found by their index, under any file path; by default the data set's own. as_stored: every
+    are found as join_labels() does; by default the data set's own. as_stored: every
     frame, at the data set's own rate and without its instruction, instead of one for each step of
     the contract. Raises DatasetError or ContractError that names the mismatch; unlikely values are
     logged.
@@ -92,7 +89,9 @@ class LeRobotEpisodes:
         kept = Path(folder) / "meta" / ANNOTATIONS_FILE
         annotations = annotations or (kept if kept.is_file() else "")
         require_features(self.info, mapping, contract)
-        labels = labels_by_episode(annotations) if annotations else {}
+        joined = join_labels(self.info, annotations) if annotations else JoinedLabels({})
+        for finding in joined.findings:
+            logger.warning("%s: %s", folder, finding.message)
         tasks = None if as_stored else known_tasks(self.info)
         read = table_reader(mapping)
         stored = [
@@ -108,8 +107,7 @@ class LeRobotEpisodes:
             logger.warning("%s", text)
         self._tracks = [track_of(entry, mapping, contract, every) for entry in stored]
         for track in self._tracks:
-            track.labels = labels.get(str(track.episode.index))
-            check_labels(track.labels, track.episode, annotations)
+            track.labels = joined.by_episode.get(track.episode.index)
         self._starts = np.cumsum([0, *(len(track.states) for track in self._tracks)])
         self._video = VideoFrames()
 
@@ -218,7 +216,7 @@ def require_features(
         entry = info.features[name]
         if entry["dtype"] not in kinds_wanted:
             raise DatasetError(
-                f"{info.folder}/meta/info.json: {name} is {brief(entry['dtype'])}, not "
+                f"{info.folder}: {name} is {brief(entry['dtype'])}, not "
                 f"{'images' if STORED in kinds_wanted else 'numbers'}; correct the mapping"
             )
         about = entry.get("info") or entry.get("video_info")
@@ -227,33 +225,6 @@ def require_features(
                 f"{info.folder}: {name} is a depth map, not colour; leave the camera out of the "
                 "mapping, or name another feature"
             )
-
-
-def labels_by_episode(path: str | Path) -> dict[str, EpisodeLabels]:
-    """Labels by episode index. Raises DatasetError where the index is ambiguous."""
-    by_episode: dict[str, EpisodeLabels] = {}
-    for (file, episode), entry in read_vla_it(path).items():
-        if episode in by_episode:
-            raise DatasetError(
-                f"{path}: episode {episode} stands under {file} and another file path; a LeRobot "
-                "data set knows its episodes by their index alone, so give each one of its own"
-            )
-        by_episode[episode] = entry
-    return by_episode
-
-
-def check_labels(labels: EpisodeLabels | None, episode: EpisodeMeta, path: str | Path) -> None:
-    """Raises DatasetError where an episode's labels belong to another one.
-
-    Sources differ in whether the first and the last step, which do not move, are labelled.
-    """
-    motions = 0 if labels is None else len(labels.motions)
-    if motions and abs(motions - episode.length) > TRIMMED:
-        raise DatasetError(
-            f"{path}: episode {episode.index} has {motions} motion labels, but "
-            f"{episode.length} frames in {episode.data}: the two count their episodes "
-            "differently"
-        )
 
 
 def chunk_with_padding(actions: np.ndarray, start: int, contract: EmbodimentContract) -> np.ndarray:

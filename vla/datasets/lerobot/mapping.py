@@ -25,16 +25,16 @@ class LeRobotMapping:
     cameras: dict[str, str]  # feature of each contract camera; one that is left out is black
     # Features whose columns, by *_columns (all by default), are the contract's names in order, and
     # a factor for each of these columns that makes metres, radians and shares of them. The columns
-    # of several features are joined in their order.
+    # of several features are joined in their order; -1 is a column of zeros.
     state: str | tuple[str, ...] = "observation.state"
-    state_columns: tuple[int, ...] = bounded((), 0, 999)
+    state_columns: tuple[int, ...] = bounded((), -1, 999)
     state_scale: tuple[float, ...] = bounded((), -LARGEST, LARGEST)
     # What 1 of the state's gripper means, and which of its values are 0 and 1, by default these
     # themselves; None for a gripper that is as the contract has it.
     state_gripper: Literal["open", "closed"] | None = None
     state_gripper_range: tuple[float, float] | None = bounded(None, -LARGEST, LARGEST)
     action: str | tuple[str, ...] = "action"
-    action_columns: tuple[int, ...] = bounded((), 0, 999)
+    action_columns: tuple[int, ...] = bounded((), -1, 999)
     action_scale: tuple[float, ...] = bounded((), -LARGEST, LARGEST)
     # Values of the gripper's column of the actions that become 0 and 1, by default 0 and 1
     # themselves, and what that 1 means. binarize: values in between become 0 or 1, the next
@@ -42,6 +42,9 @@ class LeRobotMapping:
     gripper_range: tuple[float, float] | None = bounded(None, -LARGEST, LARGEST)
     gripper: Literal["open", "closed"] = "open"
     binarize: bool = False
+    # The gripper's column says how the fingers are to move: its positive values open them, or, with
+    # `gripper: closed`, close them. What was last done holds.
+    gripper_moves: bool = False
     relabel: bool = False  # a step's motion is from the states around it, instead of the action
     # Actions are absolute: x, y, z, roll, pitch, yaw of the tool, and the gripper. A step's motion
     # is from the state of its own row, as LA4VLA has it.
@@ -67,6 +70,11 @@ class LeRobotMapping:
             raise ValueError("state_scale and action_scale must be factors other than 0")
         if self.cameras and not self.images:
             raise ValueError("'images: false' goes with 'cameras: {}'; correct one of the two")
+        if self.gripper_moves and (self.binarize or self.gripper_range is not None):
+            raise ValueError(
+                "gripper_moves takes the sign of the gripper's values; leave out binarize and "
+                "gripper_range"
+            )
         if self.relabel and self.minus_state:
             raise ValueError(
                 "relabel takes the motion from the states alone, and minus_state from the actions "

@@ -21,7 +21,7 @@ from vla.datasets.lerobot.columns import number_column, whole_column
 from vla.datasets.lerobot.index import EPISODE
 from vla.datasets.lerobot.mapping import LeRobotMapping, features_in
 from vla.datasets.lerobot.meta import DatasetInfo, EpisodeMeta, read_table, read_tasks
-from vla.datasets.lerobot.vectors import actions_of, joined_name, states_of
+from vla.datasets.lerobot.vectors import actions_of, joined_name, row_reader, states_of
 from vla.datasets.plausible import (
     check_gripper,
     check_motions,
@@ -38,6 +38,8 @@ TIME, FRAME, TASK = "timestamp", "frame_index", "task_index"
 RATE_TOLERANCE = 0.01
 # Tolerances of a step's and of an episode's duration, by timestamps.
 STEP_TOLERANCE, SPAN_TOLERANCE = 0.02, 0.05
+# Of an action that says how the gripper is to move, from -1 to 1.
+SMALLEST_GRIPPER_MOTION = 0.1
 
 
 @dataclass
@@ -114,8 +116,9 @@ def read_stored(
     """
     where = f"{episode.data}, episode {episode.index}"
     rows, instructions, gaps = checked_rows(info, episode, tasks, read, mapping.drop_wordless)
-    states = states_of(rows, info, mapping, contract, where)
-    actions = actions_of(rows, info, mapping, contract, where)
+    columns = row_reader(rows, info, where)
+    states = states_of(columns, mapping, contract, where)
+    actions = actions_of(columns, mapping, contract, where)
     return StoredEpisode(episode, states, actions, instructions, gaps)
 
 
@@ -278,10 +281,13 @@ def check_values(
     if own:
         cure = "look at one of its episodes, and convert its bags again"
         found = [replace(finding, level=WARNING, cure=cure) for finding in found]
+    gripper, opens = actions[:, -1], mapping.gripper == "open"
+    if mapping.gripper_moves:
+        opening = np.concatenate([_followed(entry.actions[:, -1], opens) for entry in stored])
+        gripper = opening if opens else 1.0 - opening
     openings = states[:, -1] if contract.state_names[-1] != "gripper_closed" else -states[:, -1]
     found += check_gripper(
-        actions[:, -1], mapping.gripper_range, mapping.gripper == "open", openings, ends, action,
-        mapping.state_gripper,
+        gripper, mapping.gripper_range, opens, openings, ends, action, mapping.state_gripper,
     )  # fmt: skip
     return found + (check_polarity(openings, ends, state) if ranged else [])
 
@@ -299,10 +305,14 @@ def track_of(
     for column, dimension in enumerate(contract.actions):
         if dimension.kind != "gripper":
             continue
+        opens = mapping.gripper == "open"
+        if mapping.gripper_moves:
+            actions[:, column] = _followed(actions[:, column], opens)
+            continue
         gripper = np.clip((actions[:, column] - low) / (high - low), 0.0, 1.0)
         if mapping.binarize:
             gripper = binarize_gripper(gripper)
-        actions[:, column] = 1.0 - gripper if mapping.gripper == "closed" else gripper
+        actions[:, column] = gripper if opens else 1.0 - gripper
     first = mapping.drop_first
     # There is no motion after the last state.
     steps = (len(states) - first - int(mapping.relabel)) // every
@@ -341,3 +351,18 @@ def binarize_gripper(values: np.ndarray, closed: float = 0.05, opened: float = 0
             following = float(values[row] > opened)
         result[row] = following
     return result
+
+
+def _followed(motions: np.ndarray, opens: bool) -> np.ndarray:
+    """Gripper commands [N], 1 open and 0 closed, from how the fingers are to move [N].
+
+    opens: whether positive motions open them. A motion of more than a tenth is followed until the
+    next; before the first the gripper is in the other state, without any it is open. As RT-1's
+    actions are read by the pipelines of Octo and OpenVLA.
+    """
+    moves = np.flatnonzero(np.abs(motions) > SMALLEST_GRIPPER_MOTION)
+    if not len(moves):
+        return np.ones(len(motions), np.float32)
+    last = np.searchsorted(moves, np.arange(len(motions)), side="right") - 1
+    to_open = (motions[moves] > 0) == opens
+    return np.where(last < 0, not to_open[0], to_open[np.maximum(last, 0)]).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -14,23 +15,21 @@ from vla.datasets.lerobot.columns import number_column, odd_type
 from vla.datasets.lerobot.mapping import LeRobotMapping, features_in
 from vla.datasets.lerobot.meta import DatasetInfo
 
+# Gives the columns [N, D] float64 of one feature; raises DatasetError where it can't.
+FeatureReader = Callable[[str], np.ndarray]
+
 
 def states_of(
-    rows: pa.Table,
-    info: DatasetInfo,
-    mapping: LeRobotMapping,
-    contract: EmbodimentContract,
-    where: str,
+    read: FeatureReader, mapping: LeRobotMapping, contract: EmbodimentContract, where: str
 ) -> np.ndarray:
-    """The states [N, S] float32 of rows, in the contract's units.
+    """The states [N, S] float32 of an episode, in the contract's units.
 
-    Raises DatasetError that begins with `where` for columns that are not as the data set claims,
-    that are not as many as the contract has names, or that are too large for float32.
+    Raises DatasetError that begins with `where` for columns that are not as many as the contract
+    has names, or that are too large for float32.
     """
     values = _picked(
-        rows, info, mapping.state, mapping.state_columns, mapping.state_scale,
-        contract.state_names, where,
-    )  # fmt: skip
+        read, mapping.state, mapping.state_columns, mapping.state_scale, contract.state_names, where
+    )
     for column, dimension in enumerate(contract.states):
         if mapping.state_gripper is not None and dimension.kind == "gripper":
             values[:, column] = _opening(values[:, column], mapping, dimension, contract)
@@ -38,18 +37,19 @@ def states_of(
 
 
 def actions_of(
-    rows: pa.Table,
-    info: DatasetInfo,
-    mapping: LeRobotMapping,
-    contract: EmbodimentContract,
-    where: str,
+    read: FeatureReader, mapping: LeRobotMapping, contract: EmbodimentContract, where: str
 ) -> np.ndarray:
-    """The actions [N, A] float32 of rows, the gripper as it is stored; raises as states_of()."""
+    """The actions [N, A] float32 of an episode, the gripper as it is stored; as states_of()."""
     values = _picked(
-        rows, info, mapping.action, mapping.action_columns, mapping.action_scale,
-        contract.action_names, where,
+        read, mapping.action, mapping.action_columns, mapping.action_scale, contract.action_names,
+        where,
     )  # fmt: skip
     return _single(values, mapping.action, where)
+
+
+def row_reader(rows: pa.Table, info: DatasetInfo, where: str) -> FeatureReader:
+    """Reads features of rows of a data file, as the data set claims them."""
+    return lambda feature: _feature(rows, info, feature, where)
 
 
 def joined_name(named: str | tuple[str, ...]) -> str:
@@ -58,8 +58,7 @@ def joined_name(named: str | tuple[str, ...]) -> str:
 
 
 def _picked(
-    rows: pa.Table,
-    info: DatasetInfo,
+    read: FeatureReader,
     named: str | tuple[str, ...],
     columns: tuple[int, ...],
     scale: tuple[float, ...],
@@ -67,7 +66,7 @@ def _picked(
     where: str,
 ) -> np.ndarray:
     """The columns [N, D] of features, D as many as the contract has names."""
-    values = np.hstack([_feature(rows, info, feature, where) for feature in features_in(named)])
+    values = np.hstack([read(feature) for feature in features_in(named)])
     chosen = columns or tuple(range(values.shape[1]))
     if len(chosen) != len(names) or max(chosen) >= values.shape[1]:
         raise DatasetError(
@@ -79,6 +78,8 @@ def _picked(
             f"the mapping has {len(scale)} factors for {joined_name(named)}; give {len(names)}, "
             f"one each for {', '.join(names)}"
         )
+    # The last column is what -1 picks.
+    values = np.hstack([values, np.zeros((len(values), 1))])
     return values[:, list(chosen)] * (np.array(scale) if scale else 1.0)
 
 

@@ -14,6 +14,7 @@ without images, of episodes by episode_without_images, says so in meta/info.json
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -52,12 +53,18 @@ from vla.datasets.lerobot.episode_files import (
     EpisodeImages,
 )
 from vla.datasets.lerobot.meta import WITHOUT_IMAGES
+from vla.datasets.lerobot.origins import EpisodeOrigin
 from vla.datasets.lerobot.statistics import FeatureStatistics, PixelStatistics
 from vla.datasets.video import VideoJoiner
 
+# Of an OSError, after which nothing more can be written.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 STORAGES = (VIDEO, STORED, NO_IMAGES)
 NORM_STATS_FILE = "norm_stats.json"
 CHUNK_FILES = 1000
+# Of so many at a time, the list of episodes is written.
+LISTED_EPISODES = 1000
+EPISODES_FILE = "meta/episodes/chunk-000/file-000.parquet"
 MEGABYTE = 1_000_000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -117,6 +124,7 @@ class LeRobotWriter:
         self._tasks: dict[str, int] = {}
         self._data = _File()
         self._writer: parquet.ParquetWriter | None = None
+        self._list: parquet.ParquetWriter | None = None
         cameras = contract.cameras if storage != NO_IMAGES else ()
         self._videos = {camera.name: _File() for camera in cameras}
         self._joiners: dict[str, VideoJoiner] = {}
@@ -146,8 +154,12 @@ class LeRobotWriter:
         """An episode to fill in this process."""
         return EpisodeImages(self.episode_folder(), self.contract, self.storage)
 
-    def add(self, episode: EpisodeFiles) -> int:
-        """Appends a finished episode, whose own folder is deleted; returns its index."""
+    def add(self, episode: EpisodeFiles, origin: EpisodeOrigin | None = None) -> int:
+        """Appends a finished episode, whose own folder is deleted; returns its index.
+
+        origin: of an episode that was converted; kept in the list of episodes. Either all episodes
+        have one, or none.
+        """
         index, length = self.episodes, len(episode.states)
         for text in episode.instructions:
             self._tasks.setdefault(text, len(self._tasks))
@@ -175,7 +187,11 @@ class LeRobotWriter:
             self._pixels[name].merge(pixels)
             for kind, value in pixels.summary().items():
                 row[f"stats/{IMAGES}{name}/{kind}"] = value
+        if origin is not None:
+            row |= origin.columns()
         self._rows.append(row)
+        if len(self._rows) == LISTED_EPISODES:
+            self._list_episodes()
         self.episodes += 1
         self.frames += length
         shutil.rmtree(episode.folder)
@@ -190,12 +206,10 @@ class LeRobotWriter:
         if not self.episodes:
             self.abandon()
             raise DatasetError(f"no episode for {self.folder}")
+        self._list_episodes()
         self._close_files()
         shutil.rmtree(self.temporary / "episodes", ignore_errors=True)
         meta = self.temporary / "meta"
-        (meta / "episodes" / "chunk-000").mkdir(parents=True)
-        episodes = pa.Table.from_pylist(self._rows)
-        parquet.write_table(episodes, meta / "episodes" / "chunk-000" / "file-000.parquet")
         write_tasks(self._tasks, meta / "tasks.parquet")
         statistics = self._statistics.summary()
         statistics |= {IMAGES + name: pixels.summary() for name, pixels in self._pixels.items()}
@@ -225,12 +239,25 @@ class LeRobotWriter:
         self._lock.close()
 
     def _close_files(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        for writer in (self._writer, self._list):
+            if writer is not None:
+                writer.close()
+        self._writer = self._list = None
         joiners, self._joiners = self._joiners, {}
         for joiner in joiners.values():
             joiner.close()
+
+    def _list_episodes(self) -> None:
+        """Writes what is known of the last episodes, of which only so many are in memory."""
+        if not self._rows:
+            return
+        if self._list is None:
+            table = pa.Table.from_pylist(self._rows)
+            path = self.temporary / EPISODES_FILE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._list = parquet.ParquetWriter(path, table.schema)
+        self._list.write_table(pa.Table.from_pylist(self._rows, self._list.schema))
+        self._rows = []
 
     def _columns(self, episode: EpisodeFiles) -> dict[str, np.ndarray]:
         """The values of every feature but the images, [N] or [N, D]."""
