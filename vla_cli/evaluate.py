@@ -24,8 +24,8 @@ that implies the task. --questions asks about scenes instead, and moves nothing.
 --execution says how action chunks are followed. chunk: all steps that are left of one when it
 arrives, then the next (chunk:3: three steps). first: one step, then the next chunk. ensemble: a
 chunk for each step, and the weighted mean of what the last ones say about it (ensemble:uniform,
-ensemble:exponential or ensemble:cosine; cosine), ensemble:cosine:7 of the last seven. Without it, as
-the benchmark does: on the table top, three steps.
+ensemble:exponential or ensemble:cosine; cosine), of the last seven with ensemble:cosine:7. Without
+it, as the benchmark does: on the table top, three steps.
 
 --noise adds Gaussian noise to the images that the policy sees, with a standard deviation in grey
 levels of 0 to 255. Given several, all episodes are run with each. --blackout shows black images: a

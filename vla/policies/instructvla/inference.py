@@ -8,6 +8,7 @@ import torch
 from vla.control.committed import CommittedActions, join
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.images import joined_images
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
@@ -58,7 +59,7 @@ class Reasoner(ReasoningPart):
         self, images: Images, question: str, answer: str = "", acts: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        count = len(self.config.vlm_cameras) if images else 0
+        count = self.config.vlm_images if images else 0
         row = PromptRow(((question, answer),), acts, count)
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
         ids = torch.tensor([tokens], device=self.device)
@@ -67,7 +68,7 @@ class Reasoner(ReasoningPart):
 
     def _images(self, images: Images) -> torch.Tensor:
         stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
-        return stacked.flatten(0, 1)
+        return joined_images(stacked) if self.config.vlm_joined else stacked.flatten(0, 1)
 
     def _read(self, images: Images, question: str) -> PrefillState:
         return self.model.read(self._images(images), *self._prompt(images, question))
