@@ -29,6 +29,7 @@ from vla_cli import (
     preflight,
     record,
     scenes,
+    serve_chat,
     talk,
     teach_demo,
     train,
@@ -50,6 +51,7 @@ COMMAND_MODULES = (
     evaluate,
     diagnose,
     compare,
+    serve_chat,
     convert,
     info,
 )
