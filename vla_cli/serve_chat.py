@@ -16,9 +16,10 @@ in the first user message. It listens on this machine alone, unless --host says 
 for no key: on a network, anyone who reaches it can use it.
 
 examples:
-  vla serve-chat --checkpoint checkpoints/nano_vlm
+  vla serve-chat
   vla serve-chat --checkpoint output/generalist --name instructvla --device cuda --port 8100
 """
+DEFAULT_CHECKPOINT = "checkpoints/nano_vlm"
 
 
 def add_parser(subparsers) -> None:
@@ -26,7 +27,9 @@ def add_parser(subparsers) -> None:
     parser = add_command(
         subparsers, "serve-chat", "serve a checkpoint as a chat model", DESCRIPTION, run_serve_chat
     )
-    parser.add_argument("--checkpoint", required=True, help="folder")
+    parser.add_argument(
+        "--checkpoint", default=DEFAULT_CHECKPOINT, help=f"folder ({DEFAULT_CHECKPOINT})"
+    )
     parser.add_argument("--adapter", default="", help="folder of an adapter to load into it")
     parser.add_argument(
         "--name", default="", help="that clients call the model by (the folder's name)"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.envs.libero.protocols import Protocol
+from vla.envs.libero.protocols import LiberoProtocol
 from vla.envs.worker.environment import WorkerEnv
 from vla.envs.worker.process import WorkerProcess
 
@@ -50,7 +50,7 @@ class LiberoEnv(WorkerEnv):
         self,
         worker: WorkerProcess,
         contract: EmbodimentContract,
-        protocol: Protocol,
+        protocol: LiberoProtocol,
         steps: int,
         render_mode: str | None = None,
     ):

@@ -53,7 +53,7 @@ def _resampled(pixels: np.ndarray, margin: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class LiberoProtocol:
     """How episodes are run."""
 
     steps: Mapping[str, int]  # of an episode, by family
@@ -73,8 +73,8 @@ def _steps(short: int, long: int) -> dict[str, int]:
 
 PROTOCOLS = {
     # Of 25 chunks, and of 95 of the long tasks, 14 steps are executed.
-    "la4vla": Protocol(_steps(350, 1330), 14, 42, 0.0, prepare_image),
-    "instructvla": Protocol(
+    "la4vla": LiberoProtocol(_steps(350, 1330), 14, 42, 0.0, prepare_image),
+    "instructvla": LiberoProtocol(
         {"spatial": 220, "object": 280, "goal": 300, "long": 520},
         1,
         0,

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from vla.contract.embodiment import CameraContract, EmbodimentContract, state_vector
 from vla.core.rotations import matrix_to_quaternion, quaternion_to_matrix
-from vla.envs.simpler.gripper import Gripper
+from vla.envs.simpler.gripper import SimplerGripper
 from vla.envs.worker.environment import WorkerEnv
 from vla.envs.worker.process import WorkerProcess
 
@@ -32,7 +32,7 @@ class SimplerEnv(WorkerEnv):
         self,
         worker: WorkerProcess,
         contract: EmbodimentContract,
-        gripper: Gripper,
+        gripper: SimplerGripper,
         render_mode: str | None = None,
     ):
         """render_mode: see WorkerEnv."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Gripper(Protocol):
+class SimplerGripper(Protocol):
     """What the robot is told, step by step."""
 
     def reset(self) -> None:

@@ -17,7 +17,12 @@ from vla.envs.chunked import ChunkedActions
 from vla.envs.execution import Execution
 from vla.envs.simpler.environment import SimplerEnv
 from vla.envs.simpler.episodes import COLOURINGS, FAMILIES, visual_matching
-from vla.envs.simpler.gripper import Gripper, LatchingGripper, SlowToOpenGripper, StickyGripper
+from vla.envs.simpler.gripper import (
+    SimplerGripper,
+    LatchingGripper,
+    SlowToOpenGripper,
+    StickyGripper,
+)
 from vla.envs.simpler.variants import CAMERA_FAMILIES, variant_aggregation
 from vla.envs.worker.environment import spoken_contract
 from vla.envs.worker.process import WorkerCommand, WorkerProcess, python_of
@@ -28,7 +33,7 @@ ALL = "all"  # colourings
 
 
 @dataclass(frozen=True)
-class Protocol:
+class SimplerProtocol:
     """How a policy's actions become the robots', where publications differ."""
 
     sticky_steps: int  # that a change of the Google robot's gripper is held
@@ -40,9 +45,9 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "simpler": Protocol(15, False, 2, 60),
+    "simpler": SimplerProtocol(15, False, 2, 60),
     # InstructVLA's published code, and CogACT's, which it goes back to.
-    "instructvla": Protocol(10, True, 1, 120, {"google": 2, "widowx": 7}),
+    "instructvla": SimplerProtocol(10, True, 1, 120, {"google": 2, "widowx": 7}),
 }
 
 
@@ -51,7 +56,7 @@ class SimplerScenes(Suite):
     """Episodes of SimplerEnv's scenes; the seed of one is its number in the family's list."""
 
     robot: str = "google"  # or "widowx"
-    protocol: str = "simpler"  # or "instructvla"; see Protocol
+    protocol: str = "simpler"  # or "instructvla"; see SimplerProtocol
     steps_per_chunk: int = 1  # actions executed of each chunk
     sticky_steps: int = 0  # see StickyGripper; 0 for the protocol's, 2 as RoboVLMs publishes
     open_after: int = 0  # see SlowToOpenGripper; 0 for the protocol's, 1 as SimplerEnv has it
@@ -135,7 +140,7 @@ class SimplerScenes(Suite):
             environment.execution = Execution(1, "cosine", chunks, votes=False)
         return environment
 
-    def _gripper(self) -> Gripper:
+    def _gripper(self) -> SimplerGripper:
         if self.robot == "widowx":
             return SlowToOpenGripper(self.open_after)
         kind = LatchingGripper if PROTOCOLS[self.protocol].latches else StickyGripper
