@@ -179,6 +179,8 @@ MESSAGES = {
     "n 2 is not supported": asked("x", n=2),
     "temperature 0.7 is not supported": asked("x", temperature=0.7),
     "max_tokens must be": asked("x", max_tokens=0),
+    "half a surrogate pair": asked("\ud800"),
+    "more than 16 images": asked("x", *[np.zeros((2, 2, 3), np.uint8)] * 17),
     "more than 100000 characters": asked("x" * 100_001),
 }
 

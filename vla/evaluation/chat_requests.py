@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 from dataclasses import dataclass, field
@@ -119,8 +118,6 @@ def _conversation(messages: Any) -> tuple[tuple[tuple[str, str], ...], list[np.n
             )
     if len(questions) == len(answers):
         raise ChatError("the last message must be a user's", parameter="messages")
-    if len(images) > MOST_IMAGES:
-        raise ChatError(f"there are {len(images)} images, at most {MOST_IMAGES} are possible")
     questions[0] = "\n".join([*system, questions[0]])
     return tuple(zip(questions, [*answers, ""], strict=True)), images
 
@@ -128,14 +125,16 @@ def _conversation(messages: Any) -> tuple[tuple[tuple[str, str], ...], list[np.n
 def _content(content: Any, where: str) -> tuple[str, list[np.ndarray]]:
     """Text and images of a message."""
     if isinstance(content, str):
-        return content, []
+        return _whole(content, where), []
     if not isinstance(content, list):
         raise ChatError(f"{where}: content must be text or a list of parts", parameter="messages")
     texts, images = [], []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+            texts.append(_whole(part["text"], where))
+        elif kind == "image_url" and len(images) == MOST_IMAGES:
+            raise ChatError(f"{where} has more than {MOST_IMAGES} images", parameter="messages")
         elif kind == "image_url":
             entry = part.get("image_url")
             images.append(_image(entry.get("url") if isinstance(entry, dict) else entry, where))
@@ -145,6 +144,15 @@ def _content(content: Any, where: str) -> tuple[str, list[np.ndarray]]:
                 parameter="messages",
             )
     return "\n".join(texts), images
+
+
+def _whole(text: str, where: str) -> str:
+    """The text, which must have a form in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ChatError(f"{where} has half a surrogate pair", parameter="messages") from None
+    return text
 
 
 def _image(url: Any, where: str) -> np.ndarray:
@@ -164,7 +172,7 @@ def _image(url: Any, where: str) -> np.ndarray:
             return np.asarray(opened.convert("RGB"))
     except ChatError:
         raise
-    except (binascii.Error, Exception) as error:
+    except Exception as error:
         # Decoders raise anything on damaged bytes.
         raise ChatError(
             f"{where}: an image can't be read ({one_line(error)})", parameter="messages"

@@ -18,8 +18,8 @@ from vla.envs.execution import Execution
 from vla.envs.simpler.environment import SimplerEnv
 from vla.envs.simpler.episodes import COLOURINGS, FAMILIES, visual_matching
 from vla.envs.simpler.gripper import (
-    SimplerGripper,
     LatchingGripper,
+    SimplerGripper,
     SlowToOpenGripper,
     StickyGripper,
 )
