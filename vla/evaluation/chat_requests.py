@@ -128,7 +128,8 @@ def _content(content: Any, where: str) -> tuple[str, list[np.ndarray]]:
         return _whole(content, where), []
     if not isinstance(content, list):
         raise ChatError(f"{where}: content must be text or a list of parts", parameter="messages")
-    texts, images = [], []
+    texts: list[str] = []
+    images: list[np.ndarray] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):

@@ -55,7 +55,7 @@ class SimplerEnv(WorkerEnv):
         turn = action[3:6]
         if self.contract.representation == "delta_euler":
             turn = Rotation.from_euler("xyz", turn).as_rotvec()
-        taken = np.concatenate([action[:3], turn, [self._gripper.command(action[6])]])
+        taken = np.concatenate([action[:3], turn, [self._gripper.command(float(action[6]))]])
         self._told, arrays = self.worker.call("step", {}, {"action": taken})
         self._steps += 1
         if self._told["truncated"]:
