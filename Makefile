@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN_ENVIRONMENT := source ./env.sh &&
 
-.PHONY: setup demo teach-demo train test test-fast coverage faults fuzz lint docs calvin simpler metaworld libero clean
+.PHONY: setup demo teach-demo train test test-fast coverage faults fuzz lint docs calvin simpler simpler_instruct metaworld libero clean
 
 setup:
 	@tools/setup.sh
@@ -58,7 +58,7 @@ build/docs-venv/installed: requirements/docs.lock
 	touch $@
 
 # Benchmarks that need another Python environment than ours; see docs/benchmarks.md.
-calvin simpler metaworld libero:
+calvin simpler simpler_instruct metaworld libero:
 	@tools/benchmark_environment.sh $@
 
 clean:

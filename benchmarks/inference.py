@@ -70,7 +70,7 @@ class Subject:
             self.model: InstructVLA = build_model(self.config, contract).to(dtype).eval()
         # As in use: real-time chunking asks for gradients, but not for those of the weights.
         self.model.requires_grad_(False)
-        backbone, cameras = self.config.backbone, len(self.config.vlm_cameras)
+        backbone, cameras = self.config.backbone, self.config.vlm_images
         # The same weights, run by the functions as they are.
         self.plain_reasoning = copy.copy(self.model.reasoning)
         self.plain_expert = copy.copy(self.model.expert)

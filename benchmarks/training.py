@@ -63,7 +63,7 @@ def random_step(
     def images(*shape: int) -> torch.Tensor:
         return torch.randint(0, 256, shape, dtype=torch.uint8)
 
-    cameras, size = len(model.vlm_cameras), model.backbone.image_size
+    cameras, size = model.vlm_images, model.backbone.image_size
     expert_size = model.expert.image_size
     robot = InstructVLABatch(
         vlm_images=images(rows * cameras, 3, size, size),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import gymnasium
 import numpy as np
@@ -112,13 +113,22 @@ def test_an_ensemble_is_the_weighted_mean_of_what_the_last_chunks_say(weights):
         assert actions[step, 1] == vote, "one of the two, never a mean"
 
 
+def test_an_ensemble_of_few_chunks_keeps_no_more():
+    asked, actions = followed("ensemble:uniform:2")
+    means = [asked[0], *((now + (before + 0.1)) / 2 for before, now in pairwise(asked))]
+    np.testing.assert_allclose([action[0] for action in actions], means)
+    assert {action[1] for action in actions} == {0.0, 1.0}, "the gripper is voted on"
+    assert parse_execution("ensemble:cosine:7") == Execution(1, "cosine", 7)
+
+
 def test_without_weights_an_ensemble_is_as_on_the_robot():
     assert parse_execution("ensemble") == parse_execution("ensemble:cosine")
 
 
 @pytest.mark.parametrize(
     "text", ["", "chunks", "chunk:", "chunk:0", "chunk:-1", "chunk:x", "chunk:1:2", "first:1",
-             "ensemble:", "ensemble:mean", "chunk:99999999"]
+             "ensemble:", "ensemble:mean", "chunk:99999999",
+             "ensemble:7", "ensemble:cosine:0", "ensemble:cosine:65", "ensemble:cosine:2:1"]
 )  # fmt: skip
 def test_another_word_is_refused_in_one_sentence(text):
     with pytest.raises(SuiteError, match="--execution takes chunk, chunk:STEPS, first"):

@@ -265,8 +265,9 @@ def test_unknown_versions_features_and_cameras_are_named(tmp_path):
 
 
 def test_shipped_mappings_fit_their_contracts(tmp_path):
-    shipped = (("bridge", "widowx_bridge"), ("fractal", "google_fractal"), ("la33k", "droid"))
-    for data, contract in shipped:
+    shipped = {"bridge": "widowx_bridge", "fractal": "google_fractal", "la33k": "droid"}
+    shipped["libero"] = "libero_instructvla"
+    for data, contract in shipped.items():
         mapping = read_mapping(given_or_shared(f"config/data/{data}.yaml"))
         cameras = {camera.name for camera in load_contract(contract_path(contract)).cameras}
         assert mapping.cameras.keys() == cameras

@@ -13,6 +13,7 @@ from vla.contract.embodiment import ContractError, load_contract
 from vla.core.resources import contract_path
 from vla.envs.base import SuiteError
 from vla.envs.libero.environment import axis_angle, to_libero
+from vla.envs.libero.protocols import as_in_the_data, middle
 from vla.envs.libero.suite import SUITES, LiberoSuite
 from vla.evaluation.benchmark import evaluate, summarize
 
@@ -43,9 +44,9 @@ class Lifter:
 
 @pytest.fixture
 def suite(tmp_path):
-    def make(fault: str = "", times: int = 1) -> LiberoSuite:
+    def make(fault: str = "", times: int = 1, **settings) -> LiberoSuite:
         python = fake_python(tmp_path, "libero", fault=fault, times=times)
-        return LiberoSuite(python=str(python))
+        return LiberoSuite(python=str(python), **settings)
 
     return make
 
@@ -113,6 +114,71 @@ def test_fourteen_steps_of_each_chunk_are_executed_until_the_time_is_up(
     np.testing.assert_allclose(policy.states[1][2], 1.0 + 14 * 0.02)
     turn = Rotation.from_rotvec(policy.states[1][3:6]) * Rotation.from_rotvec([np.pi, 0, 0]).inv()
     np.testing.assert_allclose(turn.as_rotvec(), [0, 0, 14 * 0.01], atol=1e-9)
+
+
+# As InstructVLA evaluates
+
+
+def test_instructvla_runs_fifty_episodes_of_each_task_in_fewer_steps(suite):
+    benchmark = suite(protocol="instructvla")
+    assert benchmark.usual_episodes == 500 and suite().usual_episodes == 100
+    assert "usual_episodes" not in benchmark.settings()
+    small = [replace(camera, width=32, height=32) for camera in benchmark.contract.cameras]
+    policy = Lifter(replace(benchmark.contract, cameras=tuple(small)), closes=False)
+    (result,) = evaluate(policy, benchmark, ["spatial"], range(1))
+    assert (result.failure, len(policy.states)) == ("time_limit", 220), "a chunk for every step"
+    # A step is the mean of what eight chunks say, and these all say the same.
+    np.testing.assert_allclose(policy.states[1][2], 1.02)
+    with pytest.raises(SuiteError, match="unknown protocol 'pi0'; known: la4vla, instructvla"):
+        LiberoSuite(protocol="pi0")
+
+
+def test_steps_of_a_chunk_that_are_asked_for_replace_its_mean(suite):
+    benchmark = suite(protocol="instructvla", steps_per_chunk=10)
+    policy = Lifter(benchmark.contract)
+    (result,) = evaluate(policy, benchmark, ["object"], range(1))
+    assert result.success and len(policy.states) == 1
+
+
+def test_its_mean_over_chunks_compares_actions_in_liberos_units(suite):
+    benchmark = suite(protocol="instructvla")
+    environment = benchmark.make("goal")
+    (episode,) = benchmark.episodes("goal", range(1))
+    environment.reset(seed=0, options=episode.options)
+    worker, sent = environment.unwrapped.worker, []
+    call = worker.call
+    worker.call = lambda name, fields, arrays: (
+        sent.append(arrays["action"]),
+        call(name, fields, arrays),
+    )[1]
+    chunks = np.random.default_rng(5).uniform(-1.0, 1.0, (3, 16, 7))
+    chunks[..., 6] = chunks[..., 6] > 0
+    units = np.array([0.05] * 3 + [0.5] * 3 + [1.0])
+    for chunk in chunks:
+        environment.step(chunk * units)
+    said = np.stack([chunks[0, 2], chunks[1, 1], chunks[2, 0]])
+    cosines = said @ said[2] / (np.linalg.norm(said, axis=1) * np.linalg.norm(said[2]) + 1e-7)
+    mean = np.exp(0.1 * cosines) / np.exp(0.1 * cosines).sum() @ said
+    np.testing.assert_allclose(sent[2][:6], mean[:6], atol=1e-12)
+    assert sent[2][6] == (-1.0 if mean[6] > 0.5 else 1.0)
+    environment.close()
+
+
+def test_its_images_are_the_middle_of_what_the_data_show():
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[:, 128:], image[64:192, 64:192, 1] = 180, 90
+    (camera, _) = LiberoSuite().contract.cameras
+    seen = as_in_the_data(image, camera)
+    assert seen.shape == (224, 224, 3) and seen.dtype == np.uint8
+    edges = np.flatnonzero(np.abs(np.diff(seen[112, :, 1].astype(int))) > 20)
+    # 56 of 224 pixels are outside, and the cut takes 0.0257 of the width on each side of it.
+    start = (56 - 0.5 - 0.02566 * 223) / 0.94868
+    assert abs(edges[0] - start) < 2 and abs(edges[-1] - (223 - start)) < 2
+    flat = np.full((40, 30, 3), 217, np.uint8)
+    assert (middle(flat, 0.9) == 217).all()
+    ramp = np.tile(np.arange(101, dtype=np.uint8)[None, :, None], (5, 1, 3))
+    np.testing.assert_array_equal(middle(ramp, 1.0), ramp)
+    np.testing.assert_array_equal(middle(ramp, 0.25)[2, ::50, 0], [25, 50, 75])
 
 
 def test_an_episode_is_repeated_when_the_process_dies_and_else_an_error(suite):

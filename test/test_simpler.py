@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from vla.contract.embodiment import ContractError
 from vla.envs.base import SuiteError
 from vla.envs.simpler.environment import squashed
-from vla.envs.simpler.episodes import DRAWER_PLACES, FAMILIES, episodes_of
+from vla.envs.simpler.episodes import DRAWER_PLACES, FAMILIES, visual_matching
 from vla.envs.simpler.gripper import SlowToOpenGripper, StickyGripper
 from vla.envs.simpler.suite import SimplerSuite
 from vla.evaluation.benchmark import evaluate, summarize
@@ -35,7 +35,7 @@ COUNTS = {
 
 @pytest.mark.parametrize(("family", "count", "steps"), [(f, *n) for f, n in COUNTS.items()])
 def test_families_have_the_published_episodes(family, count, steps):
-    episodes = episodes_of(family, "recolor_tabletop_visual_matching_1")
+    episodes = visual_matching(family, {"": "recolor_tabletop_visual_matching_1"})
     assert len(episodes) == count and {episode["steps"] for episode in episodes} == {steps}
     assert len({str(episode) for episode in episodes}) == count, "each is another one"
     google = family in FAMILIES["google"]
@@ -46,18 +46,18 @@ def test_families_have_the_published_episodes(family, count, steps):
 
 
 def test_the_robot_stands_where_simplerenv_puts_it():
-    first = episodes_of("drawers")[0]
+    first = visual_matching("drawers")[0]
     assert first["environment"] == "OpenTopDrawerCustomInScene-v0"
     assert first["robot"]["init_xy"] == [0.644, -0.179] and first["picture"] == "open_drawer_a0.png"
     for place, (_, _, yaw) in DRAWER_PLACES.items():
-        (episode,) = (e for e in episodes_of("drawers")[:9] if place in e["picture"])
+        (episode,) = (e for e in visual_matching("drawers")[:9] if place in e["picture"])
         w, x, y, z = episode["robot"]["init_rot_quat"]
         # SimplerEnv multiplies the yaw with a turn by half a circle about z.
         expected = Rotation.from_euler("z", yaw) * Rotation.from_quat([0.0, 0.0, 1.0, 0.0])
         np.testing.assert_allclose(
             Rotation.from_quat([x, y, z, w]).as_matrix(), expected.as_matrix(), atol=1e-12
         )
-    cans = episodes_of("coke_can")
+    cans = visual_matching("coke_can")
     assert cans[0]["object"]["init_xy"] == [-0.35, -0.02]
     assert cans[24]["object"]["init_xy"] == [-0.12, 0.42]
     assert cans[0]["build"]["lr_switch"] and cans[74]["build"]["laid_vertically"]
@@ -233,7 +233,7 @@ def test_settings_that_can_not_be_are_refused(suite):
     with pytest.raises(SuiteError, match="unknown robot 'panda'; known: google, widowx"):
         SimplerSuite(robot="panda")
     with pytest.raises(SuiteError, match="sticky_steps and open_after must be 1 or more"):
-        SimplerSuite(sticky_steps=0)
+        SimplerSuite(sticky_steps=-1)
     benchmark = suite(robot="widowx")
     assert benchmark.families == FAMILIES["widowx"] and "families" not in benchmark.settings()
     with pytest.raises(SuiteError, match="unknown family 'coke_can'; known: spoon, carrot, stack"):

@@ -23,6 +23,7 @@ from vla.envs.calvin.suite import CalvinSuite
 from vla.envs.libero.suite import LiberoSuite
 from vla.envs.metaworld.suite import MetaWorldSuite
 from vla.envs.simpler.suite import SimplerSuite
+from vla.envs.simpler_instruct.suite import SimplerInstruct
 from vla.envs.worker import served
 from vla.envs.worker.process import WorkerCommand, WorkerProcess
 
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 SUITES = [
     (CalvinSuite, "calvin"),
     (SimplerSuite, "simpler"),
+    (SimplerInstruct, "simpler_instruct"),
     (MetaWorldSuite, "metaworld"),
     (LiberoSuite, "libero"),
 ]

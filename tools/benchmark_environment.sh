@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Makes the Python environment of a benchmark that can't run in ours, below build/benchmarks:
 #
-#     tools/benchmark_environment.sh calvin|simpler|metaworld|libero
+#     tools/benchmark_environment.sh calvin|simpler|simpler_instruct|metaworld|libero
 #
 # It needs a Python of the benchmark's version (named by VLA_CALVIN_BASE and so on where it is not on the
-# path) and the network; for calvin and simpler git and a compiler, too.
+# path) and the network; for calvin and both of simpler git and a compiler, too.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 name=${1:-}
+other=()  # Another repository that the sources need: its place among them, address and commit.
 
 case $name in
   calvin)
@@ -24,6 +25,16 @@ case $name in
     submodules=(ManiSkill2_real2sim)
     packages=(ManiSkill2_real2sim .)
     ;;
+  simpler_instruct)
+    # The same with the scenes of InstructVLA's authors.
+    python=${VLA_SIMPLER_INSTRUCT_BASE:-python3.10}
+    repository=https://github.com/simpler-env/SimplerEnv
+    commit=4ab7178e83e84ee06894034ec6dbf9e7aad1e882
+    submodules=()
+    other=(ManiSkill2_real2sim https://github.com/YangS03/my_maniskill
+      be7be5206790f1d81e1cc4f5f38b8190bd056417)
+    packages=(ManiSkill2_real2sim .)
+    ;;
   metaworld)
     python=${VLA_METAWORLD_BASE:-python3}
     repository=
@@ -35,7 +46,7 @@ case $name in
     packages=()
     ;;
   *)
-    echo "usage: $0 calvin|simpler|metaworld|libero" >&2
+    echo "usage: $0 calvin|simpler|simpler_instruct|metaworld|libero" >&2
     exit 2
     ;;
 esac
@@ -50,10 +61,18 @@ folder=$root/build/benchmarks/$name
 lock=$root/environments/$name/requirements.lock
 source=$folder/source
 mkdir -p "$folder"
+fetched() {  # FOLDER REPOSITORY COMMIT
+  [ -d "$1/.git" ] || git clone --no-checkout "$2" "$1"
+  git -C "$1" checkout --quiet "$3"
+}
 if [ -n "$repository" ]; then
-  [ -d "$source/.git" ] || git clone --no-checkout "$repository" "$source"
-  git -C "$source" checkout --quiet "$commit"
-  git -C "$source" submodule update --init "${submodules[@]}"
+  fetched "$source" "$repository" "$commit"
+  if [ ${#submodules[@]} -gt 0 ]; then
+    git -C "$source" submodule update --init "${submodules[@]}"
+  fi
+fi
+if [ ${#other[@]} -gt 0 ]; then
+  fetched "$source/${other[0]}" "${other[@]:1}"
 fi
 
 "$python" -m venv --clear "$folder/environment"

@@ -33,6 +33,6 @@ benchmark calvin 3.8 "$@"
 # uv can't read what these say of themselves; tools/benchmark_environment.sh builds them with old tools.
 printf '%s\n' gym==0.21.0 pyhash==0.9.3 >> ../environments/calvin/requirements.lock
 LC_ALL=C sort -o ../environments/calvin/requirements.lock{,}
-benchmark simpler 3.10 "$@"
+benchmark simpler 3.10 "$@"  # And simpler_instruct, whose files are links to these.
 benchmark metaworld 3.10 "$@"
 benchmark libero 3.10 "$@"

@@ -24,13 +24,21 @@ Convert released weights into a checkpoint folder that everything here loads.
 
 examples:
   vla convert instructvla run/checkpoints/step-034500.pt output/expert --unnorm-key bridge_dataset
+  vla convert instructvla libero/checkpoints/step-030000.pt output/libero_goal \\
+      --preset published_two_cameras --unnorm-key libero_goal_no_noops
   vla convert eagle2 Eagle2-2B output/eagle2         to start stage 1 of training from
   vla convert robovlms run/last.pt output/kosmos --config run/config.json \\
       --contract my_robot.yaml
 """
 
+# The data sets of LIBERO, whose actions are in units of its own.
+LIBERO = tuple(f"libero_{suite}_no_noops" for suite in ("spatial", "object", "goal", "10"))
 # Robots of the data sets that the released weights were trained on.
-CONTRACTS = {"bridge_dataset": "widowx_bridge", "fractal20220817_data": "google_fractal"}
+CONTRACTS = {
+    "bridge_dataset": "widowx_bridge",
+    "fractal20220817_data": "google_fractal",
+    **dict.fromkeys(LIBERO, "libero_instructvla"),
+}
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -104,13 +112,14 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
     """Converts a checkpoint of InstructVLA's authors."""
     from dataclasses import replace
 
+    from vla.envs.libero.environment import UNITS
     from vla.policies.backbones.eagle import Eagle
     from vla.policies.instructvla.conversion import (
         convert_released,
         read_released,
     )
     from vla.policies.registry import preset
-    from vla.policies.released import data_sets, read_statistics
+    from vla.policies.released import data_sets, in_units, read_statistics
     from vla.policies.robots import Robot
 
     _check_target(arguments.folder)
@@ -130,7 +139,12 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
         acting = {arguments.unnorm_key: contract}
         if not arguments.contract:
             acting |= {k: named_contract(CONTRACTS[k]) for k in data_sets(stats) if k in CONTRACTS}
-        robots = [Robot(c, read_statistics(stats, k, c, uses_state)) for k, c in acting.items()]
+        robots = []
+        for key, own in acting.items():
+            normalization = read_statistics(stats, key, own, uses_state)
+            if key in LIBERO:
+                normalization["action"] = in_units(normalization["action"], UNITS)
+            robots.append(Robot(own, normalization))
         tokenizer = _tokenizer(arguments.tokenizer or Eagle.SOURCE, converted.config, True)
         _write(arguments, converted, robots, tokenizer)
     except ValueError as error:

@@ -24,7 +24,8 @@ that implies the task. --questions asks about scenes instead, and moves nothing.
 --execution says how action chunks are followed. chunk: all steps that are left of one when it
 arrives, then the next (chunk:3: three steps). first: one step, then the next chunk. ensemble: a
 chunk for each step, and the weighted mean of what the last ones say about it (ensemble:uniform,
-ensemble:exponential or ensemble:cosine; cosine). Without it, as the benchmark does: three steps.
+ensemble:exponential or ensemble:cosine; cosine), of the last seven with ensemble:cosine:7. Without
+it, as the benchmark does: on the table top, three steps.
 
 --noise adds Gaussian noise to the images that the policy sees, with a standard deviation in grey
 levels of 0 to 255. Given several, all episodes are run with each. --blackout shows black images: a
@@ -194,7 +195,7 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
         if arguments.think and not policy.features.thinks:
             raise CommandError("this policy does not say what it will do: leave --think out")
         strengths, results = dict.fromkeys(arguments.noise), []
-        total = len(families) * len(seeds) * len(strengths)
+        total = sum(_count(suite, family, seeds) for family in families) * len(strengths)
         with tqdm(total=total, unit="episode") as progress:
             for noise in strengths:
                 results += evaluate(
@@ -229,6 +230,12 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     if errors := [result.error for result in results if result.error]:
         print(f"the first of {len(errors)} errors: {errors[0]}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def _count(suite, family: str, seeds: range) -> int:
+    """How many of the seeds a family has episodes for."""
+    most = suite.most_episodes(family)
+    return len(seeds) if most is None else max(0, min(seeds.stop, most) - seeds.start)
 
 
 def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:

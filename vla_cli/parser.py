@@ -28,7 +28,9 @@ from vla_cli import (
     launch,
     preflight,
     record,
+    reproduce,
     scenes,
+    serve_chat,
     talk,
     teach_demo,
     train,
@@ -50,6 +52,8 @@ COMMAND_MODULES = (
     evaluate,
     diagnose,
     compare,
+    reproduce,
+    serve_chat,
     convert,
     info,
 )

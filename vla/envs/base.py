@@ -89,6 +89,10 @@ class Suite(ABC):
     def episodes(self, family: str, seeds: range) -> Iterable[Episode]:
         """Episodes of one family, as many as seeds. May raise SuiteError."""
 
+    def most_episodes(self, family: str) -> int | None:
+        """How many episodes a family has at most; None where each seed gives another one."""
+        return None
+
     @abstractmethod
     def make(self, family: str, render_mode: str | None = None) -> gymnasium.Env:
         """The environment that runs the episodes of one family.

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.envs.base import action_space, observation_space
@@ -40,6 +41,7 @@ class ChunkedActions(gymnasium.Wrapper):
         succeeded: Callable[[Any, float, dict[str, Any]], bool] = reported_success,
         to_action: Callable[[np.ndarray], Any] | None = None,
         steps_per_chunk: int = 1,
+        units: ArrayLike | None = None,
     ):
         """Wraps an environment, whose `step` takes one time step of the contract.
 
@@ -47,14 +49,14 @@ class ChunkedActions(gymnasium.Wrapper):
         observe(observation): the contract's images and state, see vla.envs.base. succeeded(
         observation, reward, info): whether the task is done. Both take what the environment gave.
         to_action(action [A]): what the environment takes; by default the same in its own dtype.
-        steps_per_chunk: actions executed of each chunk.
+        steps_per_chunk: actions executed of each chunk. units [A]: see vla.envs.execution.
         """
         super().__init__(env)
         self.observation_space, self.action_space = (
             observation_space(contract),
             action_space(contract),
         )
-        self._contract, self._instruction = contract, instruction
+        self._contract, self._instruction, self._units = contract, instruction, units
         self._observe, self._succeeded = observe, succeeded
         self._to_action = to_action or (lambda action: action.astype(env.action_space.dtype))
         self._usual_steps = self._steps_per_chunk = steps_per_chunk
@@ -75,7 +77,7 @@ class ChunkedActions(gymnasium.Wrapper):
         if execution is not None:
             self._steps_per_chunk = execution.steps_of(self._contract.horizon)
             if execution.weights:
-                self._ensemble = ChunkEnsemble(execution.weights, self._contract)
+                self._ensemble = ChunkEnsemble(execution, self._contract, self._units)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -38,3 +38,8 @@ def zoom_images(images: torch.Tensor, factor: float = 256 / 224) -> torch.Tensor
     large = fit_images(images, round(size * factor))
     start = (large.shape[-1] - size) // 2
     return large[..., start : start + size, start : start + size]
+
+
+def joined_images(images: torch.Tensor) -> torch.Tensor:
+    """Images [..., C, 3, H, W] of one observation side by side, as one [..., 3, H, C * W]."""
+    return torch.cat(images.unbind(-4), dim=-1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,9 +69,20 @@ def stats_of(checkpoint: Checkpoint) -> dict[str, NormStats]:
     return checkpoint.stats
 
 
+@dataclass(frozen=True)
+class ChatAnswer:
+    """What a vision-language model says in a conversation."""
+
+    text: str
+    prompt_tokens: int  # those of images included
+    answer_tokens: int
+    is_whole: bool  # false where it was cut at the limit
+
+
 class ReasoningPart(PolicyPart, ABC):
     """The vision-language model of a policy, or the whole of a policy of one part."""
 
+    chats = False  # whether chat() gives answers
     # Learned tokens behind the chunk that act() gave last, float32 [T, D]; None where it has none.
     learned_tokens: np.ndarray | None = None
 
@@ -106,6 +119,16 @@ class ReasoningPart(PolicyPart, ABC):
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene. Raises NotImplementedError without text."""
         raise NotImplementedError(f"a policy of type {type(self).__name__} gives no text")
+
+    def chat(
+        self, images: Sequence[np.ndarray], turns: Sequence[tuple[str, str]], limit: int
+    ) -> ChatAnswer:
+        """The greedy answer to the last question of a conversation.
+
+        images: uint8 [H, W, 3] of any sizes, in the first question. turns: questions and answers,
+        the last answer empty. limit: of the answer's tokens. Raises NotImplementedError.
+        """
+        raise NotImplementedError(f"a policy of type {type(self).__name__} does not chat")
 
     def think(self, images: Images, instruction: str) -> str:
         """What the robot says it will do. Raises NotImplementedError without text."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,14 @@ def read_statistics(
     else:
         stats["state"] = unread_state(contract)
     return stats
+
+
+def in_units(stats: NormStats, units: Sequence[float]) -> NormStats:
+    """Statistics of values [D] of which 1 is so many metres or radians, or 1 for neither."""
+    factors = np.asarray(units)
+    arrays = ("q01", "q99", "mean", "std", "min", "max")
+    known = {name: value for name in arrays if (value := getattr(stats, name)) is not None}
+    return replace(stats, **{name: value * factors for name, value in known.items()})
 
 
 def unread_state(contract: EmbodimentContract) -> NormStats:

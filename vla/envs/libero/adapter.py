@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-# Of the published evaluation; it decides nothing, since the initial states are listed.
-SEED = 42
 # Steps without a motion until what was put down rests.
 WAITING = 10
 
@@ -34,15 +32,17 @@ class Libero:
     def reset(self, fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
         """Lays out initial "state" number n of a "task" number of a "suite"; images of a "size".
 
-        Gives the instruction, and the task's name.
+        "seed": of the simulator. "waiting_gripper": what the gripper is told while things come to
+        rest. Gives the instruction, and the task's name.
         """
-        built = [fields[name] for name in ("suite", "task", "size")]
+        built = [fields[name] for name in ("suite", "task", "size", "seed")]
         if built != self._built:
             self._build(*built)
         self._environment.reset()
         observation = self._environment.set_init_state(self._states[fields["state"]])
+        still = np.array([0.0] * 6 + [fields["waiting_gripper"]])
         for _ in range(WAITING):
-            observation, _, _, _ = self._environment.step(np.zeros(7))
+            observation, _, _, _ = self._environment.step(still)
         told = {"instruction": str(self._task.language), "task": str(self._task.name)}
         return told, _arrays(observation)
 
@@ -51,7 +51,7 @@ class Libero:
         observation, _, done, _ = self._environment.step(arrays["action"])
         return {"done": bool(done)}, _arrays(observation)
 
-    def _build(self, suite: str, task: int, size: int) -> None:
+    def _build(self, suite: str, task: int, size: int, seed: int) -> None:
         if self._environment is not None:
             self._environment.close()
         self._environment = self._built = None
@@ -59,8 +59,8 @@ class Libero:
         self._task, self._states = tasks.get_task(task), tasks.get_task_init_states(task)
         file = os.path.join(self._files, self._task.problem_folder, self._task.bddl_file)
         self._environment = self._make(bddl_file_name=file, camera_heights=size, camera_widths=size)
-        self._environment.seed(SEED)
-        self._built = [suite, task, size]
+        self._environment.seed(seed)
+        self._built = [suite, task, size, seed]
 
 
 def _arrays(observation: dict[str, Any]) -> dict[str, np.ndarray]:

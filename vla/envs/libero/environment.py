@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.contract.image_fit import prepare_image
+from vla.envs.libero.protocols import LiberoProtocol
 from vla.envs.worker.environment import WorkerEnv
 from vla.envs.worker.process import WorkerProcess
 
 # What LIBERO's actions are in units of; they are at most one of them.
 LONGEST_MOVE, LARGEST_TURN = 0.05, 0.5  # [m], [rad]
+UNITS = (*[LONGEST_MOVE] * 3, *[LARGEST_TURN] * 3, 1.0)
 SENT = 9  # numbers of position, quaternion and fingers
 
 
@@ -22,8 +23,8 @@ def to_libero(action: np.ndarray) -> np.ndarray:
 
     action [7]: a move [m], a rotation vector [rad], gripper 1 open 0 closed.
     """
-    scaled = np.concatenate([action[:3] / LONGEST_MOVE, action[3:6] / LARGEST_TURN])
-    return np.append(np.clip(scaled, -1.0, 1.0), -1.0 if action[6] > 0.5 else 1.0)
+    scaled = np.clip(action[:6] / UNITS[:6], -1.0, 1.0)
+    return np.append(scaled, -1.0 if action[6] > 0.5 else 1.0)
 
 
 def axis_angle(quaternion: np.ndarray) -> np.ndarray:
@@ -49,19 +50,25 @@ class LiberoEnv(WorkerEnv):
         self,
         worker: WorkerProcess,
         contract: EmbodimentContract,
+        protocol: LiberoProtocol,
         steps: int,
         render_mode: str | None = None,
     ):
         """steps: of an episode. render_mode: see WorkerEnv."""
         super().__init__(worker, contract, render_mode)
-        self._size = max(max(camera.width, camera.height) for camera in contract.cameras)
-        self._limit = steps
+        own = max(max(camera.width, camera.height) for camera in contract.cameras)
+        self._asked = {
+            "size": protocol.size or own,
+            "seed": protocol.seed,
+            "waiting_gripper": protocol.waiting_gripper,
+        }
+        self._prepare, self._limit = protocol.prepare, steps
         self._told: dict[str, Any] = {}
         self._steps, self._done = 0, False
 
     def _begin(self, options: dict[str, Any]) -> dict[str, Any]:
         request = {name: options[name] for name in ("suite", "task", "state")}
-        self._told, arrays = self.worker.call("reset", {**request, "size": self._size})
+        self._told, arrays = self.worker.call("reset", request | self._asked)
         self._steps, self._done = 0, False
         return self._observed(arrays)
 
@@ -74,7 +81,7 @@ class LiberoEnv(WorkerEnv):
         cameras, raw = self.contract.cameras, arrays["state"]
         if raw.shape != (SENT,):
             raise ValueError(f"a state of shape {raw.shape}")
-        images = {camera.name: prepare_image(arrays[camera.name], camera) for camera in cameras}
+        images = {camera.name: self._prepare(arrays[camera.name], camera) for camera in cameras}
         return {"images": images, "state": np.concatenate([raw[:3], axis_angle(raw[3:7]), raw[7:]])}
 
     def _info(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""LIBERO as a benchmark (2306.03310): four suites of ten tasks, as LA4VLA evaluates on them."""
+"""LIBERO as a benchmark (2306.03310): four suites of ten tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import gymnasium
 
@@ -13,7 +14,8 @@ from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.core.resources import contract_path
 from vla.envs.base import Episode, Suite, SuiteError
 from vla.envs.chunked import ChunkedActions
-from vla.envs.libero.environment import LiberoEnv
+from vla.envs.libero.environment import UNITS, LiberoEnv
+from vla.envs.libero.protocols import PROTOCOLS
 from vla.envs.worker.environment import spoken_contract
 from vla.envs.worker.process import WorkerCommand, WorkerProcess, python_of
 
@@ -29,10 +31,6 @@ SUITES: Mapping[str, str] = MappingProxyType(
         "long": "libero_10",
     }
 )
-# Steps of an episode: of 25 chunks, and of 95 of the long tasks, 14 are executed.
-STEPS: Mapping[str, int] = MappingProxyType(
-    {"spatial": 350, "object": 350, "goal": 350, "long": 1330}
-)
 
 
 def _contract() -> EmbodimentContract:
@@ -43,13 +41,23 @@ def _contract() -> EmbodimentContract:
 class LiberoSuite(Suite):
     """LIBERO; episode n of a suite is of task n modulo 10, from its initial state n // 10."""
 
-    steps_per_chunk: int = 14  # actions executed of each chunk
+    protocol: str = "la4vla"  # or "instructvla"; see vla.envs.libero.protocols
+    steps_per_chunk: int = 0  # actions executed of each chunk; 0 for as the protocol has it
     python: str = ""  # of LIBERO's environment, see vla.envs.worker.process
     answer_seconds: float = 120.0  # that the process may take for an answer [s]
     contract: EmbodimentContract = field(default_factory=_contract)
 
     name = "libero"
     families = tuple(SUITES)
+
+    def __post_init__(self):
+        if self.protocol not in PROTOCOLS:
+            raise SuiteError(f"unknown protocol '{self.protocol}'; known: {', '.join(PROTOCOLS)}")
+        object.__setattr__(self, "usual_episodes", PROTOCOLS[self.protocol].episodes)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, for a report."""
+        return {name: v for name, v in super().settings().items() if name != "usual_episodes"}
 
     def require_installed(self) -> None:
         """Raises SuiteError, which says what to do."""
@@ -58,6 +66,10 @@ class LiberoSuite(Suite):
     def for_contract(self, contract: EmbodimentContract) -> LiberoSuite:
         """The same with a policy's contract, whose images may be of other sizes."""
         return replace(self, contract=spoken_contract(self.contract, contract))
+
+    def most_episodes(self, family: str) -> int:
+        """Fifty of each task."""
+        return TASKS * STATES
 
     def episodes(self, family: str, seeds: range) -> Iterator[Episode]:
         """Those of these numbers, 0 to 499. Raises SuiteError where there are none."""
@@ -83,14 +95,19 @@ class LiberoSuite(Suite):
             INSTALL,
             answer_seconds=self.answer_seconds,
         )
-        environment = LiberoEnv(WorkerProcess(command), self.contract, STEPS[family], render_mode)
-        return ChunkedActions(
-            environment,
+        protocol = PROTOCOLS[self.protocol]
+        steps = protocol.steps[family]
+        environment = ChunkedActions(
+            LiberoEnv(WorkerProcess(command), self.contract, protocol, steps, render_mode),
             self.contract,
             "",
             observe=lambda observation: observation,
-            steps_per_chunk=self.steps_per_chunk,
+            steps_per_chunk=self.steps_per_chunk or protocol.steps_per_chunk,
+            units=UNITS,
         )
+        if not self.steps_per_chunk:
+            environment.execution = protocol.execution
+        return environment
 
 
 SUITE = LiberoSuite

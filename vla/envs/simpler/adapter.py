@@ -33,12 +33,12 @@ class Simpler:
         if built != self._built:
             if self._environment is not None:
                 self._environment.close()
-            self._built = None
+            self._built, picture = None, episode["picture"]
             self._environment = self._build(
                 episode["environment"],
                 obs_mode="rgbd",
                 max_episode_steps=episode["steps"],
-                rgb_overlay_path=str(self._pictures / episode["picture"]),
+                rgb_overlay_path=str(self._pictures / picture) if picture else None,
                 camera_cfgs={"add_segmentation": True},
                 **episode["build"],
             )

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from vla.contract.embodiment import CameraContract, EmbodimentContract, state_vector
 from vla.core.rotations import matrix_to_quaternion, quaternion_to_matrix
-from vla.envs.simpler.gripper import SlowToOpenGripper, StickyGripper
+from vla.envs.simpler.gripper import SimplerGripper
 from vla.envs.worker.environment import WorkerEnv
 from vla.envs.worker.process import WorkerProcess
 
@@ -24,20 +24,22 @@ class SimplerEnv(WorkerEnv):
 
     An episode has all of its steps, and its success is that after the last one, as in SimplerEnv's
     own evaluation. Where SimplerEnv goes on to the second half of a task, the instruction changes.
-    `info` also holds "grasped", whether the thing was ever held: None where that is not asked.
+    `info` also holds "grasped", whether the thing was ever held: None where that is not asked. Its
+    "subtasks" are the names under which the episode is counted.
     """
 
     def __init__(
         self,
         worker: WorkerProcess,
         contract: EmbodimentContract,
-        gripper: StickyGripper | SlowToOpenGripper,
+        gripper: SimplerGripper,
         render_mode: str | None = None,
     ):
         """render_mode: see WorkerEnv."""
         super().__init__(worker, contract, render_mode)
         self._gripper = gripper
         self._told: dict[str, Any] = {}
+        self._labels: list[str] = []
         self._steps, self._limit = 0, 0
 
     def _begin(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +47,7 @@ class SimplerEnv(WorkerEnv):
         request = {"episode": episode, "seed": options["seed"]}
         self._told, arrays = self.worker.call("reset", request)
         self._gripper.reset()
+        self._labels = episode["labels"]
         self._steps, self._limit = 0, episode["steps"]
         return self._observed(arrays)
 
@@ -52,7 +55,7 @@ class SimplerEnv(WorkerEnv):
         turn = action[3:6]
         if self.contract.representation == "delta_euler":
             turn = Rotation.from_euler("xyz", turn).as_rotvec()
-        taken = np.concatenate([action[:3], turn, [self._gripper.command(action[6])]])
+        taken = np.concatenate([action[:3], turn, [self._gripper.command(float(action[6]))]])
         self._told, arrays = self.worker.call("step", {}, {"action": taken})
         self._steps += 1
         if self._told["truncated"]:
@@ -64,7 +67,12 @@ class SimplerEnv(WorkerEnv):
         stats = told.get("stats", {})
         grasped = next((bool(stats[name]) for name in GRASPED if name in stats), None)
         success = over and bool(told["done"])
-        info = {"instruction": str(told["instruction"]), "success": success, "grasped": grasped}
+        info = {
+            "instruction": str(told["instruction"]),
+            "success": success,
+            "grasped": grasped,
+            "subtasks": dict.fromkeys(self._labels, success),
+        }
         if grasped is not None and not success:
             info["failure"] = "not_placed" if grasped else "missed_grasp"
         return info

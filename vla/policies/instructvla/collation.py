@@ -14,7 +14,7 @@ from vla.policies.augment import draw_transform, transform_image
 from vla.policies.backbones import KINDS
 from vla.policies.collation import CollationOptions, moved_places, stacked
 from vla.policies.config import CheckpointError
-from vla.policies.images import square_image
+from vla.policies.images import joined_images, square_image
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
@@ -53,7 +53,8 @@ class InstructVLACollator:
             if sees:
                 names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
                 images = {name: transform_image(sample.images[name], change) for name in names}
-                vlm_images += [images[name] for name in self.config.vlm_cameras]
+                shown = torch.stack([images[name] for name in self.config.vlm_cameras])
+                vlm_images += [joined_images(shown)] if self.config.vlm_joined else [*shown]
                 expert_images.append(stacked([images[name] for name in cameras], (3, size, size)))
                 places.append(moved_places(sample, cameras, change))
             rows.append(
@@ -61,7 +62,7 @@ class InstructVLACollator:
                     sample,
                     self.config.prompts,
                     self.options.prompts,
-                    len(self.config.vlm_cameras) if sees else 0,
+                    self.config.vlm_images if sees else 0,
                     generator,
                 )
             )

@@ -71,6 +71,8 @@ class InstructVLAConfig:
     preset: str = "nano"
     num_queries: int = bounded(8, 1, 4096)  # action queries, rows of the latent action
     vlm_cameras: tuple[str, ...] = ("front",)  # images for the vision-language model
+    # Whether these are joined side by side into one, as the authors do for LIBERO.
+    vlm_joined: bool = False
     expert_cameras: tuple[str, ...] = ("front", "wrist")  # images for the action expert
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)  # of the backbone's language model
@@ -82,3 +84,8 @@ class InstructVLAConfig:
     def seen_by_expert(self) -> tuple[str, ...]:
         """Cameras whose images the action expert gets; () where it has no vision."""
         return self.expert_cameras if self.expert.vision != "none" else ()
+
+    @property
+    def vlm_images(self) -> int:
+        """Images of an observation in the vision-language model's prompt."""
+        return 1 if self.vlm_joined else len(self.vlm_cameras)

@@ -76,12 +76,8 @@ def convert_released(
     config = _fit_language(template, theirs, language)
     _check_action(theirs, contract, config)
     uses_state = "action_model.state_embed.0.weight" in theirs
-    config = replace(
-        config,
-        expert=replace(config.expert, use_state=uses_state),
-        vlm_cameras=contract_cameras(contract, len(template.vlm_cameras)),
-        expert_cameras=contract_cameras(contract, len(template.expert_cameras)),
-    )
+    config = _with_cameras(config, contract)
+    config = replace(config, expert=replace(config.expert, use_state=uses_state))
     with torch.device("meta"):
         ours = build_model(config, contract).state_dict()
     return Converted(config, translate(theirs, ours, language), idle)
@@ -96,7 +92,7 @@ def convert_eagle(
     """
     theirs, idle = split_groups(groups)
     language = language_names(theirs, queries=0)
-    config = _fit_language(template, theirs, language)
+    config = _with_cameras(_fit_language(template, theirs, language), contract)
     with torch.device("meta"):
         ours = build_model(config, contract).state_dict()
     wanted = {n: v for n, v in ours.items() if n.startswith("reasoning.backbone.")}
@@ -104,6 +100,15 @@ def convert_eagle(
     for name in ("reasoning.query_embedding", "reasoning.query_output"):
         weights[name] = torch.randn(ours[name].shape) * 0.02
     return Converted(config, weights, idle)
+
+
+def _with_cameras(config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLAConfig:
+    """The same number of cameras by the contract's names. Raises CheckpointError for too many."""
+    return replace(
+        config,
+        vlm_cameras=contract_cameras(contract, len(config.vlm_cameras)),
+        expert_cameras=contract_cameras(contract, len(config.expert_cameras)),
+    )
 
 
 def _fit_language(

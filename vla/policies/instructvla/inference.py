@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from vla.control.committed import CommittedActions, join
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.images import joined_images, square_image
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
-from vla.policies.parts import ActionPart, ReasoningPart, stack_if_any, stats_of
+from vla.policies.parts import ActionPart, ChatAnswer, ReasoningPart, stack_if_any, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
@@ -41,6 +44,8 @@ class Reasoner(ReasoningPart):
     Images are uint8 [H, W, 3] by camera name, or {} to do without vision.
     """
 
+    chats = True
+
     def __init__(
         self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
     ):
@@ -61,8 +66,10 @@ class Reasoner(ReasoningPart):
         self, images: Images, question: str, answer: str = "", acts: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        count = len(self.config.vlm_cameras) if images else 0
-        row = PromptRow(((question, answer),), acts, count)
+        count = self.config.vlm_images if images else 0
+        return self._ids(PromptRow(((question, answer),), acts, count))
+
+    def _ids(self, row: PromptRow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
         ids = torch.tensor([tokens], device=self.device)
         prefix = torch.arange(len(tokens), device=self.device)[None] < asked
@@ -70,13 +77,15 @@ class Reasoner(ReasoningPart):
 
     def _images(self, images: Images) -> torch.Tensor:
         stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
-        return stacked.flatten(0, 1)
+        return joined_images(stacked) if self.config.vlm_joined else stacked.flatten(0, 1)
 
     def _read(self, images: Images, question: str) -> PrefillState:
         return self.model.read(self._images(images), *self._prompt(images, question))
 
     def _say(self, prefill: PrefillState) -> str:
-        tokens = self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)[0]
+        return self._text(self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)[0])
+
+    def _text(self, tokens: list[int]) -> str:
         text = self._tokenizer.decode(tokens)
         return tidy(text) if self.config.backbone.chat.plain_words else text.strip()
 
@@ -91,6 +100,22 @@ class Reasoner(ReasoningPart):
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene."""
         return self._say(self._read(images, question))
+
+    def chat(
+        self, images: Sequence[np.ndarray], turns: Sequence[tuple[str, str]], limit: int
+    ) -> ChatAnswer:
+        """See ReasoningPart. Each image is squeezed into the model's square."""
+        backbone = self.config.backbone
+        size = backbone.image_size
+        squares = [torch.from_numpy(square_image(image, size).copy()) for image in images]
+        pixels = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        if squares:
+            pixels = torch.stack(squares).permute(0, 3, 1, 2)
+        row = PromptRow(tuple(turns), images=len(images))
+        ids, mask, prefix = self._ids(row)
+        prefill = self.model.read(pixels.to(self.device), ids, mask, prefix)
+        answer = self.model.generate(prefill, self._stop, limit)[0]
+        return ChatAnswer(self._text(answer), ids.shape[1], len(answer), len(answer) < limit)
 
     def act(
         self,

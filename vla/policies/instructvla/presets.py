@@ -75,9 +75,12 @@ def with_state(config: InstructVLAConfig) -> InstructVLAConfig:
 
 
 def with_two_cameras(config: InstructVLAConfig) -> InstructVLAConfig:
-    """The variant with a wrist camera, as for LIBERO, whose contract has chunks of 8 actions."""
+    """The variant with a wrist camera, as for LIBERO, whose contract has chunks of 8 actions.
+
+    The vision-language model sees both side by side in one image, the expert sees two.
+    """
     cameras = ("front", "wrist")
-    return replace(config, vlm_cameras=cameras, expert_cameras=cameras)
+    return replace(config, vlm_cameras=cameras, vlm_joined=True, expert_cameras=cameras)
 
 
 def with_language_expert(config: InstructVLAConfig) -> InstructVLAConfig:
@@ -143,6 +146,7 @@ _NAMED = (
     replace(with_two_cameras(_BASE), preset="base_two_cameras"),
     replace(with_language_expert(_BASE), preset="base_generalist"),
     replace(as_published(_BASE), preset="published"),
+    replace(as_published(with_two_cameras(_BASE)), preset="published_two_cameras"),
     _SMALL,
 )
 

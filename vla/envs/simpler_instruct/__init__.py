@@ -1,0 +1,1 @@
+"""SimplerEnv-Instruct, tasks of SimplerEnv's robots that take reading or reasoning."""
