@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vla.control.committed import CommittedActions, join
+from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.instructvla.action_expert import ActionExpert
@@ -58,16 +59,20 @@ class Reasoner(ReasoningPart):
         self, images: Images, question: str, answer: str = "", acts: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        count = len(self.config.vlm_cameras) if images else 0
-        row = PromptRow(((question, answer),), acts, count)
+        _, counts = self._tiles(images)
+        row = PromptRow(((question, answer),), acts, len(counts), counts)
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
         ids = torch.tensor([tokens], device=self.device)
         prefix = torch.arange(len(tokens), device=self.device)[None] < asked
         return ids, torch.ones_like(ids), prefix
 
     def _images(self, images: Images) -> torch.Tensor:
+        tiles, _ = self._tiles(images)
+        return torch.stack(tiles) if tiles else torch.zeros(0, 3, 1, 1, device=self.device)
+
+    def _tiles(self, images: Images) -> tuple[list[torch.Tensor], tuple[int, ...]]:
         stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
-        return stacked.flatten(0, 1)
+        return tiled(stacked.flatten(0, 1), self.config.backbone)
 
     def _read(self, images: Images, question: str) -> PrefillState:
         return self.model.read(self._images(images), *self._prompt(images, question))
