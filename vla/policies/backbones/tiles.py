@@ -6,6 +6,7 @@ and cut row by row; where there is more than one, the whole image, resized to on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -94,10 +95,20 @@ def internvl_grid(width: int, height: int, side: int, most: int) -> tuple[int, i
     return best
 
 
+@functools.cache
 def _grids(most: int) -> list[tuple[int, int]]:
-    """All of up to so many tiles, the smaller first; of one size in the order of their columns."""
-    sizes = range(1, most + 1)
-    grids = [(columns, rows) for columns in sizes for rows in sizes if columns * rows <= most]
+    """All of up to so many tiles, the smaller first.
+
+    Which of two of one size comes first matters for large squares alone. It is what the order of a
+    set makes it, as in the published code.
+    """
+    grids = {
+        (columns, rows)
+        for number in range(1, most + 1)
+        for columns in range(1, number + 1)
+        for rows in range(1, number + 1)
+        if columns * rows <= most
+    }
     return sorted(grids, key=lambda grid: grid[0] * grid[1])
 
 
