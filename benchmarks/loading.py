@@ -163,7 +163,12 @@ def opened(open_data: Callable[[Path], Any], path: Path) -> dict[str, float]:
 
 
 def read_together(
-    open_data: Callable[[Path], Any], path: Path, number: int, images: bool, barrier: Any, queue: Any
+    open_data: Callable[[Path], Any],
+    path: Path,
+    number: int,
+    images: bool,
+    barrier: Any,
+    queue: Any,
 ) -> None:
     """One of several processes: reads at random, then tells its share of the memory."""
     data, generator = open_data(path), np.random.default_rng(number)

@@ -59,7 +59,11 @@ def test_bad_files_are_named(tmp_path):
     path = tmp_path / "data.json"
     with pytest.raises(DatasetError, match=r"cannot read .*data\.json: No such file"):
         LlavaConversations(path)
-    for text, says in (("{", "expected a list"), ("[1", "within its list"), ("[]", "holds no conv")):
+    for text, says in (
+        ("{", "expected a list"),
+        ("[1", "within its list"),
+        ("[]", "holds no conv"),
+    ):
         path.write_text(text)
         with pytest.raises(DatasetError, match=says):
             LlavaConversations(path)

@@ -31,7 +31,9 @@ def parts(path, spans: np.ndarray) -> list[bytes]:
     return [content[begin:end] for begin, end in spans.tolist()]
 
 
-@given(rows=st.lists(VALUES, max_size=5), indent=st.sampled_from([None, 1]), block=st.integers(1, 9))
+@given(
+    rows=st.lists(VALUES, max_size=5), indent=st.sampled_from([None, 1]), block=st.integers(1, 9)
+)
 @settings(max_examples=60)
 def test_elements_of_a_list_are_found_wherever_blocks_end(path, rows, indent, block):
     path.write_text("\ufeff" * (block % 2) + json.dumps(rows, indent=indent) + "\n" * (block % 3))

@@ -70,7 +70,7 @@ class LlavaConversations:
         return self._bad.first_usable(index, len(self), self.read)
 
     def read(self, index: int) -> Conversation:
-        """One conversation with its images. Raises DatasetError that names what is wrong with it."""
+        """One conversation with its images. Raises DatasetError that names what is wrong."""
         row, images = self.row(index), []
         for path in row.images:
             where = f"{row.source}: image {shown_path(path)}"
@@ -79,7 +79,7 @@ class LlavaConversations:
         return Conversation(tuple(images), row.turns, source=row.source)
 
     def row(self, index: int) -> ConversationRow:
-        """One row, its images unread. Raises DatasetError that names what is wrong with it."""
+        """One row, its images unread. Raises DatasetError that names what is wrong."""
         where = f"{shown_path(self.path)}, row {index}"
         begin, end = self._index.array("spans")[index].tolist()
         if end - begin > MOST_ROW_BYTES:
@@ -90,7 +90,9 @@ class LlavaConversations:
                 stream.seek(begin)
                 text = stream.read(end - begin).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{where} can't be read as UTF-8 text ({one_line(error)})") from error
+            raise DatasetError(
+                f"{where} can't be read as UTF-8 text ({one_line(error)})"
+            ) from error
         return read_row(read_json_text(text, where, DatasetError), where, self._folder)
 
 

@@ -72,8 +72,7 @@ def moved_things(
     scale = np.array([size / width, size / height])
     squared = {name: (np.array(at) + 0.5) * scale - 0.5 for name, at in things.items()}
     return {
-        name: tuple(at if change is None else change.move(at, size))
-        for name, at in squared.items()
+        name: tuple(at if change is None else change.move(at, size)) for name, at in squared.items()
     }
 
 

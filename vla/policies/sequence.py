@@ -141,9 +141,7 @@ def row_ids(
         acts = row.acts and index == len(row.turns) - 1
         images = row.images if index == 0 else 0
         before = tokenizer.encode(chat.answer_end) if index else []
-        before += question_ids(
-            tokenizer, chat, question, images, backbone.image_tokens, row.tiles
-        )
+        before += question_ids(tokenizer, chat, question, images, backbone.image_tokens, row.tiles)
         said = answer_ids(tokenizer, chat, answer, acts)
         if acts:
             query_start = len(ids) + len(before) + len(said)
