@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from tqdm import tqdm
@@ -37,6 +37,9 @@ from vla.datasets.lerobot.tracks import (
 
 # Of the layout of what is kept.
 _KIND = "lerobot-1"
+# Of each episode: its number, length, first row, file and tasks, from a first one to the next's; and
+# the file of each video and the time in it at which it begins.
+_COLUMNS = ("episodes", "video_files", "video_begins")
 # What is kept is of these.
 _META = ("tasks.parquet", "tasks.jsonl", "episodes.jsonl", "episodes/chunk-*/*.parquet")
 
@@ -55,29 +58,40 @@ class EpisodeTable(Sequence[EpisodeMeta]):
     @overload
     def __getitem__(self, index: slice) -> list[EpisodeMeta]: ...
     def __getitem__(self, index: int | slice) -> EpisodeMeta | list[EpisodeMeta]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(len(self))[index]]
-        kept, number = self._kept, range(len(self))[index]
-        own, length, first_row, data, begin, end = kept.array("episodes")[number].tolist()
-        files, begins = kept.array("video_files")[number], kept.array("video_begins")[number]
-        tasks = tuple(kept.text("texts", task) for task in kept.array("tasks")[begin:end].tolist())
-        return EpisodeMeta(
-            own,
-            length,
-            tasks[0] if tasks else "",
-            self._path(data),
-            first_row,
-            {
-                camera: (self._path(file), at)
-                for camera, file, at in zip(
-                    self._cameras, files.tolist(), begins.tolist(), strict=True
-                )
-            },
-            tasks,
-        )
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        columns = (self._kept.array(name)[numbers].tolist() for name in _COLUMNS)
+        return self._episode(*columns, self._path, self._task)
+
+    def __iter__(self) -> Iterator[EpisodeMeta]:
+        # Many episodes share a file, and tasks.
+        path, task = functools.cache(self._path), functools.cache(self._task)
+        columns = [self._kept.array(name).tolist() for name in _COLUMNS]
+        return (self._episode(*row, path, task) for row in zip(*columns, strict=True))
+
+    def _episode(
+        self,
+        row: list[int],
+        files: list[int],
+        begins: list[float],
+        path: Callable[[int], Path],
+        task: Callable[[int], str],
+    ) -> EpisodeMeta:
+        own, length, first_row, data, begin, end = row
+        tasks = tuple(task(number) for number in range(begin, end))
+        videos = {
+            camera: (path(file), at)
+            for camera, file, at in zip(self._cameras, files, begins, strict=True)
+        }
+        first = tasks[0] if tasks else ""
+        return EpisodeMeta(own, length, first, path(data), first_row, videos, tasks)
 
     def _path(self, number: int) -> Path:
         return self._folder / self._kept.text("paths", number)
+
+    def _task(self, number: int) -> str:
+        return self._kept.text("texts", int(self._kept.array("tasks")[number]))
 
 
 def keep_tracks(
@@ -192,5 +206,5 @@ class _Numbered:
         """The number of a text, a new one where it has none."""
         return self._numbers.setdefault(text, len(self._numbers))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)

@@ -37,7 +37,7 @@ class InstructVLACollator:
     def __init__(
         self, config: InstructVLAConfig, tokenizer: Tokenizer | None, options: CollationOptions
     ):
-        """Raises CheckpointError for names of image tokens where it has none, or images in tiles."""
+        """Raises CheckpointError for names of image tokens that the backbone can't have."""
         if options.naming and KINDS[config.backbone.kind].attends:
             raise CheckpointError(
                 f"naming_weight: backbone '{config.backbone.kind}' attends to images and has no "
