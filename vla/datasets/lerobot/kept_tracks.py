@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -37,8 +37,8 @@ from vla.datasets.lerobot.tracks import (
 
 # Of the layout of what is kept.
 _KIND = "lerobot-1"
-# Of each episode: its number, length, first row, file and tasks, from a first one to the next's; and
-# the file of each video and the time in it at which it begins.
+# Of each episode: its index, length, first row, data file, and where its tasks begin and end;
+# and the file of each video, and the time in it at which it begins.
 _COLUMNS = ("episodes", "video_files", "video_begins")
 # What is kept is of these.
 _META = ("tasks.parquet", "tasks.jsonl", "episodes.jsonl", "episodes/chunk-*/*.parquet")
