@@ -140,7 +140,8 @@ def _write(
 ) -> None:
     every = 1 if as_stored else frames_per_step(info, contract)
     tasks = None if as_stored else known_tasks(info)
-    read, notes = table_reader(mapping), []
+    read = table_reader(mapping)
+    notes: list[str] = []
     # Small sets are read before anything is shown.
     episodes = tqdm(info.episodes, desc=f"reading {info.folder.name}", unit="episode", delay=5)
     stored = [read_stored(info, episode, mapping, contract, tasks, read) for episode in episodes]
@@ -179,7 +180,8 @@ def _with_words(
 
 def _write_episodes(to: Path, info: DatasetInfo, texts: _Numbered) -> None:
     paths, cameras = _Numbered(), info.video_keys
-    rows, tasks, files, begins = [], [], [], []
+    tasks: list[int] = []
+    rows, files, begins = [], [], []
     for episode in info.episodes:
         first = len(tasks)
         tasks += [texts.number(task) for task in episode.tasks]
