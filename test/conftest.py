@@ -26,6 +26,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 CONTRACT_PATH = Path(__file__).parents[1] / "config" / "contracts" / "sim_panda.yaml"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_indexes(tmp_path_factory):
+    """Nothing is left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def plugins(monkeypatch, tmp_path):
     """Names modules in VLA_PLUGINS, also of tmp_path. What they register goes with it."""

@@ -69,6 +69,12 @@ REPLY = {
 }
 
 
+def rows_of_talks(path):
+    """Every row of a file of conversations."""
+    data = LlavaConversations(path)
+    return [data.row(index) for index in range(len(data))]
+
+
 def statistics(contract) -> dict:
     dimensions = {"action": len(contract.action_names), "proprio": len(contract.state_names)}
     return {
@@ -111,8 +117,8 @@ def readers(contract, folder: Path) -> dict:
         ),
         "demo.yaml": (shipped("config/demo.yaml"), load_demo_config, CommandError),
         "labels.json": (json.dumps(LABELS).encode(), read_vla_it, DatasetError),
-        "talks.json": (json.dumps(TALKS).encode(), LlavaConversations, DatasetError),
-        "talks.jsonl": (json.dumps(TALKS[0]).encode() + b"\n", LlavaConversations, DatasetError),
+        "talks.json": (json.dumps(TALKS).encode(), rows_of_talks, DatasetError),
+        "talks.jsonl": (json.dumps(TALKS[0]).encode() + b"\n", rows_of_talks, DatasetError),
         "scenes.yaml": (b"0: {family: pick, seed: 7}\n1: {family: place, seed: 8}\n", read_scenes,
                         DatasetError),
         "prompt.md": (shipped("config/annotation/vla_it.md"), read_prompt, PromptError),
@@ -215,10 +221,10 @@ def test_records_are_not_appended_to_a_pipe(tmp_path):
 
 def test_an_image_outside_of_its_folder_is_not_read(tmp_path):
     path = tmp_path / "talks.json"
-    for image in ("/etc/passwd", "../a.png", 3, ["a"]):
+    for image in ("/etc/passwd", "../a.png", 3, ["a", "../a"], {"a": "b"}):
         path.write_text(json.dumps([TALKS[0] | {"image": image}]))
-        with pytest.raises(DatasetError, match=r"talks\.json, entry 0"):
-            LlavaConversations(path)
+        with pytest.raises(DatasetError, match=r"talks\.json, row 0"):
+            rows_of_talks(path)
 
 
 def test_a_message_type_is_no_path(tmp_path):

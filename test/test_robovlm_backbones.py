@@ -157,8 +157,8 @@ def test_rows_with_an_image_and_without_share_a_batch(part_of):
         part.config, part._tokenizer._tokenizer, CollationOptions(augmentation=PLAIN)
     )
     image = observation(0).images["front"]
-    shown = Conversation(image, (("what is on the table ?", "the red block"),))
-    told = Conversation(None, (("pick the can", "the bowl"),))
+    shown = Conversation((image,), (("what is on the table ?", "the red block"),))
+    told = Conversation((), (("pick the can", "the bowl"),))
 
     @torch.no_grad()
     def hidden(*talk: Conversation) -> list[torch.Tensor]:

@@ -61,8 +61,8 @@ def test_conversations_are_learned_beside(part_of):
     collator = RoboVLMCollator(part.config, part._tokenizer._tokenizer, CollationOptions())
     image = observation(0).images["front"]
     talk = [
-        Conversation(image, (("what is on the table ?", "the red block"),)),
-        Conversation(None, (("pick the can", "the bowl"),)),
+        Conversation((image,), (("what is on the table ?", "the red block"),)),
+        Conversation((), (("pick the can", "the bowl"),)),
     ]
     for entries in (talk, talk[1:]):
         losses = part.model(collator.conversation_batch(entries, np.random.default_rng(0)))

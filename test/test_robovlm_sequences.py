@@ -168,7 +168,7 @@ def test_questions_are_answered_as_conversations_are_learned(part_of, layout):
     part = part_of(tiny(layout, answers=True))
     options = CollationOptions(augmentation=PLAIN)
     collator = RoboVLMCollator(part.config, part._tokenizer._tokenizer, options)
-    talk = Conversation(images["front"], ((question, ""),))
+    talk = Conversation((images["front"],), ((question, ""),))
     batch = collator.conversation_batch([talk], np.random.default_rng(0))
     tokens, rows = part.model.encode_images(batch.images), batch.rows
     ids, prefix = rows.ids[:, :-1], rows.prefix[:, :-1]

@@ -148,7 +148,7 @@ def test_conversations_are_true(folder, contract):
     for index, scene in enumerate(scenes):
         talk = talks.sample(index, np.random.default_rng(index))
         again = talks.sample(index, np.random.default_rng(index))
-        assert talk.turns == again.turns and talk.image.shape == (96, 96, 3)
+        assert talk.turns == again.turns and talk.images[0].shape == (96, 96, 3)
         for question, answer in talk.turns:
             if not question.startswith(command):
                 opening = 0.1 if scene.drawer_opening >= 0.05 else 0.0

@@ -54,7 +54,7 @@ class Talks:
     def sample(self, index: int, generator: np.random.Generator) -> Conversation:
         image = np.full((48, 60, 3), 20 * index, np.uint8)
         turns = (("how bright is it ?", f"{index} ."), ("and now ?", "the same ."))
-        return Conversation(image if index else None, turns, source=f"talk {index}")
+        return Conversation((image,) if index else (), turns, source=f"talk {index}")
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class AnnotationSource:
         self._video = VideoFrames()
 
     @property
-    def episodes(self) -> list[EpisodeMeta]:
+    def episodes(self) -> Sequence[EpisodeMeta]:
         """All of them, in the order of the data set."""
         return self.info.episodes
 

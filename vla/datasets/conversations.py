@@ -1,103 +1,109 @@
 """Multimodal data in LLaVA's conversation format: images with turns of questions and answers.
 
-A JSON list, or JSON Lines, of {"id", "image" (a path, or missing), "conversations": [{"from":
-"human" or "gpt", "value"}, ...]}, human first. The marker "<image>" is removed from the text:
-images come first in a question here. Invisible characters become escapes (see vla.core.text).
+A JSON list, or JSON Lines, of rows (vla.datasets.conversation_rows), of any length: rows are read
+when they are drawn, by an index that is made once per machine (vla.core.kept). Markers of images
+are removed from the text: images come first in a question here. Invisible characters become escapes
+(see vla.core.text).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vla.core.files import inside, read_json, read_json_lines
-from vla.core.shown import brief, shown_path
-from vla.core.text import escape_unseen, one_line
+from vla.core.configuration import bounded
+from vla.core.files import read_json_text, require_regular
+from vla.core.kept import Kept, keep, save_array
+from vla.core.shown import shown_path
+from vla.core.text import one_line
+from vla.datasets.bad_rows import BadRows
+from vla.datasets.conversation_rows import ConversationRow, read_row
 from vla.datasets.frames import DatasetError
 from vla.datasets.images import decode_image
-from vla.datasets.sample import Conversation, Pair
+from vla.datasets.row_spans import line_spans, list_spans
+from vla.datasets.sample import Conversation
 
-IMAGE_MARKER = "<image>"
-# Of one file; the 665 000 conversations of LLaVA have 1 GB.
-MOST_BYTES = 2**32
-_QUESTION, _ANSWER = "human", "gpt"
+# Of one row; the largest of released sets have some 100 kB.
+MOST_ROW_BYTES = 1 << 24
+_INDEX = "rows-1"
 
 
-@dataclass(frozen=True)
-class _Entry:
-    source: str
-    image: Path | None
-    turns: tuple[Pair, ...]
+@dataclass
+class LlavaOptions:
+    """Options of conversations in LLaVA's format."""
+
+    # Share of the rows drawn that may be unusable; each is replaced by a row nearby. The first ten
+    # of a process never end a run, unless the share is 0.
+    bad_share: float = bounded(0.01, 0, 1)
 
 
 class LlavaConversations:
-    """Conversations of one file; texts are kept in memory, images are read on demand.
+    """Conversations of one file; rows and images are read on demand.
 
-    images: folder of the entries' relative paths. Raises DatasetError that names a malformed entry.
+    images: folder of the rows' relative paths. bad_share: see LlavaOptions. Raises DatasetError
+    where the file can't be read, or is no list of rows.
     """
 
-    def __init__(self, path: str | Path, images: str | Path = ""):
-        self._folder = Path(images) if images else Path(path).parent
-        entries, path = _read(path), shown_path(path)
-        self._entries = [
-            self._entry(value, f"{path}, entry {index}") for index, value in enumerate(entries)
-        ]
-        if not self._entries:
-            raise DatasetError(f"{path} holds no conversations")
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path = "",
+        bad_share: float = LlavaOptions.bad_share,
+    ):
+        self.path = Path(path)
+        self._folder = Path(images) if images else self.path.parent
+        self._index = _index(self.path)
+        self._bad = BadRows(shown_path(path), bad_share)
+        if not len(self):
+            raise DatasetError(f"{shown_path(path)} holds no conversations")
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index.array("spans"))
 
     def sample(self, index: int, generator: np.random.Generator) -> Conversation:
-        """One conversation. Raises DatasetError where its image can't be read."""
-        entry = self._entries[index]
-        image = None
-        if entry.image is not None:
-            where = f"{entry.source}: image {shown_path(entry.image)}"
-            image = decode_image(entry.image, where, "fix it, or take the entry out")
-        return Conversation(image, entry.turns, source=entry.source)
+        """One conversation, or where it can't be used, one nearby.
 
-    def missing_images(self) -> list[Path]:
-        """The images that entries name and that do not exist."""
-        named = dict.fromkeys(entry.image for entry in self._entries if entry.image is not None)
-        return [path for path in named if not path.is_file()]
+        Raises DatasetError where too many can't be.
+        """
+        return self._bad.first_usable(index, len(self), self.read)
 
-    def _entry(self, value: Any, where: str) -> _Entry:
+    def read(self, index: int) -> Conversation:
+        """One conversation with its images. Raises DatasetError that names what is wrong."""
+        row, images = self.row(index), []
+        for path in row.images:
+            where = f"{row.source}: image {shown_path(path)}"
+            cure = "fix it, or take the row out"
+            images.append(decode_image(path, where, cure, any_colors=True))
+        return Conversation(tuple(images), row.turns, source=row.source)
+
+    def row(self, index: int) -> ConversationRow:
+        """One row, its images unread. Raises DatasetError that names what is wrong."""
+        where = f"{shown_path(self.path)}, row {index}"
+        begin, end = self._index.array("spans")[index].tolist()
+        if end - begin > MOST_ROW_BYTES:
+            raise DatasetError(f"{where} has {end - begin} bytes; shorten it, or take it out")
         try:
-            source = f"{where} ({one_line(value['id'], 60)})" if "id" in value else where
-            messages = [(message["from"], message["value"]) for message in value["conversations"]]
-        except (TypeError, KeyError) as error:
+            # Mapping the file instead would count its pages as memory of every process.
+            with self.path.open("rb") as stream:
+                stream.seek(begin)
+                text = stream.read(end - begin).decode()
+        except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(
-                f"{where}: expected 'conversations', a list of 'from' and 'value' "
-                f"({one_line(repr(error))})"
+                f"{where} can't be read as UTF-8 text ({one_line(error)})"
             ) from error
-        speakers = [speaker for speaker, _ in messages]
-        expected = [_QUESTION, _ANSWER] * (len(messages) // 2)
-        if not messages or speakers != expected:
-            raise DatasetError(
-                f"{source}: human and gpt must take turns, human first: {brief(speakers)}"
-            )
-        if not all(isinstance(text, str) for _, text in messages):
-            raise DatasetError(f"{source}: a message is not text")
-        texts = [escape_unseen(text.replace(IMAGE_MARKER, "").strip()) for _, text in messages]
-        if not all(texts):
-            raise DatasetError(f"{source}: message {texts.index('') + 1} is empty; write it, or "
-                               "take the entry out")  # fmt: skip
-        path = value.get("image")
-        image = inside(self._folder, path, source, DatasetError) if path else None
-        if image is None and any(IMAGE_MARKER in text for _, text in messages):
-            raise DatasetError(f"{source}: the text has {IMAGE_MARKER}, but there is no image")
-        return _Entry(source, image, tuple(zip(texts[::2], texts[1::2], strict=True)))
+        return read_row(read_json_text(text, where, DatasetError), where, self._folder)
 
 
-def _read(path: str | Path) -> list[Any]:
-    """The entries of a JSON list or of JSON Lines."""
-    if str(path).endswith(".jsonl"):
-        return read_json_lines(path, DatasetError, MOST_BYTES)
-    entries = read_json(path, DatasetError, MOST_BYTES)
-    if not isinstance(entries, list):
-        raise DatasetError(f"{shown_path(path)}: expected a list of conversations")
-    return entries
+def _index(path: Path) -> Kept:
+    require_regular(path, DatasetError)
+    find = line_spans if path.suffix == ".jsonl" else list_spans
+
+    def make(folder: Path) -> None:
+        save_array(folder, "spans", find(path))
+
+    try:
+        return keep(_INDEX, [path], find.__name__, make)
+    except OSError as error:
+        raise DatasetError(f"cannot read {shown_path(path)}: {error.strerror}") from error

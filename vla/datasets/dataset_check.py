@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import gcd
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
@@ -20,7 +20,7 @@ from vla.core.files import require_regular
 from vla.core.findings import Finding, fine, problem, warning
 from vla.core.shown import shown_path
 from vla.core.text import one_line
-from vla.datasets.conversations import LlavaConversations
+from vla.datasets.conversations import LlavaConversations, LlavaOptions
 from vla.datasets.frames import DatasetError
 from vla.datasets.image_check import SECONDS, check_images
 from vla.datasets.lerobot.columns import number_column, odd_type
@@ -274,24 +274,45 @@ def _check_claimed_tasks(stored: list[StoredEpisode]) -> list[Finding]:
 
 
 def check_conversations(
-    path: str | Path, images: str | Path = "", seconds: float = SECONDS
+    path: str | Path,
+    images: str | Path = "",
+    bad_share: float = LlavaOptions.bad_share,
+    seconds: float = SECONDS,
 ) -> list[Finding]:
-    """A file in LLaVA's format: all texts, that all images are there, and some images decoded."""
+    """A file in LLaVA's format: its rows, whether their images are there, and some images decoded.
+
+    bad_share: of rows that may be unusable, see LlavaOptions. seconds: in which rows are read, from
+    the whole file, and at least DECODED of them.
+    """
     area = "conversations"
     try:
         data = LlavaConversations(path, images)
     except DatasetError as error:
         return [problem(area, str(error), "")]
-    found, begun = [fine(area, f"{len(data)} conversations")], time.monotonic()
-    if missing := data.missing_images():
-        text = f"{len(missing)} images are missing, such as {shown_path(missing[0])}"
-        found.append(problem(area, text, "fetch them, or name their folder as `images`"))
-    faults, generator = [], np.random.default_rng(0)
-    for number in np.unique(np.linspace(0, len(data) - 1, DECODED).astype(int)):
-        if time.monotonic() > begun + seconds:
+    begun, looked, faults = time.monotonic(), 0, []
+    for index in _scattered(len(data)):
+        if looked >= DECODED and time.monotonic() > begun + seconds:
             break
         try:
-            data.sample(int(number), generator)
+            if looked < DECODED:
+                data.read(index)
+            elif missing := [file for file in data.row(index).images if not file.is_file()]:
+                raise DatasetError(f"{data.row(index).source}: {shown_path(missing[0])} is missing")
         except DatasetError as error:
             faults.append(str(error))
-    return found + [problem(area, text, "") for text in faults[:SHOWN] if not missing]
+        looked += 1
+    found = [fine(area, f"{len(data)} conversations, {looked} of them looked at")]
+    if not faults:
+        return found
+    told = problem if len(faults) > bad_share * looked else warning
+    text = f"{len(faults)} of {looked} can't be used; others take their place"
+    cure = f"mend them, name the folder of their images, or set bad_share (now {bad_share:g})"
+    return [*found, told(area, text, cure), *(told(area, text, "") for text in faults[:SHOWN])]
+
+
+def _scattered(count: int) -> Iterator[int]:
+    """All numbers below a count, in an order of which every part is from the whole range."""
+    step = max(1, round(count * 0.618))
+    while gcd(step, count) > 1:
+        step += 1
+    return (index * step % count for index in range(count))

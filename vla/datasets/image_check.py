@@ -119,15 +119,15 @@ def _check_video(
 
 def _places(episodes: Sequence[EpisodeMeta]) -> list[tuple[EpisodeMeta, int]]:
     """First, last and middle frames of episodes from the whole data set."""
-    chosen = _spread(list(episodes), FRAMES // 2)
+    chosen = _spread(episodes, FRAMES // 2)
     places = [(episode, episode.length - 1) for episode in chosen]
     return places + [(episode, episode.length // 2) for episode in chosen]
 
 
-def _spread(entries: list, count: int) -> list:
+def _spread(entries: Sequence, count: int) -> list:
     """This many entries: first, last, and then others far from each other."""
     if len(entries) <= 2:
-        return entries
+        return list(entries)
     order, step = [0, len(entries) - 1], len(entries) // 2
     while step and len(order) < count:
         order += range(step, len(entries) - 1, step)

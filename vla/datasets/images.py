@@ -30,12 +30,18 @@ _WHAT = {
     "HSV": "in HSV colours",
 }
 
+# Kinds of 8 bits a value at most, which Pillow turns into RGB.
+_CONVERTED = ("1", "P", "PA", "LA", "RGBA", "RGBX", "CMYK", "YCbCr", "RGB", "L")
 
-def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again") -> np.ndarray:
+
+def decode_image(
+    source: bytes | Path, where: str, cure: str = "fetch it again", any_colors: bool = False
+) -> np.ndarray:
     """An encoded image, or the file of one, as uint8 [H, W, 3].
 
-    where: names it, cure: says what to do. Raises DatasetError where it cannot be read, or is
-    anything but 8-bit colour or grey.
+    where: names it, cure: says what to do. any_colors: images with a palette, with transparency,
+    which is dropped, or in the colours of printing are converted, as pictures of the web need it.
+    Raises DatasetError where it cannot be read, or is of any other kind than 8-bit colour or grey.
     """
     if isinstance(source, Path) and not source.is_file():
         raise DatasetError(f"{where} cannot be read (it is missing or no file); {cure}")
@@ -44,6 +50,8 @@ def decode_image(source: bytes | Path, where: str, cure: str = "fetch it again")
             mode, (width, height) = opened.mode, opened.size
             if width * height > MOST_PIXELS:
                 raise DatasetError(f"{where} has {width} x {height} pixels; leave it out")
+            if any_colors and mode in _CONVERTED:
+                return np.asarray(opened.convert("RGB"))
             if mode in ("RGB", "L") and "transparency" not in opened.info:
                 bits = _stored_bits(opened)
                 if bits <= 8:

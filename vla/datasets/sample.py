@@ -45,11 +45,11 @@ class RobotSample:
 
 @dataclass
 class Conversation:
-    """Questions and answers, about an image where there is one."""
+    """Questions and answers, about images where there are some."""
 
-    image: np.ndarray | None  # uint8 [H, W, 3]
+    images: tuple[np.ndarray, ...]  # uint8 [H, W, 3] each, of any sizes
     turns: tuple[Pair, ...]
-    # What the image shows: pixel (right, down) by name.
+    # What the first image shows: pixel (right, down) by name.
     things: dict[str, tuple[float, float]] = field(default_factory=dict)
     source: str = ""
 

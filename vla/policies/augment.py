@@ -27,6 +27,9 @@ class Augmentation:
     saturation: float = bounded(0.2, 0, 1)
     hue: float = bounded(0.05, 0, 0.5)  # largest turn, of a full circle
     state_noise: float = bounded(0.0, 0, 10)  # standard deviation on the normalised state
+    # Whether images of conversations are changed, too, each one as a square of one tile; answers
+    # about them may not hold then.
+    conversations: bool = False
 
 
 @dataclass(frozen=True)

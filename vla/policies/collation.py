@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,11 @@ from vla.contract.normalization import NormStats
 from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import Augmentation, ImageTransform
-from vla.policies.config import bounded
+from vla.policies.config import BackboneConfig, bounded
+
+# Tokens of a conversation that images leave to its words.
+TEXT_ROOM = 128
+MOST_IMAGES = 1000
 
 
 @dataclass
@@ -45,6 +49,7 @@ class CollationOptions:
     state_limit: float = 1.0  # where normalised states are cut
     naming: bool = False  # with labels of what each image token shows
     grounding: bool = False  # with labels of where in the images the gripper acts next
+    most_tokens: int = 0  # of a conversation, see vla.policies.sequence.cut_row_ids; 0 for any
 
 
 def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTransform) -> np.ndarray:
@@ -56,9 +61,31 @@ def moved_places(sample: RobotSample, cameras: Sequence[str], change: ImageTrans
     return places
 
 
+def moved_things(
+    things: Mapping[str, tuple[float, float]],
+    image: np.ndarray,
+    size: int,
+    change: ImageTransform | None,
+) -> dict[str, tuple[float, float]]:
+    """Where things at pixels of an image [H, W, 3] are in it once it is a square, and changed."""
+    height, width = image.shape[:2]
+    scale = np.array([size / width, size / height])
+    squared = {name: (np.array(at) + 0.5) * scale - 0.5 for name, at in things.items()}
+    return {
+        name: tuple(at if change is None else change.move(at, size)) for name, at in squared.items()
+    }
+
+
 def stacked(images: Sequence[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
     """uint8 images [N, *shape]; N is 0 where there are none, as in a batch of masked samples."""
     return torch.stack([*images]) if images else torch.zeros(0, *shape, dtype=torch.uint8)
+
+
+def image_places(backbone: BackboneConfig, options: CollationOptions) -> int:
+    """For how many images, or tiles, a conversation has room beside some words."""
+    if not options.most_tokens:
+        return MOST_IMAGES
+    return max(0, (options.most_tokens - TEXT_ROOM) // backbone.image_tokens)
 
 
 class Batch(Protocol):
@@ -70,6 +97,8 @@ class Batch(Protocol):
 
 class Collator(Protocol):
     """Makes batches for one kind of policy. All draws come from the generator."""
+
+    most_images: int  # of a conversation that it takes
 
     def robot_batch(
         self,
@@ -85,4 +114,4 @@ class Collator(Protocol):
     def conversation_batch(
         self, samples: Iterable[Conversation], generator: np.random.Generator
     ) -> Batch:
-        """Conversations, with an image or without."""
+        """Conversations, with images or without; their words are cut where they are too long."""

@@ -100,6 +100,9 @@ class BackboneConfig:
     image_mean: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0, 1)
     image_std: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), 0.001, 1)  # likewise
     image_tokens: int = bounded(16, 1, 16384)  # of one image, in the language model
+    # Into how many tiles of image_size a large image may be cut, where the kind has a rule for it;
+    # a copy of the whole image is added to them, and each has image_tokens. 1 for none.
+    max_tiles: int = bounded(1, 1, 64)
     keep_layers: int = bounded(0, 0, MOST_LAYERS)  # of its language model, the first; 0 for all
     chat: ChatFormat = field(default_factory=ChatFormat)
     paths: ModelPaths | None = None  # of kind generic

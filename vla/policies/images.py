@@ -7,16 +7,19 @@ import torch
 from torch.nn import functional as F
 
 
-def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 images [N, 3, S, S] resized [px], bicubic; unchanged at that size.
+def fit_images(images: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
+    """uint8 images [N, 3, H, W] resized [px], bicubic; unchanged at that size.
+
+    size: of a square, or height and width.
 
     Training and inference share it: an image of the contract's size is enlarged to the
     vision-language model's, as InstructVLA does with 224 to 448 px.
     """
-    if images.shape[-1] == size and images.shape[-2] == size:
+    height, width = (size, size) if isinstance(size, int) else size
+    if images.shape[-2:] == (height, width):
         return images
     resized = F.interpolate(
-        images.float(), size=(size, size), mode="bicubic", antialias=True, align_corners=False
+        images.float(), size=(height, width), mode="bicubic", antialias=True, align_corners=False
     )
     return resized.round().clamp(0, 255).to(torch.uint8)
 

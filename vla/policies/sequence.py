@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tokenizers import Tokenizer
 
+from vla.datasets.frames import DatasetError
 from vla.policies.config import BackboneConfig, ChatFormat
 from vla.policies.plain_text import TextTokenizer
 
@@ -24,6 +26,7 @@ class PromptRow:
     turns: tuple[tuple[str, str], ...]  # questions and answers, the images in the first question
     acts: bool = False  # the last answer ends with the action queries
     images: int = 1
+    tiles: tuple[int, ...] = ()  # of each image, the copy of the whole among them; () for one each
 
 
 @dataclass
@@ -67,15 +70,23 @@ def tidy(text: str) -> str:
 
 
 def question_ids(
-    tokenizer: TextTokenizer, chat: ChatFormat, question: str, images: int, image_tokens: int
+    tokenizer: TextTokenizer,
+    chat: ChatFormat,
+    question: str,
+    images: int,
+    image_tokens: int,
+    tiles: Sequence[int] = (),
 ) -> list[int]:
-    """Tokens of a user's turn with this many images, and of the start of the answer."""
+    """Tokens of a user's turn with this many images, and of the start of the answer.
+
+    tiles: of each image, as of PromptRow.
+    """
     ids: list[int] = []
     before = chat.user
     # What stands between images is one text, as a tokenizer sees it in training: its pieces may
     # span the seams.
-    for _ in range(images):
-        ids += tokenizer.encode(before + chat.image_start) + [IMAGE] * image_tokens
+    for count in (tiles or (1,) * images)[:images]:
+        ids += tokenizer.encode(before + chat.image_start) + [IMAGE] * (image_tokens * count)
         before = chat.image_end
     words = plain_words(question) if chat.plain_words else question.strip()
     return ids + tokenizer.encode(before + chat.question, words, chat.user_end + chat.assistant)
@@ -130,7 +141,7 @@ def row_ids(
         acts = row.acts and index == len(row.turns) - 1
         images = row.images if index == 0 else 0
         before = tokenizer.encode(chat.answer_end) if index else []
-        before += question_ids(tokenizer, chat, question, images, backbone.image_tokens)
+        before += question_ids(tokenizer, chat, question, images, backbone.image_tokens, row.tiles)
         said = answer_ids(tokenizer, chat, answer, acts)
         if acts:
             query_start = len(ids) + len(before) + len(said)
@@ -140,11 +151,59 @@ def row_ids(
     return ids, labels, query_start
 
 
+def cut_row_ids(
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: PromptRow, most: int
+) -> tuple[list[int], list[bool], int]:
+    """As row_ids of a row that doesn't act, with `most` tokens, where it has more.
+
+    As many whole turns stay as there is room for, from the first on. Where the first alone is too
+    long, the last words of its question are left out, so that its answer has room, up to a quarter
+    of it all; then the end of the answer, and with it the end token, so that no model learns to
+    stop there. Images stay whole. Raises DatasetError where they leave no room for an answer.
+    """
+    ids, labels, none = row_ids(tokenizer, backbone, row, 0)
+    ends = [
+        place + 1
+        for place, (is_answer, follows) in enumerate(zip(labels, [*labels[1:], False], strict=True))
+        if is_answer and not follows and place < most
+    ]
+    if ends:
+        return ids[: ends[-1]], labels[: ends[-1]], none
+    question, answer = row.turns[0]
+    said = len(answer_ids(tokenizer, backbone.chat, answer)) + 1
+    room, words = most - min(said, most // 4), question.split(" ")
+
+    def asked(count: int) -> int:
+        """Tokens up to the answer, with so many words of the question."""
+        turns = ((" ".join(words[:count]), ""),)
+        return row_ids(tokenizer, backbone, replace(row, turns=turns), 0)[1].index(True)
+
+    count = bisect_right(range(1, len(words) + 1), room, key=asked)
+    if asked(count) > room:
+        raise DatasetError(
+            f"the images of a conversation leave no room for its words in {most} tokens; raise "
+            "max_tokens"
+        )
+    turns = ((" ".join(words[:count]), answer),)
+    ids, labels, none = row_ids(tokenizer, backbone, replace(row, turns=turns), 0)
+    return ids[:most], labels[:most], none
+
+
 def collate(
-    tokenizer: TextTokenizer, backbone: BackboneConfig, rows: Sequence[PromptRow], num_queries: int
+    tokenizer: TextTokenizer,
+    backbone: BackboneConfig,
+    rows: Sequence[PromptRow],
+    num_queries: int,
+    most_tokens: int = 0,
 ) -> TextBatch:
-    """Rows to one batch, padded on the right."""
-    encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]
+    """Rows to one batch, padded on the right.
+
+    most_tokens: of a row, see cut_row_ids; 0 for any, as rows that act need it.
+    """
+    if most_tokens:
+        encoded = [cut_row_ids(tokenizer, backbone, row, most_tokens) for row in rows]
+    else:
+        encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]
     length = max(len(ids) for ids, _, _ in encoded)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.long)

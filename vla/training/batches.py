@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
 from vla.datasets.frames import DatasetError
-from vla.datasets.sample import ConversationDataset, RobotDataset, RobotSample
+from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.datasets.windows import why_no_windows, window_indices
 from vla.policies.collation import Batch, CollationOptions
 from vla.policies.registry import policy_type
@@ -82,6 +82,7 @@ class StepDataset(Dataset[Step]):
             self.objective.state_limit(),
             naming=config.naming_weight > 0,
             grounding=config.grounding_weight > 0,
+            most_tokens=config.max_tokens,
         )
         kind = policy_type(model.TYPE)
         self.collator = kind.collator(model, tokenizer, options)
@@ -143,10 +144,24 @@ class StepDataset(Dataset[Step]):
         return replace(sample, past=tuple(past))
 
     def conversation_batch(self, generator: np.random.Generator) -> Batch | None:
-        """Conversations, with an image or without; None where the run asks for none."""
+        """Conversations, with images or without; None where the run asks for none."""
         if self.conversations is None or not self.config.conversation_batch_size:
             return None
         chosen = self.conversations.draw(self.config.conversation_batch_size, generator)
         # One after the other as they are collated, so that each one's draws stand together.
-        samples = (self.conversations.datasets[d].sample(index, generator) for d, index in chosen)
+        datasets = self.conversations.datasets
+        samples = (self._conversation(datasets[d], index, generator) for d, index in chosen)
         return self.collator.conversation_batch(samples, generator)
+
+    def _conversation(
+        self, dataset: ConversationDataset, index: int, generator: np.random.Generator
+    ) -> Conversation:
+        """A conversation, or the next one whose images leave room for its words."""
+        for step in range(len(dataset)):
+            talk = dataset.sample((index + step) % len(dataset), generator)
+            if len(talk.images) <= self.collator.most_images:
+                return talk
+        raise DatasetError(
+            f"{talk.source} and all others have more images than fit into {self.config.max_tokens} "
+            "tokens beside some words; raise max_tokens"
+        )

@@ -75,6 +75,9 @@ class TrainConfig:
     # Frames and conversations of a step on one process; 0 for none.
     batch_size: int = bounded(32, 0, 1e6)
     conversation_batch_size: int = bounded(0, 0, 1e6)
+    # Longest conversation in tokens, images among them; longer ones are cut, see docs/data.md, and
+    # those whose images leave no room for words replaced by the next one. 0 for any length.
+    max_tokens: int = bounded(1024, 0, 1e6)
     prompts: PromptSampling = field(default_factory=PromptSampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
     flow_samples: int = bounded(1, 1, 1000)  # draws of noise and time per chunk

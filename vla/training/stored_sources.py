@@ -13,7 +13,7 @@ from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.core.findings import Finding, fine, problem
 from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
-from vla.datasets.conversations import LlavaConversations
+from vla.datasets.conversations import LlavaConversations, LlavaOptions
 from vla.datasets.dataset_check import SHOWN, check_conversations, check_lerobot
 from vla.datasets.frames import DatasetError
 from vla.datasets.image_check import require_images
@@ -25,7 +25,7 @@ from vla.datasets.sources import (
     RobotSource,
     no_contract,
 )
-from vla.policies.config import CheckpointError
+from vla.policies.config import CheckpointError, from_dict
 
 # Whatever opening a data set may raise.
 FAULTS = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError)
@@ -97,14 +97,19 @@ class LlavaSource(ConversationSource):
     """A JSON file in LLaVA's format."""
 
     name = "llava"
+    options = LlavaOptions
 
     def open(self, entry: ConversationData, contract: EmbodimentContract) -> LlavaConversations:
         """Its conversations."""
-        return LlavaConversations(entry.path, entry.images)
+        return LlavaConversations(entry.path, entry.images, _bad_share(entry))
 
     def check(self, entry: ConversationData, contract: EmbodimentContract) -> list[Finding]:
-        """Every conversation, and whether its image is there."""
-        return check_conversations(entry.path, entry.images)
+        """As many conversations as there is time for, and some of their images."""
+        return check_conversations(entry.path, entry.images, _bad_share(entry))
+
+
+def _bad_share(entry: ConversationData) -> float:
+    return from_dict(LlavaOptions, entry.options, f"{entry.path}: options").bad_share
 
 
 LEROBOT = LeRobotSource()

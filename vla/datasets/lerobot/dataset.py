@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import numpy as np
 from vla.contract.embodiment import EmbodimentContract
 from vla.contract.image_fit import prepare_image
 from vla.core.files import require_regular
-from vla.core.findings import PROBLEM
 from vla.core.shown import brief
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.images import decode_image
-from vla.datasets.lerobot.index import read_info
-from vla.datasets.lerobot.labels import JoinedLabels, join_labels
+from vla.datasets.lerobot.kept_tracks import EpisodeTable, keep_tracks
+from vla.datasets.lerobot.labels import join_labels
 from vla.datasets.lerobot.mapping import (
     ANNOTATIONS_FILE,
     CONTRACT_FILE,
@@ -32,22 +32,14 @@ from vla.datasets.lerobot.meta import (
     VIDEO,
     DatasetInfo,
     EpisodeMeta,
+    read_description,
     read_table,
 )
-from vla.datasets.lerobot.tracks import (
-    StoredEpisode,
-    binarize_gripper,
-    check_values,
-    frames_per_step,
-    has_words,
-    known_tasks,
-    read_stored,
-    table_reader,
-    track_of,
-)
+from vla.datasets.lerobot.tracks import binarize_gripper, frames_per_step
 from vla.datasets.sample import RobotSample
 from vla.datasets.video import VideoFrames
-from vla.datasets.windows import Timeline, ends_of_words
+from vla.datasets.vla_it import EpisodeLabels
+from vla.datasets.windows import Timeline
 
 __all__ = [
     "ANNOTATIONS_FILE",
@@ -65,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 class LeRobotEpisodes:
-    """Frames of a LeRobot data set; states and actions in memory, images read on demand.
+    """Frames of a LeRobot data set; states and actions in the user's cache, images read on demand.
 
     mapping: None for a data set that carries the contract. annotations: VLA-IT file whose episodes
     are found as join_labels() does; by default the data set's own. as_stored: every
@@ -84,44 +76,37 @@ class LeRobotEpisodes:
     ):
         own = mapping is None
         mapping = own_mapping(folder, contract) if mapping is None else mapping
-        self.info, self.mapping, self.contract = read_info(folder), mapping, contract
-        every = 1 if as_stored else frames_per_step(self.info, contract)
+        info = read_description(folder)
+        self.mapping, self.contract = mapping, contract
+        if not as_stored:
+            frames_per_step(info, contract)
         kept = Path(folder) / "meta" / ANNOTATIONS_FILE
         annotations = annotations or (kept if kept.is_file() else "")
-        require_features(self.info, mapping, contract)
-        joined = join_labels(self.info, annotations) if annotations else JoinedLabels({})
-        for finding in joined.findings:
-            logger.warning("%s: %s", folder, finding.message)
-        tasks = None if as_stored else known_tasks(self.info)
-        read = table_reader(mapping)
-        stored = [
-            read_stored(self.info, episode, mapping, contract, tasks, read)
-            for episode in self.info.episodes
-        ]
-        if tasks is not None:
-            stored = _with_words(stored, folder)
-        for finding in check_values(self.info, stored, mapping, contract, own):
-            text = f"{folder}: {finding.message}; {finding.cure}"
-            if finding.level == PROBLEM:
-                raise DatasetError(text)
-            logger.warning("%s", text)
-        self._tracks = [track_of(entry, mapping, contract, every) for entry in stored]
-        for track in self._tracks:
-            track.labels = joined.by_episode.get(track.episode.index)
-        self._starts = np.cumsum([0, *(len(track.states) for track in self._tracks)])
+        require_features(info, mapping, contract)
+        self._kept = keep_tracks(info, mapping, contract, own, as_stored)
+        for note in self._kept.values("notes"):
+            logger.warning("%s: %s", folder, note)
+        self.info = replace(info, episodes=EpisodeTable(self._kept, info.folder, info.video_keys))
+        self._labels: dict[int, EpisodeLabels] = {}
+        if annotations:
+            joined = join_labels(self.info, annotations)
+            self._labels = joined.by_episode
+            for finding in joined.findings:
+                logger.warning("%s: %s", folder, finding.message)
         self._video = VideoFrames()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._kept.array("ends")[-1])
 
     @property
     def episode_ends(self) -> np.ndarray:
         """For each episode, the index of the first frame after it."""
-        return self._starts[1:].copy()
+        return np.array(self._kept.array("ends"))
 
     def episode_tasks(self) -> list[str]:
         """The first instruction of each episode."""
-        return [track.instructions[0] for track in self._tracks]
+        begins = [0, *self._kept.array("ends")[:-1].tolist()]
+        return [self._kept.text("texts", word) for word in self._kept.array("words")[begins]]
 
     def sample(
         self, index: int, generator: np.random.Generator, images: bool = True
@@ -130,40 +115,42 @@ class LeRobotEpisodes:
 
         images: False leaves them out, undecoded.
         """
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        track, row = self._tracks[number], int(index - self._starts[number])
-        frame, labels = int(track.frames[row]), track.labels
+        ends = self._kept.array("ends")
+        number = int(np.searchsorted(ends, index, side="right"))
+        begin, end = int(ends[number - 1]) if number else 0, int(ends[number])
+        episode = self.info.episodes[int(self._kept.array("used")[number])]
+        frame, labels = int(self._kept.array("frames")[index]), self._labels.get(episode.index)
         return RobotSample(
             images={
-                camera.name: self._image(track.episode, camera.name, frame)
+                camera.name: self._image(episode, camera.name, frame)
                 for camera in (self.contract.cameras if images and self.mapping.images else ())
             },
-            state=track.states[row],
-            actions=chunk_with_padding(track.actions, row, self.contract),
-            instruction=track.instructions[row],
+            state=np.array(self._kept.array("states")[index]),
+            actions=chunk_with_padding(
+                self._kept.array("actions")[begin:end], index - begin, self.contract
+            ),
+            instruction=self._kept.text("texts", int(self._kept.array("words")[index])),
             motion=None if labels is None else labels.motion(frame),
             annotation=None if labels is None else labels.annotation,
-            source=f"{self.info.folder}, episode {track.episode.index}, frame {frame}",
-            steps=min(self.contract.horizon, len(track.actions) - row),
+            source=f"{self.info.folder}, episode {episode.index}, frame {frame}",
+            steps=min(self.contract.horizon, end - int(index)),
         )
 
     def timeline(self) -> Timeline:
         """Frames are a step of the contract apart."""
-        counts = [np.arange(len(track.states)) for track in self._tracks]
-        ends = [
-            end
-            for track, start in zip(self._tracks, self._starts, strict=False)
-            for end in ends_of_words(track.instructions, int(start))
-        ]
-        return Timeline(np.concatenate(counts) * self.contract.time_step, np.array(ends))
+        ends, words = self.episode_ends, self._kept.array("words")
+        lengths = np.diff(ends, prepend=0)
+        counts = np.arange(len(words)) - np.repeat(ends - lengths, lengths)
+        changes = np.flatnonzero(np.diff(words)) + 1
+        return Timeline(counts * self.contract.time_step, np.union1d(changes, ends))
 
     def states(self) -> np.ndarray:
-        """States [N, S]."""
-        return np.concatenate([track.states for track in self._tracks])
+        """States [N, S], mapped from the disk."""
+        return np.asarray(self._kept.array("states"))
 
     def actions(self) -> np.ndarray:
-        """Actions [N, A]."""
-        return np.concatenate([track.actions for track in self._tracks])
+        """Actions [N, A], likewise."""
+        return np.asarray(self._kept.array("actions"))
 
     def _image(self, episode: EpisodeMeta, name: str, frame: int) -> np.ndarray:
         camera = self.contract.camera(name)
@@ -172,17 +159,6 @@ class LeRobotEpisodes:
             return np.zeros((camera.height, camera.width, 3), np.uint8)
         image = stored_frame(self.info, episode, feature, frame, self._video)
         return prepare_image(image, camera)
-
-
-def _with_words(stored: list[StoredEpisode], folder: str | Path) -> list[StoredEpisode]:
-    """The episodes that have instructions. Raises DatasetError where none has."""
-    kept = [entry for entry in stored if has_words(entry)]
-    if not kept:
-        raise DatasetError(f"no episode of {folder} has an instruction; write them into its meta/")
-    if len(kept) < len(stored):
-        left_out = len(stored) - len(kept)
-        logger.warning("%s: %d episodes without an instruction are left out", folder, left_out)
-    return kept
 
 
 def require_features(

@@ -9,7 +9,7 @@ import glob
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
@@ -64,7 +64,7 @@ class DatasetInfo:
     folder: Path
     fps: float
     features: dict[str, dict[str, Any]]  # by name, as in info.json
-    episodes: list[EpisodeMeta] = field(default_factory=list)
+    episodes: Sequence[EpisodeMeta] = ()
     version: int = 2  # 2 or 3
     chunks_size: int = 1000
     data_path: str = ""

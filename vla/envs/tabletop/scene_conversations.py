@@ -67,7 +67,7 @@ class SceneConversations:
                 turns[question] = answer
         pixels = self._pixels(words)
         source = f"{self.folder}, scene {scene.seed}"
-        return Conversation(np.asarray(image), tuple(turns.items()), pixels, source)
+        return Conversation((np.asarray(image),), tuple(turns.items()), pixels, source)
 
     def _pixels(self, words: EpisodeWords) -> dict[str, tuple[float, float]]:
         """Where the image shows each thing."""

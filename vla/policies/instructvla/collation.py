@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,9 +13,16 @@ from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.backbones import KINDS
-from vla.policies.collation import CollationOptions, moved_places, stacked
+from vla.policies.backbones.tiles import tiled
+from vla.policies.collation import (
+    CollationOptions,
+    image_places,
+    moved_places,
+    moved_things,
+    stacked,
+)
 from vla.policies.config import CheckpointError
-from vla.policies.images import joined_images, square_image
+from vla.policies.images import fit_images, joined_images, square_image
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import name_cells
 from vla.policies.instructvla.prompts import sample_row
@@ -29,13 +37,19 @@ class InstructVLACollator:
     def __init__(
         self, config: InstructVLAConfig, tokenizer: Tokenizer | None, options: CollationOptions
     ):
-        """Raises CheckpointError for names of image tokens, where the backbone has none."""
+        """Raises CheckpointError for names of image tokens that the backbone can't have."""
         if options.naming and KINDS[config.backbone.kind].attends:
             raise CheckpointError(
                 f"naming_weight: backbone '{config.backbone.kind}' attends to images and has no "
                 "image tokens that could be named; set it to 0"
             )
+        if options.naming and config.backbone.max_tiles > 1:
+            raise CheckpointError(
+                "naming_weight: it is not known what each tile of an image shows; set it to 0, or "
+                "backbone.max_tiles to 1"
+            )
         self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
+        self.most_images = image_places(config.backbone, options)
 
     def robot_batch(
         self,
@@ -53,19 +67,21 @@ class InstructVLACollator:
             if sees:
                 names = dict.fromkeys((*self.config.vlm_cameras, *cameras))
                 images = {name: transform_image(sample.images[name], change) for name in names}
-                shown = torch.stack([images[name] for name in self.config.vlm_cameras])
-                vlm_images += [joined_images(shown)] if self.config.vlm_joined else [*shown]
+                shown = [images[name] for name in self.config.vlm_cameras]
+                if self.config.vlm_joined:
+                    shown = [joined_images(torch.stack(shown))]
+                tiles, counts = tiled(shown, self.config.backbone)
+                vlm_images += tiles
                 expert_images.append(stacked([images[name] for name in cameras], (3, size, size)))
                 places.append(moved_places(sample, cameras, change))
-            rows.append(
-                sample_row(
-                    sample,
-                    self.config.prompts,
-                    self.options.prompts,
-                    self.config.vlm_images if sees else 0,
-                    generator,
-                )
+            row = sample_row(
+                sample,
+                self.config.prompts,
+                self.options.prompts,
+                self.config.vlm_images if sees else 0,
+                generator,
             )
+            rows.append(replace(row, tiles=counts) if sees else row)
         pairs = list(zip(stats, samples, strict=True))
         limit = self.options.state_limit
         state = np.stack([own["state"].normalize(sample.state, limit) for own, sample in pairs])
@@ -89,27 +105,28 @@ class InstructVLACollator:
     def conversation_batch(
         self, samples: Iterable[Conversation], generator: np.random.Generator
     ) -> InstructVLABatch:
-        """Conversations, with an image or without."""
-        size = self.config.backbone.image_size
+        """Conversations, with images or without; their words are cut where they are too long."""
+        backbone, options = self.config.backbone, self.options
+        size = backbone.image_size
         images, rows, things = [], [], []
         for entry in samples:
-            if entry.image is not None:
-                change = draw_transform(self.options.augmentation, generator)
-                height, width = entry.image.shape[:2]
-                images.append(transform_image(square_image(entry.image, size), change))
-                scale = np.array([size / width, size / height])
-                things.append(
-                    {
-                        name: tuple(change.move((np.array(pixel) + 0.5) * scale - 0.5, size))
-                        for name, pixel in entry.things.items()
-                    }
-                )
-            rows.append(PromptRow(entry.turns, acts=False, images=int(entry.image is not None)))
+            seen = []
+            for number, image in enumerate(entry.images):
+                pixels, change = torch.from_numpy(np.array(image)).permute(2, 0, 1), None
+                if options.augmentation.conversations:
+                    change = draw_transform(options.augmentation, generator)
+                    pixels = transform_image(square_image(image, size), change)
+                seen.append(pixels)
+                things.append(moved_things(entry.things, image, size, change) if not number else {})
+            places = self.most_images // max(1, len(seen))
+            tiles, counts = tiled(seen, backbone, places)
+            images += [fit_images(tile[None], size)[0] for tile in tiles]
+            rows.append(PromptRow(entry.turns, images=len(seen), tiles=counts))
         named = None
-        if self.options.naming:
-            named = name_cells(self.text, things, size, self.config.backbone.image_tokens)
+        if options.naming:
+            named = name_cells(self.text, things, size, backbone.image_tokens)
         return InstructVLABatch(
             vlm_images=stacked(images, (3, size, size)),
-            text=collate(self.text, self.config.backbone, rows, self.config.num_queries),
+            text=collate(self.text, backbone, rows, 0, options.most_tokens),
             named=named,
         )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vla.control.committed import CommittedActions, join
+from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.images import joined_images, square_image
@@ -66,8 +67,8 @@ class Reasoner(ReasoningPart):
         self, images: Images, question: str, answer: str = "", acts: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        count = self.config.vlm_images if images else 0
-        return self._ids(PromptRow(((question, answer),), acts, count))
+        _, counts = self._tiles(images)
+        return self._ids(PromptRow(((question, answer),), acts, len(counts), counts))
 
     def _ids(self, row: PromptRow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
@@ -76,8 +77,14 @@ class Reasoner(ReasoningPart):
         return ids, torch.ones_like(ids), prefix
 
     def _images(self, images: Images) -> torch.Tensor:
+        tiles, _ = self._tiles(images)
+        return torch.stack(tiles) if tiles else torch.zeros(0, 3, 1, 1, device=self.device)
+
+    def _tiles(self, images: Images) -> tuple[list[torch.Tensor], tuple[int, ...]]:
         stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
-        return joined_images(stacked) if self.config.vlm_joined else stacked.flatten(0, 1)
+        if self.config.vlm_joined and len(stacked):
+            stacked = joined_images(stacked)[:, None]
+        return tiled(stacked.flatten(0, 1), self.config.backbone)
 
     def _read(self, images: Images, question: str) -> PrefillState:
         return self.model.read(self._images(images), *self._prompt(images, question))

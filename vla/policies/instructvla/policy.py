@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from vla.contract.embodiment import EmbodimentContract
 from vla.datasets.sample import RobotSample
 from vla.policies.backbones.pretrained import backbone_config, start_backbone
+from vla.policies.backbones.tiles import require_tiles
 from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions, PromptSampling
@@ -43,8 +44,12 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         return PRESETS
 
     def check_config(self, config: InstructVLAConfig, where: str) -> None:
-        """Raises CheckpointError where a prompt has placeholders other than the instruction."""
+        """Raises CheckpointError where a prompt has placeholders other than the instruction.
+
+        Also for tiles of a backbone without a rule for them.
+        """
         require_formats(config.prompts.act, where)
+        require_tiles(config.backbone, where)
 
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Text from the vision-language model's cameras, chunks from the action expert's."""
@@ -153,7 +158,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         """The same action expert behind a released vision-language model."""
         own = config.backbone
         released = backbone_config(kind, source, own.paths, own.keep_layers)
-        return replace(config, backbone=released)
+        return replace(config, backbone=replace(released, max_tiles=own.max_tiles))
 
     def load_backbone(self, model: InstructVLA, source: str | None) -> None:
         """Released weights or new ones, and action queries that suit them."""

@@ -25,6 +25,7 @@ class LA4VLACollator:
 
     def __init__(self, config: LA4VLAConfig, tokenizer: Tokenizer, options: CollationOptions):
         self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
+        self.most_images = 0
 
     def robot_batch(
         self,

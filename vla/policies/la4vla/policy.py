@@ -13,6 +13,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import shown_path
 from vla.datasets.sample import RobotSample
 from vla.policies.backbones.pretrained import backbone_config, start_backbone
+from vla.policies.backbones.tiles import require_one_tile
 from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint, load_weights
 from vla.policies.collation import CollationOptions
@@ -46,6 +47,7 @@ class LA4VLAType(PolicyType):
         """Raises CheckpointError for entries that do not go together."""
         require_choices(config, where)
         require_formats(config.prompts.act, where)
+        require_one_tile(config.backbone, where)
 
     def features(self, config: LA4VLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
         """Chunks from one frame."""

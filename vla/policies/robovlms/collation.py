@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from vla.contract.normalization import NormStats
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
-from vla.policies.collation import CollationOptions, moved_places, stacked
+from vla.policies.collation import CollationOptions, image_places, moved_places, stacked
 from vla.policies.images import square_image
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.config import RoboVLMConfig
@@ -27,6 +27,9 @@ class RoboVLMCollator:
 
     def __init__(self, config: RoboVLMConfig, tokenizer: Tokenizer, options: CollationOptions):
         self.config, self.options, self.text = config, options, TextTokenizer(tokenizer)
+        # As conversations see them: with the image tokens of what resamples them.
+        self._backbone = replace(config.backbone, image_tokens=config.image_tokens)
+        self.most_images = image_places(self._backbone, options)
 
     def robot_batch(
         self,
@@ -112,16 +115,18 @@ class RoboVLMCollator:
     def conversation_batch(
         self, samples: Iterable[Conversation], generator: np.random.Generator
     ) -> RobotBatch:
-        """Conversations, with an image or without."""
-        size = self.config.backbone.image_size
+        """Conversations, with images or without; their words are cut where they are too long."""
+        size, augmentation = self.config.backbone.image_size, self.options.augmentation
         images, rows = [], []
         for entry in samples:
-            if entry.image is not None:
-                change = draw_transform(self.options.augmentation, generator)
-                images.append(transform_image(square_image(entry.image, size), change))
-            rows.append(PromptRow(entry.turns, images=int(entry.image is not None)))
-        backbone = replace(self.config.backbone, image_tokens=self.config.image_tokens)
-        text = collate(self.text, backbone, rows, 0)
+            for image in entry.images:
+                square = square_image(image, size)
+                if augmentation.conversations:
+                    images.append(transform_image(square, draw_transform(augmentation, generator)))
+                else:
+                    images.append(torch.from_numpy(np.array(square)).permute(2, 0, 1))
+            rows.append(PromptRow(entry.turns, images=len(entry.images)))
+        text = collate(self.text, self._backbone, rows, 0, self.options.most_tokens)
         return RobotBatch(
             stacked(images, (3, size, size)),
             Rows(text.ids, text.mask, text.prefix.long(), text.labels),
