@@ -24,8 +24,8 @@ def without_weights() -> Iterator[None]:
     register = nn.Module.register_parameter
 
     def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        # One that is there already may be tied to another module's.
-        if parameter is not None and not parameter.is_meta:
+        # One on the meta device may be tied to another module's; recurrent layers keep references.
+        if parameter is not None and not (parameter.is_meta or isinstance(module, nn.RNNBase)):
             parameter = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
         register(module, name, parameter)
 
@@ -63,10 +63,12 @@ def put(target: torch.Tensor, value: torch.Tensor) -> None:
 
     What is tied to the parameter stays tied.
     """
-    if isinstance(target, nn.Parameter):
+    if not isinstance(target, nn.Parameter):
+        target.copy_(value)
+    elif target.is_meta:
         torch.utils.swap_tensors(target, nn.Parameter(value.detach(), target.requires_grad))
     else:
-        target.copy_(value)
+        target.data = value.detach()
 
 
 @torch.no_grad()
