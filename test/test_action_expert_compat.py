@@ -47,7 +47,7 @@ def same_expert(reference: Action, cameras: int = 1, **changes) -> ActionExpert:
     expert = ActionExpert(config, WIDTH, QUERIES, cameras, STATE, HORIZON, ACTIONS).eval()
     theirs = {f"action_model.{name}": value for name, value in reference.group().items()}
     for name, target in expert.state_dict().items():
-        steps = recipe(f"expert.{name}", LANGUAGE, target.shape)
+        steps = recipe(f"expert.{name}", LANGUAGE)
         parts = [theirs[source] for source in steps.sources]
         target.copy_(parts[0] if steps.build is None else steps.build(parts))
     return expert

@@ -16,6 +16,7 @@ from vla_cli.subcommands import add_command
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from vla.policies.loaded import Allowed
     from vla.policies.released import Converted
     from vla.policies.robots import Robot
 
@@ -27,6 +28,7 @@ examples:
   vla convert instructvla libero/checkpoints/step-030000.pt output/libero_goal \\
       --preset published_two_cameras --unnorm-key libero_goal_no_noops
   vla convert eagle2 Eagle2-2B output/eagle2         to start stage 1 of training from
+  vla convert eagle2 Eagle2-2B output/eagle2 --vision-source facebook/dinov2-with-registers-large
   vla convert robovlms run/last.pt output/kosmos --config run/config.json \\
       --contract my_robot.yaml
 """
@@ -98,10 +100,23 @@ def add_parser(subparsers) -> None:
         format_parser.add_argument(
             "--dtype", choices=DTYPES, help="of the weights (default: as they are)"
         )
+        for option, what in (
+            ("--allow-missing", "weights that may be missing and then have to be trained"),
+            ("--allow-unexpected", "weights of the source that may be left over"),
+        ):
+            format_parser.add_argument(
+                option, nargs="+", default=(), metavar="PATTERN", help=f"{what} (none)"
+            )
     for format_parser, preset in ((instructvla, "published"), (eagle, "base")):
         format_parser.add_argument("--preset", default=preset, help=f"its sizes ({preset})")
         format_parser.add_argument(
             "--tokenizer", help="folder or Hugging Face id of the tokenizer (that of Eagle2-2B)"
+        )
+        format_parser.add_argument(
+            "--vision-source",
+            default="",
+            metavar="SOURCE",
+            help="folder, Hugging Face id or timm file of the DINOv2 that the action expert gets",
         )
     instructvla.set_defaults(run=run_instructvla)
     eagle.set_defaults(run=run_eagle)
@@ -132,7 +147,9 @@ def run_instructvla(arguments: argparse.Namespace) -> int:
             raise CommandError("give --contract NAME: the robot that is to act")
         contract = named_contract(name)
         groups = read_released(arguments.source)
-        converted = convert_released(groups, template, contract)
+        converted = convert_released(
+            groups, template, contract, arguments.vision_source, _allowed(arguments)
+        )
         # As the authors lay a run out: RUN/checkpoints/FILE, RUN/dataset_statistics.json.
         beside = Path(arguments.source).parent.parent / "dataset_statistics.json"
         stats, uses_state = arguments.stats or beside, converted.config.expert.use_state
@@ -162,7 +179,10 @@ def run_eagle(arguments: argparse.Namespace) -> int:
     try:
         contract = named_contract(arguments.contract)
         groups = read_eagle(arguments.source)
-        converted = convert_eagle(groups, preset(arguments.preset), contract)
+        template = preset(arguments.preset)
+        converted = convert_eagle(
+            groups, template, contract, arguments.vision_source, _allowed(arguments)
+        )
         tokenizer = _tokenizer(arguments.tokenizer or arguments.source, converted.config, False)
         _write(arguments, converted, [Robot(contract, {})], tokenizer)
     except ValueError as error:
@@ -191,11 +211,17 @@ def run_robovlms(arguments: argparse.Namespace) -> int:
         robot = Robot(contract, released_stats(released, contract, stats, arguments.units))
         tensors = read_released(arguments.source)
         backbone = backbone_config(kind_of(released), source)
-        converted = convert_released(tensors, released, backbone, contract)
+        converted = convert_released(tensors, released, backbone, contract, _allowed(arguments))
         _write(arguments, converted, [robot], load_tokenizer_of(source))
     except ValueError as error:
         raise CommandError(str(error)) from error
     return 0
+
+
+def _allowed(arguments: argparse.Namespace) -> Allowed:
+    from vla.policies.loaded import Allowed
+
+    return Allowed(tuple(arguments.allow_missing), tuple(arguments.allow_unexpected))
 
 
 def _check_target(folder: str) -> None:
@@ -239,13 +265,16 @@ def _write(
     import torch
 
     from vla.policies.checkpoint import save_checkpoint
+    from vla.policies.loaded import random_text
     from vla.policies.robots import ROBOTS
 
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     with _whole(Path(arguments.folder)) as folder:
         save_checkpoint(folder, converted.config, converted.weights, robots, tokenizer, dtype)
-    if converted.idle:
-        print(f"left out, since nothing uses them: {', '.join(converted.idle)}")
+    for loaded in converted.loaded:
+        print(loaded.text())
+    if converted.random:
+        print(random_text(converted.random))
     print(f"written: {arguments.folder}, for {robots[0].contract.name}")
     for robot in robots[1:]:
         print(f"and {Path(arguments.folder) / ROBOTS / robot.contract.name}, its other robot")

@@ -18,7 +18,8 @@ Missing simulated data is made first. Corrections, if a configuration asks for t
 the run: episodes that the policy drives and the expert labels. Ctrl-C saves and stops; the same
 command resumes from there. On many GPUs, start it with accelerate.
 
-A file may name a `parent` whose entries it begins with; --dry-run prints what follows.
+A file may name a `parent` whose entries it begins with; --dry-run prints what follows, the model's
+parameters, the memory of a GPU among 1, 8 and 64, and what would be loaded.
 
 examples:
   vla train                                         the small policy, both stages
@@ -50,7 +51,9 @@ def add_parser(subparsers) -> None:
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
     )
     train.add_argument(
-        "--dry-run", action="store_true", help="print the whole configurations and train nothing"
+        "--dry-run",
+        action="store_true",
+        help="print the whole configurations and the memory they need, and train nothing",
     )
 
     demonstrate = add_command(
@@ -115,6 +118,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         for path, config in zip(arguments.config, configs, strict=True):
             print(f"# {path}\n{train_config_text(config)}", end="")
+            _print_footprint(config)
         return 0
     for path, config in zip(arguments.config, configs, strict=True):
         print(f"{path}: stage {config.stage}, {config.steps} steps, to {config.output}")
@@ -124,22 +128,32 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _print_footprint(config) -> None:
+    """Prints what a run would hold and load, as comments behind its configuration."""
+    from vla.policies.config import CheckpointError
+    from vla.training.footprint import footprint, loads_text
+
+    contract = named_contract(config.contract)
+    try:
+        text = f"{footprint(config, contract).text()}\nwould load\n{loads_text(config, contract)}"
+    except CheckpointError as error:  # Its start is still to come, and is no such preset.
+        text = f"not counted: {error}"
+    print("\n".join(f"# {line}" for line in text.split("\n")))
+
+
 def _check_model(path: str, config) -> None:
     """Raises CommandError for a model that can't be built, before anything is made or trained.
 
     path: of the configuration. What is still to be trained or downloaded is not looked at.
     """
-    from dataclasses import replace
-
     from vla.policies.config import CheckpointError
-    from vla.policies.robots import checkpoint_folder
+    from vla.training.footprint import as_far_as_here
     from vla.training.loop import model_config, open_start
 
-    if config.initialize_from and not checkpoint_folder(config.initialize_from).is_dir():
+    here = as_far_as_here(config)
+    if config.initialize_from and not here.initialize_from:
         return
-    if config.backbone and not checkpoint_folder(config.backbone_source).is_dir():
-        config = replace(config, backbone="")
     try:
-        model_config(config, open_start(config))
+        model_config(here, open_start(here))
     except CheckpointError as error:
         raise CommandError(f"{path}: {error}") from error

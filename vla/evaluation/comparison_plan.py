@@ -66,7 +66,8 @@ def data_paths(training: Training) -> list[str]:
             found |= dict.fromkeys((entry.contract, entry.episode_list))
         for talk in part.conversations:
             found |= dict.fromkeys((talk.path, talk.images))
-        found |= dict.fromkeys((part.backbone_source, part.initialize_from, part.contract))
+        found |= dict.fromkeys((part.backbone_source, part.initialize_from, part.vision_source))
+        found[part.contract] = None
     return [path for path in found if path and given_or_shared(path).exists()]
 
 

@@ -82,7 +82,10 @@ def part_configs(training: Training, folder: Path) -> list[TrainConfig]:
         config = replace(part, output=str(folder / f"part-{number}"))
         if configs:
             start = f"{configs[-1].output}/checkpoint"
-            config = replace(config, initialize_from=start, backbone="", backbone_source="")
+            # What the first part started from is in its checkpoint, and trained.
+            config = replace(
+                config, initialize_from=start, backbone="", backbone_source="", vision_source=""
+            )
         configs.append(config)
     return configs
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vla.datasets.sample import RobotSample
     from vla.policies.checkpoint import Checkpoint
     from vla.policies.collation import CollationOptions, Collator
+    from vla.policies.loaded import Loaded
     from vla.policies.parts import ActionPart, ReasoningPart
 
 Images = dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
@@ -140,7 +141,25 @@ class PolicyType(ABC, Generic[Config, Model]):
         """
         return f"a policy of type {self.name} is made for observations with images"
 
+    def unread(self, config: Config) -> tuple[str, ...]:
+        """What names of weights begin with that a checkpoint may hold and that nothing reads."""
+        return ()
+
     # What training asks for.
+
+    def vision_path(self, config: Config) -> str:
+        """Path in its models of a pretrained vision encoder beside the vision-language model's.
+
+        "" where there is none.
+        """
+        return ""
+
+    def load_vision(self, model: Model, source: str) -> Loaded:
+        """Fills the vision encoder at vision_path: source is a Hugging Face id, folder or file.
+
+        Raises CheckpointError where the weights can't be read, or are of another model.
+        """
+        raise NotImplementedError(f"a policy of type {self.name} has no such vision encoder")
 
     def pads(self, config: Config) -> bool:
         """Whether robots whose states and actions have unlike sizes can share its weights."""
@@ -175,7 +194,7 @@ class PolicyType(ABC, Generic[Config, Model]):
         """
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
-    def load_backbone(self, model: Model, source: str | None) -> None:
+    def load_backbone(self, model: Model, source: str | None) -> Loaded:
         """Fills the vision-language model with released weights, or draws them anew for None.
 
         Raises CheckpointError where the weights can't be read, or do not fit.
@@ -197,8 +216,8 @@ class PolicyType(ABC, Generic[Config, Model]):
         """Adds a few-shot adapter to linear layers of a loaded model (`vla finetune`)."""
         raise CheckpointError(f"a policy of type {self.name} takes no adapter: train it instead")
 
-    def start_from(self, model: Model, source: Checkpoint) -> list[str]:
-        """Fills a model with a checkpoint's weights; returns the names that the checkpoint lacks.
+    def start_from(self, model: Model, source: Checkpoint) -> Loaded:
+        """Fills a model with those of a checkpoint's weights that it has.
 
         Raises CheckpointError for weights of another shape.
         """

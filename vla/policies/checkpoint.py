@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,17 +20,18 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel
 
 from vla.contract.embodiment import ContractError, EmbodimentContract
 from vla.contract.normalization import NormStats
 from vla.core.files import checked_text, inside, read_json
 from vla.core.replacing import replace_text, replacing
 from vla.core.shown import brief, shown_path
-from vla.core.tensors import read_shapes, read_tensors
+from vla.core.tensors import read_shapes, read_tensors, stream_tensors
 from vla.core.text import one_line
 from vla.policies.base import PolicyFeatures, PolicyType
 from vla.policies.config import CheckpointError, from_dict
+from vla.policies.empty_weights import put, stored_tensors, without_weights
+from vla.policies.loaded import Loaded, split_unread
 from vla.policies.registry import DEFAULT, policy_type
 from vla.policies.robots import Robot, checkpoint_folder, read_robot, write_robots
 from vla.policies.tokenizer import load_tokenizer
@@ -214,39 +215,36 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     return weights
 
 
-def build_part(
-    checkpoint: Checkpoint,
-    make: Callable[[], Module],
-    prefix: str = "",
-    dtype: torch.dtype = torch.float32,
-) -> Module:
-    """Builds a part of the model from its configuration; its weights' names begin with `prefix`.
+def stream_weights(
+    checkpoint: Checkpoint, device: str = "cpu"
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """All weights by name, one after the other, see vla.core.tensors. Raises CheckpointError."""
+    for path in weight_files(checkpoint.folder):
+        yield from stream_tensors(path, CheckpointError, device)
 
-    It is first sized without memory and compared with the stored weights, so that an oversized
-    configuration allocates none. dtype: of its parameters. Raises CheckpointError.
-    """
+
+def stored_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights by name, from the files' headers alone. Raises CheckpointError."""
     stored: dict[str, tuple[int, ...]] = {}
     for path in weight_files(checkpoint.folder):
         stored |= read_shapes(path, CheckpointError)
-    where = shown_path(checkpoint.folder)
+    return stored
+
+
+def build_part(checkpoint: Checkpoint, make: Callable[[], Module], prefix: str = "") -> Module:
+    """Builds a part of the model for load_weights; its weights' names begin with `prefix`.
+
+    It is first sized without memory and compared with the stored weights, so that an oversized
+    configuration allocates none. Its own weights have no memory, either. Raises CheckpointError.
+    """
+    stored, where = stored_shapes(checkpoint), shown_path(checkpoint.folder)
     if not any(name.startswith(prefix) for name in stored):
         _refuse_without_half(where, prefix)
     with torch.device("meta"):
         sized = _built(where, make)
     _require_shapes(where, prefix, sized, stored)
-    with _default_dtype(dtype):
+    with without_weights():
         return _built(where, make)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Makes floating-point tensors of that type where none is asked for."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _refuse_without_half(where: str, prefix: str) -> NoReturn:
@@ -274,45 +272,40 @@ def load_weights(
     prefix: str = "",
     device: str = "cpu",
     dtype: torch.dtype | None = torch.float32,
-) -> None:
+    complete: bool = True,
+) -> Loaded:
     """Fills a part of the model, whose weights' names begin with `prefix`; with "" all of it.
 
-    dtype: of its parameters from then on; None for the stored one. device: where they are, unless
-    dtype is float32. Raises CheckpointError that names what is missing, superfluous or of another
-    shape.
+    dtype: of its parameters from then on; None for the stored one. complete: whether weights that
+    are missing or superfluous are refused. Raises CheckpointError that names those, and what is of
+    another shape.
     """
-    path = checkpoint.folder / WEIGHTS
-    weights = read_weights(checkpoint)
-    # Assigned, not copied: copies would take the parameters' dtype.
-    assign = dtype is not torch.float32
-    # One by one, so that a GPU never holds the stored weights as well.
-    own = {
-        name.removeprefix(prefix): value.to(
-            device if assign else "cpu",
-            dtype if value.is_floating_point() and dtype is not None else value.dtype,
-        )
-        for name, value in weights.items()
-        if name.startswith(prefix)
-    }
-    if not own:
-        _refuse_without_half(shown_path(path), prefix)
-    shapes = {prefix + name: tuple(value.shape) for name, value in own.items()}
-    _require_shapes(shown_path(path), prefix, module, shapes)
-    for name, value in module.state_dict().items():
-        real = weights.get(prefix + name, value).is_floating_point()
-        if value.is_floating_point() and not real:
-            raise CheckpointError(
-                f"{shown_path(path)}: {one_line(prefix + name)} is of whole numbers, no weights; "
-                "copy it again"
-            )
-    result = module.load_state_dict(own, strict=False, assign=assign)
-    tied = checkpoint.type.ties_embeddings(checkpoint.config)
-    missing = [n for n in result.missing_keys if not (tied and n.endswith("lm_head.weight"))]
-    if missing or result.unexpected_keys:
+    where = shown_path(checkpoint.folder / WEIGHTS)
+    stored = {n: s for n, s in stored_shapes(checkpoint).items() if n.startswith(prefix)}
+    if not stored:
+        _refuse_without_half(where, prefix)
+    _require_shapes(where, prefix, module, stored)
+    own = {prefix + name: value for name, value in stored_tensors(module).items()}
+    sizes = {name: math.prod(shape) for name, shape in stored.items()}
+    left_over, unread = split_unread(
+        {name: size for name, size in sizes.items() if name not in own},
+        checkpoint.type.unread(checkpoint.config),
+    )
+    # One that is tied to another is stored once.
+    filled = {id(value) for name, value in own.items() if name in stored}
+    missing = [n for n, value in own.items() if n not in stored and id(value) not in filled]
+    if complete and (missing or left_over):
         raise CheckpointError(
-            f"{shown_path(path)} does not fit config.json: missing {brief(missing[:3], 120)}, "
-            f"superfluous {brief(result.unexpected_keys[:3], 120)}; copy both from one checkpoint"
+            f"{where} does not fit config.json: missing {brief(missing[:3], 120)}, "
+            f"superfluous {brief([*left_over][:3], 120)}; copy both from one checkpoint"
         )
-    for part in module.modules():
-        if tied and isinstance(part, PreTrainedModel):
-            part.tie_weights()
+    for name, value in stream_weights(checkpoint, device):
+        if (target := own.get(name)) is None:
+            continue
+        if target.is_floating_point() and not value.is_floating_point():
+            raise CheckpointError(
+                f"{where}: {one_line(name)} is of whole numbers, no weights; copy it again"
+            )
+        put(target, value.to(dtype if dtype and value.is_floating_point() else None, copy=True))
+    taken = {name: size for name, size in sizes.items() if name in own}
+    return Loaded(shown_path(checkpoint.folder), taken, left_over, unread)

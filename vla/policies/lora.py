@@ -57,9 +57,15 @@ class LoraLinear(nn.Module):
         self.base, self.blend, self.is_adapter = base, blend or Blend(), blend is None
         self.scale, self.rank = config.alpha / config.rank, config.rank
         self.dropout = nn.Dropout(config.dropout)
-        first = base.weight.new_empty(experts, config.rank, base.in_features)
+        like = base.weight
+        # A layer that waits for its weights (vla.policies.empty_weights) is on the meta device.
+        device = None if like.is_meta else like.device
+        first = torch.empty(experts, config.rank, base.in_features, dtype=like.dtype, device=device)
         self.lora_a = nn.Parameter(_start(first))
-        self.lora_b = nn.Parameter(base.weight.new_zeros(experts, config.rank, base.out_features))
+        second = torch.zeros(
+            experts, config.rank, base.out_features, dtype=like.dtype, device=device
+        )
+        self.lora_b = nn.Parameter(second)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs [..., out] of x [..., in]."""

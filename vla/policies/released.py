@@ -1,9 +1,9 @@
-"""What readers of released weights share: files of torch, statistics, names that do not fit."""
+"""What readers of released weights share: files of torch, statistics, what came of them."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vla.core.files import checked_numbers, read_json, require_regular
 from vla.core.shown import brief, listed, shown_path
 from vla.core.text import one_line
 from vla.policies.config import CheckpointError
+from vla.policies.loaded import Loaded
 
 MOST_STATISTICS = 100_000_000  # Bytes.
 
@@ -34,7 +35,8 @@ class Converted:
 
     config: Any  # of its policy type
     weights: dict[str, torch.Tensor]  # by our names
-    idle: list[str]  # their tensors that nothing needs
+    loaded: list[Loaded]  # what each source gave
+    random: dict[str, int]  # parameters of weights that no source gave, by name
 
 
 def read_torch(path: str | Path) -> Any:
@@ -55,26 +57,6 @@ def read_torch(path: str | Path) -> Any:
         raise CheckpointError(
             f"{shown_path(path)} cannot be read: {reason}; fetch it again"
         ) from error
-
-
-def require_fit(
-    what: str, missing: Iterable[str], left_over: Iterable[str], odd: Iterable[str]
-) -> None:
-    """Raises CheckpointError where tensors are missing, left over or of another shape.
-
-    what: that the weights do not fit. odd: names of tensors, with both shapes.
-    """
-    complaints = [
-        f"{kind} {', '.join(sorted(found)[:4])}" + (" and more" if len(found) > 4 else "")
-        for kind, names in (
-            ("missing", missing),
-            ("left over", left_over),
-            ("of another shape", odd),
-        )
-        if (found := {one_line(name, 200) for name in names})
-    ]
-    if complaints:
-        raise CheckpointError(f"the weights do not fit {what}: {'; '.join(complaints)}")
 
 
 def contract_cameras(contract: EmbodimentContract, count: int) -> tuple[str, ...]:

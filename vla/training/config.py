@@ -63,8 +63,15 @@ class TrainConfig:
     # Whether Python code of backbone_source may run, where kind generic needs it.
     allow_remote_code: bool = False
     # Checkpoint folder that a new run starts from; its LoRA experts go to the experts of those
-    # names. Without it, and without a backbone, the weights are random.
+    # names. Without it, and without a backbone or vision_source, the weights are random.
     initialize_from: str = ""
+    # Hugging Face id, folder or timm file of a pretrained DINOv2 for a policy that has one beside
+    # its vision-language model. It takes the place of what initialize_from has there.
+    vision_source: str = ""
+    # Paths of weights that may stay random, and of weights of a source that may be left over, where
+    # training would refuse it: `expert.vision`, or patterns with *.
+    allow_missing: tuple[str, ...] = ()
+    allow_unexpected: tuple[str, ...] = ()
     robot: tuple[RobotData, ...] = ()
     conversations: tuple[ConversationData, ...] = ()
     output: str = "runs/nano"  # folder of the run

@@ -29,7 +29,7 @@ from vla.core.interrupts import deferred_interrupts
 from vla.core.shown import listed
 from vla.policies.backbones import KINDS
 from vla.policies.backbones.remote_code import allow_remote_code
-from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
+from vla.policies.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from vla.policies.collation import Batch
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
@@ -44,6 +44,7 @@ from vla.training.parameters import layer_classes, parameter_groups
 from vla.training.precision import usable_precision
 from vla.training.saved_state import load_state, save_state
 from vla.training.sources import require_cameras
+from vla.training.start import choose_trained, started_model
 from vla.training.subsets import note_chosen
 
 
@@ -101,6 +102,11 @@ def model_config(config: TrainConfig, start: Checkpoint | None) -> Any:
     built = objective_of(config).model_config(copy.deepcopy(base))
     policy_type(built.TYPE).check_config(built, "model")
     require_readable_masks(config, built)
+    if config.vision_source and not policy_type(built.TYPE).vision_path(built):
+        raise CheckpointError(
+            "vision_source is for a policy whose action expert has a DINOv2 (model: {expert: "
+            "{vision: dinov2, ...}}); leave it out, or take another preset"
+        )
     return built
 
 
@@ -133,22 +139,9 @@ class Trainer:
                 f"precision {config.precision}: this processor has no fast one; training in float32"
             )
         built = model_config(config, start)
-        model, kind = build_model(built, contract), policy_type(built.TYPE)
-        self.kind = kind
-        if start is not None:
-            kind.start_from(model, start)
-        elif config.backbone:
-            kind.load_backbone(model, config.backbone_source if config.pretrained else None)
-        self.objective.prepare(kind, model)
-        trained = self.objective.trained(kind, model)
-        if not trained:
-            raise CheckpointError(
-                f"stage '{config.stage}' trains nothing of this policy of type {kind.name}; take "
-                "another stage, or another preset"
-            )
-        for name, parameter in model.named_parameters():
-            # What the model has frozen for good stays so.
-            parameter.requires_grad_(parameter.requires_grad and name in trained)
+        kind = self.kind = policy_type(built.TYPE)
+        model = started_model(config, built, contract, start, self.accelerator.print)
+        choose_trained(self.objective, kind, model)
         if config.checkpoint_activations:
             kind.checkpoint_activations(model)
         optimizer = torch.optim.AdamW(

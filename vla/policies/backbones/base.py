@@ -23,6 +23,7 @@ from transformers import (
 
 from vla.policies.backbones.depth import cut_layers
 from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
+from vla.policies.empty_weights import backbone_weights
 from vla.policies.expert_mixture import ScaleHead, gate_each_layer, make_scale_head
 from vla.policies.lora import Blend, add_lora, lora_layers
 
@@ -111,7 +112,8 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, lora: LoraConfig | None = None):
         super().__init__()
         self.config = config
-        self.model = self.make(config)
+        with backbone_weights():
+            self.model = self.make(config)
         # What weights of layers that keep_layers leaves out begin with, in the model.
         self.dropped = cut_layers(self.model, self.stacks, config.keep_layers)
         self._check_sizes()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    logging,
 )
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -26,8 +29,15 @@ from vla.policies.backbones import KINDS
 from vla.policies.backbones.base import Backbone
 from vla.policies.backbones.generic import Generic, image_size_of, measured
 from vla.policies.backbones.remote_code import located, remote_code_of
-from vla.policies.checkpoint import open_checkpoint, read_config, read_weights
+from vla.policies.checkpoint import (
+    open_checkpoint,
+    read_config,
+    stored_shapes,
+    stream_weights,
+)
 from vla.policies.config import RUNS_CODE, BackboneConfig, CheckpointError, ModelPaths
+from vla.policies.empty_weights import put, stored_tensors
+from vla.policies.loaded import Loaded
 from vla.policies.lora import is_lora_weight, lora_layers
 from vla.policies.robots import CONTRACT
 from vla.policies.tokenizer import load_tokenizer
@@ -89,26 +99,26 @@ def _generic_config(source: str, config: PreTrainedConfig, paths: ModelPaths) ->
         chat=paths.chat or Generic.chat,
         paths=paths,
     )
-    released = _fetch("the model", source, lambda: measured(released))
+    released = fetch("the model", source, lambda: measured(released))
     _check_tokenizer(load_tokenizer_of(source), released)
     return released
 
 
 def load_pretrained(
-    backbone: Backbone, source: str, dtype: torch.dtype | str = torch.float32
-) -> None:
+    backbone: Backbone, source: str, dtype: torch.dtype | str = torch.float32, prefix: str = ""
+) -> Loaded:
     """Fills a backbone with released weights, which it holds in that type then; "auto" for theirs.
 
     LoRA experts, where it has any, stay as they are. The backbone's configuration is corrected
-    where it wrongly says that input and output embeddings are one. Raises CheckpointError for
-    weights of another kind or shape, and where they can't be read or miss something.
+    where it wrongly says that input and output embeddings are one. prefix: of its model's names, in
+    what is returned. Raises CheckpointError for weights of another kind or shape, and where they
+    can't be read or miss something.
     """
     if _is_stored(source):
-        _load_stored(backbone, source)
-        return
+        return _load_stored(backbone, source, prefix)
     _, code = _released_config(backbone.config.kind, source)
     made_by = (backbone.config.paths or ModelPaths()).auto_class
-    model, report = _fetch(
+    model, report = fetch(
         "the weights", source, lambda: _released_model(source, dtype, made_by, bool(code))
     )
     if report["missing_keys"]:
@@ -120,37 +130,44 @@ def load_pretrained(
     if not backbone.is_tied(model) and backbone.is_tied(backbone.model):
         backbone.head.weight = nn.Parameter(backbone.head.weight.detach().clone())
         backbone.config.architecture["tie_word_embeddings"] = False
-    # Adapted layers keep their matrices one level deeper.
-    adapted = lora_layers(backbone.model)
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith(backbone.dropped):
-            continue
-        path, _, leaf = name.rpartition(".")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+    weights = stored_tensors(model)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not all(b.isfinite() for b in tensor.detach().aminmax()):
             raise CheckpointError(
                 f"the weights of {source} hold NaN or infinity in {name}; fetch them again"
             )
-        weights[f"{path}.base.{leaf}" if path in adapted else name] = tensor
-    experts = {name for name in backbone.model.state_dict() if ".lora_" in name}
     # Transformers wraps `to` in a way that loses its first argument's type.
     backbone.model.to(model.dtype)  # type: ignore[arg-type]
-    _fill(backbone.model.state_dict(), weights, experts, source)
+    own, sizes = stored_tensors(backbone.model), {n: v.numel() for n, v in weights.items()}
+    places, unread = _places(backbone, {n: v.shape for n, v in weights.items()}, own, source)
+    placed: set[int] = set()
+    for name, place in places.items():
+        value = weights[name]
+        # Two of theirs may be one that are two here.
+        put(own[place], value.clone() if id(value) in placed else value)
+        placed.add(id(value))
+    # Transformers says no more of what it has no place for than the names.
+    left_over = dict.fromkeys(report["unexpected_keys"], 0)
+    taken = {prefix + place: sizes[name] for name, place in places.items()}
+    return Loaded(shown_path(source), taken, left_over, {name: sizes[name] for name in unread})
 
 
-def start_backbone(backbone: Backbone, source: str | None) -> None:
-    """Fills a backbone with released weights, or draws them anew where there is no source."""
+def start_backbone(backbone: Backbone, source: str | None, prefix: str) -> Loaded:
+    """Fills a backbone with released weights, or draws them anew where there is no source.
+
+    prefix: of its model's names, in what is returned.
+    """
     if source is None:
         backbone.draw_anew()
-    else:
-        load_pretrained(backbone, source)
+        return Loaded("drawn anew", {})
+    return load_pretrained(backbone, source, prefix=prefix)
 
 
 def load_tokenizer_of(source: str) -> Tokenizer:
     """The fast tokenizer of a Hugging Face id or folder. Raises CheckpointError."""
     if _is_stored(source):
         return load_tokenizer(source)
-    tokenizer = _fetch("the tokenizer", source, lambda: _released_tokenizer(source))
+    tokenizer = fetch("the tokenizer", source, lambda: _released_tokenizer(source))
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise CheckpointError(
@@ -178,7 +195,7 @@ def _released_config(kind: str, source: str) -> tuple[PreTrainedConfig, str]:
         )
     # The plain values first: they name the kind even where transformers does not know it.
     name, revision = located(source)
-    values, _ = _fetch(
+    values, _ = fetch(
         "the configuration",
         source,
         lambda: PreTrainedConfig.get_config_dict(name, revision=revision),
@@ -190,7 +207,7 @@ def _released_config(kind: str, source: str) -> tuple[PreTrainedConfig, str]:
             f"{source} is a model of type '{found}', but kind {kind} needs "
             f"{' or '.join(known)}; give {KINDS[kind].SOURCE} or the like, or another kind"
         )
-    config = _fetch(
+    config = fetch(
         "the configuration",
         source,
         lambda: AutoConfig.from_pretrained(name, trust_remote_code=bool(code), revision=revision),
@@ -219,25 +236,31 @@ def _stored_config(source: str, keep_layers: int) -> BackboneConfig:
     return replace(stored, keep_layers=keep_layers or stored.keep_layers)
 
 
-def _load_stored(backbone: Backbone, source: str) -> None:
+def _load_stored(backbone: Backbone, source: str, prefix: str) -> Loaded:
     """Fills a backbone with that of a checkpoint, less its LoRA experts."""
-    weights = {
-        name.partition("backbone.model.")[2].replace(".base.", "."): value
-        for name, value in read_weights(open_checkpoint(source)).items()
-        if "backbone.model." in name and not is_lora_weight(name)
+    stored = open_checkpoint(source)
+    shapes = {
+        name: shape for name, shape in stored_shapes(stored).items() if "backbone.model." in name
     }
-    adapted = lora_layers(backbone.model)
-    own = backbone.model.state_dict()
-    for name in [name for name in own if name not in weights and name.endswith("lm_head.weight")]:
-        own.pop(name)  # Tied to the input embedding, and stored once.
-    experts = {name for name in own if is_lora_weight(name)}
-    placed = {}
-    for name, value in weights.items():
-        if name.startswith(backbone.dropped):
-            continue
-        path, _, leaf = name.rpartition(".")
-        placed[f"{path}.base.{leaf}" if path in adapted else name] = value.float()
-    _fill(own, placed, experts, source)
+    experts = {name for name in shapes if is_lora_weight(name)}
+    plain = {_model_name(name): name for name in shapes if name not in experts}
+    own = stored_tensors(backbone.model)
+    places, unread = _places(
+        backbone, {name: shapes[full] for name, full in plain.items()}, own, source
+    )
+    for full, value in stream_weights(stored):
+        name = _model_name(full)
+        if full in shapes and full not in experts and name in places:
+            put(own[places[name]], value.to(torch.float32, copy=True))
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    taken = {prefix + place: sizes[plain[name]] for name, place in places.items()}
+    left = experts | {plain[name] for name in unread}
+    return Loaded(shown_path(source), taken, unread={name: sizes[name] for name in sorted(left)})
+
+
+def _model_name(name: str) -> str:
+    """A stored weight's name in a backbone's model without LoRA experts."""
+    return name.partition("backbone.model.")[2].replace(".base.", ".")
 
 
 def _released_model(
@@ -250,8 +273,11 @@ def _released_model(
     )
 
 
-def _fetch(what: str, source: str, read: Callable[[], Value]) -> Value:
-    """What `read` gives; its failure as a CheckpointError."""
+def fetch(what: str, source: str, read: Callable[[], Value]) -> Value:
+    """What `read` gives; its failure as a CheckpointError.
+
+    what: that is read of a source, for the error.
+    """
     try:
         return read()
     except CheckpointError:
@@ -297,16 +323,44 @@ def _check_tokenizer(tokenizer: Tokenizer, config: BackboneConfig) -> None:
         )
 
 
-@torch.no_grad()
-def _fill(
-    own: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], kept: set[str], source: str
-) -> None:
-    odd = sorted((own.keys() - kept) ^ weights.keys())
-    odd += sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape)
+def _places(
+    backbone: Backbone,
+    shapes: Mapping[str, tuple[int, ...]],
+    own: dict[str, torch.Tensor],
+    source: str,
+) -> tuple[dict[str, str], list[str]]:
+    """Where weights go in a backbone's model, by name, and those of layers that it does not keep.
+
+    Raises CheckpointError where any has no place or another shape, or none fills one.
+    """
+    # Adapted layers keep their matrices one level deeper.
+    adapted, places, unread = lora_layers(backbone.model), {}, []
+    for name in shapes:
+        path, _, leaf = name.rpartition(".")
+        if name.startswith(backbone.dropped):
+            unread.append(name)
+        else:
+            places[name] = f"{path}.base.{leaf}" if path in adapted else name
+    filled = {id(own[place]) for place in places.values() if place in own}
+    wanted = {name for name, value in own.items() if not is_lora_weight(name)}
+    # One that is tied to another is stored once.
+    missing = {n for n in wanted - {*places.values()} if id(own[n]) not in filled}
+    odd = sorted(missing | ({*places.values()} - wanted))
+    odd += sorted(p for n, p in places.items() if p in own and own[p].shape != shapes[n])
     if odd:
         raise CheckpointError(
             f"the weights of {source} do not fit this backbone, {odd[0]} for one; "
             "make its configuration from the same source"
         )
-    for name, tensor in weights.items():
-        own[name].copy_(tensor)
+    return places, unread
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps transformers from printing what it loads, where something here says it."""
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(loud)

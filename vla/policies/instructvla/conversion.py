@@ -18,10 +18,14 @@ from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.conversion_names import (
     LanguageNames,
     language_names,
+    replaced_names,
     split_groups,
     translate,
+    unread_names,
 )
 from vla.policies.instructvla.presets import with_language_expert
+from vla.policies.instructvla.vision_source import VisionWeights, read_vision
+from vla.policies.loaded import Allowed, Loaded, require_fit, split_unread
 from vla.policies.released import Converted, contract_cameras, read_torch
 from vla.policies.sequence import end_id
 
@@ -63,14 +67,20 @@ def read_eagle(folder: str | Path) -> Groups:
 
 
 def convert_released(
-    groups: Groups, template: InstructVLAConfig, contract: EmbodimentContract
+    groups: Groups,
+    template: InstructVLAConfig,
+    contract: EmbodimentContract,
+    vision_source: str = "",
+    allowed: Allowed | None = None,
 ) -> Converted:
     """A released InstructVLA under our names.
 
     template: a preset with the sizes. The weights determine the LoRA experts, the vocabulary, the
-    state token and the tying of the head; the contract the cameras' names. Raises CheckpointError
-    where weights, template and contract do not match.
+    state token and the tying of the head; the contract the cameras' names. vision_source: of a
+    DINOv2 that takes the place of theirs, see read_vision. allowed: which of their tensors may be
+    missing or left over. Raises CheckpointError where weights, template and contract do not match.
     """
+    vision = read_vision(vision_source, template.expert) if vision_source else None
     theirs, idle = split_groups(groups)
     language = language_names(theirs, template.num_queries)
     config = _fit_language(template, theirs, language)
@@ -80,26 +90,59 @@ def convert_released(
     config = replace(config, expert=replace(config.expert, use_state=uses_state))
     with torch.device("meta"):
         ours = build_model(config, contract).state_dict()
-    return Converted(config, translate(theirs, ours, language), idle)
+    return _converted(config, theirs, ours, language, idle, vision, allowed)
 
 
 def convert_eagle(
-    groups: Groups, template: InstructVLAConfig, contract: EmbodimentContract
+    groups: Groups,
+    template: InstructVLAConfig,
+    contract: EmbodimentContract,
+    vision_source: str = "",
+    allowed: Allowed | None = None,
 ) -> Converted:
     """A released Eagle 2 as the reasoning part of a model, with new action queries.
 
-    Arguments and errors as above; training starts from the result.
+    With a vision_source, its DINOv2 is in the action expert. Arguments and errors as above;
+    training starts from the result.
     """
+    vision = read_vision(vision_source, template.expert) if vision_source else None
     theirs, idle = split_groups(groups)
     language = language_names(theirs, queries=0)
     config = _with_cameras(_fit_language(template, theirs, language), contract)
     with torch.device("meta"):
         ours = build_model(config, contract).state_dict()
     wanted = {n: v for n, v in ours.items() if n.startswith("reasoning.backbone.")}
-    weights = translate(theirs, wanted, language)
+    converted = _converted(config, theirs, wanted, language, idle, vision, allowed)
     for name in ("reasoning.query_embedding", "reasoning.query_output"):
-        weights[name] = torch.randn(ours[name].shape) * 0.02
-    return Converted(config, weights, idle)
+        converted.weights[name] = torch.randn(ours[name].shape) * 0.02
+        converted.random[name] = ours[name].numel()
+    return converted
+
+
+def _converted(
+    config: InstructVLAConfig,
+    theirs: dict[str, torch.Tensor],
+    ours: dict[str, torch.Tensor],
+    language: LanguageNames,
+    idle: dict[str, int],
+    vision: VisionWeights | None,
+    allowed: Allowed | None,
+) -> Converted:
+    """Their tensors under the names of ours, with DINOv2 from elsewhere where that is given."""
+    unread = unread_names(config.expert)
+    if vision is not None:
+        unread = (*unread, *replaced_names(vision.weights))
+        ours = {name: value for name, value in ours.items() if name not in vision.weights}
+    found = translate(theirs, ours, language)
+    left_over, known = split_unread(found.left_over, unread)
+    require_fit("this preset", found.missing, left_over, found.odd, allowed)
+    taken = {name: value.numel() for name, value in found.made.items()}
+    loaded = [Loaded("the released weights", taken, left_over, known | idle)]
+    random = {name: value.numel() for name, value in ours.items() if name not in found.made}
+    if vision is None:
+        return Converted(config, found.made, loaded, random)
+    require_fit("this action expert", [], vision.loaded.left_over, [], allowed)
+    return Converted(config, found.made | vision.weights, [*loaded, vision.loaded], random)
 
 
 def _with_cameras(config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLAConfig:

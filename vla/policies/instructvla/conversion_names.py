@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from vla.policies.config import CheckpointError
-from vla.policies.released import require_fit
+from vla.policies.instructvla.config import ActionExpertConfig
 
 Build = Callable[[list[torch.Tensor]], torch.Tensor]
 
@@ -57,21 +57,21 @@ def language_names(names: Iterable[str], queries: int) -> LanguageNames:
 
 def split_groups(
     groups: dict[str, dict[str, torch.Tensor]],
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of all groups by one name each, "group.name", and the names of idle ones.
+) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """The tensors of all groups by one name each, "group.name", and the sizes of idle ones.
 
     Older versions of transformers have SigLIP's names one level deeper; here that level is gone.
     """
-    used, idle = {}, []
+    used, idle = {}, {}
     for group, part in groups.items():
         for name, value in part.items():
             if group == "vision_model":
                 name = name.removeprefix("vision_model.")
             if _IDLE.search(f"{group}.{name}"):
-                idle.append(f"{group}.{name}")
+                idle[f"{group}.{name}"] = value.numel()
             else:
                 used[f"{group}.{name}"] = value
-    return used, sorted(idle)
+    return used, idle
 
 
 # Action expert: ours, and theirs where one tensor becomes one.
@@ -100,15 +100,32 @@ _EXPERT = (
         r"@blocks.\1.block.ls\2.gamma",
     ),
     (r"vision\.model\.encoder\.layer\.(\d+)\.mlp\.", r"@blocks.\1.block.mlp."),
-    (r"vision\.model\.layernorm\.", "@norm."),
 )
-_FILM = "action_model.film_vision_model.vision_model."
+FILM = "action_model.film_vision_model.vision_model."  # before the names of their DINOv2
 
 
-def recipe(name: str, language: LanguageNames, shape: torch.Size) -> Recipe | None:
-    """The recipe for our tensor of that name and shape; None for one without a counterpart."""
+def timm_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a DINOv2 of timm by the names that they have in a released action model."""
+    return {FILM + re.sub(r"^blocks\.(\d+)\.", r"blocks.\1.block.", n): v
+            for n, v in tensors.items()}  # fmt: skip
+
+
+def replaced_names(weights: Iterable[str]) -> tuple[str, ...]:
+    """Their names of what makes up these weights of ours."""
+    recipes = [recipe(name, LanguageNames("", (), 0)) for name in weights]
+    return tuple(source for one in recipes if one is not None for source in one.sources)
+
+
+def unread_names(config: ActionExpertConfig) -> tuple[str, ...]:
+    """What names of theirs begin with that nothing reads: DINOv2 behind the feature block."""
+    later = range(config.vision_feature_block + 1, config.vision_layers)
+    return (*(f"{FILM}blocks.{index}." for index in later), f"{FILM}norm.")
+
+
+def recipe(name: str, language: LanguageNames) -> Recipe | None:
+    """The recipe for our tensor of that name; None for one without a counterpart."""
     if name.startswith("expert."):
-        return _expert_recipe(name.removeprefix("expert."), shape)
+        return _expert_recipe(name.removeprefix("expert."))
     if name in ("reasoning.query_embedding", "reasoning.query_output"):
         source = "model.embed_tokens" if name.endswith("embedding") else "lm_head"
         rows = language.queries
@@ -122,26 +139,24 @@ def recipe(name: str, language: LanguageNames, shape: torch.Size) -> Recipe | No
     return _backbone_recipe(name.removeprefix("model."), language)
 
 
-def _expert_recipe(name: str, shape: torch.Size) -> Recipe | None:
+def _expert_recipe(name: str) -> Recipe | None:
     if match := re.fullmatch(r"layers\.(\d+)\.qkv\.weight", name):
         layer = f"action_model.VideoGPT.model.layers.{match[1]}.self_attn"
         return Recipe(tuple(f"{layer}.{part}_proj.weight" for part in "qkv"), torch.cat)
     pattern = r"vision\.model\.encoder\.layer\.(\d+)\.attention\.([qkv])_proj\.(\w+)"
     if match := re.fullmatch(pattern, name):
         third = "qkv".index(match[2])
-        fused = f"{_FILM}blocks.{match[1]}.block.attn.qkv.{match[3]}"
+        fused = f"{FILM}blocks.{match[1]}.block.attn.qkv.{match[3]}"
         return Recipe((fused,), lambda t: t[0].chunk(3)[third])
     if name == "vision.model.embeddings.position_embeddings":
         # The released class token includes its position.
         return Recipe(
-            (f"{_FILM}pos_embed",), lambda t: torch.cat([torch.zeros_like(t[0][:, :1]), t[0]], 1)
+            (f"{FILM}pos_embed",), lambda t: torch.cat([torch.zeros_like(t[0][:, :1]), t[0]], 1)
         )
-    if name == "vision.model.embeddings.mask_token":
-        return Recipe((), lambda _: torch.zeros(shape))
     for ours, theirs in _EXPERT:
         renamed, found = re.subn(f"^{ours}", theirs, name)
         if found:
-            return Recipe((f"action_model.{renamed}".replace("action_model.@", _FILM),))
+            return Recipe((f"action_model.{renamed}".replace("action_model.@", FILM),))
     return None
 
 
@@ -168,20 +183,29 @@ def _backbone_recipe(name: str, language: LanguageNames) -> Recipe | None:
     return Recipe((f"{path}.{leaf}",))
 
 
+@dataclass(frozen=True)
+class Translation:
+    """Tensors under our names, and what does not fit."""
+
+    made: dict[str, torch.Tensor]
+    missing: list[str]  # theirs that would be needed, or ours without a counterpart
+    left_over: dict[str, int]  # parameters of theirs that nothing took, by name
+    odd: list[str]  # theirs of another shape, with both shapes
+
+
 def translate(
     theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor], language: LanguageNames
-) -> dict[str, torch.Tensor]:
+) -> Translation:
     """Their tensors, from split_groups, as ours.
 
-    ours: a model's state, used for names and shapes, so meta tensors suffice. Raises
-    CheckpointError that names what is missing, left over or of another shape.
+    ours: a model's state, used for names and shapes, so meta tensors suffice.
     """
     made: dict[str, torch.Tensor] = {}
     missing: list[str] = []
     odd: list[str] = []
     used: set[str] = set()
     for name, like in ours.items():
-        steps = recipe(name, language, like.shape)
+        steps = recipe(name, language)
         if steps is None:
             missing.append(name)
             continue
@@ -194,5 +218,5 @@ def translate(
         if value.shape != like.shape:
             odd.append(f"{', '.join(steps.sources)} {list(value.shape)}, not {list(like.shape)}")
         made[name] = value
-    require_fit("this preset", missing, theirs.keys() - used, odd)
-    return made
+    left_over = {name: theirs[name].numel() for name in theirs if name not in used}
+    return Translation(made, missing, left_over, odd)

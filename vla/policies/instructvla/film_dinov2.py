@@ -18,11 +18,24 @@ from vla.policies.instructvla.film_vision import make_film, standardize
 REGISTERS = 4
 
 
+def dinov2_config(config: ActionExpertConfig) -> Dinov2WithRegistersConfig:
+    """The configuration of DINOv2 up to the feature block."""
+    return Dinov2WithRegistersConfig(
+        hidden_size=config.vision_width,
+        num_hidden_layers=config.vision_feature_block + 1,
+        num_attention_heads=config.vision_heads,
+        mlp_ratio=config.vision_mlp // config.vision_width,
+        image_size=config.image_size,
+        patch_size=config.patch,
+        num_register_tokens=REGISTERS,
+    )
+
+
 class Dinov2Encoder(nn.Module):
     """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D].
 
-    The tokens are the patches' raw output of block `vision_feature_block`; later blocks exist, as
-    in the released weights, and are not run.
+    The tokens are the patches' raw output of block `vision_feature_block`. What only later outputs
+    read is not built: a parameter without a gradient stops training on several devices.
     """
 
     def __init__(self, config: ActionExpertConfig, condition_width: int):
@@ -35,23 +48,14 @@ class Dinov2Encoder(nn.Module):
         if config.keypoints:
             raise CheckpointError("keypoints need vision 'conv'; set keypoints to 0 for 'dinov2'")
         self.tokens = (config.image_size // config.patch) ** 2
-        self.feature_block, self.zoom = config.vision_feature_block, config.vision_zoom
-        self.model = Dinov2WithRegistersModel(
-            Dinov2WithRegistersConfig(
-                hidden_size=config.vision_width,
-                num_hidden_layers=config.vision_layers,
-                num_attention_heads=config.vision_heads,
-                mlp_ratio=config.vision_mlp // config.vision_width,
-                image_size=config.image_size,
-                patch_size=config.patch,
-                num_register_tokens=REGISTERS,
-            )
-        )
-        # Not used here: DINOv2's token for masked patches in its own training.
-        self.model.embeddings.mask_token.requires_grad_(False)
+        self.zoom = config.vision_zoom
+        self.model = Dinov2WithRegistersModel(dinov2_config(config))
+        # Of the last block's output, and of masked patches in DINOv2's own training.
+        self.model.set_submodule("layernorm", nn.Identity())
+        self.model.embeddings.register_parameter("mask_token", None)
         self.films = nn.ModuleList(
             make_film(condition_width, config.vision_width, config)
-            for _ in range(config.vision_layers)
+            for _ in self.model.encoder.layer
         )
 
     def forward(
@@ -60,10 +64,28 @@ class Dinov2Encoder(nn.Module):
         """Visual tokens; there are no keypoints. Cameras differ by the order of their tokens."""
         images = zoom_images(images) if self.zoom else images
         x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
-        layers = self.model.encoder.layer[: self.feature_block + 1]
-        for layer, film in zip(layers, self.films, strict=False):
+        for layer, film in zip(self.model.encoder.layer, self.films, strict=True):
             part = layer.get_submodule
             attended = part("attention")(part("norm1")(x))[0]
             x = film(x + part("drop_path")(part("layer_scale1")(attended)), condition)
             x = x + part("drop_path")(part("layer_scale2")(part("mlp")(part("norm2")(x))))
         return x[:, 1 + REGISTERS :], None
+
+
+def unread_weights(config: ActionExpertConfig) -> tuple[str, ...]:
+    """What names of an encoder's weights begin with that may be stored and that nothing reads."""
+    later = range(config.vision_feature_block + 1, config.vision_layers)
+    blocks = [f"{part}.{index}." for index in later for part in ("model.encoder.layer", "films")]
+    return (*blocks, "model.layernorm.", "model.embeddings.mask_token")
+
+
+def published_size(encoder: Dinov2Encoder, config: ActionExpertConfig) -> int:
+    """Parameters with all blocks and their norm, as the authors count them.
+
+    The class token of their DINOv2, timm's, has no position of its own.
+    """
+    block = (encoder.model.encoder.layer[0], encoder.films[0])
+    each = sum(p.numel() for part in block for p in part.parameters())
+    built = sum(p.numel() for p in encoder.parameters())
+    later = config.vision_layers - len(encoder.films)
+    return built + later * each + 2 * config.vision_width - config.vision_width

@@ -56,7 +56,7 @@ class Reasoner(ReasoningPart):
         self.num_queries = checkpoint.config.num_queries
         self.hidden_size = checkpoint.config.backbone.width
         self.model = build_part(
-            checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning.", dtype
+            checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning."
         ).eval()
         load_weights(checkpoint, self.model, "reasoning.", device, dtype)
         self.model.to(self.device)
@@ -161,7 +161,7 @@ class ActionModel(ActionPart):
         self.device = device
         self._config, self._stats = checkpoint.config, stats_of(checkpoint)
         self.horizon = checkpoint.contract.horizon
-        self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.", dtype).eval()
+        self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
         load_weights(checkpoint, self._expert, "expert.", device, dtype)
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)

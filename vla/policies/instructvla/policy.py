@@ -17,14 +17,18 @@ from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions, PromptSampling
 from vla.policies.config import AdapterConfig, require_formats
+from vla.policies.empty_weights import put, stored_tensors
 from vla.policies.instructvla.adapter_layers import insert_adapter
 from vla.policies.instructvla.collation import InstructVLACollator
 from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.film_dinov2 import Dinov2Encoder, published_size, unread_weights
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.instructvla.prompts import sample_row
 from vla.policies.instructvla.start import start_from
 from vla.policies.instructvla.vision_language_action import InstructVLA
+from vla.policies.instructvla.vision_source import VISION, read_vision
+from vla.policies.loaded import Loaded
 from vla.policies.lora import lora_layers
 from vla.policies.roles import ACTION_EXPERT, BACKBONE, QUERIES
 
@@ -85,6 +89,12 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         """It needs none."""
         return ""
 
+    def unread(self, config: InstructVLAConfig) -> tuple[str, ...]:
+        """Weights of DINOv2 behind the action expert's feature block."""
+        if config.expert.vision != "dinov2":
+            return ()
+        return tuple(f"expert.vision.{name}" for name in unread_weights(config.expert))
+
     def facts(self, config: InstructVLAConfig) -> dict[str, object]:
         """Preset and number of action queries."""
         return {"preset": config.preset, "action_queries": config.num_queries}
@@ -125,7 +135,8 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         """The paper's counts of a model with LoRA experts: sums that overlap.
 
         Stage 1 trains the action part and one adapter, stage 2 all adapters. The action queries,
-        which both stages train too, are not in the published figures and not in these.
+        which both stages train too, are not in the published figures and not in these. Published
+        are all blocks of DINOv2, whether or not anything reads them.
         """
         experts = len(model.config.lora.experts)
         if not experts:
@@ -135,6 +146,11 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         stages = {"LoRA (per expert)": adapter, "stage 1 trainable": action_half + adapter}
         if experts > 1:
             stages["stage 2 LoRA"] = parts["LoRA"]
+        if isinstance(encoder := model.expert.vision, Dinov2Encoder):
+            own = sum(p.numel() for p in encoder.parameters())
+            published = published_size(encoder, model.config.expert)
+            stages["DINOv2 with FiLM, as published"] = published
+            stages["stage 1 trainable, as published"] = action_half + adapter - own + published
         return stages
 
     def collator(
@@ -160,10 +176,11 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         released = backbone_config(kind, source, own.paths, own.keep_layers)
         return replace(config, backbone=replace(released, max_tiles=own.max_tiles))
 
-    def load_backbone(self, model: InstructVLA, source: str | None) -> None:
+    def load_backbone(self, model: InstructVLA, source: str | None) -> Loaded:
         """Released weights or new ones, and action queries that suit them."""
-        start_backbone(model.reasoning.backbone, source)
+        loaded = start_backbone(model.reasoning.backbone, source, "reasoning.backbone.model.")
         model.reasoning.start_queries()
+        return loaded
 
     def checkpoint_activations(self, model: InstructVLA) -> None:
         """Those of the vision-language model."""
@@ -173,9 +190,21 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
         """Beside the language model's and the action expert's layers."""
         insert_adapter(model, config)
 
-    def start_from(self, model: InstructVLA, source: Checkpoint) -> list[str]:
+    def start_from(self, model: InstructVLA, source: Checkpoint) -> Loaded:
         """See vla.policies.instructvla.start."""
         return start_from(model, source)
+
+    def vision_path(self, config: InstructVLAConfig) -> str:
+        """The action expert's DINOv2, whose FiLM is beside it; "" for another encoder."""
+        return VISION if config.expert.vision == "dinov2" else ""
+
+    def load_vision(self, model: InstructVLA, source: str) -> Loaded:
+        """See vla.policies.instructvla.vision_source."""
+        given = read_vision(source, model.config.expert)
+        targets = stored_tensors(model)
+        for name, value in given.weights.items():
+            put(targets[name], value)
+        return given.loaded
 
 
 POLICY = InstructVLAType()

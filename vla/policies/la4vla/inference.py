@@ -26,9 +26,7 @@ class LA4VLAPart(ReasoningPart):
         self.device, self.config = device, checkpoint.config
         self._stats = bounded_stats(self.config, stats_of(checkpoint))
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
-        model = build_part(
-            checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract), dtype=dtype
-        )
+        model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
         load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
         self.model, self._generator = model, torch.Generator()

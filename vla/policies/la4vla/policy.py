@@ -27,6 +27,7 @@ from vla.policies.la4vla.model import LA4VLA
 from vla.policies.la4vla.presets import PRESETS
 from vla.policies.la4vla.sequence import NEEDS_IMAGES, words_of
 from vla.policies.la4vla.vectors import require_room
+from vla.policies.loaded import Loaded
 from vla.policies.roles import BACKBONE, HEAD
 
 # What vla info counts heads for, as published.
@@ -126,19 +127,18 @@ class LA4VLAType(PolicyType):
         own = config.backbone
         return replace(config, backbone=backbone_config(kind, source, own.paths, own.keep_layers))
 
-    def load_backbone(self, model: LA4VLA, source: str | None) -> None:
+    def load_backbone(self, model: LA4VLA, source: str | None) -> Loaded:
         """Released weights, or new ones."""
-        start_backbone(model.backbone, source)
+        return start_backbone(model.backbone, source, "backbone.model.")
 
-    def start_from(self, model: LA4VLA, source: Checkpoint) -> list[str]:
+    def start_from(self, model: LA4VLA, source: Checkpoint) -> Loaded:
         """Weights of a checkpoint of the same sizes, of whatever horizon where steps are apart."""
         if not isinstance(source.config, LA4VLAConfig):
             raise CheckpointError(
                 f"{shown_path(source.folder)} is of type {source.config.TYPE}; to take its "
                 "backbone alone, give backbone: checkpoint and backbone_source"
             )
-        load_weights(source, model)
-        return []
+        return load_weights(source, model, complete=False)
 
     def checkpoint_activations(self, model: LA4VLA) -> None:
         """Those of the backbone."""

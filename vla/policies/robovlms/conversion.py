@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, logging
+from transformers import AutoTokenizer
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.contract.normalization import BINARY, RELATIVE, NormStats
 from vla.core.shown import brief, shown_path
 from vla.core.text import one_line
 from vla.policies.backbones import build_backbone
+from vla.policies.backbones.pretrained import quietly
 from vla.policies.config import (
     ActionLossConfig,
     BackboneConfig,
     CheckpointError,
 )
-from vla.policies.released import Converted, contract_cameras, read_torch, require_fit, unread_state
+from vla.policies.loaded import Allowed, Loaded, require_fit
+from vla.policies.released import Converted, contract_cameras, read_torch, unread_state
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.config import (
     ActionTokensConfig,
@@ -82,12 +84,17 @@ def read_released(path: str | Path) -> Tensors:
 
 
 def convert_released(
-    tensors: Tensors, released: Released, backbone: BackboneConfig, contract: EmbodimentContract
+    tensors: Tensors,
+    released: Released,
+    backbone: BackboneConfig,
+    contract: EmbodimentContract,
+    allowed: Allowed | None = None,
 ) -> Converted:
     """A released RoboVLM under our names, as it was published (docs/robovlms.md).
 
-    backbone: of the vision-language model that it was trained from. Raises CheckpointError where
-    weights, configuration, backbone and contract do not fit each other.
+    backbone: of the vision-language model that it was trained from. allowed: what may be missing,
+    by our names, or left over. Raises CheckpointError where weights, configuration, backbone and
+    contract do not fit each other.
     """
     if released.fwd_pred_next_n != contract.horizon:
         raise CheckpointError(
@@ -102,7 +109,7 @@ def convert_released(
         raise CheckpointError(
             "a resampler on PaliGemma is not converted: it read image tokens of another scale"
         )
-    weights = _backbone_weights(used, config.backbone) | _own_weights(used, config)
+    weights = _backbone_weights(used, config.backbone, allowed) | _own_weights(used, config)
     with torch.device("meta"):
         ours = build_model(config, contract).state_dict()
     odd = [
@@ -110,8 +117,14 @@ def convert_released(
         for name, like in ours.items()
         if name in weights and weights[name].shape != like.shape
     ]
-    require_fit("their configuration", ours.keys() - weights, weights.keys() - ours, odd)
-    return Converted(config, weights, sorted(tensors.keys() - used))
+    missing, others = ours.keys() - weights, weights.keys() - ours
+    require_fit("their configuration", missing, others, odd, allowed)
+    given = {name: value for name, value in weights.items() if name in ours}
+    taken = {name: value.numel() for name, value in given.items()}
+    left_over = {name: weights[name].numel() for name in others}
+    unread = {name: value.numel() for name, value in tensors.items() if name not in used}
+    loaded = Loaded("the released weights", taken, left_over, unread)
+    return Converted(config, given, [loaded], {name: ours[name].numel() for name in missing})
 
 
 def _config(
@@ -237,7 +250,7 @@ def _own_weights(tensors: Tensors, config: RoboVLMConfig) -> Tensors:
     return weights
 
 
-def _backbone_weights(tensors: Tensors, config: BackboneConfig) -> Tensors:
+def _backbone_weights(tensors: Tensors, config: BackboneConfig, allowed: Allowed | None) -> Tensors:
     """Of the vision-language model, renamed by transformers from whatever version wrote them."""
     theirs = {
         name.removeprefix("backbone."): value
@@ -246,25 +259,22 @@ def _backbone_weights(tensors: Tensors, config: BackboneConfig) -> Tensors:
     }
     with torch.device("meta"):
         sized = build_backbone(config).model
-    loud = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
         load: Any = type(sized).from_pretrained  # Its types know no pair.
-        model, report = load(
-            None,
-            config=sized.config,
-            state_dict=theirs,
-            dtype=next(iter(theirs.values())).dtype,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with quietly():
+            model, report = load(
+                None,
+                config=sized.config,
+                state_dict=theirs,
+                dtype=next(iter(theirs.values())).dtype,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # transformers raises whatever it meets
         raise CheckpointError(
             f"the weights are of no {config.kind} model: {one_line(error)}; give the backbone "
             "that they were trained from"
         ) from error
-    finally:
-        logging.set_verbosity(loud)
     require_fit(
         f"backbone {config.source or config.kind}",
         report["missing_keys"],
@@ -273,8 +283,13 @@ def _backbone_weights(tensors: Tensors, config: BackboneConfig) -> Tensors:
             f"{name} {list(found)}, not {list(wanted)}"
             for name, found, wanted in report["mismatched_keys"]
         ],
+        allowed,
     )
-    return {f"backbone.model.{name}": value for name, value in model.state_dict().items()}
+    return {
+        f"backbone.model.{name}": value
+        for name, value in model.state_dict().items()
+        if name not in report["missing_keys"]
+    }
 
 
 def released_stats(

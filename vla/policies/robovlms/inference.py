@@ -43,9 +43,7 @@ class RoboVLMPart(ReasoningPart):
         self.device, self.dtype, self.config = device, dtype, checkpoint.config
         self._stats = stats_of(checkpoint)
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
-        model = build_part(
-            checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract), dtype=dtype
-        )
+        model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
         load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(checkpoint, model.to(device).eval())
         self.model, self._generator = model, torch.Generator()

@@ -18,6 +18,7 @@ from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint, load_weights
 from vla.policies.collation import CollationOptions
 from vla.policies.config import CheckpointError, require_formats
+from vla.policies.loaded import Loaded
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.collation import RoboVLMCollator
 from vla.policies.robovlms.config import RoboVLMConfig, require_structure, why_images
@@ -149,19 +150,18 @@ class RoboVLMType(PolicyType):
         released = backbone_config(kind, source, own.paths, own.keep_layers)
         return replace(config, backbone=released)
 
-    def load_backbone(self, model: RoboVLM, source: str | None) -> None:
+    def load_backbone(self, model: RoboVLM, source: str | None) -> Loaded:
         """Released weights, or new ones."""
-        start_backbone(model.backbone, source)
+        return start_backbone(model.backbone, source, "backbone.model.")
 
-    def start_from(self, model: RoboVLM, source: Checkpoint) -> list[str]:
+    def start_from(self, model: RoboVLM, source: Checkpoint) -> Loaded:
         """Weights of a checkpoint of the same structure and head."""
         if not isinstance(source.config, RoboVLMConfig):
             raise CheckpointError(
                 f"{shown_path(source.folder)} is of type {source.config.TYPE}; to take its "
                 "backbone alone, give backbone: checkpoint and backbone_source"
             )
-        load_weights(source, model)
-        return []
+        return load_weights(source, model, complete=False)
 
     def checkpoint_activations(self, model: RoboVLM) -> None:
         """Those of the backbone."""

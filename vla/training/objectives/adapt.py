@@ -9,6 +9,7 @@ from torch import nn
 
 from vla.policies.base import PolicyType
 from vla.policies.lora import adapter_layers, adapter_weights
+from vla.policies.roles import ACTION_EXPERT, BACKBONE, EXPERTS, HEAD, QUERIES, RESAMPLER
 from vla.training.objectives.action import Action
 
 
@@ -19,6 +20,7 @@ class Adapt(Action):
     command = "vla finetune"
     exports_checkpoint = False
     needs = ()  # but what PolicyType.insert_adapter needs
+    given = (BACKBONE, EXPERTS, QUERIES, ACTION_EXPERT, HEAD, RESAMPLER)
 
     def check(self) -> None:
         """Needs the checkpoint to adapt; the data comes from the command."""

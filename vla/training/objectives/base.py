@@ -55,6 +55,8 @@ class Objective(ABC):
     # parameters it trains, all parameters where it names none.
     needs: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[tuple[str, ...]] = ()
+    # Roles that a run's start must have the weights of, if it starts from any.
+    given: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: TrainConfig):
         self.config = config

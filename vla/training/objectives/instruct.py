@@ -20,6 +20,7 @@ class Instruct(Action):
 
     name = "instruct"
     trains = (EXPERTS, QUERIES)
+    given = (ACTION_EXPERT, QUERIES)
 
     def check(self) -> None:
         """Needs what stage 1 needs, and its result."""
