@@ -30,7 +30,7 @@ from vla.core.shown import listed
 from vla.policies.backbones import KINDS
 from vla.policies.backbones.remote_code import allow_remote_code
 from vla.policies.checkpoint import Checkpoint, build_model, open_checkpoint, save_checkpoint
-from vla.policies.collation import Batch
+from vla.policies.collation import Batch, SeeingBatch
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import StepDataset
@@ -121,7 +121,7 @@ class Trainer:
         set_seed(config.seed)
         self.config, self.objective, self.step = config, objective_of(config), 0
         precision = usable_precision(config.precision, device)
-        # Of several processes, one whose batch has no image leaves what sees without a gradient.
+        # A batch of conversations leaves the action expert without a gradient.
         self.accelerator = Accelerator(
             mixed_precision=precision,
             cpu=device == "cpu",
@@ -211,12 +211,23 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """What is minimised, and all losses as figures."""
-        batch = batch.to(self.accelerator.device)
+        batch = self._matched(batch.to(self.accelerator.device))
         with self.accelerator.autocast():
             losses = self.model(batch, self.config.flow_samples)
         weights = self.objective.loss_weights()
         total = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
         return total, {name: loss.item() for name, loss in losses.items()}
+
+    def _matched(self, batch: Batch) -> Batch:
+        """The batch, with a blank image where it has none and that of another process has one.
+
+        So all processes run the same modules, and what one waits for the others send.
+        """
+        if self.accelerator.num_processes == 1 or not isinstance(batch, SeeingBatch):
+            return batch
+        sees = torch.tensor([int(batch.sees)], device=self.accelerator.device)
+        some_see = bool(self.accelerator.gather(sees).any())
+        return batch.with_blank() if some_see and not batch.sees else batch
 
     @torch.no_grad()
     def validate(self, batches: StepDataset, title: str = "validation") -> dict[str, float]:

@@ -198,13 +198,20 @@ class ActionExpert(nn.Module):
         state: torch.Tensor,
         seen: torch.Tensor | None = None,
     ) -> tuple[ExpertContext, torch.Tensor | None]:
-        """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own."""
-        if len(images) in (0, len(latent)):
+        """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own.
+
+        Where no row of seen sees, images may be those of one blank observation: it runs through
+        the vision encoder, and the context is the same as without.
+        """
+        is_blank = bool(len(images)) and seen is not None and not seen.any()
+        if len(images) in (0, len(latent)) and not is_blank:
             seen = None  # All rows are alike, so that none has to be masked.
         parts, places, scores = [self.latent_projector(latent)], None, None
         if len(images):
-            visual, places, scores = self._look(images, latent if seen is None else latent[seen])
-            parts.insert(0, _in_rows(visual, seen))
+            steering = latent[:1] if is_blank else latent if seen is None else latent[seen]
+            visual, places, scores = self._look(images, steering)
+            # None of them, but in the graph: what sees gets zeros for its gradients.
+            parts.insert(0, _in_rows(visual, seen)[:, : 0 if is_blank else None])
         if self.state_projector is not None:
             if self.config.keypoints:
                 # Zeros add nothing to what the state gives.
@@ -212,6 +219,7 @@ class ActionExpert(nn.Module):
                 points = nothing if places is None else _in_rows(places, seen)
                 state = torch.cat([state, points], dim=-1)
             parts.append(self.state_projector(state)[:, None])
+        seen = None if is_blank else seen
         context = ExpertContext(torch.cat(parts, dim=1), None, seen)  # tokens [B, N, D]
         if self.config.mask in ("causal", "separate"):
             context.layers = self._run_context(context)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
+    Dinov2WithRegistersLayer,
+)
 
 from vla.policies.config import CheckpointError
 from vla.policies.images import zoom_images
@@ -16,6 +19,20 @@ from vla.policies.instructvla.config import ActionExpertConfig
 from vla.policies.instructvla.film_vision import FiLM, standardize
 
 REGISTERS = 4
+
+
+class FilmedLayer(Dinov2WithRegistersLayer):
+    """A block whose attention's result is modulated.
+
+    It is called as a whole, which sharded training needs to have its weights at hand.
+    """
+
+    def forward(self, x: torch.Tensor, film: FiLM, condition: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, 1 + registers + N, D] after this block under a condition [B, C]."""
+        part = self.get_submodule
+        attended = part("attention")(part("norm1")(x))[0]
+        x = film(x + part("drop_path")(part("layer_scale1")(attended)), condition)
+        return x + part("drop_path")(part("layer_scale2")(part("mlp")(part("norm2")(x))))
 
 
 class Dinov2Encoder(nn.Module):
@@ -36,17 +53,19 @@ class Dinov2Encoder(nn.Module):
             raise CheckpointError("keypoints need vision 'conv'; set keypoints to 0 for 'dinov2'")
         self.tokens = (config.image_size // config.patch) ** 2
         self.feature_block, self.zoom = config.vision_feature_block, config.vision_zoom
-        self.model = Dinov2WithRegistersModel(
-            Dinov2WithRegistersConfig(
-                hidden_size=config.vision_width,
-                num_hidden_layers=config.vision_layers,
-                num_attention_heads=config.vision_heads,
-                mlp_ratio=config.vision_mlp // config.vision_width,
-                image_size=config.image_size,
-                patch_size=config.patch,
-                num_register_tokens=REGISTERS,
-            )
+        sizes = Dinov2WithRegistersConfig(
+            hidden_size=config.vision_width,
+            num_hidden_layers=0,  # Ours take their place.
+            num_attention_heads=config.vision_heads,
+            mlp_ratio=config.vision_mlp // config.vision_width,
+            image_size=config.image_size,
+            patch_size=config.patch,
+            num_register_tokens=REGISTERS,
         )
+        self.model = Dinov2WithRegistersModel(sizes)
+        layers = (FilmedLayer(sizes) for _ in range(config.vision_layers))
+        self.model.encoder.layer.extend(layers)
+        self.model.init_weights()
         # Not used here: DINOv2's token for masked patches in its own training.
         self.model.embeddings.mask_token.requires_grad_(False)
         self.films = nn.ModuleList(
@@ -61,8 +80,5 @@ class Dinov2Encoder(nn.Module):
         x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
         layers = self.model.encoder.layer[: self.feature_block + 1]
         for layer, film in zip(layers, self.films, strict=False):
-            part = layer.get_submodule
-            attended = part("attention")(part("norm1")(x))[0]
-            x = film(x + part("drop_path")(part("layer_scale1")(attended)), condition)
-            x = x + part("drop_path")(part("layer_scale2")(part("mlp")(part("norm2")(x))))
+            x = layer(x, film, condition)
         return x[:, 1 + REGISTERS :], None
