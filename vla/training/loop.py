@@ -40,7 +40,7 @@ from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.effort import Effort, counted, read_effort, write_effort
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
-from vla.training.parameters import layer_classes, parameter_groups
+from vla.training.parameters import layer_classes, parameter_groups, start_moments
 from vla.training.precision import usable_precision
 from vla.training.saved_state import load_state, save_state
 from vla.training.sources import require_cameras
@@ -159,6 +159,7 @@ class Trainer:
         # Where Accelerate asks how to shard.
         vars(model)["_no_split_modules"] = layer_classes(model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        start_moments(self.optimizer)
         self.average: list[torch.Tensor] = []
         if config.ema_decay:
             self.average = [p.detach().clone() for p in self._trained()]
