@@ -242,8 +242,8 @@ def run_of(cell: Cell, folder: Path) -> TrainConfig:
         robot=(RobotData("frames", masked_share=stage.masked_share),),
         conversations=(ConversationData("talks"),) if stage.talks else (),
         seed=SEED, output=str(folder / cell.name / "whole"), steps=STEPS, save_every=BREAK,
-        log_every=100, batch_size=2, conversation_batch_size=2 if stage.talks else 0, learning_rate=3e-3,
-        weight_decay=0.1, grounding_weight=0.1, ema_decay=0.9, precision=cell.precision,
+        log_every=100, batch_size=2, conversation_batch_size=2 if stage.talks else 0,
+        learning_rate=3e-3, weight_decay=0.1, grounding_weight=0.1, ema_decay=0.9, precision=cell.precision,
         checkpoint_activations=cell.checkpointed,
     )  # fmt: skip
 
@@ -328,9 +328,7 @@ def expected(
     robots = [Robot(contract, start.stats)]
     model = trainer.plain_model.config
     datasets = [
-        StepDataset(
-            data.robot, data.conversations, start.tokenizer, robots, model, config, process
-        )
+        StepDataset(data.robot, data.conversations, start.tokenizer, robots, model, config, process)
         for process in range(PROCESSES)
     ]
     for step in range(STEPS):
@@ -386,17 +384,17 @@ def in_pairs(folder: Path, cells: list[Cell]) -> None:
         )  # fmt: skip
         if done.returncode == 0:
             return
-        trained = [bool((folder / cell.name / "parts" / "checkpoint").is_dir()) for cell in cells]
-        failed = trained.index(False) if False in trained else len(cells)
-        cells = cells[failed + 1 :]
+        ended = [fault_of(cell, folder) for cell in cells]
+        cells = cells[next((i for i, fault in enumerate(ended) if fault), len(cells)) + 1 :]
 
 
 def fault_of(cell: Cell, folder: Path) -> str:
     """What went wrong in a cell's own runs; empty for nothing."""
-    own = folder / cell.name
-    faults = [text for path in sorted(own.glob("process-*.txt")) if (text := path.read_text())]
-    if faults or not (own / "parts" / "checkpoint").is_dir():
-        return "\n".join(faults) or "it never ended"
+    processes = range(1 if cell.layout == "one" else PROCESSES)
+    notes = [folder / cell.name / f"process-{index}.txt" for index in processes]
+    faults = [note.read_text() if note.exists() else "it never ended" for note in notes]
+    if any(faults):
+        return "\n".join(faults)
     whole, parts = (exported(cell, folder, name) for name in ("whole", "parts"))
     same = whole.keys() == parts.keys() and all(map(torch.equal, whole.values(), parts.values()))
     return "" if same else "a resumed run exports other weights"
