@@ -1,6 +1,5 @@
 """Training on two processes: every stage gives what one process gives, and goes on exactly."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,20 +16,13 @@ from vla.training.sources import open_data
 # Pairs of processes that train many policies; the limit only ends what hangs.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 MATRIX = ROOT / "benchmarks" / "training_matrix.py"
+sys.path.insert(0, str(MATRIX.parent))
 
+import training_cells  # noqa: E402
 
-def load_matrix():
-    spec = importlib.util.spec_from_file_location("training_matrix", MATRIX)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for their types
-    spec.loader.exec_module(module)
-    return module
-
-
-matrix = load_matrix()
-CELLS = [cell.name for cell in matrix.pairwise(matrix.all_cells())]
+CELLS = [cell.name for cell in training_cells.pairwise(training_cells.all_cells())]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +41,7 @@ def test_a_stage_trains_on_two_processes_as_on_one(report, cell):
 
 
 def test_in_each_stage_one_process_alone_has_images(report):
-    for stage in matrix.STAGES:
+    for stage in training_cells.STAGES:
         assert any(row["uneven"] for name, row in report.items() if name.startswith(f"{stage} |"))
 
 
