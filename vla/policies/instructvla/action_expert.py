@@ -208,10 +208,11 @@ class ActionExpert(nn.Module):
             seen = None  # All rows are alike, so that none has to be masked.
         parts, places, scores = [self.latent_projector(latent)], None, None
         if len(images):
-            steering = latent[:1] if is_blank else latent if seen is None else latent[seen]
-            visual, places, scores = self._look(images, steering)
-            # None of them, but in the graph: what sees gets zeros for its gradients.
-            parts.insert(0, _in_rows(visual, seen)[:, : 0 if is_blank else None])
+            steering = latent if seen is None else latent[seen]
+            visual, places, scores = self._look(images, latent[:1] if is_blank else steering)
+            visual = _in_rows(visual, seen)
+            # Not even zeros in the context, but in the graph: what sees gets zeros for gradients.
+            parts.insert(0, visual[:, :0] if is_blank else visual)
         if self.state_projector is not None:
             if self.config.keypoints:
                 # Zeros add nothing to what the state gives.

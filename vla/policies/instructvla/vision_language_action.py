@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from vla.datasets.grounding import grounding_loss
 from vla.policies.config import FlowMatchingConfig
 from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
-from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.images import blank
+from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import NamedCells
 from vla.policies.instructvla.reasoning import ReasoningModel
