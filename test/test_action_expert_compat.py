@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from released_instructvla import (
     tiny_preset,
 )
 from torch.nn import functional as F
+from transformers import Dinov2WithRegistersModel
 
 from vla.policies.config import CheckpointError
 from vla.policies.images import zoom_images
@@ -117,7 +119,11 @@ def test_film_of_zeros_leaves_dinov2_as_it_is(block):
         parameter.zero_()
     images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
     given, keypoints = encoder(images, torch.randn(2, WIDTH), torch.zeros(2, dtype=torch.long))
-    whole = encoder.model(standardize(images, torch.float32), output_hidden_states=True)
+    sizes = deepcopy(encoder.model.config)
+    sizes.num_hidden_layers = len(encoder.model.encoder.layer)
+    theirs = Dinov2WithRegistersModel(sizes).eval()
+    theirs.load_state_dict(encoder.model.state_dict())
+    whole = theirs(standardize(images, torch.float32), output_hidden_states=True)
     # The first of them is what enters the first block; five tokens stand before the patches.
     wanted = whole.hidden_states[block + 1][:, 5:]
     assert keypoints is None

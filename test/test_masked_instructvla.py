@@ -138,7 +138,7 @@ def test_a_batch_of_masked_samples_alone_trains(contract):
     model = build_model(tiny(), contract)
     samples = masked(frames(contract, places=True), BATCHES["all"])
     batch, losses = batch_of(model, samples, contract, grounding=True), []
-    assert batch.acting.places is None and len(batch.vlm_images) == 0
+    assert len(batch.acting.places) == len(batch.vlm_images) == 0
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.1)
     for step in range(12):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -93,6 +93,25 @@ class Batch(Protocol):
 
     def to(self, device: str | torch.device) -> Any:
         """The batch on another device."""
+
+
+@runtime_checkable
+class SeeingBatch(Batch, Protocol):
+    """The input of a policy that looks at images, where a batch may lack them.
+
+    Processes that train one model run the same modules in each step. Where some of them have images
+    and others none, these take a blank one.
+    """
+
+    @property
+    def sees(self) -> bool:
+        """Whether it has images."""
+
+    def with_blank(self) -> Any:
+        """The batch, which has no images, with a black one that belongs to no row.
+
+        It changes no loss; what sees gets zeros for its gradients.
+        """
 
 
 class Collator(Protocol):

@@ -24,6 +24,11 @@ def fit_images(images: torch.Tensor, size: int | tuple[int, int]) -> torch.Tenso
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
+def blank(images: torch.Tensor) -> torch.Tensor:
+    """One black image, or one observation's, like those of a batch [0, ...] that has none."""
+    return images.new_zeros(1, *images.shape[1:])
+
+
 def square_image(image: np.ndarray, size: int) -> np.ndarray:
     """A uint8 image [H, W, 3] as [size, size, 3], squeezed where it is not square."""
     if image.shape[:2] == (size, size):

@@ -30,7 +30,7 @@ from vla.core.shown import listed
 from vla.policies.backbones import KINDS
 from vla.policies.backbones.remote_code import allow_remote_code
 from vla.policies.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from vla.policies.collation import Batch
+from vla.policies.collation import Batch, SeeingBatch
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
 from vla.training.batches import StepDataset
@@ -40,7 +40,7 @@ from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.effort import Effort, counted, read_effort, write_effort
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
-from vla.training.parameters import layer_classes, parameter_groups
+from vla.training.parameters import layer_classes, parameter_groups, start_moments
 from vla.training.precision import usable_precision
 from vla.training.saved_state import load_state, save_state
 from vla.training.sources import require_cameras
@@ -127,7 +127,7 @@ class Trainer:
         set_seed(config.seed)
         self.config, self.objective, self.step = config, objective_of(config), 0
         precision = usable_precision(config.precision, device)
-        # Of several processes, one whose batch has no image leaves what sees without a gradient.
+        # A batch of conversations leaves the action expert without a gradient.
         self.accelerator = Accelerator(
             mixed_precision=precision,
             cpu=device == "cpu",
@@ -152,6 +152,7 @@ class Trainer:
         # Where Accelerate asks how to shard.
         vars(model)["_no_split_modules"] = layer_classes(model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        start_moments(self.optimizer)
         self.average: list[torch.Tensor] = []
         if config.ema_decay:
             self.average = [p.detach().clone() for p in self._trained()]
@@ -204,12 +205,23 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """What is minimised, and all losses as figures."""
-        batch = batch.to(self.accelerator.device)
+        batch = self._matched(batch.to(self.accelerator.device))
         with self.accelerator.autocast():
             losses = self.model(batch, self.config.flow_samples)
         weights = self.objective.loss_weights()
         total = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
         return total, {name: loss.item() for name, loss in losses.items()}
+
+    def _matched(self, batch: Batch) -> Batch:
+        """The batch, with a blank image where it has none and that of another process has one.
+
+        So all processes run the same modules, and what one waits for the others send.
+        """
+        if self.accelerator.num_processes == 1 or not isinstance(batch, SeeingBatch):
+            return batch
+        sees = torch.tensor([int(batch.sees)], device=self.accelerator.device)
+        some_see = bool(self.accelerator.gather(sees).any())
+        return batch.with_blank() if some_see and not batch.sees else batch
 
     @torch.no_grad()
     def validate(self, batches: StepDataset, title: str = "validation") -> dict[str, float]:

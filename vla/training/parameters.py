@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 
@@ -23,3 +25,18 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def start_moments(optimizer: AcceleratedOptimizer) -> None:
+    """Gives AdamW its state of all parameters, as it begins at the first gradient of each.
+
+    Sharded training restores the state of a parameter only where one was saved; a vision encoder
+    that has not seen yet would have none.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }

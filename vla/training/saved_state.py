@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from vla.core.files import checked_entries, checked_number, read_json, require_regular
@@ -70,7 +71,8 @@ def load_state(trainer: Trainer, output: Path) -> None:
         )
     try:
         trainer.accelerator.load_state(str(folder))
-    except Exception as error:  # Of pickle, zip files, safetensors and torch alike
+    # Of pickle, zip files, safetensors and torch alike; that of shards is no Exception.
+    except (Exception, CheckpointException) as error:
         raise CheckpointError(
             f"{shown_path(folder)} is damaged, or of another model than this configuration's; give "
             "another output folder, or the preset, stage and lora that it was made with"

@@ -131,7 +131,8 @@ class Idefics(Backbone):
         # A cache holds the images' rows from their first token on.
         later = mask.shape[1] - images.places.shape[1]
         before = nn.functional.pad(images.places, (0, later)).cumsum(dim=-1)  # [B, past + T]
-        numbers = torch.arange(int(before.max()), device=mask.device)
+        # At least one, for a blank image that has no place.
+        numbers = torch.arange(max(1, int(before.max())), device=mask.device)
         present = numbers < before[:, -1:]  # [B, M]
         media = images.features.new_zeros(*present.shape, *images.features.shape[1:])
         media[present] = images.features

@@ -49,7 +49,9 @@ class Qwen3VL(Qwen25VL):
         places = levels = None
         if given.images is not None:
             places = given.images.places
-            _, *levels = given.images.features.flatten(0, 1).split(self.config.width, dim=-1)
+            # Of a blank image, which has no places, none.
+            tokens = given.images.features.flatten(0, 1)[: int(places.sum())]
+            _, *levels = tokens.split(self.config.width, dim=-1)
         return self.language_model(
             **given.arguments(), visual_pos_masks=places, deepstack_visual_embeds=levels
         ).last_hidden_state

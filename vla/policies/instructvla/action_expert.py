@@ -195,17 +195,25 @@ class ActionExpert(nn.Module):
         state: torch.Tensor,
         seen: torch.Tensor | None = None,
     ) -> tuple[ExpertContext, torch.Tensor | None]:
-        """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own."""
+        """The context, and the keypoints' scores [V, C, K, cells] for a loss of their own.
+
+        Where no row of seen sees, images may be those of one blank observation: it runs through
+        the vision encoder, and the context is the same as without.
+        """
         dtype = self.norm.weight.dtype
         latent, state = latent.to(dtype), state.to(dtype)
         if self.vision is None:
             images = images[:0]
-        if len(images) in (0, len(latent)):
+        is_blank = bool(len(images)) and seen is not None and not seen.any()
+        if len(images) in (0, len(latent)) and not is_blank:
             seen = None  # All rows are alike, so that none has to be masked.
         parts, places, scores = [self.latent_projector(latent)], None, None
         if len(images):
-            visual, places, scores = self._look(images, latent if seen is None else latent[seen])
-            parts.insert(0, _in_rows(visual, seen))
+            steering = latent if seen is None else latent[seen]
+            visual, places, scores = self._look(images, latent[:1] if is_blank else steering)
+            visual = _in_rows(visual, seen)
+            # Not even zeros in the context, but in the graph: what sees gets zeros for gradients.
+            parts.insert(0, visual[:, :0] if is_blank else visual)
         if self.state_projector is not None:
             inputs = [state] if self.config.use_state else []
             if self.config.keypoints:
@@ -213,6 +221,7 @@ class ActionExpert(nn.Module):
                 nothing = state.new_zeros(len(state), self.keypoint_values)
                 inputs.append(nothing if places is None else _in_rows(places, seen))
             parts.append(self.state_projector(torch.cat(inputs, dim=-1))[:, None])
+        seen = None if is_blank else seen
         context = ExpertContext(torch.cat(parts, dim=1), None, seen)  # tokens [B, N, D]
         if self.config.mask in ("causal", "separate"):
             context.layers = self._run_context(context)

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vla.contract.normalization import NormStats
+from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
 from vla.policies.backbones import KINDS
@@ -88,8 +89,9 @@ class InstructVLACollator:
         noise = generator.normal(0.0, self.options.augmentation.state_noise, state.shape)
         actions = np.stack([own["action"].normalize(sample.actions) for own, sample in pairs])
         grounded = None
-        if self.options.grounding and places:
-            grounded = torch.from_numpy(np.stack(places).astype(np.float32))
+        if self.options.grounding:
+            shape = len(places), len(cameras), len(EVENTS), 2
+            grounded = torch.from_numpy(np.reshape(places, shape).astype(np.float32))
         return InstructVLABatch(
             vlm_images=stacked(vlm_images, (3, size, size)),
             text=collate(self.text, self.config.backbone, rows, self.config.num_queries),

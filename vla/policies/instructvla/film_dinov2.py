@@ -9,11 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
+    Dinov2WithRegistersLayer,
+)
 
 from vla.policies.config import CheckpointError
 from vla.policies.images import zoom_images
 from vla.policies.instructvla.config import ActionExpertConfig
-from vla.policies.instructvla.film_vision import make_film, standardize
+from vla.policies.instructvla.film_vision import FiLM, NoFiLM, make_film, standardize
 
 REGISTERS = 4
 
@@ -29,6 +32,22 @@ def dinov2_config(config: ActionExpertConfig) -> Dinov2WithRegistersConfig:
         patch_size=config.patch,
         num_register_tokens=REGISTERS,
     )
+
+
+class FilmedLayer(Dinov2WithRegistersLayer):
+    """A block whose attention's result is modulated.
+
+    It is called as a whole, which sharded training needs to have its weights at hand.
+    """
+
+    def forward(
+        self, x: torch.Tensor, film: FiLM | NoFiLM, condition: torch.Tensor
+    ) -> torch.Tensor:
+        """Tokens [B, 1 + registers + N, D] after this block under a condition [B, C]."""
+        part = self.get_submodule
+        attended = part("attention")(part("norm1")(x))[0]
+        x = film(x + part("drop_path")(part("layer_scale1")(attended)), condition)
+        return x + part("drop_path")(part("layer_scale2")(part("mlp")(part("norm2")(x))))
 
 
 class Dinov2Encoder(nn.Module):
@@ -49,7 +68,12 @@ class Dinov2Encoder(nn.Module):
             raise CheckpointError("keypoints need vision 'conv'; set keypoints to 0 for 'dinov2'")
         self.tokens = (config.image_size // config.patch) ** 2
         self.zoom = config.vision_zoom
-        self.model = Dinov2WithRegistersModel(dinov2_config(config))
+        sizes = dinov2_config(config)
+        layers = [FilmedLayer(sizes) for _ in range(sizes.num_hidden_layers)]
+        sizes.num_hidden_layers = 0  # Ours take their place.
+        self.model = Dinov2WithRegistersModel(sizes)
+        self.model.encoder.layer.extend(layers)
+        self.model.init_weights()
         # Of the last block's output, and of masked patches in DINOv2's own training.
         self.model.set_submodule("layernorm", nn.Identity())
         self.model.embeddings.register_parameter("mask_token", None)
@@ -65,10 +89,7 @@ class Dinov2Encoder(nn.Module):
         images = zoom_images(images) if self.zoom else images
         x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
         for layer, film in zip(self.model.encoder.layer, self.films, strict=True):
-            part = layer.get_submodule
-            attended = part("attention")(part("norm1")(x))[0]
-            x = film(x + part("drop_path")(part("layer_scale1")(attended)), condition)
-            x = x + part("drop_path")(part("layer_scale2")(part("mlp")(part("norm2")(x))))
+            x = layer(x, film, condition)
         return x[:, 1 + REGISTERS :], None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vla.datasets.grounding import grounding_loss
 from vla.policies.config import FlowMatchingConfig
 from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
+from vla.policies.images import blank
 from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import NamedCells
@@ -23,7 +24,8 @@ from vla.policies.sequence import TextBatch
 class ActingRows:
     """The targets of the A rows with action queries, in their order."""
 
-    expert_images: torch.Tensor  # uint8 [V, C, 3, S, S], of the V rows that see
+    # uint8 [V, C, 3, S, S], of the V rows that see; or of none, see InstructVLABatch.with_blank.
+    expert_images: torch.Tensor
     state: torch.Tensor  # [A, S], normalised
     actions: torch.Tensor  # [A, H, D], normalised
     # [V, C, E, 2]: pixels where the expert's images show the gripper's next actions, NaN where they
@@ -37,6 +39,10 @@ class ActingRows:
         seen = None if self.seen is None else self.seen.to(device)
         moved = (self.expert_images.to(device), self.state.to(device), self.actions.to(device))
         return ActingRows(*moved, places, seen)
+
+    def with_blank(self) -> ActingRows:
+        """With black images of no row, which show no places."""
+        return replace(self, expert_images=blank(self.expert_images))
 
 
 @dataclass
@@ -53,6 +59,16 @@ class InstructVLABatch:
         acting = None if self.acting is None else self.acting.to(device)
         named = None if self.named is None else self.named.to(device)
         return InstructVLABatch(self.vlm_images.to(device), self.text.to(device), acting, named)
+
+    @property
+    def sees(self) -> bool:
+        """Whether it has images."""
+        return len(self.vlm_images) > 0
+
+    def with_blank(self) -> InstructVLABatch:
+        """See vla.policies.collation.SeeingBatch; a blank image for each of the two halves."""
+        acting = None if self.acting is None else self.acting.with_blank()
+        return replace(self, vlm_images=blank(self.vlm_images), acting=acting)
 
 
 class InstructVLA(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from vla.policies.backbones import Images, build_backbone
-from vla.policies.images import fit_images
+from vla.policies.images import blank, fit_images
 from vla.policies.la4vla.config import LA4VLAConfig
 from vla.policies.la4vla.head import CrossAttentionHead, HeadContext
 from vla.policies.sequence import IMAGE
@@ -41,6 +41,15 @@ class LA4VLABatch:
     def to(self, device: str | torch.device) -> LA4VLABatch:
         """The batch on another device."""
         return LA4VLABatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+    @property
+    def sees(self) -> bool:
+        """Whether it has images."""
+        return len(self.given.images) > 0
+
+    def with_blank(self) -> LA4VLABatch:
+        """See vla.policies.collation.SeeingBatch."""
+        return replace(self, given=replace(self.given, images=blank(self.given.images)))
 
 
 class LA4VLA(nn.Module):

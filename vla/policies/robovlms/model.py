@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from vla.policies.backbones import Backbone, Images, TokenCache, build_backbone
 from vla.policies.heads.action_tokens import ActionTokens
 from vla.policies.heads.outputs import Denoiser, Diffusion, Flow, Regression
 from vla.policies.heads.trunks import FcTrunk, GptTrunk, LstmTrunk
-from vla.policies.images import fit_images
+from vla.policies.images import blank, fit_images
 from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.mixture import MixtureHead, Prefix
 from vla.policies.robovlms.pointing import VALUES, Pointing, pointing_loss
@@ -49,6 +49,15 @@ class RobotBatch:
         """The batch on another device."""
         frames = None if self.frames is None else on_device(self.frames, device)
         return RobotBatch(self.images.to(device), on_device(self.rows, device), frames)
+
+    @property
+    def sees(self) -> bool:
+        """Whether it has images."""
+        return len(self.images) > 0
+
+    def with_blank(self) -> RobotBatch:
+        """See vla.policies.collation.SeeingBatch."""
+        return replace(self, images=blank(self.images))
 
 
 class PolicyHead(nn.Module):
