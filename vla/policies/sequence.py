@@ -24,6 +24,7 @@ class PromptRow:
     turns: tuple[tuple[str, str], ...]  # questions and answers, the images in the first question
     acts: bool = False  # the last answer ends with the action queries
     images: int = 1
+    verbatim: bool = False  # the last answer stays as it is: no space is added before queries
 
 
 @dataclass
@@ -131,7 +132,11 @@ def row_ids(
         images = row.images if index == 0 else 0
         before = tokenizer.encode(chat.answer_end) if index else []
         before += question_ids(tokenizer, chat, question, images, backbone.image_tokens)
-        said = answer_ids(tokenizer, chat, answer, acts)
+        said = (
+            tokenizer.encode(chat.answer, answer)
+            if row.verbatim and index == len(row.turns) - 1
+            else answer_ids(tokenizer, chat, answer, acts)
+        )
         if acts:
             query_start = len(ids) + len(before) + len(said)
             said += queries

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from vla.policies.config import CheckpointError
-from vla.policies.images import zoom_images
+from vla.policies.images import fit_images, zoom_images
 from vla.policies.instructvla.config import ActionExpertConfig
 from vla.policies.instructvla.film_vision import FiLM, standardize
 
@@ -19,7 +19,7 @@ REGISTERS = 4
 
 
 class Dinov2Encoder(nn.Module):
-    """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D].
+    """uint8 images [B, 3, H, W] and a condition [B, C] to visual tokens [B, N, D].
 
     The tokens are the patches' raw output of block `vision_feature_block`; later blocks exist, as
     in the released weights, and are not run.
@@ -35,7 +35,8 @@ class Dinov2Encoder(nn.Module):
         if config.keypoints:
             raise CheckpointError("keypoints need vision 'conv'; set keypoints to 0 for 'dinov2'")
         self.tokens = (config.image_size // config.patch) ** 2
-        self.feature_block, self.zoom = config.vision_feature_block, config.vision_zoom
+        self.feature_block, self.size = config.vision_feature_block, config.image_size
+        self.fit = zoom_images if config.vision_zoom else fit_images
         self.model = Dinov2WithRegistersModel(
             Dinov2WithRegistersConfig(
                 hidden_size=config.vision_width,
@@ -57,8 +58,8 @@ class Dinov2Encoder(nn.Module):
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
         """Visual tokens; there are no keypoints. Cameras differ by the order of their tokens."""
-        images = zoom_images(images) if self.zoom else images
-        x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
+        pixels = standardize(self.fit(images, self.size), condition.dtype)
+        x = self.model.embeddings(pixels)  # [B, 1 + registers + N, D]
         layers = self.model.encoder.layer[: self.feature_block + 1]
         for layer, film in zip(layers, self.films, strict=False):
             part = layer.get_submodule

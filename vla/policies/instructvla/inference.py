@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,7 +11,7 @@ from vla.control.committed import CommittedActions, join
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.instructvla.action_expert import ActionExpert
-from vla.policies.instructvla.prompts import action_prompt
+from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
 from vla.policies.parts import ActionPart, ReasoningPart, stack_if_any, stats_of
@@ -54,12 +56,9 @@ class Reasoner(ReasoningPart):
         super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
-    def _prompt(
-        self, images: Images, question: str, answer: str = "", acts: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _prompt(self, images: Images, row: PromptRow) -> tuple[torch.Tensor, ...]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        count = len(self.config.vlm_cameras) if images else 0
-        row = PromptRow(((question, answer),), acts, count)
+        row = replace(row, images=len(self.config.vlm_cameras) if images else 0)
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
         ids = torch.tensor([tokens], device=self.device)
         prefix = torch.arange(len(tokens), device=self.device)[None] < asked
@@ -70,24 +69,27 @@ class Reasoner(ReasoningPart):
         return stacked.flatten(0, 1)
 
     def _read(self, images: Images, question: str) -> PrefillState:
-        return self.model.read(self._images(images), *self._prompt(images, question))
+        prompt = self._prompt(images, PromptRow(((question, ""),)))
+        return self.model.read(self._images(images), *prompt)
 
-    def _say(self, prefill: PrefillState) -> str:
-        tokens = self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)[0]
-        text = self._tokenizer.decode(tokens)
+    def _say(self, prefill: PrefillState, limit: int, verbatim: bool = False) -> str:
+        text = self._tokenizer.decode(self.model.generate(prefill, self._stop, limit)[0])
+        if verbatim:
+            return text
         return tidy(text) if self.config.backbone.chat.plain_words else text.strip()
 
-    def _thinking_prompt(self, instruction: str) -> str:
+    def _think(self, images: Images, instruction: str) -> tuple[str, PrefillState]:
         prompts = self.config.prompts
-        return action_prompt(instruction, prompts, prompts.think_suffix)
+        prefill = self._read(images, thinking_prompt(instruction, prompts))
+        return self._say(prefill, prompts.think_tokens, prompts.reread), prefill
 
     def think(self, images: Images, instruction: str) -> str:
         """What the robot says it will do."""
-        return self._say(self._read(images, self._thinking_prompt(instruction)))
+        return self._think(images, instruction)[0]
 
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene."""
-        return self._say(self._read(images, question))
+        return self._say(self._read(images, question), MAX_ANSWER_TOKENS)
 
     def act(
         self,
@@ -100,20 +102,24 @@ class Reasoner(ReasoningPart):
         return self.latent_action(observation.images, instruction, response)
 
     def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
-        """The robot's text, and the latent action [Q, D] on it, with one cache."""
-        prefill = self._read(observation.images, self._thinking_prompt(instruction))
-        text = self._say(prefill)
+        """The robot's text, and the latent action [Q, D] on it, with one cache where it may."""
+        text, prefill = self._think(observation.images, instruction)
+        if self.config.prompts.reread:
+            return text, self.latent_action(observation.images, instruction, text)
         return text, self.model.latent_action(prefill)[0].float().cpu().numpy()
 
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
+        prompts = self.config.prompts
         if response is None:
-            question = action_prompt(instruction, self.config.prompts)
+            row = PromptRow(((action_prompt(instruction, prompts), ""),), acts=True)
         else:
-            question = self._thinking_prompt(instruction)
-        prompt = self._prompt(images, question, response or "", acts=True)
+            answer = f"{response} " if prompts.reread else response
+            turn = (thinking_prompt(instruction, prompts), answer)
+            row = PromptRow((turn,), acts=True, verbatim=prompts.reread)
+        prompt = self._prompt(images, row)
         return self.model.act(self._images(images), *prompt)[0].float().cpu().numpy()
 
 

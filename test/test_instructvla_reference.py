@@ -1,0 +1,121 @@
+"""Converted checkpoints against what the authors' own classes gave for the same camera frames.
+
+test/data/instructvla.npz holds, for each of CASES, the latent action [Q, D], the velocities [10, 16, 7]
+of the ten integration steps and the actions [16, 7] of `predict_action`. They were computed once with
+the public code of InstructVLA (commit dc3b8c7), transformers 4.51.0, peft 0.13.0, timm 0.9.10 and
+Pillow 11.3.0, on a CPU in float32 (where the code says bfloat16, float32 was put in its place). The sizes
+are small: an Eagle2 chat model of the code's backup copy with the Qwen2 and SigLIP of
+reference_instructvla.py; its action model with that Llama and a VisionTransformer of timm with
+four registers, for which the width 1024 in its shapes was replaced. Every tensor of the four groups that a
+checkpoint has was filled by `reference_weight`, torch.manual_seed(3) was set before
+`predict_action`, and where a case has a response, it stood in `last_response`, so that no text was
+generated. A forward hook on `action_head` kept the velocities.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from reference_instructvla import (
+    CASES,
+    DINOV2,
+    LLAMA,
+    QUERIES,
+    QWEN,
+    SIGLIP,
+    STATISTICS,
+    reference_frame,
+    reference_tokenizer,
+    reference_weight,
+)
+
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
+from vla.policies.config import LoraConfig
+from vla.policies.instructvla.inference import ActionModel, Reasoner
+from vla.policies.instructvla.presets import PRESETS
+from vla_cli.parser import main
+
+REFERENCE = np.load(Path(__file__).parent / "data" / "instructvla.npz")
+STATE = np.linspace(-1.5, 1.5, 8)
+
+
+def preset_of_these_sizes():
+    base = PRESETS["published"]
+    backbone = replace(
+        base.backbone,
+        architecture={"vision_config": SIGLIP, "text_config": QWEN},
+        width=QWEN["hidden_size"],
+    )
+    expert = replace(
+        base.expert,
+        vision_width=DINOV2["embed_dim"],
+        vision_layers=DINOV2["depth"],
+        vision_heads=DINOV2["num_heads"],
+        vision_mlp=4 * DINOV2["embed_dim"],
+        width=LLAMA["hidden_size"],
+        layers=LLAMA["num_hidden_layers"],
+        heads=LLAMA["num_attention_heads"],
+        mlp=LLAMA["intermediate_size"],
+        head_widths=tuple(int(part * LLAMA["hidden_size"]) for part in (4, 2, 0.5)),
+    )
+    lora = LoraConfig(experts=("action",), rank=128, alpha=256.0)
+    return replace(base, num_queries=QUERIES, backbone=backbone, expert=expert, lora=lora)
+
+
+def released_run(folder: Path, case: dict) -> Path:
+    """A checkpoint in the authors' layout, with what `vla convert` needs beside it."""
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for full, shape in json.loads(REFERENCE[f"{case['name']}.shapes"].tobytes()).items():
+        group, _, name = full.partition(".")
+        weight = torch.from_numpy(np.asarray(reference_weight(full, tuple(shape))))
+        groups.setdefault(group, {})[name] = weight
+    file = folder / "checkpoints" / "step-000001-epoch-00-loss=1.0.pt"
+    file.parent.mkdir(parents=True)
+    torch.save({"model": groups}, file)
+    (folder / "dataset_statistics.json").write_text(json.dumps({"bridge_dataset": STATISTICS}))
+    reference_tokenizer().save(str(folder / "tokenizer.json"))
+    # A robot whose frames reach the policy as they are.
+    bridge = load_contract(contract_path("widowx_bridge"))
+    width, height = case["frame"]
+    camera = replace(bridge.cameras[0], width=width, height=height)
+    robot = replace(bridge, name="robot", cameras=(camera,))
+    (folder / "robot.yaml").write_text(yaml.safe_dump(robot.to_dict()))
+    return file
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_a_camera_frame_becomes_the_actions_of_the_authors_code(tmp_path, monkeypatch, case):
+    monkeypatch.setitem(PRESETS, "tiny", replace(preset_of_these_sizes(), preset="tiny"))
+    run, folder = tmp_path / "run", tmp_path / "converted"
+    words = ["convert", "instructvla", str(released_run(run, case)), str(folder)]
+    words += ["--preset", "tiny", "--unnorm-key", "bridge_dataset"]
+    assert main([*words, "--contract", str(run / "robot.yaml"), "--tokenizer", str(run)]) == 0
+
+    images = {"front": reference_frame(*case["frame"])}
+    wanted = {
+        part: REFERENCE[f"{case['name']}.{part}"] for part in ("latent", "velocity", "actions")
+    }
+    reasoner = Reasoner.from_pretrained(folder)
+    latent = reasoner.latent_action(images, case["instruction"], case.get("response"))
+    np.testing.assert_allclose(latent, wanted["latent"], atol=1e-4)
+
+    action = ActionModel.from_pretrained(folder)
+    frame = torch.from_numpy(images["front"]).permute(2, 0, 1)[None, None]
+    state = torch.from_numpy(action.normalized_state(STATE))
+    x = torch.randn(1, 16, 7, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        context = action.module.encode_context(frame, torch.from_numpy(latent)[None], state)
+        for step, velocity in enumerate(wanted["velocity"]):
+            given = action.module.velocity(context, x, torch.tensor([step / 10]))
+            np.testing.assert_allclose(given[0], velocity, atol=1e-4)
+            x = x + torch.from_numpy(velocity) / 10
+    chunk = action.action_chunk(images, STATE, latent, seed=3)
+    np.testing.assert_allclose(chunk, wanted["actions"], atol=1e-4)
+    assert wanted["latent"].std() > 0.1 and wanted["velocity"].std() > 0.1
