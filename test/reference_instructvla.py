@@ -59,9 +59,10 @@ def reference_frame(width: int, height: int) -> np.ndarray:
     coarse = generator.integers(0, 256, (-(-height // 40), -(-width // 40), 3))
     frame = np.kron(coarse, np.ones((40, 40, 1), np.int64))[:height, :width]
     frame = frame + generator.integers(-20, 21, frame.shape)
-    frame[height // 3 : height // 2, width // 4 : width // 2] = 255 * (
-        np.indices((height // 2 - height // 3, width // 2 - width // 4)).sum(0) % 2
-    )[..., None]
+    frame[height // 3 : height // 2, width // 4 : width // 2] = (
+        255
+        * (np.indices((height // 2 - height // 3, width // 2 - width // 4)).sum(0) % 2)[..., None]
+    )
     frame[generator.random((height, width)) < 0.01] = 255
     return np.clip(frame, 0, 255).astype(np.uint8)
 

@@ -1,15 +1,18 @@
 """Converted checkpoints against what the authors' own classes gave for the same camera frames.
 
-test/data/instructvla.npz holds, for each of CASES, the latent action [Q, D], the velocities [10, 16, 7]
-of the ten integration steps and the actions [16, 7] of `predict_action`. They were computed once with
-the public code of InstructVLA (commit dc3b8c7), transformers 4.51.0, peft 0.13.0, timm 0.9.10 and
-Pillow 11.3.0, on a CPU in float32 (where the code says bfloat16, float32 was put in its place). The sizes
-are small: an Eagle2 chat model of the code's backup copy with the Qwen2 and SigLIP of
-reference_instructvla.py; its action model with that Llama and a VisionTransformer of timm with
-four registers, for which the width 1024 in its shapes was replaced. Every tensor of the four groups that a
-checkpoint has was filled by `reference_weight`, torch.manual_seed(3) was set before
-`predict_action`, and where a case has a response, it stood in `last_response`, so that no text was
-generated. A forward hook on `action_head` kept the velocities.
+test/data/instructvla.npz holds for each of CASES the latent action [Q, D], the velocities
+[10, 16, 7] of the integration steps and the actions [16, 7] of `predict_action`, and the names and
+shapes of the checkpoint's tensors. They were computed with the public code of InstructVLA (commit
+dc3b8c7), transformers 4.51.0, peft 0.13.0, timm 0.9.10 and Pillow 11.3.0, on a CPU:
+
+- The Eagle2 chat model is the backup copy in that repository, with the Qwen2 and SigLIP of
+  reference_instructvla.py, use_cache False, and a head that shares no memory with the embedding.
+- The action model has that Llama, and a VisionTransformer of timm with four registers; in the
+  shapes that its code spells out, 1024 was replaced by the small width.
+- float32 took the place of bfloat16 everywhere, autocast was off.
+- After a model was made, `reference_weight` filled all tensors of its four groups.
+- `torch.manual_seed(3)` came before `predict_action`; a hook on `action_head` kept the velocities.
+  Where a case has a response, it stood in `last_response`, so that no text was generated.
 """
 
 from __future__ import annotations
@@ -90,6 +93,7 @@ def released_run(folder: Path, case: dict) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_camera_frame_becomes_the_actions_of_the_authors_code(tmp_path, monkeypatch, case):
     monkeypatch.setitem(PRESETS, "tiny", replace(preset_of_these_sizes(), preset="tiny"))

@@ -28,7 +28,8 @@ def prepare_image(image: np.ndarray, camera: CameraContract) -> np.ndarray:
         return resize_image(image, camera.width, camera.height, resampling)
     if camera.fit == "crop":
         scale = min(height / camera.height, width / camera.width)
-        kept_height, kept_width = round(camera.height * scale), round(camera.width * scale)
+        kept_height = max(1, round(camera.height * scale))
+        kept_width = max(1, round(camera.width * scale))
         top, left = (height - kept_height) // 2, (width - kept_width) // 2
         kept = image[top : top + kept_height, left : left + kept_width]
         return resize_image(kept, camera.width, camera.height, resampling)

@@ -53,7 +53,7 @@ def _weights(before: int, after: int, device: torch.device) -> tuple[torch.Tenso
 def _bicubic_weights(
     before: int, after: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which of `before` pixels each of `after` is made of, and their int32 weights, both [K, after].
+    """The K of `before` pixels that each of `after` is made of [K, after], and int32 weights.
 
     Keys' cubic with a = -0.5 (IEEE Trans. ASSP 29, 1981), stretched when an image gets smaller.
     """
