@@ -86,7 +86,8 @@ CASES = (
     {"name": "generalist", "stage": "stage2", "state": True, "frame": (640, 480)}
     | {"instruction": "pick the can"},
     {"name": "generalist_thinks", "stage": "stage2", "state": True, "frame": (1280, 720)}
-    | {"instruction": "Could you hand me the Coke?", "response": "Pick up the Coke. "},
+    | {"instruction": "Could you hand me the Coke?", "response": "Pick up the Coke. "}
+    | {"generated": [196, 183, 140, 140, 83, 105, 44, 78, 128, 230, 61, 97]},
 )
 STATISTICS = {
     "action": {"q01": [-0.5] * 6 + [0.0], "q99": [0.5] * 6 + [1.0], "mask": [True] * 6 + [False]},

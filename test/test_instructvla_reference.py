@@ -13,6 +13,8 @@ dc3b8c7), transformers 4.51.0, peft 0.13.0, timm 0.9.10 and Pillow 11.3.0, on a 
 - After a model was made, `reference_weight` filled all tensors of its four groups.
 - `torch.manual_seed(3)` came before `predict_action`; a hook on `action_head` kept the velocities.
   Where a case has a response, it stood in `last_response`, so that no text was generated.
+- The tokens `generated` are the likeliest next ones, one pass over the whole sequence for each,
+  since the code's own generation fails on a CPU after stage 2.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from vla.core.resources import contract_path
 from vla.policies.config import LoraConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.presets import PRESETS
+from vla.policies.instructvla.prompts import thinking_prompt
 from vla_cli.parser import main
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "instructvla.npz")
@@ -109,6 +112,11 @@ def test_a_camera_frame_becomes_the_actions_of_the_authors_code(tmp_path, monkey
     reasoner = Reasoner.from_pretrained(folder)
     latent = reasoner.latent_action(images, case["instruction"], case.get("response"))
     np.testing.assert_allclose(latent, wanted["latent"], atol=1e-4)
+
+    if said := case.get("generated"):
+        question = thinking_prompt(case["instruction"], reasoner.config.prompts)
+        prefill = reasoner._read(images, question)
+        assert reasoner.model.generate(prefill, set(), len(said)) == [said]
 
     action = ActionModel.from_pretrained(folder)
     frame = torch.from_numpy(images["front"]).permute(2, 0, 1)[None, None]
