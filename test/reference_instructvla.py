@@ -78,6 +78,8 @@ def reference_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+# What was computed: the variant, the camera frame's width and height, the words. A response is what
+# the policy said before.
 CASES = (
     {"name": "expert", "stage": "stage1", "state": False, "frame": (640, 480)}
     | {"instruction": "put the carrot on the plate."},
