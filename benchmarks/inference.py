@@ -12,8 +12,9 @@ others, so that a noisy machine is noisy for all of them.
 - language: in mode think, the text again every 20 steps.
 - latent caching: the latent action every other step.
 - think: the text again in every step.
-- "naive" does the same without what makes it fast: in every integration step all tokens of the
-  action expert are run, and each token of the text is a pass over all that comes before it.
+- "naive" does the same without what makes it fast, as the published code runs it: in every
+  integration step all tokens of the action expert are run, and a text that was generated (with a
+  cache) is read again with all that comes before it, for the latent action.
 """
 
 from __future__ import annotations
@@ -131,16 +132,12 @@ class Subject:
 
     @torch.no_grad()
     def naive_think(self) -> None:
-        """Each token of the text, then the queries, by a pass over everything before."""
-        reasoning = self.plain_reasoning
-        ids = self.prompt
-        for _ in range(self.tokens):
-            mask, seen = torch.ones_like(ids), reasoning.see(self.vlm_images, ids)
-            positions = reasoning.backbone.positions(ids == IMAGE, mask)
-            hidden = reasoning.backbone.run(reasoning.embed(ids), positions, mask, images=seen)
-            token = reasoning.backbone.logits(hidden[:, -1]).argmax(dim=-1)
-            ids = torch.cat([ids, token[None]], dim=1)
-        ids = torch.cat([ids, self.queries], dim=1)
+        """Text on a cache, then the latent action in a pass over the prompt, text and queries."""
+        reasoning, mask = self.plain_reasoning, torch.ones_like(self.prompt)
+        reading = reasoning.read(self.vlm_images, self.prompt, mask)
+        text = reasoning.generate(reading, set(), self.tokens)
+        said = torch.tensor(text, device=self.device, dtype=self.prompt.dtype)
+        ids = torch.cat([self.prompt, said, self.queries], dim=1)
         self.latent = reasoning.act(self.vlm_images, ids, torch.ones_like(ids))
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from released_instructvla import (
@@ -19,11 +18,9 @@ from released_instructvla import (
     Action,
     tiny_preset,
 )
-from torch.nn import functional as F
 from transformers import Dinov2WithRegistersModel
 
 from vla.policies.config import CheckpointError
-from vla.policies.images import zoom_images
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.config import ActionExpertConfig
 from vla.policies.instructvla.conversion_names import LanguageNames, recipe
@@ -135,14 +132,3 @@ def test_impossible_feature_blocks_are_named():
     config = ActionExpertConfig(vision="dinov2", vision_layers=4, vision_feature_block=4)
     with pytest.raises(CheckpointError, match="vision_feature_block 4 is not one of 4 blocks"):
         Dinov2Encoder(config, WIDTH)
-
-
-def test_the_zoom_is_resizing_to_256_and_cropping_to_224():
-    pillow = pytest.importorskip("PIL.Image")
-    generator = np.random.default_rng(0)
-    coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, 28, 28))).float()
-    image = F.interpolate(coarse, size=224, mode="bilinear")[0].round().to(torch.uint8)
-    large = pillow.fromarray(image.permute(1, 2, 0).numpy()).resize((256, 256), pillow.BICUBIC)
-    wanted = np.asarray(large)[16:240, 16:240].astype(int)
-    given = zoom_images(image[None])[0].permute(1, 2, 0).numpy().astype(int)
-    assert np.abs(given - wanted).max() <= 1

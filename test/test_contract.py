@@ -295,3 +295,23 @@ def test_impossible_joint_limits_are_refused(limits, says):
     values = load_contract(contract_path("sim_panda")).to_dict()
     with pytest.raises(ContractError, match=r"joint_limits must be a mapping of lower, upper"):
         contract_from_dict(values | {"joint_limits": [1.0]})
+
+
+def test_how_frames_fit_is_part_of_a_contract():
+    values = load_contract(contract_path("sim_panda")).to_dict()
+    plain = contract_from_dict(values)
+    assert "fit" not in values["cameras"][0], "contracts from before keep their id"
+    values["cameras"][0] |= {"fit": "crop", "resampling": "area"}
+    assert contract_from_dict(values).contract_id == plain.contract_id
+    values["cameras"][0]["fit"] = "pad"
+    padded = contract_from_dict(values)
+    assert (
+        padded.contract_id != plain.contract_id and contract_from_dict(padded.to_dict()) == padded
+    )
+    with pytest.raises(ContractError, match="cameras"):
+        plain.require_same(padded)
+    values["cameras"][0]["fit"] = "stretch"
+    with pytest.raises(ContractError, match="fit"):
+        contract_from_dict(values)
+    for name in ("widowx_bridge", "google_fractal", "libero"):
+        assert {c.fit for c in load_contract(contract_path(name)).cameras} == {"squash"}

@@ -169,7 +169,7 @@ def test_a_converted_model_acts_as_the_released_one(tmp_path, tiny, capsys, stag
     chunk = ActionModel.from_pretrained(folder).action_chunk(images, state, latent[0].numpy(), 3)
     x = torch.randn(1, HORIZON, ACTIONS, generator=torch.Generator().manual_seed(3))
     pixels = torch.from_numpy(images["front"]).permute(2, 0, 1)[None]
-    pixels = standardize(zoom_images(pixels), torch.float32)
+    pixels = standardize(zoom_images(pixels, SIDE), torch.float32)
     normal = torch.from_numpy(np.clip(2 * (state + 1) / 3 - 1, -1, 1)).float()[None]
     for step in range(10):
         time = torch.tensor([step / 10])

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 from vla.policies.backbones import build_backbone
 from vla.policies.checkpoint import read_config, write_config
 from vla.policies.config import BackboneConfig, CheckpointError, from_dict
-from vla.policies.instructvla.config import (
-    ActionExpertConfig,
-    InstructVLAConfig,
-    PromptConfig,
-)
+from vla.policies.instructvla.config import ActionExpertConfig, InstructVLAConfig
 from vla.policies.instructvla.presets import PRESETS
-from vla.policies.instructvla.prompts import action_prompt
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.vision_language_action import (
     ActingRows,
@@ -114,15 +109,6 @@ def ids_of(tokenizer, question, answer="", acts=False, images=1) -> list[int]:
 
 def batch_of(tokenizer, *rows: PromptRow):
     return collate(tokenizer, CONFIG.backbone, rows, QUERIES)
-
-
-def test_prompts():
-    prompts = PromptConfig()
-    act = action_prompt(" Pick the Red block. ", prompts)
-    assert act == "what action should the robot take to pick the red block ?"
-    assert action_prompt("x", prompts, prompts.think_suffix).endswith(
-        "? first answer my question ."
-    )
 
 
 def test_prompt_ids_mark_whose_turn_it_is(tokenizer):

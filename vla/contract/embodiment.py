@@ -51,6 +51,14 @@ class CameraContract:
     height: int = field(metadata={"bounds": (1, 8192)})
     max_age: float = field(metadata={"bounds": (0.001, 3600)})  # of an image that may be used [s]
     topic: str = ""  # where its images come from; "" of a robot that is not a tool with a gripper
+    # What becomes of frames of another aspect ratio. "crop": the middle is kept. "squash": all of
+    # the frame, distorted. "pad": all of it, undistorted, between black bars.
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    # How frames are resized. "area": by averaging; "lanczos": as the loaders of Open X-Embodiment.
+    resampling: Literal["area", "lanczos"] = "area"
+
+
+_CAMERA_DEFAULTS = {"fit": CameraContract.fit, "resampling": CameraContract.resampling}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +175,10 @@ class EmbodimentContract:
         for name in ("state_dimensions", "action_dimensions"):
             if not values[name]:
                 del values[name]
+        for camera in values["cameras"]:
+            for name, value in _CAMERA_DEFAULTS.items():
+                if camera[name] == value:
+                    del camera[name]
         return json.loads(json.dumps(values))
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
+from vla.contract.image_fit import resize_image
 from vla.policies.config import bounded
-from vla.policies.images import fit_images
 
 # Weights of red, green and blue in the brightness (ITU-R BT.601).
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
@@ -71,17 +72,18 @@ def draw_transform(augmentation: Augmentation, generator: np.random.Generator) -
 
 
 def transform_image(image: np.ndarray, change: ImageTransform) -> torch.Tensor:
-    """A uint8 image [S, S, 3], changed: uint8 [3, S, S]. In this order: crop, shift, colours."""
-    # A copy: images of a data set are read-only, which torch warns about.
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, S, S]
-    size = pixels.shape[-1]
+    """A uint8 image [H, W, 3], changed: uint8 [3, H, W]. In this order: crop, shift, colours."""
+    height, width = image.shape[:2]
     left, top, side = change.crop
     if side < 1:
-        x, y, kept = round(left * size), round(top * size), max(1, round(side * size))
-        pixels = fit_images(pixels[None, :, y : y + kept, x : x + kept], size)[0]
+        x, y = round(left * width), round(top * height)
+        kept = image[y : y + max(1, round(side * height)), x : x + max(1, round(side * width))]
+        image = resize_image(kept, width, height, Image.Resampling.BICUBIC)
+    # A copy: images of a data set are read-only, which torch warns about.
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W]
     if change.shift != (0, 0):
-        columns = (torch.arange(size) - change.shift[0]).clamp(0, size - 1)
-        rows = (torch.arange(size) - change.shift[1]).clamp(0, size - 1)
+        columns = (torch.arange(width) - change.shift[0]).clamp(0, width - 1)
+        rows = (torch.arange(height) - change.shift[1]).clamp(0, height - 1)
         pixels = pixels[:, rows[:, None], columns]
     return _recolor(pixels.float(), change).round().clamp(0, 255).to(torch.uint8)
 

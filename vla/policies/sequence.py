@@ -27,6 +27,7 @@ class PromptRow:
     acts: bool = False  # the last answer ends with the action queries
     images: int = 1
     tiles: tuple[int, ...] = ()  # of each image, the copy of the whole among them; () for one each
+    verbatim: bool = False  # the last answer stays as it is: no space is added before queries
 
 
 @dataclass
@@ -142,7 +143,11 @@ def row_ids(
         images = row.images if index == 0 else 0
         before = tokenizer.encode(chat.answer_end) if index else []
         before += question_ids(tokenizer, chat, question, images, backbone.image_tokens, row.tiles)
-        said = answer_ids(tokenizer, chat, answer, acts)
+        said = (
+            tokenizer.encode(chat.answer, answer)
+            if row.verbatim and index == len(row.turns) - 1
+            else answer_ids(tokenizer, chat, answer, acts)
+        )
         if acts:
             query_start = len(ids) + len(before) + len(said)
             said += queries

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from vla.contract.embodiment import CameraContract, EmbodimentContract, state_vector
+from vla.contract.embodiment import EmbodimentContract, state_vector
+from vla.contract.image_fit import prepare_image
 from vla.core.rotations import matrix_to_quaternion, quaternion_to_matrix
 from vla.envs.simpler.gripper import SimplerGripper
 from vla.envs.worker.environment import WorkerEnv
@@ -78,8 +78,8 @@ class SimplerEnv(WorkerEnv):
         return info
 
     def _observed(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        contract = self.contract
-        images = {camera.name: squashed(arrays["image"], camera) for camera in contract.cameras}
+        contract, frame = self.contract, arrays["image"]
+        images = {camera.name: prepare_image(frame, camera) for camera in contract.cameras}
         position, quaternion = arrays["pose"][:3], np.roll(arrays["pose"][3:], -1)
         if "roll" in contract.state_names:
             matrix = quaternion_to_matrix(quaternion) @ WIDOWX_DOWN.T
@@ -88,12 +88,3 @@ class SimplerEnv(WorkerEnv):
         width = (1.0 - float(arrays["closedness"][0])) * open_width
         state = state_vector(position, quaternion, width, contract.state_names, open_width)
         return {"images": images, "state": state}
-
-
-def squashed(image: np.ndarray, camera: CameraContract) -> np.ndarray:
-    """An image [H, W, 3] in the size of a camera, by area averaging, whatever its aspect ratio.
-
-    The Bridge and Fractal data have squares made that way of what the cameras saw.
-    """
-    size = (camera.width, camera.height)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

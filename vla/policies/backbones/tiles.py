@@ -31,7 +31,7 @@ def tile_image(image: torch.Tensor, config: BackboneConfig, most: int) -> torch.
     whole = fit_images(image[None], side)
     if columns * rows == 1:
         return whole
-    grid = fit_images(image[None], (rows * side, columns * side))[0]
+    grid = fit_images(image[None], columns * side, rows * side)[0]
     tiles = grid.reshape(3, rows, side, columns, side).permute(1, 3, 0, 2, 4).flatten(0, 1)
     return torch.cat([tiles, whole])
 

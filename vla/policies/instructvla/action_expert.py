@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.policies.config import CheckpointError
-from vla.policies.images import fit_images
 from vla.policies.instructvla.config import ActionExpertConfig
 from vla.policies.instructvla.film_dinov2 import Dinov2Encoder
 from vla.policies.instructvla.film_vision import ConvVisionEncoder
@@ -183,7 +182,7 @@ class ActionExpert(nn.Module):
     ) -> ExpertContext:
         """Runs everything but the actions, once per chunk.
 
-        images: uint8 [V, C, 3, S, S] of the V rows that see: all, none, or those of seen [B].
+        images: uint8 [V, C, 3, H, W] of the V rows that see: all, none, or those of seen [B].
         latent [B, Q, L] and state [B, S], normalised, in any floating-point type.
         """
         return self.encode_context_and_places(images, latent, state, seen)[0]
@@ -235,8 +234,8 @@ class ActionExpert(nn.Module):
         condition = latent.mean(dim=1)  # [V, L]
         camera = torch.arange(cameras, device=images.device).repeat(rows)
         assert self.vision is not None
-        images = fit_images(images.flatten(0, 1), self.config.image_size)
-        visual, keypoints = self.vision(images, condition.repeat_interleave(cameras, 0), camera)
+        condition = condition.repeat_interleave(cameras, 0)
+        visual, keypoints = self.vision(images.flatten(0, 1), condition, camera)
         # Tokens of the cameras alternate, patch by patch, as in the paper's two-camera model.
         visual = visual.view(rows, cameras, self.vision.tokens, -1).transpose(1, 2).flatten(1, 2)
         visual = self.vision_projector(visual)

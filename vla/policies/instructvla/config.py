@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vla.policies.config import (
     MOST_LAYERS,
@@ -13,6 +13,7 @@ from vla.policies.config import (
     LoraConfig,
     bounded,
 )
+from vla.policies.sequence import MAX_ANSWER_TOKENS
 
 
 @dataclass
@@ -55,11 +56,20 @@ class ActionExpertConfig:
 class PromptConfig:
     """The words around an instruction; weights need those they were trained with."""
 
+    # What becomes of an instruction in a question to act, and in one to answer first. "plain":
+    # lower case, without a final period; "lower": lower case; "given": nothing.
+    act_words: Literal["plain", "lower", "given"] = "plain"
+    think_words: Literal["plain", "lower", "given"] = "plain"
     act: str = "what action should the robot take to {instruction} ?"  # asks for an action
     think_suffix: str = " first answer my question ."  # asks for an answer first
     motion_suffix: str = " say the motion , then act ."  # asks for the motion in words first
     # Questions that ask for a description of the scene.
     captions: tuple[str, ...] = ("describe the scene without the robot .",)
+    # Most tokens of an answer before acting.
+    think_tokens: int = bounded(MAX_ANSWER_TOKENS, 1, 4096)
+    # Whether an answer is read again as it was generated, its last space included, with one more
+    # before the action queries, as the published code does. Otherwise they follow on its cache.
+    reread: bool = False
 
 
 @dataclass

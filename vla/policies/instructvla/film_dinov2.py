@@ -14,7 +14,7 @@ from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers im
 )
 
 from vla.policies.config import CheckpointError
-from vla.policies.images import zoom_images
+from vla.policies.images import fit_images, zoom_images
 from vla.policies.instructvla.config import ActionExpertConfig
 from vla.policies.instructvla.film_vision import FiLM, NoFiLM, make_film, standardize
 
@@ -51,7 +51,7 @@ class FilmedLayer(Dinov2WithRegistersLayer):
 
 
 class Dinov2Encoder(nn.Module):
-    """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D].
+    """uint8 images [B, 3, H, W] and a condition [B, C] to visual tokens [B, N, D].
 
     The tokens are the patches' raw output of block `vision_feature_block`. What only later outputs
     read is not built: a parameter without a gradient stops training on several devices.
@@ -67,7 +67,8 @@ class Dinov2Encoder(nn.Module):
         if config.keypoints:
             raise CheckpointError("keypoints need vision 'conv'; set keypoints to 0 for 'dinov2'")
         self.tokens = (config.image_size // config.patch) ** 2
-        self.zoom = config.vision_zoom
+        self.size = config.image_size
+        self.fit = zoom_images if config.vision_zoom else fit_images
         sizes = dinov2_config(config)
         layers = [FilmedLayer(sizes) for _ in range(sizes.num_hidden_layers)]
         sizes.num_hidden_layers = 0  # Ours take their place.
@@ -86,8 +87,8 @@ class Dinov2Encoder(nn.Module):
         self, images: torch.Tensor, condition: torch.Tensor, camera: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
         """Visual tokens; there are no keypoints. Cameras differ by the order of their tokens."""
-        images = zoom_images(images) if self.zoom else images
-        x = self.model.embeddings(standardize(images, condition.dtype))  # [B, 1 + registers + N, D]
+        pixels = standardize(self.fit(images, self.size), condition.dtype)
+        x = self.model.embeddings(pixels)  # [B, 1 + registers + N, D]
         for layer, film in zip(self.model.encoder.layer, self.films, strict=True):
             x = layer(x, film, condition)
         return x[:, 1 + REGISTERS :], None

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.policies.config import CheckpointError
+from vla.policies.images import fit_images
 from vla.policies.instructvla.config import ActionExpertConfig
 
 
@@ -131,7 +132,7 @@ class FilmBlock(nn.Module):
 
 
 class ConvVisionEncoder(nn.Module):
-    """uint8 images [B, 3, S, S] and a condition [B, C] to visual tokens [B, N, D] and keypoints.
+    """uint8 images [B, 3, H, W] and a condition [B, C] to visual tokens [B, N, D] and keypoints.
 
     Views of different cameras share the weights; a learned row per camera tells them apart.
     """
@@ -140,7 +141,7 @@ class ConvVisionEncoder(nn.Module):
         super().__init__()
         if config.patch != 16:
             raise CheckpointError(f"vision 'conv' has 16 pixels per token, not {config.patch}")
-        self.tokens = (config.image_size // config.patch) ** 2
+        self.size, self.tokens = config.image_size, (config.image_size // config.patch) ** 2
         self.stem = ConvStem(config, condition_width)
         self.keypoints: Keypoints | None = None
         if config.keypoints:
@@ -159,7 +160,8 @@ class ConvVisionEncoder(nn.Module):
 
         camera [B]: index of the camera that each image comes from.
         """
-        features, fine = self.stem(standardize(images, condition.dtype), condition)
+        pixels = standardize(fit_images(images, self.size), condition.dtype)
+        features, fine = self.stem(pixels, condition)
         keypoints = self.keypoints(fine) if self.keypoints is not None else None
         x = features.flatten(2).transpose(1, 2)  # [B, N, D]
         x = x + self.position + self.camera[camera]

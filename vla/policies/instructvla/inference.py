@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.images import joined_images, square_image
 from vla.policies.instructvla.action_expert import ActionExpert
-from vla.policies.instructvla.prompts import action_prompt
+from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
 from vla.policies.parts import ActionPart, ChatAnswer, ReasoningPart, stack_if_any, stats_of
@@ -63,12 +64,10 @@ class Reasoner(ReasoningPart):
         super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
-    def _prompt(
-        self, images: Images, question: str, answer: str = "", acts: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _prompt(self, images: Images, row: PromptRow) -> tuple[torch.Tensor, ...]:
         """Token ids, mask and prefix (the question) [1, T] of a prompt."""
         _, counts = self._tiles(images)
-        return self._ids(PromptRow(((question, answer),), acts, len(counts), counts))
+        return self._ids(replace(row, images=len(counts), tiles=counts))
 
     def _ids(self, row: PromptRow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
@@ -87,26 +86,29 @@ class Reasoner(ReasoningPart):
         return tiled(stacked.flatten(0, 1), self.config.backbone)
 
     def _read(self, images: Images, question: str) -> PrefillState:
-        return self.model.read(self._images(images), *self._prompt(images, question))
+        prompt = self._prompt(images, PromptRow(((question, ""),)))
+        return self.model.read(self._images(images), *prompt)
 
-    def _say(self, prefill: PrefillState) -> str:
-        return self._text(self.model.generate(prefill, self._stop, MAX_ANSWER_TOKENS)[0])
+    def _say(self, prefill: PrefillState, limit: int, verbatim: bool = False) -> str:
+        tokens = self.model.generate(prefill, self._stop, limit)[0]
+        return self._tokenizer.decode(tokens) if verbatim else self._text(tokens)
 
     def _text(self, tokens: list[int]) -> str:
         text = self._tokenizer.decode(tokens)
         return tidy(text) if self.config.backbone.chat.plain_words else text.strip()
 
-    def _thinking_prompt(self, instruction: str) -> str:
+    def _think(self, images: Images, instruction: str) -> tuple[str, PrefillState]:
         prompts = self.config.prompts
-        return action_prompt(instruction, prompts, prompts.think_suffix)
+        prefill = self._read(images, thinking_prompt(instruction, prompts))
+        return self._say(prefill, prompts.think_tokens, prompts.reread), prefill
 
     def think(self, images: Images, instruction: str) -> str:
         """What the robot says it will do."""
-        return self._say(self._read(images, self._thinking_prompt(instruction)))
+        return self._think(images, instruction)[0]
 
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene."""
-        return self._say(self._read(images, question))
+        return self._say(self._read(images, question), MAX_ANSWER_TOKENS)
 
     def chat(
         self, images: Sequence[np.ndarray], turns: Sequence[tuple[str, str]], limit: int
@@ -135,20 +137,24 @@ class Reasoner(ReasoningPart):
         return self.latent_action(observation.images, instruction, response)
 
     def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
-        """The robot's text, and the latent action [Q, D] on it, with one cache."""
-        prefill = self._read(observation.images, self._thinking_prompt(instruction))
-        text = self._say(prefill)
+        """The robot's text, and the latent action [Q, D] on it, with one cache where it may."""
+        text, prefill = self._think(observation.images, instruction)
+        if self.config.prompts.reread:
+            return text, self.latent_action(observation.images, instruction, text)
         return text, self.model.latent_action(prefill)[0].float().cpu().numpy()
 
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
+        prompts = self.config.prompts
         if response is None:
-            question = action_prompt(instruction, self.config.prompts)
+            row = PromptRow(((action_prompt(instruction, prompts), ""),), acts=True)
         else:
-            question = self._thinking_prompt(instruction)
-        prompt = self._prompt(images, question, response or "", acts=True)
+            answer = f"{response} " if prompts.reread else response
+            turn = (thinking_prompt(instruction, prompts), answer)
+            row = PromptRow((turn,), acts=True, verbatim=prompts.reread)
+        prompt = self._prompt(images, row)
         return self.model.act(self._images(images), *prompt)[0].float().cpu().numpy()
 
 

@@ -93,10 +93,12 @@ def as_published(config: InstructVLAConfig) -> InstructVLAConfig:
     """The released weights' behaviour where the published code differs from the paper.
 
     Its vision tokens are the third block's, of images enlarged by 256 / 224; with its version of
-    transformers, the attention mask adds one where it was meant to allow.
+    transformers, the attention mask adds one where it was meant to allow. It thinks in 50 tokens at
+    most, and reads them again before it acts.
     """
     expert = replace(config.expert, vision_feature_block=2, vision_zoom=True, mask="bias")
-    return replace(config, expert=expert)
+    prompts = replace(config.prompts, think_tokens=50, reread=True)
+    return replace(config, expert=expert, prompts=prompts)
 
 
 # Nine questions for a caption, one of which is drawn each time (appendix E.1); in our own words.
@@ -125,6 +127,8 @@ _BASE = InstructVLAConfig(
         act="What action should the robot take to {instruction}?",
         think_suffix=" First answer my question.",
         motion_suffix=" Give both move primitive and action.",
+        act_words="lower",
+        think_words="given",
         captions=CAPTIONS,
     ),
 )

@@ -12,8 +12,20 @@ from vla.policies.sequence import PromptRow
 
 def action_prompt(instruction: str, prompts: PromptConfig, suffix: str = "") -> str:
     """The question for an instruction; a suffix asks for more than the action."""
-    instruction = instruction.strip().rstrip(".").strip().lower()
-    return prompts.act.format(instruction=instruction) + suffix
+    return prompts.act.format(instruction=_words(instruction, prompts.act_words)) + suffix
+
+
+def thinking_prompt(instruction: str, prompts: PromptConfig) -> str:
+    """The question for an instruction, or for what a user asks, that is to be answered first."""
+    words = _words(instruction, prompts.think_words)
+    return prompts.act.format(instruction=words) + prompts.think_suffix
+
+
+def _words(instruction: str, kept: str) -> str:
+    instruction = instruction.strip()
+    if kept == "given":
+        return instruction
+    return (instruction.rstrip(".").strip() if kept == "plain" else instruction).lower()
 
 
 def sample_row(
@@ -43,10 +55,10 @@ def sample_row(
             asked = annotation.contexts if draw < edges[1] else annotation.command_rewrites
             if asked:
                 question, answer = asked[int(generator.integers(len(asked)))]
-                think = action_prompt(question, prompts, prompts.think_suffix)
+                think = thinking_prompt(question, prompts)
                 return PromptRow(((think, answer),), acts=True, images=images)
     if sample.answer is not None and generator.random() < sampling.think:
-        think = action_prompt(sample.instruction, prompts, prompts.think_suffix)
+        think = thinking_prompt(sample.instruction, prompts)
         return PromptRow(((think, sample.answer),), acts=True, images=images)
     if sample.motion is not None and generator.random() < sampling.motion:
         motion = action_prompt(sample.instruction, prompts, prompts.motion_suffix)

@@ -62,7 +62,7 @@ class ReasoningModel(nn.Module):
         return torch.where(is_query[..., None], queries, embeddings)
 
     def see(self, images: torch.Tensor, ids: torch.Tensor) -> Images | None:
-        """Images [N, 3, S, S] at their places in ids [B, T]; None without any."""
+        """Images [N, 3, H, W] at their places in ids [B, T]; None without any."""
         if not len(images):
             return None
         images = fit_images(images, self.config.backbone.image_size)
@@ -76,7 +76,7 @@ class ReasoningModel(nn.Module):
     def forward(
         self, images: torch.Tensor, text: TextBatch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Training pass on uint8 images [N, 3, S, S] and text that is padded on the right.
+        """Training pass on uint8 images [N, 3, H, W] and text that is padded on the right.
 
         Returns the latent actions [A, Q, D] of the A rows with queries, the mean cross-entropy and
         accuracy of the labels, whose scores alone are computed, and the image tokens [N, I, D],
@@ -124,7 +124,7 @@ class ReasoningModel(nn.Module):
         mask: torch.Tensor,
         prefix: torch.Tensor | None = None,
     ) -> PrefillState:
-        """Reads prompts [B, T] that are padded on the left, with their images [N, 3, S, S].
+        """Reads prompts [B, T] that are padded on the left, with their images [N, 3, H, W].
 
         prefix [B, T]: True before the first answer; all of the prompt if not given.
         """

@@ -24,7 +24,7 @@ from vla.policies.sequence import TextBatch
 class ActingRows:
     """The targets of the A rows with action queries, in their order."""
 
-    # uint8 [V, C, 3, S, S], of the V rows that see; or of none, see InstructVLABatch.with_blank.
+    # uint8 [V, C, 3, H, W], of the V rows that see; or of none, see InstructVLABatch.with_blank.
     expert_images: torch.Tensor
     state: torch.Tensor  # [A, S], normalised
     actions: torch.Tensor  # [A, H, D], normalised
@@ -49,7 +49,7 @@ class ActingRows:
 class InstructVLABatch:
     """B rows of text with N images among them; some of the rows act."""
 
-    vlm_images: torch.Tensor  # uint8 [N, 3, S, S], in the rows' order
+    vlm_images: torch.Tensor  # uint8 [N, 3, H, W], in the rows' order
     text: TextBatch
     acting: ActingRows | None = None  # None where no row acts
     named: NamedCells | None = None  # where it is to be learned what image tokens show
@@ -142,7 +142,7 @@ def sample_actions(
 ) -> torch.Tensor:
     """Normalised action chunks [B, H, A]: Euler integration on one context per chunk.
 
-    images: uint8 [B, C, 3, S, S], or [0, C, 3, S, S] to act without vision.
+    images: uint8 [B, C, 3, H, W], or [0, C, 3, H, W] to act without vision.
     inpainting: guides the chunks, for real-time chunking.
     """
     context = expert.encode_context(images, latent, state)

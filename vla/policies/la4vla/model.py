@@ -18,7 +18,7 @@ from vla.policies.sequence import IMAGE
 class LA4VLAInput:
     """What B rows read."""
 
-    images: torch.Tensor  # uint8 [N, 3, S, S], in the order of the rows' image tokens
+    images: torch.Tensor  # uint8 [N, 3, H, W], in the order of the rows' image tokens
     ids: torch.Tensor  # [B, T], IMAGE at image tokens
     mask: torch.Tensor  # [B, T], 1 on tokens
     state: torch.Tensor  # [B, S], normalised

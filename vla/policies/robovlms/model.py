@@ -41,7 +41,7 @@ class FrameBatch:
 class RobotBatch:
     """Windows of frames, or conversations, which have none."""
 
-    images: torch.Tensor  # uint8 [N, 3, S, S], in the order of the rows' image tokens
+    images: torch.Tensor  # uint8 [N, 3, H, W], in the order of the rows' image tokens
     rows: Rows
     frames: FrameBatch | None = None
 
@@ -139,7 +139,7 @@ class RoboVLM(nn.Module):
             self.vision_resampler = PerceiverResampler(width, config.resampler)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """What the backbone takes [N, I, F] of uint8 images [N, 3, S, S]; of none, nothing."""
+        """What the backbone takes [N, I, F] of uint8 images [N, 3, H, W]; of none, nothing."""
         if not len(images):
             return images
         images = fit_images(images, self.config.backbone.image_size)
