@@ -61,14 +61,15 @@ class EpisodeTable(Sequence[EpisodeMeta]):
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        columns = (self._kept.array(name)[numbers].tolist() for name in _COLUMNS)
-        return self._episode(*columns, self._path, self._task)
+        row, files, begins = (self._kept.array(name)[numbers].tolist() for name in _COLUMNS)
+        return self._episode(row, files, begins, self._path, self._task)
 
     def __iter__(self) -> Iterator[EpisodeMeta]:
         # Many episodes share a file, and tasks.
         path, task = functools.cache(self._path), functools.cache(self._task)
         columns = [self._kept.array(name).tolist() for name in _COLUMNS]
-        return (self._episode(*row, path, task) for row in zip(*columns, strict=True))
+        rows = zip(*columns, strict=True)
+        return (self._episode(row, files, begins, path, task) for row, files, begins in rows)
 
     def _episode(
         self,
