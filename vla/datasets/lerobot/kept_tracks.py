@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.findings import PROBLEM
-from vla.core.kept import Kept, keep, save_array, save_texts, save_values
+from vla.core.kept import KeptFolder, keep, save_array, save_texts, save_values
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.index import read_info
@@ -47,7 +47,7 @@ _META = ("tasks.parquet", "tasks.jsonl", "episodes.jsonl", "episodes/chunk-*/*.p
 class EpisodeTable(Sequence[EpisodeMeta]):
     """All episodes of a data set, each made when it is asked for. Paths begin with its folder."""
 
-    def __init__(self, kept: Kept, folder: Path, cameras: Sequence[str]):
+    def __init__(self, kept: KeptFolder, folder: Path, cameras: Sequence[str]):
         self._kept, self._folder, self._cameras = kept, folder, list(cameras)
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ def keep_tracks(
     contract: EmbodimentContract,
     own: bool,
     as_stored: bool,
-) -> Kept:
+) -> KeptFolder:
     """The frames of a data set, and its episodes; see LeRobotEpisodes for the last two.
 
     info: its description. Arrays by frame: states [N, S], actions [N, A], frames [N], words [N];
