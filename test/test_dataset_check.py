@@ -60,7 +60,7 @@ def test_a_folder_that_is_no_data_set_is_named(tmp_path, capsys):
                                                         {"from": "gpt", "value": "b"}]}])
     )  # fmt: skip
     assert main(["data", "check", str(tmp_path / "talk.json")]) == 1
-    assert "1 images are missing, such as" in capsys.readouterr().out
+    assert "1 of 1 can't be used" in capsys.readouterr().out
     (tmp_path / "a.png").write_bytes(ODD_IMAGES["16 bits a value"])
     assert main(["data", "check", str(tmp_path / "talk.json")]) == 1
     assert "16 bits a value, not 8-bit colour or grey" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla.core.kept import Kept, cache_folder, keep, save_array, save_texts, save_values
+from vla.core.kept import KeptFolder, cache_folder, keep, save_array, save_texts, save_values
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def make_slowly(source: Path, started, made) -> None:
             made.value += 1
         save_array(folder, "length", np.array([1]))
 
-    assert isinstance(keep("slow", [source], "", make), Kept)
+    assert isinstance(keep("slow", [source], "", make), KeptFolder)
 
 
 def test_of_two_processes_one_makes_it(source):

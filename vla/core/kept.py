@@ -36,7 +36,7 @@ _ABANDONED = 86400.0
 _temporary: dict[str, tempfile.TemporaryDirectory] = {}
 
 
-class Kept:
+class KeptFolder:
     """The arrays and texts of a kept folder, each mapped when it is first asked for."""
 
     def __init__(self, folder: Path):
@@ -65,21 +65,21 @@ class Kept:
 
 
 def save_array(folder: Path, name: str, values: np.ndarray) -> None:
-    """Writes an array for Kept.array()."""
+    """Writes an array for KeptFolder.array()."""
     with (folder / f"{name}.npy").open("xb") as stream:
         np.save(stream, values)
         _sync(stream)
 
 
 def save_texts(folder: Path, name: str, texts: Iterable[str]) -> None:
-    """Writes texts for Kept.text(), as one array of bytes and another of where each ends."""
+    """Writes texts for KeptFolder.text(), as one array of bytes and another of where each ends."""
     encoded = [text.encode() for text in texts]
     save_array(folder, name, np.frombuffer(b"".join(encoded), np.uint8))
     save_array(folder, f"{name}_ends", np.cumsum([len(text) for text in encoded], dtype=np.int64))
 
 
 def save_values(folder: Path, name: str, values: Any) -> None:
-    """Writes plain values for Kept.values()."""
+    """Writes plain values for KeptFolder.values()."""
     with (folder / f"{name}.json").open("x") as stream:
         json.dump(values, stream)
         _sync(stream)
@@ -91,7 +91,9 @@ def _sync(stream: Any) -> None:
     os.fsync(stream.fileno())
 
 
-def keep(kind: str, files: Sequence[Path], settings: str, make: Callable[[Path], None]) -> Kept:
+def keep(
+    kind: str, files: Sequence[Path], settings: str, make: Callable[[Path], None]
+) -> KeptFolder:
     """What `make` writes into an empty folder, made once per machine for the files as they are.
 
     kind: what is made, with the version of its layout. settings: what else it depends on. Another
@@ -103,10 +105,10 @@ def keep(kind: str, files: Sequence[Path], settings: str, make: Callable[[Path],
     place = f"{kind}-{_digest(first, settings)}"
     name = f"{place}-{_state(files)}"
     if name in _temporary:
-        return Kept(Path(_temporary[name].name))
+        return KeptFolder(Path(_temporary[name].name))
     cache = cache_folder()
     if (cache / name).is_dir():
-        return Kept(cache / name)
+        return KeptFolder(cache / name)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / f"{place}.lock").open("w")
@@ -120,7 +122,7 @@ def keep(kind: str, files: Sequence[Path], settings: str, make: Callable[[Path],
         own = tempfile.TemporaryDirectory(prefix="vla-index-")
         make(Path(own.name))
         _temporary[name] = own
-        return Kept(Path(own.name))
+        return KeptFolder(Path(own.name))
     with lock:
         lock_file(lock, wait=True)
         try:
@@ -129,7 +131,7 @@ def keep(kind: str, files: Sequence[Path], settings: str, make: Callable[[Path],
                 _remove_outdated(cache, place, name)
         finally:
             unlock_file(lock)
-    return Kept(cache / name)
+    return KeptFolder(cache / name)
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vla.core.configuration import bounded
 from vla.core.files import read_json_text, require_regular
-from vla.core.kept import Kept, keep, save_array
+from vla.core.kept import KeptFolder, keep, save_array
 from vla.core.shown import shown_path
 from vla.core.text import one_line
 from vla.datasets.bad_rows import BadRows
@@ -96,7 +96,7 @@ class LlavaConversations:
         return read_row(read_json_text(text, where, DatasetError), where, self._folder)
 
 
-def _index(path: Path) -> Kept:
+def _index(path: Path) -> KeptFolder:
     require_regular(path, DatasetError)
     find = line_spans if path.suffix == ".jsonl" else list_spans
 

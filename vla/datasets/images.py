@@ -50,7 +50,7 @@ def decode_image(
             mode, (width, height) = opened.mode, opened.size
             if width * height > MOST_PIXELS:
                 raise DatasetError(f"{where} has {width} x {height} pixels; leave it out")
-            if any_colors and mode in _CONVERTED:
+            if any_colors and mode in _CONVERTED and _stored_bits(opened) <= 8:
                 return np.asarray(opened.convert("RGB"))
             if mode in ("RGB", "L") and "transparency" not in opened.info:
                 bits = _stored_bits(opened)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.findings import PROBLEM
-from vla.core.kept import Kept, keep, save_array, save_texts, save_values
+from vla.core.kept import KeptFolder, keep, save_array, save_texts, save_values
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.index import read_info
@@ -47,7 +47,7 @@ _META = ("tasks.parquet", "tasks.jsonl", "episodes.jsonl", "episodes/chunk-*/*.p
 class EpisodeTable(Sequence[EpisodeMeta]):
     """All episodes of a data set, each made when it is asked for. Paths begin with its folder."""
 
-    def __init__(self, kept: Kept, folder: Path, cameras: Sequence[str]):
+    def __init__(self, kept: KeptFolder, folder: Path, cameras: Sequence[str]):
         self._kept, self._folder, self._cameras = kept, folder, list(cameras)
 
     def __len__(self) -> int:
@@ -61,14 +61,15 @@ class EpisodeTable(Sequence[EpisodeMeta]):
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        columns = (self._kept.array(name)[numbers].tolist() for name in _COLUMNS)
-        return self._episode(*columns, self._path, self._task)
+        row, files, begins = (self._kept.array(name)[numbers].tolist() for name in _COLUMNS)
+        return self._episode(row, files, begins, self._path, self._task)
 
     def __iter__(self) -> Iterator[EpisodeMeta]:
         # Many episodes share a file, and tasks.
         path, task = functools.cache(self._path), functools.cache(self._task)
         columns = [self._kept.array(name).tolist() for name in _COLUMNS]
-        return (self._episode(*row, path, task) for row in zip(*columns, strict=True))
+        rows = zip(*columns, strict=True)
+        return (self._episode(row, files, begins, path, task) for row, files, begins in rows)
 
     def _episode(
         self,
@@ -100,7 +101,7 @@ def keep_tracks(
     contract: EmbodimentContract,
     own: bool,
     as_stored: bool,
-) -> Kept:
+) -> KeptFolder:
     """The frames of a data set, and its episodes; see LeRobotEpisodes for the last two.
 
     info: its description. Arrays by frame: states [N, S], actions [N, A], frames [N], words [N];
