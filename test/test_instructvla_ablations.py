@@ -54,12 +54,12 @@ def given(contract):
 @pytest.mark.parametrize(
     "changes, ignores",
     [
-        ({}, set()),
-        (NO_VISION, {"images"}),
-        (NO_VISION | {"use_state": False}, {"images", "state"}),
-        ({"use_state": False}, {"state"}),
-        (DINOV2 | {"use_state": False, "film": False}, {"state"}),
-        ({"film": False}, set()),
+        ({}, ()),
+        (NO_VISION, ("images",)),
+        (NO_VISION | {"use_state": False}, ("images", "state")),
+        ({"use_state": False}, ("state",)),
+        (DINOV2 | {"use_state": False, "film": False}, ("state",)),
+        ({"film": False}, ()),
     ],
     ids=str,
 )
