@@ -36,7 +36,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_command(
     subparsers, name: str, summary: str, description: str, run: Callable | None = None
-) -> argparse.ArgumentParser:
+) -> CommandParser:
     """Adds a subcommand and returns its parser.
 
     run: takes the parsed arguments and returns the exit status; None where it has subcommands.

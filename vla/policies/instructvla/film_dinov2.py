@@ -40,7 +40,7 @@ class FilmedLayer(Dinov2WithRegistersLayer):
     It is called as a whole, which sharded training needs to have its weights at hand.
     """
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: torch.Tensor, film: FiLM | NoFiLM, condition: torch.Tensor
     ) -> torch.Tensor:
         """Tokens [B, 1 + registers + N, D] after this block under a condition [B, C]."""
