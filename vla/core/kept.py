@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from vla.core.files import require_regular
 from vla.core.locks import lock_file, unlock_file
 from vla.core.text import one_line
 
@@ -171,7 +172,7 @@ def _state(files: Sequence[Path]) -> str:
     """Tells files from others under their paths, or from themselves before they changed."""
     digest = hashlib.sha256()
     for path in files:
-        found = path.stat()
+        found = require_regular(path, OSError)
         digest.update(f"{path}\n{found.st_size}\n{found.st_mtime_ns}\n".encode())
     step = max(1, len(files) // READ_FILES)
     for path in files[::step]:
