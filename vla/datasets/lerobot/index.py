@@ -170,7 +170,8 @@ class _Runs:
         """
         found = self._of(claimed).get(episode, []) if claimed.exists() else []
         if not found and not self._searched:
-            for path in sorted(self._info.folder.glob(pattern_of(self._info.data_path))):
+            folder = self._info.folder
+            for path in sorted(folder.glob(pattern_of(folder, self._info.data_path))):
                 self._of(path)
             self._searched = True
         if not found:

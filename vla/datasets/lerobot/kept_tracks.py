@@ -111,7 +111,7 @@ def keep_tracks(
     folder = info.folder.resolve()
     files = [folder / "meta" / "info.json"]
     files += (path for name in _META for path in sorted((folder / "meta").glob(name)))
-    files += sorted(folder.glob(pattern_of(info.data_path)))
+    files += sorted(folder.glob(pattern_of(folder, info.data_path)))
     settings = f"{mapping}\n{contract}\n{own} {as_stored}\n{_code()}"
 
     def make(to: Path) -> None:

@@ -155,6 +155,10 @@ def _template(info: dict, name: str, path: Path) -> str:
     return value
 
 
+# What templates of data files are filled with, in v2.1 and v3.0.
+_DATA_PLACES = ("episode_chunk", "episode_index", "chunk_index", "file_index")
+
+
 def path_in(folder: Path, template: str, names: Mapping[str, int | str]) -> Path:
     """The path that a template such as "data/file-{file_index:03d}.parquet" gives, in a folder.
 
@@ -185,8 +189,12 @@ def path_in(folder: Path, template: str, names: Mapping[str, int | str]) -> Path
     return folder / filled
 
 
-def pattern_of(template: str) -> str:
-    """A template as a pattern for Path.glob, in which only its placeholders match anything."""
+def pattern_of(folder: Path, template: str) -> str:
+    """A template of data files as a pattern for glob() of their folder.
+
+    Only its placeholders match anything. Raises DatasetError as path_in() does.
+    """
+    path_in(folder, template, dict.fromkeys(_DATA_PLACES, 0))
     ends = [0, *(match.end() for match in _PLACE.finditer(template))]
     starts = [*(match.start() for match in _PLACE.finditer(template)), len(template)]
     pieces = (template[a:b] for a, b in zip(ends, starts, strict=True))
