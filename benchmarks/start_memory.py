@@ -75,7 +75,7 @@ def load_as(use: str, folder: str) -> Callable[[], torch.nn.Module]:
     if use != "training":
         opened = checkpoint.type
         part = opened.open_reasoning if use == "reasoning" else opened.open_action
-        return lambda: part(checkpoint, "cpu").module
+        return lambda: part(checkpoint, "cpu", torch.float32).module
     config = TrainConfig(lora=checkpoint.config.lora, initialize_from=folder, contract="sim_panda")
     built = model_config(config, checkpoint)
     return lambda: started_model(config, built, CONTRACT, checkpoint, lambda _: None)

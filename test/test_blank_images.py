@@ -69,10 +69,10 @@ def test_conversations_of_instructvla(contract):
     collator = InstructVLACollator(model.config, tokenizer, CollationOptions(PLAIN))
     batches = [
         collator.conversation_batch(
-            [Conversation(image, ((SENTENCES[2], "a can ."),), source="talk")],
+            [Conversation(images, ((SENTENCES[2], "a can ."),), source="talk")],
             np.random.default_rng(0),
         )
-        for image in (None, np.full((48, 60, 3), 90, np.uint8))
+        for images in ((), (np.full((48, 60, 3), 90, np.uint8),))
     ]
     require_unchanged(model, *batches)
 

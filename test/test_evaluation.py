@@ -376,7 +376,7 @@ def test_train_goes_on_from_where_it_was(train_config, tmp_path, capsys, monkeyp
         (["--set", "preset=huge"], "unknown preset 'huge'"),
         (["--set", "contract=fr9"], "there is no contract 'fr9'"),
         (["--set", "initialize_from=nowhere"], "nowhere is not a checkpoint folder"),
-        (["--set", "stage=second"], "unknown stage 'second'; known: action, adapt, instruct"),
+        (["--set", "stage=second"], "unknown stage 'second'; known: action, adapt, full, instruct"),
         (["--set", "robot=[{path: none, kind: csv}]"], "unknown robot data 'csv'"),
         (["--config", "none.yaml"], "cannot read none.yaml: No such file or directory"),
     ],

@@ -23,7 +23,7 @@ from vla.policies.instructvla.collation import InstructVLACollator
 from vla.policies.instructvla.inference import Reasoner
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.registry import preset
-from vla.policies.sequence import IMAGE
+from vla.policies.sequence import IMAGE, PromptRow
 from vla.policies.tokenizer import train_tokenizer
 
 JOINED = replace(preset("test"), vlm_cameras=("front", "wrist"), vlm_joined=True)
@@ -47,7 +47,7 @@ def test_both_cameras_are_one_image_of_the_language_model(tmp_path, contract, im
     wide = np.concatenate([images["front"], images["wrist"]], axis=1)
     pixels = torch.from_numpy(wide).permute(2, 0, 1)[None]
     question = checkpoint.config.prompts.act.replace("{instruction}", "pick the red block")
-    prompt = reasoner._prompt(images, question, acts=True)
+    prompt = reasoner._prompt(images, PromptRow(((question, ""),), acts=True))
     assert int((prompt[0] == IMAGE).sum()) == checkpoint.config.backbone.image_tokens
     latent = reasoner.latent_action(images, "pick the red block")
     with torch.no_grad():

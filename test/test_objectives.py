@@ -71,6 +71,6 @@ def test_an_objective_of_another_package_is_found(config, tmp_path, plugins):
 
 
 def test_each_file_of_an_objective_is_named_as_it_is():
-    names = ["action", "adapt", "instruct", "policy", "pretrain"]
+    names = ["action", "adapt", "full", "instruct", "policy", "pretrain"]
     assert OBJECTIVES.names() == names
     assert [OBJECTIVES[name].name for name in names] == names

@@ -250,7 +250,7 @@ def test_missing_and_superfluous_weights_are_named(damaged):
     del weights["expert.norm.weight"]
     save_file(weights, damaged / WEIGHTS)
     with pytest.raises(
-        CheckpointError, match=r"missing \['norm.weight'\].*superfluous \['extra'\]"
+        CheckpointError, match=r"missing \['expert.norm.weight'\].*superfluous \['expert.extra'\]"
     ):
         ActionModel.from_pretrained(damaged)
 

@@ -108,7 +108,7 @@ UNSUITED = [
     ("pretrain", "nano_discrete", "backbone, action expert; 'nano_discrete' is of type robovlms"),
     ("pretrain", "nano_policy_head", r"lacks: action expert; take one of the stages: policy$"),
     ("pretrain", "linear", "lacks: backbone, action expert; take another policy$"),
-    ("policy", "nano", r"action head; take one of the stages: action, instruct, pretrain$"),
+    ("policy", "nano", r"action head; take one of the stages: action, full, instruct, pretrain$"),
     ("policy", "linear", "stage 'policy' trains policies that have: backbone, action head; 'lin"),
     ("action", "linear", "is of type linear and lacks: backbone, action queries, action expert"),
     ("action", "nano_one_step", "lacks: action queries, action expert"),

@@ -17,7 +17,7 @@ from vla.policies.instructvla.collation import InstructVLACollator
 from vla.policies.instructvla.inference import Reasoner
 from vla.policies.instructvla.policy import POLICY
 from vla.policies.registry import preset
-from vla.policies.sequence import IMAGE
+from vla.policies.sequence import IMAGE, PromptRow
 
 SIDE = 448
 
@@ -99,7 +99,7 @@ def test_conversations_and_inference_see_the_same_tiles(tmp_path):
     camera = checkpoint.contract.camera(config.vlm_cameras[0])
     shown = generator.integers(0, 255, (camera.height, camera.width, 3), np.uint8)
     images = dict.fromkeys(config.vlm_cameras, shown)
-    ids, _, _ = reasoner._prompt(images, "what is it ?")
+    ids, _, _ = reasoner._prompt(images, PromptRow((("what is it ?", ""),)))
     seen = reasoner._images(images)
     assert int((ids == IMAGE).sum()) == len(seen) * backbone.image_tokens
     assert isinstance(reasoner.ask(images, "what is it ?"), str)

@@ -121,7 +121,7 @@ def test_wrong_configurations_are_named(tmp_path, text, says):
     [
         (
             {"stage": "second"},
-            "unknown stage 'second'; known: action, adapt, instruct, policy, pretrain",
+            "unknown stage 'second'; known: action, adapt, full, instruct, policy, pretrain",
         ),
         ({"schedule": "linear"}, "unknown schedule"),
         ({"precision": "fp8"}, "unknown precision 'fp8'; known: no, bf16"),

@@ -8,7 +8,7 @@ file goes to its place tensor by tensor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -47,8 +47,8 @@ def empty_backbones() -> Iterator[None]:
 
 
 def backbone_weights() -> AbstractContextManager[None]:
-    """What a backbone makes its model in."""
-    return without_weights() if _empty_backbones.get() else nullcontext()
+    """What a backbone makes its model in. What is drawn later is the same, however it is made."""
+    return without_weights() if _empty_backbones.get() else torch.random.fork_rng(devices=[])
 
 
 def stored_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
