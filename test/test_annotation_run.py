@@ -337,6 +337,7 @@ def test_the_key_is_never_shown_or_written(tmp_path, capsys, monkeypatch):
     assert "very-secret" not in said.out + said.err and b"very-secret" not in written
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_done(tmp_path):
     folder = write_v2(tmp_path / "set")
     code = "import sys; from vla_cli.parser import main; sys.exit(main(sys.argv[1:]))"

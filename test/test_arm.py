@@ -56,6 +56,7 @@ def run(arm, joints, now, seconds):
     return joints, now
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.integers(0, 10_000))
 def test_no_limit_is_exceeded_whatever_the_chunks_say(shared_arm, seed):

@@ -66,6 +66,7 @@ def test_there_is_a_family_for_each_primitive():
     assert {family.removeprefix("atomic_") for family in ATOMIC_FAMILIES} == set(PRIMITIVES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ATOMIC_FAMILIES)
 def test_the_expert_reaches_every_goal(blind, environment, family):
     for seed in range(len(GOALS[family])):
@@ -113,6 +114,7 @@ def test_the_opposite_counts_as_misread(blind, environment, family, goals):
     assert other.failure == "misread"
 
 
+@pytest.mark.slow
 def test_who_stays_has_waited_and_done_nothing_else(blind):
     short = replace(blind, time_limit=2.6)
     table = short.make("atomic_wait")
@@ -147,6 +149,7 @@ def test_sentences_need_no_image():
                 assert wrong is None or wrong not in words.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [301, 302, 303])
 def test_rules_find_what_contacts_and_goals_say(environment, seed):
     from atomic_episodes import run_actions

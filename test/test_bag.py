@@ -248,6 +248,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_writer_loses_only_what_was_not_flushed(tmp_path):
     for attempt in range(5):
         bag = tmp_path / f"bag{attempt}"

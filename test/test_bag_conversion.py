@@ -50,6 +50,7 @@ def bags(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("storage", ["image", "video"])
 def test_the_data_set_has_the_samples_of_the_bags(bags, tmp_path, storage, workers):
@@ -70,6 +71,7 @@ def test_the_data_set_has_the_samples_of_the_bags(bags, tmp_path, storage, worke
             assert worst <= (0 if storage == "image" else 3), "grey is not changed by 4:2:0"
 
 
+@pytest.mark.slow
 def test_statistics_are_those_that_training_measures(bags, tmp_path):
     convert_bags(find_bags([bags]), tmp_path / "set", CONTRACT)
     names = {"state": CONTRACT.state_names, "action": CONTRACT.action_names}
@@ -82,6 +84,7 @@ def test_statistics_are_those_that_training_measures(bags, tmp_path):
             np.testing.assert_allclose(getattr(stored[vector], name), getattr(entry, name))
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_in_the_bags(bags, tmp_path, capsys):
     assert main(["data", "convert", str(bags), str(tmp_path / "set"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -111,6 +114,7 @@ def test_offsets_and_gaps_are_measured(tmp_path):
     assert pose["offset_p50_ms"] == 0.0
 
 
+@pytest.mark.slow
 def test_bad_bags_are_refused_one_by_one_and_the_others_kept(tmp_path, capsys):
     bags = tmp_path / "bags"
     write_demonstration(bags / "a_good", CONTRACT)
@@ -156,6 +160,7 @@ def test_without_a_good_bag_there_is_no_data_set_and_the_exit_status_says_so(tmp
     assert "no bags in" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_contract_is_that_of_the_bags_or_the_one_that_is_named(tmp_path):
     slow = replace(CONTRACT, rate=5.0)
     bag = write_demonstration(tmp_path / "own", slow)
@@ -167,6 +172,7 @@ def test_the_contract_is_that_of_the_bags_or_the_one_that_is_named(tmp_path):
     assert main(command) == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_conversion_leaves_nothing(tmp_path):
     for name in ("a", "b", "c"):
         write_demonstration(tmp_path / "bags" / name, CONTRACT, 20.0)
@@ -186,6 +192,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
 
 
+@pytest.mark.slow
 def test_ros_is_not_needed(bags, tmp_path):
     """Neither its Python packages nor its environment variables, in either direction."""
     program = """

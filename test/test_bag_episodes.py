@@ -138,6 +138,7 @@ def test_a_bag_of_another_robot_and_a_folder_without_bags_are_refused(tmp_path):
         read_bag_episode(damaged, CONTRACT)
 
 
+@pytest.mark.slow
 def test_a_killed_recorder_s_bag_is_used_as_far_as_it_goes(tmp_path):
     bag = write_demonstration(tmp_path / "bag", CONTRACT, 60.0)
     file = bag / "bag.mcap"
@@ -172,6 +173,7 @@ def test_a_held_object_is_not_an_open_gripper():
     assert told.tolist() == [1, 0, 0, 0, 0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_policy_learns_from_bags(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     write_demonstration(tmp_path / "bags/one", CONTRACT)

@@ -61,6 +61,7 @@ def test_completed_bag_has_index_and_metadata(tmp_path, compression):
         assert len(list(reader.messages())) == 60
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -42,6 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_flipped_bit_costs_one_chunk_at_most(tmp_path, name):
     outcomes = flipped_bits_cost_one_chunk(tmp_path / name, WRITERS[name], 40, 1)

@@ -32,6 +32,7 @@ def test_inference(tmp_path, gate):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["layer", "two_pass"])
 def test_training(tmp_path, gate):
     sizes = ("--batch", "2", "--steps", "1", "--precision", "bf16", "--gate", gate)
@@ -42,6 +43,7 @@ def test_training(tmp_path, gate):
     assert instruct["teraflop_per_step"] > action["teraflop_per_step"], "and conversations come too"
 
 
+@pytest.mark.slow
 def test_training_without_images(tmp_path):
     figures = figures_of("masked_training.py", "--batch", "2", "--steps", "1", folder=tmp_path)
     seen, masked = figures["with images"], figures["without images"]
@@ -76,6 +78,7 @@ def test_wordings(tmp_path, checkpoint):
             assert (episode["answered_right"] is None) == (cell["column"] == "new")
 
 
+@pytest.mark.slow
 def test_conversion(tmp_path):
     output = tmp_path / "conversion.json"
     command = [sys.executable, str(BENCHMARKS / "conversion.py"), "--json", str(output)]
@@ -139,6 +142,7 @@ def test_figures_of_kills():
     assert figures["b default"]["recovery_s_max"] is None
 
 
+@pytest.mark.slow
 def test_metaworld(tmp_path):
     output = tmp_path / "metaworld.json"
     command = [sys.executable, str(BENCHMARKS / "metaworld.py"), "--json", str(output)]

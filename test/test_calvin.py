@@ -259,6 +259,7 @@ def test_eval_without_the_environment_says_what_to_do(tmp_path, monkeypatch, cap
     assert error.count("\n") == 1 and "which is not there: run `make calvin`" in error
 
 
+@pytest.mark.slow
 def test_eval_runs_chains_and_its_status_tells_errors(still, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VLA_CALVIN_DATA", str(calvin_data(tmp_path)))
     monkeypatch.setenv("VLA_CALVIN_PYTHON", str(fake_python(tmp_path, "calvin")))

@@ -200,6 +200,7 @@ class Watched(ExpertPolicy):
         self.scene = {name: place_of(state, name) for name in state.objects()}
 
 
+@pytest.mark.slow
 def test_the_expert_finishes_chains_and_is_reset_at_each_task(suite):
     environment = suite.make("chain")
     for episode in suite.episodes("chain", range(3, 5)):
@@ -340,6 +341,7 @@ def test_things_that_are_put_into_the_drawer_or_on_the_table_are_there(simulator
     assert simulator.check(task).success and place_of(simulator, task.target) == "table"
 
 
+@pytest.mark.slow
 def test_chains_are_data_for_training_of_other_seeds(tmp_path, contract):
     folder, source = tmp_path / "chains", ROBOT_SOURCES["chains"]
     options = {"episodes": 2, "episodes_per_shard": 2, "noise_share": 0.0, "detour_share": 0.0}

@@ -159,6 +159,7 @@ def test_wrong_grid_files_are_named(tmp_path):
             read_grid(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_shipped_grids_are_whole(path):
     grid = read_grid(path)
@@ -438,6 +439,7 @@ def kill_at(command: list[str], has_come: Callable[[], bool]) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_grid_that_was_killed_gives_the_same_report(tiny, tmp_path, capfd):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(["compare", str(tiny), "--output", str(whole)]) == 0
@@ -479,6 +481,7 @@ def test_a_grid_that_was_killed_gives_the_same_report(tiny, tmp_path, capfd):
     assert "line 1 is damaged" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_stops_in_time_and_goes_on_in_two_processes(tiny, tmp_path, capfd):
     output = tmp_path / "out"
     start = ["compare", str(tiny), "--output", str(output)]
@@ -497,6 +500,7 @@ def test_it_stops_in_time_and_goes_on_in_two_processes(tiny, tmp_path, capfd):
     assert main([*start, "--report"]) == 0 and (output / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_what_fails_is_named_and_the_rest_goes_on(tiny, tmp_path, capfd):
     values = yaml.safe_load(tiny.read_text())
     gone = {"path": str(tmp_path / "gone"), "kind": "lerobot"}

@@ -144,6 +144,7 @@ def test_absurd_entry_is_named_in_one_short_line(change, says):
     assert len(str(caught.value)) < 500 and str(caught.value).isprintable()
 
 
+@pytest.mark.slow
 def test_a_mutated_contract_is_sound_or_refused(tmp_path):
     chance = random.Random(3)
     path = tmp_path / "contract.yaml"

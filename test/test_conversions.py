@@ -242,6 +242,7 @@ def test_encodings_without_a_picture_name_the_cure(change, words):
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_compressed_images_that_are_none():
     stream = io.BytesIO()
     PillowImage.new("1", (9000, 9000)).save(stream, "png")

@@ -350,6 +350,7 @@ def test_eagle_becomes_the_reasoning_half(tmp_path, tiny, capsys):
 # Large checkpoints
 
 
+@pytest.mark.slow
 def test_weights_keep_their_type_in_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr("vla.policies.checkpoint.MOST_PER_FILE", 40_000)
     torch.manual_seed(0)

@@ -41,6 +41,7 @@ def test_the_label_is_the_experts_whoever_drives(contract, checkpoint, expert_sh
     assert set(labelled.objects) == set(environment.simulator.objects())
 
 
+@pytest.mark.slow
 def test_shards_hold_failed_episodes_too_and_what_is_there_is_kept(tmp_path, contract, checkpoint):
     done = []
     failures = make_corrections(
@@ -53,6 +54,7 @@ def test_shards_hold_failed_episodes_too_and_what_is_there_is_kept(tmp_path, con
     assert make_corrections(tmp_path, checkpoint, contract, ONE, 1) == 0
 
 
+@pytest.mark.slow
 def test_chunks_come_as_late_as_asked_for(tmp_path, contract, checkpoint):
     expert = replace(ONE, expert_share=1.0, episodes=1, episodes_per_shard=1, time_limit=1.0)
     moved = {}

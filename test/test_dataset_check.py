@@ -88,6 +88,7 @@ def mutated(random: Random, folder: Path) -> str:
     return file.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_wrong_with_a_set_the_check_tells_what_reading_refuses(tmp_path, seed):
     random = Random(seed)

@@ -83,6 +83,7 @@ def test_summaries_are_per_family_in_order():
     assert len(lines) == 3 and "67%" in lines[1] and lines[2].rstrip().endswith("-")
 
 
+@pytest.mark.slow
 def test_one_seed_in_process_is_repeatable_and_reported(policy):
     seen, steps = [], []
     runs = [
@@ -179,6 +180,7 @@ class Knowing:
         return found[0].replace(" .", ".") if len(found) == 1 else "I do not know"
 
 
+@pytest.mark.slow
 def test_questions_count_per_kind():
     first = evaluate_questions(Knowing([], ()).ask, TableTop().questions(2, first_seed=40))
     assert not any(entry.right for entry in first)
@@ -226,6 +228,7 @@ def one_line(capsys) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_eval_writes_table_json_and_video(checkpoint, tmp_path, capsys):
     path, video = tmp_path / "figures" / "eval.json", tmp_path / "eval.mp4"
     status = main(
@@ -296,6 +299,7 @@ def test_eval_errors(arguments, says, capsys):
     assert says in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_eval_rewords_and_asks(checkpoint, tmp_path, capsys, monkeypatch):
     episodes, questions = tmp_path / "episodes.json", tmp_path / "questions.json"
     common = ["eval", "--checkpoint", str(checkpoint)]
@@ -354,6 +358,7 @@ def train_config(tmp_path, dataset):
     return path
 
 
+@pytest.mark.slow
 def test_train_goes_on_from_where_it_was(train_config, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("signal.signal", lambda *_: None)

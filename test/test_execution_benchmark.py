@@ -27,6 +27,7 @@ def run(checkpoint, tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_it_measures_each_mode_once_and_goes_on_where_it_was_interrupted(run):
     episodes, printed = run(0.3)
     assert [episode["mode"] for episode in episodes] == ["first", "real_time"]
@@ -41,6 +42,7 @@ def test_it_measures_each_mode_once_and_goes_on_where_it_was_interrupted(run):
     assert again == episodes and "| 300 | first | 0 of 1 |" in printed
 
 
+@pytest.mark.slow
 def test_latencies_need_not_be_whole_steps(run):
     episodes, _ = run(0.137)
     assert all(e["held"] == pytest.approx(0.137 / 1.2, abs=0.02) for e in episodes)

@@ -210,6 +210,7 @@ def test_the_usual_way_can_be_had_back(blind):
 # What is rendered
 
 
+@pytest.mark.slow
 def test_only_what_a_window_reads_is_rendered(contract, monkeypatch):
     """No more than the frames that a policy keeps, each 0.3 s, and those of its chunks."""
     environment = TableTopEnv(contract, steps_per_chunk=5, time_limit=2.95)

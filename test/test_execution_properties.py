@@ -84,6 +84,7 @@ def assert_mean_of(target: ToolTarget, members: list[ToolTarget]) -> None:
     assert target.gripper in {member.gripper for member in members}
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(
     mode=st.sampled_from(MODES),

@@ -33,6 +33,7 @@ def pick(seed):
     return Episode("pick", seed, {"family": "pick"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_the_expert_solves_every_family(blind, family):
     environment = TableTopEnv(blind)
@@ -97,6 +98,7 @@ def test_demonstrations_are_complete_and_finite(shards, contract):
             assert words.instruction and 2 <= len(words.objects) <= 4
 
 
+@pytest.mark.slow
 def test_failed_episodes_leave_no_trace(tmp_path, contract):
     """There is time enough for picking, and too little for placing."""
     config = DemonstrationConfig(
@@ -118,6 +120,7 @@ def test_failed_episodes_leave_no_trace(tmp_path, contract):
     assert make_shard((0, str(tmp_path), contract, config)) == 0, "what is there is kept"
 
 
+@pytest.mark.slow
 def test_shards_depend_on_the_seed_alone_and_workers_make_the_same(tmp_path, contract):
     config = DemonstrationConfig(
         episodes=1, episodes_per_shard=1, shares={"close_drawer": 1.0}, tail_steps=1

@@ -50,6 +50,7 @@ def passed(arm, motion):
     return {name for name, value in over.items() if value > 0.0}
 
 
+@pytest.mark.slow
 def test_late_cycles_are_no_excess(arm):
     assert [passed(arm, motion) for motion in motions_with_late_cycles(arm, 30)] == [set()] * 30
 

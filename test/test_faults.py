@@ -224,6 +224,7 @@ def test_huge_chunks(bench, speed):
     bench.finish(f"huge actions, {speed:g} m/s")
 
 
+@pytest.mark.slow
 def test_erratic_chunks(bench):
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -359,6 +360,7 @@ def test_clock_jumps(bench, case, jump, holds):
     bench.finish(case, holds=holds, since="the jump")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "velocity", "turning", "reasons"),
     [
@@ -382,6 +384,7 @@ def test_limits_of_the_motion(bench, case, velocity, turning, reasons):
     bench.finish(case, holds=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", [{"keep_out": ((0.6, -0.2, 0.0, 0.7, 0.2, 0.65),)}],
                          indirect=True)  # fmt: skip
 def test_keep_out_box(bench):

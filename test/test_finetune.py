@@ -110,6 +110,7 @@ def test_more_demonstrations_are_given_more_steps():
     assert 0 < steps[0] < steps[2] < steps[3] <= steps[4] <= 3000
 
 
+@pytest.mark.slow
 def test_an_adapter_learns_and_the_base_stays_as_it_is(
     config, contract, new, replay, checkpoint, tmp_path
 ):
@@ -151,6 +152,7 @@ def narrow(stats):
     return replace(stats, q01=stats.q01 / 5, q99=stats.q99 / 5)
 
 
+@pytest.mark.slow
 def test_only_the_best_candidate_is_kept(config, contract, new, replay):
     report = finetune(config, contract, new, replay)
     history = json.loads((Path(config.train.output) / "validations.json").read_text())
@@ -172,6 +174,7 @@ def test_training_ends_when_held_out_episodes_get_no_better(config, contract, ne
     assert steps < 100
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_where_it_was_interrupted(config, contract, new, replay, tmp_path):
     whole = finetune(config, contract, new, replay)
     parts = replace(config, train=replace(config.train, output=str(tmp_path / "parts")))
@@ -190,6 +193,7 @@ def test_a_run_goes_on_exactly_where_it_was_interrupted(config, contract, new, r
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_between_validation_and_save_finds_the_same_again(
     config, contract, new, replay, tmp_path, monkeypatch
 ):
@@ -245,6 +249,7 @@ def test_the_command_looks_at_its_data_before_it_makes_any(tmp_path, capsys, che
     assert not replay.exists()
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_shards(tmp_path, capsys, checkpoint, dataset):
     (tmp_path / "recipe.yaml").write_text(
         "held_out_share: 0.25\n"

@@ -255,6 +255,7 @@ def hostile(tmp_path_factory) -> dict[str, str]:
     return {Path(entry["bag"]).name: entry["reason"] for entry in report["refused"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_one_bad_bag_is_named_and_the_others_are_kept(hostile, name):
     assert HOSTILE[name][1] in hostile[name]

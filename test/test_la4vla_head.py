@@ -104,6 +104,7 @@ def test_it_is_the_published_head_of_torch_s_attention(pool):
     assert found.std() > 0.1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_at_the_published_size_it_is_the_published_head():
     """Widths, heads and layers of InternVL3-1B; flatten for 5 steps, since 50 are 40M weights."""

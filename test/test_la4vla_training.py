@@ -73,6 +73,7 @@ def config(dataset, source, tmp_path) -> TrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_evaluated_and_goes_on(config, contract, source, tmp_path, capsys):
     check_train_config(config)
     data, losses = open_data(config, contract), []

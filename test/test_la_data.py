@@ -50,6 +50,7 @@ def opened(folder: Path):
     return ROBOT_SOURCES["lerobot"].open(RobotData(str(folder), "lerobot"), PANDA)
 
 
+@pytest.mark.slow
 def test_bags_become_both_data_sets(bags, tmp_path, capsys):
     figures = tmp_path / "figures.json"
     status, printed = la(capsys, bags / "out", tmp_path / "la", "--json", figures)
@@ -220,6 +221,7 @@ def test_a_source_that_is_gone_may_lie_elsewhere(moved, capsys):
     assert la(capsys, moved / "out", moved / "la", *options)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_source_that_has_changed_is_refused(moved, capsys):
     shutil.rmtree(moved / "bags" / "b")
     status, printed = la(capsys, moved / "out", moved / "la", "--no-twin")

@@ -183,6 +183,7 @@ def test_separability_and_silhouette_are_those_of_loops(sizes):
     assert found.silhouette.value == pytest.approx(loop_silhouette(labels, points))
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_a_bootstrap_in_loops():
     generator = np.random.default_rng(11)
     labels, _ = demonstrations(generator, 5, ["left", "right"])

@@ -316,6 +316,7 @@ def test_parameter_files_and_values_keep_their_order(tmp_path, run):
     assert Path(command[-1]).read_text().startswith("/ns/x:\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", ["!!bool x", "!!int ''", "!!timestamp x", "1:" * 400 + "1.0", "[" * 2000]
 )

@@ -102,6 +102,7 @@ def test_an_episode_ends_with_success_and_is_counted_by_task(suite):
     assert seen["wrist"][112:, :112].min() == 200 and not seen["wrist"][:, 112:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "steps", "chunks"), [("goal", 350, 25), ("long", 1330, 95)])
 def test_fourteen_steps_of_each_chunk_are_executed_until_the_time_is_up(
     suite, family, steps, chunks
@@ -119,6 +120,7 @@ def test_fourteen_steps_of_each_chunk_are_executed_until_the_time_is_up(
 # As InstructVLA evaluates
 
 
+@pytest.mark.slow
 def test_instructvla_runs_fifty_episodes_of_each_task_in_fewer_steps(suite):
     benchmark = suite(protocol="instructvla")
     assert benchmark.usual_episodes == 500 and suite().usual_episodes == 100

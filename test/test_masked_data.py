@@ -185,6 +185,7 @@ def test_masked_frames_of_bags_are_not_decoded(tmp_path, contract, monkeypatch):
 # Runs
 
 
+@pytest.mark.slow
 def test_a_run_reports_its_masked_samples_over_all_of_its_parts(config, contract, tmp_path):
     config = replace(config, robot=(replace(config.robot[0], masked_share=0.5),), steps=6)
     shares: dict[int, float] = {}

@@ -182,6 +182,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     robot=st.sampled_from(list(START)),

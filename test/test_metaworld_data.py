@@ -65,6 +65,7 @@ def test_every_fifth_frame_is_kept_from_another_step_on_in_each_episode(tmp_path
     assert made.images["corner2"].shape[1:] == (96, 96, 3)
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_and_what_is_missing_is_made(tmp_path, capsys):
     options = {"tasks": ["reach", "push"], "episodes": 3, "episodes_per_shard": 2}
     options["python"] = str(fake_python(tmp_path, "metaworld"))
@@ -98,6 +99,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made(tmp_path, capsys):
     METAWORLD.make(replace(entry, options=options | {"python": "/nowhere"}), CONTRACT)
 
 
+@pytest.mark.slow
 def test_a_policy_that_fails_and_a_metaworld_that_dies_are_named(tmp_path):
     with pytest.raises(DatasetError, match="failed in 3 of 3 episodes of stick-pull: leave the"):
         shard(tmp_path, "stick-pull")
@@ -117,6 +119,7 @@ def test_what_is_asked_for_wrongly_is_named(tmp_path):
         METAWORLD.make(replace(entry, options={"python": "/nowhere"}), CONTRACT)
 
 
+@pytest.mark.slow
 def test_a_policy_is_trained_on_them_and_evaluated(tmp_path, capsys):
     python = str(fake_python(tmp_path, "metaworld"))
     options = {"tasks": ["reach"], "episodes": 2, "episodes_per_shard": 1, "python": python}

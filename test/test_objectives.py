@@ -40,6 +40,7 @@ def config(tmp_path, dataset) -> TrainConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_objective_of_the_page_is_trained(config, contract, shards, motions, monkeypatch):
     monkeypatch.setitem(OBJECTIVES._entries, "motions", motions)
     check_train_config(config)

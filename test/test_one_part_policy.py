@@ -158,6 +158,7 @@ def test_the_history_holds_what_was_seen_at_its_slots():
     assert History(1, 0.2).add(1.0, "only") == ["only"]
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_evaluated_as_its_page_says(dataset, contract, tmp_path, plugins):
     page = (ROOT / "docs" / "adding_a_policy.md").read_text()
     blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", page, re.DOTALL))

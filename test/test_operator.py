@@ -35,6 +35,7 @@ def drive(operator, simulator, seconds, late=0, on_command=lambda command: None)
         simulator.step(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "late"), [("store", 0), ("place", 2), ("open_drawer", -1)])
 def test_it_solves_a_task_whatever_the_order_of_the_messages(operator, simulator, family, late):
     task = simulator.reset(4, family)

@@ -97,6 +97,7 @@ def test_every_ros_package_in_use_is_declared():
     assert interface_packages() <= declared("build") & declared("exec"), "add a depend"
 
 
+@pytest.mark.slow
 def test_every_declared_package_is_used():
     imported = imported_modules("vla_nodes") | imported_modules("vla")
     used = imported | interface_packages() | {SYSTEM_KEYS.get(name, name) for name in imported}
@@ -120,6 +121,7 @@ def test_description_says_what_a_real_arm_needs_beside_it():
     assert "franka_ros2:" in PACKAGE.description
 
 
+@pytest.mark.slow
 def test_the_library_does_not_import_ros():
     assert not imported_modules("vla") & (installed_ros_packages() | {PACKAGE.name})
 

@@ -57,6 +57,7 @@ def test_parts_are_of_the_published_size(capsys, name):
     assert each == 12_598_272 + 3_147_776
 
 
+@pytest.mark.slow
 def test_stages_train_what_the_paper_says(capsys):
     first = counts(capsys, "base")
     assert first["of these"]["LoRA (per expert)"] == 110_100_480
@@ -73,6 +74,7 @@ def test_stages_train_what_the_paper_says(capsys):
     assert second["parameters"]["vision encoder"] / MILLION == pytest.approx(413.3, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_is_counted_without_being_made(capsys, name):
     facts = counts(capsys, name)
@@ -101,6 +103,7 @@ def test_variants_differ_in_what_they_are_named_after():
 # Names and shapes at full size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapters", [("default",), ("0", "1")])
 @pytest.mark.parametrize("uses_state", [False, True])
 def test_the_documented_layout_maps_at_full_size(adapters, uses_state):

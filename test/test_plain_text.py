@@ -164,6 +164,7 @@ hostile = st.lists(
 harmless = st.text(st.sampled_from("abcdeiknpru ?.,\n\t:_'éß中😀\u200d▁"), max_size=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RAW)
 def test_no_text_makes_a_special_token(name):
     tokenizer = READ[name]

@@ -100,6 +100,7 @@ def batch_of(part, chosen, grounding=True):
     return collator.robot_batch(chosen, [part._stats] * len(chosen), np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_what_is_pointed_at_is_learned_in_both_views(part_of):
     torch.manual_seed(0)
     model = part_of(config_of(StructureConfig("one_step", window=1))).model.train()

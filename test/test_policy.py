@@ -221,6 +221,7 @@ def test_a_token_id_beyond_any_vocabulary_is_refused_before_the_library_counts_t
         Reasoner.from_pretrained(damaged)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_refused_or_sound(damaged, images):
     chance, refused = random.Random(11), 0
     names = ("config.json", "norm_stats.json", "contract.yaml", "tokenizer.json", WEIGHTS)

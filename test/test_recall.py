@@ -38,6 +38,7 @@ def other_button(simulator) -> str:
     return next(name for name in simulator.recall.buttons if name != simulator.task.target)
 
 
+@pytest.mark.slow
 def test_the_expert_waits_and_presses_the_right_button(blind):
     environment = blind.make(RECALL)
     sides = set()

@@ -148,6 +148,7 @@ def test_chosen_episodes_are_whole_and_keep_their_windows(dataset, contract):
     assert set(target.episode_tasks()) == {family}
 
 
+@pytest.mark.slow
 def test_a_list_is_written_and_read_again(dataset, contract, tmp_path):
     config = TrainConfig(
         stage="policy",
@@ -319,6 +320,7 @@ def test_without_pretraining_all_but_the_weights_is_the_same(
     assert changed and all(name.startswith("backbone.") for name in changed)
 
 
+@pytest.mark.slow
 def test_post_training_goes_on_with_the_weights_of_co_training(dataset, contract, tmp_path):
     config = TrainConfig(
         stage="policy",

@@ -65,6 +65,7 @@ def opened(config: TrainConfig):
     return open_data(config, BRIDGE)
 
 
+@pytest.mark.slow
 def test_each_robot_has_its_own_statistics(config):
     data = opened(config)
     folder = train(config, BRIDGE, data)
@@ -84,6 +85,7 @@ def test_each_robot_has_its_own_statistics(config):
     assert same.all(), "one frame in two robots' units is one normalised frame"
 
 
+@pytest.mark.slow
 def test_a_robot_of_a_checkpoint_is_opened_like_a_checkpoint(config, capsys):
     folder = train(config, BRIDGE, opened(config))
     other = folder / "robots" / "google_fractal"
@@ -168,6 +170,7 @@ def test_kept_statistics_of_another_robot_are_refused(config, tmp_path):
         prepare_robots(tmp_path, alone, FRACTAL, None)
 
 
+@pytest.mark.slow
 def test_a_changed_contract_is_refused(config, tmp_path):
     folder = train(config, BRIDGE, opened(config))
     start = open_checkpoint(folder)

@@ -74,6 +74,7 @@ def test_every_head_learns_and_acts(part_of, kind, structure, trunk, output):
     assert part.act(frames[0], WORDS, seed=1).shape == shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qwen3_vl", "idefics"])
 def test_discrete_actions_follow_the_images(part_of, kind):
     part = part_of(tiny("discrete", kind))

@@ -48,6 +48,7 @@ def config(dataset, checkpoint, tmp_path) -> TrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_from_windows_and_is_evaluated(config, contract):
     check_train_config(config)
     data, losses = open_data(config, contract), []

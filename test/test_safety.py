@@ -54,6 +54,7 @@ def assert_within(before, motion, duration, limits=LIMITS, joints=JOINTS):
         assert depth <= 1e-4
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -36,6 +36,7 @@ def folder(tmp_path_factory, contract):
     return folder
 
 
+@pytest.mark.slow
 def test_shards_hold_images_and_truth(folder, contract):
     seeds = []
     for index, count in enumerate((8, 6)):
@@ -53,6 +54,7 @@ def test_shards_hold_images_and_truth(folder, contract):
     assert seeds == [FIRST_SCENE_SEED + number for number in range(14)]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_and_workers_make_the_same(folder, contract, tmp_path):
     assert make_scenes(folder, contract, CONFIG, workers=1) == 0
     done = []
@@ -180,6 +182,7 @@ def test_export_is_what_llava_reads(folder, contract, tmp_path):
         export_llava(talks, tmp_path / "llava")
 
 
+@pytest.mark.slow
 def test_scenes_command(folder, contract, tmp_path, capsys):
     out, llava = tmp_path / "scenes", tmp_path / "llava"
     command = ["scenes", "--out", str(out), "--count", "2", "--workers", "1"]

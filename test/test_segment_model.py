@@ -173,6 +173,7 @@ def test_a_second_try_is_told_the_reason(folder, tmp_path, bad, says):
         assert records.latest[0].usage["requests"] == 2 and records.latest[1].usage["requests"] == 1
 
 
+@pytest.mark.slow
 def test_an_episode_whose_replies_never_fit_is_left_for_a_later_run(folder, tmp_path, capsys):
     out, stubborn = tmp_path / "out", {1}
 
@@ -207,6 +208,7 @@ def test_a_run_that_goes_on_drops_no_ratings(folder, tmp_path, capsys):
     assert sorted(read_segmentation(out).episodes) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path):
     out = tmp_path / "out"
     code = "import sys; from vla_cli.parser import main; sys.exit(main(sys.argv[1:]))"
@@ -241,6 +243,7 @@ def test_costs_are_estimated_and_reported(folder, tmp_path, capsys):
     assert "3,000 input and 600 output tokens: 3.60" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_settings_are_noticed_and_rules_are_not_replaced(folder, tmp_path, capsys):
     out, prompt = tmp_path / "out", tmp_path / "mine.md"
     prompt.write_text("# system\na\n# user\n{instruction}: {events}\n")

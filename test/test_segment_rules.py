@@ -221,12 +221,14 @@ _phases = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_phases, st.sampled_from([5.0, 12.5, 30.0]), st.sampled_from([0.0, 0.002]))
 def test_segments_of_any_motion_can_be_used(phases, rate, noise):
     trajectory, _ = motion(Phase(1.0), *phases, rate=rate, noise=noise)
     check_segments(segment_by_rules(trajectory), float(trajectory.times[-1]))
 
 
+@pytest.mark.slow
 @given(_phases)
 def test_a_mirrored_motion_has_mirrored_words(phases):
     trajectory, _ = motion(*phases)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from vla.envs.tabletop.suite import TableTop
 from vla.evaluation.benchmark import evaluate
 from vla.policies.checkpoint import open_checkpoint
@@ -21,6 +23,7 @@ def test_it_is_small_and_says_what_it_is():
     assert not features.thinks and not features.answers
 
 
+@pytest.mark.slow
 def test_it_does_the_easy_tasks():
     policy = Policy.from_pretrained(FOLDER)
     results = evaluate(policy, TableTop(), ["open_drawer", "close_drawer"], range(3))

@@ -140,6 +140,7 @@ def suite(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_success_is_that_after_the_last_step(suite):
     benchmark = suite(sticky_steps=2)
     policy = Lifter(benchmark.contract)

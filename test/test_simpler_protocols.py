@@ -115,6 +115,7 @@ def test_tasks_are_made_as_the_authors_make_them():
     assert placing[0]["picture"] == "open_drawer_a0.png" and placing[0]["steps"] == 200
 
 
+@pytest.mark.slow
 def test_groups_count_each_task_alike(tmp_path):
     suite = SimplerInstruct(python=str(fake_python(tmp_path, "simpler")))
     chosen = [

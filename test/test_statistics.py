@@ -138,6 +138,7 @@ def test_many_equal_values_stay_constant():
     np.testing.assert_array_equal(summary.std, 0.0)
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded():
     """No more after 60 blocks than after ten, and never a copy of what was added at once."""
     block = rows(np.random.default_rng(0).standard_normal, KEPT_ROWS).astype(np.float32)

@@ -240,6 +240,7 @@ def test_a_policy_of_another_robot_or_an_unknown_family_is_refused(contract):
         PendulumSuite().questions(3)
 
 
+@pytest.mark.slow
 def test_the_page_on_adding_a_suite_works_to_the_letter(tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "adding_a_suite.md").read_text()
     (contract,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
@@ -280,6 +281,7 @@ def test_episodes_end_at_the_time_limit(contract):
     assert steps[-1][4]["seconds"] == pytest.approx(1.0) and not steps[-1][4]["success"]
 
 
+@pytest.mark.slow
 def test_frames_are_one_per_time_step(environment, contract):
     environment.reset(seed=0, options={"family": "place"})
     assert environment.render() == []

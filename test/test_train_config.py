@@ -50,6 +50,7 @@ def sampled(sampling: PromptSampling, count: int = 400, **changes) -> list:
     ]
 
 
+@pytest.mark.slow
 def test_prompts_come_in_their_shares():
     rows = sampled(PromptSampling(motion=0.5, question=0.2, context=0.1, rewrite=0.3))
     assert all(row.acts and row.images == 1 for row in rows)

@@ -103,6 +103,7 @@ def state_of(config) -> dict[str, torch.Tensor]:
 # Resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["action", "instruct"])
 def test_a_run_goes_on_exactly_where_it_was_interrupted(
     config, contract, data, tmp_path, stage, checkpoint
@@ -135,6 +136,7 @@ def test_a_run_goes_on_exactly_where_it_was_interrupted(
         assert torch.equal(value, resumed[name]), name
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(
     config, contract, data, monkeypatch
 ):
@@ -154,6 +156,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_a_state_that_is_cut_off_leaves_the_one_before(config, contract, data, monkeypatch):
     train(replace(config, steps=2), contract, data)
     monkeypatch.setattr("os.rename", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -165,6 +168,7 @@ def test_a_state_that_is_cut_off_leaves_the_one_before(config, contract, data, m
     assert state_of(config)["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_of_another_model_is_refused(config, contract, data):
     train(replace(config, steps=1), contract, data)
     with pytest.raises(CheckpointError, match="or of another model than this configuration's"):
@@ -173,6 +177,7 @@ def test_a_run_of_another_model_is_refused(config, contract, data):
         train(replace(config, ema_decay=0.0), contract, data)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run(config, contract, data, shards):
     class Broken(SimulatedDemonstrations):
         def sample(self, index, generator, images=True):
@@ -305,6 +310,7 @@ def test_training_learns_and_exports_a_policy(config, contract, data, shards):
     assert any(path.name.startswith("events") for path in folder.parent.rglob("*"))
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_answers_and_does_not_act(config, contract, data, shards):
     config = replace(
         config, stage="pretrain", lora=LoraConfig(), batch_size=0, conversation_batch_size=8
@@ -316,6 +322,7 @@ def test_a_pretrained_model_answers_and_does_not_act(config, contract, data, sha
         ActionModel.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_measured_and_not_trained_on(config, contract, data, shards):
     robot = SimulatedDemonstrations(shards, contract, {})
     kept, held = split([robot], [1.0], 0.2, RobotSlice)

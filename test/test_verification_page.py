@@ -189,6 +189,7 @@ def test_a_table_that_is_rated_by_keys_is_taken_over(tmp_path, browser, capsys):
     assert asked and all(url.startswith(("file:", "blob:")) for url in asked)
 
 
+@pytest.mark.slow
 def test_ratings_survive_where_a_browser_keeps_nothing(tmp_path, browser):
     (page,) = write(tmp_path / "other", assignment=Assignment(limit=2, seed=3))
     forbid = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }});"

@@ -251,6 +251,7 @@ def test_test_sentences_are_new_and_their_words_mostly_known():
     assert len(said["test"] & said["train"]) <= 1, "the empty text at most"
 
 
+@pytest.mark.slow
 def test_instructions_vary_and_are_plain_words():
     generator = np.random.default_rng(6)
     words = random_scene(generator)
