@@ -149,8 +149,8 @@ class Talks:
 
     def sample(self, index: int, generator: np.random.Generator) -> Conversation:
         """One conversation."""
-        image = np.full((28, 28, 3), 20 * index, np.uint8) if index % 3 == 0 else None
-        return Conversation(image, ((SENTENCES[2], SENTENCES[3]),), source=f"talk {index}")
+        images = () if index % 3 else (np.full((28, 28, 3), 20 * index, np.uint8),)
+        return Conversation(images, ((SENTENCES[2], SENTENCES[3]),), source=f"talk {index}")
 
 
 def tiny_policy(policy: str, vision: str) -> InstructVLAConfig | RoboVLMConfig | LA4VLAConfig:

@@ -185,7 +185,9 @@ def test_an_evaluation_of_a_grid_may_have_noise(tmp_path, monkeypatch):
     policies = {}
     for cell in cells_of(read, "grid"):
         policy = policies[cell.kind["evaluation"]] = Watching()
-        monkeypatch.setattr(comparison_run.Policy, "from_pretrained", lambda *_, kept=policy: kept)
+        monkeypatch.setattr(
+            comparison_run.Policy, "from_pretrained", lambda *_, kept=policy, **__: kept
+        )
         now = time.time()
         run = comparison_run.Run(
             read, [cell], tmp_path / "out", {}, "cpu", 1, np.inf, now, os.getppid()

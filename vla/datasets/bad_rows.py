@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class BadRows:
                 break
         raise DatasetError(
             f"{self._name}: {self._refused} of {self._tried} rows drawn can't be used, more than "
-            f"bad_share {self._share:g} allows, such as: {'; '.join(self._reasons)}"
+            f"bad_share {self._share:g} allows, such as: {one_line('; '.join(self._reasons), 500)}"
         )
 
     def _note(self, row: int, reason: str) -> None:

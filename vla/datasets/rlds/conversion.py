@@ -42,7 +42,7 @@ from vla.datasets.rlds.episodes import (
 from vla.datasets.rlds.features import RldsFeatures
 from vla.datasets.rlds.mapping import RldsMapping
 from vla.datasets.rlds.report import ConvertedFile, RefusedEpisodes, RldsReport
-from vla.datasets.rlds.source import RecordFile, RldsSource
+from vla.datasets.rlds.source import RldsSource, TFRecordFile
 from vla.datasets.rlds.tfrecords import DamagedRecord, read_records
 
 REPORT_FILE = "conversion.json"
@@ -58,7 +58,7 @@ KILLED = DatasetError(
 class _Task:
     """A file, and the folder for its images."""
 
-    file: RecordFile
+    file: TFRecordFile
     folder: Path
     features: RldsFeatures
     mapping: RldsMapping
@@ -157,7 +157,7 @@ def _readable(
                     yield found.stored
 
 
-def _chosen(file: RecordFile) -> Iterator[tuple[int, bytes | DamagedRecord]]:
+def _chosen(file: TFRecordFile) -> Iterator[tuple[int, bytes | DamagedRecord]]:
     """The wanted records of a file with their numbers in it; fewer where it ends early."""
     for number, record in enumerate(read_records(file.path)):
         if number >= file.end:
@@ -166,7 +166,7 @@ def _chosen(file: RecordFile) -> Iterator[tuple[int, bytes | DamagedRecord]]:
             yield number, record
 
 
-def _meta(file: RecordFile, number: int) -> EpisodeMeta:
+def _meta(file: TFRecordFile, number: int) -> EpisodeMeta:
     return EpisodeMeta(number, 0, "", file.path, 0, {})
 
 

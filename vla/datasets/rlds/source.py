@@ -20,7 +20,7 @@ _NAME = re.compile(r"(?P<name>.+)\.tfrecord-(?P<number>\d{5,})-of-(?P<count>\d{5
 
 
 @dataclass(frozen=True)
-class RecordFile:
+class TFRecordFile:
     """One file, or the part of it that is wanted."""
 
     path: Path
@@ -37,7 +37,7 @@ class RldsSource:
     folder: Path
     split: str
     features: RldsFeatures
-    files: tuple[RecordFile, ...]  # those with a wanted episode, in order
+    files: tuple[TFRecordFile, ...]  # those with a wanted episode, in order
 
     @property
     def episodes(self) -> int:
@@ -131,13 +131,13 @@ def _files(folder: Path, split: str, count: int) -> list[Path]:
     return [folder / f"{name}.tfrecord-{number:05d}-of-{count:05d}" for number in range(count)]
 
 
-def _wanted(paths: list[Path], lengths: list[int], chosen: slice) -> tuple[RecordFile, ...]:
+def _wanted(paths: list[Path], lengths: list[int], chosen: slice) -> tuple[TFRecordFile, ...]:
     """The files that hold a chosen episode."""
     begin, end, _ = chosen.indices(sum(lengths))
     files, first = [], 0
     for path, length in zip(paths, lengths, strict=True):
         low, high = max(begin - first, 0), min(end - first, length)
         if low < high:
-            files.append(RecordFile(path, length, first, low, high))
+            files.append(TFRecordFile(path, length, first, low, high))
         first += length
     return tuple(files)
