@@ -104,6 +104,7 @@ def test_layers_are_those_of_llama():
     torch.testing.assert_close(expert.norm(ours), theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("block", [0, 2, 3])
 def test_film_of_zeros_leaves_dinov2_as_it_is(block):

@@ -82,6 +82,7 @@ def test_a_new_adapter_changes_nothing_and_leaves_vision_alone(folder):
         assert torch.equal(after[name.replace(".base.", ".")], value)
 
 
+@pytest.mark.slow
 def test_loaded_it_acts_as_the_trained_model_does(folder, adapter):
     base = open_checkpoint(folder)
     model = _adapted_model(base)

@@ -72,6 +72,7 @@ def test_notes_tell_scenes():
     assert scene_of_note("a seed 3") is None and scene_of_note("") is None
 
 
+@pytest.mark.slow
 def test_episodes_are_annotated_from_the_notes_of_their_bags(tmp_path, capsys, simulator):
     families = ("pick", "store", "open_drawer")
     tasks = [simulator.reset(SEED + n, family) for n, family in enumerate(families)]
@@ -112,6 +113,7 @@ def test_a_family_without_sentences_is_phrased_plainly(simulator, monkeypatch):
     annotator.close()
 
 
+@pytest.mark.slow
 def test_every_family_has_annotations(simulator):
     annotator = TruthAnnotator(entries=4)
     for family in ALL_FAMILIES:

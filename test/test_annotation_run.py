@@ -408,6 +408,7 @@ def test_motion_labels_are_found_by_the_number_of_the_frame(tmp_path):
     assert row == len(data) and len(labels) > 2
 
 
+@pytest.mark.slow
 def test_converted_bags_get_the_motions_that_their_bags_have(tmp_path):
     contract = load_contract(contract_path("sim_panda"))
     write_demonstration(tmp_path / "bags" / "a", contract)

@@ -92,6 +92,7 @@ def test_what_begins_alike_is_told_apart_by_the_instruction_alone(environment):
     assert in_hand.touching_fingers("block0") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "goals"),
     [

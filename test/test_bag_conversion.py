@@ -147,6 +147,7 @@ def test_bad_bags_are_refused_one_by_one_and_the_others_kept(tmp_path, capsys):
     assert len(LeRobotEpisodes(tmp_path / "set", None, CONTRACT)) == 48
 
 
+@pytest.mark.slow
 def test_without_a_good_bag_there_is_no_data_set_and_the_exit_status_says_so(tmp_path, capsys):
     bag = write_demonstration(tmp_path / "bag", CONTRACT, custom={"outcome": "failure"})
     assert main(["data", "convert", str(bag), str(tmp_path / "set")]) == 1

@@ -63,6 +63,7 @@ def test_every_frame_is_what_the_robot_knew(tmp_path, compressed):
     assert data.episode_ends.tolist() == [29]
 
 
+@pytest.mark.slow
 def test_training_draws_on_several_bags_and_leaves_failures_out(tmp_path):
     write_demonstration(tmp_path / "a", CONTRACT)
     write_demonstration(tmp_path / "b", CONTRACT, custom={"outcome": "failure"})

@@ -187,6 +187,7 @@ def test_what_decompresses_without_end_is_refused(tmp_path):
     assert (tmp_path / "target").stat().st_size <= 1 << 20
 
 
+@pytest.mark.slow
 def test_bags_of_others_make_a_data_set(tmp_path):
     bags = tmp_path / "bags"
     shutil.copytree(DATA / "binary-schema/bags", bags)

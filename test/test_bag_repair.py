@@ -50,6 +50,7 @@ def test_a_flipped_bit_costs_one_chunk_at_most(tmp_path, name):
     assert outcomes["repaired"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_stands_before_a_cut_is_kept(tmp_path, name):
     whole = tmp_path / "whole"

@@ -124,6 +124,7 @@ def test_ensembles_and_windows_see_each_task_apart(suite):
     assert result.success and result.seconds == pytest.approx(25 / 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill step", "raise reset", "exit step", "kill open"])
 def test_an_episode_is_repeated_when_the_process_dies(suite, fault):
     benchmark = suite(fault=fault)
@@ -131,6 +132,7 @@ def test_an_episode_is_repeated_when_the_process_dies(suite, fault):
     assert [(result.success, result.error) for result in results] == [(True, "")] * 2
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_twice_is_an_error_and_no_failure(suite):
     benchmark = suite(fault="kill step", times=2)
     results = evaluate(Mover(benchmark.contract), benchmark, ["chains"], range(3))
@@ -207,6 +209,7 @@ def test_chains_have_numbers_and_policies_contracts(suite, contract):
     environment.close()
 
 
+@pytest.mark.slow
 def test_chains_are_drawn_once_and_kept_whole(suite, tmp_path):
     benchmark = suite()
     evaluate(Mover(benchmark.contract), benchmark, ["chains"], range(1))

@@ -71,6 +71,7 @@ starts = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(starts, st.lists(st.integers(0, 1000), max_size=12))
 def test_whatever_the_rules_allow_leaves_a_state_that_can_be(state, choices):
     for choice in choices:
@@ -306,6 +307,7 @@ def test_failures_are_told_apart(simulator):
 # Another look
 
 
+@pytest.mark.slow
 def test_unseen_scenes_look_different_and_are_the_same(simulator):
     simulator.reset(5, "place")
     before, seen = simulator.qpos, simulator.render("front").astype(int)

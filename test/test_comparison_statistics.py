@@ -38,6 +38,7 @@ def experiment(
     return kinds[0], kinds[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "episodes", "training", "scene"),
     [(3, 40, 0.2, 0.5), (3, 30, 1.0, 0.0), (6, 30, 0.1, 2.0)],
@@ -54,6 +55,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(seeds, episodes, train
     assert rejected / count <= 0.08
 
 
+@pytest.mark.slow
 def test_what_is_detectable_is_detected_half_of_the_time():
     """A difference as large as its own detectable one is, by definition, on the edge."""
     generator = np.random.default_rng(0)
@@ -67,6 +69,7 @@ def test_what_is_detectable_is_detected_half_of_the_time():
     assert all(entry.low > 0 for entry in large)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 20))
 def test_the_other_way_round_gives_the_opposite(seed, seeds, episodes):
     generator = np.random.default_rng(seed)

@@ -133,6 +133,7 @@ def scene() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", list(ADAPTERS))
 @pytest.mark.parametrize("uses_state", [False, True])
 def test_a_converted_model_acts_as_the_released_one(tmp_path, tiny, capsys, stage, uses_state):
@@ -239,6 +240,7 @@ def test_states_of_another_robot_are_refused(tmp_path):
         convert_released(groups, tiny_preset(), CONTRACT)
 
 
+@pytest.mark.slow
 def test_commands_that_cannot_be_run_say_why(tmp_path, tiny, capsys):
     released = Released(tmp_path / "run", "expert", False)
 

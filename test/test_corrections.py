@@ -21,6 +21,7 @@ ONE = CorrectionConfig(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("expert_share", "driver"), [(0.0, "policy"), (1.0, "expert")])
 def test_the_label_is_the_experts_whoever_drives(contract, checkpoint, expert_share, driver):
     environment = TableTopEnv(contract)

@@ -76,6 +76,7 @@ def test_a_pipe_in_the_place_of_a_file_is_a_problem(tmp_path, write, pattern):
     assert any(f.level == PROBLEM for f in check_lerobot(folder, BRIDGE, MAPPING))
 
 
+@pytest.mark.slow
 def test_few_bytes_that_stand_for_very_many_values_are_refused(tmp_path):
     folder = write_v2(tmp_path / "set", images=True)
     path = folder / "data/chunk-000/episode_000001.parquet"

@@ -35,6 +35,7 @@ def make(folder: Path, contract=CONTRACT) -> Path:
     return folder / "set"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", STATE_LAYOUTS)
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_bag_has_the_episode_s_frames(tmp_path, raw, layout):
@@ -60,6 +61,7 @@ def test_a_bag_has_the_episode_s_frames(tmp_path, raw, layout):
     assert data.actions()[int(GRASP * 10) + 1, -1] == 0, "the fingers closed on the way"
 
 
+@pytest.mark.slow
 def test_rosbags_reads_it_and_the_metadata_tells_where_it_is_from(tmp_path):
     dataset = make(tmp_path)
     assert main(["data", "export", str(dataset), str(tmp_path / "back"), "--episodes", "0:1"]) == 0
@@ -83,6 +85,7 @@ def test_rosbags_reads_it_and_the_metadata_tells_where_it_is_from(tmp_path):
     assert spoken.instruction == "pick up the cup" and spoken.mode == "act"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_named(tmp_path, capsys):
     dataset = make(tmp_path)
     command = ["data", "export", str(dataset), str(tmp_path / "back")]

@@ -119,6 +119,7 @@ def record_sweep(folder: Path, seed: int, seconds: float) -> np.ndarray:
     return simulator.qpos
 
 
+@pytest.mark.slow
 def test_video_shows_the_recorded_motion_and_the_verdict(tmp_path):
     record_sweep(tmp_path / "bag", 3, 1.0)
     footage = [

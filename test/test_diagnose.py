@@ -57,6 +57,7 @@ def diagnosed(tmp_path, *arguments) -> tuple[dict, dict]:
     return report, values
 
 
+@pytest.mark.slow
 def test_a_policy_that_returns_the_demonstration(tmp_path, data, policies, capsys):
     report, values = diagnosed(
         tmp_path, "--checkpoint", policies["language"], "--data", data, "--cases", 30
@@ -102,6 +103,7 @@ def test_a_policy_that_follows_its_images_is_refused_where_there_are_none(
         assert (alignment, consistency) == pytest.approx(wanted), name
 
 
+@pytest.mark.slow
 def test_a_policy_that_reads_nothing_is_at_chance(tmp_path, sides, policies):
     report, values = diagnosed(
         tmp_path, "--checkpoint", policies["nothing"], "--data", sides, "--steps", 4
@@ -114,6 +116,7 @@ def test_a_policy_that_reads_nothing_is_at_chance(tmp_path, sides, policies):
     assert all(found == values["paired"] for found in values.values()), "the same seeds in all"
 
 
+@pytest.mark.slow
 def test_figures_can_be_computed_once_more_from_the_file(tmp_path, sides, policies):
     given = ["--checkpoint", policies["nothing"], "--data", sides, "--steps", 3, "--seed", 5]
     report, values = diagnosed(tmp_path, *given, "--cases", 30)
@@ -169,6 +172,7 @@ def test_a_policy_that_does_not_show_what_enters_its_head_has_no_such_picture(
     assert "no picture of representations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_segments_of_the_expert_s_demonstrations(tmp_path, dataset, checkpoint):
     segments = tmp_path / "segments"
     assert main(["data", "segment", str(dataset), str(segments), "--rules", "--contract",

@@ -372,6 +372,7 @@ def test_train_goes_on_from_where_it_was(train_config, tmp_path, capsys, monkeyp
     assert open_checkpoint(tmp_path / "run" / "checkpoint").config.preset == "test"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -169,6 +169,7 @@ def blind(contract):
     return TableTop(contract=replace(contract, cameras=()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("execution", "delay", "each"),
     [("chunk", 2, 14), ("chunk", 0, 16), ("chunk:5", 2, 5), ("first", 2, 1), ("ensemble", 2, 1)],

@@ -222,6 +222,7 @@ def assert_smooth(before, command, joints) -> None:
     assert (np.abs(ahead) <= joints.jerk * dt**3 / 8 + 1e-6).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     mode=st.sampled_from(MODES),

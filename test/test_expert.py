@@ -56,6 +56,7 @@ def test_plans_move_in_small_steps(simulator):
     np.testing.assert_array_equal(chunk, plan_chunk(simulator, task, 16), "it keeps no memory")
 
 
+@pytest.mark.slow
 def test_delay_is_real_and_the_expert_lives_with_it(blind):
     environment = TableTopEnv(blind, steps_per_chunk=1, delay_steps=2)
     environment.reset(seed=0)

@@ -190,6 +190,7 @@ def test_missing_chunks(bench):
     bench.finish("missing chunks", since="max_chunk_gap after the last chunk")
 
 
+@pytest.mark.slow
 def test_frozen_chunks(bench):
     """The model says the same again and again: the place it leads to is reached, and no more."""
     frozen = bench.chunk()
@@ -206,6 +207,7 @@ def test_frozen_chunks(bench):
     bench.finish("frozen chunks", holds=False)
 
 
+@pytest.mark.slow
 def test_fast_chunks(bench):
     """Up to ten times as fast as the limits: followed as fast as these allow."""
     bench.velocity = np.array([2.5, -2.0, 2.5])
@@ -290,6 +292,7 @@ def test_unusable_joint_states(bench, case, names, positions):
     bench.finish(case, since="the last usable message")
 
 
+@pytest.mark.slow
 def test_joint_states_frozen_with_fresh_stamps(bench):
     bench.measured = bench.joints.copy()
     bench.velocity = np.array([0.3, 0.2, 0.0])

@@ -161,6 +161,7 @@ def test_only_the_best_candidate_is_kept(config, contract, new, replay):
     assert report["best_step"] == best["step"]
 
 
+@pytest.mark.slow
 def test_training_ends_when_held_out_episodes_get_no_better(config, contract, new, replay):
     # So high a rate spoils the model from the first step on.
     run = replace(config.train, learning_rate=1.0, steps=400, validate_every=2)

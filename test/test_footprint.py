@@ -21,6 +21,7 @@ from vla_cli.parser import main
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_published_model_is_counted_without_its_weights(capsys):
     path = str(ROOT / "config" / "training" / "bridge_fractal_action.yaml")
     assert main(["train", "--config", path, "--dry-run"]) == 0

@@ -63,6 +63,7 @@ def test_an_angle_is_no_opening(tmp_path, capsys):
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.slow
 def test_the_exact_name_wins_and_several_alike_are_all_named(tmp_path):
     more = {"/franka/joint_states": "joint_states", "/b/end_effector_pose": "end_effector_pose"}
     bag = write_foreign_bag(tmp_path / "exact", CONTRACT, more=more)

@@ -25,6 +25,7 @@ def arms():
     return {mode: make_arm(mode) for mode in MODES}
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(mode=st.sampled_from(MODES), seed=st.integers(0, 2**32 - 1))
 def test_no_forged_state_leads_a_command_outside(arms, mode, seed):

@@ -21,12 +21,14 @@ def require_clean(report, cases):
     assert not report.findings, "\n".join(map(str, report.findings))
 
 
+@pytest.mark.slow
 def test_contracts(report):
     fuzz_contracts(report, 100, seed=1)
     require_clean(report, 100)
     assert 0 < report.targets["contracts"].refused < 100, "some contracts are sound, some are not"
 
 
+@pytest.mark.slow
 def test_checkpoints_and_adapters(report):
     # Here, since it loads torch, which the others do without.
     from fuzz.checkpoints import fuzz_checkpoints
@@ -35,16 +37,19 @@ def test_checkpoints_and_adapters(report):
     require_clean(report, 45)
 
 
+@pytest.mark.slow
 def test_bags(report):
     fuzz_bags(report, cuts=10, flips=60, seed=1)
     require_clean(report, 70)
 
 
+@pytest.mark.slow
 def test_data_sets(report):
     fuzz_datasets(report, 60, seed=1)
     require_clean(report, 60)
 
 
+@pytest.mark.slow
 def test_annotation_replies(report):
     fuzz_replies(report, 120, seed=1)
     require_clean(report, 120)

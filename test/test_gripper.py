@@ -289,6 +289,7 @@ class FakeDriver:
             self.done = None
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(CYCLES, st.integers(0, 3), st.booleans())
 def test_never_two_actions_and_never_the_same_again(cycles, retries, homing):
@@ -307,6 +308,7 @@ def test_never_two_actions_and_never_the_same_again(cycles, retries, homing):
         assert driver.state.running is driver.running
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     st.integers(0, 4),

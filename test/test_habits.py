@@ -28,6 +28,7 @@ def described_fields(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_fields_are_explained_beside_the_field():
     found = [
         f"{path.relative_to(ROOT)}: {name}"
@@ -60,6 +61,7 @@ def class_names(path: Path) -> list[str]:
     return [n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)]
 
 
+@pytest.mark.slow
 def test_a_class_name_has_one_meaning():
     places: dict[str, list[str]] = {}
     for path in SOURCES:

@@ -69,6 +69,7 @@ def test_noise_has_its_strength_and_stays_within_an_image():
     assert (noisy != with_noise(grey, 20.0, (1, 2, 4))).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_all_policies_see_the_same_noise():
     plain, chunks = watched(execution="chunk:3"), watched(20.0, execution="chunk:3")
     steps, shown = watched(20.0, execution="first"), watched(20.0, window=3, execution="chunk:3")
@@ -83,6 +84,7 @@ def test_all_policies_see_the_same_noise():
         np.testing.assert_array_equal(images["front"], steps[moment]["front"])
 
 
+@pytest.mark.slow
 def test_noise_differs_between_moments_cameras_and_episodes_and_grows_with_its_strength():
     plain, weak, strong = (watched(noise) for noise in (0.0, 10.0, 20.0))
 
@@ -101,6 +103,7 @@ def test_noise_differs_between_moments_cameras_and_episodes_and_grows_with_its_s
     assert (watched(20.0, seed=4)[first]["wrist"] != strong[first]["wrist"]).any()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_reported_by_strength(tmp_path, checkpoint, capsys):
     file = tmp_path / "noise.json"
     given = ["eval", "--checkpoint", str(checkpoint), "--family", "pick", "--seeds", "2:4",
@@ -123,6 +126,7 @@ def test_a_sweep_is_reported_by_strength(tmp_path, checkpoint, capsys):
     assert plain["episodes"] == written["episodes"][:2]
 
 
+@pytest.mark.slow
 def test_families_and_strengths_are_summed_up_apart():
     results = [
         result
@@ -150,6 +154,7 @@ def test_questions_have_no_disturbance(checkpoint, capsys, disturbance):
     assert "are for episodes, not for --questions" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_blackout_leaves_nothing_to_be_seen_and_is_told(tmp_path, checkpoint, capsys):
     plain, black = (watched(window=3, blackout=blackout) for blackout in (False, True))
     assert plain.keys() == black.keys()

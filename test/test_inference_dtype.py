@@ -58,6 +58,7 @@ def chunk_of(policy: Policy) -> np.ndarray:
     return policy.chunk(seen.images, seen.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 def test_bfloat16_acts_almost_as_float32_does(name, tmp_path):
     folder = save_tiny_checkpoint(tmp_path, config=POLICIES[name]())
@@ -79,6 +80,7 @@ def test_bfloat16_acts_almost_as_float32_does(name, tmp_path):
     assert 0 < difference.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_scores_of_action_tokens_in_bfloat16(tmp_path):
     folder = save_tiny_checkpoint(tmp_path, config=tiny_robovlm.tiny("discrete"))
     scores = []

@@ -58,6 +58,7 @@ def in_copy(packages: Path, *command: object) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_version_is_the_same_everywhere(packages: Path):
     installed = next(iter(metadata.distributions(name="vla-ros", path=[str(packages)])))
     assert installed.version == vla.__version__ == parse_package(str(ROOT)).version
@@ -81,6 +82,7 @@ def test_copy_finds_its_files(prefix: Path, packages: Path):
     assert found.stdout.strip() == str(prefix / "share/vla_ros/config/contracts/sim_panda.yaml")
 
 
+@pytest.mark.slow
 def test_command_runs_without_ros(prefix: Path, packages: Path):
     run = in_copy(packages, prefix / "bin/vla", "info", "--preset", "nano")
     assert run.returncode == 0, run.stderr
@@ -102,12 +104,14 @@ def test_launch_says_what_it_needs(packages: Path):
     assert re.fullmatch(r"vla launch: launching needs ROS 2, .*source.*\n", run.stderr)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_not_in_a_copy(packages: Path):
     run = in_copy(packages, "-c", WITHOUT_ROS, "eval", "--seeds", "0:1")
     assert run.returncode == 2
     assert "the shipped ones are in checkpoints/ of the source repository" in run.stderr
 
 
+@pytest.mark.slow
 def test_every_library_in_use_is_required(packages: Path):
     installed = next(iter(metadata.distributions(name="vla-ros", path=[str(packages)])))
     names = {re.match(r"[\w-]+", text)[0].lower() for text in installed.requires}

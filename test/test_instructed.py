@@ -57,6 +57,7 @@ def run(suite, environment, family, seed, policy):
     return run_episode(environment, policy, episode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", INSTRUCTED_FAMILIES)
 def test_the_expert_reaches_goals_from_one_scene(blind, environment, family):
     starts = []
@@ -176,6 +177,7 @@ def test_other_scenes_go_on_as_if_these_did_not_exist():
     np.testing.assert_array_equal(seen, after())
 
 
+@pytest.mark.slow
 def test_demonstrations_are_samples_for_training(tmp_path, contract):
     for source, families in ((ATOMIC, 1), (INSTRUCTED, 3)):
         assert ROBOT_SOURCES[source.name] is source

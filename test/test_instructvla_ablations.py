@@ -102,6 +102,7 @@ def test_full_fine_tuning_takes_no_experts():
         )
 
 
+@pytest.mark.slow
 def test_a_share_of_annotations_leaves_all_actions(dataset, contract):
     def annotated(share):
         entry = RobotData(str(dataset), annotations="truth", annotation_share=share)
@@ -144,6 +145,7 @@ def talks(tmp_path_factory):
 TRAININGS = {cell.training.name: cell for cell in cells_of(read_grid(GRID), GRID.name)}
 
 
+@pytest.mark.slow
 def test_the_grid_varies_one_thing_at_a_time():
     cells = cells_of(read_grid(GRID), GRID.name)
     assert len(cells) == 40 and len(TRAININGS) == 15
@@ -156,6 +158,7 @@ def test_the_grid_varies_one_thing_at_a_time():
     assert rates == {1, 2, 4, 8}
 
 
+@pytest.mark.slow
 def test_a_list_of_what_is_left_out_names_what_there_is():
     grid = read_grid(GRID)
     wrong = replace(grid, leave_out=({"structure": ("base", "no_arms")},))

@@ -141,6 +141,7 @@ def test_padding_of_states_and_actions_is_not_read(part_of, contract):
     assert part.model(batch, 1, seeded())["action"] != expected["action"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_published_mask_lets_vision_through(part_of, contract):
     """The language model's text does not see the images, but the head reads their places."""

@@ -210,6 +210,7 @@ def test_conversations_are_refused_with_a_reason(config, contract):
         collator.conversation_batch([], np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_unlike_robots_share_a_batch_and_a_model(config, contract):
     arm = JointArm(contract)
     config = replace(config, steps=2)

@@ -98,6 +98,7 @@ def test_bags_become_both_data_sets(bags, tmp_path, capsys):
         assert kept == values | {"cut_from": cut_from, "segments": digest}
 
 
+@pytest.mark.slow
 def test_the_chart_shows_every_primitive_and_direction(bags, tmp_path, capsys):
     assert la(capsys, bags / "out", tmp_path / "la", "--no-twin")[0] == 0
     assert not (tmp_path / "la_images").exists()
@@ -127,6 +128,7 @@ def rated(bags: Path, folder: Path, *qualities: float | None) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "more"), [((), 0), (("--unrated",), 1)])
 def test_only_what_was_kept_is_written(bags, tmp_path, capsys, options, more):
     out = rated(bags, tmp_path / "out", 2.0, 1.5)
@@ -194,6 +196,7 @@ def test_shards_of_every_step_are_written_and_others_refused(tmp_path, capsys, s
     assert np.abs(image.astype(int) - 90).max() <= 3
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_there_is_kept(bags, tmp_path, capsys):
     for name in ("la", "la_images"):
         (tmp_path / name).mkdir()
@@ -213,6 +216,7 @@ def moved(bags, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_source_that_is_gone_may_lie_elsewhere(moved, capsys):
     (moved / "bags").rename(moved / "elsewhere")
     status, printed = la(capsys, moved / "out", moved / "la", "--no-twin")
@@ -234,6 +238,7 @@ def test_a_source_that_has_changed_is_refused(moved, capsys):
     assert not (moved / "la").exists() and not (moved / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_segments_that_are_longer_than_their_episode_are_refused(moved, capsys):
     far = Segment("move", 0.0, 6.0, "EMPTY", "move the gripper left")
     made = Segmentation(str(moved / "bags"), "someone", {1: 6.0}, {1: (far,)})

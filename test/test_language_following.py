@@ -130,6 +130,7 @@ def test_a_policy_deaf_to_its_instruction(names):
     assert found.separability.low < 1 < found.separability.high
 
 
+@pytest.mark.slow
 def test_with_many_labels_and_few_cases_a_deaf_policy_has_a_lower_silhouette():
     generator = np.random.default_rng(5)
     labels, goals = demonstrations(generator, 17)
@@ -140,6 +141,7 @@ def test_with_many_labels_and_few_cases_a_deaf_policy_has_a_lower_silhouette():
     assert np.mean(values) == pytest.approx(-0.10, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "each", "silhouette"), [(["up", "down"], 50, 0.0), (NAMES, 17, -0.098)]
 )

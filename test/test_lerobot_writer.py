@@ -70,6 +70,7 @@ def assert_same(data: LeRobotEpisodes, exact: bool) -> None:
             assert np.abs(error).mean() < (1e-9 if exact else 4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["video", "image"])
 def test_every_frame_is_read_back(tmp_path, storage):
     write(tmp_path / "set", storage=storage)
@@ -77,6 +78,7 @@ def test_every_frame_is_read_back(tmp_path, storage):
     assert not list(tmp_path.glob(".*")), "nothing is left of the temporary folder"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["video", "image"])
 def test_files_end_at_their_size_and_episodes_are_not_split(tmp_path, storage):
     write(tmp_path / "set", storage=storage, data_size=1, video_size=1)
@@ -103,6 +105,7 @@ def test_the_data_set_s_own_contract_and_annotations_are_used(tmp_path):
         LeRobotEpisodes(tmp_path / "set", None, CONTRACT)
 
 
+@pytest.mark.slow
 def test_what_is_said_of_the_data_is_so(tmp_path):
     write(tmp_path / "set")
     meta = tmp_path / "set" / "meta"

@@ -183,6 +183,7 @@ def test_its_images_are_the_middle_of_what_the_data_show():
     np.testing.assert_array_equal(middle(ramp, 0.25)[2, ::50, 0], [25, 50, 75])
 
 
+@pytest.mark.slow
 def test_an_episode_is_repeated_when_the_process_dies_and_else_an_error(suite):
     once = suite(fault="kill step")
     (result,) = evaluate(Lifter(once.contract), once, ["object"], range(1))

@@ -85,6 +85,7 @@ def test_images_are_joined_in_the_order_of_the_cameras():
     torch.testing.assert_close(joined[1, :, :, 5:10], images[1, 1])
 
 
+@pytest.mark.slow
 def test_the_presets_for_libero_are_as_published():
     config = PRESETS["published_two_cameras"]
     assert (config.vlm_images, len(config.expert_cameras)) == (1, 2)

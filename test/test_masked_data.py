@@ -210,6 +210,7 @@ def test_a_report_of_an_earlier_version_is_read(tmp_path):
     assert (effort.seconds, effort.samples, effort.masked_samples) == (7, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "masks"),
     [("vla", (0, 0)), ("la_head", (1, 1)), ("mixed", (0.1, 0.9)), ("half", (0.1, 0.9))],
@@ -300,6 +301,7 @@ def test_a_policy_that_needs_images_refuses_masks_and_data_without(
         maker(config, Mixture([data], [1.0]), checkpoint)[0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_starts_a_run_of_another_share(config, contract, tmp_path):
     """LA-VLA: what was learned without vision goes on with it."""
     start = save_tiny_checkpoint(tmp_path / "start")

@@ -175,6 +175,7 @@ def test_a_masked_frame_is_asked_nothing_about_the_scene(built, contract):
     assert asked.text.mask.sum() - 4 * images > plain.text.mask.sum() + 4 * queries
 
 
+@pytest.mark.slow
 def test_a_policy_acts_without_images(tmp_path, contract):
     policy = Policy.from_pretrained(save_tiny_checkpoint(tmp_path / "tiny"))
     encoders = policy.reasoning.model.backbone.vision_parts, policy.action.module.vision

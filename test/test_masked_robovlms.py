@@ -141,6 +141,7 @@ def test_exchanged_pixels_change_nothing_of_a_masked_sample(built, contract, nam
     assert not torch.equal(found[0][0], found[1][0]), "who sees sees them"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_vision_gets_neither_images_nor_gradients_of_a_masked_sample(built, contract, name):
     model = built(name)
@@ -200,6 +201,7 @@ def test_pointing_is_learned_from_those_that_see(built, contract):
 # Without vision in the running robot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", STRUCTURES)
 def test_a_window_without_images_gives_a_chunk(part_of, layout):
     part = part_of(tiny(layout, use_state=True))

@@ -396,6 +396,7 @@ def test_unwrapped_angles_are_the_same_and_near(seed):
     np.testing.assert_array_equal(same[~turning], joints[~turning])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [50.0, 200.0])
 @pytest.mark.parametrize("wraps", [False, True])
 def test_a_continuous_joint_goes_on_past_half_a_turn(wraps, rate):

@@ -163,6 +163,7 @@ def test_fifteen_steps_of_a_chunk_are_executed_and_one_image_is_drawn_for_them(s
     assert calls.count("image") == 27 + 1, "one for each chunk, and one of the end"
 
 
+@pytest.mark.slow
 def test_the_policy_sees_the_middle_turned_by_half_a_circle(suite, monkeypatch):
     benchmark = suite()
     policy = Seeker(benchmark.contract)
@@ -221,6 +222,7 @@ def test_efforts_between_open_and_closed_arrive(suite):
 # Figures
 
 
+@pytest.mark.slow
 def test_the_mean_over_groups_is_not_that_over_tasks(suite):
     benchmark = suite()
     easy = evaluate(Seeker(benchmark.contract), benchmark, ["reach", "drawer-open"], range(2))
@@ -246,6 +248,7 @@ def test_the_mean_over_groups_is_not_that_over_tasks(suite):
     assert group_means(summarize(failed), benchmark.groups) == [], "nothing was measured"
 
 
+@pytest.mark.slow
 def test_an_error_of_the_benchmark_is_no_failure_of_the_policy(suite):
     once = suite(fault="kill step")
     (result,) = evaluate(Seeker(once.contract), once, ["reach"], range(1))
@@ -281,6 +284,7 @@ def test_another_mujoco_is_refused_in_a_sentence(suite, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_from_the_command_line(suite, tmp_path, capsys):
     benchmark = suite()
     contract, generator = benchmark.contract, np.random.default_rng(0)

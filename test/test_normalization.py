@@ -52,6 +52,7 @@ def test_values_between_the_quantiles_come_back(values, kind):
     np.testing.assert_allclose(stats.denormalize(normalized), inside, atol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(arrays(np.float64, 20, elements=st.floats(-50, 50)), st.integers(-3, 3))
 @example(np.array([np.pi, -np.pi, -1e-20, 3 * np.pi, np.nextafter(-np.pi, -4)]), 1)

@@ -89,6 +89,7 @@ def test_a_checkpoint_names_its_type_and_acts(checkpoint):
     assert isinstance(second, NoActionPart) and second.checkpoint_id == policy.checkpoint_id
 
 
+@pytest.mark.slow
 def test_a_policy_in_one_process_is_opened_once(monkeypatch):
     digests = []
     count = checkpoint_module.weights_digest

@@ -87,6 +87,7 @@ def test_package_file_is_valid():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
 
 
+@pytest.mark.slow
 def test_every_ros_package_in_use_is_declared():
     ros = installed_ros_packages()
     assert "rclpy" in ros, "source env.sh first"

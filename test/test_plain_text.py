@@ -263,6 +263,7 @@ def test_training_rows_hold_what_annotations_say_as_text(share):
 # What the shipped policy makes of it
 
 
+@pytest.mark.slow
 def test_an_instruction_with_marks_is_not_another_instruction():
     """Its ids are those of its letters, and its actions are not those of what the marks set off."""
     reasoner, expert = Reasoner.from_pretrained(SHIPPED), ActionModel.from_pretrained(SHIPPED)

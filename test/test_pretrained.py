@@ -76,6 +76,7 @@ def plain(values):
     return [plain(value) for value in values] if isinstance(values, list | tuple) else values
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_type_of_number(tmp_path):
     source = save_released(tmp_path, "internvl")

@@ -133,6 +133,7 @@ def test_other_scenes_have_neither_lamp_nor_buttons(simulator):
     assert simulator.place_position("bowl")[2] == 0.0 == simulator.place_position("plate")[2]
 
 
+@pytest.mark.slow
 def test_demonstrations_are_samples_for_training(contract):
     suite = Recall(contract=contract)
     environment = suite.make(RECALL)

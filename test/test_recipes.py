@@ -260,6 +260,7 @@ def test_presets_have_the_paper_s_hyper_parameters(
         assert (config.steps, config.warmup_steps) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_train(path, dataset, checkpoint, contract, tmp_path, monkeypatch):
     """Two steps of each, on little data and small models; what it starts from likewise."""

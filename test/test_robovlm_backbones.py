@@ -50,6 +50,7 @@ def test_streaming_gives_what_training_sees(part_of, kind, structure):
     assert np.abs(other - chunks[-1]).max() > 1e-4, "the newest image matters"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["regression", "flow", "diffusion"])
 @pytest.mark.parametrize(
     ("kind", "structure", "trunk"),

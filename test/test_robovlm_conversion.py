@@ -44,6 +44,7 @@ def acts_as(run: Run, folder: Path, units: tuple[float, float] = (1.0, 1.0)) -> 
     assert np.ptp(wanted[:, :6]) > 0.01 and given.shape == (HORIZON, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -126,6 +127,7 @@ def test_both_of_their_normalisations_are_one(tmp_path):
         np.testing.assert_allclose(given, [wanted] * 6 + [1.0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_action_tokens_are_the_rows_before_the_special_ones(tmp_path):
     run = Run(tmp_path, window=1)
     head = run.config["act_head"] | {"type": "DiscreteDecoder", "action_space": "discrete"}
@@ -156,6 +158,7 @@ def without(name: str):
     return lambda tensors: {n: v for n, v in tensors.items() if n != name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [

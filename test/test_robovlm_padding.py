@@ -189,6 +189,7 @@ class JointArm:
         return Timeline(0.3 * np.arange(20), np.array([20]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["policy_head", "discrete"])
 def test_unlike_robots_train_one_model_that_acts_for_both(
     dataset, checkpoint, contract, tmp_path, layout

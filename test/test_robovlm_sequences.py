@@ -47,6 +47,7 @@ def test_every_structure_learns_on_every_backbone(part_of, structure, kind):
     part.model.zero_grad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["one_step", "interleaved", "policy_head"])
 def test_batch_mates_and_padding_change_nothing(part_of, structure):
     part = part_of(tiny(structure, use_state=True))
@@ -160,6 +161,7 @@ def test_a_prompt_can_be_read_causally(part_of):
         assert ((first - second)[:, :3].abs().max() > 1e-5) == both_ways
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("layout", ["policy_head", "discrete"])
 def test_questions_are_answered_as_conversations_are_learned(part_of, layout):

@@ -19,6 +19,7 @@ from vla.policies.robovlms.sequence import LEARNED, rows_of_frames
 from vla.policies.sequence import IMAGE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["internvl", "paligemma", "kosmos2", "qwen2_5_vl"])
 @pytest.mark.parametrize("structure", ["one_step", "interleaved", "policy_head"])
 @settings(max_examples=8)
@@ -60,6 +61,7 @@ def test_pooled_tokens_stream(part_of, kind, source):
     assert np.abs(other[0] - other[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["internvl", "qwen2_5_vl"])
 @pytest.mark.parametrize("structure", ["interleaved", "policy_head", "discrete"])
 def test_a_resampler_stands_between_images_and_text(part_of, kind, structure):

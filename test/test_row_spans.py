@@ -31,6 +31,7 @@ def parts(path, spans: np.ndarray) -> list[bytes]:
     return [content[begin:end] for begin, end in spans.tolist()]
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(VALUES, max_size=5), indent=st.sampled_from([None, 1]), block=st.integers(1, 9)
 )

@@ -80,6 +80,7 @@ def episode_in(request: dict) -> int:
     return next(e for e in range(3) if f"in {(frames_of(e) - 2) / 15:.2f} seconds" in text)
 
 
+@pytest.mark.slow
 def test_a_request_has_the_task_views_events_and_vocabulary(folder, tmp_path):
     with chat_server(good) as server:
         assert run(folder, tmp_path / "out", server) == 0
@@ -154,6 +155,7 @@ def test_rounded_times_and_aliases_are_taken():
     assert made[1].end == 91 / 15 and made[1].status == "EMPTY"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
@@ -194,6 +196,7 @@ def test_an_episode_whose_replies_never_fit_is_left_for_a_later_run(folder, tmp_
     assert sorted(read_segmentation(out).episodes) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_drops_no_ratings(folder, tmp_path, capsys):
     out = tmp_path / "out"
     with chat_server(good) as server:
@@ -232,6 +235,7 @@ def test_a_killed_run_goes_on_where_it_was(folder, tmp_path):
     assert sorted(read_segmentation(out).episodes) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_costs_are_estimated_and_reported(folder, tmp_path, capsys):
     prices = ("--price-in", "1000", "--price-out", "1000")
     with chat_server(good) as server:

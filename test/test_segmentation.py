@@ -186,6 +186,7 @@ def test_a_data_set_that_lerobots_own_converter_made(tmp_path, capsys):
     assert read_segmentation(tmp_path / "out").episodes
 
 
+@pytest.mark.slow
 def test_bags_are_cut_by_the_contract_that_they_carry(tmp_path, capsys):
     for name in ("a", "b"):
         write_demonstration(tmp_path / "bags" / name, PANDA, 5.0)

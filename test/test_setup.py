@@ -224,6 +224,7 @@ def test_interfaces_that_a_ros_here_has_are_not_built_for_the_tests(tmp_path: Pa
     assert (tmp_path / "install_test").is_dir(), "or the step would be done again and again"
 
 
+@pytest.mark.slow
 def test_interfaces_for_tests_are_seen_by_tests_alone():
     if not (ROOT / "install_test" / "lib").exists():
         pytest.skip("a ROS here has them all, or 'tools/setup.sh --tests' was not run")

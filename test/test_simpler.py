@@ -159,6 +159,7 @@ def test_success_is_that_after_the_last_step(suite):
     assert idle.figures == {"grasped": False}
 
 
+@pytest.mark.slow
 def test_the_instruction_switches_at_half_time(suite):
     benchmark = suite(steps_per_chunk=8)
     policy = Lifter(benchmark.contract, open_steps=1)
@@ -169,6 +170,7 @@ def test_the_instruction_switches_at_half_time(suite):
     assert policy.steps == 13 + 13
 
 
+@pytest.mark.slow
 def test_the_state_is_that_of_the_contract(suite):
     google = suite()
     policy = Lifter(google.contract)
@@ -207,6 +209,7 @@ def test_turns_become_rotation_vectors(suite):
     environment.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill step", "kill reset", "raise step"])
 def test_an_episode_is_repeated_when_the_process_dies(suite, fault):
     benchmark = suite(fault=fault, robot="widowx")

@@ -202,6 +202,7 @@ def published_mean(chunks: list[np.ndarray], kept: int) -> list[np.ndarray]:
     return means
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("robot", "family", "kept", "steps"),
     [("google", "move_near", 2, 80), ("widowx", "stack", 7, 120)],
@@ -243,6 +244,7 @@ def test_an_episode_is_acted_as_the_authors_act_it(
     np.testing.assert_allclose(sent[:, 6], told, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_replaces_the_protocols_ensemble(tmp_path):
     python = str(fake_python(tmp_path, "simpler"))
     suite = SimplerSuite(protocol="instructvla", steps_per_chunk=8, python=python, sticky_steps=2)

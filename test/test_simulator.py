@@ -180,6 +180,7 @@ def test_tasks_about_absent_things_are_refused(simulator):
         simulator.set_qpos(np.zeros(3))
 
 
+@pytest.mark.slow
 def test_a_simulator_that_nobody_holds_goes():
     simulator = TableTopSimulator(32)
     simulator.render("front")

@@ -90,6 +90,7 @@ def in_bag(folder, said, told):
     return set(read_frames(bag, CONTRACT, lambda images: None).instructions)
 
 
+@pytest.mark.slow
 def test_a_bag_with_foreign_instructions(tmp_path):
     said = [(i / 10, *((7, FIRST), FOREIGN)[i % 2]) for i in range(20)]
     told = [(0.1, 7, FIRST), (0.3, 7, FIRST)]

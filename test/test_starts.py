@@ -56,6 +56,7 @@ def started(config: TrainConfig, contract) -> torch.nn.Module:
     return Trainer(config, contract, open_start(config)).plain_model
 
 
+@pytest.mark.slow
 def test_a_start_without_pretrained_vision_is_refused(tmp_path, policy, eagle, contract, capsys):
     config = TrainConfig(preset="tiny", lora=LORA, initialize_from=eagle)
     with pytest.raises(
@@ -95,6 +96,7 @@ def test_a_checkpoint_keeps_its_own_vision_unless_told(tmp_path, policy, contrac
     assert not any(torch.equal(other[name], stored[name].float()) for name in own)
 
 
+@pytest.mark.slow
 def test_what_a_start_lacks_or_leaves_over_is_refused_unless_allowed(tmp_path, policy, contract):
     first = save_tiny_checkpoint(tmp_path / "first", config=policy)
     config = TrainConfig(preset="tiny", lora=policy.lora, initialize_from=str(first))
@@ -114,6 +116,7 @@ def test_what_a_start_lacks_or_leaves_over_is_refused_unless_allowed(tmp_path, p
     started(replace(without, allow_unexpected=("*.state_projector",)), contract)
 
 
+@pytest.mark.slow
 def test_a_frozen_part_never_starts_at_random(tmp_path, policy, eagle, contract):
     both = replace(LORA, experts=("language", "action"), gate="two_pass")
     source, _ = save_dinov2(tmp_path / "dinov2")
@@ -125,6 +128,7 @@ def test_a_frozen_part_never_starts_at_random(tmp_path, policy, eagle, contract)
     started(replace(config, initialize_from=str(first), vision_source=""), contract)
 
 
+@pytest.mark.slow
 def test_missing_weights_of_a_backbone_are_drawn_as_transformers_draws_them(
     tmp_path, policy, contract
 ):
@@ -143,6 +147,7 @@ def test_missing_weights_of_a_backbone_are_drawn_as_transformers_draws_them(
     assert torch.equal(state[bias], weights[bias].half().float()), "the rest of its layer is kept"
 
 
+@pytest.mark.slow
 def test_checkpoints_with_blocks_that_nothing_reads_still_act(tmp_path, policy, contract, capsys):
     """As they were written before those blocks were left out."""
     whole = save_tiny_checkpoint(tmp_path / "whole", config=policy)

@@ -66,6 +66,7 @@ def check_moments(running: RunningStatistics, values: np.ndarray) -> None:
     np.testing.assert_allclose(summary.std, spread, rtol=1e-6, atol=1e-13 * scale.max())
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     arrays(
@@ -101,6 +102,7 @@ def test_quantiles_of_many_values_are_near_those_of_numpy(name, seed):
     np.testing.assert_array_equal(again.q01, summary.q01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20, 4 * KEPT_ROWS])
 def test_another_process_may_go_on(count):
     """Measured in a process of its own, as conversion does, the same numbers come back."""

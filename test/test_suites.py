@@ -264,6 +264,7 @@ def environment(contract):
     environment.close()
 
 
+@pytest.mark.slow
 def test_the_table_top_is_a_gymnasium_environment(environment):
     with warnings.catch_warnings():
         warnings.filterwarnings("error")

@@ -66,6 +66,7 @@ def test_prompts_come_in_their_shares():
     assert 0.35 * rest < len(motions) < 0.65 * rest, "half of what is left, contexts included"
 
 
+@pytest.mark.slow
 def test_frames_without_labels_are_asked_for_the_action_alone():
     rows = sampled(PromptSampling(motion=1.0, think=1.0), 20, motion=None, annotation=None)
     assert {row.turns for row in rows} == {

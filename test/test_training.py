@@ -439,6 +439,7 @@ def test_conversations_are_a_batch_of_their_own(batches):
 # Released backbones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["internvl", "smolvlm"])
 def test_a_run_can_start_from_a_released_backbone(config, contract, data, tmp_path, kind):
     source = save_released(tmp_path / "released", kind)

@@ -170,6 +170,7 @@ def test_two_tables_of_one_name_are_refused(folder, capsys):
     assert status == 2 and "both have ratings of 'Anna'" in printed
 
 
+@pytest.mark.slow
 def test_a_table_of_something_else_is_named(folder, capsys):
     (folder / "none.csv").write_text("a,b\n1,2\n")
     status, printed = apply(capsys, folder, str(folder / "none.csv"))

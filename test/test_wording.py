@@ -115,6 +115,7 @@ def meant(text: str, objects: dict) -> set[str]:
     return {name for name in objects if name.split()[0] == m["color"]}
 
 
+@pytest.mark.slow
 def test_every_reference_fits_exactly_one_object():
     generator = np.random.default_rng(0)
     seen = {split: Counter() for split in SPLITS}
@@ -178,6 +179,7 @@ def test_attribute_and_negation_single_out_the_target(split):
     assert min(kinds.values()) > 25 and kinds["attribute"] > 400, kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_no_instruction_means_two_tasks_of_a_scene(wording):
     generator = np.random.default_rng(2)

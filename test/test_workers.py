@@ -256,6 +256,7 @@ def test_a_process_that_sends_no_message_is_ended(tmp_path, sent, after, error):
     assert worker.pid is None
 
 
+@pytest.mark.slow
 def test_what_it_printed_last_is_in_the_error_and_bounded(tmp_path):
     adapter = (
         "import sys\nfor number in range(100000): print('line', number)\n"
