@@ -64,10 +64,14 @@ class Reasoner(ReasoningPart):
         super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
 
-    def _prompt(self, images: Images, row: PromptRow) -> tuple[torch.Tensor, ...]:
-        """Token ids, mask and prefix (the question) [1, T] of a prompt."""
-        _, counts = self._tiles(images)
-        return self._ids(replace(row, images=len(counts), tiles=counts))
+    def _inputs(self, images: Images, row: PromptRow) -> tuple[torch.Tensor, ...]:
+        """A prompt: tiles [N, 3, S, S], and ids, mask and prefix (the question) [1, T]."""
+        stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
+        if self.config.vlm_joined and len(stacked):
+            stacked = joined_images(stacked)[:, None]
+        tiles, counts = tiled(stacked.flatten(0, 1), self.config.backbone)
+        pixels = torch.stack(tiles) if tiles else torch.zeros(0, 3, 1, 1, device=self.device)
+        return pixels, *self._ids(replace(row, images=len(counts), tiles=counts))
 
     def _ids(self, row: PromptRow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
@@ -75,19 +79,8 @@ class Reasoner(ReasoningPart):
         prefix = torch.arange(len(tokens), device=self.device)[None] < asked
         return ids, torch.ones_like(ids), prefix
 
-    def _images(self, images: Images) -> torch.Tensor:
-        tiles, _ = self._tiles(images)
-        return torch.stack(tiles) if tiles else torch.zeros(0, 3, 1, 1, device=self.device)
-
-    def _tiles(self, images: Images) -> tuple[list[torch.Tensor], tuple[int, ...]]:
-        stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
-        if self.config.vlm_joined and len(stacked):
-            stacked = joined_images(stacked)[:, None]
-        return tiled(stacked.flatten(0, 1), self.config.backbone)
-
     def _read(self, images: Images, question: str) -> PrefillState:
-        prompt = self._prompt(images, PromptRow(((question, ""),)))
-        return self.model.read(self._images(images), *prompt)
+        return self.model.read(*self._inputs(images, PromptRow(((question, ""),))))
 
     def _say(self, prefill: PrefillState, limit: int, verbatim: bool = False) -> str:
         tokens = self.model.generate(prefill, self._stop, limit)[0]
@@ -154,8 +147,7 @@ class Reasoner(ReasoningPart):
             answer = f"{response} " if prompts.reread else response
             turn = (thinking_prompt(instruction, prompts), answer)
             row = PromptRow((turn,), acts=True, verbatim=prompts.reread)
-        prompt = self._prompt(images, row)
-        return self.model.act(self._images(images), *prompt)[0].float().cpu().numpy()
+        return self.model.act(*self._inputs(images, row))[0].float().cpu().numpy()
 
 
 class ActionModel(ActionPart):
