@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import traceback
 import uuid
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +18,8 @@ from vla.policies.parts import ReasoningPart
 
 COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/models"
 SILENCE = 60.0  # after which a client that sends nothing more is left [s]
+# After a refusal: the longest pause [s] of what the client still sends, and how often it is read.
+LINGERING, MOST_READS_ON = 1.0, 256
 
 
 class ChatHTTPServer(ThreadingHTTPServer):
@@ -125,6 +129,17 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "server_error" if error.status >= 500 else "invalid_request_error"
         told = {"message": str(error), "type": kind, "param": error.parameter, "code": None}
         self._send(error.status, {"error": told})
+        if self.close_connection:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Takes what a client still sends: closed at once, the connection would lose the answer."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(LINGERING)
+            for _ in range(MOST_READS_ON):
+                if not self.connection.recv(1 << 16):
+                    break
 
     def _send(self, status: int, values: dict[str, Any]) -> None:
         content = json.dumps(values).encode()
