@@ -113,6 +113,16 @@ def test_no_plan_that_was_made_while_the_lamp_was_lit_tells_the_button(simulator
         assert (np.abs(chunk[:, :3]).max() > 0.01) == moves, seconds
 
 
+def test_only_the_lamp_differs_between_the_buttons(simulator):
+    targets = []
+    for seed in range(12):
+        simulator.reset(seed, RECALL)
+        targets.append(simulator.task.target)
+        left, right = (simulator.recall.position(f"{color} button") for color in ("red", "green"))
+        assert left[1] > right[1] + 0.1, "y points left"
+    assert {"red button", "green button"} == {*targets}
+
+
 def test_instructions_do_not_name_the_color():
     generator = np.random.default_rng(0)
     task = parse_task("recall/red button")

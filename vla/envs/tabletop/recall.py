@@ -16,6 +16,7 @@ from vla.envs.tabletop.tasks import BUTTON, COLORS
 LIT_SECONDS = 1.0
 BUTTON_HEIGHT = 0.03
 _BODIES = ("left_button", "right_button")
+_COLORS = ("red", "green")  # of these
 _DARK = (0.12, 0.12, 0.12)
 
 
@@ -48,17 +49,18 @@ class LampAndButtons:
     def lay_out(
         self, generator: np.random.Generator, values: dict[str, tuple[float, float, float]]
     ) -> list[tuple[float, float, float]]:
-        """Draws places and two colours; returns what is taken of the table: x, y, radius [m].
+        """Draws places; returns what is taken of the table: x, y, radius [m].
 
+        The colours are the same on the same side in every scene: what is asked of a policy is to
+        remember one of two colours, not to compare any.
         values: the colours, red, green and blue, by name.
         """
         model = self._model
         self.buttons, self.pressed, self._lit_from = {}, "", -np.inf
-        colors = generator.permutation(COLORS)[:2]
         middle = generator.uniform(-0.13, -0.07)
         places = [(generator.uniform(0.62, 0.66), middle + generator.uniform(-0.04, 0.04), 0.05)]
         model.body("lamp").pos[:] = *places[0][:2], 0.0
-        for body, side, color in zip(_BODIES, (1.0, -1.0), colors, strict=True):
+        for body, side, color in zip(_BODIES, (1.0, -1.0), _COLORS, strict=True):
             x, y = generator.uniform(0.42, 0.52), middle + side * generator.uniform(0.09, 0.13)
             model.body(body).pos[:] = x, y, 0.0
             model.geom(body).rgba[:3] = values[color]
