@@ -206,7 +206,7 @@ def in_pairs(folder: Path, cells: list[Cell]) -> None:
 
 
 def left_of(cells: list[Cell], folder: Path) -> list[Cell]:
-    """Those that have not ended well in a folder, each from its start."""
+    """The cells that have not ended well in a folder, from which what they left is removed."""
     left = [cell for cell in cells if fault_of(cell, folder)]
     for cell in left:
         shutil.rmtree(folder / cell.name, ignore_errors=True)

@@ -127,7 +127,7 @@ def _storage(arguments: argparse.Namespace) -> str:
 
 
 def _told(report: ConversionReport | RldsReport, what: str, arguments: argparse.Namespace) -> int:
-    """Prints a report; 0 when something was kept, 1 when nothing was. what: was converted."""
+    """Prints a report; 0 when something was kept, 1 when no `what`, a bag or an episode, was."""
     print(report.json() if arguments.json else report.table())
     if not report.kept:
         print(f"vla: no {what} was kept; {arguments.dataset} was not written", file=sys.stderr)
