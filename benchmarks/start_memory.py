@@ -1,7 +1,8 @@
 """How much memory a start takes: the peak of resident memory, relative to the model's own size.
 
 Writes a checkpoint of a preset in half precision into a temporary folder, then loads it in fresh
-processes, as training starts from it and as the nodes open its parts, and prints JSON:
+processes, as training starts from it, alone and sharded over two, and as the nodes open its parts,
+and prints JSON. What two processes share is on the CPU, so their memory holds the shards, too:
 
     python benchmarks/start_memory.py --preset small
 """
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from training_matrix import PROCESSES, enter
 
 from vla.contract.embodiment import load_contract
 from vla.contract.normalization import NormStats
@@ -27,7 +32,7 @@ from vla.policies.released import unread_state
 from vla.policies.robots import Robot
 from vla.policies.tokenizer import train_tokenizer
 from vla.training.config import TrainConfig
-from vla.training.loop import model_config
+from vla.training.loop import Trainer, model_config
 from vla.training.start import started_model
 
 CONTRACT = load_contract(contract_path("sim_panda"))
@@ -70,18 +75,33 @@ def measure(load: Callable[[], torch.nn.Module]) -> dict[str, float]:
 
 
 def load_as(use: str, folder: str) -> Callable[[], torch.nn.Module]:
-    """How a checkpoint is loaded for a use: training, reasoning or action_expert."""
+    """How a checkpoint is loaded for a use, see USES."""
     checkpoint = open_checkpoint(folder)
-    if use != "training":
+    if use in ("reasoning", "action_expert"):
         opened = checkpoint.type
         part = opened.open_reasoning if use == "reasoning" else opened.open_action
         return lambda: part(checkpoint, "cpu", torch.float32).module
     config = TrainConfig(lora=checkpoint.config.lora, initialize_from=folder, contract="sim_panda")
+    if use == "sharded":
+        enter("fsdp2")
+        return lambda: Trainer(replace(config, ema_decay=0.0), CONTRACT, checkpoint).plain_model
     built = model_config(config, checkpoint)
     return lambda: started_model(config, built, CONTRACT, checkpoint, lambda _: None)
 
 
-USES = ("training", "reasoning", "action_expert")
+def measured(use: str, folder: str) -> Any:
+    """The figures of a use in fresh processes, whose memory nothing has touched before."""
+    command = [sys.executable]
+    if use == "sharded":
+        command += ["-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(PROCESSES)]
+    command += [__file__, "--use", use, "--folder", folder]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob(f"{use}-*.json"))]
+    return found if use == "sharded" else found[0]
+
+
+USES = ("training", "sharded", "reasoning", "action_expert")
 
 
 def main() -> int:
@@ -92,18 +112,14 @@ def main() -> int:
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.use:
-        print(json.dumps(measure(load_as(arguments.use, arguments.folder))))
+        figures = measure(load_as(arguments.use, arguments.folder))
+        path = Path(arguments.folder) / f"{arguments.use}-{os.environ.get('RANK', '0')}.json"
+        path.write_text(json.dumps(figures))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), arguments.preset)
-        figures = {}
-        for use in USES:
-            # A process of its own, whose memory nothing has touched before.
-            command = [sys.executable, __file__, "--use", use, "--folder", folder]
-            figures[use] = json.loads(
-                subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-            )
-    print(json.dumps({"preset": arguments.preset} | figures, indent=2))
+        found = {use: measured(use, folder) for use in USES}
+    print(json.dumps({"preset": arguments.preset} | found, indent=2))
     return 0
 
 

@@ -8,7 +8,10 @@ that share one (FSDP2, with the options of config/training/fsdp2.yaml). Each cel
 of a tiny policy, and the last one again from what was saved before it, which must give the same to
 the last bit. Two processes must export what one gives that takes the batches of both, and are
 brought into steps in which one of them alone has images. All runs on the CPU; bfloat16 is computed
-there, too, however slowly.
+there, too, however slowly. With --folder, a run that was interrupted goes on:
+
+    python benchmarks/training_matrix.py --folder output/training_matrix
+    python benchmarks/training_matrix.py --only "| ddp |"
 """
 
 from __future__ import annotations
@@ -202,6 +205,14 @@ def in_pairs(folder: Path, cells: list[Cell]) -> None:
         cells = cells[next((i for i, fault in enumerate(ended) if fault), len(cells)) + 1 :]
 
 
+def left_of(cells: list[Cell], folder: Path) -> list[Cell]:
+    """The cells that have not ended well in a folder, from which what they left is removed."""
+    left = [cell for cell in cells if fault_of(cell, folder)]
+    for cell in left:
+        shutil.rmtree(folder / cell.name, ignore_errors=True)
+    return left
+
+
 def fault_of(cell: Cell, folder: Path) -> str:
     """What went wrong in a cell's own runs; empty for nothing."""
     processes = range(1 if cell.layout == "one" else PROCESSES)
@@ -226,7 +237,10 @@ def main() -> None:
     )
     parser.add_argument("--pairwise", action="store_true", help="few cells, with all pairs")
     parser.add_argument("--only", default="", help="cells whose names have this in them")
-    parser.add_argument("--folder", type=Path, help="of the runs; by default one that is removed")
+    parser.add_argument(
+        "--folder", type=Path,
+        help="of the runs, which go on from what ended well there; by default one that is removed",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("output/training_matrix.json"))
     parser.add_argument("--worker", nargs="+", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -245,10 +259,11 @@ def main() -> None:
         for cell in cells:
             policy = STAGES[cell.stage].policy
             make_start(folder / policy / cell.vision, policy, cell.vision, contract)
-        in_pairs(folder, [cell for cell in cells if cell.layout != "one"])
+        left = left_of(cells, folder)
+        in_pairs(folder, [cell for cell in left if cell.layout != "one"])
         report, one_process = {}, {}
         for cell in cells:
-            if cell.layout == "one":
+            if cell.layout == "one" and cell in left:
                 work(folder, [cell], contract)
             fault, apart, uneven = fault_of(cell, folder), 0.0, 0
             if cell.layout != "one" and not fault:

@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from fuzz.mutation import mutate_bytes, mutate_tree
 from PIL import Image
 from tiny_checkpoint import save_tiny_checkpoint
@@ -247,3 +248,18 @@ def test_what_can_not_chat_or_listen_is_refused(tmp_path, contract, server, caps
         assert says in capsys.readouterr().err
     assert main(["serve-chat", "--checkpoint", "checkpoints/nano_policy_head"]) == 2
     assert "does not chat" in capsys.readouterr().err
+
+
+def test_it_serves_in_the_number_type_that_is_asked_for(tmp_path, contract, monkeypatch, capsys):
+    folder, found = save_tiny_checkpoint(tmp_path / "tiny", contract), set()
+
+    def ctrl_c(serving: ChatHTTPServer) -> None:
+        found.update(weight.dtype for weight in serving.part.module.parameters())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChatHTTPServer, "serve_forever", ctrl_c)
+    words = ["serve-chat", "--checkpoint", str(folder), "--port", "0", "--dtype"]
+    for name in ("bfloat16", "auto"):
+        assert main([*words, name]) == 0
+        assert capsys.readouterr().err == "stopped\n"
+    assert found == {torch.bfloat16, torch.float32}

@@ -73,3 +73,7 @@ def test_a_start_holds_one_copy_of_the_model():
         size, peak = figures[use]["model_megabytes"], figures[use]["peak_megabytes"]
         # What is mapped of the file at a time, and a tensor.
         assert 100 < size <= peak < size + 80, use
+    first, other = figures["sharded"]
+    # On the CPU both have a half in their memory, too. What the other one loads is not all.
+    assert first["peak_megabytes"] < 2.2 * first["model_megabytes"]
+    assert other["peak_megabytes"] < other["model_megabytes"]

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
+
+if TYPE_CHECKING:
+    from vla.bags.conversion_report import ConversionReport
+    from vla.datasets.rlds.report import RldsReport
 
 CONVERT = """\
 Turn rosbag2 episodes (MCAP or sqlite3) into a LeRobot v3.0 data set. ROS is not needed.
@@ -116,6 +121,20 @@ def _begin(workers: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def _storage(arguments: argparse.Namespace) -> str:
+    """What --images means to a converter."""
+    return "image" if arguments.images == "stored" else "video"
+
+
+def _told(report: ConversionReport | RldsReport, what: str, arguments: argparse.Namespace) -> int:
+    """Prints a report; 0 when something was kept, 1 when no `what`, a bag or an episode, was."""
+    print(report.json() if arguments.json else report.table())
+    if not report.kept:
+        print(f"vla: no {what} was kept; {arguments.dataset} was not written", file=sys.stderr)
+        return 1
+    return 0
+
+
 def run_convert(arguments: argparse.Namespace) -> int:
     """Converts; 0 when a bag was kept, 1 when none was."""
     from vla.bags.conversion import contract_of_bags, convert_bags, find_bags
@@ -137,16 +156,12 @@ def run_convert(arguments: argparse.Namespace) -> int:
         bags,
         arguments.dataset,
         named_contract(named) if named else contract_of_bags(bags),
-        "image" if arguments.images == "stored" else "video",
+        _storage(arguments),
         arguments.failures,
         arguments.workers,
         progress,
     )
-    print(report.json() if arguments.json else report.table())
-    if not report.kept:
-        print(f"vla: no bag was kept; {arguments.dataset} was not written", file=sys.stderr)
-        return 1
-    return 0
+    return _told(report, "bag", arguments)
 
 
 def run_rlds(arguments: argparse.Namespace) -> int:
@@ -170,15 +185,11 @@ def run_rlds(arguments: argparse.Namespace) -> int:
         arguments.dataset,
         named_contract(arguments.contract),
         read_rlds_mapping(arguments.mapping),
-        "image" if arguments.images == "stored" else "video",
+        _storage(arguments),
         arguments.workers,
         progress,
     )
-    print(report.json() if arguments.json else report.table())
-    if not report.kept:
-        print(f"vla: no episode was kept; {arguments.dataset} was not written", file=sys.stderr)
-        return 1
-    return 0
+    return _told(report, "episode", arguments)
 
 
 def run_export(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vla_cli.checkpoints import checkpoint_folder
+from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
@@ -36,7 +36,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8100, help="0 for any free one (8100)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_inference_options(parser)
 
 
 def run_serve_chat(arguments: argparse.Namespace) -> int:
@@ -49,7 +49,9 @@ def run_serve_chat(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.port < 65536:
         raise CommandError(f"--port takes 0 to 65535, got {arguments.port}")
     folder = checkpoint_folder(arguments.checkpoint)
-    part = ReasoningPart.from_pretrained(folder, arguments.device, arguments.adapter)
+    part = ReasoningPart.from_pretrained(
+        folder, arguments.device, arguments.adapter, arguments.dtype
+    )
     if not part.chats:
         raise CommandError(
             f"{shown_path(folder)} holds a policy that does not chat: give one of type instructvla"

@@ -22,6 +22,7 @@ from vla.core.shown import shown_path
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError, EpisodeWords
 from vla.datasets.lerobot.meta import EpisodeMeta
+from vla.datasets.lerobot.writer import REPORT_FILE
 from vla.datasets.sample import Annotation
 from vla.envs.tabletop.annotations import annotate
 from vla.envs.tabletop.demonstrations import landmark_places, object_places
@@ -30,7 +31,6 @@ from vla.envs.tabletop.tasks import ALL_FAMILIES, COLORS, Task, phrase
 
 MOST_BYTES = 100_000_000
 
-CONVERSION_FILE = "conversion.json"
 # Raise it when a scene is described differently, so that annotations are made again.
 TRUTH_VERSION = 1
 _NOTE = re.compile(r"\b(\w+), seed (\d+)\b")
@@ -80,7 +80,7 @@ def scenes_of_conversion(folder: str | Path) -> dict[int, SceneOrigin]:
     Episodes of whose scene nothing is said are left out. Raises DatasetError where the data set
     keeps no report of its conversion.
     """
-    path = Path(folder) / "meta" / CONVERSION_FILE
+    path = Path(folder) / "meta" / REPORT_FILE
     try:
         kept = read_json(path, DatasetError, MOST_BYTES)["kept"]
         entries = {int(entry["episode_index"]): entry for entry in kept}

@@ -20,9 +20,8 @@ from vla.core.processes import results_in_order
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import VIDEO, EpisodeFiles, EpisodeImages
-from vla.datasets.lerobot.writer import DISK_FULL, LeRobotWriter
+from vla.datasets.lerobot.writer import DISK_FULL, converted_dataset
 
-REPORT_FILE = "conversion.json"
 # Errors for which a bag is refused; any other ends the conversion.
 BAD_BAG = (BagError, ValueError, OSError)
 KILLED = DatasetError(
@@ -77,8 +76,7 @@ def convert_bags(
     report = ConversionReport(
         contract.name, contract.contract_id, contract.rate, storage, __version__
     )
-    writer = LeRobotWriter(folder, contract, storage)
-    try:
+    with converted_dataset(folder, contract, storage, report.json) as writer:
         tasks = []
         for bag in bags:
             if (refusal := _unwanted(bag, failures)) is not None:
@@ -98,16 +96,6 @@ def convert_bags(
             report.bag_bytes += _size(task.bag)
             progress(episode)
         report.wall_seconds = time.monotonic() - begin
-        if report.kept:
-            writer.finish({REPORT_FILE: report.json()})
-        else:
-            writer.abandon()
-    except OSError as error:
-        writer.abandon()
-        raise DatasetError(f"cannot write {folder}: {error.strerror or error}") from error
-    except BaseException:
-        writer.abandon()
-        raise
     return report
 
 

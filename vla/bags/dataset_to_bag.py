@@ -13,7 +13,6 @@ from PIL import Image
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vla import __version__
-from vla.bags.conversion import REPORT_FILE
 from vla.bags.message_types import load_message_type
 from vla.bags.topics import COMPRESSED, INSTRUCTION
 from vla.bags.writer import BagWriter, qos_entry
@@ -22,6 +21,7 @@ from vla.core.files import read_json
 from vla.datasets.frames import DatasetError
 from vla.datasets.language_motion import poses_of_states
 from vla.datasets.lerobot.dataset import CONTRACT_FILE, LeRobotEpisodes
+from vla.datasets.lerobot.writer import REPORT_FILE
 from vla.observations.messages import NANOSECONDS
 
 # The time of the first frame, which a data set does not store: 2020-01-01, UTC.

@@ -72,6 +72,14 @@ def put(target: torch.Tensor, value: torch.Tensor) -> None:
 
 
 @torch.no_grad()
+def reserve(model: nn.Module) -> None:
+    """Gives parameters without memory some that takes no room until it is written to."""
+    for parameter in list(model.parameters()):
+        if parameter.is_meta:
+            put(parameter, torch.empty_like(parameter, device="cpu"))
+
+
+@torch.no_grad()
 def draw_missing(model: nn.Module) -> None:
     """Draws weights of transformers' models that are still without memory, as those draw them."""
     inner_first = reversed([part for part in model.modules() if isinstance(part, PreTrainedModel)])

@@ -40,11 +40,16 @@ from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.effort import Effort, counted, read_effort, write_effort
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
-from vla.training.parameters import layer_classes, parameter_groups, start_moments
+from vla.training.parameters import (
+    layer_classes,
+    parameter_groups,
+    share_weights,
+    start_moments,
+)
 from vla.training.precision import usable_precision
 from vla.training.saved_state import load_state, save_state
 from vla.training.sources import require_cameras
-from vla.training.start import choose_trained, started_model
+from vla.training.start import choose_trained, started_model, waiting_model
 from vla.training.subsets import note_chosen
 
 
@@ -140,7 +145,11 @@ class Trainer:
             )
         built = model_config(config, start)
         kind = self.kind = policy_type(built.TYPE)
-        model = started_model(config, built, contract, start, self.accelerator.print)
+        # The first process alone reads the start: one copy of the model for all.
+        if self.accelerator.is_main_process:
+            model = started_model(config, built, contract, start, self.accelerator.print)
+        else:
+            model = waiting_model(built, contract)
         choose_trained(self.objective, kind, model)
         if config.checkpoint_activations:
             kind.checkpoint_activations(model)
@@ -151,7 +160,9 @@ class Trainer:
         )
         # Where Accelerate asks how to shard.
         vars(model)["_no_split_modules"] = layer_classes(model)
+        weights = {name: value.detach() for name, value in model.named_parameters()}
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        share_weights(self.plain_model, weights)
         start_moments(self.optimizer)
         self.average: list[torch.Tensor] = []
         if config.ema_decay:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def layer_classes(model: nn.Module) -> list[str]:
@@ -25,6 +28,20 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def share_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Fills the shards of all processes from the first one's weights, a tensor at a time.
+
+    weights: whole, by name; what other processes have there is not read. Models that are not
+    sharded get theirs where they are wrapped for several processes.
+    """
+    for name, shard in model.named_parameters():
+        if isinstance(shard, DTensor):
+            mesh = shard.device_mesh
+            whole = weights[name].to(mesh.device_type)
+            shard.copy_(distribute_tensor(whole, mesh, shard.placements))
 
 
 def start_moments(optimizer: AcceleratedOptimizer) -> None:

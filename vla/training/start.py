@@ -12,7 +12,13 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.policies.base import PolicyType
 from vla.policies.checkpoint import Checkpoint, build_model
 from vla.policies.config import CheckpointError
-from vla.policies.empty_weights import draw_missing, empty_backbones, stored_tensors
+from vla.policies.empty_weights import (
+    draw_missing,
+    empty_backbones,
+    reserve,
+    stored_tensors,
+    without_weights,
+)
 from vla.policies.loaded import Allowed, Loaded, matches, random_text, require_fit
 from vla.policies.registry import policy_type
 from vla.policies.roles import BACKBONE, EXPERTS, QUERIES, role_of
@@ -57,6 +63,17 @@ def started_model(
     random = random_weights(model, given)
     say(random_text(random) if sources else f"no start: {random_text(random).lstrip()}")
     require_expected(config, built, given, random if waits else {})
+    return model
+
+
+def waiting_model(built: Any, contract: EmbodimentContract) -> nn.Module:
+    """The model of a process that is given its weights by the first one; see share_weights.
+
+    built: its configuration.
+    """
+    with without_weights():
+        model = build_model(built, contract)
+    reserve(model)
     return model
 
 

@@ -18,7 +18,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -60,6 +61,7 @@ from vla.datasets.video import VideoJoiner
 # Of an OSError, after which nothing more can be written.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 STORAGES = (VIDEO, STORED, NO_IMAGES)
+REPORT_FILE = "conversion.json"
 NORM_STATS_FILE = "norm_stats.json"
 CHUNK_FILES = 1000
 # Of so many at a time, the list of episodes is written.
@@ -338,6 +340,30 @@ class LeRobotWriter:
             "features": self._features,
             **({WITHOUT_IMAGES: True} if self.storage == NO_IMAGES else {}),
         }
+
+
+@contextmanager
+def converted_dataset(
+    folder: str | Path, contract: EmbodimentContract, storage: str, report: Callable[[], str]
+) -> Iterator[LeRobotWriter]:
+    """A writer for what is converted; the data set has the report in meta/ when the block ends.
+
+    Where no episode was added, or after an exception, there is none. Raises DatasetError where the
+    folder exists or cannot be written.
+    """
+    writer = LeRobotWriter(folder, contract, storage)
+    try:
+        yield writer
+        if writer.episodes:
+            writer.finish({REPORT_FILE: report()})
+        else:
+            writer.abandon()
+    except OSError as error:
+        writer.abandon()
+        raise DatasetError(f"cannot write {folder}: {error.strerror or error}") from error
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 def _reserve(folder: Path) -> Path:

@@ -31,7 +31,7 @@ from vla.datasets.lerobot.tracks import (
     has_words,
     track_of,
 )
-from vla.datasets.lerobot.writer import DISK_FULL, LeRobotWriter
+from vla.datasets.lerobot.writer import DISK_FULL, converted_dataset
 from vla.datasets.rlds.episodes import (
     RldsEpisode,
     described,
@@ -45,7 +45,6 @@ from vla.datasets.rlds.report import ConvertedFile, RefusedEpisodes, RldsReport
 from vla.datasets.rlds.source import RldsSource, TFRecordFile
 from vla.datasets.rlds.tfrecords import DamagedRecord, read_records
 
-REPORT_FILE = "conversion.json"
 # Of so many episodes the numbers are compared with the contract before anything is converted.
 CHECKED_EPISODES = 50
 KILLED = DatasetError(
@@ -92,8 +91,7 @@ def convert_rlds(
         str(source.folder), source.split, contract.name, contract.contract_id, contract.rate,
         storage, __version__, _doubts(source, mapping, contract),
     )  # fmt: skip
-    writer = LeRobotWriter(folder, contract, storage)
-    try:
+    with converted_dataset(folder, contract, storage, report.json) as writer:
         tasks = [
             _Task(file, writer.episode_folder(), source.features, mapping, contract, every, storage)
             for file in source.files
@@ -106,16 +104,6 @@ def convert_rlds(
             progress(file)
         report.kept, report.frames = writer.episodes, writer.frames
         report.wall_seconds = round(time.monotonic() - begin, 3)
-        if report.kept:
-            writer.finish({REPORT_FILE: report.json()})
-        else:
-            writer.abandon()
-    except OSError as error:
-        writer.abandon()
-        raise DatasetError(f"cannot write {folder}: {error.strerror or error}") from error
-    except BaseException:
-        writer.abandon()
-        raise
     return report
 
 
