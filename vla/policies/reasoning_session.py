@@ -7,11 +7,14 @@ refreshes the text every 20 steps and the latent action every other step (sectio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vla.policies.base import Observation
-from vla.policies.parts import ReasoningPart
+
+if TYPE_CHECKING:
+    from vla.policies.parts import ReasoningPart
 
 
 @dataclass
