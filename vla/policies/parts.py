@@ -58,6 +58,11 @@ class PolicyPart:
         limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
         return self._base.stats["state"].normalize(values, limit).astype(np.float32)
 
+    @staticmethod
+    def open_adapter(folder: str | Path) -> Adapter:
+        """An adapter for set_adapter(). Raises CheckpointError."""
+        return open_adapter(folder)
+
     def branch(self: Part, adapter: Adapter | None = None) -> Part:
         """For one more robot: the same weights, with a memory and random draws of its own.
 
@@ -65,11 +70,11 @@ class PolicyPart:
         """
         other = copy.copy(self)
         other.adapter, other.checkpoint_id = adapter, adapted_id(self._base, adapter)
-        other._start_memory()
+        other.start_memory()
         return other
 
-    def _start_memory(self) -> None:
-        """Makes anew what a part keeps of its robot, such as a history or a generator."""
+    def start_memory(self) -> None:
+        """Makes anew what it keeps of its robot, such as a history or a generator."""
 
     def matrices(self, adapters: Sequence[Adapter | None]) -> list[Matrices]:
         """For each adapter, None for none, what the weights are that any of them changes.

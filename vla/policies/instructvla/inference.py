@@ -198,9 +198,10 @@ class ActionModel(ActionPart):
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)
         super().__init__(checkpoint, self._expert, "expert.")
-        self._start_memory()
+        self.start_memory()
 
-    def _start_memory(self) -> None:
+    def start_memory(self) -> None:
+        """Makes the random draws its own."""
         self._generator = torch.Generator()
 
     def action_chunk(

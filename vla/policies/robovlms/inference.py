@@ -58,9 +58,10 @@ class RoboVLMPart(ReasoningPart):
         self.model = model
         self._layout = action_layout(self.config, self._stats["action"].kinds)
         self._used = torch.from_numpy(self._layout.used)[None].to(device)  # [1, M]
-        self._start_memory()
+        self.start_memory()
 
-    def _start_memory(self) -> None:
+    def start_memory(self) -> None:
+        """Makes history, instruction and random draws its own."""
         structure = self.config.structure
         self._generator = torch.Generator()
         self._history: History = History(structure.window, structure.history_step)
