@@ -19,8 +19,8 @@ from vla.serving.requests import ACT, INFER, OBSERVE, Request, RequestError
 WORDS = ("pick the red block", "put the can in the bowl, then pick the block", "pick the can")
 
 
-def request(seed: int, words: str, **more) -> Request:
-    seen = observation(seed, more.pop("stamp", 0.0))
+def request(scene: int, words: str, **more) -> Request:
+    seen = observation(scene)
     return Request(INFER, seen.images, seen.state, words, seen.stamp, **more)
 
 
@@ -58,7 +58,7 @@ def test_latent_actions_and_chunks_are_those_of_each_robot_alone(checkpoint):
         ("policy_head", {"output": "flow"}),
         ("policy_head", {"trunk": "gpt", "output": "diffusion", "place": "before_last"}),
         ("interleaved", {"output": "regression", "use_state": True}),
-        ("discrete", {}),
+        pytest.param("discrete", {}, marks=pytest.mark.slow),
     ],
 )
 def test_robots_with_histories_of_their_own(part_of, layout, changes):
@@ -96,13 +96,7 @@ def test_a_policy_without_batches_runs_one_by_one():
         def act(self, observation, instruction, response=None, seed=None):
             return observation.state - self._seen.add(observation.stamp, observation.state)[0]
 
-        def fresh(self):
-            other = Remembering()
-            other.start_memory()
-            return other
-
-    part = Remembering()
-    robots = [part.fresh(), part.fresh()]
+    part, *robots = (Remembering() for _ in range(3))
     for step in range(2):
         seen = [observation(2 * step + index, 0.2 * step) for index in range(2)]
         rises = part.act_together(

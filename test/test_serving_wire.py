@@ -5,7 +5,7 @@ import io
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,6 +37,7 @@ def test_openpis_arrays_are_read():
     assert pack({"a": np.arange(3, dtype=np.int16), "b": np.float32(0.5)}) == FROM_OPENPI
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary(),
@@ -48,6 +49,7 @@ def test_what_is_packed_comes_back(values):
     assert unpack(pack(values)) == values
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_message_or_an_error(content):
     try:
