@@ -18,7 +18,7 @@ from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
@@ -134,7 +134,7 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
         self.cleanups.callback(delattr, self, "_expert")
         self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
-            ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
+            ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT, lease_of(self))
         )
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:

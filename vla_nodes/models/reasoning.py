@@ -21,7 +21,7 @@ from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.text import TextError, check_text, one_line
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import message_from_actions
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
@@ -94,14 +94,14 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         features = self.model.features
         if features.latent_shape or features.token_shape:
             self._latents = self.create_lifecycle_publisher(
-                LatentAction, "vla/latent_action", with_liveliness(qos.RESULT)
+                LatentAction, "vla/latent_action", with_liveliness(qos.RESULT, lease_of(self))
             )
         if features.latent_shape is None:
             self._chunks = self.create_lifecycle_publisher(
-                ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
+                ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT, lease_of(self))
             )
         self._responses = self.create_lifecycle_publisher(
-            Response, "vla/response", with_liveliness(qos.RESPONSE)
+            Response, "vla/response", with_liveliness(qos.RESPONSE, lease_of(self))
         )
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(self.pacer, burst=2, rate=50.0)
