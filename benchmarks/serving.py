@@ -3,11 +3,13 @@ r"""One served policy and several robots: chunks per second for each, and how lo
 python benchmarks/serving.py --json output/serving.json
 python benchmarks/serving.py --checkpoint output/base --device cuda --robots 1 2 4 8 --rate 15
 python benchmarks/serving.py --address ws://127.0.0.1:8200 --transport jpeg
+python benchmarks/serving.py --batches
 
 Each robot is a thread with a connection of its own. It sends an observation, waits for the chunk,
 and sends the next one at once, or at --rate. Without --address the server is a process of
 its own on this machine. hz: of one robot, the mean of all. wait: from the observation's sending to
-its chunk. batch: mean size.
+its chunk. batch: mean size. With --batches no server runs: the CPU time of a batch of each size is
+measured in one thread, which other programs of a busy machine change little.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from vla.serving.requests import encode_jpeg
 
 WORDS = ("pick the red block", "put the can in the bowl", "open the drawer", "pick the can")
 SKIPPED = 2  # of the first answers of each robot
+ROUNDS = 15  # of each batch
 
 
 @contextmanager
@@ -111,6 +114,34 @@ def measure(count: int, arguments: argparse.Namespace, address: str, token: str)
     }
 
 
+def cpu_times(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """CPU time of batches of each size, the smallest of some rounds [ms]."""
+    import torch
+
+    from vla.serving.policy import RobotSession, ServedPolicy
+    from vla.serving.requests import read_request
+
+    torch.set_num_threads(1)
+    policy = ServedPolicy.from_pretrained(arguments.checkpoint, arguments.device)
+    metadata, rows = policy.metadata(), []
+    for size in arguments.robots:
+        sessions = [RobotSession(policy) for _ in range(size)]
+        requests = [
+            read_request(observation(metadata, robot, "raw"), policy.contract, policy.features, 0.0)
+            for robot in range(size)
+        ]
+        taken = []
+        for _ in range(ROUNDS):
+            started = time.thread_time()
+            policy.run(sessions, requests)
+            taken.append(1e3 * (time.thread_time() - started))
+        rows.append({"batch": size, "cpu_ms": min(taken), "cpu_ms_per_robot": min(taken) / size})
+        print(
+            "batch of {batch}: {cpu_ms:.1f} ms, {cpu_ms_per_robot:.1f} a robot".format(**rows[-1])
+        )
+    return rows
+
+
 def main() -> int:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,6 +154,7 @@ def main() -> int:
     parser.add_argument("--transport", choices=("raw", "jpeg"), default="raw")
     parser.add_argument("--rate", type=float, default=0.0, help="of each robot [Hz]; 0: any")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each number of robots")
+    parser.add_argument("--batches", action="store_true", help="only the CPU time of batches")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     token = arguments.token_file.read_text().strip() if arguments.token_file else ""
@@ -137,7 +169,9 @@ def main() -> int:
                 flush=True,
             )
 
-    if arguments.address:
+    if arguments.batches:
+        rows = cpu_times(arguments)
+    elif arguments.address:
         run(arguments.address)
     else:
         with started(arguments.checkpoint, arguments.device) as address:

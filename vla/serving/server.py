@@ -89,6 +89,7 @@ class PolicyServer:
 
     def __init__(self, engine: Engine, access: Access | None = None):
         """Raises ServingError."""
+        self.address = ""  # what clients connect to, from start() on
         self.engine, self.access = engine, access or Access()
         self._context = self.access.context()
         self._metadata = pack(engine.policy.metadata())
@@ -100,6 +101,9 @@ class PolicyServer:
     def start(self) -> None:
         """Listens. Raises OSError where the address can't be used."""
         self._server = self._loop.run_until_complete(self._listen())
+        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        self.address = f"{'wss' if self._context else 'ws'}://{host}:{port}"
         self._thread = threading.Thread(target=self._loop.run_forever, name="server", daemon=True)
         self._thread.start()
 
@@ -112,14 +116,6 @@ class PolicyServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    @property
-    def address(self) -> str:
-        """What clients connect to."""
-        assert self._server is not None
-        host, port = next(iter(self._server.sockets)).getsockname()[:2]
-        host = f"[{host}]" if ":" in host else host
-        return f"{'wss' if self._context else 'ws'}://{host}:{port}"
 
     async def _listen(self) -> Server:
         access = self.access

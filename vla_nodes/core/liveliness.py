@@ -107,8 +107,8 @@ class WriterWatch:
         if self._other_promises and self._other_promises.take().total_count_change:
             self._node.get_logger().info(
                 f"a writer of {self._topic} promises no signs of life (liveliness lease of "
-                f"{lease_of(self._node):g} s): its death will be noticed only when its messages are "
-                "too old"
+                f"{lease_of(self._node):g} s): its death will be noticed only when its messages "
+                "are too old"
             )
 
     def destroy(self) -> None:
