@@ -1,6 +1,6 @@
 r"""What a slow, lossy link between a robot and its server costs, by delay, loss and transport.
 
-sudo -E env "PATH=$PATH" python benchmarks/lossy_link.py --json output/lossy_link.json
+sudo -E env "PATH=$PATH" "PYTHONPATH=$PYTHONPATH" python benchmarks/lossy_link.py
 
 Server and robot are in two network namespaces. Each has a TUN device, and this process carries the
 packets between them, so that the kernel's own TCP runs over the link: every packet is delayed by

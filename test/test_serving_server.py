@@ -18,6 +18,7 @@ from vla.policies.policy import Policy
 from vla.serving.engine import REPLACED
 from vla.serving.server import Access, PolicyServer, ServingError
 from vla.serving.wire import pack, unpack
+from vla_cli import main
 
 # Every byte that openpi_client 0.1.2 sent, by tools/check_with_openpi.py: the handshake, and one
 # observation with two images of 8 x 6, a float32 state and an int64 seed.
@@ -260,3 +261,21 @@ def wait_until(is_so) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--host", "0.0.0.0"], "give --token-file, --certificate and --key, or listen at"),
+        (["--port", "70000"], "--port takes 0 to 65535, got 70000"),
+        (["--connections", "0"], "numbers above 0"),
+        (["--token-file", "short"], "must hold 16 printable ASCII characters or more"),
+        (["--adapter", "red"], "--adapter takes NAME=FOLDER, each name once, got 'red'"),
+        (["--checkpoint", "nowhere"], "there is no checkpoint nowhere"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_serve(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short").write_text("secret\n")
+    assert main(["serve", *words]) == 2
+    assert says in capsys.readouterr().err
