@@ -66,7 +66,7 @@ def observation(metadata: dict[str, Any], robot: int, transport: str) -> dict[st
     return {"images": images, "state": np.linspace(-0.5, 0.5, size), "prompt": WORDS[robot % 4]}
 
 
-class Robot(threading.Thread):
+class RobotThread(threading.Thread):
     """Asks for chunks until the time is up."""
 
     def __init__(self, number: int, arguments: argparse.Namespace, address: str, token: str):
@@ -95,7 +95,7 @@ class Robot(threading.Thread):
 
 def measure(count: int, arguments: argparse.Namespace, address: str, token: str) -> dict[str, Any]:
     """Figures of so many robots at once."""
-    robots = [Robot(number, arguments, address, token) for number in range(count)]
+    robots = [RobotThread(number, arguments, address, token) for number in range(count)]
     for robot in robots:
         robot.start()
     for robot in robots:
