@@ -134,6 +134,7 @@ def test_text_is_said_once_for_an_instruction(checkpoint):
         session.prepare(asked)
         assert served.run([session], [asked])[0]["text"] == f"I will {words}"
     assert texts == [WORDS[0], WORDS[2]]
+    assert "text" not in served.run([session], [request(1, WORDS[2])])[0]
 
 
 def test_what_can_run_together():

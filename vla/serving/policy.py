@@ -140,7 +140,9 @@ class ServedPolicy:
 
     def _infer(self, sessions: Sequence[RobotSession], requests: Sequence[Request]) -> list[Answer]:
         for session, request in zip(sessions, requests, strict=True):
-            if request.think and session.said is None:
+            if not request.think:
+                session.said = None
+            elif session.said is None:
                 session.said = session.reasoning.think(request.images, request.prompt)
         said = [
             replace(request, think=False, text=session.said)
