@@ -61,6 +61,7 @@ def add_parser(subparsers) -> None:
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serves until Ctrl-C."""
     try:
+        import msgpack  # noqa: F401
         import websockets  # noqa: F401
     except ImportError:
         raise CommandError(
