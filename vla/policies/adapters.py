@@ -200,7 +200,7 @@ def adapted_matrices(
     """
     if after is not None:
         require_base(after, base)
-    changed = []
+    changed: Matrices = []
     for path, value in _base_matrices(base, paths).items():
         name = path.removeprefix(prefix)
         try:

@@ -38,7 +38,7 @@ class RemotePart:
             self.contract = contract_from_dict(
                 self._told["contract"], f"contract of {link.address}"
             )
-            features = {
+            features: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in self._told["features"].items()
             }

@@ -247,9 +247,12 @@ class ActionModel(ActionPart):
         for part, turn in zip(branches, turns, strict=True):
             if turn.seed is not None:
                 part._generator.manual_seed(turn.seed)
+        images, latents, states = (torch.cat(rows) for rows in zip(*given, strict=True))
         actions = sample_actions(
             self._expert,
-            *(torch.cat(rows) for rows in zip(*given, strict=True)),
+            images,
+            latents,
+            states,
             self._config.flow,
             [part._generator for part in branches],
         )

@@ -168,8 +168,9 @@ class RoboVLMPart(ReasoningPart):
             actions = self.model.head.output.sample(hidden, draws, used)
         chunks = []
         for chunk in actions.float().cpu().numpy():
-            own = chunk if self.config.discrete else self._layout.gather(chunk)
-            chunks.append(self._stats["action"].denormalize(own).astype(np.float32))
+            if not self.config.discrete:
+                chunk = self._layout.gather(chunk)
+            chunks.append(self._stats["action"].denormalize(chunk).astype(np.float32))
         return chunks
 
     def _windows(self, turns: Sequence[ReasoningTurn]) -> list[list]:
