@@ -86,6 +86,8 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
         device="cuda:1",
         dtype="float32",
         adapter="6",
+        server="ws://there:8200",
+        observation_transport="jpeg",
         autostart="false",
         bag_directory="b",
         log_level="debug",
@@ -101,6 +103,8 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
         if name in ("reasoning", "action_expert"):
             assert (parameters["checkpoint"], parameters["device"]) == ("5", "cuda:1")
             assert (parameters["adapter"], parameters["dtype"]) == ("6", "float32")
+            assert parameters["server"] == "ws://there:8200"
+            assert parameters["observation_transport"] == "jpeg"
     assert parameters_of(started["recorder"].command)["directory"] == "b"
 
 

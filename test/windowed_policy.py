@@ -30,6 +30,9 @@ class WindowedConfig(LinearConfig):
 class WindowedPart(LinearPart):
     def __init__(self, checkpoint: Checkpoint, device: str):
         super().__init__(checkpoint, device)
+        self.start_memory()
+
+    def start_memory(self) -> None:
         self._seen: History[np.ndarray] = History(self.features.window, self.features.history_step)
 
     def act(self, observation: Observation, instruction: str, response=None, seed=None):

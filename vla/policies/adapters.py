@@ -32,6 +32,8 @@ DESCRIPTION = "adapter.json"
 CARD = "README.md"
 ENTRIES = ("base", "contract", "config", "package_version", "about")
 MOST_SCALE = 100  # Of alpha to rank: what the product of the matrices is multiplied by.
+# Weights in a model, each with what is to be in it.
+Matrices = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,6 @@ def adapted_id(base: Checkpoint, adapter: Adapter | None) -> str:
     return base.checkpoint_id + (f"+{adapter.adapter_id}" if adapter is not None else "")
 
 
-@torch.no_grad()
 def swap_adapter(
     module: torch.nn.Module,
     prefix: str,
@@ -174,10 +175,32 @@ def swap_adapter(
     module: one part of the policy, whose names in the checkpoint begin with `prefix`. Everything is
     read and checked before anything changes. Raises CheckpointError.
     """
+    paths = {path for adapter in (before, after) if adapter for path in adapter.layers(prefix)}
+    put_matrices(adapted_matrices(module, prefix, base, paths, after))
+
+
+@torch.no_grad()
+def put_matrices(matrices: Matrices) -> None:
+    """Writes matrices of adapted_matrices() into the weights."""
+    for target, value in matrices:
+        target.copy_(value)
+
+
+@torch.no_grad()
+def adapted_matrices(
+    module: torch.nn.Module,
+    prefix: str,
+    base: Checkpoint,
+    paths: set[str],
+    after: Adapter | None,
+) -> Matrices:
+    """The weights of the layers at these paths, and what they are under an adapter; None for none.
+
+    module, prefix: as in swap_adapter. Raises CheckpointError.
+    """
     if after is not None:
         require_base(after, base)
-    paths = {path for adapter in (before, after) if adapter for path in adapter.layers(prefix)}
-    changed = []
+    changed: Matrices = []
     for path, value in _base_matrices(base, paths).items():
         name = path.removeprefix(prefix)
         try:
@@ -200,8 +223,7 @@ def swap_adapter(
                 "NaN or infinity; take another adapter"
             )
         changed.append((target, value))
-    for target, value in changed:
-        target.copy_(value)
+    return changed
 
 
 def _base_matrices(base: Checkpoint, paths: set[str]) -> dict[str, torch.Tensor]:

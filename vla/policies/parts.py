@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,15 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.contract.normalization import NormStats
 from vla.control.committed import CommittedActions
 from vla.core.shown import brief
-from vla.policies.adapters import Adapter, adapted_id, open_adapter, require_base, swap_adapter
+from vla.policies.adapters import (
+    Adapter,
+    Matrices,
+    adapted_id,
+    adapted_matrices,
+    open_adapter,
+    require_base,
+    swap_adapter,
+)
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError
@@ -49,6 +58,34 @@ class PolicyPart:
         limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
         return self._base.stats["state"].normalize(values, limit).astype(np.float32)
 
+    @staticmethod
+    def open_adapter(folder: str | Path) -> Adapter:
+        """An adapter for set_adapter(). Raises CheckpointError."""
+        return open_adapter(folder)
+
+    def branch(self: Part, adapter: Adapter | None = None) -> Part:
+        """For one more robot: the same weights, with a memory and random draws of its own.
+
+        adapter: that the weights have whenever it runs, which is the caller's to see to.
+        """
+        other = copy.copy(self)
+        other.adapter, other.checkpoint_id = adapter, adapted_id(self._base, adapter)
+        other.start_memory()
+        return other
+
+    def start_memory(self) -> None:
+        """Makes anew what it keeps of its robot, such as a history or a generator."""
+
+    def matrices(self, adapters: Sequence[Adapter | None]) -> list[Matrices]:
+        """For each adapter, None for none, what the weights are that any of them changes.
+
+        With put_matrices(), they replace each other without a look at the disk. Raises
+        CheckpointError.
+        """
+        paths = {path for own in adapters if own for path in own.layers(self._prefix)}
+        where = self.module, self._prefix, self._base, paths
+        return [adapted_matrices(*where, own) for own in adapters]
+
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Replaces the adapter, None for the checkpoint as it is.
 
@@ -77,6 +114,30 @@ class ChatAnswer:
     prompt_tokens: int  # those of images included
     answer_tokens: int
     is_whole: bool  # false where it was cut at the limit
+
+
+@dataclass(frozen=True)
+class ReasoningTurn:
+    """One robot's arguments of ReasoningPart.act()."""
+
+    part: ReasoningPart  # the robot's own branch
+    observation: Observation
+    instruction: str
+    response: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class ActionTurn:
+    """One robot's arguments of ActionPart.action_chunk()."""
+
+    part: ActionPart  # the robot's own branch
+    images: Images
+    state: np.ndarray
+    latent: np.ndarray
+    seed: int | None = None
+    before: CommittedActions | None = None
+    max_guidance: float | None = None
 
 
 class ReasoningPart(PolicyPart, ABC):
@@ -115,6 +176,16 @@ class ReasoningPart(PolicyPart, ABC):
         A chunk is in the contract's units. response: the result of think(), None to act without.
         seed: of random draws, if any; None continues with the generator.
         """
+
+    def act_together(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
+        """What act() gives each turn, in one pass where the policy can; one by one otherwise.
+
+        The turns are of this part and its branches, each at most once.
+        """
+        return [
+            turn.part.act(turn.observation, turn.instruction, turn.response, turn.seed)
+            for turn in turns
+        ]
 
     def ask(self, images: Images, question: str) -> str:
         """The answer to a question about the scene. Raises NotImplementedError without text."""
@@ -189,6 +260,15 @@ class ActionPart(PolicyPart, ABC):
         meanwhile, which the chunk continues (arXiv 2506.07339); max_guidance bounds the guidance,
         None for the part's own bound. Raises ValueError on other shapes.
         """
+
+    def chunks_together(self, turns: Sequence[ActionTurn]) -> list[np.ndarray]:
+        """What action_chunk() gives each turn, as ReasoningPart.act_together() does."""
+        return [
+            turn.part.action_chunk(
+                turn.images, turn.state, turn.latent, turn.seed, turn.before, turn.max_guidance
+            )
+            for turn in turns
+        ]
 
 
 class NoActionPart(PolicyPart):

@@ -7,11 +7,11 @@ refreshes the text every 20 steps and the latent action every other step (sectio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from vla.policies.base import Observation
-from vla.policies.parts import ReasoningPart
 
 
 @dataclass
@@ -34,13 +34,31 @@ class ReasoningOutput:
     new_action: bool  # whether this step computed it
 
 
+class Reasons(Protocol):
+    """What a session asks of a first part, here or on a server; see parts.ReasoningPart."""
+
+    def act(
+        self, observation: Observation, instruction: str, response: str | None = None
+    ) -> np.ndarray:
+        """The action."""
+
+    def think_and_act(self, observation: Observation, instruction: str) -> tuple[str, np.ndarray]:
+        """The text, and the action on it."""
+
+    def observe(self, observation: Observation, instruction: str) -> None:
+        """Takes an observation without acting."""
+
+    def reset(self) -> None:
+        """Forgets the history."""
+
+
 class ReasoningSession:
     """Text and action over the steps of an episode.
 
     They belong to one instruction and one mode; another one, or reset(), drops them.
     """
 
-    def __init__(self, part: ReasoningPart, refresh: Refresh | None = None):
+    def __init__(self, part: Reasons, refresh: Refresh | None = None):
         self.part = part
         self.refresh = refresh or Refresh()
         self.reset()

@@ -23,7 +23,7 @@ from vla.observations.messages import raw_pose
 from vla_nodes.backends.base import Backend, BackendContext, Problem
 from vla_nodes.core import qos
 from vla_nodes.core.conversions import arrays_to_pose
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers
 
@@ -78,7 +78,9 @@ class CartesianPoseBackend(Backend):
         self._node = node
         self._frame = settings["cartesian_pose.frame"] or context.contract.base_frame
         self._output = node.create_publisher(
-            PoseStamped, settings["cartesian_pose.topic"], with_liveliness(qos.COMMAND)
+            PoseStamped,
+            settings["cartesian_pose.topic"],
+            with_liveliness(qos.COMMAND, lease_of(node)),
         )
         self._topic = self._output.topic_name
         self._pose_topic = settings["cartesian_pose.current_pose_topic"]

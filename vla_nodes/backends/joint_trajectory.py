@@ -26,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla.control.command import ArmCommand
 from vla_nodes.backends.base import Backend, BackendContext, Problem, import_interfaces
 from vla_nodes.core import qos
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import other_publishers
 
@@ -139,7 +139,7 @@ class JointTrajectoryBackend(Backend):
             )
         else:
             self._output = context.node.create_publisher(
-                JointTrajectory, self._topic, with_liveliness(qos.COMMAND)
+                JointTrajectory, self._topic, with_liveliness(qos.COMMAND, lease_of(context.node))
             )
 
     def problem(self) -> Problem | None:

@@ -33,7 +33,7 @@ from vla.control.session import (
 )
 from vla.core.text import LONGEST_LINE, one_line
 from vla_nodes.core import qos
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.requests import GoalServer, QuickService, trigger
 
 STATUS_PERIOD = 0.2
@@ -91,10 +91,10 @@ class InstructionServer:
         self._counts = ChunkCounts()
         self._stops = 0
         self._instructions = node.create_publisher(
-            Instruction, "vla/instruction", with_liveliness(qos.LATCHED)
+            Instruction, "vla/instruction", with_liveliness(qos.LATCHED, lease_of(node))
         )
         self._statuses = node.create_publisher(
-            PolicyStatus, "vla/status", with_liveliness(qos.LATCHED)
+            PolicyStatus, "vla/status", with_liveliness(qos.LATCHED, lease_of(node))
         )
         # rclpy calls them in this order: what stops the arm comes first.
         node.create_service(Trigger, "vla/emergency_stop", trigger(self._emergency_stop))

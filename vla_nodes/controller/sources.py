@@ -12,7 +12,7 @@ import time
 from vla_ros.msg import Instruction, Response
 
 from vla_nodes.core import qos
-from vla_nodes.core.liveliness import LEASE, WriterWatch
+from vla_nodes.core.liveliness import WriterWatch, lease_of
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.sources import LOOK_PERIOD, OneSource, SourceWatch, other_publishers
 
@@ -22,8 +22,6 @@ INSTEAD = {
     INSTRUCTIONS: " (the service vla/set_instruction is for instructions)",
     STATUSES: " (the service vla/stop stops the policy)",
 }
-# A publisher of our own process is alive for one lease after each of its messages [s].
-OWN_SIGN = 2 * LEASE
 
 
 class ControllerSources:
@@ -83,7 +81,8 @@ class ControllerSources:
     def _second_controller(self, silence: float) -> str:
         """silence: since our last announcement [s], which our own reader hears, too."""
         self._controllers.poll()
-        if silence > OWN_SIGN:
+        # Ours is alive for one lease after each of its messages.
+        if silence > 2 * lease_of(self._node):
             self._has_other = self._controllers.alive > 0
         if not self._has_other:
             return ""

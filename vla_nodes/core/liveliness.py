@@ -24,6 +24,7 @@ from rclpy.node import Node
 from rclpy.qos import LivelinessPolicy, QoSProfile
 from rclpy.subscription import Subscription
 
+from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.polled import Unattended
 from vla_nodes.core.qos import changed
 
@@ -33,10 +34,17 @@ from vla_nodes.core.qos import changed
 LEASE = 0.1
 
 
-def with_liveliness(profile: QoSProfile) -> QoSProfile:
-    """The same profile with a liveliness lease, offered by a writer or requested by a reader."""
-    lease = Duration(seconds=LEASE)
-    return changed(profile, liveliness=LivelinessPolicy.AUTOMATIC, liveliness_lease_duration=lease)
+def lease_of(node: Node) -> float:
+    """The node's parameter `liveliness_lease` [s]; LEASE of a node that has no such parameter."""
+    return node.settings["liveliness_lease"] if isinstance(node, ManagedNode) else LEASE
+
+
+def with_liveliness(profile: QoSProfile, lease: float = LEASE) -> QoSProfile:
+    """The same profile with a liveliness lease [s], of a writer's offer or a reader's request."""
+    duration = Duration(seconds=lease)
+    return changed(
+        profile, liveliness=LivelinessPolicy.AUTOMATIC, liveliness_lease_duration=duration
+    )
 
 
 class WriterWatch:
@@ -61,7 +69,7 @@ class WriterWatch:
             message_type,
             topic,
             lambda message: None,
-            with_liveliness(profile),
+            with_liveliness(profile, lease_of(node)),
             callback_group=group,
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             raw=True,
@@ -99,7 +107,8 @@ class WriterWatch:
         if self._other_promises and self._other_promises.take().total_count_change:
             self._node.get_logger().info(
                 f"a writer of {self._topic} promises no signs of life (liveliness lease of "
-                f"{LEASE} s): its death will be noticed only when its messages are too old"
+                f"{lease_of(self._node):g} s): its death will be noticed only when its messages "
+                "are too old"
             )
 
     def destroy(self) -> None:

@@ -79,6 +79,13 @@ COMMON_SETTINGS = (
         "End when nobody reads standard output any more, as when the launcher has died.",
         read_only=True,
     ),
+    Setting(
+        "liveliness_lease",
+        0.1,
+        "After so long without a sign of life from its process a publisher counts as dead [s]. The "
+        "same in all nodes: a reader that asks for less than a writer offers hears nothing.",
+        bounds=(0.02, 10.0),
+    ),
 )
 
 

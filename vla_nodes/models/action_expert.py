@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from vla_ros.msg import ActionChunk, Instruction, LatentAction
@@ -18,14 +18,16 @@ from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.core.diagnostics import WARN
 from vla_nodes.core.latest import Latest
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
+from vla_nodes.models.server import connected, require_packages
 
 if TYPE_CHECKING:
     from vla.policies.parts import ActionPart, NoActionPart
+    from vla.serving.remote import RemoteAction
 
 WARM_UP_RUNS = 3
 # Delay of a chunk before any was measured [s].
@@ -40,7 +42,7 @@ class UnusableLatent(ValueError):
         self.reason = reason
 
 
-class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
+class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
     """Newest observation and latent action in; action chunks out."""
 
     SETTINGS = (
@@ -109,6 +111,13 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
 
         return open_action_part(checkpoint, device, adapter, dtype)
 
+    def connect(self) -> RemoteAction:
+        """The served policy's second part."""
+        require_packages()
+        from vla.serving.remote import RemoteAction
+
+        return connected(self, RemoteAction)
+
     @property
     def has_work(self) -> bool:
         """Whether the policy has a second part."""
@@ -116,17 +125,16 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
 
     def configure(self) -> None:
         """Loads the model, subscribes to latent actions, opens the output."""
-        from vla.policies.parts import ActionPart
-
         super().configure()
         shape = self.model.features.latent_shape
-        if shape is None or not isinstance(self.model, ActionPart):
+        if shape is None:
             return
-        self._latent_shape, self._expert = shape, self.model
+        self._latent_shape = shape
+        self._expert = cast("ActionPart | RemoteAction", self.model)
         self.cleanups.callback(delattr, self, "_expert")
         self.read("vla/latent_action", LatentAction, "latent actions", self._on_latent, qos.RESULT)
         self._chunks = self.create_lifecycle_publisher(
-            ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
+            ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT, lease_of(self))
         )
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:

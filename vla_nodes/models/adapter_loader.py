@@ -74,11 +74,9 @@ class AdapterLoader:
         self._found = None
 
     def _load(self, path: str) -> str:
-        from vla.policies.adapters import open_adapter
-
         # Noted first, so that going back changes nothing after a request that failed.
         self._found = (self._node.model.adapter,)
-        self._put(open_adapter(path) if path else None)
+        self._put(self._node.model.open_adapter(path) if path else None)
         return f"loaded {path}" if path else "dropped the adapter"
 
     def _revert(self) -> str:

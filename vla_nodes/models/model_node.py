@@ -36,11 +36,13 @@ from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import LOOK_PERIOD, OneSource
 from vla_nodes.models.adapter_loader import AdapterLoader
 from vla_nodes.models.scene import Scene, unpack_scene
+from vla_nodes.models.server import SERVER_SETTINGS, is_server_lost
 
 if TYPE_CHECKING:
     from vla.policies.parts import PolicyPart
+    from vla.serving.remote import RemotePart
 
-Part = TypeVar("Part", bound="PolicyPart")
+Part = TypeVar("Part", bound="PolicyPart | RemotePart")
 
 MODEL_SETTINGS = (
     Setting(
@@ -81,6 +83,7 @@ MODEL_SETTINGS = (
         bounds=(0.01, 60.0),
         live=True,
     ),
+    *SERVER_SETTINGS,
 )
 
 
@@ -107,6 +110,10 @@ class ModelNode(ManagedNode, Generic[Part]):
         """
         raise NotImplementedError
 
+    def connect(self) -> Part:
+        """The model that the server of the parameter `server` holds. Raises ValueError."""
+        raise NotImplementedError
+
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs everything once on an empty scene, so that the first real result is not late."""
         raise NotImplementedError
@@ -127,14 +134,12 @@ class ModelNode(ManagedNode, Generic[Part]):
         """Loads and checks the checkpoint, then joins the graph."""
         self.contract: EmbodimentContract = load_contract(contract_path(self.settings["contract"]))
         self.contract.require_tool(f"the node {self.get_name()}")
-        self.model: Part = self._load_model()
+        self.model: Part = self.connect() if self.settings["server"] else self._load_model()
         self.cleanups.callback(delattr, self, "model")
-        self.contract.require_same(
-            self.model.contract, own="of this node", theirs="of the checkpoint"
-        )
+        self.contract.require_same(self.model.contract, "of this node", "of the checkpoint")
         self.worker.start()
         self.show_checkpoint()
-        self.diagnostics.values["device"] = self.settings["device"]
+        self.diagnostics.values["device"] = self.settings["server"] or self.settings["device"]
         if not self.has_work:
             why = "the policy has one part, which reasoning runs: nothing to do here"
             self.diagnostics.values["part"] = why
@@ -362,7 +367,14 @@ class ModelNode(ManagedNode, Generic[Part]):
             self.diagnostics.report("second_publisher", "; ".join(filter(None, problems)))
 
     def _on_work_error(self, error: Exception) -> None:
-        self.diagnostics.report("model", f"the model failed: {error}")
+        if is_server_lost(error):
+            self.on_server_lost(str(error))
+        else:
+            self.diagnostics.report("model", f"the model failed: {error}")
+
+    def on_server_lost(self, why: str) -> None:
+        """Says that the server gave no answer."""
+        self.diagnostics.report("server", why)
 
     def _check_inputs(self) -> None:
         self._report_sources()

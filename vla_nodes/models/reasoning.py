@@ -21,25 +21,28 @@ from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.text import TextError, check_text, one_line
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import message_from_actions
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
 from vla_nodes.models.scene import Scene
+from vla_nodes.models.server import connected, require_packages
 
 if TYPE_CHECKING:
     from vla.policies.base import Observation
     from vla.policies.parts import ReasoningPart
+    from vla.serving.remote import RemoteReasoning
 
 WARM_UP_RUNS = 2
 NO_ANSWERS = "this policy gives no text: it has learned from no conversations; ask one that has"
 # Questions that may wait; each takes as long as the model needs for an answer.
 MOST_QUESTIONS = 8
+LOST_PERIOD = 1.0  # between two responses that say that the server is away [s]
 WARM_UP_INSTRUCTION = "pick the red block"
 
 
-class Reasoning(ModelNode["ReasoningPart"]):
+class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
     """Newest observation and instruction in; text and latent actions out."""
 
     SETTINGS = (
@@ -66,31 +69,39 @@ class Reasoning(ModelNode["ReasoningPart"]):
         self._starts_over = True
         self._answered_id = 0
         self._done = (0, 0)
+        self._told_lost_at = -math.inf
 
     def load(self, checkpoint: Path, device: str, adapter: str, dtype: str) -> ReasoningPart:
         """The checkpoint's first part."""
         from vla.policies.parts import ReasoningPart
-        from vla.policies.reasoning_session import ReasoningSession
 
-        part = ReasoningPart.from_pretrained(checkpoint, device, adapter, dtype)
-        self._session = ReasoningSession(part)
-        self.cleanups.callback(delattr, self, "_session")
-        return part
+        return ReasoningPart.from_pretrained(checkpoint, device, adapter, dtype)
+
+    def connect(self) -> RemoteReasoning:
+        """The served policy's first part."""
+        require_packages()
+        from vla.serving.remote import RemoteReasoning
+
+        return connected(self, RemoteReasoning)
 
     def configure(self) -> None:
         """Loads the model and opens the outputs and the ask service."""
+        from vla.policies.reasoning_session import ReasoningSession
+
         super().configure()
+        self._session = ReasoningSession(self.model)
+        self.cleanups.callback(delattr, self, "_session")
         features = self.model.features
         if features.latent_shape or features.token_shape:
             self._latents = self.create_lifecycle_publisher(
-                LatentAction, "vla/latent_action", with_liveliness(qos.RESULT)
+                LatentAction, "vla/latent_action", with_liveliness(qos.RESULT, lease_of(self))
             )
         if features.latent_shape is None:
             self._chunks = self.create_lifecycle_publisher(
-                ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT)
+                ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT, lease_of(self))
             )
         self._responses = self.create_lifecycle_publisher(
-            Response, "vla/response", with_liveliness(qos.RESPONSE)
+            Response, "vla/response", with_liveliness(qos.RESPONSE, lease_of(self))
         )
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(self.pacer, burst=2, rate=50.0)
@@ -170,6 +181,22 @@ class Reasoning(ModelNode["ReasoningPart"]):
         elif not self._starts_over and instruction.instruction_id == self._done[0]:
             think = instruction.mode == Instruction.MODE_THINK
             self._session.look(_seen(scene), instruction.instruction, think)
+
+    def on_server_lost(self, why: str) -> None:
+        """Has the controller hold the arm and say why, once a second until there is an answer."""
+        super().on_server_lost(why)
+        instruction, now = self.instruction, time.monotonic()
+        if instruction.instruction_id == 0 or now < self._told_lost_at + LOST_PERIOD:
+            return
+        self._told_lost_at = now
+        message = Response(
+            instruction_id=instruction.instruction_id,
+            prompt=instruction.instruction,
+            text=why,
+            inference_time=math.nan,
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self.publish(self._responses, message)
 
     def _ask(self, question: str) -> Ask.Response:
         scene = self.new_scene()

@@ -51,7 +51,7 @@ from vla_nodes.core.clock_watch import ClockWatch
 from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.core.heartbeat import Heart
 from vla_nodes.core.images import image_pixels
-from vla_nodes.core.liveliness import with_liveliness
+from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.renewed import RenewedSubscription, renew_silent
 from vla_nodes.core.running import run
@@ -83,7 +83,7 @@ class Perception(ManagedNode):
         self._contract_id = self._contract.contract_id
         self.diagnostics.values["contract"] = f"{self._contract.name} {self._contract_id}"
         self._output = self.create_lifecycle_publisher(
-            Observation, "vla/observation", with_liveliness(qos.LATEST)
+            Observation, "vla/observation", with_liveliness(qos.LATEST, lease_of(self))
         )
         self._heart = Heart(self)
         self._inputs: dict[str, RenewedSubscription] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from vla.policies.config import FlowMatchingConfig
+
+# What a batch's random numbers come from: one generator, or one for each row; None for torch's own.
+Draws = torch.Generator | Sequence[torch.Generator] | None
 
 
 def sample_times(
@@ -25,12 +28,21 @@ def sample_times(
 
 
 def draw_noise(
-    shape: tuple[int, ...], config: FlowMatchingConfig, generator: torch.Generator | None = None
+    shape: tuple[int, ...], config: FlowMatchingConfig, generator: Draws = None
 ) -> torch.Tensor:
     """Noise of a shape, on the CPU, as the generator is."""
     if config.noise == "uniform":
-        return 2.0 * torch.rand(shape, generator=generator) - 1.0
-    return torch.randn(shape, generator=generator)
+        return 2.0 * draw_rows(torch.rand, shape, generator) - 1.0
+    return draw_rows(torch.randn, shape, generator)
+
+
+def draw_rows(
+    draw: Callable[..., torch.Tensor], shape: tuple[int, ...], generator: Draws
+) -> torch.Tensor:
+    """draw(shape, generator=...); a row gets from its own generator what it would get alone."""
+    if isinstance(generator, Sequence):
+        return torch.cat([draw((1, *shape[1:]), generator=own) for own in generator])
+    return draw(shape, generator=generator)
 
 
 def interpolate(

@@ -17,7 +17,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.policies.config import ActionLossConfig, FlowMatchingConfig
-from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
+from vla.policies.heads.flow_matching import (
+    Draws,
+    draw_noise,
+    draw_rows,
+    integrate,
+    interpolate,
+    sample_times,
+)
 
 CLIP = 1.0  # of normalised actions
 
@@ -97,7 +104,7 @@ class Regression(nn.Module):
     def sample(
         self,
         hidden: torch.Tensor,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A]; the gripper is -1 or 1."""
@@ -227,7 +234,7 @@ class Flow(nn.Module):
     def sample(
         self,
         hidden: torch.Tensor,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by Euler integration."""
@@ -280,11 +287,11 @@ class Diffusion(nn.Module):
     def sample(
         self,
         hidden: torch.Tensor,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [N, H, A], by DDIM (arXiv 2010.02502) without noise in between."""
-        noise = torch.randn((len(hidden), *self.shape), generator=generator)
+        noise = draw_rows(torch.randn, (len(hidden), *self.shape), generator)
         x = only_used(noise.to(hidden.device), used)
         steps = torch.linspace(len(self.alphas) - 1, 0, self.sample_steps).round().long().tolist()
         for index, step in enumerate(steps):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from vla.control.committed import CommittedActions, join
 from vla.policies.backbones.tiles import tiled
@@ -17,7 +18,15 @@ from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
-from vla.policies.parts import ActionPart, ChatAnswer, ReasoningPart, stack_if_any, stats_of
+from vla.policies.parts import (
+    ActionPart,
+    ActionTurn,
+    ChatAnswer,
+    ReasoningPart,
+    ReasoningTurn,
+    stack_if_any,
+    stats_of,
+)
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
@@ -140,14 +149,39 @@ class Reasoner(ReasoningPart):
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
+        row = self._acting_row(instruction, response)
+        return self.model.act(*self._inputs(images, row))[0].float().cpu().numpy()
+
+    def act_together(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
+        """Latent actions float32 [Q, D], in one pass."""
+        pixels, *rows = zip(
+            *(
+                self._inputs(
+                    turn.observation.images, self._acting_row(turn.instruction, turn.response)
+                )
+                for turn in turns
+            ),
+            strict=True,
+        )
+        seen = [images for images in pixels if len(images)]
+        latents = self.model.act(
+            torch.cat(seen) if seen else pixels[0], *(_padded_left(row) for row in rows)
+        )
+        return list(latents.float().cpu().numpy())
+
+    def _acting_row(self, instruction: str, response: str | None) -> PromptRow:
         prompts = self.config.prompts
         if response is None:
-            row = PromptRow(((action_prompt(instruction, prompts), ""),), acts=True)
-        else:
-            answer = f"{response} " if prompts.reread else response
-            turn = (thinking_prompt(instruction, prompts), answer)
-            row = PromptRow((turn,), acts=True, verbatim=prompts.reread)
-        return self.model.act(*self._inputs(images, row))[0].float().cpu().numpy()
+            return PromptRow(((action_prompt(instruction, prompts), ""),), acts=True)
+        answer = f"{response} " if prompts.reread else response
+        turn = (thinking_prompt(instruction, prompts), answer)
+        return PromptRow((turn,), acts=True, verbatim=prompts.reread)
+
+
+def _padded_left(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows [1, t] of any lengths as [B, T], with zeros before the shorter ones."""
+    longest = max(row.shape[1] for row in rows)
+    return torch.cat([F.pad(row, (longest - row.shape[1], 0)) for row in rows])
 
 
 class ActionModel(ActionPart):
@@ -164,6 +198,10 @@ class ActionModel(ActionPart):
         # Guidance needs gradients of actions, never of weights.
         self._expert.to(self.device).requires_grad_(False)
         super().__init__(checkpoint, self._expert, "expert.")
+        self.start_memory()
+
+    def start_memory(self) -> None:
+        """Makes the random draws its own."""
         self._generator = torch.Generator()
 
     def action_chunk(
@@ -184,24 +222,60 @@ class ActionModel(ActionPart):
         """
         bound = MAX_GUIDANCE if max_guidance is None else max_guidance
         inpainting = None if before is None else self._inpainting(before, bound)
+        given = self._inputs(images, state, latent)
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        actions = sample_actions(
+            self._expert, *given, self._config.flow, self._generator, inpainting
+        )
+        chunk = self._chunk(actions[0])
+        return chunk if before is None else join(before, chunk).astype(np.float32)
+
+    def chunks_together(self, turns: Sequence[ActionTurn]) -> list[np.ndarray]:
+        """Chunks float32 [H, D]: in one pass those that continue no other; all must see, or none.
+
+        Otherwise one by one.
+        """
+        if any(turn.before is not None or bool(turn.images) != bool(turns[0].images)
+               for turn in turns):  # fmt: skip
+            return super().chunks_together(turns)
+        branches = [turn.part for turn in turns if isinstance(turn.part, ActionModel)]
+        given = [
+            part._inputs(turn.images, turn.state, turn.latent)
+            for part, turn in zip(branches, turns, strict=True)
+        ]
+        for part, turn in zip(branches, turns, strict=True):
+            if turn.seed is not None:
+                part._generator.manual_seed(turn.seed)
+        images, latents, states = (torch.cat(rows) for rows in zip(*given, strict=True))
+        actions = sample_actions(
+            self._expert,
+            images,
+            latents,
+            states,
+            self._config.flow,
+            [part._generator for part in branches],
+        )
+        return [self._chunk(row) for row in actions]
+
+    def _inputs(
+        self, images: Images, state: np.ndarray, latent: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images [1 or 0, C, 3, H, W], latent action [1, Q, L] and normalised state [1, S]."""
         normalized = self.normalized_state(state)
         shape = (self._config.num_queries, self._config.backbone.width)
         if latent.shape != shape or not np.isfinite(latent).all():
             raise ValueError(f"expected a finite latent action {shape}, got {latent.shape}")
-        if seed is not None:
-            self._generator.manual_seed(seed)
         seen = images if self._config.seen_by_expert else {}
-        actions = sample_actions(
-            self._expert,
+        return (
             stack_if_any(seen, self._config.expert_cameras, self.contract, self.device),
             torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
             torch.from_numpy(normalized).to(self.device),
-            self._config.flow,
-            self._generator,
-            inpainting,
         )
-        chunk = self._stats["action"].denormalize(actions[0].cpu().numpy()).astype(np.float32)
-        return chunk if before is None else join(before, chunk).astype(np.float32)
+
+    def _chunk(self, actions: torch.Tensor) -> np.ndarray:
+        """A chunk [H, D] in the contract's units of normalised actions."""
+        return self._stats["action"].denormalize(actions.cpu().numpy()).astype(np.float32)
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape

@@ -10,7 +10,13 @@ from torch.nn import functional as F
 
 from vla.datasets.grounding import grounding_loss
 from vla.policies.config import FlowMatchingConfig
-from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
+from vla.policies.heads.flow_matching import (
+    Draws,
+    draw_noise,
+    integrate,
+    interpolate,
+    sample_times,
+)
 from vla.policies.images import blank
 from vla.policies.instructvla.action_expert import ActionExpert, repeat_context
 from vla.policies.instructvla.config import InstructVLAConfig
@@ -137,7 +143,7 @@ def sample_actions(
     latent: torch.Tensor,
     state: torch.Tensor,
     flow: FlowMatchingConfig,
-    generator: torch.Generator | None = None,
+    generator: Draws = None,
     inpainting: Inpainting | None = None,
 ) -> torch.Tensor:
     """Normalised action chunks [B, H, A]: Euler integration on one context per chunk.

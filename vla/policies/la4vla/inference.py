@@ -29,7 +29,12 @@ class LA4VLAPart(ReasoningPart):
         model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
         load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
-        self.model, self._generator = model, torch.Generator()
+        self.model = model
+        self.start_memory()
+
+    def start_memory(self) -> None:
+        """Makes the random draws and what was read last its own."""
+        self._generator = torch.Generator()
         self._hidden: torch.Tensor | None = None
 
     @torch.no_grad()

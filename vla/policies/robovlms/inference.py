@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from vla.policies.adapters import Adapter
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.history import History
-from vla.policies.parts import ReasoningPart, stack_if_any, stack_images, stats_of
+from vla.policies.parts import (
+    ReasoningPart,
+    ReasoningTurn,
+    stack_if_any,
+    stack_images,
+    stats_of,
+)
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.config import why_images
@@ -46,10 +55,15 @@ class RoboVLMPart(ReasoningPart):
         model = build_part(checkpoint, lambda: build_model(checkpoint.config, checkpoint.contract))
         load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(checkpoint, model.to(device).eval())
-        self.model, self._generator = model, torch.Generator()
+        self.model = model
         self._layout = action_layout(self.config, self._stats["action"].kinds)
         self._used = torch.from_numpy(self._layout.used)[None].to(device)  # [1, M]
+        self.start_memory()
+
+    def start_memory(self) -> None:
+        """Makes history, instruction and random draws its own."""
         structure = self.config.structure
+        self._generator = torch.Generator()
         self._history: History = History(structure.window, structure.history_step)
         self._followed: tuple[str, bool] | None = None  # instruction, and whether there are images
         self._prompt: list[int] = []  # of these
@@ -67,7 +81,7 @@ class RoboVLMPart(ReasoningPart):
     def observe(self, observation: Observation, instruction: str) -> None:
         """Reads a frame that a slot of later windows would miss."""
         if self.is_due(observation.stamp):
-            self._see(observation, instruction)
+            self._windows([ReasoningTurn(self, observation, instruction)])
 
     def is_due(self, stamp: float) -> bool:
         """As the history says."""
@@ -92,7 +106,7 @@ class RoboVLMPart(ReasoningPart):
             [[FrameTokens(ids, [index < asked for index in range(len(ids))], [True] * len(ids))]]
         )
         answer = self.model.generate_text(
-            self._on_device(rows),
+            on_device(rows, self.device),
             self.model.encode_images(seen),
             end_id(self._tokenizer, backbone.chat),
             MAX_ANSWER_TOKENS,
@@ -109,52 +123,104 @@ class RoboVLMPart(ReasoningPart):
         seed: int | None = None,
     ) -> np.ndarray:
         """The chunk float32 [H, A], in the contract's units. Raises ValueError on other shapes."""
-        if seed is not None:
-            self._generator.manual_seed(seed)
-        window = self._see(observation, instruction)
+        return self.act_together([ReasoningTurn(self, observation, instruction, None, seed)])[0]
+
+    @torch.no_grad()
+    def act_together(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
+        """Chunks float32 [H, A]; in one pass, where the structure takes prompts of any lengths."""
+        for turn in turns:
+            own = _branch(turn)
+            if turn.seed is not None:
+                own._generator.manual_seed(turn.seed)
+            own._follow(turn.instruction, bool(turn.observation.images))
+        if not (self.config.discrete or self.config.structure.token_place == "before_last"):
+            return self._act(turns)
+        chunks: dict[int, np.ndarray] = {}
+        order = sorted(range(len(turns)), key=lambda index: len(_branch(turns[index])._prompt))
+        for _, same in groupby(order, key=lambda index: len(_branch(turns[index])._prompt)):
+            indices = list(same)
+            made = self._act([turns[index] for index in indices])
+            chunks.update(zip(indices, made, strict=True))
+        return [chunks[index] for index in range(len(turns))]
+
+    def _act(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
+        branches, windows = [_branch(turn) for turn in turns], self._windows(turns)
+        used = self._used.expand(len(turns), -1)
+        draws = [own._generator for own in branches]
         if self.config.discrete:
-            rows = rows_of_frames([self._prompt], [1], self.config)
-            actions = self.model.generate_actions(self._on_device(rows), *window[-1])
+            actions = self.model.generate_actions(*self._newest(branches, windows))
         elif isinstance(self.model.head, MixtureHead):
-            rows = rows_of_frames([self._prompt], [1], self.config)
-            prefix = self.model.read(self._on_device(rows), *window[-1])
-            actions = self.model.head.sample(prefix, self._generator, self._used)
+            prefix = self.model.read(*self._newest(branches, windows))
+            actions = self.model.head.sample(prefix, draws, used)
         else:
-            features = self._features(window)  # [1, n, G]
+            features = self._features(branches, windows)
+            newest = torch.stack([own[-1] for own in features])  # [B, G]
             if self.features.token_shape is not None:
                 tokens, width = self.features.token_shape
-                newest = features[0, -1, : tokens * width].float().cpu()
-                self.learned_tokens = newest.reshape(tokens, width).numpy()
-            # Places that it points to are in float32.
-            hidden = self.model.head.trunk(features.to(self.dtype))[:, -1]
-            actions = self.model.head.output.sample(hidden, self._generator, self._used)
-        chunk = actions[0].float().cpu().numpy()
-        own = chunk if self.config.discrete else self._layout.gather(chunk)
-        return self._stats["action"].denormalize(own).astype(np.float32)
+                learned = newest[:, : tokens * width].float().cpu()
+                for own, row in zip(branches, learned, strict=True):
+                    own.learned_tokens = row.reshape(tokens, width).numpy()
+            # Trunks are causal, so that a shorter window is padded behind. Places that it points
+            # to are in float32.
+            padded = pad_sequence(features, batch_first=True).to(self.dtype)  # [B, W, G]
+            last = torch.tensor([len(own) - 1 for own in features], device=self.device)
+            hidden = self.model.head.trunk(padded)[torch.arange(len(turns)), last]
+            actions = self.model.head.output.sample(hidden, draws, used)
+        chunks = []
+        for chunk in actions.float().cpu().numpy():
+            if not self.config.discrete:
+                chunk = self._layout.gather(chunk)
+            chunks.append(self._stats["action"].denormalize(chunk).astype(np.float32))
+        return chunks
 
-    def _see(self, observation: Observation, instruction: str) -> list:
-        """Reads an observation, and returns what is kept of its window, oldest first."""
-        self._follow(instruction, bool(observation.images))
-        images = stack_if_any(observation.images, self.config.cameras, self.contract, self.device)
-        normalized = padded_state(self.config, self.normalized_state(observation.state))
-        kept = (
-            self.model.encode_images(images.flatten(0, 1)),
-            torch.from_numpy(normalized).to(self.device, self.dtype),
+    def _windows(self, turns: Sequence[ReasoningTurn]) -> list[list]:
+        """Reads observations, and returns what is kept of each one's window, oldest first."""
+        branches = [_branch(turn) for turn in turns]
+        for own, turn in zip(branches, turns, strict=True):
+            own._follow(turn.instruction, bool(turn.observation.images))
+        images = [
+            stack_if_any(
+                turn.observation.images, self.config.cameras, self.contract, self.device
+            ).flatten(0, 1)
+            for turn in turns
+        ]
+        tokens = self.model.encode_images(torch.cat(images)).split([len(own) for own in images])
+        states = [
+            torch.from_numpy(
+                padded_state(self.config, own.normalized_state(turn.observation.state))
+            ).to(self.device, self.dtype)
+            for own, turn in zip(branches, turns, strict=True)
+        ]
+        kept: list = list(zip(tokens, states, strict=True))
+        if self.config.structure.kind == "policy_head":
+            rows = self._rows(branches, [1] * len(turns))
+            features = self.model.frame_features(rows, torch.cat(tokens), torch.cat(states))
+            kept = list(features.split(1))
+        return [
+            own._history.add(turn.observation.stamp, entry)
+            for own, turn, entry in zip(branches, turns, kept, strict=True)
+        ]
+
+    def _newest(
+        self, branches: Sequence[RoboVLMPart], windows: Sequence[list]
+    ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
+        """Rows of the newest frames alone, with their images and states."""
+        images, states = (
+            torch.cat(parts) for parts in zip(*(own[-1] for own in windows), strict=True)
         )
-        if self.config.structure.kind == "policy_head":
-            rows = rows_of_frames([self._prompt], [1], self.config)
-            return self._history.add(
-                observation.stamp, self.model.frame_features(self._on_device(rows), *kept)
-            )
-        return self._history.add(observation.stamp, kept)
+        return self._rows(branches, [1] * len(branches)), images, states
 
-    def _features(self, window: list) -> torch.Tensor:
-        """Features [1, n, G] of what is kept of a window."""
+    def _features(
+        self, branches: Sequence[RoboVLMPart], windows: Sequence[list]
+    ) -> list[torch.Tensor]:
+        """Features [n, G] of what is kept of each window."""
         if self.config.structure.kind == "policy_head":
-            return torch.stack(window, dim=1)
-        rows = rows_of_frames([self._prompt], [len(window)], self.config)
-        images, states = (torch.cat(parts) for parts in zip(*window, strict=True))
-        return self.model.frame_features(self._on_device(rows), images, states)[None]
+            return [torch.cat(own) for own in windows]
+        counts = [len(own) for own in windows]
+        frames = [entry for own in windows for entry in own]
+        images, states = (torch.cat(parts) for parts in zip(*frames, strict=True))
+        features = self.model.frame_features(self._rows(branches, counts), images, states)
+        return list(features.split(counts))
 
     def _follow(self, instruction: str, sees: bool) -> None:
         """Another instruction than before begins without a history, as does the end of vision.
@@ -169,5 +235,12 @@ class RoboVLMPart(ReasoningPart):
         self._prompt = prompt_ids(self._tokenizer, self.config, instruction, sees)
         self._followed = instruction, sees
 
-    def _on_device(self, rows: Rows) -> Rows:
-        return on_device(rows, self.device)
+    def _rows(self, branches: Sequence[RoboVLMPart], counts: Sequence[int]) -> Rows:
+        """Rows of windows of so many frames each, with each robot's prompt."""
+        prompts = [own._prompt for own in branches]
+        return on_device(rows_of_frames(prompts, counts, self.config), self.device)
+
+
+def _branch(turn: ReasoningTurn) -> RoboVLMPart:
+    assert isinstance(turn.part, RoboVLMPart)
+    return turn.part

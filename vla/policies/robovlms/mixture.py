@@ -16,7 +16,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from vla.policies.config import ActionLossConfig, CheckpointError, FlowMatchingConfig
-from vla.policies.heads.flow_matching import draw_noise, integrate
+from vla.policies.heads.flow_matching import Draws, draw_noise, integrate
 from vla.policies.heads.outputs import (
     flow_losses,
     join_binary,
@@ -164,7 +164,7 @@ class MixtureHead(nn.Module):
     def sample(
         self,
         prefix: Prefix,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Chunks [B, H, A], normalised."""
