@@ -12,14 +12,17 @@ from vla.control.committed import CommittedActions, join
 from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.heads.flow_matching import draw_noise
 from vla.policies.images import joined_images, square_image
 from vla.policies.instructvla.action_expert import ActionExpert
+from vla.policies.instructvla.exported_chunk import ExpertChunk
 from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
 from vla.policies.parts import ActionPart, ChatAnswer, ReasoningPart, stack_if_any, stats_of
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
+from vla.policies.runtimes import Computation, RuntimeUnavailable, openvino_computation
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
 
 # Bound of the guidance's weight. With the paper's 5, if half of a chunk is committed, it follows
@@ -156,7 +159,7 @@ class ActionModel(ActionPart):
     def __init__(
         self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
     ):
-        self.device = device
+        self.device, self._dtype = device, dtype
         self._config, self._stats = checkpoint.config, stats_of(checkpoint)
         self.horizon = checkpoint.contract.horizon
         self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
@@ -191,17 +194,54 @@ class ActionModel(ActionPart):
         if seed is not None:
             self._generator.manual_seed(seed)
         seen = images if self._config.seen_by_expert else {}
-        actions = sample_actions(
-            self._expert,
-            stack_if_any(seen, self._config.expert_cameras, self.contract, self.device),
-            torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
-            torch.from_numpy(normalized).to(self.device),
-            self._config.flow,
-            self._generator,
-            inpainting,
-        )
-        chunk = self._stats["action"].denormalize(actions[0].cpu().numpy()).astype(np.float32)
+        pixels = stack_if_any(seen, self._config.expert_cameras, self.contract, self.device)
+        steering = np.asarray(latent, dtype=np.float32)[None]
+        # What is exported sees, and is not guided.
+        if self._computation is not None and len(pixels) and inpainting is None:
+            noise = draw_noise(self._chunk_shape, self._config.flow, self._generator)
+            actions = self._computation(pixels.numpy(), steering, normalized, noise.numpy())[0]
+        else:
+            sampled = sample_actions(
+                self._expert,
+                pixels,
+                torch.from_numpy(steering).to(self.device),
+                torch.from_numpy(normalized).to(self.device),
+                self._config.flow,
+                self._generator,
+                inpainting,
+            )
+            actions = sampled[0].cpu().numpy()
+        chunk = self._stats["action"].denormalize(actions).astype(np.float32)
         return chunk if before is None else join(before, chunk).astype(np.float32)
+
+    @property
+    def _chunk_shape(self) -> tuple[int, int, int]:
+        return 1, self.horizon, len(self.contract.action_names)
+
+    def exported(self, make: bool) -> Computation:
+        """See ActionPart; chunks that are guided, or without images, stay eager."""
+        if self.device != "cpu" or self._dtype != torch.float32:
+            raise RuntimeUnavailable(
+                "OpenVINO computes in float32 on the CPU only, so this policy runs eagerly; "
+                "give device cpu and dtype float32"
+            )
+        config, cameras = self._config, self._config.seen_by_expert
+        if not cameras:
+            raise RuntimeUnavailable("an action expert without images runs eagerly")
+        first = self.contract.camera(cameras[0])
+        return openvino_computation(
+            ExpertChunk(self._expert, config.flow.steps).eval(),
+            (
+                torch.zeros(1, len(cameras), 3, first.height, first.width, dtype=torch.uint8),
+                torch.zeros(1, config.num_queries, config.backbone.width),
+                torch.zeros(1, len(self.contract.state_names)),
+                torch.zeros(self._chunk_shape),
+            ),
+            self._base.folder,
+            self.checkpoint_id,
+            torch.get_num_threads(),
+            make,
+        )
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape
