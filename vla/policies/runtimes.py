@@ -45,7 +45,7 @@ def openvino_computation(
 
     example: arguments of the shapes that it will be given. checkpoint: folder that the export is
     kept in. weights_id: of the module's weights as they are. make: whether to make the export
-    where there is none, which takes a minute or so. Raises RuntimeUnavailable.
+    where there is none, which takes half a minute or so. Raises RuntimeUnavailable.
     """
     openvino = _openvino()
     import torch
