@@ -2,8 +2,6 @@
 
 import pytest
 from fake_robot import CONTRACT_PATH
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from node_harness import Graph
 from tiny_checkpoint import save_tiny_checkpoint
 
@@ -20,9 +18,10 @@ def test_runtime_and_threads_are_shown_once_the_node_is_active(tmp_path):
             node, contract=str(CONTRACT_PATH), checkpoint=str(checkpoint), runtime="openvino",
             dtype="bfloat16",
         )  # fmt: skip
-        for label in ("configure", "activate"):
-            request = ChangeState.Request(transition=Transition(label=label))
-            assert graph.call(ChangeState, f"{node}/change_state", request, START_UP).success
+        # Counted when the node starts to work.
+        graph.wait_diagnostic(
+            node, lambda status: any(v.key == "threads" for v in status.values), START_UP
+        )
         shown = graph.diagnostic(node)
         # It goes on without what it can't have in this number type.
         assert shown["runtime"] == "eager" and int(shown["threads"]) >= 1
