@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -37,14 +37,16 @@ def on_device(value: Tensors, device: str | torch.device) -> Tensors:
 
     What is None stays so. To a GPU it goes by pinned memory, and the processor does not wait.
     """
-    if isinstance(value, torch.Tensor):
-        if torch.device(device).type == "cuda" and value.device.type == "cpu":
-            return value.pin_memory().to(device, non_blocking=True)
-        return value.to(device)
     if value is None:
         return value
-    moved = {name: on_device(entry, device) for name, entry in vars(value).items()}
-    return type(value)(**moved)
+    moved: Any
+    if isinstance(value, torch.Tensor):
+        to_gpu = torch.device(device).type == "cuda" and value.device.type == "cpu"
+        moved = (value.pin_memory() if to_gpu else value).to(device, non_blocking=to_gpu)
+    else:
+        entries = {name: on_device(entry, device) for name, entry in vars(value).items()}
+        moved = type(value)(**entries)
+    return moved
 
 
 @dataclass
