@@ -262,7 +262,7 @@ def _one_by_one(
     arguments: argparse.Namespace,
     folder: Path,
     wanted: _Wanted,
-    on_result: Callable[[EpisodeResult], object],
+    on_result: Callable[[EpisodeResult], None],
 ) -> tuple[str, list[EpisodeResult]]:
     """The id of the checkpoint, and the episodes, run in this process."""
     from vla.evaluation.benchmark import evaluate
@@ -306,7 +306,7 @@ def _side_by_side(
     arguments: argparse.Namespace,
     folder: Path,
     wanted: _Wanted,
-    on_result: Callable[[EpisodeResult], object],
+    on_result: Callable[[EpisodeResult], None],
 ) -> tuple[str, list[EpisodeResult]]:
     """The same by several processes."""
     from vla.evaluation.side_by_side import EpisodePlan, evaluate_side_by_side

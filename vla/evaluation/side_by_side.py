@@ -57,7 +57,7 @@ def evaluate_side_by_side(
     seeds: range,
     strengths: Iterable[float],
     jobs: int,
-    on_result: Callable[[EpisodeResult], object] | None = None,
+    on_result: Callable[[EpisodeResult], None] | None = None,
 ) -> list[EpisodeResult]:
     """The results of the same episodes, in the same order, as evaluate() gives one after another.
 
