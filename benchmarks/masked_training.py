@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from vla.contract.embodiment import EmbodimentContract, dimension_kinds, load_contract
-from vla.contract.normalization import measure
+from vla.contract.normalization import NormStats, measure
 from vla.core.resources import contract_path
 from vla.datasets.sample import RobotSample
 from vla.policies.augment import Augmentation
@@ -53,6 +53,18 @@ def random_sample(
     return replace(frame, past=(frame,) * past)
 
 
+def random_stats(
+    contract: EmbodimentContract, generator: np.random.Generator
+) -> dict[str, NormStats]:
+    """Normalisation statistics of states and actions."""
+    kinds = dimension_kinds(contract)
+    names = {"state": contract.state_names, "action": contract.action_names}
+    return {
+        vector: measure(generator.uniform(-1, 1, (100, len(own))), own, kinds[vector])
+        for vector, own in names.items()
+    }
+
+
 class Run:
     """A policy with random weights in training."""
 
@@ -77,12 +89,7 @@ class Run:
         sentences = kind.corpus(model, self.samples[SEEN][0], generator)
         tokenizer = train_tokenizer(sentences * 10, kind.vocabulary(model))
         self.collator = kind.collator(model, tokenizer, CollationOptions(AUGMENTATION))
-        kinds = dimension_kinds(self.contract)
-        names = {"state": self.contract.state_names, "action": self.contract.action_names}
-        self.stats = {
-            vector: measure(generator.uniform(-1, 1, (100, len(own))), own, kinds[vector])
-            for vector, own in names.items()
-        }
+        self.stats = random_stats(self.contract, generator)
         self.generator, self.cuda = generator, arguments.device != "cpu"
         self.seconds: dict[str, list[float]] = {mode: [] for mode in self.samples}
 

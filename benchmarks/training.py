@@ -4,9 +4,11 @@ python benchmarks/training.py --preset nano --batch 8 --json output/training.jso
 python benchmarks/training.py --preset base base_generalist --device cuda --precision bf16 \
     --batch 32 --steps 20 --json output/training_gpu.json
 
-Weights and data are random; making batches is left out. A step of stage "action" is one of the
-robot batch. A step of stage "instruct" has a batch of conversations of the same size as well, with
-an optimiser step of its own. The stages take turns, so that a noisy machine is noisy for both.
+Weights and data are random. A step of stage "action" is one of the robot batch. A step of stage
+"instruct" has a batch of conversations of the same size as well, with an optimiser step of its own.
+The stages take turns, so that a noisy machine is noisy for both. Making batches is left out of
+these figures; "with batches" is stage "action" as it runs, where --workers processes make them from
+frames, as training does, or the training process itself.
 """
 
 from __future__ import annotations
@@ -16,19 +18,27 @@ import json
 import platform
 import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
+from masked_training import AUGMENTATION, random_sample, random_stats
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.core.resources import contract_path
+from vla.policies.collation import CollationOptions
 from vla.policies.config import LoraConfig
 from vla.policies.expert_mixture import GATES
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.vision_language_action import ActingRows, InstructVLABatch
+from vla.policies.registry import policy_type
 from vla.policies.sequence import IGNORE, IMAGE, TextBatch
+from vla.policies.tokenizer import train_tokenizer
+from vla.training.batches import worker_count
 from vla.training.config import TrainConfig
 from vla.training.loop import Trainer
 from vla.training.objectives.base import Step
@@ -105,10 +115,10 @@ class Subject:
             self.run()
         self.operations = counter.get_total_flops()
 
-    def run(self) -> float:
-        """One training step; how long it took [s]."""
+    def run(self, step: Step | None = None) -> float:
+        """One training step, on the batches of another step where they are given; its time [s]."""
         started = time.perf_counter()
-        self.trainer.train_step(self.step)
+        self.trainer.train_step(step or self.step)
         if self.cuda:
             torch.cuda.synchronize()
         return time.perf_counter() - started
@@ -125,6 +135,48 @@ class Subject:
             "teraflop_per_step": self.operations / 1e12,
             "share_of_peak": self.operations / seconds / peak,
         }
+
+
+class Frames(Dataset[Step]):
+    """Robot batches of random frames, made as in training; without end."""
+
+    def __init__(self, model: InstructVLAConfig, contract: EmbodimentContract, rows: int):
+        generator, kind = np.random.default_rng(0), policy_type(model.TYPE)
+        self.samples = [random_sample(contract, generator, 0, masked=False) for _ in range(rows)]
+        sentences = kind.corpus(model, self.samples[0], generator)
+        tokenizer = train_tokenizer(sentences * 10, kind.vocabulary(model))
+        self.collator = kind.collator(model, tokenizer, CollationOptions(AUGMENTATION))
+        self.stats = random_stats(contract, generator)
+
+    def __getitem__(self, step: int) -> Step:
+        """The batch of a step."""
+        rows = [self.stats] * len(self.samples)
+        generator = np.random.default_rng(step)
+        return {"robot": self.collator.robot_batch(self.samples, rows, generator)}
+
+
+def with_batches(subject: Subject, arguments: argparse.Namespace) -> dict[str, float]:
+    """Figures of steps whose batches are made meanwhile; by a subject of stage "action"."""
+    contract = load_contract(contract_path("sim_panda"))
+    frames = Frames(subject.trainer.plain_model.config, contract, arguments.batch)
+    workers = worker_count(arguments.workers, subject.trainer.accelerator.device.type)
+    steps = range(arguments.steps + 1)
+    loader: DataLoader[Step] = DataLoader(
+        frames, batch_size=None, sampler=steps, num_workers=workers
+    )
+    ends = []
+    for batch in loader:
+        subject.run(batch)
+        ends.append(time.perf_counter())
+    seconds = statistics.median(b - a for a, b in pairwise(ends))
+    started = time.perf_counter()
+    frames[0]
+    return {
+        "samples_per_second": arguments.batch / seconds,
+        "p50_ms": 1000 * seconds,
+        "batch_ms": 1000 * (time.perf_counter() - started),
+        "workers": workers,
+    }
 
 
 def peak_of(device: str) -> tuple[float, str]:
@@ -164,6 +216,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="rows of each batch (8)")
     parser.add_argument("--steps", type=int, default=10, help="of each stage (10)")
     parser.add_argument("--checkpoint-activations", action="store_true")
+    parser.add_argument("--workers", type=int, default=-1, help="processes that make batches")
     parser.add_argument("--json", type=Path, default=Path("output/training.json"), help="results")
     arguments = parser.parse_args()
     cuda = arguments.device != "cpu"
@@ -187,6 +240,7 @@ def main() -> None:
             for subject in subjects.values():
                 subject.seconds.append(subject.run())
         figures: dict = {stage: subject.report(peak) for stage, subject in subjects.items()}
+        made = with_batches(subjects["action"], arguments)
         print(f"\n{name}, {report['device']}, peak {peak / 1e12:.2f} TFLOP/s ({source})")
         print("stage      samples/s    p50 ms   trained M   share of peak")
         for stage, row in figures.items():
@@ -194,6 +248,11 @@ def main() -> None:
                 f"{stage:<10} {row['samples_per_second']:>9.1f} {row['p50_ms']:>9.0f} "
                 f"{row['trained_parameters'] / 1e6:>11.1f} {row['share_of_peak']:>15.1%}"
             )
+        print(
+            f"with batches: {made['samples_per_second']:.1f} samples/s, {made['p50_ms']:.0f} ms; "
+            f"one is made in {made['batch_ms']:.0f} ms, by {made['workers']} workers"
+        )
+        figures["with batches"] = made
         if cuda:
             # Of both stages' models together.
             figures["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9

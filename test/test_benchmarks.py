@@ -28,7 +28,8 @@ def test_inference(tmp_path, gate):
     modes = {"act", "naive act", "real time", "language", "latent caching", "think", "naive think"}
     assert set(figures["modes"]) == modes
     assert all(
-        row["hz"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in figures["modes"].values()
+        row["hz"] > 0 and row["cpu_p50_ms"] > 0 and row["p50_ms"] <= row["p99_ms"]
+        for row in figures["modes"].values()
     )
 
 
@@ -41,6 +42,8 @@ def test_training(tmp_path, gate):
     assert action["samples_per_second"] > 0 and 0 < action["share_of_peak"] < 1
     assert instruct["trained_parameters"] < action["trained_parameters"], "the expert is frozen"
     assert instruct["teraflop_per_step"] > action["teraflop_per_step"], "and conversations come too"
+    made = figures["with batches"]
+    assert made["samples_per_second"] > 0 and made["batch_ms"] > 0 and made["workers"] == 0
 
 
 @pytest.mark.slow

@@ -8,19 +8,22 @@ import time
 
 import pytest
 
+from vla.core.processes import results_in_order
+
 # Tells the ids of two workers that then have an hour's work, one each.
 PARENT = """
 import os, time
-from vla.core.processes import worker_pool
+from vla.core.processes import results_in_order, worker_pool
 
 def work(_):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(3600)
 
 if __name__ == "__main__":
-    with worker_pool(2) as pool:
-        pool.map(work, range(2), chunksize=1)
+    %s
 """
+POOL = "with worker_pool(2) as pool: pool.map(work, range(2), chunksize=1)"
+IN_ORDER = "list(results_in_order(work, range(3), 2, ValueError))"
 
 
 def is_running(pid: int) -> bool:
@@ -32,9 +35,10 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_parent(tmp_path, number):
+@pytest.mark.parametrize("work", [POOL, IN_ORDER], ids=["pool", "in order"])
+def test_workers_end_with_their_parent(tmp_path, work, number):
     script = tmp_path / "parent.py"
-    script.write_text(PARENT)
+    script.write_text(PARENT % work)
     parent = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
@@ -50,3 +54,32 @@ def test_workers_end_with_their_parent(tmp_path, number):
     assert parent.wait() != 0
     while any(is_running(pid) for pid in workers):
         time.sleep(0.01)
+
+
+def halved(number: int) -> float:
+    """A task; that of 4 kills its process, that of 6 fails, and the first takes the longest."""
+    if number == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 6:
+        raise ArithmeticError("six")
+    if number == 0:
+        time.sleep(0.2)
+    return number / 2
+
+
+def told(number: int) -> Exception:
+    return ValueError(f"the process of {number} was killed")
+
+
+def test_results_come_in_the_order_of_the_tasks():
+    assert list(results_in_order(halved, [0, 1, 2, 3, 5], 3, told)) == [0, 0.5, 1, 1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "error"),
+    [([1, 2, 3, 4], "the process of 4 was killed"), ([1, 6, 2], "six")],
+)
+def test_a_task_that_fails_or_kills_its_process_is_named(tasks, error):
+    found = results_in_order(halved, tasks, 2, told)
+    with pytest.raises((ValueError, ArithmeticError), match=error):
+        list(found)

@@ -332,7 +332,7 @@ def set_up(for_tests: bool) -> bool:
         str(path.relative_to(ROOT))
         for folder in ("launch", "config", "scripts", "checkpoints")
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "exports"} & set(path.parts)
     )
     place = digest(str(ROOT), mode, sys.version)
     interfaces = digest(ROOT / "CMakeLists.txt", ROOT / "package.xml", place, sources, installed,

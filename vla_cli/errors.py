@@ -23,8 +23,10 @@ def is_refusal(error: Exception) -> bool:
     from vla.contract.embodiment import ContractError
     from vla.datasets.frames import DatasetError
     from vla.envs.base import SuiteError
-    from vla.evaluation.errors import GridError, ReproductionError
+    from vla.evaluation.errors import EpisodeError, GridError, ReproductionError
     from vla.policies.config import CheckpointError
 
     own = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError, SuiteError)
-    return isinstance(error, (*own, GridError, ReproductionError, gymnasium.error.Error))
+    return isinstance(
+        error, (*own, EpisodeError, GridError, ReproductionError, gymnasium.error.Error)
+    )

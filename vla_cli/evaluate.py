@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vla.core.shown import brief, shown_path
-from vla.core.text import one_line
+from vla.core.shown import brief
+from vla.policies.runtimes import RUNTIMES
 from vla_cli.checkpoints import add_inference_options, checkpoint_folder
+from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
-from vla_cli.result_files import require_writable, unwritable, write_result
+from vla_cli.result_files import require_writable, write_result
 from vla_cli.subcommands import add_command
+
+if TYPE_CHECKING:
+    from vla.envs.base import Suite
+    from vla.evaluation.benchmark import EpisodeResult
+    from vla.policies.base import PolicyFeatures
 
 DESCRIPTION = """\
 Measure a checkpoint on a benchmark, in process: success per task family with its 95% interval. On
@@ -31,6 +41,10 @@ it, as the benchmark does: on the table top, three steps.
 levels of 0 to 255. Given several, all episodes are run with each. --blackout shows black images: a
 policy that does as well then does not look.
 
+--jobs runs episodes side by side, in processes of one thread each; results and their order stay the
+same. --runtime openvino has OpenVINO compute action chunks (pip install 'vla_ros[openvino]'), from
+an export that is made once and kept beside the checkpoint.
+
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
   vla eval --family pick --seeds 0:20 --json output/pick.json
@@ -38,10 +52,12 @@ examples:
   vla eval --wording implied --think --seeds 0:50
   vla eval --execution ensemble:uniform --family place
   vla eval --noise 0 20 40 --seeds 0:50 --json output/noise.json
+  vla eval --jobs 2 --seeds 0:50 --runtime openvino
   vla eval --questions 50 --json output/questions.json
   vla eval --benchmark metaworld --tasks easy push --checkpoint runs/mine/checkpoint
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
+MOST_JOBS = 256
 DEFAULT_CHECKPOINT = "checkpoints/nano"
 SETTINGS = ("wording", "steps_per_chunk", "delay_steps", "time_limit")
 
@@ -109,6 +125,18 @@ def add_parser(subparsers) -> None:
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
     add_inference_options(parser)
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="eager",
+        help="what computes action chunks on the CPU (eager)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of the policy (measured once; 1 a job)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes that run episodes side by side (1)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write per-seed results and the summary")
     parser.add_argument("--video", metavar="FILE", help="write a video of the first episodes")
 
@@ -137,6 +165,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         raise CommandError(
             "--noise and --blackout are for episodes, not for --questions: leave one out"
         )
+    _check_processes(arguments)
     if any(arguments.noise) and arguments.blackout:
         raise CommandError("black images have no noise: leave --noise or --blackout out")
 
@@ -156,6 +185,23 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     return _run_episodes(arguments, suite, seeds)
 
 
+def _check_processes(arguments: argparse.Namespace) -> None:
+    """Raises CommandError where --jobs and --threads can't be as given."""
+    jobs, threads = arguments.jobs, arguments.threads
+    if not 1 <= jobs <= MOST_JOBS:
+        raise CommandError(f"--jobs takes 1 to {MOST_JOBS}, got {jobs}")
+    if not 0 <= threads <= 1024:
+        raise CommandError(f"--threads takes 0 to 1024, got {threads}")
+    if jobs == 1:
+        return
+    if arguments.video:
+        raise CommandError("a video shows episodes one after another: leave --jobs or --video out")
+    if arguments.questions is not None:
+        raise CommandError("--jobs is for episodes, not for --questions: leave one out")
+    if threads > 1:
+        raise CommandError("each job computes with one thread: leave --jobs or --threads out")
+
+
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     """The benchmark's settings that were given. Raises CommandError."""
     settings = overridden({}, arguments.set, CommandError)
@@ -172,54 +218,34 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     return settings
 
 
-def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
+@dataclass(frozen=True)
+class _Wanted:
+    """The episodes that are to be run."""
+
+    suite: Suite
+    families: Sequence[str]
+    seeds: range
+    strengths: Sequence[float]  # of noise
+
+
+def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> int:
     from tqdm import tqdm
 
-    from vla.evaluation.benchmark import (
-        evaluate,
-        group_line,
-        group_means,
-        report,
-        summarize,
-        table,
-    )
-    from vla.policies.policy import Policy
+    from vla.evaluation.benchmark import group_line, group_means, report, summarize, table
 
     families = suite.chosen_families(arguments.family or ())
-    recorder = _VideoRecorder(arguments.video, suite.contract.rate) if arguments.video else None
-    try:
-        folder = checkpoint_folder(arguments.checkpoint)
-        policy = Policy.from_pretrained(
-            folder, arguments.device, arguments.adapter, dtype=arguments.dtype
-        )
-        if arguments.think and not policy.features.thinks:
-            raise CommandError("this policy does not say what it will do: leave --think out")
-        strengths, results = dict.fromkeys(arguments.noise), []
-        total = sum(_count(suite, family, seeds) for family in families) * len(strengths)
-        with tqdm(total=total, unit="episode") as progress:
-            for noise in strengths:
-                results += evaluate(
-                    policy,
-                    suite,
-                    families,
-                    seeds,
-                    arguments.think,
-                    lambda result: progress.update(),
-                    recorder.add if recorder else None,
-                    "rgb_array_list" if recorder else None,
-                    arguments.execution,
-                    noise=noise,
-                    blackout=arguments.blackout,
-                )
-    finally:
-        if recorder:
-            recorder.close()
+    wanted = _Wanted(suite, families, seeds, list(dict.fromkeys(arguments.noise)))
+    folder = checkpoint_folder(arguments.checkpoint)
+    total = sum(_count(suite, family, seeds) for family in families) * len(wanted.strengths)
+    run = _side_by_side if arguments.jobs > 1 else _one_by_one
+    with tqdm(total=total, unit="episode") as progress:
+        checkpoint_id, results = run(arguments, folder, wanted, lambda _: progress.update())
     summaries = summarize(results)
     print(table(summaries, suite.counted_figures))
     for means in group_means(summaries, suite.groups):
         print(group_line(means))
     written = report(
-        policy.checkpoint_id,
+        checkpoint_id,
         suite,
         arguments.think,
         results,
@@ -230,6 +256,109 @@ def _run_episodes(arguments: argparse.Namespace, suite, seeds: range) -> int:
     if errors := [result.error for result in results if result.error]:
         print(f"the first of {len(errors)} errors: {errors[0]}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def _one_by_one(
+    arguments: argparse.Namespace,
+    folder: Path,
+    wanted: _Wanted,
+    on_result: Callable[[EpisodeResult], None],
+) -> tuple[str, list[EpisodeResult]]:
+    """The id of the checkpoint, and the episodes, run in this process."""
+    from vla.evaluation.benchmark import evaluate
+    from vla.policies.policy import Policy
+    from vla.policies.threads import settle_threads
+
+    recorder = None
+    if arguments.video:
+        recorder = VideoRecorder(arguments.video, wanted.suite.contract.rate)
+    try:
+        policy = Policy.from_pretrained(
+            folder, arguments.device, arguments.adapter, dtype=arguments.dtype
+        )
+        _require_thinks(arguments, policy.features)
+        if arguments.device == "cpu":
+            settle_threads(arguments.threads, policy.act_once, policy.checkpoint_id)
+        if problem := policy.use_runtime(arguments.runtime):
+            print(problem, file=sys.stderr)
+        results = []
+        for noise in wanted.strengths:
+            results += evaluate(
+                policy,
+                wanted.suite,
+                wanted.families,
+                wanted.seeds,
+                arguments.think,
+                on_result,
+                recorder.add if recorder else None,
+                "rgb_array_list" if recorder else None,
+                arguments.execution,
+                noise=noise,
+                blackout=arguments.blackout,
+            )
+    finally:
+        if recorder:
+            recorder.close()
+    return policy.checkpoint_id, results
+
+
+def _side_by_side(
+    arguments: argparse.Namespace,
+    folder: Path,
+    wanted: _Wanted,
+    on_result: Callable[[EpisodeResult], None],
+) -> tuple[str, list[EpisodeResult]]:
+    """The same by several processes."""
+    from vla.evaluation.side_by_side import EpisodePlan, evaluate_side_by_side
+    from vla.policies.adapters import adapted_id, open_adapter, require_base
+    from vla.policies.checkpoint import open_checkpoint
+    from vla.policies.parts import usable_device
+
+    checkpoint, device = open_checkpoint(folder), usable_device(arguments.device)
+    _require_thinks(arguments, checkpoint.features)
+    adapter = open_adapter(arguments.adapter) if arguments.adapter else None
+    if adapter is not None:
+        require_base(adapter, checkpoint)
+    if arguments.runtime != "eager":
+        _export(arguments, folder)
+    plan = EpisodePlan(
+        str(folder),
+        arguments.benchmark,
+        json.dumps(_settings(arguments)),
+        arguments.adapter,
+        device,
+        arguments.dtype,
+        arguments.runtime,
+        arguments.think,
+        arguments.execution,
+        arguments.blackout,
+    )
+    results = evaluate_side_by_side(
+        plan,
+        wanted.suite.for_contract(checkpoint.contract),
+        wanted.families,
+        wanted.seeds,
+        wanted.strengths,
+        arguments.jobs,
+        on_result,
+    )
+    return adapted_id(checkpoint, adapter), results
+
+
+def _export(arguments: argparse.Namespace, folder: Path) -> None:
+    """Makes what all processes will use, and says why where it can't be made."""
+    from vla.policies.parts import ActionPart, open_action_part
+
+    part = open_action_part(folder, arguments.device, arguments.adapter, arguments.dtype)
+    if isinstance(part, ActionPart):
+        part.use_runtime(arguments.runtime)
+        if part.runtime_problem:
+            print(part.runtime_problem, file=sys.stderr)
+
+
+def _require_thinks(arguments: argparse.Namespace, features: PolicyFeatures) -> None:
+    if arguments.think and not features.thinks:
+        raise CommandError("this policy does not say what it will do: leave --think out")
 
 
 def _count(suite, family: str, seeds: range) -> int:
@@ -269,51 +398,3 @@ def _write(file: str | None, content: dict[str, object]) -> None:
     if file:
         write_result(file, content)
         print(f"written: {file}")
-
-
-class _VideoRecorder:
-    """Writes the first minute or so of episodes. Raises CommandError."""
-
-    FRAMES = 900
-
-    def __init__(self, path: str, rate: float):
-        """rate: frames per second."""
-        import av
-
-        self._path = path
-        try:
-            self._container = av.open(path, "w")
-            fraction = Fraction(rate).limit_denominator(1000)
-            self._stream = self._container.add_stream("libx264", rate=fraction)
-        except (OSError, ValueError) as error:
-            raise CommandError(
-                f"cannot write a video to {shown_path(path)}: {one_line(error)}; name a file that "
-                "ends in .mp4"
-            ) from error
-        self._stream.pix_fmt = "yuv420p"
-        self._left = self.FRAMES
-
-    def add(self, environment) -> None:
-        """Adds the frames of an environment since the last call."""
-        import av
-
-        for picture in environment.render() if self._left else ():
-            if self._left == self.FRAMES:
-                # Of even sizes, which the pixel format needs.
-                self._stream.height, self._stream.width = (n // 2 * 2 for n in picture.shape[:2])
-            if self._left:
-                self._left -= 1
-                picture = picture[: self._stream.height, : self._stream.width]
-                self._encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
-
-    def close(self) -> None:
-        """Ends the file."""
-        if self._left < self.FRAMES:
-            self._encode(None)
-        self._container.close()
-
-    def _encode(self, frame) -> None:
-        try:
-            self._container.mux(self._stream.encode(frame))
-        except (OSError, ValueError) as error:
-            raise unwritable(self._path, error) from error

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vla.core.processes import wait_asleep
 from vla.core.shown import shown_path
 from vla.core.text import escape_unseen, one_line
 from vla_cli import (
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line, by default the process's own. Returns the exit status."""
     parsed = build_parser().parse_args(arguments)
+    wait_asleep()
     try:
         return parsed.run(parsed) or 0
     except CommandError as error:

@@ -212,24 +212,29 @@ def _try_in_graph(arguments: argparse.Namespace, checkpoint: Path, output: Path)
 
 
 def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Path | None) -> None:
-    """The new task and the old ones, each family in a process of its own."""
+    """The new task and the old ones, an episode on each core."""
     import os
 
-    from vla.core.processes import worker_pool
     from vla.envs.tabletop.suite import TableTop
     from vla.envs.tabletop.tasks import FAMILIES
     from vla.evaluation.benchmark import report, summarize, table
+    from vla.evaluation.side_by_side import EpisodePlan, evaluate_side_by_side
 
     path = output / f"evaluation_{name}.json"
     if path.is_file():
         print(f"kept: {short(path)}")
         return
     suite = TableTop(time_limit=arguments.time_limit)
-    parts = [(arguments.family, seeds) for seeds in _halves(seed_range(arguments.seeds))]
-    parts += [(family, seed_range(arguments.old_seeds)) for family in FAMILIES]
-    jobs = [(str(checkpoint), *part, str(adapter or ""), suite) for part in parts]
-    with worker_pool(min(os.cpu_count() or 1, len(jobs))) as pool:
-        results = [r for part in pool.map(_evaluate_family, jobs, chunksize=1) for r in part]
+    settings = json.dumps({"time_limit": arguments.time_limit})
+    plan = EpisodePlan(str(checkpoint), suite.name, settings, str(adapter or ""))
+    results = []
+    for families, seeds in (
+        ((arguments.family,), arguments.seeds),
+        (FAMILIES, arguments.old_seeds),
+    ):
+        results += evaluate_side_by_side(
+            plan, suite, families, seed_range(seeds), (0.0,), os.cpu_count() or 1
+        )
     print(table(summarize(results)))
     from vla.policies.adapters import adapted_id, open_adapter
     from vla.policies.checkpoint import open_checkpoint
@@ -237,23 +242,6 @@ def _evaluate(arguments, checkpoint: Path, output: Path, name: str, adapter: Pat
     acting = adapted_id(open_checkpoint(checkpoint), open_adapter(adapter) if adapter else None)
     content = report(acting, suite, False, results)
     path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _halves(seeds: range) -> list[range]:
-    middle = len(seeds) // 2
-    return [half for half in (seeds[:middle], seeds[middle:]) if len(half)]
-
-
-def _evaluate_family(job: tuple) -> list:
-    import torch
-
-    from vla.evaluation.benchmark import evaluate
-    from vla.policies.policy import Policy
-
-    torch.set_num_threads(1)
-    checkpoint, family, seeds, adapter, suite = job
-    policy = Policy.from_pretrained(checkpoint, adapter=adapter)
-    return evaluate(policy, suite, [family], seeds)
 
 
 def _report(arguments: argparse.Namespace, output: Path, steps: _Steps) -> int:

@@ -17,6 +17,7 @@ from vla.bags.reader import read_metadata
 from vla.bags.writer import BagError
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.processes import results_in_order
+from vla.core.shown import shown_path
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.lerobot.episode_files import VIDEO, EpisodeFiles, EpisodeImages
@@ -24,9 +25,6 @@ from vla.datasets.lerobot.writer import DISK_FULL, converted_dataset
 
 # Errors for which a bag is refused; any other ends the conversion.
 BAD_BAG = (BagError, ValueError, OSError)
-KILLED = DatasetError(
-    "a process was killed while it converted a bag, perhaps for lack of memory: try fewer --workers"
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def convert_bags(
                 progress(refusal)
                 continue
             tasks.append(_Task(bag, writer.episode_folder(), contract, storage))
-        results = results_in_order(_convert, tasks, workers, KILLED)
+        results = results_in_order(_convert, tasks, workers, _killed)
         for task, result in zip(tasks, results, strict=True):
             if isinstance(result, Refusal):
                 report.refused.append(result)
@@ -97,6 +95,14 @@ def convert_bags(
             progress(episode)
         report.wall_seconds = time.monotonic() - begin
     return report
+
+
+def _killed(task: _Task) -> DatasetError:
+    """What is said of a process that was killed."""
+    return DatasetError(
+        f"a process was killed while it converted {shown_path(task.bag)}, perhaps for lack of "
+        "memory: try fewer --workers"
+    )
 
 
 def _size(bag: Path) -> int:

@@ -128,29 +128,56 @@ def keep(
         lock_file(lock, wait=True)
         try:
             if not (cache / name).is_dir():
-                _make(cache / name, first, make)
+                _make(cache / name, lambda new: _make_of(new, first, make))
                 _remove_outdated(cache, place, name)
         finally:
             unlock_file(lock)
     return KeptFolder(cache / name)
 
 
+def user_cache() -> Path:
+    """This package's folder in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "vla_ros"
+
+
 def cache_folder() -> Path:
     """Where indexes are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "vla_ros" / "indexes"
+    return user_cache() / "indexes"
 
 
-def _make(folder: Path, source: str, make: Callable[[Path], None]) -> None:
+def make_once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Has `make` fill a folder, unless it is there; another process that asks meanwhile waits.
+
+    The folder appears when it is whole. Raises OSError where there is no place for it, and what
+    `make` raises.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        lock_file(lock, wait=True)
+        try:
+            if not folder.is_dir():
+                _make(folder, make)
+        finally:
+            unlock_file(lock)
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     try:
         make(new)
-        save_values(new, Path(_SOURCE).stem, source)
         # On a file system without locks another process may have been faster.
         with suppress(OSError):
             new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _make_of(folder: Path, source: str, make: Callable[[Path], None]) -> None:
+    make(folder)
+    save_values(folder, Path(_SOURCE).stem, source)
 
 
 def _remove_outdated(cache: Path, place: str, name: str) -> None:

@@ -6,14 +6,31 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def wait_asleep() -> None:
+    """Has the threads of torch sleep while they wait for work, unless OMP_WAIT_POLICY is set.
+
+    Else they spin, and take the cores from whatever else runs. To be called before torch is loaded,
+    which reads this once; processes that are started later do so, too.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def worker_pool(workers: int) -> Any:
@@ -25,32 +42,51 @@ def worker_pool(workers: int) -> Any:
 
 
 def results_in_order(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, killed: Exception
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    killed: Callable[[Task], Exception],
 ) -> Iterator[Result]:
     """The results of the tasks, in their order, each computed in one of some processes.
 
-    workers: 0 for one per core; 1 is this process. killed: raised where a process was killed. When
-    the results are no longer asked for, the processes end.
+    workers: 0 for one per core; 1 is this process. killed: what is raised where the process that
+    did a task was killed. When the results are no longer asked for, the processes end at once.
     """
     workers = min(workers or os.cpu_count() or 1, len(tasks))
     if workers < 2:
         yield from map(function, tasks)
         return
     others = set(multiprocessing.active_children())
-    # Not forked, as in worker_pool().
+    # Not forked, as in worker_pool(). One pool each, which tells whose task it was that killed one.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
+    pools = [
+        ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
+        for _ in range(workers)
+    ]
     try:
-        yield from pool.map(function, tasks)
-    except BaseException as error:
+        waiting, idle = deque(range(len(tasks))), list(pools)
+        running: dict[Future[Result], tuple[int, ProcessPoolExecutor]] = {}
+        done: dict[int, Future[Result]] = {}
+        for index in range(len(tasks)):
+            while index not in done:
+                while idle and waiting:
+                    pool, task = idle.pop(), waiting.popleft()
+                    running[pool.submit(function, tasks[task])] = task, pool
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task, pool = running.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        raise killed(tasks[task]) from future.exception()
+                    done[task] = future
+                    idle.append(pool)
+            yield done.pop(index).result()
+    except BaseException:
         # The results are no longer needed.
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise killed from error
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from scipy.stats import binomtest
 
-from vla.envs.base import EnvironmentFailure, Suite, SuiteError
+from vla.envs.base import EnvironmentFailure, Episode, Suite, SuiteError
 from vla.envs.execution import parse_execution
 from vla.envs.rollout import ActingPolicy, run_robustly
 from vla.evaluation.image_noise import DisturbedPolicy
@@ -75,6 +75,76 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+class EpisodeRunner:
+    """Runs a policy's episodes of a suite, one by one; the last family's environment is kept.
+
+    The parameters are those of evaluate(), which says what is raised.
+    """
+
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        suite: Suite,
+        think: bool = False,
+        execution: str = "",
+        blackout: bool = False,
+        on_step: Callable[[gymnasium.Env], None] | None = None,
+        render_mode: str | None = None,
+    ):
+        self.suite = suite.for_contract(policy.contract)
+        self._policy, self._think, self._blackout = policy, think, blackout
+        self._execution, self._on_step, self._render_mode = execution, on_step, render_mode
+        self._followed = parse_execution(execution) if execution else None
+        self._family = ""
+        self._environment: gymnasium.Env | None = None
+
+    def run(self, episode: Episode, noise: float = 0.0) -> EpisodeResult:
+        """Runs one episode."""
+        environment = self._environment_of(episode.family)
+        policy = self._policy
+        if noise or self._blackout:
+            policy = DisturbedPolicy(policy, noise, self._blackout)
+        common: dict[str, Any] = {"execution": self._execution, "noise": noise}
+        try:
+            rollout = run_robustly(environment, policy, episode, self._think, self._on_step)
+        except EnvironmentFailure as failure:
+            return EpisodeResult(
+                episode.family, episode.seed, "", "", False, 0.0, error=str(failure), **common
+            )
+        return EpisodeResult(
+            episode.family,
+            episode.seed,
+            rollout.instruction,
+            rollout.said or "",
+            rollout.success,
+            rollout.seconds,
+            self.suite.figures(rollout.info, rollout.said),
+            failure=rollout.failure,
+            digest=rollout.digest,
+            subtasks=rollout.info.get("subtasks", {}),
+            **common,
+        )
+
+    def close(self) -> None:
+        """Ends the environment."""
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+
+    def _environment_of(self, family: str) -> gymnasium.Env:
+        if self._environment is None or family != self._family:
+            self.close()
+            environment = self.suite.make(family, self._render_mode)
+            if self._followed is not None:
+                if not environment.has_wrapper_attr("execution"):
+                    raise SuiteError(
+                        f"benchmark '{self.suite.name}' follows chunks in its own way only"
+                    )
+                environment.set_wrapper_attr("execution", self._followed)
+            self._environment, self._family = environment, family
+        return self._environment
+
+
 def evaluate(
     policy: ActingPolicy,
     suite: Suite,
@@ -100,45 +170,17 @@ def evaluate(
     Raises SuiteError for an unknown family or an execution that can't be, ContractError where the
     benchmark isn't one for the policy's robot.
     """
-    suite = suite.for_contract(policy.contract)
-    suite.require_families(families)
-    followed = parse_execution(execution) if execution else None
-    driver = DisturbedPolicy(policy, noise, blackout) if noise or blackout else policy
+    runner = EpisodeRunner(policy, suite, think, execution, blackout, on_step, render_mode)
+    runner.suite.require_families(families)
     results = []
     for family in families:
-        environment = suite.make(family, render_mode)
-        if followed is not None:
-            if not environment.has_wrapper_attr("execution"):
-                raise SuiteError(f"benchmark '{suite.name}' follows chunks in its own way only")
-            environment.set_wrapper_attr("execution", followed)
-        for episode in suite.episodes(family, seeds):
+        for episode in runner.suite.episodes(family, seeds):
             if (family, episode.seed) in skip:
                 continue
-            try:
-                rollout = run_robustly(environment, driver, episode, think, on_step)
-                result = EpisodeResult(
-                    family,
-                    episode.seed,
-                    rollout.instruction,
-                    rollout.said or "",
-                    rollout.success,
-                    rollout.seconds,
-                    suite.figures(rollout.info, rollout.said),
-                    execution,
-                    rollout.failure,
-                    rollout.digest,
-                    rollout.info.get("subtasks", {}),
-                    noise=noise,
-                )
-            except EnvironmentFailure as failure:
-                result = EpisodeResult(
-                    family, episode.seed, "", "", False, 0.0, {}, execution, error=str(failure),
-                    noise=noise,
-                )  # fmt: skip
-            results.append(result)
+            results.append(runner.run(episode, noise))
             if on_result is not None:
-                on_result(result)
-        environment.close()
+                on_result(results[-1])
+    runner.close()
     return results
 
 

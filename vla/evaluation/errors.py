@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class EpisodeError(RuntimeError):
+    """An episode whose process died."""
+
+
 class GridError(ValueError):
     """A grid of policies to compare, or results of one, that can't be used."""
 

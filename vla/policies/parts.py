@@ -29,6 +29,7 @@ from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.inference_dtype import inference_dtype
+from vla.policies.runtimes import Computation, RuntimeUnavailable
 
 Part = TypeVar("Part", bound="PolicyPart")
 Reasoning = TypeVar("Reasoning", bound="ReasoningPart")
@@ -229,7 +230,16 @@ class ReasoningPart(PolicyPart, ABC):
 
 
 class ActionPart(PolicyPart, ABC):
-    """The action head of a policy of two parts."""
+    """The action head of a policy of two parts.
+
+    runtime: what computes chunks now, see vla.policies.runtimes. runtime_problem: why that is not
+    what use_runtime() was asked for; "" where it is.
+    """
+
+    runtime = "eager"
+    runtime_problem = ""
+    _wanted_runtime = "eager"
+    _computation: Computation | None = None  # by another runtime; None for eager
 
     @classmethod
     def from_pretrained(
@@ -269,6 +279,35 @@ class ActionPart(PolicyPart, ABC):
             )
             for turn in turns
         ]
+
+    def use_runtime(self, runtime: str, make: bool = True) -> None:
+        """Has a runtime compute chunks, with as many threads as torch has now.
+
+        make: whether to export the weights where that was not done before. Where the runtime can't
+        be used, chunks are computed eagerly, and runtime_problem says why.
+        """
+        self._wanted_runtime = runtime
+        self.runtime, self.runtime_problem, self._computation = "eager", "", None
+        if runtime == "eager":
+            return
+        try:
+            self._computation = self.exported(make)
+            self.runtime = runtime
+        except RuntimeUnavailable as error:
+            self.runtime_problem = str(error)
+
+    def exported(self, make: bool) -> Computation:
+        """The chunk by OpenVINO, with the weights as they are. Raises RuntimeUnavailable."""
+        raise RuntimeUnavailable(
+            f"policies of type {self._base.type.name} can't be exported, so this one runs eagerly"
+        )
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """See PolicyPart. An export of these weights is used where there is one, and no other."""
+        before = self.checkpoint_id
+        super().set_adapter(adapter)
+        if self.checkpoint_id != before:
+            self.use_runtime(self._wanted_runtime, make=False)  # Whoever asked waits.
 
 
 class NoActionPart(PolicyPart):

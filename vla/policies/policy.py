@@ -48,6 +48,21 @@ class Policy:
             action = adapted(checkpoint.type.open_action(checkpoint, *where), adapter)
         return cls(reasoning, action, latent_every)
 
+    def use_runtime(self, runtime: str) -> str:
+        """Has a runtime of vla.policies.runtimes compute chunks; returns why it can't, or ""."""
+        if self.action is None:
+            eager = runtime == "eager"
+            return "" if eager else "a policy of one part has no export, so it runs eagerly"
+        self.action.use_runtime(runtime)
+        return self.action.runtime_problem
+
+    def act_once(self) -> None:
+        """One inference on black images, to measure how long it takes."""
+        self.reset("", seed=0)
+        images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.contract.cameras}
+        self.chunk(images, np.zeros(len(self.contract.state_names)))
+        self.reset("")
+
     @property
     def window(self) -> int:
         """Observations that it reads at once; from 2 on it needs observe() between chunks."""

@@ -6,6 +6,7 @@ same ones.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from vla.core.processes import usable_cores
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import Conversation, ConversationDataset, RobotDataset, RobotSample
 from vla.datasets.windows import why_no_windows, window_indices
@@ -23,6 +25,7 @@ from vla.training.config import TrainConfig
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 
+MOST_WORKERS = 8  # where nobody says how many
 Data = TypeVar("Data", bound="RobotDataset | ConversationDataset")
 
 
@@ -54,6 +57,20 @@ class Mixture(Generic[Data]):
         shares = self.shares
         chosen = generator.choice(len(shares), size=count, p=shares / shares.sum())
         return [(int(c), int(generator.integers(len(self.datasets[c])))) for c in chosen]
+
+
+def worker_count(given: int, device: str) -> int:
+    """Processes that make batches; -1 for what suits a training process on this device.
+
+    On a GPU as many as leave it a core for itself, of those that it shares with the other training
+    processes of its machine. On a CPU none, since the model needs the cores.
+    """
+    if given >= 0:
+        return given
+    if device == "cpu":
+        return 0
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(MOST_WORKERS, usable_cores() // sharing - 1))
 
 
 class StepDataset(Dataset[Step]):

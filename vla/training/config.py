@@ -106,7 +106,8 @@ class TrainConfig:
     ema_decay: float = bounded(0.0, 0, 0.999999)
     checkpoint_activations: bool = False  # less memory, more time
     precision: str = "no"  # "no" or "bf16"
-    workers: int = bounded(0, 0, 1024)  # processes that make batches
+    # Processes that make batches; -1: as many as leave a GPU's process a core, none on a CPU.
+    workers: int = bounded(-1, -1, 1024)
     # Share of each data set's end that is kept out of training and measured every validate_every
     # steps on validation_batches batches.
     validation_share: float = bounded(0.0, 0, 0.9)

@@ -33,11 +33,12 @@ from vla.policies.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from vla.policies.collation import Batch, SeeingBatch
 from vla.policies.config import CheckpointError, with_entries
 from vla.policies.registry import policy_type, preset
-from vla.training.batches import StepDataset
+from vla.training.batches import StepDataset, worker_count
 from vla.training.config import TrainConfig, write_train_config
 from vla.training.config_check import require_readable_masks, require_suited
 from vla.training.data import TrainingData, prepare_robots, prepare_tokenizer
 from vla.training.effort import Effort, counted, read_effort, write_effort
+from vla.training.figures import StepFigures, read, unread
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 from vla.training.parameters import (
@@ -157,6 +158,7 @@ class Trainer:
             parameter_groups(model, config.weight_decay),
             lr=config.learning_rate,
             betas=config.betas,
+            fused=True if self.accelerator.device.type == "cuda" else None,
         )
         # Where Accelerate asks how to shard.
         vars(model)["_no_split_modules"] = layer_classes(model)
@@ -176,7 +178,7 @@ class Trainer:
     def _trained(self) -> list[torch.Tensor]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def train_step(self, batches: Step) -> dict[str, float]:
+    def train_step(self, batches: Step) -> StepFigures:
         """An optimiser step on each of the batches in turn; figures to log."""
         config = self.config
         rate = learning_rate(self.step, config)
@@ -186,7 +188,7 @@ class Trainer:
         seed = config.seed * 1_000_003 + self.step * self.accelerator.num_processes
         torch.manual_seed(seed + self.accelerator.process_index)
         self.objective.set_mode(self.kind, self.plain_model)
-        figures = {"learning_rate": rate}
+        figures: StepFigures = {"learning_rate": rate}
         for name, batch in batches.items():
             losses = self._move(batch)
             figures |= {f"{name}/{key}": value for key, value in losses.items()}
@@ -197,7 +199,7 @@ class Trainer:
         self.step += 1
         return figures
 
-    def _move(self, batch: Batch) -> dict[str, float]:
+    def _move(self, batch: Batch) -> dict[str, torch.Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         # On a CPU the plain attention trains these sizes faster than the flash kernel, whose
         # backward pass took 40% of a step.
@@ -212,16 +214,16 @@ class Trainer:
             self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self._trained(), self.config.gradient_clip)
         self.optimizer.step()
-        return figures | {"gradient_norm": float(norm)}
+        return figures | {"gradient_norm": unread(norm)}
 
-    def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """What is minimised, and all losses as figures."""
         batch = self._matched(batch.to(self.accelerator.device))
         with self.accelerator.autocast():
             losses = self.model(batch, self.config.flow_samples)
         weights = self.objective.loss_weights()
         total = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
-        return total, {name: loss.item() for name, loss in losses.items()}
+        return total, {name: unread(loss) for name, loss in losses.items()}
 
     def _matched(self, batch: Batch) -> Batch:
         """The batch, with a blank image where it has none and that of another process has one.
@@ -250,7 +252,7 @@ class Trainer:
             torch.manual_seed(index)
             for name, batch in batches[index].items():
                 for key, value in self._losses(batch)[1].items():
-                    rows.setdefault(f"{title}/{name}/{key}", []).append(value)
+                    rows.setdefault(f"{title}/{name}/{key}", []).append(value.item())
         if self.average:
             torch._foreach_copy_(trained, current)
         return {name: sum(values) / len(values) for name, values in rows.items()}
@@ -313,7 +315,7 @@ def train(
         batches,
         batch_size=None,
         sampler=range(trainer.step, last),
-        num_workers=config.workers,
+        num_workers=worker_count(config.workers, trainer.accelerator.device.type),
         persistent_workers=False,
     )
     main = trainer.accelerator.is_main_process
@@ -350,28 +352,35 @@ def train(
         on_validation(trainer, validate())
     # A step that is cut in two leaves weights and averages that do not belong together.
     with deferred_interrupts() as interrupts:
-        ended = False
+        ended, unseen = False, []
         for batch in loader:
-            figures = trainer.train_step(batch)
-            processes = trainer.accelerator.num_processes
-            effort = counted(effort, config, batch, figures, processes)
+            unseen.append(trainer.train_step(batch))
             progress.update()
-            if not all(map(math.isfinite, figures.values())):
-                raise CheckpointError(
-                    f"step {trainer.step}: a loss is not finite ({figures}); the last save in "
-                    f"{output} is whole. Lower learning_rate, or look for bad values in the data"
-                )
             due = config.validate_every and trainer.step % config.validate_every == 0
+            saves = trainer.step % config.save_every == 0 or trainer.step == last
+            is_logged = due or trainer.step % config.log_every == 0
+            if not (is_logged or saves or interrupts or on_step is not None):
+                continue
+            first = trainer.step - len(unseen) + 1
+            for step, figures in enumerate(read(unseen), start=first):
+                processes = trainer.accelerator.num_processes
+                effort = counted(effort, config, batch, figures, processes)
+                if not all(map(math.isfinite, figures.values())):
+                    raise CheckpointError(
+                        f"step {step}: a loss is not finite ({figures}); the last save in {output} "
+                        "is whole. Lower learning_rate, or look for bad values in the data"
+                    )
+            unseen = []
             if due and (data.held_out_robot or data.held_out_conversations):
                 figures |= validate()
                 ended = on_validation is not None and on_validation(trainer, figures)
-            if due or trainer.step % config.log_every == 0:
+            if is_logged:
                 shown = {name: value for name, value in figures.items() if "/" in name}
                 progress.set_postfix(
                     {k: f"{v:.3g}" for k, v in shown.items() if "norm" not in k}, refresh=False
                 )
                 log(figures)
-            if trainer.step % config.save_every == 0 or trainer.step == last or ended:
+            if saves or ended:
                 save()
             if on_step is not None:
                 on_step(trainer.step, figures)

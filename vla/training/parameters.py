@@ -52,8 +52,10 @@ def start_moments(optimizer: AcceleratedOptimizer) -> None:
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
+            # The fused optimiser counts steps where it computes.
+            place = parameter.device if group["fused"] else None
             optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
+                "step": torch.tensor(0.0, device=place),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }

@@ -15,6 +15,7 @@ from typing import NoReturn
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 
+from vla.core.processes import wait_asleep
 from vla_nodes.core.log import error_text, traceback_text
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.shared_memory import join_graph
@@ -30,6 +31,7 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
     cleans up. After that the process ends at once: to take the interpreter apart, with torch and
     MuJoCo in it, takes many seconds on a busy machine, and frees nothing that the system would not.
     """
+    wait_asleep()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

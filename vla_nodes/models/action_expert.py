@@ -14,6 +14,7 @@ from vla.control.delay import DelayEstimate
 from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.shown import brief
 from vla.observations.messages import raw_pose
+from vla.policies.runtimes import RUNTIMES
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.core.diagnostics import WARN
@@ -47,6 +48,13 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
 
     SETTINGS = (
         *MODEL_SETTINGS,
+        Setting(
+            "runtime",
+            "eager",
+            "What computes chunks on the CPU. openvino: OpenVINO, from an export that is made once "
+            "and kept beside the checkpoint; where it can't be, eager, and a warning says why.",
+            choices=RUNTIMES,
+        ),
         Setting(
             "max_latent_age",
             2.0,
@@ -137,15 +145,32 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
             ActionChunk, "vla/action_chunk", with_liveliness(qos.RESULT, lease_of(self))
         )
 
-    def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
-        """Runs the model on nothing."""
+    def infer(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        """Computes one chunk from nothing."""
         latent = np.zeros(self._latent_shape, dtype=np.float32)
+        self._expert.action_chunk(images, state, latent, seed=0)
+
+    def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        """Exports the model where another runtime is to compute it, and runs it on nothing."""
+        self._expert.use_runtime(self.settings["runtime"])
+        self.show_checkpoint()
         for _ in range(WARM_UP_RUNS):
-            self._expert.action_chunk(images, state, latent, seed=0)
+            self.infer(images, state)
         if self.settings["real_time_chunking"]:
+            latent = np.zeros(self._latent_shape, dtype=np.float32)
             shape = (self.model.features.horizon, len(self.contract.action_names))
             before = CommittedActions(np.zeros(shape), 1)
             self._expert.action_chunk(images, state, latent, 0, before)
+
+    def show_checkpoint(self) -> None:
+        """Tells the diagnostics which weights are in the model now, and what computes them."""
+        from vla.policies.parts import ActionPart
+
+        super().show_checkpoint()
+        if isinstance(self.model, ActionPart):
+            self.diagnostics.values["runtime"] = self.model.runtime
+            if self.model.runtime_problem:
+                self.get_logger().warning(self.model.runtime_problem)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""

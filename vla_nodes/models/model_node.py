@@ -9,7 +9,6 @@ adapters into the model, between two computations, and does so while the node is
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -66,7 +65,7 @@ MODEL_SETTINGS = (
     Setting(
         "threads",
         0,
-        "CPU threads of the model; 0: half of the machine's cores, since two models share it.",
+        "CPU threads of the model; 0: as many as make it faster here, measured once.",
         bounds=(0, 1024),
     ),
     Setting(
@@ -118,6 +117,10 @@ class ModelNode(ManagedNode, Generic[Part]):
         """Runs everything once on an empty scene, so that the first real result is not late."""
         raise NotImplementedError
 
+    def infer(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        """Runs the model once, as it runs most often."""
+        raise NotImplementedError
+
     def work(self) -> None:
         """Does what is due with the newest inputs; runs in the worker's thread."""
         raise NotImplementedError
@@ -162,7 +165,6 @@ class ModelNode(ManagedNode, Generic[Part]):
         # Imported here, so that the node is on the graph before torch is loaded.
         import torch
 
-        torch.set_num_threads(self.settings["threads"] or max(1, _cores() // 2))
         device = self.settings["device"]
         try:
             torch.empty(0, device=device)
@@ -190,7 +192,9 @@ class ModelNode(ManagedNode, Generic[Part]):
         started = time.monotonic()
         cameras = self.contract.cameras
         images = {c.name: np.zeros((c.height, c.width, 3), dtype=np.uint8) for c in cameras}
-        self.warm_up(images, np.zeros(len(self.contract.state_names)))
+        state = np.zeros(len(self.contract.state_names))
+        self._settle_threads(images, state)
+        self.warm_up(images, state)
         self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
         self._observation.clear()
         self._next_turn = -math.inf
@@ -198,6 +202,15 @@ class ModelNode(ManagedNode, Generic[Part]):
         self._heart.start()
         self.worker.start()
         self.wake()
+
+    def _settle_threads(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        from vla.policies.threads import settle_threads
+
+        given = self.settings["threads"]
+        if given or self.settings["device"] == "cpu":
+            part = f"{self.get_name()} {self.model.checkpoint_id}"
+            threads = settle_threads(given, lambda: self.infer(images, state), part)
+            self.diagnostics.values["threads"] = str(threads)
 
     def deactivate(self) -> None:
         """Ends the work; what is being computed is not published any more."""
@@ -391,9 +404,3 @@ class ModelNode(ManagedNode, Generic[Part]):
                 "no_observation",
                 f"no observation for {silence:.1f} s: is perception active, do all cameras send?",
             )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

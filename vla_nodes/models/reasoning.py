@@ -119,6 +119,13 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
                 self.model.act(seen, WARM_UP_INSTRUCTION, text)
         self.model.reset()
 
+    def infer(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        """Gives one action, without text."""
+        from vla.policies.base import Observation
+
+        self.model.act(Observation(images, state), WARM_UP_INSTRUCTION)
+        self.model.reset()
+
     def activate(self) -> None:
         """Forgets earlier results, warms up, starts to work."""
         self._answered_id, self._done = 0, (0, 0)

@@ -17,6 +17,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.contract.image_fit import prepare_image
 from vla.core.findings import PROBLEM
 from vla.core.processes import results_in_order
+from vla.core.shown import shown_path
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
 from vla.datasets.images import decode_image
@@ -47,10 +48,6 @@ from vla.datasets.rlds.tfrecords import DamagedRecord, read_records
 
 # Of so many episodes the numbers are compared with the contract before anything is converted.
 CHECKED_EPISODES = 50
-KILLED = DatasetError(
-    "a process was killed while it converted a file, perhaps for lack of memory: try fewer "
-    "--workers"
-)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def convert_rlds(
             _Task(file, writer.episode_folder(), source.features, mapping, contract, every, storage)
             for file in source.files
         ]
-        for file in results_in_order(_convert, tasks, workers, KILLED):
+        for file in results_in_order(_convert, tasks, workers, _killed):
             for files, origin in file.kept:
                 writer.add(files, origin)
             report.wordless += file.wordless
@@ -105,6 +102,14 @@ def convert_rlds(
         report.kept, report.frames = writer.episodes, writer.frames
         report.wall_seconds = round(time.monotonic() - begin, 3)
     return report
+
+
+def _killed(task: _Task) -> DatasetError:
+    """What is said of a process that was killed."""
+    return DatasetError(
+        f"a process was killed while it converted {shown_path(task.file.path)}, perhaps for lack "
+        "of memory: try fewer --workers"
+    )
 
 
 def _doubts(source: RldsSource, mapping: RldsMapping, contract: EmbodimentContract) -> list[str]:

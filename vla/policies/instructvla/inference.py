@@ -13,8 +13,10 @@ from vla.control.committed import CommittedActions, join
 from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.heads.flow_matching import draw_noise
 from vla.policies.images import joined_images, square_image
 from vla.policies.instructvla.action_expert import ActionExpert
+from vla.policies.instructvla.exported_chunk import ExpertChunk
 from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.vision_language_action import sample_actions
@@ -29,6 +31,7 @@ from vla.policies.parts import (
 )
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
+from vla.policies.runtimes import Computation, RuntimeUnavailable, openvino_computation
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
 
 # Bound of the guidance's weight. With the paper's 5, if half of a chunk is committed, it follows
@@ -190,7 +193,7 @@ class ActionModel(ActionPart):
     def __init__(
         self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
     ):
-        self.device = device
+        self.device, self._dtype = device, dtype
         self._config, self._stats = checkpoint.config, stats_of(checkpoint)
         self.horizon = checkpoint.contract.horizon
         self._expert = build_part(checkpoint, lambda: _expert(checkpoint), "expert.").eval()
@@ -225,10 +228,16 @@ class ActionModel(ActionPart):
         given = self._inputs(images, state, latent)
         if seed is not None:
             self._generator.manual_seed(seed)
-        actions = sample_actions(
-            self._expert, *given, self._config.flow, self._generator, inpainting
-        )
-        chunk = self._chunk(actions[0])
+        # What is exported sees, and is not guided.
+        if self._computation is not None and len(given[0]) and inpainting is None:
+            noise = draw_noise(self._chunk_shape, self._config.flow, self._generator)
+            computed = self._computation(*(value.numpy() for value in (*given, noise)))
+            actions = torch.from_numpy(computed)
+        else:
+            actions = sample_actions(
+                self._expert, *given, self._config.flow, self._generator, inpainting
+            )
+        chunk = self._in_units(actions[0])
         return chunk if before is None else join(before, chunk).astype(np.float32)
 
     def chunks_together(self, turns: Sequence[ActionTurn]) -> list[np.ndarray]:
@@ -256,7 +265,7 @@ class ActionModel(ActionPart):
             self._config.flow,
             [part._generator for part in branches],
         )
-        return [self._chunk(row) for row in actions]
+        return [self._in_units(row) for row in actions]
 
     def _inputs(
         self, images: Images, state: np.ndarray, latent: np.ndarray
@@ -273,9 +282,38 @@ class ActionModel(ActionPart):
             torch.from_numpy(normalized).to(self.device),
         )
 
-    def _chunk(self, actions: torch.Tensor) -> np.ndarray:
+    def _in_units(self, actions: torch.Tensor) -> np.ndarray:
         """A chunk [H, D] in the contract's units of normalised actions."""
         return self._stats["action"].denormalize(actions.cpu().numpy()).astype(np.float32)
+
+    @property
+    def _chunk_shape(self) -> tuple[int, int, int]:
+        return 1, self.horizon, len(self.contract.action_names)
+
+    def exported(self, make: bool) -> Computation:
+        """See ActionPart; chunks that are guided, or without images, stay eager."""
+        if self.device != "cpu" or self._dtype != torch.float32:
+            raise RuntimeUnavailable(
+                "OpenVINO computes in float32 on the CPU only, so this policy runs eagerly; "
+                "give device cpu and dtype float32"
+            )
+        config, cameras = self._config, self._config.seen_by_expert
+        if not cameras:
+            raise RuntimeUnavailable("an action expert without images runs eagerly")
+        first = self.contract.camera(cameras[0])
+        return openvino_computation(
+            ExpertChunk(self._expert, config.flow.steps).eval(),
+            (
+                torch.zeros(1, len(cameras), 3, first.height, first.width, dtype=torch.uint8),
+                torch.zeros(1, config.num_queries, config.backbone.width),
+                torch.zeros(1, len(self.contract.state_names)),
+                torch.zeros(self._chunk_shape),
+            ),
+            self._base.folder,
+            self.checkpoint_id,
+            torch.get_num_threads(),
+            make,
+        )
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape

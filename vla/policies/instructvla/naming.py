@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from vla.policies.plain_text import TextTokenizer
+from vla.policies.sequence import on_device
 
 
 @dataclass
@@ -23,7 +24,7 @@ class NamedCells:
 
     def to(self, device: str | torch.device) -> NamedCells:
         """The same on another device."""
-        return NamedCells(self.words.to(device), self.labels.to(device))
+        return on_device(self, device)
 
 
 def name_cells(

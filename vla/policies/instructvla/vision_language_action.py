@@ -23,7 +23,7 @@ from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.naming import NamedCells
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.real_time_chunking import Inpainting, guided_integrate
-from vla.policies.sequence import TextBatch
+from vla.policies.sequence import TextBatch, on_device
 
 
 @dataclass
@@ -41,10 +41,7 @@ class ActingRows:
 
     def to(self, device: str | torch.device) -> ActingRows:
         """The same on another device."""
-        places = None if self.places is None else self.places.to(device)
-        seen = None if self.seen is None else self.seen.to(device)
-        moved = (self.expert_images.to(device), self.state.to(device), self.actions.to(device))
-        return ActingRows(*moved, places, seen)
+        return on_device(self, device)
 
     def with_blank(self) -> ActingRows:
         """With black images of no row, which show no places."""
@@ -62,9 +59,7 @@ class InstructVLABatch:
 
     def to(self, device: str | torch.device) -> InstructVLABatch:
         """The batch on another device."""
-        acting = None if self.acting is None else self.acting.to(device)
-        named = None if self.named is None else self.named.to(device)
-        return InstructVLABatch(self.vlm_images.to(device), self.text.to(device), acting, named)
+        return on_device(self, device)
 
     @property
     def sees(self) -> bool:

@@ -11,7 +11,7 @@ from vla.policies.backbones import Images, build_backbone
 from vla.policies.images import blank, fit_images
 from vla.policies.la4vla.config import LA4VLAConfig
 from vla.policies.la4vla.head import CrossAttentionHead, HeadContext
-from vla.policies.sequence import IMAGE
+from vla.policies.sequence import IMAGE, on_device
 
 
 @dataclass
@@ -26,7 +26,7 @@ class LA4VLAInput:
 
     def to(self, device: str | torch.device) -> LA4VLAInput:
         """The same on another device."""
-        return LA4VLAInput(**{name: value.to(device) for name, value in vars(self).items()})
+        return on_device(self, device)
 
 
 @dataclass
@@ -40,7 +40,7 @@ class LA4VLABatch:
 
     def to(self, device: str | torch.device) -> LA4VLABatch:
         """The batch on another device."""
-        return LA4VLABatch(**{name: value.to(device) for name, value in vars(self).items()})
+        return on_device(self, device)
 
     @property
     def sees(self) -> bool:

@@ -29,12 +29,11 @@ from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import (
     FrameTokens,
     Rows,
-    on_device,
     pad,
     prompt_ids,
     rows_of_frames,
 )
-from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, tidy
+from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, on_device, tidy
 from vla.policies.sequence import prompt_ids as text_prompt_ids
 
 

@@ -18,8 +18,8 @@ from vla.policies.robovlms.config import RoboVLMConfig
 from vla.policies.robovlms.mixture import MixtureHead, Prefix
 from vla.policies.robovlms.pointing import VALUES, Pointing, pointing_loss
 from vla.policies.robovlms.resampler import PerceiverResampler
-from vla.policies.robovlms.sequence import LEARNED, STATE, Rows, on_device
-from vla.policies.sequence import IGNORE, IMAGE
+from vla.policies.robovlms.sequence import LEARNED, STATE, Rows
+from vla.policies.sequence import IGNORE, IMAGE, on_device
 
 
 @dataclass
@@ -47,8 +47,7 @@ class RobotBatch:
 
     def to(self, device: str | torch.device) -> RobotBatch:
         """The batch on another device."""
-        frames = None if self.frames is None else on_device(self.frames, device)
-        return RobotBatch(self.images.to(device), on_device(self.rows, device), frames)
+        return on_device(self, device)
 
     @property
     def sees(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
@@ -32,17 +31,6 @@ class Rows:
     # prompt see each other both ways in backbones that were trained so.
     prefix: torch.Tensor
     labels: torch.Tensor  # [R, T], IGNORE where nothing is to be predicted
-
-
-Tensors = TypeVar("Tensors")
-
-
-def on_device(tensors: Tensors, device: str | torch.device) -> Tensors:
-    """A dataclass of tensors on another device."""
-    moved = {
-        name: None if value is None else value.to(device) for name, value in vars(tensors).items()
-    }
-    return type(tensors)(**moved)
 
 
 def prompt_ids(

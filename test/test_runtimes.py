@@ -1,0 +1,131 @@
+"""Chunks by OpenVINO: equal to torch's, exported once, and never of other weights."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_la4vla
+from tiny_adapter import save_tiny_adapter
+from tiny_checkpoint import save_tiny_checkpoint
+from tiny_robovlm import observation
+
+from vla.control.committed import CommittedActions
+from vla.policies.adapters import open_adapter
+from vla.policies.instructvla.inference import ActionModel
+from vla.policies.policy import Policy
+from vla.policies.registry import preset
+from vla.policies.runtimes import FOLDER
+
+SEEN = observation(0)
+needs_openvino = pytest.mark.skipif(
+    not any((Path(folder) / "openvino").is_dir() for folder in sys.path),
+    reason="OpenVINO is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory) -> Path:
+    """A checkpoint whose flow has two steps, since each takes seconds to export."""
+    config = preset("test")
+    config = replace(config, flow=replace(config.flow, steps=2))
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("two_steps"), config=config)
+
+
+def chunk(part: ActionModel, seed: int = 1, **more) -> np.ndarray:
+    """Actions, normalised, of a latent action that differs from seed to seed."""
+    latent = np.random.default_rng(seed).normal(size=(4, 32)).astype(np.float32)
+    actions = part.action_chunk(SEEN.images, SEEN.state, latent, seed, **more)
+    return part._stats["action"].normalize(actions)
+
+
+def kept(folder: Path) -> list[Path]:
+    """Exports in a folder."""
+    return [path for path in (folder / FOLDER).glob("*") if path.is_dir()]
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_chunks_equal_those_of_torch_also_after_an_adapter(two_steps, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = shutil.copytree(two_steps, tmp_path / "checkpoint")
+    adapter = open_adapter(save_tiny_adapter(folder, tmp_path / "adapter"))
+    eager, part = (ActionModel.from_pretrained(folder) for _ in range(2))
+    part.use_runtime("openvino")
+    assert (part.runtime, part.runtime_problem) == ("openvino", "")
+    assert len(kept(folder)) == 1
+    for seed in (1, 2):
+        np.testing.assert_allclose(chunk(part, seed), chunk(eager, seed), atol=1e-4)
+    # Guided chunks, and those without images, are not in the export.
+    before = CommittedActions(np.zeros((8, 7)), 2)
+    for more in ({"before": before}, {}):
+        expected = chunk(eager, 1, **more)
+        np.testing.assert_allclose(chunk(part, 1, **more), expected, atol=1e-4)
+    latent = np.ones((4, 32), np.float32)
+    blind = [p.action_chunk({}, SEEN.state, latent, 1) for p in (eager, part)]
+    np.testing.assert_array_equal(*blind)
+
+    # Swapped in place: the export of other weights is not used, and none is waited for.
+    for model in (eager, part):
+        model.set_adapter(adapter)
+    assert part.runtime == "eager" and "no export of these weights" in part.runtime_problem
+    np.testing.assert_array_equal(chunk(part), chunk(eager))
+    part.use_runtime("openvino")
+    assert part.runtime == "openvino" and len(kept(folder)) == 2
+    adapted = chunk(part)
+    np.testing.assert_allclose(adapted, chunk(eager), atol=1e-4)
+    for model in (eager, part):
+        model.set_adapter(None)
+    assert part.runtime == "openvino"
+    np.testing.assert_allclose(chunk(part), chunk(eager), atol=1e-4)
+    assert np.abs(chunk(part) - adapted).max() > 1e-3
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_an_export_is_kept_and_a_damaged_one_is_not_used(two_steps, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = shutil.copytree(two_steps, tmp_path / "checkpoint")
+    # Not to be written, also by root: what should be a folder is a file.
+    (folder / FOLDER).write_text("")
+    part = ActionModel.from_pretrained(folder)
+    part.use_runtime("openvino")
+    (export,) = kept(tmp_path / "cache" / "vla_ros")
+    assert part.runtime == "openvino"
+    # The next process finds it, and so does another copy of the checkpoint.
+    (folder / FOLDER).unlink()
+    again = ActionModel.from_pretrained(two_steps)
+    again.use_runtime("openvino", make=False)
+    assert again.runtime == "openvino"
+    (export / "model.xml").write_text("<net")
+    again.use_runtime("openvino")
+    assert (
+        again.runtime == "eager" and "OpenVINO can't compute this policy" in again.runtime_problem
+    )
+    np.testing.assert_allclose(chunk(part), chunk(again), atol=1e-4)
+
+
+def test_without_the_library_chunks_are_eager(checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    part = ActionModel.from_pretrained(checkpoint)
+    expected = chunk(part)
+    part.use_runtime("openvino")
+    assert part.runtime == "eager"
+    assert "pip install 'vla_ros[openvino]'" in part.runtime_problem
+    np.testing.assert_array_equal(chunk(part), expected)
+    part.use_runtime("eager")
+    assert part.runtime_problem == ""
+
+
+def test_other_number_types_stay_eager(checkpoint):
+    part = ActionModel.from_pretrained(checkpoint, dtype="bfloat16")
+    part.use_runtime("openvino")
+    assert part.runtime == "eager" and "float32 on the CPU only" in part.runtime_problem
+
+
+def test_a_policy_of_one_part_stays_eager(tmp_path):
+    policy = Policy.from_pretrained(save_tiny_checkpoint(tmp_path, config=tiny_la4vla.tiny()))
+    assert "a policy of one part has no export" in policy.use_runtime("openvino")
+    assert policy.use_runtime("eager") == ""

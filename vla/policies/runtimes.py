@@ -1,0 +1,118 @@
+"""What computes a policy's parts: torch as it is, or OpenVINO from an export of the weights.
+
+An export is made once per checkpoint and kept beside it, in `exports`; where that folder can't be
+written, in the user's cache. It belongs to the weights as they are, the adapter's included, and to
+the versions of the programs that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import vla
+from vla.core.kept import make_once, user_cache
+from vla.core.text import one_line
+
+if TYPE_CHECKING:
+    import torch
+
+RUNTIMES = ("eager", "openvino")
+FOLDER, FILE = "exports", "model.xml"  # beside a checkpoint, and in the folder of an export
+# Arrays in, arrays out, each of the shape that it was exported for.
+Computation = Callable[..., np.ndarray]
+
+
+class RuntimeUnavailable(ValueError):
+    """Why a part can't be computed by another runtime, in one sentence: it stays as it is."""
+
+
+def openvino_computation(
+    module: torch.nn.Module,
+    example: Sequence[torch.Tensor],
+    checkpoint: Path,
+    weights_id: str,
+    threads: int,
+    make: bool = True,
+) -> Computation:
+    """A module's forward pass by OpenVINO on the CPU, in float32.
+
+    example: arguments of the shapes that it will be given. checkpoint: folder that the export is
+    kept in. weights_id: of the module's weights as they are. make: whether to make the export
+    where there is none, which takes half a minute or so. Raises RuntimeUnavailable.
+    """
+    openvino = _openvino()
+    import torch
+
+    shapes = [tuple(value.shape) for value in example]
+    facts = (weights_id, type(module).__name__, shapes, vla.__version__, torch.__version__)
+    digest = hashlib.sha256(repr((*facts, openvino.__version__)).encode()).hexdigest()[:24]
+    name = f"{type(module).__name__.lower()}-{digest}"
+
+    def export(folder: Path) -> None:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Tracing warns of what is constant here.
+            program = torch.export.export(module, tuple(example))
+            converted = openvino.convert_model(program)
+        # Weights stay in float32: halves would not equal what torch computes.
+        openvino.save_model(converted, folder / FILE, compress_to_fp16=False)
+
+    try:
+        file = _kept(checkpoint, name, export if make else None) / FILE
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(file, "CPU", settings)
+    except RuntimeUnavailable:
+        raise
+    except Exception as error:  # torch and OpenVINO raise whatever they meet
+        raise RuntimeUnavailable(
+            f"OpenVINO can't compute this policy ({one_line(error, 300)}); it runs eagerly"
+        ) from error
+    request = compiled.create_infer_request()
+
+    def compute(*arguments: np.ndarray) -> np.ndarray:
+        # A copy: the next inference overwrites the result.
+        return request.infer(dict(enumerate(arguments)))[0].copy()
+
+    return compute
+
+
+def _kept(checkpoint: Path, name: str, export: Callable[[Path], None] | None) -> Path:
+    """The folder of an export, which is made where there is none."""
+    beside, cached = checkpoint / FOLDER / name, user_cache() / FOLDER / name
+    if beside.is_dir() or cached.is_dir():
+        return beside if beside.is_dir() else cached
+    if export is None:
+        raise RuntimeUnavailable(
+            "there is no export of these weights yet, so they run eagerly; the next start of the "
+            "policy with them makes it"
+        )
+    try:
+        make_once(beside, export)
+    except OSError:  # The folder can't be written.
+        make_once(cached, export)
+        return cached
+    return beside
+
+
+def _openvino() -> Any:
+    """OpenVINO, without what would report its use to its makers. Raises RuntimeUnavailable."""
+    # It does without this package, which otherwise sends an event at each import and conversion.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "OpenVINO is not installed, so the policy runs eagerly; "
+            "install it with: pip install 'vla_ros[openvino]'"
+        ) from error
+    return openvino
