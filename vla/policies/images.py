@@ -72,6 +72,24 @@ def _bicubic_weights(
     return torch.from_numpy(kept).to(device), torch.from_numpy(whole).to(device)
 
 
+@torch.compiler.assume_constant_result
+def channel_values(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """A value of each colour, float32 [3, 1, 1] on a device, where it goes once."""
+    return _channel_values(values, device)
+
+
+@lru_cache(maxsize=64)
+def _channel_values(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, device=device, dtype=torch.float32).view(3, 1, 1)
+
+
+def to_device(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """A tensor of the host on a device; a GPU fetches it without the host waiting."""
+    if torch.device(device).type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def blank(images: torch.Tensor) -> torch.Tensor:
     """One black image, or one observation's, like those of a batch [0, ...] that has none."""
     return images.new_zeros(1, *images.shape[1:])

@@ -27,10 +27,11 @@ def sample_times(
 def draw_noise(
     shape: tuple[int, ...], config: FlowMatchingConfig, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Noise of a shape, on the CPU, as the generator is."""
+    """Noise of a shape, on the generator's device; on the CPU without one."""
+    device = None if generator is None else generator.device
     if config.noise == "uniform":
-        return 2.0 * torch.rand(shape, generator=generator) - 1.0
-    return torch.randn(shape, generator=generator)
+        return 2.0 * torch.rand(shape, generator=generator, device=device) - 1.0
+    return torch.randn(shape, generator=generator, device=device)
 
 
 def interpolate(

@@ -119,6 +119,7 @@ class ActionExpert(nn.Module):
 
     turns: torch.Tensor
     frequencies: torch.Tensor
+    allowed: torch.Tensor
 
     def __init__(
         self,
@@ -160,6 +161,7 @@ class ActionExpert(nn.Module):
         turns = rotary_turns(positions, width // config.heads, config.rope_theta)
         self.register_buffer("turns", turns, persistent=False)
         self.register_buffer("frequencies", time_frequencies(width), persistent=False)
+        self.register_buffer("allowed", self.block_mask(turns.device), persistent=False)
 
     def block_mask(self, device: torch.device) -> torch.Tensor:
         """Which token attends to which, True or False [N + H, N + H]."""
@@ -247,7 +249,7 @@ class ActionExpert(nn.Module):
         tokens = context.tokens
         left_out = self._left_out(tokens)
         present = slice(left_out, self.context_tokens)
-        mask = self.block_mask(tokens.device)[present, present]
+        mask = self.allowed[present, present]
         if context.seen is not None:
             mask = mask & self._visible(context.seen, tokens.shape[1])
         turns = self.turns[:, present]
@@ -279,7 +281,7 @@ class ActionExpert(nn.Module):
     def _run_all(self, tokens: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """Action tokens [B, H, D] after all layers, context [B, N, D] and actions run together."""
         left_out = self._left_out(tokens[:, : -self.horizon])
-        mask = self.block_mask(tokens.device)[left_out:, left_out:]
+        mask = self.allowed[left_out:, left_out:]
         if self.config.mask == "bias":
             mask = mask.to(tokens.dtype)
         if seen is not None:
