@@ -102,12 +102,12 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
         self._delay = DelayEstimate(INITIAL_DELAY)
 
     def load(
-        self, checkpoint: Path, device: str, adapter: str, dtype: str
+        self, checkpoint: Path, device: str, adapter: str, dtype: str, compile: str
     ) -> ActionPart | NoActionPart:
         """The checkpoint's second part; where it has none, what stands for it."""
         from vla.policies.parts import open_action_part
 
-        return open_action_part(checkpoint, device, adapter, dtype)
+        return open_action_part(checkpoint, device, adapter, dtype, compile)
 
     @property
     def has_work(self) -> bool:
@@ -134,10 +134,6 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart"]):
         latent = np.zeros(self._latent_shape, dtype=np.float32)
         for _ in range(WARM_UP_RUNS):
             self._expert.action_chunk(images, state, latent, seed=0)
-        if self.settings["real_time_chunking"]:
-            shape = (self.model.features.horizon, len(self.contract.action_names))
-            before = CommittedActions(np.zeros(shape), 1)
-            self._expert.action_chunk(images, state, latent, 0, before)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""

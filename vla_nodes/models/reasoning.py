@@ -67,12 +67,14 @@ class Reasoning(ModelNode["ReasoningPart"]):
         self._answered_id = 0
         self._done = (0, 0)
 
-    def load(self, checkpoint: Path, device: str, adapter: str, dtype: str) -> ReasoningPart:
+    def load(
+        self, checkpoint: Path, device: str, adapter: str, dtype: str, compile: str
+    ) -> ReasoningPart:
         """The checkpoint's first part."""
         from vla.policies.parts import ReasoningPart
         from vla.policies.reasoning_session import ReasoningSession
 
-        part = ReasoningPart.from_pretrained(checkpoint, device, adapter, dtype)
+        part = ReasoningPart.from_pretrained(checkpoint, device, adapter, dtype, compile)
         self._session = ReasoningSession(part)
         self.cleanups.callback(delattr, self, "_session")
         return part

@@ -22,9 +22,11 @@ from transformers import (
 )
 
 from vla.policies.backbones.depth import cut_layers
+from vla.policies.backbones.static_cache import StaticCache
 from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
 from vla.policies.empty_weights import backbone_weights
 from vla.policies.expert_mixture import ScaleHead, gate_each_layer, make_scale_head
+from vla.policies.images import channel_values
 from vla.policies.lora import Blend, add_lora, lora_layers
 
 # How Qwen2 and what is built on it read turns; an opening and marks around images are added to it.
@@ -54,8 +56,10 @@ class Images:
 class TokenCache:
     """Keys and values of the tokens so far."""
 
-    adapted: DynamicCache
-    plain: DynamicCache | None = None  # of the pass without adapters, for a gate that reads it
+    adapted: DynamicCache | StaticCache
+    plain: DynamicCache | StaticCache | None = (
+        None  # of the pass without adapters, for a gate that reads it
+    )
     images: Images | None = None  # where layers go on attending to them
 
 
@@ -65,8 +69,8 @@ class DecoderPass:
 
     embeddings: torch.Tensor  # [B, T, D], with image tokens at their places
     positions: torch.Tensor  # [B, T], or as `positions` gave them
-    mask: torch.Tensor  # [B, past + T]
-    cache: DynamicCache | None
+    mask: torch.Tensor  # [B, past + T], or as `Backbone.run` takes it
+    cache: DynamicCache | StaticCache | None
     prefix: torch.Tensor | None  # [B, T]
     images: Images | None
 
@@ -106,6 +110,8 @@ class Backbone(nn.Module):
     # Whether layers attend to images, each of which has one place in the sequence; else the image's
     # own tokens stand there.
     attends: ClassVar[bool] = False
+    # Whether `run` may be told which token attends to which, and reads nothing of it on the host.
+    takes_any_mask: ClassVar[bool] = False
     image_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # of its input images
     image_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # likewise
 
@@ -245,7 +251,7 @@ class Backbone(nn.Module):
         """
         like = next(self.vision_parts["vision encoder"].parameters())
         mean, std = (
-            images.new_tensor(values, dtype=torch.float32).view(3, 1, 1)
+            channel_values(tuple(values), images.device)
             for values in (self.config.image_mean, self.config.image_std)
         )
         features = self.image_features(((images.float() / 255.0 - mean) / std).to(like.dtype))
@@ -274,10 +280,11 @@ class Backbone(nn.Module):
         """Final hidden states [B, T, D] of embeddings [B, T, D], LoRA experts blended.
 
         positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
-        token. cache: what came before; extended in place. prefix [B, T]: True, or the same number,
-        on image and question, which see each other both ways in models that were trained so.
-        images: those of this pass, whose tokens take the place of what embeddings has there; with
-        a cache, of its first pass.
+        token; where `takes_any_mask`, it may be bool [B, 1, T, N]: which of N tokens each attends
+        to. cache: what came before; extended in place. prefix [B, T]: True, or the same number, on
+        image and question, which see each other both ways in models that were trained so. images:
+        those of this pass, whose tokens take the place of what embeddings has there; with a cache,
+        of its first pass.
         """
         if images is not None:
             embeddings = self.place(embeddings, images)
