@@ -10,8 +10,8 @@ has fused them for a CPU. The integration's steps are equal: a chunk is counted 
 two of them, and the others are added.
 
 - latent action: a prompt with the action queries, images included.
-- decode: one token of a text.
-- latent after text: the action queries on a text's cache.
+- reading: a prompt that is to be answered; decode: one token of the answer.
+- latent after text: the action queries behind an answer.
 - chunk, guided chunk: context and all integration steps; guided as in real-time chunking.
 """
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ from vla.policies.registry import preset
 from vla.policies.sequence import IMAGE
 
 PROMPT_TOKENS, TEXT_TOKENS = 40, 50
-PASSES = ("latent action", "decode", "latent after text", "chunk", "guided chunk")
+PASSES = ("latent action", "reading", "decode", "latent after text", "chunk", "guided chunk")
 # Operations that launch nothing: they look at memory in another way, or set it aside.
 FREE = {
     "_reshape_alias", "_unsafe_view", "alias", "as_strided", "chunk", "detach", "empty",
@@ -67,13 +68,14 @@ class Launches(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, arguments: tuple = (), keywords: dict | None = None
     ) -> Any:
         """Counts, and runs it."""
-        self.count += operation._schema.name.partition("::")[2] not in FREE
+        kind, _, name = operation._schema.name.partition("::")
+        self.counts[name] += kind == "aten" and name not in FREE
         return operation(*arguments, **(keywords or {}))
 
 
@@ -81,11 +83,13 @@ class EnoughError(Exception):
     """Ends a compilation: everything that is to be known is known."""
 
 
-def launches_before(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> int:
-    """Launches of a pass, one operation at a time."""
+def launches_before(
+    function: Callable[..., Any], inputs: tuple[torch.Tensor, ...]
+) -> Counter[str]:
+    """Launches of a pass, one operation at a time, by the operations' names."""
     with FakeTensorMode(allow_non_fake_inputs=True), Launches() as launches, torch.no_grad():
         function(*inputs)
-    return launches.count
+    return +launches.counts
 
 
 def launches_after(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> int:
@@ -141,7 +145,7 @@ def passes(model: InstructVLA, steps: int) -> dict[str, Pass]:
     static = StaticReasoning(model.reasoning, "none", length, images.shape, TEXT_TOKENS)
     ids = torch.zeros(1, static.lengths[0], dtype=torch.long)
     ids[:, : config.vlm_images * backbone.image_tokens] = IMAGE
-    prompt = (images, ids, torch.zeros(1, dtype=torch.long))
+    prompt = (images, ids, torch.tensor([length]))
     with FakeTensorMode(allow_non_fake_inputs=True):
         static.read_prompt(*prompt)  # It sets the memory aside.
     for memory in (static.adapted, static.plain):
@@ -158,7 +162,8 @@ def passes(model: InstructVLA, steps: int) -> dict[str, Pass]:
     )
     guidance = (torch.zeros(shape), torch.zeros(shape[:2]), torch.tensor(2.0))
     return {
-        "latent action": (static.read_prompt, prompt),
+        "latent action": (static.act_on_prompt, prompt),
+        "reading": (static.read_prompt, prompt),
         "decode": (static.next_token, ()),
         "latent after text": (static.query, ()),
         "chunk": (chunk.free, inputs),
@@ -196,7 +201,8 @@ def main() -> None:
         figures = report["presets"][name] = {}
         print(f"\n{name:<20}{'launches':>10}{'compiled':>10}")
         for key in arguments.passes:
-            figures[key] = {"before": launches_before(*whole[key])}
+            operations = launches_before(*whole[key])
+            figures[key] = {"before": operations.total(), "operations": operations}
             if arguments.after:
                 figures[key]["after"] = after(model, key)
             print(f"{key:<20}{figures[key]['before']:>10}{figures[key].get('after', ''):>10}")

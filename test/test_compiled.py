@@ -1,6 +1,7 @@
 """Compiled passes: one graph each, equal to the plain ones, and none is made after the warm-up."""
 
 import contextlib
+import logging
 import threading
 from dataclasses import replace
 from functools import partial
@@ -19,9 +20,10 @@ from vla.policies.adapters import open_adapter
 from vla.policies.backbones import KINDS
 from vla.policies.compiled import RecordedGraphs, require_mode
 from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.instructvla import static_reasoning
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.reasoning import ReasoningModel
-from vla.policies.instructvla.static_reasoning import ROOM, StaticReasoning
+from vla.policies.instructvla.static_reasoning import StaticReasoning
 from vla.policies.lora import lora_layers, merge_for_inference
 from vla.policies.parts import ReasoningPart
 from vla.policies.registry import preset
@@ -29,7 +31,6 @@ from vla.policies.sequence import IMAGE
 
 GATES = ("sum", "two_pass", "layer")
 STOP = {7, 8, 9}
-PASSES = len(ROOM) + 2  # prompts of each length, a token, a latent action on a text
 
 
 def graphs() -> int:
@@ -42,7 +43,9 @@ def traced(monkeypatch):
     """Dynamo's graphs without Inductor: what can't be traced as one graph fails all the same."""
     torch._dynamo.reset()
     counters.clear()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    # Its records of every step would be kept for a failure.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     yield
     torch._dynamo.reset()
 
@@ -74,14 +77,17 @@ def prompts(model: ReasoningModel, lengths):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
-def test_passes_with_every_gate(gate, traced):
+def test_passes_with_every_gate(gate, traced, monkeypatch):
+    # Two lengths, since each is traced.
+    monkeypatch.setattr(static_reasoning, "ROOM", (100, 200))
     model = reasoning_model(gate)
     merge_for_inference(model.backbone, gated=gate != "sum")
     vocabulary, count = model.config.backbone.vocabulary, model.config.num_queries
     queries = [*range(vocabulary, vocabulary + count)]
     image, rows = prompts(model, range(5, 205, 10))
     static = StaticReasoning(model, "inductor", len(rows[0]) + count, image.shape, 20)
-    assert len([*static.warm_up()]) == graphs() == PASSES
+    # Prompts of each length, a token, a latent action on a text.
+    assert len([*static.warm_up()]) == graphs() == 4
     for tokens in rows:
         ids = torch.tensor([tokens + queries])
         expected = model.act(image, ids, torch.ones_like(ids))
@@ -94,7 +100,7 @@ def test_passes_with_every_gate(gate, traced):
         assert static.generate(own, STOP, 20) == text
         after = static.latent_action(), model.latent_action(read)
         torch.testing.assert_close(*after, atol=1e-4, rtol=0)
-    assert graphs() == PASSES, "20 lengths of prompts made other graphs"
+    assert graphs() == 4, "20 lengths of prompts made other graphs"
 
 
 def test_a_text_ends_where_the_plain_one_does():
@@ -167,7 +173,8 @@ def chunk_of(part: ActionModel, latent, **asked):
 
 
 @pytest.mark.slow
-def test_after_the_warm_up_nothing_is_compiled(merged, traced):
+def test_after_the_warm_up_nothing_is_compiled(merged, traced, monkeypatch):
+    monkeypatch.setattr(static_reasoning, "ROOM", (64,))
     folder, adapter, _ = merged
     seen = tiny_robovlm.observation(0).images
     plain = Reasoner.from_pretrained(folder), ActionModel.from_pretrained(folder)
@@ -178,7 +185,7 @@ def test_after_the_warm_up_nothing_is_compiled(merged, traced):
     for part in parts:
         assert all(isinstance(done, str) for done in part.warm_up())
     made = graphs()
-    assert made == PASSES + 2
+    assert made == 5
     before = CommittedActions(np.full((8, 7), 0.01), 2)
 
     def use() -> list[object]:

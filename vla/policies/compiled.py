@@ -53,7 +53,28 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, MOST_SHAPES)
     graph = torch.compile(function, fullgraph=True, dynamic=False)
-    return graph if mode == "inductor" else RecordedGraphs(graph)
+    return Prepared(function, graph if mode == "inductor" else RecordedGraphs(graph))
+
+
+class Prepared:
+    """A compiled function, which is first run plainly once.
+
+    In its first pass constants are made, and transformers puts hooks into its modules.
+    """
+
+    def __init__(self, plain: Callable[..., Any], function: Callable[..., Any]):
+        self._plain: Callable[..., Any] | None = plain
+        self._function = function
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        """The function's results."""
+        from vla.policies.images import keeping_constants
+
+        if self._plain is not None:
+            with keeping_constants():
+                self._plain(*inputs)
+            self._plain = None
+        return self._function(*inputs)
 
 
 class RecordedGraphs:

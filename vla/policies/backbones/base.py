@@ -41,6 +41,8 @@ CHATML = ChatFormat(
 # Of images that CLIP's vision transformers take.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Decoders of transformers whose masks may be given for each kind of layer.
+GIVEN_MASKS = ("qwen2", "qwen3")
 QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -69,7 +71,7 @@ class DecoderPass:
 
     embeddings: torch.Tensor  # [B, T, D], with image tokens at their places
     positions: torch.Tensor  # [B, T], or as `positions` gave them
-    mask: torch.Tensor  # [B, past + T], or as `Backbone.run` takes it
+    mask: torch.Tensor | None  # as `Backbone.run` takes it
     cache: DynamicCache | StaticCache | None
     prefix: torch.Tensor | None  # [B, T]
     images: Images | None
@@ -78,7 +80,7 @@ class DecoderPass:
         """For a decoder of transformers."""
         return {
             "inputs_embeds": self.embeddings,
-            "attention_mask": self.mask,
+            "attention_mask": {"full_attention": None} if self.mask is None else self.mask,
             "position_ids": self.positions,
             "past_key_values": self.cache,
             "use_cache": self.cache is not None,
@@ -110,8 +112,6 @@ class Backbone(nn.Module):
     # Whether layers attend to images, each of which has one place in the sequence; else the image's
     # own tokens stand there.
     attends: ClassVar[bool] = False
-    # Whether `run` may be told which token attends to which, and reads nothing of it on the host.
-    takes_any_mask: ClassVar[bool] = False
     image_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # of its input images
     image_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)  # likewise
 
@@ -231,6 +231,12 @@ class Backbone(nn.Module):
     # What holds for all
 
     @property
+    def takes_masks_as_given(self) -> bool:
+        """Whether `run` reads no mask on the host, and positions are places in the sequence."""
+        config = getattr(self.language_model, "config", None)
+        return getattr(config, "model_type", "") in GIVEN_MASKS
+
+    @property
     def head(self) -> nn.Linear:
         """From hidden states to scores of the vocabulary."""
         return self.head_of(self.model)
@@ -272,7 +278,7 @@ class Backbone(nn.Module):
         self,
         embeddings: torch.Tensor,
         positions: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         cache: TokenCache | None = None,
         prefix: torch.Tensor | None = None,
         images: Images | None = None,
@@ -280,8 +286,8 @@ class Backbone(nn.Module):
         """Final hidden states [B, T, D] of embeddings [B, T, D], LoRA experts blended.
 
         positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
-        token; where `takes_any_mask`, it may be bool [B, 1, T, N]: which of N tokens each attends
-        to. cache: what came before; extended in place. prefix [B, T]: True, or the same number, on
+        token. Where `takes_masks_as_given` it may be what is added to scores [B, 1, T, N] of N
+        tokens, or None where each attends to itself and those before. cache: what came before; extended in place. prefix [B, T]: True, or the same number, on
         image and question, which see each other both ways in models that were trained so. images:
         those of this pass, whose tokens take the place of what embeddings has there; with a cache,
         of its first pass.

@@ -30,7 +30,6 @@ class Eagle(Backbone):
     """
 
     SOURCE = "nvidia/Eagle2-2B"
-    takes_any_mask = True
     chat = replace(CHATML, opening=QWEN_OPENING, image_start="<img>", image_end="</img>\n")
 
     @classmethod

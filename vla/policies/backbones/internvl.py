@@ -23,7 +23,6 @@ class InternVL(Backbone):
 
     SOURCE = "OpenGVLab/InternVL3-1B-hf"
     model_types = ("internvl",)
-    takes_any_mask = True
     chat = replace(CHATML, image_start="<img>", image_end="</img>\n")
     image_mean = (0.485, 0.456, 0.406)
     image_std = (0.229, 0.224, 0.225)

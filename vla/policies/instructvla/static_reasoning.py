@@ -1,8 +1,9 @@
 """The vision-language part with all shapes known beforehand: what can be compiled and recorded.
 
-A prompt is padded on the left to one of a few lengths. It is read into a memory of a fixed size,
-which each generated token, and then the action queries, extend. The state of a text is on the
-device, and the host reads the tokens a few at a time.
+A prompt is padded at its end to one of a few lengths: no token attends to what follows it. Where a
+text is to be generated, the prompt is read into a memory of a fixed size, which each token, and then
+the action queries, extend. The state of a text is on the device, and the host reads the tokens a few
+at a time.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class StaticPrefill:
 class StaticReasoning:
     """Passes of a ReasoningModel, one row at a time.
 
-    It has one memory, so that a reading is over with the next one, or with act().
+    It has one memory, so that a text is over when the next prompt is read.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class StaticReasoning:
         Raises CheckpointError for a backbone that has no such passes.
         """
         backbone = model.backbone
-        if not backbone.takes_any_mask:
+        if not backbone.takes_masks_as_given:
             raise CheckpointError(
                 f"compile: the passes of backbone '{model.config.backbone.kind}' depend on what "
                 "they read; use 'none'"
@@ -62,16 +63,15 @@ class StaticReasoning:
         self.plain = KeyValueMemory(size) if backbone.lora.gate == "two_pass" else None
         device = self.device = model.query_embedding.device
         self.numbers = torch.arange(size, device=device)
-        # Of the reading: places before the prompt, place and position of the next token, final
-        # hidden state of the last one, and the tokens that were generated, at their places.
-        self.padding = torch.zeros(1, dtype=torch.long, device=device)
+        # Of a text: the next token's place, which is its position, the last one's final hidden
+        # state, and the tokens that were generated, at their places.
         self.place = torch.zeros(1, dtype=torch.long, device=device)
-        self.position = torch.zeros(1, dtype=torch.long, device=device)
         self.hidden = model.query_embedding.detach().new_zeros(1, model.config.backbone.width)
         self.tokens = torch.zeros(size, dtype=torch.long, device=device)
+        self._act = compiled(self.act_on_prompt, mode)
         self._read = compiled(self.read_prompt, mode)
         self._step = compiled(self.next_token, mode)
-        self._act = compiled(self.query, mode)
+        self._query = compiled(self.query, mode)
 
     def takes(self, images: torch.Tensor, tokens: Sequence[int]) -> bool:
         """Whether a prompt with images [N, 3, H, W] fits."""
@@ -81,32 +81,28 @@ class StaticReasoning:
     def warm_up(self) -> Iterator[str]:
         """Runs every pass, which compiles it, and says which one it ran."""
         images = torch.zeros(self.images, dtype=torch.uint8, device=self.device)
+        places = self.images[0] * self.model.config.backbone.image_tokens
         for length in self.lengths:
-            ids, padding = self._blank_prompt(length)
-            if not self.adapted.keys:
-                # Transformers changes its modules in their first pass, and the memory is set aside.
-                self.read_prompt(images, ids, padding)
-            self._read(images, ids, padding)
-            yield f"prompts of {length} tokens"
+            prompt = self._padded([IMAGE] * places + [0] * (length - places))
+            self._act(images, *prompt)
+            yield f"latent actions of prompts of {length} tokens"
+            self._read(images, *prompt)
+            yield f"prompts of {length} tokens that are answered"
         self._step()
         yield "tokens of a text"
-        self._act()
-        yield "a latent action on a text"
+        self._query()
+        yield "latent actions on a text"
 
-    def _blank_prompt(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        count = self.images[0] * self.model.config.backbone.image_tokens
-        ids = torch.zeros(1, length, dtype=torch.long)
-        ids[:, :count] = IMAGE
-        return ids.to(self.device), torch.zeros(1, dtype=torch.long, device=self.device)
-
+    @torch.no_grad()
     def read(self, images: torch.Tensor, tokens: Sequence[int]) -> StaticPrefill:
-        """Reads a prompt with its images [N, 3, H, W]."""
-        self._prompt(images, tokens)
-        return StaticPrefill(self, self._length(tokens))
+        """Reads a prompt with its images [N, 3, H, W], so that it can be answered."""
+        self._read(images, *self._padded(tokens))
+        return StaticPrefill(self, len(tokens))
 
+    @torch.no_grad()
     def act(self, images: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
         """Latent actions [1, Q, D] of a prompt that ends with all queries."""
-        return self._prompt(images, tokens)
+        return self._act(images, *self._padded(tokens))
 
     @torch.no_grad()
     def generate(self, prefill: StaticPrefill, stop_ids: set[int], limit: int) -> list[int]:
@@ -124,7 +120,6 @@ class StaticReasoning:
             if ends:
                 # The next tokens go where those behind the end went.
                 self.place.sub_(count - ends[0])
-                self.position.sub_(count - ends[0])
                 text += said[: ends[0]]
                 break
             text += said
@@ -134,45 +129,28 @@ class StaticReasoning:
     @torch.no_grad()
     def latent_action(self) -> torch.Tensor:
         """Latent actions [1, Q, D]: all queries in one pass behind the text."""
-        return self._act()
+        return self._query()
 
-    def _length(self, tokens: Sequence[int]) -> int:
-        return next(length for length in self.lengths if length >= len(tokens))
-
-    @torch.no_grad()
-    def _prompt(self, images: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-        padding = self._length(tokens) - len(tokens)
-        values = torch.tensor([padding, *[0] * padding, *tokens])
-        values = to_device(values, self.device)
-        return self._read(images, values[None, 1:], values[:1])
+    def _padded(self, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A prompt's ids [1, T] on the device, and how many of these are tokens of it [1]."""
+        length = next(length for length in self.lengths if length >= len(tokens))
+        ids = torch.tensor([[*tokens, *[0] * (length - len(tokens))]])
+        return to_device(ids, self.device), to_device(torch.tensor([len(tokens)]), self.device)
 
     # The passes: tensors in, tensors out.
 
-    def read_prompt(
-        self, images: torch.Tensor, ids: torch.Tensor, padding: torch.Tensor
+    def act_on_prompt(
+        self, images: torch.Tensor, ids: torch.Tensor, count: torch.Tensor
     ) -> torch.Tensor:
-        """Final hidden states [1, Q, D] of the last tokens of ids [1, T]; starts a reading.
+        """Final hidden states [1, Q, D] of the last of ids [1, T] that are tokens, `count` [1]."""
+        hidden = self._run_prompt(images, ids, None)
+        return hidden.index_select(1, count - self.queries + self.numbers[: self.queries])
 
-        padding [1]: how many of the tokens are none.
-        """
-        length, backbone = ids.shape[1], self.model.backbone
-        keys = self.numbers[:length]
-        present = keys >= padding  # [T]
-        # What is no token attends to itself: an attention to nothing is not a number.
-        allowed = (keys <= keys[:, None]) & present | (keys == keys[:, None])
-        positions = backbone.positions(ids == IMAGE, present[None].long())
-        hidden = backbone.run(
-            self.model.embed(ids),
-            positions,
-            allowed[None, None],
-            self._cache(None),
-            images=self.model.see(images, ids),
-        )
-        self.padding.copy_(padding)
-        self.place.fill_(length)
-        self.position.copy_(positions.amax(keepdim=True).view(1) + 1)
-        self.hidden.copy_(hidden[:, -1])
-        return hidden[:, -self.queries :]
+    def read_prompt(self, images: torch.Tensor, ids: torch.Tensor, count: torch.Tensor) -> None:
+        """Starts a text behind the first `count` [1] of ids [1, T]."""
+        hidden = self._run_prompt(images, ids, self._cache(None))
+        self.hidden.copy_(hidden.index_select(1, count - 1)[:, 0])
+        self.place.copy_(count)
 
     def next_token(self) -> None:
         """Adds the most likely token to the text."""
@@ -183,20 +161,24 @@ class StaticReasoning:
         hidden = self._extend(self.model.backbone.embed_text(word[:, None]))
         self.hidden.copy_(hidden[:, -1])
         self.place.add_(1)
-        self.position.add_(1)
 
     def query(self) -> torch.Tensor:
         """Final hidden states [1, Q, D] of the action queries behind the text."""
         return self._extend(self.model.query_embedding[None].to(self.hidden.dtype))
 
+    def _run_prompt(
+        self, images: torch.Tensor, ids: torch.Tensor, cache: TokenCache | None
+    ) -> torch.Tensor:
+        positions, seen = self.numbers[None, : ids.shape[1]], self.model.see(images, ids)
+        embeddings = self.model.embed(ids)
+        return self.model.backbone.run(embeddings, positions, None, cache, images=seen)
+
     def _extend(self, embeddings: torch.Tensor) -> torch.Tensor:
-        steps = self.numbers[: embeddings.shape[1]]
-        places, positions = self.place + steps, (self.position + steps)[None]
-        allowed = (self.numbers <= places[:, None]) & (self.numbers >= self.padding)  # [T, size]
-        backbone = self.model.backbone
-        return backbone.run(
-            embeddings, backbone.text_positions(positions), allowed[None, None], self._cache(places)
-        )
+        places = self.place + self.numbers[: embeddings.shape[1]]
+        hides = self.numbers > places[:, None]  # [T, size]
+        mask = torch.zeros_like(hides, dtype=self.hidden.dtype).masked_fill(hides, float("-inf"))
+        cache = self._cache(places)
+        return self.model.backbone.run(embeddings, places[None], mask[None, None], cache)
 
     def _cache(self, places: torch.Tensor | None) -> TokenCache:
         plain = None if self.plain is None else StaticCache(self.plain, places)
