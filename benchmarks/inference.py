@@ -234,16 +234,8 @@ def fast_modes(fast: Fast) -> dict[str, Callable[[int], None]]:
 
 def naive_modes(naive: Naive) -> dict[str, Callable[[int], None]]:
     """The same of the naive variant."""
-
-    def act(step: int) -> None:
-        naive.read()
-        naive.chunk()
-
-    def think(step: int) -> None:
-        naive.think()
-        naive.chunk()
-
-    return {"naive act": act, "naive think": think}
+    first = {"naive act": naive.read, "naive think": naive.think}
+    return {name: lambda step, run=run: (run(), naive.chunk()) for name, run in first.items()}
 
 
 @dataclass
