@@ -19,7 +19,7 @@ from vla.control.committed import CommittedActions
 from vla.policies.adapters import open_adapter
 from vla.policies.backbones import KINDS
 from vla.policies.compiled import RecordedGraphs, require_mode
-from vla.policies.config import CheckpointError, LoraConfig
+from vla.policies.config import ChatFormat, CheckpointError, LoraConfig
 from vla.policies.instructvla import static_reasoning
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.reasoning import ReasoningModel
@@ -53,7 +53,9 @@ def traced(monkeypatch):
 def with_gate(gate: str):
     """The tiny policy on an Eagle with two experts."""
     lora = LoraConfig(("language", "action"), rank=4, alpha=8.0, gate=gate, head_width=8)
-    return replace(preset("test"), backbone=KINDS["eagle"].tiny(), lora=lora)
+    # In the words of a tokenizer that is trained for a test.
+    backbone = replace(KINDS["eagle"].tiny(), chat=ChatFormat())
+    return replace(preset("test"), backbone=backbone, lora=lora)
 
 
 def reasoning_model(gate: str) -> ReasoningModel:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla.core.kept import cache_folder
 from vla.core.shown import brief, listed
 from vla.policies.config import CheckpointError
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MODES = ("none", "inductor", "manual")
 # Runs of a pass before it is recorded, in which kernels are chosen and memory is set aside.
 RUNS_BEFORE = 3
-# Where Inductor keeps what it compiled, unless the variable says so; else it is a temporary folder.
-CACHE, CACHE_VARIABLE = "~/.cache/vla_ros/compiled", "TORCHINDUCTOR_CACHE_DIR"
+# Names the folder where Inductor keeps what it compiled; without it, that is a temporary one.
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 # Sets of shapes of one pass, which Dynamo counts by its code.
 MOST_SHAPES = 64
 
@@ -49,7 +49,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     # Nodes and commands declare the modes before they load torch.
     import torch
 
-    os.environ.setdefault(CACHE_VARIABLE, str(Path(CACHE).expanduser()))
+    os.environ.setdefault(CACHE_VARIABLE, str(cache_folder().with_name("compiled")))
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, MOST_SHAPES)
     graph = torch.compile(function, fullgraph=True, dynamic=False)
