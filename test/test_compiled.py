@@ -19,7 +19,7 @@ from vla.control.committed import CommittedActions
 from vla.policies.adapters import open_adapter
 from vla.policies.backbones import KINDS
 from vla.policies.compiled import RecordedGraphs, require_mode
-from vla.policies.config import ChatFormat, CheckpointError, LoraConfig
+from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla import static_reasoning
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.reasoning import ReasoningModel
@@ -51,16 +51,14 @@ def traced(monkeypatch):
 
 
 def with_gate(gate: str):
-    """The tiny policy on an Eagle with two experts."""
+    """The tiny policy with two experts, whose language model has one layer."""
     lora = LoraConfig(("language", "action"), rank=4, alpha=8.0, gate=gate, head_width=8)
-    # In the words of a tokenizer that is trained for a test.
-    backbone = replace(KINDS["eagle"].tiny(), chat=ChatFormat())
-    return replace(preset("test"), backbone=backbone, lora=lora)
+    return replace(preset("test"), lora=lora)
 
 
-def reasoning_model(gate: str) -> ReasoningModel:
+def reasoning_model(config) -> ReasoningModel:
     torch.manual_seed(0)
-    model = ReasoningModel(with_gate(gate)).eval().requires_grad_(False)
+    model = ReasoningModel(config).eval().requires_grad_(False)
     for layer in lora_layers(model).values():
         torch.nn.init.normal_(layer.lora_b, std=0.3)
     return model
@@ -80,15 +78,15 @@ def prompts(model: ReasoningModel, lengths):
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
 def test_passes_with_every_gate(gate, traced, monkeypatch):
-    # Two lengths, since each is traced.
-    monkeypatch.setattr(static_reasoning, "ROOM", (100, 200))
-    model = reasoning_model(gate)
+    # One length, since each is traced.
+    monkeypatch.setattr(static_reasoning, "ROOM", (200,))
+    model = reasoning_model(with_gate(gate))
     merge_for_inference(model.backbone, gated=gate != "sum")
     vocabulary, count = model.config.backbone.vocabulary, model.config.num_queries
     queries = [*range(vocabulary, vocabulary + count)]
     image, rows = prompts(model, range(5, 205, 10))
     static = StaticReasoning(model, "inductor", len(rows[0]) + count, image.shape, 20)
-    # Prompts of each length, a token, a latent action on a text.
+    # A prompt to act on and one to answer, a token, a latent action on a text.
     assert len([*static.warm_up()]) == graphs() == 4
     for tokens in rows:
         ids = torch.tensor([tokens + queries])
@@ -106,7 +104,7 @@ def test_passes_with_every_gate(gate, traced, monkeypatch):
 
 
 def test_a_text_ends_where_the_plain_one_does():
-    model = reasoning_model("layer")
+    model = reasoning_model(replace(with_gate("layer"), backbone=KINDS["eagle"].tiny()))
     image, (tokens,) = prompts(model, [12])
     static = StaticReasoning(model, "none", len(tokens), image.shape, 40)
     ids = torch.tensor([tokens])
@@ -124,7 +122,7 @@ def test_a_text_ends_where_the_plain_one_does():
 
 def test_merged_experts_act_as_those_beside_the_layers():
     for gate in GATES:
-        model = reasoning_model(gate)
+        model = reasoning_model(with_gate(gate))
         image, (tokens,) = prompts(model, [12])
         ids = torch.tensor([tokens])
         before = model.act(image, ids, torch.ones_like(ids))
@@ -176,7 +174,7 @@ def chunk_of(part: ActionModel, latent, **asked):
 
 @pytest.mark.slow
 def test_after_the_warm_up_nothing_is_compiled(merged, traced, monkeypatch):
-    monkeypatch.setattr(static_reasoning, "ROOM", (64,))
+    monkeypatch.setattr(static_reasoning, "ROOM", (16, 64))
     folder, adapter, _ = merged
     seen = tiny_robovlm.observation(0).images
     plain = Reasoner.from_pretrained(folder), ActionModel.from_pretrained(folder)
@@ -187,7 +185,7 @@ def test_after_the_warm_up_nothing_is_compiled(merged, traced, monkeypatch):
     for part in parts:
         assert all(isinstance(done, str) for done in part.warm_up())
     made = graphs()
-    assert made == 5
+    assert made == 2 * 2 + 2 + 2
     before = CommittedActions(np.full((8, 7), 0.01), 2)
 
     def use() -> list[object]:
