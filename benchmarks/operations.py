@@ -83,9 +83,7 @@ class EnoughError(Exception):
     """Ends a compilation: everything that is to be known is known."""
 
 
-def launches_before(
-    function: Callable[..., Any], inputs: tuple[torch.Tensor, ...]
-) -> Counter[str]:
+def launches_before(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> Counter[str]:
     """Launches of a pass, one operation at a time, by the operations' names."""
     with FakeTensorMode(allow_non_fake_inputs=True), Launches() as launches, torch.no_grad():
         function(*inputs)

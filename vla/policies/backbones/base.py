@@ -287,10 +287,10 @@ class Backbone(nn.Module):
 
         positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
         token. Where `takes_masks_as_given` it may be what is added to scores [B, 1, T, N] of N
-        tokens, or None where each attends to itself and those before. cache: what came before; extended in place. prefix [B, T]: True, or the same number, on
-        image and question, which see each other both ways in models that were trained so. images:
-        those of this pass, whose tokens take the place of what embeddings has there; with a cache,
-        of its first pass.
+        tokens, or None where each attends to itself and those before. cache: what came before;
+        extended in place. prefix [B, T]: True, or the same number, on image and question, which see
+        each other both ways in models that were trained so. images: those of this pass, whose
+        tokens take the place of what embeddings has there; with a cache, of its first pass.
         """
         if images is not None:
             embeddings = self.place(embeddings, images)

@@ -1,9 +1,9 @@
 """The vision-language part with all shapes known beforehand: what can be compiled and recorded.
 
 A prompt is padded at its end to one of a few lengths: no token attends to what follows it. Where a
-text is to be generated, the prompt is read into a memory of a fixed size, which each token, and then
-the action queries, extend. The state of a text is on the device, and the host reads the tokens a few
-at a time.
+text is to be generated, the prompt is read into a memory of a fixed size, which each token, and
+then the action queries, extend. The state of a text is on the device, and the host reads the tokens
+a few at a time.
 """
 
 from __future__ import annotations
