@@ -56,9 +56,8 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base, self.blend, self.is_adapter = base, blend or Blend(), blend is None
         self.scale, self.rank = config.alpha / config.rank, config.rank
-        self.is_merged = (
-            False  # whether the layer's matrix holds its experts, see merge_for_inference
-        )
+        # Whether the layer's matrix holds its experts, see merge_for_inference().
+        self.is_merged = False
         self.dropout = nn.Dropout(config.dropout)
         like = base.weight
         # A layer that waits for its weights (vla.policies.empty_weights) is on the meta device.

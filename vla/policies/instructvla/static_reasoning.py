@@ -96,13 +96,13 @@ class StaticReasoning:
     @torch.no_grad()
     def read(self, images: torch.Tensor, tokens: Sequence[int]) -> StaticPrefill:
         """Reads a prompt with its images [N, 3, H, W], so that it can be answered."""
-        self._read(images, *self._padded(tokens))
+        self._read(images.contiguous(), *self._padded(tokens))
         return StaticPrefill(self, len(tokens))
 
     @torch.no_grad()
     def act(self, images: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
         """Latent actions [1, Q, D] of a prompt that ends with all queries."""
-        return self._act(images, *self._padded(tokens))
+        return self._act(images.contiguous(), *self._padded(tokens))
 
     @torch.no_grad()
     def generate(self, prefill: StaticPrefill, stop_ids: set[int], limit: int) -> list[int]:
