@@ -42,7 +42,9 @@ from vla.policies.checkpoint import build_model
 from vla.policies.config import LoraConfig
 from vla.policies.empty_weights import put, without_weights
 from vla.policies.expert_mixture import GATES
+from vla.policies.images import channel_values, fit_images, keeping_constants
 from vla.policies.instructvla.config import InstructVLAConfig
+from vla.policies.instructvla.film_vision import standardize
 from vla.policies.instructvla.static_chunk import StaticChunk
 from vla.policies.instructvla.static_reasoning import StaticReasoning
 from vla.policies.instructvla.vision_language_action import InstructVLA
@@ -132,6 +134,18 @@ def empty_model(config: InstructVLAConfig) -> InstructVLA:
     return model.eval().requires_grad_(False)
 
 
+def keep_constants(model: InstructVLA, images: torch.Tensor, expert_images: torch.Tensor) -> None:
+    """Makes what passes need beside images and weights, before they run without memory."""
+    backbone, vision = model.config.backbone, model.expert.vision
+    with keeping_constants():
+        fit_images(images, backbone.image_size)
+        for values in (backbone.image_mean, backbone.image_std):
+            channel_values(values, images.device)
+        if vision is not None:
+            standardize(expert_images, torch.float32)
+            getattr(vision, "fit", fit_images)(expert_images, vision.size)
+
+
 def passes(model: InstructVLA, steps: int) -> dict[str, Pass]:
     """The passes of an inference on inputs of usual shapes, with so many integration steps."""
     config = model.config
@@ -144,16 +158,19 @@ def passes(model: InstructVLA, steps: int) -> dict[str, Pass]:
     ids = torch.zeros(1, static.lengths[0], dtype=torch.long)
     ids[:, : config.vlm_images * backbone.image_tokens] = IMAGE
     prompt = (images, ids, torch.tensor([length]))
+    size = config.expert.image_size
+    seen = torch.zeros(1, len(config.expert_cameras), 3, size, size, dtype=torch.uint8)
+    keep_constants(model, images, seen[0])
     with FakeTensorMode(allow_non_fake_inputs=True):
         static.read_prompt(*prompt)  # It sets the memory aside.
     for memory in (static.adapted, static.plain):
         if memory is not None:
             for kept in (memory.keys, memory.values):
                 kept[:] = [torch.empty(value.shape, dtype=value.dtype) for value in kept]
-    chunk, size = StaticChunk(expert, steps, "none"), config.expert.image_size
+    chunk = StaticChunk(expert, steps, "none")
     shape = (1, expert.horizon, expert.action_size)
     inputs = (
-        torch.zeros(1, len(config.expert_cameras), 3, size, size, dtype=torch.uint8),
+        seen,
         torch.zeros(1, config.num_queries, backbone.width),
         torch.zeros(1, len(load_contract(contract_path("sim_panda")).state_names)),
         torch.zeros(shape),
