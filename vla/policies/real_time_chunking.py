@@ -11,11 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
-
-Bound = TypeVar("Bound", float, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -66,13 +63,13 @@ def guided_integrate(
             speed = velocity(start, times)
             return start + (1.0 - now) * speed, speed
 
-        final, pull_back, speed = torch.func.vjp(ending, x, has_aux=True)
+        final, pull_back, speed = torch.func.vjp(ending, x, has_aux=True)  # type: ignore[misc]
         (gradient,) = pull_back((wanted - final) * weights)
         x = x + (speed + guidance_weight(now, inpainting.max_guidance) * gradient) / steps
     return x
 
 
-def guidance_weight(now: float, largest: Bound) -> Bound | float:
+def guidance_weight(now: float, largest: float | torch.Tensor) -> float | torch.Tensor:
     """The weight of the guidance at a time in 0..1 of the flow, cut to `largest`.
 
     (1 - t) / (t r^2) with r^2 = (1 - t)^2 / (t^2 + (1 - t)^2), the variance of the final actions.
