@@ -257,7 +257,7 @@ class Backbone(nn.Module):
         """
         like = next(self.vision_parts["vision encoder"].parameters())
         mean, std = (
-            channel_values(tuple(values), images.device)
+            channel_values(values, images.device)
             for values in (self.config.image_mean, self.config.image_std)
         )
         features = self.image_features(((images.float() / 255.0 - mean) / std).to(like.dtype))
