@@ -276,7 +276,8 @@ class ActionModel(ActionPart):
         wanted = np.zeros((1, self.horizon, size), dtype=np.float32)
         wanted[0, :covered] = self._stats["action"].normalize(before.actions)
         weights = soft_mask(self.horizon, before.committed, covered)
-        tensors = (
-            to_device(values, self.device) for values in (torch.from_numpy(wanted), weights[None])
+        return Inpainting(
+            to_device(torch.from_numpy(wanted), self.device),
+            to_device(weights[None], self.device),
+            max_guidance,
         )
-        return Inpainting(*tensors, max_guidance)

@@ -34,7 +34,7 @@ class StaticChunk:
         given = (images, latent, state, noise)
         if inpainting is None:
             return (self.free if blind else self._free)(*given)
-        most = torch.full((), inpainting.max_guidance, device=noise.device)
+        most = torch.full((), float(inpainting.max_guidance), device=noise.device)
         run = self.guided if blind else self._guided
         return run(*given, inpainting.actions, inpainting.weights, most)
 
