@@ -27,6 +27,8 @@ def test_inference(tmp_path, gate):
     figures = figures_of("inference.py", *sizes, *gate, folder=tmp_path)
     modes = {"act", "naive act", "real time", "language", "latent caching", "think", "naive think"}
     assert set(figures["modes"]) == modes
+    parts = {"latent action", "text and latent action", "chunk", "guided chunk"}
+    assert set(figures["parts"]) == parts and figures["peak_memory_gb"] > 0
     assert all(
         row["hz"] > 0 and row["cpu_p50_ms"] > 0 and row["p50_ms"] <= row["p99_ms"]
         for row in figures["modes"].values()
@@ -160,3 +162,50 @@ def test_metaworld(tmp_path):
     for speed in figures["speeds"]:
         assert 0 < speed["open_core_seconds"] < speed["open_seconds"] * 2
         assert speed["images_per_second"] > 0 and speed["steps_per_core_second"] > 0
+
+
+def load_benchmark(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Its dataclasses look for it there.
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_launches_are_counted_at_the_published_size(tmp_path, monkeypatch):
+    output = tmp_path / "operations.json"
+    arguments = ["--passes", "latent action", "decode", "chunk", "--json", str(output)]
+    monkeypatch.setattr(sys, "argv", ["operations.py", *arguments])
+    load_benchmark("operations").main()
+    figures = json.loads(output.read_text())["presets"]["base"]
+    counts = {name: values["before"] for name, values in figures.items()}
+    most = {"latent action": 1500, "decode": 1160, "chunk": 5500}
+    # Not fewer than their matrix products: 27 and 28 layers, 28 layers, ten times 12 layers.
+    least = {"latent action": 6 * 27 + 7 * 28, "decode": 7 * 28, "chunk": 10 * 12 * 5}
+    for name, count in counts.items():
+        assert least[name] < count <= most[name], name
+
+
+@pytest.mark.slow
+def test_launches_of_a_compiled_pass(tmp_path, monkeypatch):
+    output = tmp_path / "operations.json"
+    arguments = ["--preset", "test", "--passes", "decode", "--after", "--json", str(output)]
+    monkeypatch.setattr(sys, "argv", ["operations.py", *arguments])
+    load_benchmark("operations").main()
+    figures = json.loads(output.read_text())["presets"]["test"]["decode"]
+    # One layer: seven matrix products, an attention, and the scores.
+    assert 9 <= figures["after"] < figures["before"] / 1.5
+
+
+@pytest.mark.slow
+def test_inference_ends_when_its_time_is_over(tmp_path, monkeypatch):
+    output = tmp_path / "inference.json"
+    arguments = ["--preset", "test", "--tokens", "3", "--steps", "2", "--rounds", "5"]
+    arguments += ["--modes", "act", "think", "naive act", "--budget", "0", "--json", str(output)]
+    monkeypatch.setattr(sys, "argv", ["inference.py", *arguments])
+    load_benchmark("inference").main()
+    figures = json.loads(output.read_text())["presets"]["test"]
+    # It is over at once: our variant is not warmed up, and a single round is measured.
+    assert figures["left_out"] == ["none"] and {*figures["modes"]} == {"naive act"}
+    assert figures["modes"]["naive act"]["steps"] == 2

@@ -185,6 +185,31 @@ def test_chunks_of_a_batch_are_drawn_each_to_its_own(expert, inputs):
     torch.testing.assert_close(drawn[:1], alone, atol=1e-4, rtol=1e-4)
 
 
+def test_the_gradient_is_that_of_a_backward_pass(expert, inputs):
+    """Of the expert's own velocity: the vector-Jacobian product is what autograd gives."""
+    wanted = torch.randn(3, HORIZON, SIZE, generator=torch.Generator().manual_seed(1))
+    weights = soft_mask(HORIZON, 4, 12).expand(3, -1)
+    noise, steps = torch.randn(3, HORIZON, SIZE, generator=seeded()), 10
+    with torch.no_grad():
+        context = expert.encode_context(*inputs)
+
+    def velocity(x, times):
+        return expert.velocity(context, x, times)
+
+    x = noise
+    for step in range(steps):
+        now = step / steps
+        start = x.detach().requires_grad_()
+        speed = velocity(start, torch.full((3,), now))
+        final = start + (1 - now) * speed
+        difference = ((wanted - final) * weights[:, :, None]).detach()
+        (gradient,) = torch.autograd.grad(final, start, difference)
+        x = x + (speed.detach() + guidance_weight(now, 5.0) * gradient) / steps
+    for bound in (5.0, torch.tensor(5.0)):
+        found = guided_integrate(velocity, noise, steps, Inpainting(wanted, weights, bound))
+        torch.testing.assert_close(found, x, atol=1e-6, rtol=0)
+
+
 # The policy
 
 STATE = np.array([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.08])

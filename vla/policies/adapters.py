@@ -26,6 +26,7 @@ from vla.core.tensors import read_tensors
 from vla.core.text import one_line
 from vla.policies.checkpoint import Checkpoint, weight_files, weights_digest
 from vla.policies.config import AdapterConfig, CheckpointError, from_dict
+from vla.policies.lora import LoraLinear
 
 WEIGHTS = "adapter.safetensors"
 DESCRIPTION = "adapter.json"
@@ -216,6 +217,9 @@ def adapted_matrices(
                     f"{list(value.shape)}"
                 )
             value = value + delta
+        owner = module.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, LoraLinear) and owner.is_merged:
+            value = value + owner.sum_of_experts().to("cpu")
         value = value.to(target.device, target.dtype)
         if not value.isfinite().all():
             raise CheckpointError(

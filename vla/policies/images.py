@@ -7,7 +7,10 @@ differs by up to 20 of 255 levels beside sharp edges, where the first pass leave
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +19,10 @@ from PIL import Image
 from vla.contract.image_fit import resize_image
 
 WEIGHT_BITS = 22
+Constant = TypeVar("Constant")
+# Tensors that compiled passes read, by what they are made of; see keeping_constants().
+_kept: dict[tuple, Any] = {}
+_keeps = False
 
 
 def fit_images(images: torch.Tensor, width: int, height: int | None = None) -> torch.Tensor:
@@ -43,10 +50,8 @@ def _resample_rows(pixels: torch.Tensor, size: int) -> torch.Tensor:
     return (total >> WEIGHT_BITS).clamp(0, 255)
 
 
-@torch.compiler.assume_constant_result
 def _weights(before: int, after: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """As _bicubic_weights: a constant where a compiler meets it, which would ignore the cache."""
-    return _bicubic_weights(before, after, device)
+    return _constant("bicubic", _bicubic_weights, before, after, device=device)
 
 
 @lru_cache(maxsize=64)
@@ -70,6 +75,47 @@ def _bicubic_weights(
     whole = np.trunc(weights * (1 << WEIGHT_BITS) + np.copysign(0.5, weights)).astype(np.int32)
     kept = np.minimum(rows, before - 1)
     return torch.from_numpy(kept).to(device), torch.from_numpy(whole).to(device)
+
+
+def channel_values(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """A value of each colour, float32 [3, 1, 1]; on a device, where it goes once."""
+    return _constant("channels", _channel_values, *values, device=device)
+
+
+@lru_cache(maxsize=64)
+def _channel_values(red: float, green: float, blue: float, device: torch.device) -> torch.Tensor:
+    return torch.tensor([red, green, blue], device=device, dtype=torch.float32).view(3, 1, 1)
+
+
+@contextmanager
+def keeping_constants() -> Iterator[None]:
+    """What passes need that run meanwhile stays where it is, for those compiled from them."""
+    global _keeps
+    _keeps = True
+    try:
+        yield
+    finally:
+        _keeps = False
+
+
+def _constant(
+    name: str, make: Callable[..., Constant], *values: float, device: torch.device
+) -> Constant:
+    """What is made of these values once. A compiler ignores lru_cache, and reads what is kept."""
+    key = (name, *values, device.type, device.index)
+    if key in _kept:
+        return _kept[key]
+    made = make(*values, device=device)
+    if _keeps:
+        _kept[key] = made
+    return made
+
+
+def to_device(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """A tensor of the host on a device; a GPU fetches it without the host waiting."""
+    if torch.device(device).type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def blank(images: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,8 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base, self.blend, self.is_adapter = base, blend or Blend(), blend is None
         self.scale, self.rank = config.alpha / config.rank, config.rank
+        # Whether the layer's matrix holds its experts, see merge_for_inference().
+        self.is_merged = False
         self.dropout = nn.Dropout(config.dropout)
         like = base.weight
         # A layer that waits for its weights (vla.policies.empty_weights) is on the meta device.
@@ -70,19 +72,25 @@ class LoraLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs [..., out] of x [..., in]."""
         y = self.base(x)
-        if not self.blend.enabled or not len(self.lora_a):
+        if self.is_merged or not self.blend.enabled or not len(self.lora_a):
             return y
         reduced = F.linear(self.dropout(x), self.lora_a.flatten(0, 1))  # [..., E * rank]
         if self.blend.weights is not None:
-            weights = self.blend.weights.to(reduced.dtype) * self.scale
+            weights = self.blend.weights.to(reduced.dtype)
+            weights = weights if self.scale == 1.0 else weights * self.scale
             reduced = (reduced.unflatten(-1, (-1, self.rank)) * weights[..., None]).flatten(-2)
-        else:
+        elif self.scale != 1.0:
             reduced = reduced * self.scale
         return y + reduced @ self.lora_b.flatten(0, 1)
 
     def delta(self, expert: int) -> torch.Tensor:
         """The change of the layer's matrix [out, in] by an expert of weight one."""
         return self.scale * (self.lora_b[expert].T @ self.lora_a[expert])
+
+    def sum_of_experts(self) -> torch.Tensor:
+        """The change of the matrix [out, in] by all experts, each of weight one, in float32."""
+        first, second = (part.detach().float().flatten(0, 1) for part in (self.lora_a, self.lora_b))
+        return self.scale * (second.T @ first)
 
     def resize(self, kept: list[int], added: int) -> None:
         """Keeps the experts of those indices, in that order, and appends new ones."""
@@ -173,6 +181,23 @@ def merge_experts(module: nn.Module, weights: list[float]) -> None:
         for expert, weight in enumerate(weights):
             layer.base.weight += weight * layer.delta(expert).to(layer.base.weight.dtype)
         module.set_submodule(path, layer.base)
+
+
+@torch.no_grad()
+def merge_for_inference(module: nn.Module, gated: bool) -> None:
+    """Spares what need not be computed for each token, in place; the result is the same.
+
+    Experts that always count once are added to their layers' matrices, and kept beside them for
+    vla.policies.adapters, which renews these. Where a gate blends them, their scale becomes part of
+    their second matrix.
+    """
+    for layer in lora_layers(module).values():
+        if gated:
+            layer.lora_b.mul_(layer.scale)
+            layer.scale = 1.0
+        elif len(layer.lora_a):
+            layer.base.weight.copy_(layer.base.weight.float() + layer.sum_of_experts())
+            layer.is_merged = True
 
 
 def expert_weights(module: nn.Module, index: int) -> dict[str, torch.Tensor]:

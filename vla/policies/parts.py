@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,9 @@ from vla.policies.adapters import (
 )
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
+from vla.policies.compiled import require_mode
 from vla.policies.config import CheckpointError
+from vla.policies.images import to_device
 from vla.policies.inference_dtype import inference_dtype
 from vla.policies.runtimes import Computation, RuntimeUnavailable
 
@@ -86,6 +88,17 @@ class PolicyPart:
         paths = {path for own in adapters if own for path in own.layers(self._prefix)}
         where = self.module, self._prefix, self._base, paths
         return [adapted_matrices(*where, own) for own in adapters]
+
+    def compile(self, mode: str) -> None:
+        """Has its passes run in a mode of vla.policies.compiled. Raises CheckpointError."""
+        if mode != "none":
+            raise CheckpointError(
+                f"compile: a policy of type {self._base.type.name} runs as it is; use 'none'"
+            )
+
+    def warm_up(self) -> Iterator[str]:
+        """Compiles what compile() asked for, pass by pass, and says which one is done."""
+        yield from ()
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Replaces the adapter, None for the checkpoint as it is.
@@ -155,13 +168,17 @@ class ReasoningPart(PolicyPart, ABC):
         device: str = "cpu",
         adapter: str | Path = "",
         dtype: str = "auto",
+        compile: str = "none",
     ) -> Reasoning:
         """The first part of a checkpoint folder, with an adapter's folder unless that is "".
 
-        dtype: see vla.policies.inference_dtype. Raises CheckpointError, one sentence.
+        dtype: see vla.policies.inference_dtype. compile: see vla.policies.compiled; warm_up() then
+        does it. Raises CheckpointError, one sentence.
         """
         checkpoint, device = open_checkpoint(path), usable_device(device)
+        require_mode(compile, device)
         part = checkpoint.type.open_reasoning(checkpoint, device, inference_dtype(dtype, device))
+        part.compile(compile)
         return adapted(_required(part, cls, checkpoint), adapter)
 
     @abstractmethod
@@ -248,10 +265,13 @@ class ActionPart(PolicyPart, ABC):
         device: str = "cpu",
         adapter: str | Path = "",
         dtype: str = "auto",
+        compile: str = "none",
     ) -> Action:
         """The second part of a checkpoint folder; see ReasoningPart.from_pretrained."""
         checkpoint, device = open_checkpoint(path), usable_device(device)
+        require_mode(compile, device)
         part = checkpoint.type.open_action(checkpoint, device, inference_dtype(dtype, device))
+        part.compile(compile)
         return adapted(_required(part, cls, checkpoint), adapter)
 
     @abstractmethod
@@ -328,14 +348,21 @@ class NoActionPart(PolicyPart):
 
 
 def open_action_part(
-    path: str | Path, device: str = "cpu", adapter: str | Path = "", dtype: str = "auto"
+    path: str | Path,
+    device: str = "cpu",
+    adapter: str | Path = "",
+    dtype: str = "auto",
+    compile: str = "none",
 ) -> ActionPart | NoActionPart:
     """The part of a checkpoint for the node `action_expert`. Raises CheckpointError."""
     checkpoint, device = open_checkpoint(path), usable_device(device)
     used = inference_dtype(dtype, device)
+    require_mode(compile, device)
     if checkpoint.features.latent_shape is None:
         return adapted(NoActionPart(checkpoint), adapter)
-    return adapted(checkpoint.type.open_action(checkpoint, device, used), adapter)
+    part = checkpoint.type.open_action(checkpoint, device, used)
+    part.compile(compile)
+    return adapted(part, adapter)
 
 
 def adapted(part: Part, adapter: str | Path) -> Part:
@@ -362,6 +389,12 @@ def usable_device(name: str) -> str:
     return name
 
 
+def blank_images(cameras: Iterable[str], contract: EmbodimentContract) -> Images:
+    """Black images of these cameras, as one that sees nothing would send them."""
+    shapes = {name: contract.camera(name) for name in cameras}
+    return {n: np.zeros((c.height, c.width, 3), dtype=np.uint8) for n, c in shapes.items()}
+
+
 def stack_images(
     images: Images, cameras: tuple[str, ...], contract: EmbodimentContract, device: str
 ) -> torch.Tensor:
@@ -374,7 +407,7 @@ def stack_images(
             raise ValueError(f"camera '{name}': expected {list(wanted)}, got {images[name].shape}")
     # A copy: images of a message or a dataset may be read-only, which torch warns about.
     stacked = np.stack([images[name] for name in cameras])
-    return torch.from_numpy(stacked)[None].permute(0, 1, 4, 2, 3).to(device)
+    return to_device(torch.from_numpy(stacked)[None].permute(0, 1, 4, 2, 3), device)
 
 
 def stack_if_any(

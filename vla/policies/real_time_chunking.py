@@ -21,7 +21,8 @@ class Inpainting:
 
     actions: torch.Tensor  # [B, H, A], normalised; steps beyond the old chunk's end do not count
     weights: torch.Tensor  # [B, H], from soft_mask()
-    max_guidance: float = 5.0  # bound of the guidance's weight, the paper's beta
+    # Bound of the guidance's weight, the paper's beta; a tensor where one pass serves any.
+    max_guidance: float | torch.Tensor = 5.0
 
 
 def soft_mask(horizon: int, committed: int, covered: int) -> torch.Tensor:
@@ -54,22 +55,26 @@ def guided_integrate(
     for step in range(steps):
         now = step / steps
         times = torch.full((len(x),), now, device=x.device, dtype=x.dtype)
-        with torch.enable_grad():
-            start = x.detach().requires_grad_()
+
+        def ending(
+            start: torch.Tensor, now: float = now, times: torch.Tensor = times
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            """Where the flow would end if it went on straight from here, and its velocity."""
             speed = velocity(start, times)
-            # Where the flow would end if it went on straight from here.
-            final = start + (1.0 - now) * speed
-            difference = (wanted - final.detach()) * weights
-            (gradient,) = torch.autograd.grad(final, start, difference)
-        x = x + (speed.detach() + guidance_weight(now, inpainting.max_guidance) * gradient) / steps
+            return start + (1.0 - now) * speed, speed
+
+        final, pull_back, speed = torch.func.vjp(ending, x, has_aux=True)  # type: ignore[misc]
+        (gradient,) = pull_back((wanted - final) * weights)
+        x = x + (speed + guidance_weight(now, inpainting.max_guidance) * gradient) / steps
     return x
 
 
-def guidance_weight(now: float, largest: float) -> float:
+def guidance_weight(now: float, largest: float | torch.Tensor) -> float | torch.Tensor:
     """The weight of the guidance at a time in 0..1 of the flow, cut to `largest`.
 
     (1 - t) / (t r^2) with r^2 = (1 - t)^2 / (t^2 + (1 - t)^2), the variance of the final actions.
     """
     if now <= 0.0:
         return largest
-    return min(largest, (now**2 + (1.0 - now) ** 2) / (now * (1.0 - now)))
+    weight = (now**2 + (1.0 - now) ** 2) / (now * (1.0 - now))
+    return largest.clamp(max=weight) if isinstance(largest, torch.Tensor) else min(largest, weight)

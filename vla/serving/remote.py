@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,10 @@ class RemotePart:
     def set_adapter(self, adapter: RemoteAdapter | None) -> None:
         """Asks for it from now on, None for the checkpoint as it is."""
         self.adapter, self._starts_over = adapter, True
+
+    def warm_up(self) -> Iterator[str]:
+        """Nothing: the server is warm before it answers."""
+        yield from ()
 
     def close(self) -> None:
         """Ends the connection."""
@@ -180,6 +185,11 @@ class RemoteReasoning(RemotePart):
 
 class RemoteAction(RemotePart):
     """As vla.policies.parts.ActionPart; of a policy of one part, it has nothing to do."""
+
+    runtime, runtime_problem = "server", ""
+
+    def use_runtime(self, runtime: str) -> None:
+        """Changes nothing: what computes chunks is the server's to choose."""
 
     def action_chunk(
         self,

@@ -112,12 +112,12 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
         self._delay = DelayEstimate(INITIAL_DELAY)
 
     def load(
-        self, checkpoint: Path, device: str, adapter: str, dtype: str
+        self, checkpoint: Path, device: str, adapter: str, dtype: str, compile: str
     ) -> ActionPart | NoActionPart:
         """The checkpoint's second part; where it has none, what stands for it."""
         from vla.policies.parts import open_action_part
 
-        return open_action_part(checkpoint, device, adapter, dtype)
+        return open_action_part(checkpoint, device, adapter, dtype, compile)
 
     def connect(self) -> RemoteAction:
         """The served policy's second part."""
@@ -156,21 +156,15 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
         self.show_checkpoint()
         for _ in range(WARM_UP_RUNS):
             self.infer(images, state)
-        if self.settings["real_time_chunking"]:
-            latent = np.zeros(self._latent_shape, dtype=np.float32)
-            shape = (self.model.features.horizon, len(self.contract.action_names))
-            before = CommittedActions(np.zeros(shape), 1)
-            self._expert.action_chunk(images, state, latent, 0, before)
 
     def show_checkpoint(self) -> None:
         """Tells the diagnostics which weights are in the model now, and what computes them."""
-        from vla.policies.parts import ActionPart
-
         super().show_checkpoint()
-        if isinstance(self.model, ActionPart):
-            self.diagnostics.values["runtime"] = self.model.runtime
-            if self.model.runtime_problem:
-                self.get_logger().warning(self.model.runtime_problem)
+        if self.has_work:
+            expert = cast("ActionPart | RemoteAction", self.model)
+            self.diagnostics.values["runtime"] = expert.runtime
+            if expert.runtime_problem:
+                self.get_logger().warning(expert.runtime_problem)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""

@@ -23,6 +23,7 @@ from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.control.session import InstructionError, check_instruction
 from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.resources import contract_path
+from vla.policies.compiled import MODES
 from vla.policies.inference_dtype import DTYPES, inference_dtype
 from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
@@ -63,6 +64,13 @@ MODEL_SETTINGS = (
         choices=DTYPES,
     ),
     Setting(
+        "compile",
+        "none",
+        "How the model's passes run: as they are, compiled by inductor, or compiled and recorded "
+        "as CUDA graphs (manual). Compiling lengthens the first start by minutes.",
+        choices=MODES,
+    ),
+    Setting(
         "threads",
         0,
         "CPU threads of the model; 0: as many as make it faster here, measured once.",
@@ -101,11 +109,11 @@ class ModelNode(ManagedNode, Generic[Part]):
         self._next_turn = -math.inf
         self.diagnostics.checks.append(self._check_inputs)
 
-    def load(self, checkpoint: Path, device: str, adapter: str, dtype: str) -> Part:
+    def load(self, checkpoint: Path, device: str, adapter: str, dtype: str, compile: str) -> Part:
         """The model of a checkpoint, with the adapter of a folder in it unless that is "".
 
-        dtype: see vla.policies.inference_dtype. Raises ValueError with one sentence when it cannot
-        be used.
+        dtype: see vla.policies.inference_dtype. compile: see vla.policies.compiled. Raises
+        ValueError with one sentence when it cannot be used.
         """
         raise NotImplementedError
 
@@ -174,8 +182,8 @@ class ModelNode(ManagedNode, Generic[Part]):
                 "use cpu, or a GPU that this installation of torch finds"
             ) from error
         started = time.monotonic()
-        dtype = self.settings["dtype"]
-        model = self.load(Path(checkpoint), device, self.settings["adapter"], dtype)
+        dtype, mode = self.settings["dtype"], self.settings["compile"]
+        model = self.load(Path(checkpoint), device, self.settings["adapter"], dtype, mode)
         used = str(inference_dtype(dtype, device)).removeprefix("torch.")
         self.diagnostics.values["dtype"] = used
         self.get_logger().info(
@@ -194,6 +202,8 @@ class ModelNode(ManagedNode, Generic[Part]):
         images = {c.name: np.zeros((c.height, c.width, 3), dtype=np.uint8) for c in cameras}
         state = np.zeros(len(self.contract.state_names))
         self._settle_threads(images, state)
+        for done in self.model.warm_up():
+            self.get_logger().info(f"warming up: {done} after {time.monotonic() - started:.1f} s")
         self.warm_up(images, state)
         self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
         self._observation.clear()

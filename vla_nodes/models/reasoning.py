@@ -71,11 +71,13 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         self._done = (0, 0)
         self._told_lost_at = -math.inf
 
-    def load(self, checkpoint: Path, device: str, adapter: str, dtype: str) -> ReasoningPart:
+    def load(
+        self, checkpoint: Path, device: str, adapter: str, dtype: str, compile: str
+    ) -> ReasoningPart:
         """The checkpoint's first part."""
         from vla.policies.parts import ReasoningPart
 
-        return ReasoningPart.from_pretrained(checkpoint, device, adapter, dtype)
+        return ReasoningPart.from_pretrained(checkpoint, device, adapter, dtype, compile)
 
     def connect(self) -> RemoteReasoning:
         """The served policy's first part."""

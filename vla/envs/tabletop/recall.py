@@ -11,7 +11,7 @@ from collections.abc import Callable
 import mujoco
 import numpy as np
 
-from vla.envs.tabletop.tasks import BUTTON, COLORS
+from vla.envs.tabletop.tasks import BUTTON
 
 LIT_SECONDS = 1.0
 BUTTON_HEIGHT = 0.03

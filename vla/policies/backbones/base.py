@@ -22,9 +22,11 @@ from transformers import (
 )
 
 from vla.policies.backbones.depth import cut_layers
+from vla.policies.backbones.static_cache import StaticCache
 from vla.policies.config import BackboneConfig, ChatFormat, CheckpointError, LoraConfig
 from vla.policies.empty_weights import backbone_weights
 from vla.policies.expert_mixture import ScaleHead, gate_each_layer, make_scale_head
+from vla.policies.images import channel_values
 from vla.policies.lora import Blend, add_lora, lora_layers
 
 # How Qwen2 and what is built on it read turns; an opening and marks around images are added to it.
@@ -39,6 +41,8 @@ CHATML = ChatFormat(
 # Of images that CLIP's vision transformers take.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Decoders of transformers whose masks may be given for each kind of layer.
+GIVEN_MASKS = ("qwen2", "qwen3")
 QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -54,8 +58,10 @@ class Images:
 class TokenCache:
     """Keys and values of the tokens so far."""
 
-    adapted: DynamicCache
-    plain: DynamicCache | None = None  # of the pass without adapters, for a gate that reads it
+    adapted: DynamicCache | StaticCache
+    plain: DynamicCache | StaticCache | None = (
+        None  # of the pass without adapters, for a gate that reads it
+    )
     images: Images | None = None  # where layers go on attending to them
 
 
@@ -65,8 +71,8 @@ class DecoderPass:
 
     embeddings: torch.Tensor  # [B, T, D], with image tokens at their places
     positions: torch.Tensor  # [B, T], or as `positions` gave them
-    mask: torch.Tensor  # [B, past + T]
-    cache: DynamicCache | None
+    mask: torch.Tensor | None  # as `Backbone.run` takes it
+    cache: DynamicCache | StaticCache | None
     prefix: torch.Tensor | None  # [B, T]
     images: Images | None
 
@@ -74,7 +80,7 @@ class DecoderPass:
         """For a decoder of transformers."""
         return {
             "inputs_embeds": self.embeddings,
-            "attention_mask": self.mask,
+            "attention_mask": {"full_attention": None} if self.mask is None else self.mask,
             "position_ids": self.positions,
             "past_key_values": self.cache,
             "use_cache": self.cache is not None,
@@ -225,6 +231,12 @@ class Backbone(nn.Module):
     # What holds for all
 
     @property
+    def takes_masks_as_given(self) -> bool:
+        """Whether `run` reads no mask on the host, and positions are places in the sequence."""
+        config = getattr(self.language_model, "config", None)
+        return getattr(config, "model_type", "") in GIVEN_MASKS
+
+    @property
     def head(self) -> nn.Linear:
         """From hidden states to scores of the vocabulary."""
         return self.head_of(self.model)
@@ -245,7 +257,7 @@ class Backbone(nn.Module):
         """
         like = next(self.vision_parts["vision encoder"].parameters())
         mean, std = (
-            images.new_tensor(values, dtype=torch.float32).view(3, 1, 1)
+            channel_values(values, images.device)
             for values in (self.config.image_mean, self.config.image_std)
         )
         features = self.image_features(((images.float() / 255.0 - mean) / std).to(like.dtype))
@@ -266,7 +278,7 @@ class Backbone(nn.Module):
         self,
         embeddings: torch.Tensor,
         positions: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         cache: TokenCache | None = None,
         prefix: torch.Tensor | None = None,
         images: Images | None = None,
@@ -274,10 +286,11 @@ class Backbone(nn.Module):
         """Final hidden states [B, T, D] of embeddings [B, T, D], LoRA experts blended.
 
         positions: what `positions` gave, or later ones. mask [B, past + T]: 1 where there is a
-        token. cache: what came before; extended in place. prefix [B, T]: True, or the same number,
-        on image and question, which see each other both ways in models that were trained so.
-        images: those of this pass, whose tokens take the place of what embeddings has there; with
-        a cache, of its first pass.
+        token. Where `takes_masks_as_given` it may be what is added to scores [B, 1, T, N] of N
+        tokens, or None where each attends to itself and those before. cache: what came before;
+        extended in place. prefix [B, T]: True, or the same number, on image and question, which see
+        each other both ways in models that were trained so. images: those of this pass, whose
+        tokens take the place of what embeddings has there; with a cache, of its first pass.
         """
         if images is not None:
             embeddings = self.place(embeddings, images)

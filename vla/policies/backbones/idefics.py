@@ -124,6 +124,7 @@ class Idefics(Backbone):
     def _media(self, given: DecoderPass) -> tuple[torch.Tensor, torch.Tensor]:
         """Features [B, M, I, F] of each row's images, and which tokens see them [B, T, M]."""
         embeddings, mask, images = given.embeddings, given.mask, given.images
+        assert mask is not None
         rows, length = embeddings.shape[:2]
         if images is None:
             media = embeddings.new_zeros(rows, 1, 1, self.model.config.vision_config.embed_dim)

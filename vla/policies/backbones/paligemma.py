@@ -45,6 +45,7 @@ class PaliGemma(Backbone):
     def decode(self, given: DecoderPass) -> torch.Tensor:
         """Final hidden states [B, T, D] of a pass through the language model."""
         embeddings, mask, prefix = given.embeddings, given.mask, given.prefix
+        assert mask is not None
         # [B, queries, keys]. Added to scores rather than boolean: rows of padding see nothing.
         total = mask.shape[1]
         keys = torch.arange(total, device=mask.device)

@@ -30,7 +30,7 @@ def sample_times(
 def draw_noise(
     shape: tuple[int, ...], config: FlowMatchingConfig, generator: Draws = None
 ) -> torch.Tensor:
-    """Noise of a shape, on the CPU, as the generator is."""
+    """Noise of a shape, on the generator's device; on the CPU without one."""
     if config.noise == "uniform":
         return 2.0 * draw_rows(torch.rand, shape, generator) - 1.0
     return draw_rows(torch.randn, shape, generator)
@@ -41,8 +41,9 @@ def draw_rows(
 ) -> torch.Tensor:
     """draw(shape, generator=...); a row gets from its own generator what it would get alone."""
     if isinstance(generator, Sequence):
-        return torch.cat([draw((1, *shape[1:]), generator=own) for own in generator])
-    return draw(shape, generator=generator)
+        return torch.cat([draw_rows(draw, (1, *shape[1:]), own) for own in generator])
+    device = None if generator is None else generator.device
+    return draw(shape, generator=generator, device=device)
 
 
 def interpolate(

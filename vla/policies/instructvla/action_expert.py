@@ -36,18 +36,22 @@ class ExpertContext:
 
 
 def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
-    """Cosines and sines [2, T, width / 2] of the rotation angles of positions [T]."""
+    """Factors [2, T, width] of the two terms of rotate() for positions [T].
+
+    They are cosines, and sines of which the first half is negative; both halves have the same
+    angles.
+    """
     steps = torch.arange(0, width, 2, device=positions.device, dtype=positions.dtype)
     frequencies = theta ** (-steps / width)
     angles = positions[:, None] * frequencies
-    return torch.stack([angles.cos(), angles.sin()])
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)])
 
 
 def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of [..., heads, T, D], halves paired, turns [2, T, D / 2]."""
+    """Rotary position embedding of [..., heads, T, D], halves paired, turns [2, T, D]."""
     cos, sin = turns.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 def time_frequencies(width: int) -> torch.Tensor:
@@ -85,7 +89,7 @@ class Layer(nn.Module):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Tokens [B, T, D] after this layer, and their own keys and values.
 
-        turns [2, T, D / heads / 2]: of rotary positions. context: keys and values before the
+        turns [2, T, D / heads]: of rotary positions. context: keys and values before the
         tokens' own. mask [T, N] or [B, 1, T, N]: True where a token attends, or a number to add to
         its score; None for everywhere.
         """
@@ -119,6 +123,7 @@ class ActionExpert(nn.Module):
 
     turns: torch.Tensor
     frequencies: torch.Tensor
+    allowed: torch.Tensor
 
     def __init__(
         self,
@@ -160,6 +165,7 @@ class ActionExpert(nn.Module):
         turns = rotary_turns(positions, width // config.heads, config.rope_theta)
         self.register_buffer("turns", turns, persistent=False)
         self.register_buffer("frequencies", time_frequencies(width), persistent=False)
+        self.register_buffer("allowed", self.block_mask(turns.device), persistent=False)
 
     def block_mask(self, device: torch.device) -> torch.Tensor:
         """Which token attends to which, True or False [N + H, N + H]."""
@@ -247,10 +253,10 @@ class ActionExpert(nn.Module):
         tokens = context.tokens
         left_out = self._left_out(tokens)
         present = slice(left_out, self.context_tokens)
-        mask = self.block_mask(tokens.device)[present, present]
+        mask = self.allowed[present, present]
         if context.seen is not None:
             mask = mask & self._visible(context.seen, tokens.shape[1])
-        turns = self.turns[:, present]
+        turns = self.turns[:, present].to(tokens.dtype)
         layers = []
         for layer in self.layers:
             tokens, keys_and_values = layer(tokens, turns, mask=mask)
@@ -268,7 +274,7 @@ class ActionExpert(nn.Module):
         if context.layers is None:
             tokens = self._run_all(torch.cat([context.tokens, tokens], dim=1), context.seen)
         else:
-            turns, mask = self.turns[:, self.context_tokens :], None
+            turns, mask = self.turns[:, self.context_tokens :].to(dtype), None
             if context.seen is not None:
                 mask = self._visible(context.seen, self.context_tokens + self.horizon)
                 mask = mask[:, :, -self.horizon :]
@@ -279,15 +285,16 @@ class ActionExpert(nn.Module):
     def _run_all(self, tokens: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """Action tokens [B, H, D] after all layers, context [B, N, D] and actions run together."""
         left_out = self._left_out(tokens[:, : -self.horizon])
-        mask = self.block_mask(tokens.device)[left_out:, left_out:]
+        mask = self.allowed[left_out:, left_out:]
         if self.config.mask == "bias":
             mask = mask.to(tokens.dtype)
         if seen is not None:
             visible = self._visible(seen, tokens.shape[1])
             absent = float("-inf") if self.config.mask == "bias" else False
             mask = torch.where(visible, mask, absent)
+        turns = self.turns[:, left_out:].to(tokens.dtype)
         for layer in self.layers:
-            tokens, _ = layer(tokens, self.turns[:, left_out:], mask=mask)
+            tokens, _ = layer(tokens, turns, mask=mask)
         return tokens[:, -self.horizon :]
 
     def _left_out(self, context: torch.Tensor) -> int:

@@ -13,8 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from vla.policies.config import CheckpointError
-from vla.policies.images import fit_images
+from vla.policies.images import channel_values, fit_images
 from vla.policies.instructvla.config import ActionExpertConfig
+
+# Of ImageNet.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 class FiLM(nn.Module):
@@ -172,8 +176,5 @@ class ConvVisionEncoder(nn.Module):
 
 def standardize(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """uint8 images [B, 3, S, S] with ImageNet's mean and standard deviation taken out."""
-    mean, std = (
-        torch.tensor(values, device=images.device, dtype=torch.float32).view(3, 1, 1)
-        for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    )
+    mean, std = (channel_values(values, images.device) for values in (MEAN, STD))
     return ((images.float() / 255.0 - mean) / std).to(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,18 +14,21 @@ from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.heads.flow_matching import draw_noise
-from vla.policies.images import joined_images, square_image
+from vla.policies.images import joined_images, square_image, to_device
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.exported_chunk import ExpertChunk
 from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
-from vla.policies.instructvla.vision_language_action import sample_actions
+from vla.policies.instructvla.static_chunk import StaticChunk
+from vla.policies.instructvla.static_reasoning import StaticPrefill, StaticReasoning
+from vla.policies.lora import merge_for_inference
 from vla.policies.parts import (
     ActionPart,
     ActionTurn,
     ChatAnswer,
     ReasoningPart,
     ReasoningTurn,
+    blank_images,
     stack_if_any,
     stats_of,
 )
@@ -72,37 +75,66 @@ class Reasoner(ReasoningPart):
             checkpoint, lambda: ReasoningModel(checkpoint.config), "reasoning."
         ).eval()
         load_weights(checkpoint, self.model, "reasoning.", device, dtype)
-        self.model.to(self.device)
+        self.model.to(self.device).requires_grad_(False)
+        merge_for_inference(self.model.backbone, gated=self.model.backbone.scale_head is not None)
         super().__init__(checkpoint, self.model, "reasoning.")
         self._stop = {end_id(self._tokenizer, checkpoint.config.backbone.chat)}
+        self._static: StaticReasoning | None = None
 
-    def _inputs(self, images: Images, row: PromptRow) -> tuple[torch.Tensor, ...]:
-        """A prompt: tiles [N, 3, S, S], and ids, mask and prefix (the question) [1, T]."""
+    def compile(self, mode: str) -> None:
+        """Compiles what nodes ask for; other prompts and images are read by the plain passes."""
+        if mode == "none":
+            return
+        seen = blank_images(self.config.vlm_cameras, self.contract)
+        row = PromptRow(((action_prompt("", self.config.prompts), ""),), acts=True)
+        images, tokens, _ = self._prompt(seen, row)
+        longest = max(MAX_ANSWER_TOKENS, self.config.prompts.think_tokens)
+        self._static = StaticReasoning(self.model, mode, len(tokens), images.shape, longest)
+
+    def warm_up(self) -> Iterator[str]:
+        """Compiles prompts of all lengths, texts and latent actions."""
+        if self._static is not None:
+            yield from self._static.warm_up()
+
+    def _prompt(self, images: Images, row: PromptRow) -> tuple[torch.Tensor, list[int], int]:
+        """A prompt: tiles [N, 3, S, S], token ids, and how many of these are the question."""
         stacked = stack_if_any(images, self.config.vlm_cameras, self.contract, self.device)
         if self.config.vlm_joined and len(stacked):
             stacked = joined_images(stacked)[:, None]
         tiles, counts = tiled(stacked.flatten(0, 1), self.config.backbone)
         pixels = torch.stack(tiles) if tiles else torch.zeros(0, 3, 1, 1, device=self.device)
-        return pixels, *self._ids(replace(row, images=len(counts), tiles=counts))
+        seen = replace(row, images=len(counts), tiles=counts)
+        ids = prompt_ids(self._tokenizer, self.config.backbone, seen, self.num_queries)
+        return pixels, *ids
 
-    def _ids(self, row: PromptRow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        tokens, asked = prompt_ids(self._tokenizer, self.config.backbone, row, self.num_queries)
-        ids = torch.tensor([tokens], device=self.device)
+    def _tensors(
+        self, tokens: list[int], asked: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ids, mask and prefix (the question) [1, T] of a prompt's tokens."""
+        ids = to_device(torch.tensor([tokens]), self.device)
         prefix = torch.arange(len(tokens), device=self.device)[None] < asked
         return ids, torch.ones_like(ids), prefix
 
-    def _read(self, images: Images, question: str) -> PrefillState:
-        return self.model.read(*self._inputs(images, PromptRow(((question, ""),))))
+    def _read(self, images: Images, question: str) -> PrefillState | StaticPrefill:
+        pixels, tokens, asked = self._prompt(images, PromptRow(((question, ""),)))
+        if self._static is not None and self._static.takes(pixels, tokens):
+            return self._static.read(pixels, tokens)
+        return self.model.read(pixels, *self._tensors(tokens, asked))
 
-    def _say(self, prefill: PrefillState, limit: int, verbatim: bool = False) -> str:
-        tokens = self.model.generate(prefill, self._stop, limit)[0]
+    def _say(
+        self, prefill: PrefillState | StaticPrefill, limit: int, verbatim: bool = False
+    ) -> str:
+        if isinstance(prefill, StaticPrefill):
+            tokens = prefill.passes.generate(prefill, self._stop, limit)
+        else:
+            tokens = self.model.generate(prefill, self._stop, limit)[0]
         return self._tokenizer.decode(tokens) if verbatim else self._text(tokens)
 
     def _text(self, tokens: list[int]) -> str:
         text = self._tokenizer.decode(tokens)
         return tidy(text) if self.config.backbone.chat.plain_words else text.strip()
 
-    def _think(self, images: Images, instruction: str) -> tuple[str, PrefillState]:
+    def _think(self, images: Images, instruction: str) -> tuple[str, PrefillState | StaticPrefill]:
         prompts = self.config.prompts
         prefill = self._read(images, thinking_prompt(instruction, prompts))
         return self._say(prefill, prompts.think_tokens, prompts.reread), prefill
@@ -126,10 +158,10 @@ class Reasoner(ReasoningPart):
         if squares:
             pixels = torch.stack(squares).permute(0, 3, 1, 2)
         row = PromptRow(tuple(turns), images=len(images))
-        ids, mask, prefix = self._ids(row)
-        prefill = self.model.read(pixels.to(self.device), ids, mask, prefix)
+        tokens, asked = prompt_ids(self._tokenizer, backbone, row, self.num_queries)
+        prefill = self.model.read(pixels.to(self.device), *self._tensors(tokens, asked))
         answer = self.model.generate(prefill, self._stop, limit)[0]
-        return ChatAnswer(self._text(answer), ids.shape[1], len(answer), len(answer) < limit)
+        return ChatAnswer(self._text(answer), len(tokens), len(answer), len(answer) < limit)
 
     def act(
         self,
@@ -146,26 +178,31 @@ class Reasoner(ReasoningPart):
         text, prefill = self._think(observation.images, instruction)
         if self.config.prompts.reread:
             return text, self.latent_action(observation.images, instruction, text)
-        return text, self.model.latent_action(prefill)[0].float().cpu().numpy()
+        if isinstance(prefill, StaticPrefill):
+            latent = prefill.passes.latent_action()
+        else:
+            latent = self.model.latent_action(prefill)
+        return text, latent[0].float().cpu().numpy()
 
     def latent_action(
         self, images: Images, instruction: str, response: str | None = None
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
-        row = self._acting_row(instruction, response)
-        return self.model.act(*self._inputs(images, row))[0].float().cpu().numpy()
+        pixels, tokens, asked = self._prompt(images, self._acting_row(instruction, response))
+        if self._static is not None and self._static.takes(pixels, tokens):
+            latent = self._static.act(pixels, tokens)
+        else:
+            latent = self.model.act(pixels, *self._tensors(tokens, asked))
+        return latent[0].float().cpu().numpy()
 
     def act_together(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
         """Latent actions float32 [Q, D], in one pass."""
-        pixels, *rows = zip(
-            *(
-                self._inputs(
-                    turn.observation.images, self._acting_row(turn.instruction, turn.response)
-                )
-                for turn in turns
-            ),
-            strict=True,
-        )
+        prompts = [
+            self._prompt(turn.observation.images, self._acting_row(turn.instruction, turn.response))
+            for turn in turns
+        ]
+        pixels = [images for images, _, _ in prompts]
+        rows = zip(*(self._tensors(tokens, asked) for _, tokens, asked in prompts), strict=True)
         seen = [images for images in pixels if len(images)]
         latents = self.model.act(
             torch.cat(seen) if seen else pixels[0], *(_padded_left(row) for row in rows)
@@ -202,10 +239,26 @@ class ActionModel(ActionPart):
         self._expert.to(self.device).requires_grad_(False)
         super().__init__(checkpoint, self._expert, "expert.")
         self.start_memory()
+        self.compile("none")
 
     def start_memory(self) -> None:
         """Makes the random draws its own."""
-        self._generator = torch.Generator()
+        self._generator = torch.Generator(self.device)
+
+    def compile(self, mode: str) -> None:
+        """Compiles chunks that are free, and those that continue another one."""
+        self._chunk = StaticChunk(self._expert, self._config.flow.steps, mode)
+
+    def warm_up(self) -> Iterator[str]:
+        """Computes both kinds of chunks on a blank scene."""
+        images = blank_images(self._config.expert_cameras, self.contract)
+        state = np.zeros(len(self.contract.state_names))
+        latent = np.zeros((self._config.num_queries, self._config.backbone.width), np.float32)
+        self.action_chunk(images, state, latent, seed=0)
+        yield "chunks"
+        before = CommittedActions(np.zeros((self.horizon, len(self.contract.action_names))), 1)
+        self.action_chunk(images, state, latent, 0, before)
+        yield "chunks that continue another one"
 
     def action_chunk(
         self,
@@ -228,15 +281,13 @@ class ActionModel(ActionPart):
         given = self._inputs(images, state, latent)
         if seed is not None:
             self._generator.manual_seed(seed)
+        noise = draw_noise(self._chunk_shape, self._config.flow, self._generator)
         # What is exported sees, and is not guided.
         if self._computation is not None and len(given[0]) and inpainting is None:
-            noise = draw_noise(self._chunk_shape, self._config.flow, self._generator)
             computed = self._computation(*(value.numpy() for value in (*given, noise)))
             actions = torch.from_numpy(computed)
         else:
-            actions = sample_actions(
-                self._expert, *given, self._config.flow, self._generator, inpainting
-            )
+            actions = self._chunk(*given, noise, inpainting)
         chunk = self._in_units(actions[0])
         return chunk if before is None else join(before, chunk).astype(np.float32)
 
@@ -257,14 +308,9 @@ class ActionModel(ActionPart):
             if turn.seed is not None:
                 part._generator.manual_seed(turn.seed)
         images, latents, states = (torch.cat(rows) for rows in zip(*given, strict=True))
-        actions = sample_actions(
-            self._expert,
-            images,
-            latents,
-            states,
-            self._config.flow,
-            [part._generator for part in branches],
-        )
+        generators = [part._generator for part in branches]
+        noise = draw_noise((len(turns), *self._chunk_shape[1:]), self._config.flow, generators)
+        actions = self._chunk(images, latents, states, noise)
         return [self._in_units(row) for row in actions]
 
     def _inputs(
@@ -278,8 +324,8 @@ class ActionModel(ActionPart):
         seen = images if self._config.seen_by_expert else {}
         return (
             stack_if_any(seen, self._config.expert_cameras, self.contract, self.device),
-            torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]).to(self.device),
-            torch.from_numpy(normalized).to(self.device),
+            to_device(torch.from_numpy(np.asarray(latent, dtype=np.float32)[None]), self.device),
+            to_device(torch.from_numpy(normalized), self.device),
         )
 
     def _in_units(self, actions: torch.Tensor) -> np.ndarray:
@@ -325,4 +371,8 @@ class ActionModel(ActionPart):
         wanted = np.zeros((1, self.horizon, size), dtype=np.float32)
         wanted[0, :covered] = self._stats["action"].normalize(before.actions)
         weights = soft_mask(self.horizon, before.committed, covered)
-        return Inpainting(torch.from_numpy(wanted), weights[None], max_guidance)
+        return Inpainting(
+            to_device(torch.from_numpy(wanted), self.device),
+            to_device(weights[None], self.device),
+            max_guidance,
+        )

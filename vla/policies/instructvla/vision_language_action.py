@@ -146,13 +146,27 @@ def sample_actions(
     images: uint8 [B, C, 3, H, W], or [0, C, 3, H, W] to act without vision.
     inpainting: guides the chunks, for real-time chunking.
     """
-    context = expert.encode_context(images, latent, state)
     shape = (len(latent), expert.horizon, expert.action_size)
     noise = draw_noise(shape, flow, generator).to(images.device)
+    return actions_from_noise(expert, images, latent, state, noise, flow.steps, inpainting)
+
+
+@torch.no_grad()
+def actions_from_noise(
+    expert: ActionExpert,
+    images: torch.Tensor,
+    latent: torch.Tensor,
+    state: torch.Tensor,
+    noise: torch.Tensor,
+    steps: int,
+    inpainting: Inpainting | None = None,
+) -> torch.Tensor:
+    """As sample_actions, of noise [B, H, A] in so many steps; nothing is drawn."""
+    context = expert.encode_context(images, latent, state)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return expert.velocity(context, x, times)
 
     if inpainting is None:
-        return integrate(velocity, noise, flow.steps)
-    return guided_integrate(velocity, noise, flow.steps, inpainting)
+        return integrate(velocity, noise, steps)
+    return guided_integrate(velocity, noise, steps, inpainting)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import DynamicCache
 
 from vla.datasets.grounding import EVENTS
 from vla.policies.backbones import Backbone, Images, TokenCache, build_backbone
@@ -223,6 +224,7 @@ class RoboVLM(nn.Module):
         """What the backbone's layers hold of prompts, for an expert beside them."""
         cache = self.backbone.new_cache()
         self.hidden_states(rows.ids, rows.mask, rows.prefix, image_tokens, state, cache)
+        assert isinstance(cache.adapted, DynamicCache)
         return Prefix(cache.adapted, rows.mask, self._next_position(rows))
 
     def _next_position(self, rows: Rows) -> torch.Tensor:

@@ -1,0 +1,114 @@
+"""How a policy's passes run where it acts: one operation at a time, compiled, or recorded.
+
+- none: each operation is launched by itself.
+- inductor: TorchInductor makes few kernels of a pass, each launched by itself.
+- manual: the same kernels, recorded as a CUDA graph, which the host launches as one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vla.core.kept import cache_folder
+from vla.core.shown import brief, listed
+from vla.policies.config import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+MODES = ("none", "inductor", "manual")
+# Runs of a pass before it is recorded, in which kernels are chosen and memory is set aside.
+RUNS_BEFORE = 3
+# Names the folder where Inductor keeps what it compiled; without it, that is a temporary one.
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+# Sets of shapes of one pass, which Dynamo counts by its code.
+MOST_SHAPES = 64
+
+
+def require_mode(name: str, device: str) -> None:
+    """Raises CheckpointError for a mode that is not known, or that the device does not have."""
+    if name not in MODES:
+        raise CheckpointError(f"unknown compile {brief(name)}; known: {listed(MODES)}")
+    if name == "manual" and not device.startswith("cuda"):
+        raise CheckpointError(
+            f"compile 'manual' records CUDA graphs, and the device is '{device}'; use 'inductor' "
+            "or 'none' there"
+        )
+
+
+def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """A function of tensors as a mode runs it: one graph for each set of their shapes.
+
+    The function may change tensors in place that it knows otherwise; they must stay where they are.
+    Results may be overwritten by the next call.
+    """
+    if mode == "none":
+        return function
+    # Nodes and commands declare the modes before they load torch.
+    import torch
+
+    os.environ.setdefault(CACHE_VARIABLE, str(cache_folder().with_name("compiled")))
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, MOST_SHAPES)
+    graph = torch.compile(function, fullgraph=True, dynamic=False)
+    return Prepared(function, graph if mode == "inductor" else RecordedGraphs(graph))
+
+
+class Prepared:
+    """A compiled function, which is first run plainly once.
+
+    In its first pass constants are made, and transformers puts hooks into its modules.
+    """
+
+    def __init__(self, plain: Callable[..., Any], function: Callable[..., Any]):
+        self._plain: Callable[..., Any] | None = plain
+        self._function = function
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        """The function's results."""
+        from vla.policies.images import keeping_constants
+
+        if self._plain is not None:
+            with keeping_constants():
+                self._plain(*inputs)
+            self._plain = None
+        return self._function(*inputs)
+
+
+class RecordedGraphs:
+    """A function on a GPU, recorded once for each set of shapes and replayed from then on.
+
+    Nothing waits for the device. Results lie in memory that the next replay overwrites.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+        self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, tuple, Any]] = {}
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        """The function's results, of tensors on its device."""
+        shapes = tuple((value.shape, value.dtype) for value in inputs)
+        if shapes not in self._recorded:
+            self._recorded[shapes] = self._record(inputs)
+        graph, own, results = self._recorded[shapes]
+        for mine, given in zip(own, inputs, strict=True):
+            mine.copy_(given)
+        graph.replay()
+        return results
+
+    def _record(self, inputs: tuple) -> tuple[torch.cuda.CUDAGraph, tuple, Any]:
+        import torch
+
+        own = tuple(value.clone() for value in inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(RUNS_BEFORE):
+                self._function(*own)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = self._function(*own)
+        return graph, own, results
