@@ -23,8 +23,7 @@ from vla.contract.embodiment import EmbodimentContract, load_contract
 from vla.control.session import InstructionError, check_instruction
 from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.resources import contract_path
-from vla.policies.compiled import MODES
-from vla.policies.inference_dtype import DTYPES, inference_dtype
+from vla.policies.inference_dtype import inference_dtype
 from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
 from vla_nodes.core.conversions import stamp_to_seconds
@@ -32,66 +31,16 @@ from vla_nodes.core.heartbeat import Heart
 from vla_nodes.core.instruction_watch import InstructionWatch
 from vla_nodes.core.latest import Latest, Worker
 from vla_nodes.core.node import ManagedNode
-from vla_nodes.core.settings import Setting
 from vla_nodes.core.sources import LOOK_PERIOD, OneSource
 from vla_nodes.models.adapter_loader import AdapterLoader
 from vla_nodes.models.scene import Scene, unpack_scene
-from vla_nodes.models.server import SERVER_SETTINGS, is_server_lost
+from vla_nodes.models.server import is_server_lost
 
 if TYPE_CHECKING:
     from vla.policies.parts import PolicyPart
     from vla.serving.remote import RemotePart
 
 Part = TypeVar("Part", bound="PolicyPart | RemotePart")
-
-MODEL_SETTINGS = (
-    Setting(
-        "contract",
-        "sim_panda",
-        "Embodiment contract: path of a YAML file, or name of one in config/contracts.",
-    ),
-    Setting("checkpoint", "", "Folder of the policy's checkpoint."),
-    Setting(
-        "adapter",
-        "",
-        "Folder of an adapter that is loaded with the checkpoint; empty for none.",
-    ),
-    Setting("device", "cpu", "Where the model runs: cpu, cuda or cuda:N."),
-    Setting(
-        "dtype",
-        "auto",
-        "Number type of the model's weights; auto: bfloat16 on a GPU, float32 on a CPU.",
-        choices=DTYPES,
-    ),
-    Setting(
-        "compile",
-        "none",
-        "How the model's passes run: as they are, compiled by inductor, or compiled and recorded "
-        "as CUDA graphs (manual). Compiling lengthens the first start by minutes.",
-        choices=MODES,
-    ),
-    Setting(
-        "threads",
-        0,
-        "CPU threads of the model; 0: as many as make it faster here, measured once.",
-        bounds=(0, 1024),
-    ),
-    Setting(
-        "max_rate",
-        0.0,
-        "Most results per second [Hz]; 0: as many as the model can.",
-        bounds=(0.0, 1000.0),
-        live=True,
-    ),
-    Setting(
-        "max_observation_age",
-        0.5,
-        "Oldest observation that is still worked on [s].",
-        bounds=(0.01, 60.0),
-        live=True,
-    ),
-    *SERVER_SETTINGS,
-)
 
 
 class ModelNode(ManagedNode, Generic[Part]):

@@ -25,9 +25,10 @@ from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
-from vla_nodes.models.model_node import MODEL_SETTINGS, ModelNode
+from vla_nodes.models.model_node import ModelNode
 from vla_nodes.models.scene import Scene
 from vla_nodes.models.server import connected, require_packages
+from vla_nodes.models.settings import MODEL_SETTINGS
 
 if TYPE_CHECKING:
     from vla.policies.base import Observation

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vla.control.committed import CommittedActions, join
 from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
+from vla.policies.camera_images import blank_images, stack_if_any
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.heads.flow_matching import draw_noise
 from vla.policies.images import joined_images, square_image, to_device
@@ -28,8 +29,6 @@ from vla.policies.parts import (
     ChatAnswer,
     ReasoningPart,
     ReasoningTurn,
-    blank_images,
-    stack_if_any,
     stats_of,
 )
 from vla.policies.plain_text import TextTokenizer

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from vla.policies.base import Observation
+from vla.policies.camera_images import stack_images
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.la4vla.build import build_model
 from vla.policies.la4vla.model import LA4VLAInput
 from vla.policies.la4vla.sequence import pad_right, prompt_ids
 from vla.policies.la4vla.vectors import bounded_stats, padded, used
-from vla.policies.parts import ReasoningPart, stack_images, stats_of
+from vla.policies.parts import ReasoningPart, stats_of
 from vla.policies.plain_text import TextTokenizer
 
 

@@ -12,13 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vla.policies.adapters import Adapter
 from vla.policies.base import Images, Observation
+from vla.policies.camera_images import stack_if_any, stack_images
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.history import History
 from vla.policies.parts import (
     ReasoningPart,
     ReasoningTurn,
-    stack_if_any,
-    stack_images,
     stats_of,
 )
 from vla.policies.plain_text import TextTokenizer
