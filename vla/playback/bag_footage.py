@@ -85,7 +85,9 @@ def bag_facts(folder: Path, name: str, metadata: BagMetadata) -> EpisodeFacts:
     flaw = ""
     if is_unfinished(metadata):
         flaw = KILLED if custom.get(COMPLETE_KEY) == "false" else CUT
-    begin = metadata.start_time
+    begin, seconds = metadata.start_time, metadata.duration / NANOSECONDS
+    cameras = tuple(CameraTrack(label, metadata.topics[topic]) for topic, label in labels.items())
+    intervals = max((camera.frames for camera in cameras), default=1) - 1
     notes = {"recorded": _date(begin)} if metadata.message_count else {}
     notes |= {said: str(custom[key]) for key, said in SHOWN.items() if custom.get(key)}
     notes |= {"storage": metadata.storage}
@@ -93,9 +95,10 @@ def bag_facts(folder: Path, name: str, metadata: BagMetadata) -> EpisodeFacts:
         name=name,
         instruction=str(custom.get("instruction", "")),
         outcome=str(custom.get("outcome", "")),
-        seconds=metadata.duration / NANOSECONDS if metadata.message_count else 0.0,
+        seconds=seconds,
         size=size,
-        cameras=tuple(CameraTrack(n, metadata.topics[topic]) for topic, n in labels.items()),
+        rate=intervals / seconds if seconds else 0.0,
+        cameras=cameras,
         marks=_marks(custom, begin),
         streams=tuple(
             StreamFacts(topic, metadata.types.get(topic, ""), count)

@@ -71,13 +71,14 @@ def _facts(info: DatasetInfo, episode: EpisodeMeta, kept: dict[str, Any]) -> Epi
         outcome=one_line(kept.get("outcome", "")),
         seconds=episode.length / info.fps,
         size=None,
+        rate=info.fps,
         cameras=tuple(CameraTrack(_short(name), episode.length) for name in _cameras(info)),
         marks=_marks(kept, info.fps),
         streams=tuple(
             StreamFacts(name, f"{entry['dtype']} {entry.get('shape', [1])}", episode.length)
             for name, entry in info.features.items()
         ),
-        notes=notes | {"rate": f"{info.fps:g} Hz"},
+        notes=notes,
     )
 
 

@@ -14,6 +14,7 @@ from vla.core.text import one_line
 INSTRUCTION = "instruction"
 # A camera of which so many pictures in a row can't be decoded is left out.
 MOST_BAD_PICTURES = 5
+LONGEST_REASON = 500  # Why pictures can't be decoded [characters].
 
 
 class PlaybackError(ValueError):
@@ -54,6 +55,7 @@ class EpisodeFacts:
     outcome: str  # "success", "failure", or ""
     seconds: float
     size: int | None  # [bytes]; None where files hold other episodes, too
+    rate: float = 0.0  # pictures a second of the camera that has most of them
     cameras: tuple[CameraTrack, ...] = ()
     marks: tuple[Mark, ...] = ()
     streams: tuple[StreamFacts, ...] = ()
@@ -64,11 +66,6 @@ class EpisodeFacts:
     def frames(self) -> int:
         """Pictures of the camera that has most of them."""
         return max((camera.frames for camera in self.cameras), default=0)
-
-    @property
-    def rate(self) -> float:
-        """Pictures a second of that camera, 0 without any."""
-        return (self.frames - 1) / self.seconds if self.frames > 1 and self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -142,25 +139,30 @@ class PictureDecoder:
     """Decodes pictures, and remembers which of them it could not."""
 
     def __init__(self) -> None:
+        self._decoded: set[str] = set()
         self._failed: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
 
     def image(self, picture: Picture) -> np.ndarray | None:
         """An image uint8 [H, W, 3]; None where it can't be decoded."""
         try:
-            return picture.decode()
+            image = picture.decode()
         except ValueError as error:
             self._failed[picture.camera] = self._failed.get(picture.camera, 0) + 1
-            self._reasons.setdefault(picture.camera, one_line(error))
+            self._reasons.setdefault(picture.camera, one_line(error, LONGEST_REASON))
             return None
+        self._decoded.add(picture.camera)
+        return image
 
     def flaws(self) -> list[str]:
         """A sentence for each camera with pictures that could not be decoded."""
-        return [
-            f"{count} picture{'s' if count > 1 else ''} of {camera} can't be decoded and "
-            f"{'are' if count > 1 else 'is'} left out: {self._reasons[camera]}"
-            for camera, count in self._failed.items()
-        ]
+        return [self._flaw(camera, count) for camera, count in self._failed.items()]
+
+    def _flaw(self, camera: str, count: int) -> str:
+        if camera not in self._decoded:
+            return f"camera {camera} is left out: {self._reasons[camera]}"
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        return f"{pictures} of camera {camera} left out: {self._reasons[camera]}"
 
 
 def first_images(footage: Footage, decoder: PictureDecoder) -> dict[str, np.ndarray]:

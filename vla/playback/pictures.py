@@ -23,7 +23,7 @@ from vla.playback.footage import (
 )
 
 SHEET_KINDS = (".png", ".jpg", ".jpeg")
-TILE_HEIGHT = 180  # On a contact sheet [px].
+TILE_HEIGHT, GAP = 180, 4  # Of the pictures of a contact sheet, and between them [px].
 LOWEST_VIDEO, HIGHEST_VIDEO = 240, 480  # Height of a camera in a video [px].
 NARROWEST_VIDEO = 320  # Room for the captions [px].
 LONGEST_VIDEO = 6 * 3600.0  # [s]
@@ -45,12 +45,12 @@ def write_contact_sheet(footage: Footage, path: Path, columns: int = 8) -> list[
     facts, decoder = footage.facts, PictureDecoder()
     first = first_images(footage, decoder)
     widths = {name: _width(image, TILE_HEIGHT) for name, image in first.items()}
-    column = max(widths.values())
+    column = max(widths.values()) + GAP
     ticks = [(number + 0.5) / columns * facts.seconds for number in range(columns)]
     shown = list(moments(footage, ticks, first, decoder))
     heads = _heading(facts, columns * column)
     head_height = 2 * MARGIN + len(heads) * (LINE + LINE_GAP)
-    row_height = TILE_HEIGHT + LINE + LINE_GAP
+    row_height = TILE_HEIGHT + LINE + LINE_GAP + GAP
     size = (columns * column, head_height + len(first) * row_height)
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet, "RGBA")
@@ -63,7 +63,8 @@ def write_contact_sheet(footage: Footage, path: Path, columns: int = 8) -> list[
                 tile = _fitted(moment.images[name], widths[name], TILE_HEIGHT)
                 sheet.paste(tile, (number * column, top + LINE + LINE_GAP))
             label = f"{name}  {moment.time:.1f} s" if number == 0 else f"{moment.time:.1f} s"
-            draw.text((number * column + 2, top), label, font=font, fill=PALE)
+            shown_label = _cut(label, column + MARGIN)
+            draw.text((number * column + 2, top), shown_label, font=font, fill=PALE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:
@@ -93,7 +94,7 @@ def write_episode_video(footage: Footage, path: Path) -> list[str]:
     widths = {name: _even(_width(image, height)) for name, image in first.items()}
     width = max(sum(widths.values()), NARROWEST_VIDEO)
     caption = _even(2 * MARGIN + 2 * (LINE + LINE_GAP))
-    rate = round(min(max(facts.rate, SLOWEST), FASTEST), 1)
+    rate = min(max(facts.rate, SLOWEST), FASTEST)
     ticks = (number / rate for number in range(int(facts.seconds * rate) + 2))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
