@@ -106,7 +106,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="earlier ones too (20)")
     parser.add_argument("--busy", type=int, default=20, help="processes that compute (20)")
     parser.add_argument(
-        "--after", type=float, nargs="+", metavar="SECONDS", help="interrupt so long after the start"
+        "--after",
+        type=float,
+        nargs="+",
+        metavar="SECONDS",
+        help="from the start to the signal",
     )
     parser.add_argument("--json", type=Path, default=Path("output/interrupts.json"))
     arguments = parser.parse_args()

@@ -21,7 +21,14 @@ from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
 from vla.playback.bag_footage import CUT, KILLED, BagFootage
 from vla.playback.episodes import list_episodes, open_episode
-from vla.playback.footage import Numbers, PictureDecoder, PlaybackError, ToolPose, Words, first_images
+from vla.playback.footage import (
+    Numbers,
+    PictureDecoder,
+    PlaybackError,
+    ToolPose,
+    Words,
+    first_images,
+)
 from vla.playback.pictures import write_contact_sheet, write_episode_video
 
 CONTRACT = load_contract(contract_path("sim_panda"))
@@ -233,7 +240,7 @@ def test_what_is_no_episode_is_refused_in_a_sentence(tmp_path, bag):
             open_episode(named)
     with pytest.raises(PlaybackError, match="there is no folder"):
         list_episodes(tmp_path / "missing")
-    with pytest.raises(PlaybackError, match="no bags in .*nor is it a LeRobot data set"):
+    with pytest.raises(PlaybackError, match=r"no bags in .*nor is it a LeRobot data set"):
         list_episodes(folder / "data")
     footage = BagFootage(bag, "mixed")
     with pytest.raises(PlaybackError, match=r"must end in \.mp4"):

@@ -1,4 +1,4 @@
-"""`vla record`: starts, stops and labels episodes of a running recorder, and shows recorded ones."""
+"""`vla record`: start, stop, label and mark episodes of a running recorder, and look at them."""
 
 from __future__ import annotations
 

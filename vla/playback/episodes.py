@@ -84,9 +84,10 @@ def bag_files(footage: Footage, folder: Path) -> list[Path]:
     not say enough of the robot.
     """
     if isinstance(footage, DatasetFootage):
-        bags = list(folder.glob("episode_*"))
         chosen = slice(footage.index, footage.index + 1)
-        return list(read_metadata(*(bags or export_episodes(footage.dataset, folder, chosen))).files)
+        if not folder.exists():
+            list(export_episodes(footage.dataset, folder, chosen))
+        return [file for bag in bag_folders(folder) for file in read_metadata(bag).files]
     assert isinstance(footage, BagFootage)
     for file in footage.files:
         if is_compressed(file):

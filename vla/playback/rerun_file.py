@@ -1,4 +1,4 @@
-"""Episodes as files of the Rerun viewer. Needs the package rerun-sdk, which nothing else here does."""
+"""Episodes as files of the Rerun viewer, by the package rerun-sdk, which nothing else needs."""
 
 from __future__ import annotations
 

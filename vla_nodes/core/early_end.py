@@ -1,4 +1,4 @@
-"""How a node ends that is asked to before it has begun. Imports next to nothing, and so comes first.
+"""How a node ends that is asked to before it has begun. It imports next to nothing.
 
 A node's imports take seconds, more on a busy machine. Python would answer Ctrl-C meanwhile with a
 traceback, and SIGTERM would kill it, both with an exit status that launchers report as a death.
