@@ -36,7 +36,7 @@ def add_parser(subparsers) -> None:
     parser = add_command(
         subparsers,
         "record",
-        "record episodes and look at them: start, stop, label, list, show, video, and more",
+        "record episodes and look at them",
         DESCRIPTION,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
