@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
 LINE_GAP = 6  # Between lines [px].
 
 
+@lru_cache(maxsize=16)
 def font_of_size(size: int) -> ImageFont.FreeTypeFont:
     """The font of captions. size: [px]. Raises RuntimeError where Pillow has none."""
     font = ImageFont.load_default(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ LOWEST_VIDEO, HIGHEST_VIDEO = 240, 480  # Height of a camera in a video [px].
 NARROWEST_VIDEO = 320  # Room for the captions [px].
 LONGEST_VIDEO = 6 * 3600.0  # [s]
 SLOWEST, FASTEST = 1.0, 60.0  # Pictures a second of a video.
+WIDEST = 4  # Times its height, a picture's width.
 MARGIN, LINE = 8, 14  # Around text, and its height [px].
 PALE, WHITE, BACKGROUND = "#c8c8c8", "white", (24, 24, 24)
 OUTCOME_COLOURS = {"success": "#8ff0a4", "failure": "#ff9a8a"}
@@ -151,6 +153,7 @@ def _put_captions(frame: Image.Image, moment: Moment, facts: EpisodeFacts, top: 
         draw.text(end, one_line(facts.outcome, 20), font=font, fill=colour, anchor="ra")
 
 
+@lru_cache(maxsize=64)
 def _cut(text: str, width: int) -> str:
     """As much of a text as fits on a line of that width [px]."""
     font, room = font_of_size(LINE), width - 2 * MARGIN
@@ -167,8 +170,8 @@ def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
 
 
 def _width(image: np.ndarray, height: int) -> int:
-    """Of an image [H, W, 3] that is shown at a height [px]."""
-    return max(1, round(image.shape[1] * height / image.shape[0]))
+    """Of an image [H, W, 3] that is shown at a height [px]; a very wide one is squashed."""
+    return min(max(1, round(image.shape[1] * height / image.shape[0])), WIDEST * height)
 
 
 def _even(size: int) -> int:
