@@ -23,7 +23,6 @@ from vla.playback.bag_footage import CUT, KILLED, BagFootage
 from vla.playback.episodes import list_episodes, open_episode
 from vla.playback.footage import (
     Numbers,
-    PictureDecoder,
     PlaybackError,
     ToolPose,
     Words,
@@ -115,9 +114,8 @@ def test_the_facts_are_the_same_in_every_storage(bag, tmp_path, storage, mode):
     }  # fmt: skip
     assert [(mark.time, mark.name) for mark in facts.marks] == [(0.8, "carry")]
     assert facts.size == sum(file.stat().st_size for file in (tmp_path / "bag").glob("bag.*"))
-    assert set(first_images(BagFootage(tmp_path / "bag", ""), PictureDecoder())) == {
-        "camera/front", "camera/wrist",
-    }  # fmt: skip
+    first, left_out = first_images(BagFootage(tmp_path / "bag", ""))
+    assert list(first) == ["camera/front", "camera/wrist"] and len(left_out) == 1
 
 
 def test_a_video_has_the_cameras_side_by_side_at_the_rate_of_the_fastest(bag, tmp_path):

@@ -24,7 +24,7 @@ examples:
   vla record video EPISODE                 a video of it
   vla record open EPISODE --with rerun     or foxglove
 
-exit status: 0 done, 1 refused by the recorder, 2 no recorder answers
+exit status: 0 done, 1 refused by the recorder, 2 no recorder answers, or no such episode
 """
 OUTCOMES = ("success", "failure", "none")
 # Closing a long bag takes as long as the disk takes [s].

@@ -154,9 +154,13 @@ class PictureDecoder:
         self._decoded.add(picture.camera)
         return image
 
-    def flaws(self) -> list[str]:
-        """A sentence for each camera with pictures that could not be decoded."""
-        return [self._flaw(camera, count) for camera, count in self._failed.items()]
+    def flaws(self, cameras: Collection[str] | None = None) -> list[str]:
+        """A sentence for each camera, or each of these, with pictures that could not be decoded."""
+        return [
+            self._flaw(camera, count)
+            for camera, count in self._failed.items()
+            if cameras is None or camera in cameras
+        ]
 
     def _flaw(self, camera: str, count: int) -> str:
         if camera not in self._decoded:
@@ -165,13 +169,13 @@ class PictureDecoder:
         return f"{pictures} of camera {camera} left out: {self._reasons[camera]}"
 
 
-def first_images(footage: Footage, decoder: PictureDecoder) -> dict[str, np.ndarray]:
-    """The first image of each camera, in the order of the facts.
+def first_images(footage: Footage) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The first image of each camera, in the order of the facts, and sentences on those without.
 
     Cameras whose first pictures can't be decoded, such as depth cameras, are left out. Raises
     PlaybackError where no camera is left.
     """
-    cameras = [camera.name for camera in footage.facts.cameras]
+    decoder, cameras = PictureDecoder(), [camera.name for camera in footage.facts.cameras]
     found: dict[str, np.ndarray] = {}
     tries = dict.fromkeys(cameras, MOST_BAD_PICTURES)
     for picture in footage.pictures():
@@ -184,9 +188,10 @@ def first_images(footage: Footage, decoder: PictureDecoder) -> dict[str, np.ndar
         if not any(tries.values()):
             break
     if not found:
-        why = "; ".join(decoder.flaws()) or "it has no images"
+        why = "; ".join([*footage.flaws(), *decoder.flaws()]) or "it has no images"
         raise PlaybackError(f"{footage.facts.name} has no pictures to show: {why}")
-    return {name: found[name] for name in cameras if name in found}
+    first = {name: found[name] for name in cameras if name in found}
+    return first, decoder.flaws(cameras=set(cameras) - set(first))
 
 
 def moments(

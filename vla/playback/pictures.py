@@ -45,7 +45,7 @@ def write_contact_sheet(footage: Footage, path: Path, columns: int = 8) -> list[
     if path.suffix.lower() not in SHEET_KINDS:
         raise PlaybackError(f"{path} must end in one of {', '.join(SHEET_KINDS)}")
     facts, decoder = footage.facts, PictureDecoder()
-    first = first_images(footage, decoder)
+    first, left_out = first_images(footage)
     widths = {name: _width(image, TILE_HEIGHT) for name, image in first.items()}
     column = max(widths.values()) + GAP
     ticks = [(number + 0.5) / columns * facts.seconds for number in range(columns)]
@@ -73,7 +73,7 @@ def write_contact_sheet(footage: Footage, path: Path, columns: int = 8) -> list[
             sheet.save(new, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=90)
     except OSError as error:
         raise _unwritable(path, error) from error
-    return [*footage.flaws(), *decoder.flaws()]
+    return [*left_out, *footage.flaws(), *decoder.flaws()]
 
 
 def write_episode_video(footage: Footage, path: Path) -> list[str]:
@@ -90,7 +90,7 @@ def write_episode_video(footage: Footage, path: Path) -> list[str]:
             f"{facts.name} lasts {facts.seconds / 3600:.1f} h by the times of its messages, and a "
             f"video at most {LONGEST_VIDEO / 3600:g} h: cut the bag by 'ros2 bag convert'"
         )
-    first = first_images(footage, decoder)
+    first, left_out = first_images(footage)
     tallest = max(image.shape[0] for image in first.values())
     height = _even(min(max(tallest, LOWEST_VIDEO), HIGHEST_VIDEO))
     widths = {name: _even(_width(image, height)) for name, image in first.items()}
@@ -112,7 +112,7 @@ def write_episode_video(footage: Footage, path: Path) -> list[str]:
                 writer.close()
     except OSError as error:
         raise _unwritable(path, error) from error
-    return [*footage.flaws(), *decoder.flaws()]
+    return [*left_out, *footage.flaws(), *decoder.flaws()]
 
 
 def _heading(facts: EpisodeFacts, width: int) -> list[tuple[str, str]]:
