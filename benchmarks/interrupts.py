@@ -52,7 +52,9 @@ def busy(count: int) -> Iterator[None]:
             process.wait()
 
 
-def interrupted(given: list[str], folder: Path, number: int, count: int, after: float | None):
+def interrupted(
+    given: list[str], folder: Path, number: int, count: int, after: float | None
+) -> dict:
     """One trial. given: arguments of the launch file. after: when to interrupt, None if active."""
     from vla_nodes.client.demo import DemoClient
 

@@ -142,6 +142,11 @@ def test_a_contact_sheet_shows_each_camera_at_eight_moments(bag, tmp_path):
         assert sum(near(pixel, COLOUR, 1) for pixel in middle) >= 180
 
 
+def test_an_instruction_that_only_the_topic_has_is_found(tmp_path):
+    bag = write_foreign_bag(tmp_path / "bag", CONTRACT, seconds=0.1)
+    assert BagFootage(bag, "bag").facts.instruction == "pick up the cup"
+
+
 def test_everything_of_a_bag_can_be_played(bag):
     entries = list(BagFootage(bag, "mixed").everything())
     assert [entry.time for entry in entries] == sorted(entry.time for entry in entries)

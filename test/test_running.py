@@ -69,8 +69,8 @@ def test_a_node_that_ends_leaves_the_graph_and_its_last_words(tmp_path, monkeypa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_node_that_is_interrupted_while_it_imports_ends_cleanly(tmp_path, number):
-    """Its first import of ROS waits for ever here."""
-    (tmp_path / "rclpy.py").write_text(
+    """Its import of our messages waits for ever here."""
+    (tmp_path / "vla_ros.py").write_text(
         "import os, time\nprint('importing', flush=True)\nwhile True: time.sleep(60)\n"
     )
     process = subprocess.Popen(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -75,48 +76,6 @@ CUT = "the end of its file is missing: what comes before is shown"
 Reader = Callable[[float, str, Any], Recorded | None]
 
 
-def bag_facts(folder: Path, name: str, metadata: BagMetadata) -> EpisodeFacts:
-    """What metadata.yaml says of a bag. Raises BagError where one of its files is missing."""
-    custom, labels = metadata.custom_data, camera_labels(metadata)
-    try:
-        size = sum(file.stat().st_size for file in metadata.files)
-    except OSError as error:
-        raise BagError(f"{folder} lacks {error.filename}; copy the bag again") from error
-    flaw = ""
-    if is_unfinished(metadata):
-        flaw = KILLED if custom.get(COMPLETE_KEY) == "false" else CUT
-    begin, seconds = metadata.start_time, metadata.duration / NANOSECONDS
-    cameras = tuple(CameraTrack(label, metadata.topics[topic]) for topic, label in labels.items())
-    intervals = max((camera.frames for camera in cameras), default=1) - 1
-    notes = {"recorded": _date(begin)} if metadata.message_count else {}
-    notes |= {said: str(custom[key]) for key, said in SHOWN.items() if custom.get(key)}
-    notes |= {"storage": metadata.storage}
-    return EpisodeFacts(
-        name=name,
-        instruction=str(custom.get("instruction", "")),
-        outcome=str(custom.get("outcome", "")),
-        seconds=seconds,
-        size=size,
-        rate=intervals / seconds if seconds else 0.0,
-        cameras=cameras,
-        marks=_marks(custom, begin),
-        streams=tuple(
-            StreamFacts(topic, metadata.types.get(topic, ""), count)
-            for topic, count in sorted(metadata.topics.items())
-        ),
-        flaw=flaw,
-        notes=notes,
-    )
-
-
-def camera_labels(metadata: BagMetadata) -> dict[str, str]:
-    """The names of a bag's cameras by topic: without what all topics of images have."""
-    topics = camera_topics(metadata.topics, metadata.types)
-    bases = {topic: camera_base(topic, metadata.types).strip("/") for topic in topics}
-    short = {topic: _without(IMAGE_NAMES, base) for topic, base in bases.items()}
-    return short if len(set(short.values())) == len(short) else bases
-
-
 class BagFootage:
     """A bag. Raises BagError where it can't be read at all."""
 
@@ -124,8 +83,8 @@ class BagFootage:
         """name: as the command line takes it."""
         self._folder = folder
         self._metadata = read_metadata(folder)
-        self.facts = bag_facts(folder, name, self._metadata)
-        self._labels = camera_labels(self._metadata)
+        self.facts = _facts(folder, name, self._metadata)
+        self._labels = _labels_of(self._metadata)
         self._flaws: list[str] = []
         self._spoken: str | None = None
         # A demonstration's instruction is in the metadata, not on the topic.
@@ -135,6 +94,9 @@ class BagFootage:
             except DatasetError:
                 # Those of several robots: nothing tells which of them this camera shows.
                 self._spoken = None
+        if self._spoken and not self.facts.instruction:
+            said = (e.text for e in self._entries({self._spoken}) if isinstance(e, Words))
+            self.facts = replace(self.facts, instruction=next(said, ""))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -169,7 +131,7 @@ class BagFootage:
             name = INSTRUCTION if message.topic == self._spoken else message.topic.strip("/")
             try:
                 entry = READERS[_short_type(message)](time, name, decode())
-            except (ValueError, AttributeError, TypeError, IndexError):
+            except (ValueError, AttributeError, TypeError, LookupError):
                 undecoded[message.topic] += 1
             else:
                 if entry is not None:
@@ -184,6 +146,48 @@ class BagFootage:
                 f"{missing} of the messages that metadata.yaml counts can't be read: the bag is "
                 "damaged, and vla.bags.reader.recover_bag says what is lost"
             )
+
+
+def _facts(folder: Path, name: str, metadata: BagMetadata) -> EpisodeFacts:
+    """What metadata.yaml says of a bag. Raises BagError where one of its files is missing."""
+    custom, labels = metadata.custom_data, _labels_of(metadata)
+    try:
+        size = sum(file.stat().st_size for file in metadata.files)
+    except OSError as error:
+        raise BagError(f"{folder} lacks {error.filename}; copy the bag again") from error
+    flaw = ""
+    if is_unfinished(metadata):
+        flaw = KILLED if custom.get(COMPLETE_KEY) == "false" else CUT
+    begin, seconds = metadata.start_time, metadata.duration / NANOSECONDS
+    cameras = tuple(CameraTrack(label, metadata.topics[topic]) for topic, label in labels.items())
+    intervals = max((camera.frames for camera in cameras), default=1) - 1
+    notes = {"recorded": _date(begin)} if metadata.message_count else {}
+    notes |= {said: str(custom[key]) for key, said in SHOWN.items() if custom.get(key)}
+    notes |= {"storage": metadata.storage}
+    return EpisodeFacts(
+        name=name,
+        instruction=str(custom.get("instruction", "")),
+        outcome=str(custom.get("outcome", "")),
+        seconds=seconds,
+        size=size,
+        rate=intervals / seconds if seconds else 0.0,
+        cameras=cameras,
+        marks=_marks(custom, begin),
+        streams=tuple(
+            StreamFacts(topic, metadata.types.get(topic, ""), count)
+            for topic, count in sorted(metadata.topics.items())
+        ),
+        flaw=flaw,
+        notes=notes,
+    )
+
+
+def _labels_of(metadata: BagMetadata) -> dict[str, str]:
+    """The names of a bag's cameras by topic: without what all topics of images have."""
+    topics = camera_topics(metadata.topics, metadata.types)
+    bases = {topic: camera_base(topic, metadata.types).strip("/") for topic in topics}
+    short = {topic: _without(IMAGE_NAMES, base) for topic, base in bases.items()}
+    return short if len(set(short.values())) == len(short) else bases
 
 
 def _short_type(message: BagMessage) -> str:

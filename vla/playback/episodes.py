@@ -12,7 +12,7 @@ from vla.bags.writer import BagError
 from vla.core.shown import brief, shown_path
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
-from vla.playback.bag_footage import BagFootage, bag_facts
+from vla.playback.bag_footage import BagFootage
 from vla.playback.dataset_footage import DatasetFootage, dataset_facts, is_dataset
 from vla.playback.footage import EpisodeFacts, Footage, PlaybackError
 
@@ -40,7 +40,7 @@ def list_episodes(folder: str | Path) -> list[EpisodeFacts]:
 
 def _facts_or_flaw(bag: Path) -> EpisodeFacts:
     try:
-        return bag_facts(bag, str(bag), read_metadata(bag))
+        return BagFootage(bag, str(bag)).facts
     except BagError as error:
         return EpisodeFacts(str(bag), "", "", 0.0, None, flaw=one_line(error, 400))
 
