@@ -84,7 +84,7 @@ def test_foxglove_is_started_on_the_files_of_the_bag(here, capsys, monkeypatch):
 def test_without_rerun_the_way_to_install_it_is_said(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert main(["record", "open", "first", "--with", "rerun"]) == 2
-    assert "pip install 'rerun-sdk" in capsys.readouterr().err
+    assert "pip install rerun-sdk" in capsys.readouterr().err
     assert not (here / "output/first.rrd").exists()
 
 

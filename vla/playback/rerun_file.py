@@ -18,7 +18,7 @@ from vla.playback.footage import (
     Words,
 )
 
-INSTALL = "pip install 'rerun-sdk>=0.24'"
+INSTALL = "pip install rerun-sdk"
 TIMELINE = "episode"
 JPEG_QUALITY = 90
 
