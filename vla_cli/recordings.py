@@ -51,6 +51,7 @@ examples:
   vla record open datasets/mine:3 --with rerun --write-only      for a viewer on another machine
 """
 FOXGLOVE = "foxglove-studio"
+LONGEST_NAME = 1000  # Of an episode [characters].
 
 
 def add_actions(actions) -> None:
@@ -101,13 +102,13 @@ def run_list(arguments: argparse.Namespace) -> int:
         print("  ".join(cells).rstrip())
     for facts in found:
         if facts.flaw:
-            print(f"{facts.name}: {facts.flaw}")
+            print(f"{one_line(facts.name, LONGEST_NAME)}: {facts.flaw}")
     return 0
 
 
 def _row(facts: EpisodeFacts) -> tuple[str, ...]:
     return (
-        one_line(facts.name, 100),
+        one_line(facts.name, LONGEST_NAME),
         one_line(facts.instruction or "-", 50),
         one_line(facts.outcome or "-", 12),
         f"{facts.seconds:.1f} s",
@@ -126,7 +127,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     footage = open_episode(arguments.episode)
     facts = footage.facts
     lines = [
-        ("episode", facts.name),
+        ("episode", one_line(facts.name, LONGEST_NAME)),
         ("instruction", one_line(facts.instruction, 1000) or "none"),
         ("outcome", one_line(facts.outcome) or "none"),
         ("length", f"{facts.seconds:.1f} s"),
