@@ -15,6 +15,7 @@ from lerobot_files import FPS, LENGTHS, TASKS, grey_of, write_v2, write_v3
 from PIL import Image
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from vla.bags.message_types import load_message_type
 from vla.bags.reader import read_messages, read_metadata
 from vla.bags.writer import BagError, BagWriter
 from vla.contract.embodiment import load_contract
@@ -162,11 +163,8 @@ def test_of_a_killed_recorder_what_reached_the_disk_is_shown(bag, tmp_path):
     writer = BagWriter(tmp_path / "killed", CUSTOM)
     topics = {}
     for message in read_messages(bag, {FRONT}):
-        kind = STORE.generate_msgdef(message.type_name, ros_version=2)[0]
         if not topics:
-            from vla.bags.message_types import MessageType
-
-            kind = MessageType(message.type_name, kind, "")
+            kind = load_message_type(message.type_name, ())
             topics[message.topic] = writer.add_topic(message.topic, kind)
         writer.write(topics[message.topic], message.data, message.receive_time)
         writer.flush()

@@ -28,5 +28,5 @@ def is_refusal(error: Exception) -> bool:
     from vla.policies.config import CheckpointError
 
     own = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError, SuiteError)
-    own = (*own, GridError, PlaybackError, ReproductionError, gymnasium.error.Error)
-    return isinstance(error, own)
+    more = (GridError, PlaybackError, ReproductionError, gymnasium.error.Error)
+    return isinstance(error, (*own, *more))
