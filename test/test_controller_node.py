@@ -356,3 +356,19 @@ def test_no_adapter_is_loaded_without_model_nodes(moving):
     assert "reasoning and action_expert are not there: start the model nodes" in answer.message
     moving.assert_moving()
     assert moving.wait_state(State.EXECUTING).instruction == "pick the red block"
+
+
+def test_a_second_controller_of_the_same_name_is_told_from_the_first_one(robot):
+    def is_told(status):
+        return "another controller of the name /controller runs, too" in status.message
+
+    graph = robot.graph
+    second = graph.start("controller", contract=str(CONTRACT_PATH))
+    graph.wait_diagnostic("controller", is_told, 90.0)
+    graph.processes.remove(second)
+    assert second.stop(signal.SIGINT) == 0
+    graph.wait_diagnostic("controller", lambda s: not is_told(s))
+    # Alone, it does not take itself for another one.
+    mark = len(robot.statuses)
+    graph.wait(lambda: len(robot.statuses) > mark + 15, "fifteen statuses")
+    assert not any(map(is_told, robot.statuses[mark:]))

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ SYSTEM_KEYS = {
     "typing_extensions": "python3-typing-extensions",
     **{n: f"python3-{n}" for n in ("numpy", "scipy", "tqdm", "yaml")},
 }
+IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml"}
+# What type checkers alone import, and MoveIt's Python package, whose ROS package has another name.
+NOT_FROM_PIP = {"_typeshed", "typing_extensions", "moveit"}
 
 
 def installed_ros_packages() -> set[str]:
@@ -107,6 +111,20 @@ def test_every_declared_package_is_used():
     assert not unused, "drop these from package.xml"
     assert declared("buildtool") == BUILD_TOOLS
     assert declared("test") == {"ament_cmake_pytest", "python3-pytest"}
+
+
+def test_every_python_package_in_use_is_declared_where_it_can_be():
+    """In package.xml what rosdep has a key for, in pyproject.toml all that pip is to install."""
+    imported = imported_modules("vla") | imported_modules("vla_cli") | imported_modules("vla_nodes")
+    ours = {"vla", "vla_cli", "vla_nodes", PACKAGE.name}
+    optional = {"rerun"}  # a viewer, named to whoever asks for it
+    foreign = imported - ours - optional - declared("exec") - set(sys.stdlib_module_names)
+    text = (ROOT / "pyproject.toml").read_text()
+    lists = re.findall(r"^(?:dependencies|annotate) = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    named = {name.replace("-", "_") for name in re.findall(r'"([\w-]+)', "".join(lists))}
+    named |= {name for name, package in IMPORTED_AS.items() if package in named}
+    assert not foreign - named - NOT_FROM_PIP, "add these to pyproject.toml"
+    assert {SYSTEM_KEYS[name] for name in foreign & SYSTEM_KEYS.keys()} <= declared("exec")
 
 
 def test_drivers_are_a_group_that_rosdep_installs_when_asked():

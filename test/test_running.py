@@ -65,3 +65,22 @@ def test_a_node_that_ends_leaves_the_graph_and_its_last_words(tmp_path, monkeypa
         assert "Traceback" not in node.output and "nanobind" not in node.output
         (log,) = tmp_path.glob(f"*_{node.process.pid}_*.log")
         assert "cleaned up" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_is_interrupted_while_it_imports_ends_cleanly(tmp_path, number):
+    """Its import of our messages waits for ever here."""
+    (tmp_path / "vla_ros.py").write_text(
+        "import os, time\nprint('importing', flush=True)\nwhile True: time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/perception")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, "")

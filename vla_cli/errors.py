@@ -24,9 +24,9 @@ def is_refusal(error: Exception) -> bool:
     from vla.datasets.frames import DatasetError
     from vla.envs.base import SuiteError
     from vla.evaluation.errors import EpisodeError, GridError, ReproductionError
+    from vla.playback.footage import PlaybackError
     from vla.policies.config import CheckpointError
 
     own = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError, SuiteError)
-    return isinstance(
-        error, (*own, EpisodeError, GridError, ReproductionError, gymnasium.error.Error)
-    )
+    more = (EpisodeError, GridError, PlaybackError, ReproductionError, gymnasium.error.Error)
+    return isinstance(error, (*own, *more))

@@ -64,19 +64,22 @@ def enter_domain(domain_id: int | None) -> int:
 
 @contextmanager
 def driven_graph(
-    launch_file: str, arguments: list[str], log: Path
+    launch_file: str, arguments: list[str], log: Path, namespace: str = ""
 ) -> Iterator[tuple[DemoClient, Callable[[], None]]]:
     """Runs a launch file; gives a client once all nodes are active, and a check that they run.
 
-    arguments: NAME:=VALUE of the launch file. log: file for the output of the nodes. Raises
-    CommandError when a node does not answer; the check does when the nodes have ended.
+    arguments: NAME:=VALUE of the launch file. log: file for the output of the nodes. namespace: of
+    the graph. Raises CommandError when a node does not answer; the check does when the nodes have
+    ended.
     """
     from vla_nodes.client.demo import DemoClient
     from vla_nodes.client.graph import UnreachableError
 
+    if namespace:
+        arguments = [*arguments, f"namespace:={namespace}"]
     with _running(launch_file, arguments, log) as still_running:
         try:
-            with DemoClient() as client:
+            with DemoClient(namespace=namespace) as client:
                 client.wait_until_active(ACTIVE_TIMEOUT, still_running)
                 yield client, still_running
         except UnreachableError as error:

@@ -1,15 +1,16 @@
-"""`vla record`: start, stop, label and mark episodes of a running recorder."""
+"""`vla record`: start, stop, label and mark episodes of a running recorder, and look at them."""
 
 from __future__ import annotations
 
 import argparse
 
+from vla_cli import recordings
 from vla_cli.connection import add_robot_parser, connected, positive_seconds
 from vla_cli.errors import CommandError
 from vla_cli.subcommands import add_command
 
 DESCRIPTION = """\
-Record episodes with the running recorder: one rosbag2 folder for each.
+Record episodes with the running recorder, one rosbag2 folder for each, and look at them.
 
 examples:
   vla record start --instruction "put the cup on the plate" --note "operator: Ada"
@@ -18,8 +19,12 @@ examples:
   vla record discard                       stops, and deletes the episode
   vla record label failure                 the last episode, after all
   vla record save-recent --seconds 20      what has just happened (parameter ring_buffer)
+  vla record list                          what has been recorded
+  vla record show EPISODE                  what is in it, and a contact sheet
+  vla record video EPISODE                 a video of it
+  vla record open EPISODE --with rerun     or foxglove
 
-exit status: 0 done, 1 refused by the recorder, 2 no recorder answers
+exit status: 0 done, 1 refused by the recorder, 2 no recorder answers, or no such episode
 """
 OUTCOMES = ("success", "failure", "none")
 # Closing a long bag takes as long as the disk takes [s].
@@ -31,7 +36,7 @@ def add_parser(subparsers) -> None:
     parser = add_command(
         subparsers,
         "record",
-        "record episodes: start, stop, discard, label, mark, save-recent",
+        "record episodes and look at them",
         DESCRIPTION,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -84,6 +89,7 @@ def add_parser(subparsers) -> None:
     )
     save.add_argument("--outcome", choices=OUTCOMES, default="none", help="how it went")
     _add_note(save)
+    recordings.add_actions(actions)
 
 
 def _add(actions, name: str, description: str, call) -> argparse.ArgumentParser:

@@ -56,7 +56,7 @@ def export_episodes(
     episodes = range(len(ends))[chosen]
     if not episodes:
         raise DatasetError(f"{dataset} has no such episodes; it has {len(ends)}, from 0 on")
-    sources = _provenance(dataset)
+    sources = kept_episodes(dataset)
     for index in episodes:
         begin = int(ends[index - 1]) if index else 0
         custom = {name: str(sources.get(index, {}).get(name, "")) for name in PROVENANCE}
@@ -76,8 +76,8 @@ def _metadata(contract: EmbodimentContract, source: str) -> dict[str, str]:
     }
 
 
-def _provenance(dataset: Path) -> dict[int, dict[str, Any]]:
-    """The conversion report's entries on the episodes; empty without a report."""
+def kept_episodes(dataset: Path) -> dict[int, dict[str, Any]]:
+    """What the report of a conversion says of each episode; empty without a report."""
     try:
         kept = read_json(dataset / "meta" / REPORT_FILE, DatasetError, MOST_REPORT)["kept"]
         return {int(episode["episode_index"]): episode for episode in kept}

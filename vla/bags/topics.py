@@ -39,6 +39,21 @@ def contract_topics(
     return {name: _one(name, kinds, counts, types, wanted) for name, kinds in wanted.items()}
 
 
+def camera_topics(counts: Mapping[str, int], types: Mapping[str, str]) -> list[str]:
+    """The topics of all cameras in a bag, by name; of raw and compressed images the fuller."""
+    forms: dict[str, list[str]] = {}
+    for topic, count in counts.items():
+        if count and is_of(types.get(topic, ""), (IMAGE, COMPRESSED_IMAGE)):
+            forms.setdefault(camera_base(topic, types), []).append(topic)
+    return [_form(topics, counts) for _, topics in sorted(forms.items())]
+
+
+def camera_base(topic: str, types: Mapping[str, str]) -> str:
+    """The topic of a camera's raw images, given the one of either kind."""
+    compressed = is_of(types.get(topic, COMPRESSED_IMAGE), (COMPRESSED_IMAGE,))
+    return topic.removesuffix(COMPRESSED) if compressed else topic
+
+
 def instruction_topic(counts: Mapping[str, int], types: Mapping[str, str]) -> str | None:
     """The bag's topic of instructions; None where it has none.
 
@@ -109,9 +124,7 @@ def _candidates(
     """Topics with messages that end in a name, by their names without /compressed."""
     found: dict[str, list[str]] = {}
     for topic, count in counts.items():
-        base = topic
-        if COMPRESSED_IMAGE in kinds and is_of(types.get(topic, COMPRESSED_IMAGE), kinds[1:]):
-            base = topic.removesuffix(COMPRESSED)
+        base = camera_base(topic, types) if COMPRESSED_IMAGE in kinds else topic
         if count and base.endswith(_absolute(name)) and is_of(types.get(topic, kinds[0]), kinds):
             found.setdefault(base, []).append(topic)
     return found

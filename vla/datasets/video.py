@@ -151,7 +151,7 @@ def _opened(path: Path) -> av.container.InputContainer:
 
 
 class VideoWriter:
-    """Writes an H.264 file for any player, with fast random access.
+    """Writes an H.264 MP4, whatever the file's name, for any player, with fast random access.
 
     A key frame comes every KEY_FRAME_EVERY frames and every frame only needs earlier ones, so that
     reading one at random decodes few others. Sizes must be even (4:2:0 chroma).
@@ -164,7 +164,7 @@ class VideoWriter:
                 "the contract, or store images instead"
             )
         self._rate = frame_rate(rate)
-        self._container = av.open(str(path), "w")
+        self._container = av.open(str(path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"

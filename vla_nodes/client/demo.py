@@ -46,9 +46,9 @@ class DemoClient(RobotClient):
     Like its base class it is used from one thread; messages are taken while a call waits.
     """
 
-    def __init__(self, wait: float = 20.0):
-        """wait: longest time for a service to be found [s]."""
-        super().__init__(wait=wait)
+    def __init__(self, wait: float = 20.0, namespace: str = ""):
+        """wait: longest time for a service to be found [s]. namespace: of the graph's nodes."""
+        super().__init__(namespace, wait)
         self._responses: dict[int, str] = {}
         self._status = PolicyStatus()
 

@@ -79,11 +79,15 @@ class ControllerSources:
         self._node.diagnostics.checks.remove(self._report)
 
     def _second_controller(self, silence: float) -> str:
-        """silence: since our last announcement [s], which our own reader hears, too."""
+        """silence: since our last announcement [s], which our own reader hears, too.
+
+        One living writer may be our own, whose lease a busy machine ends late.
+        """
         self._controllers.poll()
-        # Ours is alive for one lease after each of its messages.
-        if silence > 2 * lease_of(self._node):
-            self._has_other = self._controllers.alive > 0
+        if self._controllers.alive > 1:
+            self._has_other = True
+        elif silence > 2 * lease_of(self._node) and not self._controllers.alive:
+            self._has_other = False
         if not self._has_other:
             return ""
         name = self._node.get_fully_qualified_name()

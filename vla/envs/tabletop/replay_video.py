@@ -11,10 +11,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vla.bags.reader import read_decoded
 from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.playback.captions import LINE_GAP, font_of_size, text_block, wrapped
 
 STATE_TOPIC = "/sim/state"
 MARGIN = 14
@@ -122,44 +123,16 @@ def _encode(container, stream, picture: np.ndarray) -> None:
 def _overlay(picture: np.ndarray, episode: EpisodeFootage, success: bool | None) -> np.ndarray:
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image, "RGBA")
-    title_font = _font(max(14, image.width // 24))
-    caption_font = _font(max(12, image.width // 30))
+    title_font = font_of_size(max(14, image.width // 24))
+    caption_font = font_of_size(max(12, image.width // 30))
     width = image.width - 2 * MARGIN
-    title = [(line, "white") for line in _wrap(draw, episode.title, title_font, width)]
-    _text_block(draw, image.width, MARGIN // 2, title, title_font)
+    title = [(line, "white") for line in wrapped(draw, episode.title, title_font, width)]
+    text_block(draw, image.width, MARGIN // 2, title, title_font, MARGIN)
     below: list[tuple[str, str]] = []
     if episode.caption:
-        below += [(line, "#ffe9a8") for line in _wrap(draw, episode.caption, caption_font, width)]
+        below += [(line, "#ffe9a8") for line in wrapped(draw, episode.caption, caption_font, width)]
     if success is not None:
         below.append(("done", "#8ff0a4") if success else ("not done", "#ff9a8a"))
-    top = image.height - MARGIN // 2 - round(caption_font.size + 6) * len(below)
-    _text_block(draw, image.width, top, below, caption_font)
+    top = image.height - MARGIN // 2 - round(caption_font.size + LINE_GAP) * len(below)
+    text_block(draw, image.width, top, below, caption_font, MARGIN)
     return np.asarray(image)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType, which the captions need")
-    return font
-
-
-def _text_block(draw, width: int, top: int, lines: list[tuple[str, str]], font) -> None:
-    """Lines of (text, colour) on a dark band over the whole width."""
-    if not lines:
-        return
-    height = font.size + 6
-    draw.rectangle((0, top - 3, width, top + height * len(lines)), fill=(0, 0, 0, 140))
-    for index, (line, color) in enumerate(lines):
-        draw.text((MARGIN, top + index * height), line, font=font, fill=color)
-
-
-def _wrap(draw, text: str, font, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and draw.textlength(longer, font=font) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

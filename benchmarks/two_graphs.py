@@ -1,0 +1,88 @@
+"""Two simulated robots in one ROS domain, each of which follows its instructions at the same time.
+
+source ./env.sh
+python benchmarks/two_graphs.py --json output/two_graphs.json
+
+Each has a namespace, left and right, and a graph of its own, started by `vla launch`. seconds: of
+simulated time until the task was done. wall_s: from the instruction to the end of the trial, on the
+wall clock, with what recording and judging take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from vla_cli.graph import driven_graph, free_domain_id
+
+SIDES = ("left", "right")
+FAMILIES = ("pick", "place", "open_drawer")
+
+
+def follow(side: str, client, seed: int, time_limit: float) -> list[dict]:
+    """What came of one trial of each family. seed: of the scenes. time_limit: simulated [s]."""
+    from vla_nodes.client.demo import Trial
+
+    results = []
+    for family in FAMILIES:
+        trial = Trial(seed=seed, family=family)
+        started = time.monotonic()
+        client.run_trial(trial, time_limit, lambda text: None)
+        results.append(
+            {
+                "side": side,
+                "instruction": trial.instruction,
+                "success": trial.success,
+                "seconds": trial.seconds,
+                "wall_s": round(time.monotonic() - started, 1),
+                "message": trial.message,
+            }
+        )
+        print(json.dumps(results[-1]), flush=True)
+    return results
+
+
+def main() -> None:
+    """Starts both, has them follow three instructions each, and writes what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"))
+    parser.add_argument("--seed", type=int, default=0, help="of the left one's scenes (0)")
+    parser.add_argument(
+        "--time-limit", type=float, default=40.0, help="of an instruction, in simulated time [s]"
+    )
+    parser.add_argument("--json", type=Path, default=Path("output/two_graphs.json"))
+    arguments = parser.parse_args()
+    os.environ |= {
+        "ROS_DOMAIN_ID": str(free_domain_id()),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    folder = Path(tempfile.mkdtemp(prefix="two_graphs_"))
+    print(f"the nodes' output: {folder}", flush=True)
+    with ExitStack() as graphs:
+        clients = []
+        for side in SIDES:
+            given = [f"checkpoint:={arguments.checkpoint.resolve()}"]
+            given += [f"bag_directory:={folder / side}"]
+            graph = driven_graph("sim.launch.xml", given, folder / f"{side}.log", side)
+            clients.append(graphs.enter_context(graph)[0])
+        with ThreadPoolExecutor(len(SIDES)) as pool:
+            run = partial(follow, time_limit=arguments.time_limit)
+            seeds = [arguments.seed, arguments.seed + 1]
+            rounds = [result for found in pool.map(run, SIDES, clients, seeds) for result in found]
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(rounds, indent=2) + "\n")
+    done = sum(result["success"] for result in rounds)
+    print(f"{done} of {len(rounds)} instructions succeeded; results: {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
