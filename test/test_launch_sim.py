@@ -14,6 +14,7 @@ from node_harness import ROOT, Graph, NodeProcess
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from tiny_checkpoint import save_tiny_checkpoint
+from viewer_files import check_views
 from vla_ros.msg import ActionChunk, LatentAction, PolicyStatus, Response
 from vla_ros.srv import (
     Ask,
@@ -122,6 +123,7 @@ def test_instruction_moves_the_arm_and_the_task_is_judged(tmp_path, checkpoint):
         graph.wait(
             lambda: np.abs(np.array(joints[-1].position) - start)[:7].max() > MOVED, "motion"
         )
+        check_views(graph)
         assert any(r.instruction_id == accepted.instruction_id for r in responses)
         graph.wait(lambda: len(chunks) >= 5 and len(latents) >= 3, "chunks and latent actions")
         assert {m.instruction_id for m in chunks + latents} == {accepted.instruction_id}
