@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-import mujoco
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -53,10 +52,15 @@ def tree_of(simulator: TableTopSimulator) -> TransformBuffer:
     return buffer
 
 
+def turn_to(simulator: TableTopSimulator, joints: np.ndarray) -> None:
+    """Puts the arm into a configuration, and computes where everything is."""
+    simulator.place_arm(joints, 0.05, 0.05)
+    simulator.set_qpos(simulator.qpos)
+
+
 def test_the_tree_has_the_tool_where_the_simulator_has_it(simulator):
     simulator.reset(4, "place")
-    simulator.place_arm(panda.HOME + 0.3, 0.05, 0.05)
-    mujoco.mj_forward(simulator.model, simulator.data)
+    turn_to(simulator, panda.HOME + 0.3)
     tree = tree_of(simulator)
     stamp, tool = tree.newest(BASE_FRAME, TOOL_FRAME)
     position, quaternion = simulator.end_effector_pose()
@@ -71,11 +75,12 @@ def test_the_tree_has_the_tool_where_the_simulator_has_it(simulator):
 @pytest.mark.parametrize("camera", ["front", "wrist"])
 def test_an_object_is_in_the_image_where_its_frame_is(simulator, camera):
     matches = []
-    for seed in range(4):
+    for seed in range(6):
         simulator.reset(seed, "pick")
         image = simulator.render(camera).astype(float)
         tree = tree_of(simulator)
-        for name in simulator.objects():
+        # A can's lid has another colour.
+        for name in filter(lambda name: name.endswith("block"), simulator.objects()):
             _, place = tree.newest(optical_frame(camera), name.replace(" ", "_"))
             x, y, z = place.position  # right, down, forward
             assert z > 0 or camera == "wrist"
@@ -89,8 +94,7 @@ def test_an_object_is_in_the_image_where_its_frame_is(simulator, camera):
             # Light changes how bright it is; fingers hide some from the wrist.
             likeness = float(color @ paint / np.linalg.norm(color) / np.linalg.norm(paint))
             matches.append(likeness > 0.95)
-    print(matches)
-    assert len(matches) >= 5 and np.mean(matches) > 0.7
+    assert len(matches) >= 4 and np.mean(matches) > 0.7
 
 
 def test_the_description_moves_as_the_simulator_does(simulator):
@@ -106,8 +110,7 @@ def test_the_description_moves_as_the_simulator_does(simulator):
     generator = np.random.default_rng(2)
     for _ in range(5):
         joints = generator.uniform(panda.JOINT_LOWER, panda.JOINT_UPPER)
-        simulator.place_arm(joints, 0.04, 0.04)
-        mujoco.mj_forward(simulator.model, simulator.data)
+        turn_to(simulator, joints)
         position, quaternion = kinematics.tool_pose(joints)
         wanted, turn = simulator.end_effector_pose()
         assert np.allclose(position, wanted, atol=1e-5)
