@@ -91,7 +91,7 @@ def test_a_chunk_is_a_path_of_tool_poses_in_the_gripper_s_colour(motion):
     shown = drawn(motion)
     (path,), (steps,), (tool,) = (shown[f"chunk {name}"] for name in ("path", "steps", "tool"))
     points = np.array([[p.x, p.y, p.z] for p in path.points])
-    assert np.allclose(points[0], start) and np.allclose(points[-1], start + [0, 0.16, 0])
+    assert np.allclose(points[0], start) and np.allclose(points[-1], start + np.array([0, 0.16, 0]))
     assert steps.points == path.points and len(tool.points) == 2 * (HORIZON + 1)
     strokes = np.array([[p.x, p.y, p.z] for p in tool.points]).reshape(-1, 2, 3)
     assert np.allclose(strokes[:, 1], points)
