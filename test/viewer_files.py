@@ -59,9 +59,9 @@ class Need:
 class View:
     """All that a file asks for."""
 
-    needs: tuple[Need, ...]
-    frames: frozenset[str]
-    services: frozenset[str] = frozenset()
+    needs: tuple[Need, ...]  # the topics
+    frames: frozenset[str]  # of the tree
+    services: frozenset[str] = frozenset()  # absolute
 
 
 def rviz_view() -> View:

@@ -28,8 +28,8 @@ class TransformError(ValueError):
 class Transform:
     """Where a frame is in another."""
 
-    parent: str
-    child: str
+    parent: str  # the frame in which the place is given
+    child: str  # the frame whose place it is
     position: np.ndarray  # [3] of the child's origin in the parent [m]
     quaternion: np.ndarray  # [4] of the child in the parent, x y z w
 
@@ -56,9 +56,9 @@ class _Link:
     """A frame's transforms from its parent, in the order of their stamps."""
 
     parent: str
-    is_static: bool
+    is_static: bool  # one transform, for all times
     stamps: list[int] = field(default_factory=list)  # [ns]
-    values: list[Transform] = field(default_factory=list)
+    values: list[Transform] = field(default_factory=list)  # of the stamps
 
     def add(self, stamp: int, value: Transform) -> None:
         if self.is_static:
