@@ -108,17 +108,8 @@ class TransformBuffer:
         frame is its own parent.
         """
         parent, child = transform.parent, transform.child
-        what = f"the transform from '{brief(parent)}' to '{brief(child)}'"
-        if not parent or not child or parent == child:
-            raise TransformError(f"{what} does not name two frames")
-        values = (*transform.position, *transform.quaternion)
-        if not np.isfinite(values).all():
-            raise TransformError(f"{what} is not finite: {[*map(float, values)]}")
-        if abs(np.linalg.norm(transform.quaternion) - 1.0) > 1e-2:
-            raise TransformError(
-                f"{what} has a quaternion that is not of unit length: "
-                f"{transform.quaternion.tolist()}"
-            )
+        if fault := _fault(transform):
+            raise TransformError(f"the transform from {brief(parent)} to {brief(child)} {fault}")
         link = self._links.get(child)
         if link is None or link.parent != parent or link.is_static != is_static:
             link = self._links[child] = _Link(parent, is_static)
@@ -178,3 +169,15 @@ class TransformBuffer:
         while down and up and down[0] == up[0]:
             down, up = down[1:], up[1:]
         return down, up
+
+
+def _fault(transform: Transform) -> str:
+    """What is wrong with it, for people; "" where nothing is."""
+    position, quaternion = transform.position, transform.quaternion
+    if not transform.parent or not transform.child or transform.parent == transform.child:
+        return "does not name two frames"
+    if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
+        return f"is not finite: {position.tolist()} {quaternion.tolist()}"
+    if abs(np.linalg.norm(quaternion) - 1.0) > 1e-2:
+        return f"has a quaternion that is not of unit length: {quaternion.tolist()}"
+    return ""
