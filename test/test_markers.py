@@ -62,17 +62,20 @@ def motion():
     return SimpleNamespace(arm=arm, markers=markers, output=node.of["vla/markers"])
 
 
-def follow(motion, step, cycles: int = 30):
-    """Has the arm follow a chunk of equal steps for some cycles, each with its update."""
-    motion.arm.step(0.0, panda.HOME)
-    position, quaternion = motion.arm.kinematics.tool_pose(panda.HOME)
+def follow(motion, step, begin: float = 0.0, cycles: int = 30):
+    """Has the arm follow a chunk of equal steps from a time on, each cycle with its update."""
+    if not motion.arm.safety.anchored:
+        motion.arm.step(begin, panda.HOME)
+    joints = motion.arm.safety.motion.positions
+    position, quaternion = motion.arm.kinematics.tool_pose(joints)
     actions = np.tile([*step, 0.0, 0.0, 0.0, 1.0], (HORIZON, 1))
     actions[HORIZON // 2 :, 6] = 0.0
-    chunk = ActionChunk(0.0, CONTRACT.time_step, actions, position, quaternion)
-    motion.arm.accept(chunk, 0.0)
+    chunk = ActionChunk(begin, CONTRACT.time_step, actions, position, quaternion)
+    motion.arm.accept(chunk, begin)
     for cycle in range(cycles):
-        command = motion.arm.step(0.02 * cycle, motion.arm.safety.motion.positions)
-        motion.markers.update(0.02 * cycle, EXECUTING)
+        now = begin + 0.02 * cycle
+        command = motion.arm.step(now, motion.arm.safety.motion.positions)
+        motion.markers.update(now, EXECUTING)
         assert command.executing
     return position
 
@@ -112,7 +115,7 @@ def test_the_boxes_are_those_of_the_limits_and_show_which_holds(motion):
     assert cube.pose.position.x == pytest.approx(0.65) and cube.scale.z == pytest.approx(0.4)
     assert "limit" not in shown
     calm = shown["workspace"][0].color
-    follow(motion, (0.0, 0.0, 0.04), cycles=80)
+    follow(motion, (0.0, 0.0, 0.04), begin=0.6, cycles=40)
     shown = drawn(motion)
     assert "workspace" in shown["limit"][0].text
     assert shown["workspace"][0].color != calm
@@ -120,7 +123,9 @@ def test_the_boxes_are_those_of_the_limits_and_show_which_holds(motion):
 
 def test_why_the_arm_holds_is_written_in_one_line(motion):
     words = "no observation\nhas come for 0.3 s: is perception running? " * 9
-    motion.markers.update(1.0, ArmReport(False, HoldReason.STALE_STATE, words))
+    motion.markers.update(
+        1.0, ArmReport(executing=False, hold_reason=HoldReason.STALE_STATE, message=words)
+    )
     shown = drawn(motion)
     text = shown["limit"][0].text
     assert text.startswith("no observation") and "\n" not in text and len(text) <= 120

@@ -122,6 +122,9 @@ def test_every_link_of_the_description_is_in_the_tree(simulator):
     robot = ElementTree.fromstring(robot_description(simulator))
     links = {link.get("name") for link in robot.findall("link")}
     tree = tree_of(simulator)
+    kinds = {joint.get("name"): joint.get("type") for joint in robot.findall("joint")}
+    assert {kinds[name] for name in panda.ARM_JOINTS} == {"revolute"}
+    assert {kinds[name] for name in panda.FINGER_JOINTS} == {"prismatic"}
     for joint in robot.findall("joint"):
         parent, child = joint.find("parent").get("link"), joint.find("child").get("link")
         assert tree._links[child].parent == parent

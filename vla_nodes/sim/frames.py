@@ -94,7 +94,7 @@ class SceneFrames:
             frame = frames.get(model.geom_bodyid[geom], "")
             if model.geom(geom).name == "table":
                 frame = BASE_FRAME
-            shape = _SHAPES.get(model.geom_type[geom])
+            shape = _SHAPES.get(mujoco.mjtGeom(model.geom_type[geom]))
             if not frame or shape is None or model.geom_group[geom] > _LAST_SHOWN_GROUP:
                 continue
             kind, sides = shape

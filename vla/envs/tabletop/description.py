@@ -95,7 +95,7 @@ def _add_moving_joint(robot, model: mujoco.MjModel, name: str) -> None:
     body = model.body(given.bodyid[0])
     parent = model.body(body.parentid[0]).name
     place = Transform(parent, body.name, body.pos, body.quat[[1, 2, 3, 0]])
-    slides = given.type[0] == mujoco.mjtJoint.mjJNT_SLIDE
+    slides = mujoco.mjtJoint(given.type[0]) == mujoco.mjtJoint.mjJNT_SLIDE
     joint = _add_joint(robot, name, "prismatic" if slides else "revolute", place)
     ElementTree.SubElement(joint, "axis", xyz=_text(given.axis))
     speeds = dict(zip(panda.ARM_JOINTS, panda.JOINT_MAX_VELOCITY, strict=True))
