@@ -105,6 +105,7 @@ class Drawing:
 
     def __init__(self, snapshot: Snapshot, root: str, width: int, height: int):
         self._snapshot, self._root = snapshot, root
+        self.texts: list[str] = []  # of the markers that are words
         xml = (
             f'<mujoco><visual><global offwidth="{width}" offheight="{height}"/>'
             '<headlight ambient=".5 .5 .5" diffuse=".5 .5 .5"/><map znear="0.01"/></visual>'
@@ -175,7 +176,7 @@ class Drawing:
         if marker.type in kinds:
             self._add(kinds[marker.type], size / 2, place, color)
         elif marker.type == Marker.TEXT_VIEW_FACING:
-            self._add(mujoco.mjtGeom.mjGEOM_LABEL, np.full(3, 0.01), place, color, marker.text)
+            self.texts.append(marker.text)
         points = [np.array([p.x, p.y, p.z]) for p in marker.points]
         colors = [_rgba(c) for c in marker.colors] or [color] * len(points)
         if marker.type == Marker.SPHERE_LIST:
@@ -191,11 +192,12 @@ class Drawing:
         mujoco.mjv_initGeom(geom, LINE, np.zeros(3), np.zeros(3), np.zeros(9), np.float32(color))
         mujoco.mjv_connector(geom, LINE, radius, start, end)
 
-    def _add(self, kind: int, size, place: Transform, color, label: str = "") -> None:
+    def _add(self, kind: int, size, place: Transform, color) -> None:
         turn = quaternion_to_matrix(place.quaternion).reshape(9)
+        if kind == ROD:
+            size = np.array([size[0], size[2], 0.0])
         geom = self._next()
         mujoco.mjv_initGeom(geom, kind, size, place.position, turn, np.float32(color))
-        geom.label = label
 
     def _next(self) -> mujoco.MjvGeom:
         scene = self._renderer.scene
@@ -267,10 +269,18 @@ def draw_rviz(snapshot: Snapshot) -> Page:
             page.paste(box, snapshot.images[display["Topic"]["Value"]])
         elif display["Class"].endswith("/TF"):
             axes = [frame for frame in display["Frames"] if frame != "All Enabled"]
-    x, y, width, height = page.panel((0, 0, 800, 760), "config/vla.rviz, drawn from the messages")
-    root = manager["Global Options"]["Fixed Frame"]
-    page.paste((x, y, width, height), Drawing(snapshot, root, width, height).draw(camera, axes))
+    box = page.panel((0, 0, 800, 760), "config/vla.rviz, drawn from the messages")
+    _draw_scene(page, box, snapshot, manager["Global Options"]["Fixed Frame"], camera, axes)
     return page
+
+
+def _draw_scene(page: Page, box, snapshot: Snapshot, root: str, camera, axes: list[str]) -> None:
+    """The three-dimensional view in a box, and the words of markers in its corner."""
+    x, y, width, height = box
+    drawing = Drawing(snapshot, root, width, height)
+    page.paste(box, drawing.draw(camera, axes))
+    for row, text in enumerate(drawing.texts):
+        page.text(x + 10, y + 8 + 20 * row, text, 15, (200, 100, 0))
 
 
 def draw_foxglove(snapshot: Snapshot) -> Page:
@@ -285,8 +295,7 @@ def draw_foxglove(snapshot: Snapshot) -> Page:
             angles = np.radians([given["thetaOffset"], 90 - given["phi"]])
             camera = _camera(given["targetOffset"], given["distance"], angles[0] + 3.4, angles[1])
             axes = [frame.removeprefix("frame:") for frame in panel["transforms"]]
-            drawing = Drawing(snapshot, panel["followTf"], width, height)
-            page.paste(inner, drawing.draw(camera, axes))
+            _draw_scene(page, inner, snapshot, panel["followTf"], camera, axes)
         elif kind == "Image":
             page.paste(inner, snapshot.images[panel["imageMode"]["imageTopic"].lstrip("/")])
         elif kind == "DiagnosticSummary":
