@@ -289,7 +289,7 @@ def draw_foxglove(snapshot: Snapshot) -> Page:
     page = Page(1280, 800)
     for name, box in _split(layout["layout"], (0, 0, 1280, 800)):
         panel, kind = layout["configById"][name], name.partition("!")[0]
-        x, y, width, height = inner = page.panel(box, panel["foxglovePanelTitle"])
+        x, y, width, _ = inner = page.panel(box, panel["foxglovePanelTitle"])
         if kind == "3D":
             given = panel["cameraState"]
             angles = np.radians([given["thetaOffset"], 90 - given["phi"]])
