@@ -44,11 +44,15 @@ if [ -z "${AMENT_PREFIX_PATH-}" ]; then
   echo "vla_ros was set up for an installed ROS 2 ($(cat "$_vla_environment/setup/mode"))," \
     "which this shell has not sourced: source its setup script, then env.sh again." >&2
 fi
-_vla_prepend AMENT_PREFIX_PATH "$_vla_install"
-_vla_prepend CMAKE_PREFIX_PATH "$_vla_install"
-_vla_prepend LD_LIBRARY_PATH "$_vla_install/lib"
-for _vla_folder in "$_vla_install"/lib/python3.*/site-packages; do
-  _vla_prepend PYTHONPATH "$_vla_folder"
+# Our package, and the interfaces that setup built because no ROS here has them.
+for _vla_install in "$_vla_root"/install/*/; do
+  _vla_install=${_vla_install%/}
+  _vla_prepend AMENT_PREFIX_PATH "$_vla_install"
+  _vla_prepend CMAKE_PREFIX_PATH "$_vla_install"
+  _vla_prepend LD_LIBRARY_PATH "$_vla_install/lib"
+  for _vla_folder in "$_vla_install"/lib/python3.*/site-packages; do
+    _vla_prepend PYTHONPATH "$_vla_folder"
+  done
 done
 # Before the installed copy, so that an edit takes effect without a build.
 _vla_prepend PYTHONPATH "$_vla_root"

@@ -383,4 +383,5 @@ class Graph:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self._diagnostics.setdefault(status.name, []).append(status)
+            node, _, _ = status.name.partition(":")
+            self._diagnostics.setdefault(node, []).append(status)

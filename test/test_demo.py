@@ -9,13 +9,14 @@ import av
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, Header
 from tiny_checkpoint import save_tiny_checkpoint
 from tiny_robovlm import tiny
+from vla_ros.msg import SceneState
 
 from vla.bags.message_types import load_message_type
 from vla.bags.writer import BagWriter
-from vla.envs.tabletop.replay_video import STATE_TOPIC, EpisodeFootage, write_video
+from vla.envs.tabletop.replay_video import STATE_TOPIC, EpisodeFootage, read_states, write_video
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import FAMILIES
 from vla_cli.demo import load_demo_config, versions, within_features
@@ -106,7 +107,7 @@ def record_sweep(folder: Path, seed: int, seconds: float) -> np.ndarray:
     simulator = TableTopSimulator()
     simulator.reset(seed, "pick")
     start = simulator.joint_positions
-    kind = load_message_type("std_msgs/msg/Float64MultiArray")
+    kind = load_message_type("vla_ros/msg/SceneState")
     with BagWriter(folder) as writer:
         topic = writer.add_topic(STATE_TOPIC, kind)
         for tick in range(int(seconds * 10) + 1):
@@ -114,9 +115,26 @@ def record_sweep(folder: Path, seed: int, seconds: float) -> np.ndarray:
             target[0] += 0.03 * tick
             simulator.command(target, 0.04)
             simulator.step(0.1)
-            message = Float64MultiArray(data=simulator.qpos.tolist())
+            message = SceneState(seed=seed, family="pick", qpos=simulator.qpos.tolist())
             writer.write(topic, serialize_message(message), 10**18 + tick * 10**8)
     return simulator.qpos
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vla_ros/msg/SceneState", SceneState(header=Header(frame_id="base"), qpos=[0.5, -1.0])),
+        ("std_msgs/msg/Float64MultiArray", Float64MultiArray(data=[0.5, -1.0])),
+    ],
+)
+def test_states_of_present_and_of_older_bags_are_read(tmp_path, name, message):
+    with BagWriter(tmp_path / "bag") as writer:
+        topic = writer.add_topic(STATE_TOPIC, load_message_type(name))
+        for tick in range(2):
+            writer.write(topic, serialize_message(message), 10**18 + tick * 10**8)
+    states = read_states(tmp_path / "bag")
+    assert [time for time, _ in states] == pytest.approx([0.0, 0.1])
+    assert [qpos.tolist() for _, qpos in states] == [[0.5, -1.0]] * 2
 
 
 @pytest.mark.slow

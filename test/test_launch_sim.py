@@ -21,6 +21,7 @@ from PIL import Image
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from tiny_checkpoint import save_tiny_checkpoint
+from viewer_files import check_views
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, PolicyStatus, Response
 from vla_ros.srv import (
     Ask,
@@ -180,6 +181,7 @@ def test_instruction_moves_the_arm_and_the_task_is_judged(launched):
         "execution",
     )
     graph.wait(lambda: np.abs(np.array(joints[-1].position) - start)[:7].max() > MOVED, "motion")
+    check_views(graph)
     assert any(r.instruction_id == accepted.instruction_id for r in responses)
     graph.wait(lambda: len(chunks) >= 5 and len(latents) >= 3, "chunks and latent actions")
     assert {m.instruction_id for m in chunks + latents} == {accepted.instruction_id}

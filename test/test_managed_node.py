@@ -255,6 +255,14 @@ def test_reports_raise_the_level_for_a_while_and_are_counted(make):
     assert values(status)["errors"] == "3"
 
 
+def test_diagnostics_are_named_as_diagnostic_updater_does(make):
+    node = make()
+    status = node.diagnostics.status()
+    assert (status.name, status.hardware_id) == ("example: state", "none")
+    named = Diagnostics(node, task="motion", hardware_id=lambda: "fr3").status()
+    assert (named.name, named.hardware_id) == ("example: motion", "fr3")
+
+
 def test_a_cause_is_not_hidden_by_what_follows_from_it(make):
     clock = SteadyTime()
     report = Diagnostics(make(), clock)

@@ -35,7 +35,7 @@ WRIST = GENERATOR.integers(0, 256, (96, 96, 3), dtype=np.uint8)
 class FakeSensors:
     """Publishes cameras at 20 Hz and states at 100 Hz, changed by `spoil`, a function."""
 
-    def __init__(self, graph: Graph, compressed: bool = False):
+    def __init__(self, graph: Graph, compressed: bool = False, has_pose: bool = True):
         self.graph = graph
         self.spoil = lambda topic, message: message
         kind, suffix = (CompressedImage, "/compressed") if compressed else (Image, "")
@@ -44,8 +44,9 @@ class FakeSensors:
             "front": (kind, f"camera/front/image_raw{suffix}"),
             "wrist": (kind, f"camera/wrist/image_raw{suffix}"),
             "joints": (JointState, "joint_states"),
-            "pose": (PoseStamped, "end_effector_pose"),
         }
+        if has_pose:
+            self.outputs["pose"] = PoseStamped, "end_effector_pose"
         self.publishers = {
             name: graph.publisher(kind, topic, qos.SENSOR_OUTPUT)
             for name, (kind, topic) in self.outputs.items()
@@ -64,7 +65,9 @@ class FakeSensors:
         )
         pose = PoseStamped(pose=arrays_to_pose(POSITION, QUATERNION))
         pose.header.frame_id = CONTRACT.base_frame
-        messages = {"joints": joints, "pose": pose}
+        messages = {"joints": joints}
+        if "pose" in self.outputs:
+            messages["pose"] = pose
         if self.ticks % 5 == 0:
             messages |= {"front": self.image(FRONT), "wrist": self.image(WRIST)}
         self.ticks += 1

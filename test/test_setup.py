@@ -224,6 +224,21 @@ def test_interfaces_that_a_ros_here_has_are_not_built_for_the_tests(tmp_path: Pa
     assert (tmp_path / "install_test").is_dir(), "or the step would be done again and again"
 
 
+def test_interfaces_that_the_wheels_lack_are_built_with_ours(tmp_path: Path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        setup_environment, "run_logged", lambda command, *more: commands.append(command)
+    )
+    ros = machine.Ros("jazzy", False, (str(tmp_path),), "3.12")
+    for is_there in (False, True):
+        if is_there:
+            (tmp_path / "share" / "tf2_msgs").mkdir(parents=True)
+            (tmp_path / "share" / "tf2_msgs" / "package.xml").touch()
+        setup_environment.build_interfaces(ros, {"AMENT_PREFIX_PATH": str(tmp_path)})
+        paths = [Path(part).name for part in commands.pop() if "tf2_msgs" in part]
+        assert paths == ([] if is_there else ["tf2_msgs"])
+
+
 @pytest.mark.slow
 def test_interfaces_for_tests_are_seen_by_tests_alone():
     if not (ROOT / "install_test" / "lib").exists():

@@ -15,6 +15,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from vla_ros.msg import SceneState
 from vla_ros.srv import CheckTask, ResetScene
 
 from vla.observations.messages import image_to_array, stamp_to_nanoseconds
@@ -38,7 +39,7 @@ class Simulated:
             "sim", parameters_file=ROOT / "config/sim.yaml", family="place", use_sim_time=True
         )
         self.joints = graph.collect(JointState, "joint_states", qos.SENSOR)
-        self.state = graph.collect(Float64MultiArray, "sim/state", qos.SENSOR)
+        self.state = graph.collect(SceneState, "sim/state", qos.SENSOR)
         self.arm = graph.publisher(
             JointTrajectory, "joint_trajectory_controller/joint_trajectory", qos.COMMAND
         )
@@ -143,7 +144,7 @@ def test_rates_stamps_and_contents(simulated):
         for name in ("front", "wrist")
     }
     joints = graph.collect(JointState, "joint_states", DEEP)
-    states = graph.collect(Float64MultiArray, "sim/state", DEEP)
+    states = graph.collect(SceneState, "sim/state", DEEP)
     topics = [clock, poses, joints, states, *images.values(), *infos.values()]
     graph.wait(lambda: all(topics), "one message of each")
     for topic in topics:
@@ -295,7 +296,8 @@ def test_the_same_seed_gives_the_same_scene(simulated):
         simulated.state.clear()
         # The first of them may have been sent before the reset, and were only on their way.
         simulated.graph.wait(lambda: len(simulated.state) >= 12, "states after the reset")
-        states.append(np.array(simulated.state[-1].data))
+        states.append(np.array(simulated.state[-1].qpos))
+        assert (simulated.state[-1].seed, simulated.state[-1].family) == (seed, "place")
     assert all(answer.success for answer in answers)
     assert answers[0].task.startswith("place/")
     assert answers[0].instruction

@@ -1,4 +1,4 @@
-"""Two simulated robots in one ROS domain, each in a namespace and a time of its own."""
+"""Two simulated robots in one ROS domain, each in a namespace with its own time and transforms."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ pytestmark = pytest.mark.nodes
 SIDES = ("left", "right")
 
 
-def test_each_has_its_own_time():
+def test_each_has_its_own_time_and_transforms():
     with Graph() as graph, ExitStack() as launches:
         for side in SIDES:
             words = ["sim.launch.xml", f"namespace:={side}", "bringup:=false"]
             launches.enter_context(start_launch(words, environment=graph.environment))
             # As bringup.launch.xml starts it for a simulator.
-            places = ("-r", f"__ns:=/{side}", "-r", "/clock:=clock")
-            graph.start("perception", arguments=places, use_sim_time=True)
+            own = ("/clock:=clock", "/tf:=tf", "/tf_static:=tf_static")
+            places = ("-r", f"__ns:=/{side}", *(word for rule in own for word in ("-r", rule)))
+            graph.start("perception", arguments=places, use_sim_time=True, pose_source="tf")
         clocks = {s: graph.collect(Clock, f"{s}/clock", qos.CLOCK) for s in SIDES}
         seen = {s: graph.collect(Observation, f"{s}/vla/observation", qos.LATEST) for s in SIDES}
         graph.wait(lambda: all(len(seen[side]) > 3 for side in SIDES), "observations", 240.0)
-        assert [graph.node.count_publishers(f"/{side}/clock") for side in SIDES] == [1, 1]
-        assert graph.node.count_publishers("/clock") == 0
+        for topic in ("clock", "tf", "tf_static"):
+            assert [graph.node.count_publishers(f"/{side}/{topic}") for side in SIDES] == [1, 1]
+            assert graph.node.count_publishers(f"/{topic}") == 0
 
         # The time of one stands still, and that of the other does not notice.
         stop = ChangeState.Request(transition=Transition(label="deactivate"))

@@ -34,6 +34,8 @@ from machine import (
 )
 
 STAMPS = ENVIRONMENT / "setup"
+# Interface packages that installed ROSes have and wheels lack: those of the nodes, those of tests.
+INTERFACES = ROOT / "interfaces"
 TEST_INTERFACES = ROOT / "test" / "interfaces"
 LOG = STAMPS / "setup.log"
 # The public index of torch builds without CUDA; a wheel that pip finds elsewhere is preferred.
@@ -251,7 +253,7 @@ def install_torch(build: str, variables: dict[str, str], lock: Path) -> None:
 
 
 def build_interfaces(ros: Ros, variables: dict[str, str]) -> None:
-    """Builds msg/, srv/ and action/ with colcon into build/ and install/."""
+    """Builds msg/, srv/ and action/, and what ROS lacks, with colcon into build/ and install/."""
     if ros.from_wheels:
         point_cmake_files_here()
 
@@ -259,22 +261,28 @@ def build_interfaces(ros: Ros, variables: dict[str, str]) -> None:
         return line.strip() if re.match(r"\[ *\d+%\]", line) else None
 
     command = [
-        "colcon", "--log-base", "log", "build", "--base-paths", ".", "--symlink-install",
+        "colcon", "--log-base", "log", "build",
+        "--base-paths", ".", *missing_interfaces(INTERFACES, variables), "--symlink-install",
         "--event-handlers", "console_direct+", "--cmake-args", "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={PYTHON}",
     ]  # fmt: skip
     run_logged(command, variables, progress)
 
 
-def build_test_interfaces(ros: Ros, variables: dict[str, str]) -> None:
-    """Builds the interface packages that tests need and no ROS here has, into install_test/."""
-    prefixes = [Path(folder) for folder in variables["AMENT_PREFIX_PATH"].split(os.pathsep)]
-    missing = [
-        path.name
-        for path in sorted(TEST_INTERFACES.iterdir())
+def missing_interfaces(folder: Path, variables: dict[str, str]) -> list[str]:
+    """Returns the packages in `folder` that no ROS here has, by their folders."""
+    prefixes = [Path(prefix) for prefix in variables["AMENT_PREFIX_PATH"].split(os.pathsep)]
+    return [
+        str(path)
+        for path in sorted(folder.iterdir())
         if (path / "package.xml").exists()
         and not any((prefix / "share" / path.name / "package.xml").exists() for prefix in prefixes)
     ]
+
+
+def build_test_interfaces(ros: Ros, variables: dict[str, str]) -> None:
+    """Builds the interface packages that tests need and no ROS here has, into install_test/."""
+    missing = missing_interfaces(TEST_INTERFACES, variables)
     install = ROOT / "install_test"
     # What is there is kept and built upon: only what has changed takes time.
     install.mkdir(exist_ok=True)
@@ -282,7 +290,7 @@ def build_test_interfaces(ros: Ros, variables: dict[str, str]) -> None:
         return
     command = [
         "colcon", "--log-base", "log", "build",
-        "--base-paths", *(str(TEST_INTERFACES / name) for name in missing),
+        "--base-paths", *missing,
         "--build-base", "build_test", "--install-base", str(install), "--merge-install",
         # Tests send few messages: compiling without optimization saves more than that costs.
         "--cmake-args", "-DCMAKE_C_FLAGS=-O0", "-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_BUILD_TYPE=",
@@ -328,6 +336,7 @@ def set_up(for_tests: bool) -> bool:
     sources = sorted(
         path for folder in ("msg", "srv", "action") for path in (ROOT / folder).iterdir()
     )
+    sources += sorted(path for path in INTERFACES.rglob("*") if path.is_file())
     installed = sorted(
         str(path.relative_to(ROOT))
         for folder in ("launch", "config", "scripts", "checkpoints")
@@ -346,7 +355,8 @@ def set_up(for_tests: bool) -> bool:
             (STAMPS / "place").write_text(place)
         build_interfaces(ros, variables)
 
-    if not (ROOT / "install" / "vla_ros").exists():
+    built = ("vla_ros", *(Path(path).name for path in missing_interfaces(INTERFACES, variables)))
+    if not all((ROOT / "install" / name).exists() for name in built):
         (STAMPS / "interfaces").unlink(missing_ok=True)
     changed |= step("interfaces", interfaces, "3 of 3: interfaces, built with colcon",
                     build_here)  # fmt: skip

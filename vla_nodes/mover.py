@@ -26,6 +26,7 @@ from vla.control.loop import RELEASE_TIME
 from vla_nodes.backends.moveit_py import MoveError, MoveItPlanner, MoveSettings, read_targets
 from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import CLOCK_TOPIC
+from vla_nodes.core.diagnostics import NO_HARDWARE
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.requests import Paced
 from vla_nodes.core.running import run
@@ -61,6 +62,11 @@ class Mover(ManagedNode):
     )
     # One to wait in, one for stop's answer and the status, one for cancellations, one for timers.
     THREADS = 4
+    TASK = "planned motions"
+
+    def hardware_id(self) -> str:
+        """The arm, as MoveIt calls it."""
+        return self.settings["group"] or NO_HARDWARE
 
     def __init__(self) -> None:
         super().__init__("mover")

@@ -23,9 +23,15 @@ from node_harness import ROOT, Graph, use_test_interfaces
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
-from vla_ros.msg import ActionChunk, Instruction, LatentAction, Observation, PolicyStatus
+from vla_ros.msg import (
+    ActionChunk,
+    Instruction,
+    LatentAction,
+    Observation,
+    PolicyStatus,
+    SceneState,
+)
 from vla_ros.srv import ResetScene, SetInstruction
 
 from fuzz.holds import Told, fault_of, holds_of, longest
@@ -70,15 +76,15 @@ class FuzzedGraph:
         self.truth: list[tuple[float, np.ndarray]] = []
         node = graph.node
         node.create_subscription(PolicyStatus, "vla/status", self._on_status, qos.LATCHED)
-        node.create_subscription(Float64MultiArray, "sim/state", self._on_truth, qos.SENSOR)
+        node.create_subscription(SceneState, "sim/state", self._on_truth, qos.SENSOR)
         self._recorded = self._record()
 
     def _on_status(self, message: PolicyStatus) -> None:
         at = time.monotonic()
         self.told.append(Told(at, message.state, message.hold_reason, message.message))
 
-    def _on_truth(self, message: Float64MultiArray) -> None:
-        self.truth.append((time.monotonic(), np.array(message.data[:7])))
+    def _on_truth(self, message: SceneState) -> None:
+        self.truth.append((time.monotonic(), np.array(message.qpos[:7])))
 
     def _record(self) -> dict[str, Path]:
         """One message of each topic, as the graph itself sends it while the arm moves."""

@@ -141,6 +141,10 @@ class ChunkTrajectory:
         """When the last step is due [s]."""
         return self.start + len(self.chunk.actions) * self.chunk.time_step
 
+    def poses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions [H + 1, 3] [m] and quaternions [H + 1, 4] of the tool: the start, each step."""
+        return self._positions.copy(), np.array(self._quaternions)
+
     def target(self, time: float) -> ToolTarget:
         """The target due at `time` [s], interpolated; outside the chunk its first or last."""
         horizon = len(self.chunk.actions)

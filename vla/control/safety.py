@@ -121,6 +121,11 @@ class SafetyStage:
             raise RuntimeError("nothing is commanded yet: call anchor() first")
         return self._motion
 
+    @property
+    def active(self) -> frozenset[str]:
+        """The reasons for which the last step differed from what was wanted."""
+        return frozenset(self._active)
+
     def anchor(self, positions: np.ndarray) -> None:
         """Starts from an arm at rest at `positions` [n]; raises ValueError unless finite."""
         if not np.isfinite(positions).all():

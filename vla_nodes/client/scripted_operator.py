@@ -17,7 +17,7 @@ import numpy as np
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from vla_ros.msg import SceneState
 from vla_ros.srv import ResetScene, StopEpisode
 
 from vla.contract.embodiment import EmbodimentContract
@@ -58,9 +58,7 @@ class OperatorStation:
         node.create_subscription(
             JointState, contract.joint_states_topic, self._take_joints, qos.SENSOR
         )
-        node.create_subscription(
-            Float64MultiArray, "sim/state", self._take_configuration, qos.SENSOR
-        )
+        node.create_subscription(SceneState, "sim/state", self._take_configuration, qos.SENSOR)
 
     def __enter__(self) -> OperatorStation:
         state = self._controller_state()
@@ -89,8 +87,8 @@ class OperatorStation:
             self._arm.send(command)
             self._gripper.send(command.gripper_width)
 
-    def _take_configuration(self, message: Float64MultiArray) -> None:
-        self._operator.take_configuration(np.array(message.data))
+    def _take_configuration(self, message: SceneState) -> None:
+        self._operator.take_configuration(np.array(message.qpos))
 
     def _controller_state(self) -> int:
         """Lifecycle state; PRIMARY_STATE_UNKNOWN if no controller runs."""

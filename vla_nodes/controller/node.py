@@ -25,6 +25,7 @@ from vla_nodes.controller.adapter_server import AdapterServer
 from vla_nodes.controller.chunk_intake import ChunkIntake
 from vla_nodes.controller.hardware import HardwareInterface
 from vla_nodes.controller.instruction_server import ChunkCounts, InstructionServer
+from vla_nodes.controller.markers import MotionMarkers
 from vla_nodes.controller.planning_scene import PlanningSceneCheck
 from vla_nodes.controller.settings import (
     CONTROLLER_SETTINGS,
@@ -66,6 +67,7 @@ class Controller(ManagedNode):
 
     SETTINGS = CONTROLLER_SETTINGS
     QOS_WARNINGS = False
+    TASK = "motion"
 
     def __init__(self):
         super().__init__("controller")
@@ -99,6 +101,7 @@ class Controller(ManagedNode):
         )
         self.cleanups.callback(self._adapters.destroy)
         self._subscribe()
+        self._markers = MotionMarkers(self, self._contract.base_frame, arm)
         self.diagnostics.values["contract"] = self._contract.contract_id
 
     def _subscribe(self) -> None:
@@ -308,6 +311,7 @@ class Controller(ManagedNode):
         if self.is_active:
             self._server.update(cycle.report, counts, self._sources.problem or self._sources.notice)
             self._adapters.tick()
+            self._markers.update(now, cycle.report)
 
     def _why_blocked(self) -> tuple[HoldReason, str] | None:
         """Why the arm must hold for reasons outside of the control loop."""

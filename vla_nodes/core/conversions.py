@@ -1,13 +1,15 @@
-"""Arrays to ROS messages: images, poses, times."""
+"""Arrays to ROS messages: images, poses, vectors, colours, times."""
 
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, Quaternion
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import ColorRGBA
 
 from vla.observations.messages import NANOSECONDS
 
@@ -37,9 +39,26 @@ def camera_info(matrix: np.ndarray, width: int, height: int, stamp: Time, frame:
 
 def arrays_to_pose(position: np.ndarray, quaternion_xyzw: np.ndarray) -> Pose:
     """A pose of position [3] and quaternion [4] as x y z w."""
-    x, y, z = map(float, position)
     qx, qy, qz, qw = map(float, quaternion_xyzw)
-    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    return Pose(position=array_to_point(position), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def array_to_point(values: Sequence[float] | np.ndarray) -> Point:
+    """A point of x, y, z [3]."""
+    x, y, z = map(float, values)
+    return Point(x=x, y=y, z=z)
+
+
+def array_to_vector(values: Sequence[float] | np.ndarray) -> Vector3:
+    """A vector of x, y, z [3]."""
+    x, y, z = map(float, values)
+    return Vector3(x=x, y=y, z=z)
+
+
+def array_to_color(values: Sequence[float] | np.ndarray) -> ColorRGBA:
+    """A colour of red, green, blue and opacity [4], 0 to 1."""
+    r, g, b, a = map(float, values)
+    return ColorRGBA(r=r, g=g, b=b, a=a)
 
 
 def nanoseconds_to_stamp(nanoseconds: int) -> Time:

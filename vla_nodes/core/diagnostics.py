@@ -11,7 +11,7 @@
 
 The level is ERROR with a fault or a recent report of that level, WARN with a recent warning, else
 OK. Texts become one line each, of bounded length (see vla.core.text). Everything may be called from
-any thread.
+any thread. Names follow diagnostic_updater: "controller: motion" is the node and its task.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ PERIOD = 1.0
 WINDOW = 5.0
 REPORT_SHOWN = 2.0
 LOG_PERIOD = 5.0
+# What diagnostic_updater says of nodes without hardware.
+NO_HARDWARE = "none"
 
 WARN = DiagnosticStatus.WARN
 ERROR = DiagnosticStatus.ERROR
@@ -54,8 +56,16 @@ class _Report:
 class Diagnostics:
     """Counts a node's results and problems, and publishes them at 1 Hz; see the module's text."""
 
-    def __init__(self, node: Node, steady_time: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        node: Node,
+        steady_time: Callable[[], float] = time.monotonic,
+        task: str = "state",
+        hardware_id: Callable[[], str] = lambda: NO_HARDWARE,
+    ):
+        """task: what the status is about, for its name. hardware_id: which robot it is about."""
         self._node = node
+        self._task, self._hardware_id = task, hardware_id
         self._steady_time = steady_time
         self._lock = threading.Lock()
         self._outputs: deque[tuple[float, float]] = deque()
@@ -138,7 +148,8 @@ class Diagnostics:
             values |= self.values
             recent = [r for r in self._reports.values() if now - r.time <= REPORT_SHOWN]
             fault = self._fault
-        status = DiagnosticStatus(name=self._node.get_fully_qualified_name().lstrip("/"))
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        status = DiagnosticStatus(name=f"{name}: {self._task}", hardware_id=self._hardware_id())
         if fault is not None:
             status.level, status.message = ERROR, fault
         elif recent:

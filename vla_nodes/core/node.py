@@ -44,6 +44,7 @@ import functools
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
@@ -58,7 +59,7 @@ from rclpy.task import Future
 from rclpy.timer import Timer
 
 from vla_nodes.core import qos
-from vla_nodes.core.diagnostics import Diagnostics
+from vla_nodes.core.diagnostics import NO_HARDWARE, Diagnostics
 from vla_nodes.core.log import OneLineLogger, error_text
 from vla_nodes.core.requests import Paced, Pacer, ServiceType, answering
 from vla_nodes.core.settings import Setting, Settings
@@ -111,6 +112,8 @@ class ManagedNode(LifecycleNode):
     # False for a node with a fast timer: the handlers that warn of incompatible QoS, two for each
     # topic, cost time on each wake-up, and the other side warns as well.
     QOS_WARNINGS = True
+    # What the node does, in a word or two, for the name of its diagnostics.
+    TASK = "state"
 
     def __init__(self, name: str, **options):
         self._log: OneLineLogger | None = None
@@ -128,7 +131,7 @@ class ManagedNode(LifecycleNode):
         self.pacer = Pacer(self)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.settings = Settings(self, (*COMMON_SETTINGS, *self.SETTINGS))
-        self.diagnostics = Diagnostics(self)
+        self.diagnostics = Diagnostics(self, task=self.TASK, hardware_id=self.hardware_id)
         self.diagnostics.values["state"] = self.state
 
     def configure(self) -> None:
@@ -142,6 +145,12 @@ class ManagedNode(LifecycleNode):
 
     def cleanup(self) -> None:
         """Frees what `configure` loaded; after a failure, some of it may be missing."""
+
+    def hardware_id(self) -> str:
+        """Which robot the node is for, for its diagnostics: the one of its contract, or "none"."""
+        if not self.has_parameter("contract"):
+            return NO_HARDWARE
+        return Path(self.get_parameter("contract").value).stem or NO_HARDWARE
 
     @property
     def is_active(self) -> bool:

@@ -75,6 +75,16 @@ RESPONSE = _profile(10)
 # in force.
 LATCHED = _profile(1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
+# Transforms: what tf2's listeners expect. Many nodes send them and none may be lost, so the history
+# is deep; the fixed ones are LATCHED.
+TRANSFORMS = _profile(100)
+
+# As a reader of fixed transforms: those of many nodes, each latched by its own.
+FIXED_TRANSFORMS = _profile(100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+# Markers for viewers: reliable, as RViz and Foxglove read them; only the newest is drawn.
+MARKERS = _profile(1)
+
 # Episode events: as the instruction, and ten deep, so that a late reader sees start and stop.
 EVENT = _profile(10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

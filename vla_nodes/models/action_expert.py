@@ -47,6 +47,7 @@ class UnusableLatent(ValueError):
 class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
     """Newest observation and latent action in; action chunks out."""
 
+    TASK = "action chunks"
     SETTINGS = (
         *MODEL_SETTINGS,
         Setting(

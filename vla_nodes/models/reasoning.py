@@ -46,6 +46,7 @@ WARM_UP_INSTRUCTION = "pick the red block"
 class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
     """Newest observation and instruction in; text and latent actions out."""
 
+    TASK = "latent actions"
     SETTINGS = (
         *MODEL_SETTINGS,
         Setting(

@@ -18,7 +18,6 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.msg import Observation
 
 from vla.contract.embodiment import CameraContract, load_contract
-from vla.contract.image_fit import prepare_image
 from vla.contract.state_checks import (
     MOST_NAMES,
     joints_fault,
@@ -31,7 +30,6 @@ from vla.core.resources import contract_path
 from vla.observations.frozen_images import FrozenImages
 from vla.observations.messages import (
     NANOSECONDS,
-    compressed_to_array,
     joint_positions,
     pose_to_arrays,
     stamp_to_nanoseconds,
@@ -48,9 +46,8 @@ from vla.observations.streams import (
 )
 from vla_nodes.core import qos
 from vla_nodes.core.clock_watch import ClockWatch
-from vla_nodes.core.conversions import array_to_image, arrays_to_pose, nanoseconds_to_stamp
+from vla_nodes.core.conversions import arrays_to_pose, nanoseconds_to_stamp
 from vla_nodes.core.heartbeat import Heart
-from vla_nodes.core.images import image_pixels
 from vla_nodes.core.liveliness import lease_of, with_liveliness
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.renewed import RenewedSubscription, renew_silent
@@ -58,20 +55,15 @@ from vla_nodes.core.running import run
 from vla_nodes.core.sources import SourceWatch
 from vla_nodes.perception.matching import ImageMatcher
 from vla_nodes.perception.settings import SETTINGS
-
-
-class BadInput(ValueError):
-    """Input that cannot become an observation. reason: the word that diagnostics count it by."""
-
-    def __init__(self, reason: str, text: str):
-        super().__init__(text)
-        self.reason = reason
+from vla_nodes.perception.shaping import BadInput, shape_image
+from vla_nodes.perception.tool_frames import TF_TOPIC, ToolFrames
 
 
 class Perception(ManagedNode):
     """Resamples, checks and shapes what the robot sees and feels."""
 
     SETTINGS = SETTINGS
+    TASK = "observations"
 
     def __init__(self) -> None:
         super().__init__("perception")
@@ -98,8 +90,10 @@ class Perception(ManagedNode):
     def activate(self) -> None:
         """Subscribes to the robot."""
         contract = self._contract
+        has_frames = self.settings["pose_source"] == "tf"
+        self._pose_topic = TF_TOPIC if has_frames else contract.end_effector_pose_topic
         self._resampler = Resampler(
-            observation_streams(contract),
+            observation_streams(contract, {contract.end_effector_pose_topic: self._pose_topic}),
             self._reference,
             self.settings["longest_wait"],
             restart=True,
@@ -113,7 +107,6 @@ class Perception(ManagedNode):
         self._sources = {
             ARM: SourceWatch(self, contract.joint_states_topic, "the arm's joint states"),
             FINGERS: SourceWatch(self, contract.joint_states_topic, "the fingers' joint states"),
-            POSE: SourceWatch(self, contract.end_effector_pose_topic, "poses"),
         }
         ClockWatch(self)
         motion = self.settings["frozen_motion"]
@@ -131,9 +124,14 @@ class Perception(ManagedNode):
             what = f"images of camera '{camera.name}'"
             self._sources[stream] = SourceWatch(self, topic, what)
             self._inputs[stream] = listen(kind, topic, partial(self._take, stream), qos.SENSOR)
-        joints, pose = contract.joint_states_topic, contract.end_effector_pose_topic
+        joints, pose = contract.joint_states_topic, self._pose_topic
         self._inputs[ARM] = listen(JointState, joints, self._on_joint_states, qos.RESAMPLED)
-        self._inputs[POSE] = listen(PoseStamped, pose, partial(self._take, POSE), qos.RESAMPLED)
+        self._frames = ToolFrames(self, contract, partial(self._add, POSE)) if has_frames else None
+        if self._frames is not None:
+            self._inputs[POSE] = self._frames.moving
+        else:
+            self._sources[POSE] = SourceWatch(self, pose, "poses")
+            self._inputs[POSE] = listen(PoseStamped, pose, partial(self._take, POSE), qos.RESAMPLED)
         self._heart.start()
 
     def deactivate(self) -> None:
@@ -158,6 +156,11 @@ class Perception(ManagedNode):
         if not self._sources[stream].accepts(info):
             self.diagnostics.report("second_publisher", self._sources[stream].problem)
             return
+        self._add(stream, message)
+
+    def _add(
+        self, stream: str, message: Image | CompressedImage | JointState | PoseStamped
+    ) -> None:
         now, stamp = time.monotonic(), stamp_to_nanoseconds(message.header.stamp)
         ahead = (stamp - self.get_clock().now().nanoseconds) / NANOSECONDS
         if ahead > CLOCK_TOLERANCE:
@@ -210,7 +213,10 @@ class Perception(ManagedNode):
     def _observe(self, sample: Sample) -> Observation | None:
         """The message; None where an image is missing that `_check_silence` speaks about."""
         contract = self._contract
-        if problem := next((s.problem for s in self._sources.values() if s.problem), ""):
+        problems = [source.problem for source in self._sources.values()]
+        if self._frames is not None:
+            problems.append(self._frames.problem)
+        if problem := next(filter(None, problems), ""):
             raise BadInput("second_publisher", problem)
         for problem in self._ahead.values():
             raise BadInput("future_stamp", problem)
@@ -226,7 +232,7 @@ class Perception(ManagedNode):
             self._check_age(camera, sample, now)
             _, message = sample.values[camera_stream(camera.name)]
             self._check_frozen(camera, message, sample)
-            observation.images.append(_shape_image(camera, message))
+            observation.images.append(shape_image(camera, message))
             observation.camera_names.append(camera.name)
         self._add_state(observation, sample, now)
         return observation
@@ -301,16 +307,16 @@ class Perception(ManagedNode):
         if pose.header.frame_id != contract.base_frame:
             raise BadInput(
                 "wrong_frame",
-                f"'{contract.end_effector_pose_topic}' is in frame '{pose.header.frame_id}'; the "
+                f"'{self._pose_topic}' is in frame '{pose.header.frame_id}'; the "
                 f"contract says '{contract.base_frame}'",
             )
         try:
             position, quaternion = pose_to_arrays(pose.pose)
             state = observed_state((position, quaternion), width, contract)
         except ValueError as error:
-            raise BadInput("bad_pose", f"'{contract.end_effector_pose_topic}': {error}") from error
+            raise BadInput("bad_pose", f"'{self._pose_topic}': {error}") from error
         if fault := place_fault(position):
-            raise BadInput("bad_pose", f"'{contract.end_effector_pose_topic}': {fault}")
+            raise BadInput("bad_pose", f"'{self._pose_topic}': {fault}")
         observation.state_stamp = nanoseconds_to_stamp(arm_stamp)
         observation.state_names = list(contract.state_names)
         observation.state = array.array("d", state)
@@ -324,6 +330,8 @@ class Perception(ManagedNode):
         if stream.newest is None and name in wanted and self._joints_heard:
             fault = missing_joints(wanted[name], self._joints_heard)
             raise BadInput("bad_joint_states", f"'{stream.topic}': {fault}")
+        if stream.newest is None and name == POSE and self._frames is not None:
+            raise BadInput("no_state", self._frames.missing)
         if stream.newest is None:
             of = f" with '{self._contract.finger_joint_names[0]}'" if name == FINGERS else ""
             raise BadInput(
@@ -368,30 +376,6 @@ class Perception(ManagedNode):
                 "not_synchronized",
                 f"all cameras send, but for {now - self._sampled:.1f} s {fault}",
             )
-
-
-def _shape_image(camera: CameraContract, message: Image | CompressedImage) -> Image:
-    try:
-        if isinstance(message, CompressedImage):
-            pixels = compressed_to_array(message)
-        else:
-            pixels = image_pixels(message)
-    except ValueError as error:
-        raise BadInput(
-            "bad_image", f"malformed image of camera '{camera.name}': {error}"
-        ) from error
-    shaped = prepare_image(pixels, camera)
-    if shaped is pixels and _is_plain_rgb(message):
-        return message
-    return array_to_image(shaped, message.header.stamp, message.header.frame_id)
-
-
-def _is_plain_rgb(message: Image | CompressedImage) -> bool:
-    return (
-        isinstance(message, Image)
-        and message.encoding == "rgb8"
-        and message.step == 3 * message.width
-    )
 
 
 def main() -> int:

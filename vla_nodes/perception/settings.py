@@ -30,6 +30,13 @@ SETTINGS = (
         bounds=(0.001, 0.5),
     ),
     Setting(
+        "pose_source",
+        "topic",
+        "Where the tool's pose comes from: topic is the contract's end_effector_pose_topic, tf the "
+        "transforms from its base_frame to its tool_frame on /tf and /tf_static.",
+        choices=("topic", "tf"),
+    ),
+    Setting(
         "longest_wait",
         0.02,
         "Longest time that an image waits for what else was measured until its stamp [s].",

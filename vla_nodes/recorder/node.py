@@ -47,6 +47,7 @@ class Recorder(ManagedNode):
     """Listens all the time, and writes between start and stop."""
 
     SETTINGS = SETTINGS
+    TASK = "recording"
 
     def __init__(self) -> None:
         super().__init__("recorder")

@@ -23,6 +23,7 @@ from vla_ros.msg import (
     Observation,
     PolicyStatus,
     Response,
+    SceneState,
 )
 
 from vla.bags.ring_buffer import ReceivedMessage
@@ -199,7 +200,7 @@ def plan_topics(
     plans.append(TopicPlan(OBSERVATION, Observation, _deep(qos.LATEST, IMAGE_DEPTH)))
     if simulated:
         plans.append(TopicPlan(CLOCK_TOPIC, Clock, _deep(qos.CLOCK)))
-        plans.append(TopicPlan("sim/state", Float64MultiArray, sensor))
+        plans.append(TopicPlan("sim/state", SceneState, sensor))
     plans += [_extra_topic(text) for text in extra if text]
     for plan in plans:
         if plan.required and plan.name in excluded:

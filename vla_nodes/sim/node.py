@@ -20,10 +20,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
-from vla_ros.msg import Instruction
+from vla_ros.msg import Instruction, SceneState
 from vla_ros.srv import CheckTask, ResetScene
 
 from vla.control.robots import panda
+from vla.envs.tabletop.frames import BASE_FRAME, optical_frame
 from vla.envs.tabletop.simulator import CAMERAS, TableTopSimulator
 from vla.envs.tabletop.tasks import SCENE_FAMILIES
 from vla.observations.messages import NANOSECONDS
@@ -38,10 +39,10 @@ from vla_nodes.core.diagnostics import percentiles
 from vla_nodes.core.node import ManagedNode, Setting
 from vla_nodes.core.pacing import PacedLoop
 from vla_nodes.core.running import run
+from vla_nodes.sim.frames import SceneFrames
 from vla_nodes.sim.trajectory import Follower, Trajectory, read_trajectory
 from vla_nodes.sim.trajectory_server import MONITOR_PERIOD, TrajectoryServer
 
-BASE_FRAME = "panda_link0"
 CONTROLLER = "joint_trajectory_controller"
 SLICE = 0.01
 STATE_PERIOD = 10
@@ -60,6 +61,12 @@ class Sim(ManagedNode):
             "family", "pick", "Task family of the scene at activation.", choices=SCENE_FAMILIES
         ),
     )
+
+    TASK = "simulation"
+
+    def hardware_id(self) -> str:
+        """The simulated arm, by the name of its contract."""
+        return "sim_panda"
 
     def __init__(self) -> None:
         super().__init__("sim")
@@ -84,7 +91,8 @@ class Sim(ManagedNode):
         self._clock_output = publisher(Clock, "clock", qos.SENSOR_OUTPUT)
         self._joints_output = publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
         self._pose_output = publisher(PoseStamped, "end_effector_pose", qos.SENSOR_OUTPUT)
-        self._state_output = publisher(Float64MultiArray, "sim/state", qos.SENSOR_OUTPUT)
+        self._state_output = publisher(SceneState, "sim/state", qos.SENSOR_OUTPUT)
+        self._frames = SceneFrames(self, self._simulator)
         self._camera_outputs = {
             name: (
                 publisher(Image, f"camera/{name}/image_raw", qos.IMAGE_OUTPUT),
@@ -108,8 +116,8 @@ class Sim(ManagedNode):
 
     def activate(self) -> None:
         """Lays out the scene of the seed parameter and starts physics."""
-        self._reset(self.settings["seed"], self.settings["family"])
         self._time = max(self._time, time.time_ns())
+        self._reset(self.settings["seed"], self.settings["family"])
         self._slices = 0
         self._camera_period = max(1, round(1.0 / (self.settings["camera_rate"] * SLICE)))
         # A rendering context can only be closed in the thread that uses it.
@@ -180,18 +188,26 @@ class Sim(ManagedNode):
             velocities = np.append(simulator.joint_velocities, (joints[7:] - self._fingers) / SLICE)
             self._fingers = joints[7:]
             pose = arrays_to_pose(*simulator.end_effector_pose())
-            qpos = simulator.qpos if self._slices % STATE_PERIOD == 0 else None
+            state = self._scene_state(stamp) if self._slices % STATE_PERIOD == 0 else None
+            self._frames.read(stamp, with_scene=state is not None)
         self._clock_output.publish(Clock(clock=stamp))
         self._publish_joints(stamp, joints, velocities)
         message = PoseStamped(pose=pose)
         message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
         self._pose_output.publish(message)
-        if qpos is not None:
-            self._state_output.publish(Float64MultiArray(data=array.array("d", qpos)))
+        self._frames.send()
+        if state is not None:
+            self._state_output.publish(state)
         self._steps.append(time.perf_counter() - started)
         if self._slices % self._camera_period == 0:
             self._publish_cameras(stamp)
         self._slices += 1
+
+    def _scene_state(self, stamp) -> SceneState:
+        state = SceneState(seed=self._seed, family=self._family)
+        state.header.stamp, state.header.frame_id = stamp, BASE_FRAME
+        state.qpos = array.array("d", self._simulator.qpos)
+        return state
 
     def _publish_joints(self, stamp, positions: np.ndarray, velocities: np.ndarray) -> None:
         message = self._joints_message
@@ -207,7 +223,7 @@ class Sim(ManagedNode):
             images = {name: self._simulator.render(name) for name in CAMERAS}
         for name, pixels in images.items():
             image_output, info_output = self._camera_outputs[name]
-            frame = f"camera_{name}_optical_frame"
+            frame = optical_frame(name)
             image_output.publish(array_to_image(pixels, stamp, frame))
             matrix = self._simulator.camera_matrix(name)
             info_output.publish(camera_info(matrix, size, size, stamp, frame))
@@ -322,6 +338,8 @@ class Sim(ManagedNode):
             self._follower.reset(self._simulator.joint_positions)
             self._width = panda.OPEN_WIDTH
             self._fingers = self._simulator.finger_positions
+            self._seed, self._family = seed, family
+            self._frames.announce(nanoseconds_to_stamp(self._time))
         self.get_logger().info(f"scene {seed}: {task.text()}")
         return task
 

@@ -34,9 +34,12 @@ class EpisodeFootage:
 
 
 def read_states(bag: Path, topic: str = STATE_TOPIC) -> list[tuple[float, np.ndarray]]:
-    """(seconds since the first, qpos) of every recorded simulator state."""
+    """(seconds since the first, qpos) of every recorded simulator state.
+
+    In older bags it is a Float64MultiArray, in others a SceneState.
+    """
     states = [
-        (message.receive_time, np.asarray(value.data))
+        (message.receive_time, np.asarray(value.qpos if hasattr(value, "qpos") else value.data))
         for message, value in read_decoded(bag, {topic}, allow_truncated=True)
     ]
     return [((stamp - states[0][0]) * 1e-9, qpos) for stamp, qpos in states]
