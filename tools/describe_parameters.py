@@ -22,6 +22,7 @@ MODULES = {
     "action_expert": "models.action_expert",
     "controller": "controller.node",
     "mover": "mover",
+    "page": "page.node",
     "recorder": "recorder.node",
     "sim": "sim.node",
 }

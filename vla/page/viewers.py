@@ -1,0 +1,130 @@
+"""The browsers that watch: each gets the newest of everything, and never waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+# Those that are remembered after they left, so that they keep their numbers.
+MOST_REMEMBERED = 200
+# Of what was sent and not taken yet, the system keeps no more than this [bytes], so that a slow
+# viewer gets new frames and not old ones.
+SEND_BUFFER = 65536
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame of a camera, encoded once for all viewers."""
+
+    camera: str
+    jpeg: bytes
+    width: int  # [px]
+    height: int  # [px]
+    stamp: float  # by the robot's clock [s]
+    # The predicted path: right, down and opening of each point, as shares of the image.
+    path: list[list[float]] = field(default_factory=list)
+    calibrated: bool = False  # whether a path could be drawn
+
+
+def packed(picture: Picture) -> bytes:
+    """A picture as one binary message: length of the header, header as JSON, JPEG."""
+    header = json.dumps(
+        {
+            "camera": picture.camera,
+            "width": picture.width,
+            "height": picture.height,
+            "stamp": picture.stamp,
+            "path": picture.path,
+            "calibrated": picture.calibrated,
+        }
+    ).encode()
+    return struct.pack(">I", len(header)) + header + picture.jpeg
+
+
+class Viewer:
+    """One browser."""
+
+    def __init__(self, number: int, key: str):
+        """number: shown to people. key: known to this browser alone, proves who it is."""
+        self.number, self.key = number, key
+        self.socket: web.WebSocketResponse | None = None
+        self._waiting: dict[str, str | bytes] = {}
+        self._fresh = asyncio.Event()
+
+    def offer(self, topic: str, message: str | bytes) -> None:
+        """Hands over a message, in place of one of the same topic that was not sent yet."""
+        self._waiting[topic] = message
+        self._fresh.set()
+
+    async def send(self, socket: web.WebSocketResponse) -> None:
+        """Sends what is offered to a connection until it is gone."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await self._fresh.wait()
+                self._fresh.clear()
+                waiting, self._waiting = self._waiting, {}
+                for message in waiting.values():
+                    if isinstance(message, str):
+                        await socket.send_str(message)
+                    else:
+                        await socket.send_bytes(message)
+
+
+class Viewers:
+    """Those that are connected, and those that may come back."""
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[str, Viewer] = OrderedDict()
+        self._numbers = 0
+
+    def __iter__(self):
+        """The connected ones."""
+        return iter([viewer for viewer in self._by_key.values() if viewer.socket is not None])
+
+    def __len__(self) -> int:
+        return sum(viewer.socket is not None for viewer in self._by_key.values())
+
+    def find(self, key: str) -> Viewer | None:
+        """The connected viewer with that key."""
+        viewer = self._by_key.get(key)
+        return viewer if viewer is not None and viewer.socket is not None else None
+
+    def join(
+        self, key: str, connection: web.WebSocketResponse
+    ) -> tuple[Viewer, web.WebSocketResponse | None]:
+        """The viewer of a connection: the one with that key, or else a new one.
+
+        Also returns its earlier connection, which may not have noticed that it is broken.
+        """
+        viewer = self._by_key.get(key)
+        if viewer is None:
+            self._numbers += 1
+            viewer = Viewer(self._numbers, secrets.token_urlsafe(24))
+            self._by_key[viewer.key] = viewer
+        self._by_key.move_to_end(viewer.key)
+        earlier, viewer.socket = viewer.socket, connection
+        self._forget()
+        return viewer, earlier
+
+    def offer(self, topic: str, message: str | bytes) -> None:
+        """Offers a message to all."""
+        for viewer in self:
+            viewer.offer(topic, message)
+
+    def _forget(self) -> None:
+        gone = [key for key, viewer in self._by_key.items() if viewer.socket is None]
+        for key in gone[: max(0, len(gone) - MOST_REMEMBERED)]:
+            del self._by_key[key]
+
+
+def hello(viewer: Viewer, about: dict[str, Any]) -> str:
+    """The first message to a viewer: who it is, and what does not change."""
+    return json.dumps({"type": "hello", "number": viewer.number, "key": viewer.key} | about)
