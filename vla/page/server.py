@@ -119,13 +119,12 @@ class PageServer:
     async def start(self, port: int) -> web.AppRunner:
         """Listens. Raises AccessError or OSError where that is not possible."""
         tls = self._access.tls()
-        runner = web.AppRunner(self.application(), access_log=None, handler_cancellation=True)
+        runner = web.AppRunner(
+            self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        )
         await runner.setup()
         try:
-            site = web.TCPSite(
-                runner, self._access.address, port, ssl_context=tls, shutdown_timeout=1.0
-            )
-            await site.start()
+            await web.TCPSite(runner, self._access.address, port, ssl_context=tls).start()
         except BaseException:
             await runner.cleanup()
             raise
