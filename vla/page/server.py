@@ -36,7 +36,7 @@ from vla.page.commands import (
 )
 from vla.page.control import ControlLease
 from vla.page.episodes import EpisodeShelf
-from vla.page.viewers import SEND_BUFFER, Picture, Viewer, Viewers, hello, packed
+from vla.page.viewers import SEND_BUFFER, Link, Picture, Viewer, Viewers, hello, packed
 
 # State is sent this often, so that a browser knows within a second that the link is gone [s].
 STATE_PERIOD = 0.2
@@ -139,9 +139,8 @@ class PageServer:
     async def _end(self, _: web.Application) -> None:
         for task in self._tasks:
             task.cancel()
-        for viewer in self._viewers:
-            assert viewer.socket is not None
-            await viewer.socket.close(code=1001)
+        for link in self._viewers.links:
+            await link.close(1001)
 
     @web.middleware
     async def _guard(
@@ -193,7 +192,7 @@ class PageServer:
     # What is watched
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        if len(self._viewers) >= MOST_VIEWERS:
+        if len(self._viewers.links) >= MOST_VIEWERS:
             return _refusal(503, f"{MOST_VIEWERS} viewers watch already")
         connection = web.WebSocketResponse(
             heartbeat=HEARTBEAT, max_msg_size=4096, compress=False, writer_limit=1
@@ -201,14 +200,14 @@ class PageServer:
         connection.headers.update(HEADERS)
         await connection.prepare(request)
         _keep_little(request)
-        key = request.query.get("key", "")[:LONGEST_KEY]
-        viewer, earlier = self._viewers.join(key, connection)
+        link = Link(connection)
+        viewer, earlier = self._viewers.join(request.query.get("key", "")[:LONGEST_KEY], link)
         if earlier is not None:
-            self._closing.add(closing := asyncio.create_task(earlier.close(code=REPLACED)))
+            self._closing.add(closing := asyncio.create_task(earlier.close(REPLACED)))
             closing.add_done_callback(self._closing.discard)
         self._lease.come_back(viewer.number)
-        viewer.offer("hello", hello(viewer, self._robot.about()))
-        sending = asyncio.create_task(viewer.send(connection))
+        link.offer("hello", hello(viewer, self._robot.about()))
+        sending = asyncio.create_task(link.send())
         try:
             # Viewers have nothing to say here; commands are requests of their own.
             message = await connection.receive()
@@ -217,21 +216,21 @@ class PageServer:
         finally:
             sending.cancel()
             # Else the same browser has connected again.
-            if viewer.socket is connection:
-                viewer.socket = None
+            if viewer.link is link:
+                viewer.link = None
                 self._lease.leave(viewer.number)
         return connection
 
     async def _send_states(self) -> None:
         while True:
-            if len(self._viewers):
+            if self._viewers.links:
                 self._viewers.offer("state", json.dumps(self._state(), allow_nan=False))
             await asyncio.sleep(STATE_PERIOD)
 
     def _state(self) -> dict[str, Any]:
         return {
             "type": "state",
-            "viewers": len(self._viewers),
+            "viewers": len(self._viewers.links),
             "operator": self._lease.holder,
             "idle": round(self._lease.idle_for),
         } | self._robot.state()
@@ -241,7 +240,7 @@ class PageServer:
         cameras = self._robot.about()["cameras"]
         while True:
             due = loop.time() + self._image_period
-            for camera in cameras if len(self._viewers) else ():
+            for camera in cameras if self._viewers.links else ():
                 # Off the loop, which answers commands meanwhile.
                 picture = await loop.run_in_executor(None, self._robot.picture, camera)
                 if picture is not None:

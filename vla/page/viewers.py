@@ -49,13 +49,12 @@ def packed(picture: Picture) -> bytes:
     return struct.pack(">I", len(header)) + header + picture.jpeg
 
 
-class Viewer:
-    """One browser."""
+class Link:
+    """A connection to a browser; holds the newest of what was not sent yet."""
 
-    def __init__(self, number: int, key: str):
-        """number: shown to people. key: known to this browser alone, proves who it is."""
-        self.number, self.key = number, key
-        self.socket: web.WebSocketResponse | None = None
+    def __init__(self, socket: web.WebSocketResponse):
+        """socket: open."""
+        self._socket = socket
         self._waiting: dict[str, str | bytes] = {}
         self._fresh = asyncio.Event()
 
@@ -64,8 +63,8 @@ class Viewer:
         self._waiting[topic] = message
         self._fresh.set()
 
-    async def send(self, socket: web.WebSocketResponse) -> None:
-        """Sends what is offered to a connection until it is gone."""
+    async def send(self) -> None:
+        """Sends what is offered until the connection is gone."""
         with contextlib.suppress(ConnectionError):
             while True:
                 await self._fresh.wait()
@@ -73,9 +72,22 @@ class Viewer:
                 waiting, self._waiting = self._waiting, {}
                 for message in waiting.values():
                     if isinstance(message, str):
-                        await socket.send_str(message)
+                        await self._socket.send_str(message)
                     else:
-                        await socket.send_bytes(message)
+                        await self._socket.send_bytes(message)
+
+    async def close(self, code: int) -> None:
+        """Ends the connection, with the reason as WebSocket knows it."""
+        await self._socket.close(code=code)
+
+
+@dataclass
+class Viewer:
+    """One browser."""
+
+    number: int  # shown to people
+    key: str  # known to this browser alone, proves who it is
+    link: Link | None = None  # None while it is not connected
 
 
 class Viewers:
@@ -85,21 +97,17 @@ class Viewers:
         self._by_key: OrderedDict[str, Viewer] = OrderedDict()
         self._numbers = 0
 
-    def __iter__(self):
-        """The connected ones."""
-        return iter([viewer for viewer in self._by_key.values() if viewer.socket is not None])
-
-    def __len__(self) -> int:
-        return sum(viewer.socket is not None for viewer in self._by_key.values())
+    @property
+    def links(self) -> list[Link]:
+        """The connections of all that are connected."""
+        return [viewer.link for viewer in self._by_key.values() if viewer.link is not None]
 
     def find(self, key: str) -> Viewer | None:
         """The connected viewer with that key."""
         viewer = self._by_key.get(key)
-        return viewer if viewer is not None and viewer.socket is not None else None
+        return viewer if viewer is not None and viewer.link is not None else None
 
-    def join(
-        self, key: str, connection: web.WebSocketResponse
-    ) -> tuple[Viewer, web.WebSocketResponse | None]:
+    def join(self, key: str, link: Link) -> tuple[Viewer, Link | None]:
         """The viewer of a connection: the one with that key, or else a new one.
 
         Also returns its earlier connection, which may not have noticed that it is broken.
@@ -110,17 +118,17 @@ class Viewers:
             viewer = Viewer(self._numbers, secrets.token_urlsafe(24))
             self._by_key[viewer.key] = viewer
         self._by_key.move_to_end(viewer.key)
-        earlier, viewer.socket = viewer.socket, connection
+        earlier, viewer.link = viewer.link, link
         self._forget()
         return viewer, earlier
 
     def offer(self, topic: str, message: str | bytes) -> None:
         """Offers a message to all."""
-        for viewer in self:
-            viewer.offer(topic, message)
+        for link in self.links:
+            link.offer(topic, message)
 
     def _forget(self) -> None:
-        gone = [key for key, viewer in self._by_key.items() if viewer.socket is None]
+        gone = [key for key, viewer in self._by_key.items() if viewer.link is None]
         for key in gone[: max(0, len(gone) - MOST_REMEMBERED)]:
             del self._by_key[key]
 
