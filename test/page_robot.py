@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import struct
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from PIL import Image as PillowImage
 
 from vla.page.access import Access, make_access
 from vla.page.commands import Answer, PageCommand
@@ -18,10 +21,17 @@ from vla.page.episodes import EpisodeShelf
 from vla.page.server import PageServer
 from vla.page.viewers import Picture
 
+
+def _black() -> bytes:
+    stream = io.BytesIO()
+    PillowImage.new("RGB", (96, 96)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
 CAMERAS = ["front", "wrist"]
 LOCAL = make_access("127.0.0.1", [], "", "", "")
-# A real picture is not needed to count them.
-JPEG = b"\xff\xd8" + bytes(20_000)
+# Long enough to fill the buffers of a slow viewer; bytes after a JPEG's end are ignored.
+JPEG = _black() + bytes(20_000)
 
 
 class ScriptedRobot:
@@ -124,8 +134,6 @@ def run(work) -> None:
 
 def self_signed(folder: Path) -> tuple[str, str]:
     """Paths of a certificate for 127.0.0.1 and of its key, made by OpenSSL's command."""
-    import subprocess
-
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",

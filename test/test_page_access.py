@@ -43,7 +43,7 @@ def test_loopback_is_this_machine():
 def test_others_are_let_in_with_a_token_and_tls_alone(tmp_path, address):
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    with pytest.raises(AccessError, match="others could reach.*'token_file' and 'tls_cert"):
+    with pytest.raises(AccessError, match=r"others could reach.*'token_file' and 'tls_cert"):
         make_access(address, ["robot.lab"], "", "", "")
     with pytest.raises(AccessError, match="give 'tls_certificate' and 'tls_key', or listen"):
         make_access(address, ["robot.lab"], str(token), "", "")
@@ -60,7 +60,7 @@ def test_settings_that_do_not_fit_are_named(tmp_path):
         make_access("127.0.0.1", [], str(short), "", "")
     with pytest.raises(AccessError, match="together, or neither"):
         make_access("127.0.0.1", [], "", "c.pem", "")
-    with pytest.raises(AccessError, match="cannot read .*none"):
+    with pytest.raises(AccessError, match=r"cannot read .*none"):
         make_access("127.0.0.1", [], str(tmp_path / "none"), "", "")
     short.write_text(TOKEN)
     with pytest.raises(AccessError, match="as 'hosts'"):
