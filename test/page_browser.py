@@ -15,6 +15,10 @@ from PIL import Image
 # Width and height of a telephone and of a large screen [px].
 SIZES = {"narrow": (390, 844), "wide": (1920, 1080)}
 PATIENCE = 60.0
+# Key, code and text of what the keyboard sends.
+KEYS = {"Space": (" ", 32, " "), "Enter": ("Enter", 13, "\r")}
+# A command's answer, good or bad.
+ANSWERED = "document.getElementById('reply').textContent.match(/^{}: (?!sent)/)"
 # Controls that a screen reader could not name.
 NAMELESS = """
 [...document.querySelectorAll('button, input, select, canvas, video, [role]')]
@@ -83,11 +87,12 @@ class OperatorPageBrowser:
             f"answer '{start}'",
         )
 
-    def press_space(self) -> None:
-        """Presses the space bar, wherever the focus is."""
-        about = {"key": " ", "code": "Space", "windowsVirtualKeyCode": 32, "text": " "}
-        self.browser.call("Input.dispatchKeyEvent", type="keyDown", **about)
-        self.browser.call("Input.dispatchKeyEvent", type="keyUp", key=" ", code="Space")
+    def press(self, name: str) -> None:
+        """Presses Space or Enter, wherever the focus is."""
+        key, number, text = KEYS[name]
+        about = {"key": key, "code": name, "windowsVirtualKeyCode": number}
+        self.browser.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
+        self.browser.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def require_usable(self) -> None:
         """Fails where something lies outside of the window, has no name, or the stop is hidden."""
@@ -145,7 +150,7 @@ def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
     page.click("#instruct button")
     page.until("state.answers.some((answer) => answer.prompt.includes('red block'))", "a plan")
     page.browser.value("document.activeElement.blur()")
-    page.press_space()
+    page.press("Space")
     page.replies("emergency stop:")
     page.until("state.policy.state === 'emergency stopped'", "emergency stop")
     page.click("#reset_emergency_stop")
@@ -188,7 +193,7 @@ def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
         "document.getElementById('reply').textContent.match(/drop adapter: (?!sent)/)", "answer"
     )
     page.click("#recover")
-    page.until("document.getElementById('reply').textContent.match(/recover: (?!sent)/)", "answer")
+    page.until(ANSWERED.format("recover"), "answer")
     page.click("#diagnostics summary")
     page.until("document.querySelector('#diagnostics dd')", "figures of a node")
     page.click("#give")

@@ -7,8 +7,9 @@ import io
 import json
 import struct
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ class ScriptedRobot:
         return self.answer
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What came for a GET."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
 class PageClient:
     """One browser without a screen."""
 
@@ -100,11 +113,10 @@ class PageClient:
         async with self.session.post(address, data=data, headers=headers, ssl=False) as answer:
             return answer.status, await answer.json()
 
-    async def get(self, path: str, **headers: str) -> aiohttp.ClientResponse:
-        """Gets a path; the answer's body has been read."""
+    async def get(self, path: str, **headers: str) -> Reply:
+        """Gets a path."""
         async with self.session.get(self.url + path, headers=headers, ssl=False) as answer:
-            await answer.read()
-            return answer
+            return Reply(answer.status, answer.headers, await answer.read())
 
 
 @asynccontextmanager

@@ -88,12 +88,12 @@ def test_the_page_says_within_a_second_that_the_link_is_gone_and_comes_back(tmp_
         page.until("!document.querySelector('#resume').disabled", "control")
         # Enter presses a button; the space bar stops, also where a button has the focus.
         browser.value("document.getElementById('resume').focus()")
-        browser.press("Enter")
+        page.press("Enter")
         page.replies("resume:")
-        page.press_space()
+        page.press("Space")
         page.replies("emergency stop:")
         browser.value("document.getElementById('text').focus()")
-        page.press_space()
+        page.press("Space")
         assert browser.value("document.getElementById('text').value") == " "
         assert [command.name for command in robot.done] == ["resume", "emergency_stop"]
         robot.shown = robot.shown | {"alive": False, "silence": 0.9}

@@ -80,7 +80,7 @@ async def operate(url: str, end_controller) -> None:
         assert (await page.send("reset_emergency_stop"))[1]["success"]
         stopped = await page.send("record_stop", {"outcome": "success"})
         assert stopped[1]["success"], stopped
-        listed = await (await page.get("/api/episodes")).json()
+        listed = (await page.get("/api/episodes")).json()
         assert [each["outcome"] for each in listed["episodes"]] == ["success"]
         name = listed["episodes"][0]["name"]
         assert (await page.get(f"/video/{name}")).status == 200

@@ -3,6 +3,7 @@
 "use strict";
 
 const SILENCE = 800; // ms without a message after which the link is gone; the server sends every 200
+const GIVEN_UP = 5000; // ms without a message after which another link is tried
 const RETRY = 500; // ms
 const REPLACED = 4001; // the server's reason for closing: this viewer has opened another connection
 const STATE_CLASSES = {
@@ -47,6 +48,7 @@ function show(container, values, build) {
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   const socket = new WebSocket(`${scheme}://${location.host}/live?key=${encodeURIComponent(viewer.key)}`);
+  const begun = performance.now();
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data }) => {
     heardAt = performance.now();
@@ -55,12 +57,12 @@ function connect() {
   };
   socket.onclose = ({ code }) => {
     if (code === REPLACED) viewer.key = "";
+    clearInterval(watch);
     setTimeout(connect, RETRY);
   };
   // A link that is silent but not closed is given up.
   const watch = setInterval(() => {
-    if (socket.readyState === WebSocket.CLOSED) clearInterval(watch);
-    else if (socket.readyState === WebSocket.OPEN && silence() > 5 * SILENCE) socket.close();
+    if (Math.min(silence(), performance.now() - begun) > GIVEN_UP) socket.close();
   }, SILENCE);
 }
 

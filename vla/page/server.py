@@ -47,7 +47,7 @@ LONGEST_KEY = 100
 REPLACED = 4001
 VIEWER_HEADER = "X-Viewer"
 # An open websocket that nobody answers at the other end is closed after this [s].
-HEARTBEAT = 5.0
+HEARTBEAT = 10.0
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
