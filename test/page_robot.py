@@ -43,6 +43,8 @@ class ScriptedRobot:
         self.pictures = 0
         self.shown: dict[str, Any] = {"alive": True}
         self.answer = Answer(True, "done")
+        # What the next calls raise.
+        self.raises: list[Exception] = []
 
     def about(self) -> dict[str, Any]:
         return {"cameras": CAMERAS, "robot": "test", "namespace": "/"}
@@ -128,7 +130,9 @@ async def served(
 ) -> AsyncIterator[tuple[PageClient, ScriptedRobot]]:
     """A running server; gives one client, whose session others may share."""
     robot = robot or ScriptedRobot()
-    runner = await PageServer(robot, access, shelf, idle_limit, 50.0).start(0)
+    failures: list[Exception] = []
+    server = PageServer(robot, access, shelf, idle_limit, 50.0, failures.append)
+    runner = await server.start(0)
     port = runner.addresses[0][1]
     try:
         # Cookies that a browser would send to an address, too.
@@ -137,6 +141,7 @@ async def served(
             yield PageClient(session, f"{access.scheme}://127.0.0.1:{port}"), robot
     finally:
         await runner.cleanup()
+    assert failures == robot.raises
 
 
 def run(work) -> None:

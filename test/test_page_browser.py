@@ -78,7 +78,12 @@ def test_the_page_says_within_a_second_that_the_link_is_gone_and_comes_back(tmp_
     robot.shown = SHOWN | {
         "answers": [{"prompt": "<img src=x>", "text": "<b>no</b>", "seconds": 1}]
     }
-    port = server.start(PageServer(robot, LOCAL, shelf, 60.0, 10.0), 0)
+    failures: list[Exception] = []
+
+    def made() -> PageServer:
+        return PageServer(robot, LOCAL, shelf, 60.0, 10.0, failures.append)
+
+    port = server.start(made(), 0)
     with Browser(tmp_path) as browser:
         page = OperatorPageBrowser(browser, f"http://127.0.0.1:{port}/")
         page.until("state && state.alive", "graph")
@@ -106,7 +111,8 @@ def test_the_page_says_within_a_second_that_the_link_is_gone_and_comes_back(tmp_
         assert "link to the robot is gone" in browser.text("lost")
         assert browser.value("document.getElementById('resume').disabled")
         server = ServerThread()
-        server.start(PageServer(robot, LOCAL, shelf, 60.0, 10.0), port)
+        server.start(made(), port)
         page.until("document.getElementById('lost').hidden && state.alive", "link")
     server.stop()
     shelf.close()
+    assert not failures

@@ -282,3 +282,26 @@ def test_too_many_viewers_are_refused(shelf, monkeypatch):
             assert refused.value.status == 503
 
     run(work())
+
+
+def test_a_robot_that_fails_is_reported_and_the_server_goes_on(shelf):
+    class Failing(ScriptedRobot):
+        def picture(self, camera):
+            if not self.raises:
+                self.raises = [KeyError("no such thing")]
+                raise self.raises[0]
+            return super().picture(camera)
+
+        async def carry_out(self, command):
+            self.raises.append(RuntimeError("the graph <broke>"))
+            raise self.raises[-1]
+
+    async def work():
+        async with served(shelf, robot=Failing()) as (client, _):
+            await client.open()
+            await client.message("front")
+            status, answer = await client.send("stop")
+            assert (status, answer["message"]) == (500, "it failed: the graph <broke>")
+            await client.message("state")
+
+    run(work())

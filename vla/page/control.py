@@ -26,15 +26,10 @@ class ControlLease:
             self._holder, self._left = None, None
         return self._holder
 
-    @property
-    def idle_for(self) -> float:
-        """Time since the operator's last command [s]; 0 where there is no operator."""
-        return 0.0 if self.holder is None else self._clock() - self._used
-
     def take(self, viewer: int) -> str:
         """Gives control to `viewer`; returns why not, or "" where it has it now."""
         holder = self.holder
-        if holder not in (None, viewer) and self.idle_for < self._idle_limit:
+        if holder not in (None, viewer) and self._clock() - self._used < self._idle_limit:
             return (
                 f"viewer {holder} has control: ask them to give it, or wait until they have "
                 f"done nothing for {self._idle_limit:g} s"

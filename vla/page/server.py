@@ -16,6 +16,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,14 +94,21 @@ class PageServer:
         shelf: EpisodeShelf,
         idle_limit: float,
         image_rate: float,
+        report: Callable[[Exception], None],
     ):
-        """idle_limit: see ControlLease [s]. image_rate: most images of each camera a second."""
+        """idle_limit: see ControlLease [s]. image_rate: most images of each camera a second.
+
+        report: gets what went wrong although it should not; the server goes on.
+        """
         self._robot, self._access, self._shelf = robot, access, shelf
+        self._report = report
         self._lease = ControlLease(idle_limit)
         self._viewers = Viewers()
         self._image_period = 1.0 / image_rate
         self._tasks: list[asyncio.Task] = []
         self._closing: set[asyncio.Task] = set()
+        # Of their own, so that a video that is being made does not hold images up.
+        self._eyes = ThreadPoolExecutor(1, "page pictures")
 
     def application(self) -> web.Application:
         """All that is served."""
@@ -132,13 +140,14 @@ class PageServer:
 
     async def _begin(self, _: web.Application) -> None:
         self._tasks = [
-            asyncio.create_task(self._send_states()),
-            asyncio.create_task(self._send_pictures()),
+            asyncio.create_task(self._repeat(self._send_state, STATE_PERIOD)),
+            asyncio.create_task(self._repeat(self._send_pictures, self._image_period)),
         ]
 
     async def _end(self, _: web.Application) -> None:
         for task in self._tasks:
             task.cancel()
+        self._eyes.shutdown(wait=False, cancel_futures=True)
         for link in self._viewers.links:
             await link.close(1001)
 
@@ -159,6 +168,9 @@ class PageServer:
             response = _refusal(403, str(error))
         except web.HTTPException as error:
             response = _refusal(error.status, error.reason)
+        except Exception as error:
+            self._report(error)
+            response = _refusal(500, f"it failed: {one_line(error)}")
         if not response.prepared:
             response.headers.update(HEADERS)
         return response
@@ -221,31 +233,33 @@ class PageServer:
                 self._lease.leave(viewer.number)
         return connection
 
-    async def _send_states(self) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[None]], period: float) -> None:
+        """Does something once a period while anybody watches."""
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + period
             if self._viewers.links:
-                self._viewers.offer("state", json.dumps(self._state(), allow_nan=False))
-            await asyncio.sleep(STATE_PERIOD)
+                try:
+                    await work()
+                except Exception as error:
+                    self._report(error)
+            await asyncio.sleep(max(0.0, due - loop.time()))
 
-    def _state(self) -> dict[str, Any]:
-        return {
+    async def _send_state(self) -> None:
+        state = {
             "type": "state",
             "viewers": len(self._viewers.links),
             "operator": self._lease.holder,
-            "idle": round(self._lease.idle_for),
         } | self._robot.state()
+        self._viewers.offer("state", json.dumps(state, allow_nan=False))
 
     async def _send_pictures(self) -> None:
         loop = asyncio.get_running_loop()
-        cameras = self._robot.about()["cameras"]
-        while True:
-            due = loop.time() + self._image_period
-            for camera in cameras if self._viewers.links else ():
-                # Off the loop, which answers commands meanwhile.
-                picture = await loop.run_in_executor(None, self._robot.picture, camera)
-                if picture is not None:
-                    self._viewers.offer(camera, packed(picture))
-            await asyncio.sleep(max(0.0, due - loop.time()))
+        for camera in self._robot.about()["cameras"]:
+            # Off the loop, which answers commands meanwhile.
+            picture = await loop.run_in_executor(self._eyes, self._robot.picture, camera)
+            if picture is not None:
+                self._viewers.offer(camera, packed(picture))
 
     async def _episodes(self, request: web.Request) -> web.Response:
         before = request.query.get("before", "")[:LONGEST_KEY]
@@ -256,7 +270,7 @@ class PageServer:
             path = await asyncio.to_thread(self._shelf.video, request.match_info["name"])
         except (BagError, DatasetError) as error:
             return _refusal(404, str(error))
-        return web.FileResponse(path, headers=HEADERS | {"Content-Type": "video/mp4"})
+        return web.FileResponse(path, headers={"Content-Type": "video/mp4"})
 
     # What is commanded
 
@@ -297,11 +311,11 @@ def _keep_little(request: web.Request) -> None:
     transport = request.transport
     if transport is None:
         return
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError):  # already gone
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER
         )
-    transport.set_write_buffer_limits(high=0)  # type: ignore[attr-defined]
+    transport.set_write_buffer_limits(high=0)
 
 
 def _shipped(name: str) -> Path:

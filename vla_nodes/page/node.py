@@ -86,6 +86,7 @@ class OperatorPage(ManagedNode):
             self._shelf,
             idle_limit=settings["control_timeout"],
             image_rate=settings["image_rate"],
+            report=self.report_failure,
         )
         self._server = ServerThread()
         port = self._server.start(server, settings["port"])
