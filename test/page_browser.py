@@ -14,7 +14,7 @@ from PIL import Image
 
 # Width and height of a telephone and of a large screen [px].
 SIZES = {"narrow": (390, 844), "wide": (1920, 1080)}
-PATIENCE = 60.0
+PATIENCE = 180.0
 # Key, code and text of what the keyboard sends.
 KEYS = {"Space": (" ", 32, " "), "Enter": ("Enter", 13, "\r")}
 # A command's answer, good or bad.

@@ -34,6 +34,7 @@ def main() -> None:
         with Browser(Path(folder)) as browser:
             page = OperatorPageBrowser(browser, url)
             page.resize(*SIZES["wide"])
+            page.until("state && state.alive", "graph")
             use_every_control(page, "")
             page.click("#take")
             page.until("state.operator === viewer.number", "control")

@@ -59,15 +59,16 @@ class Pictures:
         self._poses = PolledSubscription(
             node, PoseStamped, contract.end_effector_pose_topic, qos.NEWEST_SENSOR
         )
-        self._chunks = PolledSubscription(node, ActionChunkMessage, "vla/action_chunk", qos.RESULT)
+        # Best effort, so that a page that dies can't disturb the one who sends them.
+        self._chunks = PolledSubscription(node, ActionChunkMessage, "vla/action_chunk", qos.LATEST)
         self._views: dict[str, tuple[CameraView, int]] = {}  # with the height of the images
         self._tool: tuple[np.ndarray, np.ndarray] | None = None
         self._chunk: ActionChunk | None = None
 
-    def take(self, camera: str, following: bool) -> Picture | None:
+    def take(self, camera: str, instruction_id: int) -> Picture | None:
         """The newest image of a camera; None where there is no new one, or it is malformed.
 
-        following: whether the predicted path is one that the arm follows now.
+        instruction_id: of the instruction whose path is drawn; 0 while the arm follows none.
         """
         message = self._images[camera].take()
         if message is None:
@@ -80,7 +81,8 @@ class Pictures:
         self._update(camera)
         stamp = stamp_to_seconds(message.header.stamp)
         view, view_height = self._views.get(camera, (None, 0))
-        chunk = self._chunk if following else None
+        known = self._chunk
+        chunk = known if known is not None and known.instruction_id == instruction_id else None
         path = path_in_view(chunk, view, self._tool, stamp, view_height)
         return Picture(camera, jpeg, width, height, stamp, path, view is not None)
 

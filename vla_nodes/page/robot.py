@@ -110,7 +110,8 @@ class GraphRobot:
     def picture(self, camera: str) -> Picture | None:
         """The newest image of a camera; None where there is no new one."""
         status = self._status
-        return self._pictures.take(camera, status is not None and status.state in FOLLOWING)
+        follows = status is not None and status.state in FOLLOWING
+        return self._pictures.take(camera, status.instruction_id if follows else 0)
 
     async def carry_out(self, command: PageCommand) -> Answer:
         """Has the graph do what a viewer asked for."""
