@@ -53,6 +53,12 @@ def test_others_are_let_in_with_a_token_and_tls_alone(tmp_path, address):
     assert made.scheme == "https" and "robot.lab" in made.hosts and "localhost" not in made.hosts
 
 
+def test_the_url_is_one_that_a_browser_can_open(guarded):
+    assert LOCAL.url(8080) == "http://127.0.0.1:8080/"
+    assert make_access("::1", [], "", "", "").url(80) == "http://[::1]:80/"
+    assert guarded.url(443) == "https://127.0.0.1:443/"
+
+
 def test_settings_that_do_not_fit_are_named(tmp_path):
     short = tmp_path / "token"
     short.write_text("1234")

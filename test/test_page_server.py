@@ -191,10 +191,11 @@ def test_images_are_made_once_for_all_and_only_while_somebody_watches(shelf):
 def test_a_slow_viewer_gets_the_newest_image_and_slows_nobody(shelf):
     async def work():
         async with served(shelf) as (fast, robot):
-            slow = PageClient(fast.session, fast.url)
-            await slow.open()
-            # Its receive buffer and the server's fill up; the transport takes nothing more.
-            slow.socket._conn.transport.pause_reading()
+            slow, stuck = (PageClient(fast.session, fast.url) for _ in range(2))
+            for viewer in (slow, stuck):
+                await viewer.open()
+                # Its receive buffer and the server's fill up; the transport takes nothing more.
+                viewer.socket._conn.transport.pause_reading()
             await fast.open()
             while robot.pictures < 300:
                 await fast.message("front")
@@ -204,6 +205,7 @@ def test_a_slow_viewer_gets_the_newest_image_and_slows_nobody(shelf):
             while not stamps or stamps[-1] < held_back:
                 stamps.append((await slow.message("front"))["stamp"])
             assert len(stamps) < held_back / 4, "what it missed was dropped, not queued"
+            # The server ends although one viewer still takes nothing.
 
     run(work())
 

@@ -51,6 +51,11 @@ class Access:
         """What the cookie of a browser that gave the token holds; another token has another."""
         return hmac.new(self.token.encode(), b"operator page", hashlib.sha256).hexdigest()
 
+    def url(self, port: int) -> str:
+        """Where a browser finds the page."""
+        name = sorted(self.hosts)[0] if _is_any(self.address) else self.address
+        return f"{self.scheme}://{f'[{name}]' if ':' in name else name}:{port}/"
+
     def tls(self) -> ssl.SSLContext | None:
         """For the server; None where it speaks plain HTTP. Raises AccessError for unfit files."""
         if self.certificate is None:

@@ -44,8 +44,11 @@ STATE_PERIOD = 0.2
 MOST_BODY = 65536
 MOST_VIEWERS = 50
 LONGEST_KEY = 100
-# Why a connection is closed: the same viewer has opened another.
-REPLACED = 4001
+# Why a connection is closed, as numbers of WebSocket: the server ends, what came is not read, and
+# the same viewer has opened another.
+GOING_AWAY, UNWANTED, REPLACED = 1001, 1008, 4001
+# Longest wait for browsers when a connection, or the server, ends [s].
+SHUTDOWN_TIMEOUT = 1.0
 VIEWER_HEADER = "X-Viewer"
 # An open websocket that nobody answers at the other end is closed after this [s].
 HEARTBEAT = 10.0
@@ -128,7 +131,10 @@ class PageServer:
         """Listens. Raises AccessError or OSError where that is not possible."""
         tls = self._access.tls()
         runner = web.AppRunner(
-            self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+            self.application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
         )
         await runner.setup()
         try:
@@ -148,8 +154,10 @@ class PageServer:
         for task in self._tasks:
             task.cancel()
         self._eyes.shutdown(wait=False, cancel_futures=True)
-        for link in self._viewers.links:
-            await link.close(1001)
+        closing = [asyncio.create_task(link.close(GOING_AWAY)) for link in self._viewers.links]
+        if closing:
+            # A viewer that takes nothing must not hold up the end.
+            await asyncio.wait(closing, timeout=SHUTDOWN_TIMEOUT)
 
     @web.middleware
     async def _guard(
@@ -207,7 +215,11 @@ class PageServer:
         if len(self._viewers.links) >= MOST_VIEWERS:
             return _refusal(503, f"{MOST_VIEWERS} viewers watch already")
         connection = web.WebSocketResponse(
-            heartbeat=HEARTBEAT, max_msg_size=4096, compress=False, writer_limit=1
+            timeout=SHUTDOWN_TIMEOUT,
+            heartbeat=HEARTBEAT,
+            max_msg_size=4096,
+            compress=False,
+            writer_limit=1,
         )
         connection.headers.update(HEADERS)
         await connection.prepare(request)
@@ -224,7 +236,7 @@ class PageServer:
             # Viewers have nothing to say here; commands are requests of their own.
             message = await connection.receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                await connection.close(code=1008, message=b"nothing is read here")
+                await connection.close(code=UNWANTED, message=b"nothing is read here")
         finally:
             sending.cancel()
             # Else the same browser has connected again.

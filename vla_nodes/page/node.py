@@ -90,7 +90,7 @@ class OperatorPage(ManagedNode):
         )
         self._server = ServerThread()
         port = self._server.start(server, settings["port"])
-        url = f"{self._access.scheme}://{settings['address']}:{port}/"
+        url = self._access.url(port)
         self.diagnostics.values["url"] = url
         self.get_logger().info(f"the page is at {url}")
 

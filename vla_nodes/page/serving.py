@@ -34,11 +34,13 @@ class ServerThread:
         """Ends all connections, and the thread."""
         if not self._thread.is_alive():
             return
-        if self._runner is not None:
-            self._wait(self._runner.cleanup())
+        try:
+            if self._runner is not None:
+                self._wait(self._runner.cleanup())
+        finally:
             self._runner = None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(PATIENCE)
 
     def _wait(self, work):
         future: Future = asyncio.run_coroutine_threadsafe(work, self._loop)
