@@ -73,6 +73,14 @@ class OperatorPageBrowser:
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
             )
 
+    def take_control(self) -> None:
+        """Becomes the operator; again where the link was being made at that moment."""
+        while not self.browser.value("state !== null && state.operator === viewer.number"):
+            self.browser.value("document.getElementById('reply').textContent = ''")
+            self.click("#take")
+            self.until(ANSWERED.format("take"), "answer to who wants control")
+            self._wait(0.5)
+
     def write(self, selector: str, text: str) -> None:
         """Types a text into a field, in place of what is there."""
         found = json.dumps(selector)
@@ -126,8 +134,7 @@ def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
     adapter: folder of one that the policy can load; "" to have a wrong one refused.
     """
     page.until("state && state.alive", "graph")
-    page.click("#take")
-    page.until("state.operator === viewer.number", "control")
+    page.take_control()
     page.click("#record_start")
     page.replies("record start: recording")
     page.until("state.recording.episode", "recording")

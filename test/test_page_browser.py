@@ -89,8 +89,7 @@ def test_the_page_says_within_a_second_that_the_link_is_gone_and_comes_back(tmp_
         page.until("state && state.alive", "graph")
         assert browser.text("answers") == "<img src=x>: <b>no</b> (1.00 s)"
         assert browser.value("document.querySelectorAll('#answers img, #answers b').length") == 0
-        page.click("#take")
-        page.until("!document.querySelector('#resume').disabled", "control")
+        page.take_control()
         # Enter presses a button; the space bar stops, also where a button has the focus.
         browser.value("document.getElementById('resume').focus()")
         page.press("Enter")
