@@ -31,8 +31,7 @@ def _black() -> bytes:
 
 CAMERAS = ["front", "wrist"]
 LOCAL = make_access("127.0.0.1", [], "", "", "")
-# Long enough to fill the buffers of a slow viewer; bytes after a JPEG's end are ignored.
-JPEG = _black() + bytes(20_000)
+JPEG = _black()
 
 
 class ScriptedRobot:
@@ -90,22 +89,34 @@ class PageClient:
         self.number, self.key = about["number"], about["key"]
         return self
 
-    async def message(self, wanted: str) -> Any:
-        """The next text of a type, or header of a camera's picture."""
-        assert self.socket is not None
+    async def newest(self, wanted: str) -> Any:
+        """The next text of a type, or header of a camera's picture, which it does not confirm."""
         while True:
-            received = await self.socket.receive(20.0)
-            if received.type is aiohttp.WSMsgType.TEXT:
-                found = json.loads(received.data)
-                name = found["type"]
-            elif received.type is aiohttp.WSMsgType.BINARY:
-                (length,) = struct.unpack(">I", received.data[:4])
-                found = json.loads(received.data[4 : 4 + length])
-                name = found["camera"]
-            else:
-                raise ConnectionError(f"{received.type.name}, {received.data}")
+            name, found = await self._next()
             if name == wanted:
                 return found
+
+    async def message(self, wanted: str) -> Any:
+        """The same; it confirms each, as a browser does that has shown them."""
+        assert self.socket is not None
+        while True:
+            name, found = await self._next()
+            if name != "hello":
+                await self.socket.send_str(name)
+            if name == wanted:
+                return found
+
+    async def _next(self) -> tuple[str, Any]:
+        assert self.socket is not None
+        received = await self.socket.receive(20.0)
+        if received.type is aiohttp.WSMsgType.TEXT:
+            found = json.loads(received.data)
+            return found["type"], found
+        if received.type is aiohttp.WSMsgType.BINARY:
+            (length,) = struct.unpack(">I", received.data[:4])
+            found = json.loads(received.data[4 : 4 + length])
+            return found["camera"], found
+        raise ConnectionError(f"{received.type.name}, {received.data}")
 
     async def send(self, command: str, body: Any = None, **headers: str) -> tuple[int, dict]:
         """Sends a command; returns the status and the answer."""

@@ -180,10 +180,12 @@ def test_images_are_made_once_for_all_and_only_while_somebody_watches(shelf):
             viewers = [PageClient(first.session, first.url) for _ in range(5)]
             for viewer in viewers:
                 await viewer.open()
-            before, stamps = robot.pictures, []
-            for viewer in viewers:
-                stamps += [(await viewer.message(name))["stamp"] for name in CAMERAS * 3]
-            assert len(stamps) == 30 and len(set(stamps)) <= robot.pictures - before + 10
+            stamps = []
+            for _ in range(4):
+                for viewer in viewers:
+                    stamps.append((await viewer.message("front"))["stamp"])
+            assert robot.pictures < 5 * len(set(stamps)) + 40, "one for all, not one for each"
+            assert len(set(stamps)) < len(stamps)
 
     run(work())
 
@@ -191,21 +193,17 @@ def test_images_are_made_once_for_all_and_only_while_somebody_watches(shelf):
 def test_a_slow_viewer_gets_the_newest_image_and_slows_nobody(shelf):
     async def work():
         async with served(shelf) as (fast, robot):
-            slow, stuck = (PageClient(fast.session, fast.url) for _ in range(2))
-            for viewer in (slow, stuck):
-                await viewer.open()
-                # Its receive buffer and the server's fill up; the transport takes nothing more.
-                viewer.socket._conn.transport.pause_reading()
+            slow = PageClient(fast.session, fast.url)
+            await slow.open()
             await fast.open()
-            while robot.pictures < 300:
+            first = await slow.newest("front")
+            while robot.pictures < 100:
                 await fast.message("front")
+            # It has not said yet that it has shown the first one.
             held_back = robot.pictures
-            slow.socket._conn.transport.resume_reading()
-            stamps = []
-            while not stamps or stamps[-1] < held_back:
-                stamps.append((await slow.message("front"))["stamp"])
-            assert len(stamps) < held_back / 4, "what it missed was dropped, not queued"
-            # The server ends although one viewer still takes nothing.
+            await slow.socket.send_str("front")
+            second = await slow.newest("front")
+            assert first["stamp"] < 50 and second["stamp"] >= held_back - 2 * len(CAMERAS)
 
     run(work())
 
@@ -233,7 +231,7 @@ def test_200_fuzzed_requests_and_frames_break_nothing(shelf):
 
     async def frame(client: PageClient) -> None:
         async with client.session.ws_connect(f"{client.url}/live?key={client.key}x") as socket:
-            data = junk(60) * generator.choice([1, 1, 500])
+            data = "!" + junk(60) * generator.choice([1, 1, 500])
             if generator.random() < 0.5:
                 await socket.send_str(data)
             else:

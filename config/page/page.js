@@ -52,23 +52,30 @@ function connect() {
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data }) => {
     heardAt = performance.now();
-    if (typeof data === "string") take(JSON.parse(data));
-    else drawPicture(data);
+    if (typeof data === "string") take(JSON.parse(data), socket);
+    else drawPicture(data, socket);
   };
   socket.onclose = ({ code }) => {
     if (code === REPLACED) viewer.key = "";
     clearInterval(watch);
     setTimeout(connect, RETRY);
   };
-  // A link that is silent but not closed is given up.
+  // A link that is silent but not closed is given up; not at once, since what came may wait its turn.
+  let missed = 0;
   const watch = setInterval(() => {
-    if (Math.min(silence(), performance.now() - begun) > GIVEN_UP) socket.close();
+    missed = Math.min(silence(), performance.now() - begun) > GIVEN_UP ? missed + 1 : 0;
+    if (missed > 2) socket.close();
   }, SILENCE);
 }
 
 const silence = () => performance.now() - heardAt;
 
-function take(message) {
+// Tells the server that the newest of a topic may come; a browser that is slow gets fewer.
+function shown(topic, socket) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(topic);
+}
+
+function take(message, socket) {
   if (message.type === "hello") {
     Object.assign(viewer, { number: message.number, key: message.key });
     sessionStorage.setItem("viewer", viewer.key);
@@ -79,6 +86,7 @@ function take(message) {
   } else {
     state = message;
     showState();
+    shown("state", socket);
   }
 }
 
@@ -176,11 +184,10 @@ function makeCamera(name) {
   return figure;
 }
 
-async function drawPicture(buffer) {
+async function drawPicture(buffer, socket) {
   const length = new DataView(buffer).getUint32(0);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const canvas = byId(`camera-${header.camera}`);
-  if (!canvas) return;
   const image = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: "image/jpeg" }));
   // Sharp lines on a small image: the canvas has the pixels of the screen.
   const scale = Math.max(1, (canvas.clientWidth * devicePixelRatio) / image.width);
@@ -192,6 +199,7 @@ async function drawPicture(buffer) {
   drawPath(context, header.path, width, height);
   const said = !header.calibrated ? "not calibrated, no path" : header.path.length ? "with the predicted path" : "no path now";
   setText(canvas.nextSibling, `${header.camera}: ${said}`);
+  shown(header.camera, socket);
 }
 
 // The path from white edges to its colour: blue where the gripper is open, orange where it closes.

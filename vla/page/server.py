@@ -12,9 +12,7 @@ gave it, in the header X-Viewer, which no other site can set.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +35,7 @@ from vla.page.commands import (
 )
 from vla.page.control import ControlLease
 from vla.page.episodes import EpisodeShelf
-from vla.page.viewers import SEND_BUFFER, Link, Picture, Viewer, Viewers, hello, packed
+from vla.page.viewers import Link, Picture, Viewer, Viewers, hello, packed
 
 # State is sent this often, so that a browser knows within a second that the link is gone [s].
 STATE_PERIOD = 0.2
@@ -219,11 +217,9 @@ class PageServer:
             heartbeat=HEARTBEAT,
             max_msg_size=4096,
             compress=False,
-            writer_limit=1,
         )
         connection.headers.update(HEADERS)
         await connection.prepare(request)
-        _keep_little(request)
         link = Link(connection)
         viewer, earlier = self._viewers.join(request.query.get("key", "")[:LONGEST_KEY], link)
         if earlier is not None:
@@ -233,10 +229,10 @@ class PageServer:
         link.offer("hello", hello(viewer, self._robot.about()))
         sending = asyncio.create_task(link.send())
         try:
-            # Viewers have nothing to say here; commands are requests of their own.
-            message = await connection.receive()
-            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                await connection.close(code=UNWANTED, message=b"nothing is read here")
+            # Viewers say what they have shown, and no more: commands are requests of their own.
+            async for message in connection:
+                if message.type is not WSMsgType.TEXT or not link.shown(message.data):
+                    await connection.close(code=UNWANTED, message=b"not what was sent")
         finally:
             sending.cancel()
             # Else the same browser has connected again.
@@ -316,18 +312,6 @@ class PageServer:
     async def _carried_out(self, command: PageCommand) -> web.Response:
         # A viewer who leaves must not take the command back half-way.
         return _answered(await asyncio.shield(self._robot.carry_out(command)))
-
-
-def _keep_little(request: web.Request) -> None:
-    """Has the connection hold back frames rather than keep them in buffers; see SEND_BUFFER."""
-    transport = request.transport
-    if transport is None:
-        return
-    with contextlib.suppress(OSError):  # already gone
-        transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER
-        )
-    transport.set_write_buffer_limits(high=0)
 
 
 def _shipped(name: str) -> Path:

@@ -15,9 +15,6 @@ from aiohttp import web
 
 # Those that are remembered after they left, so that they keep their numbers.
 MOST_REMEMBERED = 200
-# Of what was sent and not taken yet, the system keeps no more than this [bytes], so that a slow
-# viewer gets new frames and not old ones.
-SEND_BUFFER = 65536
 
 
 @dataclass(frozen=True)
@@ -50,27 +47,41 @@ def packed(picture: Picture) -> bytes:
 
 
 class Link:
-    """A connection to a browser; holds the newest of what was not sent yet."""
+    """A connection to a browser, which has at most one message of each topic on the way.
+
+    The browser says which it has shown; what comes meanwhile takes the place of what waits. So one
+    that is slow, by its link or its processor, shows new images and no old ones.
+    """
 
     def __init__(self, socket: web.WebSocketResponse):
         """socket: open."""
         self._socket = socket
         self._waiting: dict[str, str | bytes] = {}
-        self._fresh = asyncio.Event()
+        self._on_the_way: set[str] = set()
+        self._ready = asyncio.Event()
 
     def offer(self, topic: str, message: str | bytes) -> None:
         """Hands over a message, in place of one of the same topic that was not sent yet."""
         self._waiting[topic] = message
-        self._fresh.set()
+        self._ready.set()
+
+    def shown(self, topic: str) -> bool:
+        """Notes that the browser has shown what was sent; False where nothing was."""
+        if topic not in self._on_the_way:
+            return False
+        self._on_the_way.remove(topic)
+        self._ready.set()
+        return True
 
     async def send(self) -> None:
         """Sends what is offered until the connection is gone."""
         with contextlib.suppress(ConnectionError):
             while True:
-                await self._fresh.wait()
-                self._fresh.clear()
-                waiting, self._waiting = self._waiting, {}
-                for message in waiting.values():
+                await self._ready.wait()
+                self._ready.clear()
+                for topic in [each for each in self._waiting if each not in self._on_the_way]:
+                    message = self._waiting.pop(topic)
+                    self._on_the_way.add(topic)
                     if isinstance(message, str):
                         await self._socket.send_str(message)
                     else:
