@@ -17,7 +17,7 @@ import aiohttp
 from PIL import Image as PillowImage
 
 from vla.page.access import Access, make_access
-from vla.page.commands import Answer, PageCommand
+from vla.page.commands import CommandAnswer, PageCommand
 from vla.page.episodes import EpisodeShelf
 from vla.page.server import PageServer
 from vla.page.viewers import Picture
@@ -41,7 +41,7 @@ class ScriptedRobot:
         self.done: list[PageCommand] = []
         self.pictures = 0
         self.shown: dict[str, Any] = {"alive": True}
-        self.answer = Answer(True, "done")
+        self.answer = CommandAnswer(True, "done")
         # What the next calls raise.
         self.raises: list[Exception] = []
 
@@ -55,7 +55,7 @@ class ScriptedRobot:
         self.pictures += 1
         return Picture(camera, JPEG, 96, 96, float(self.pictures))
 
-    async def carry_out(self, command: PageCommand) -> Answer:
+    async def carry_out(self, command: PageCommand) -> CommandAnswer:
         self.done.append(command)
         return self.answer
 

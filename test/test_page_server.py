@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from page_robot import CAMERAS, PageClient, ScriptedRobot, run, served
 
-from vla.page.commands import FIELDS, Answer, PageCommand
+from vla.page.commands import FIELDS, CommandAnswer, PageCommand
 from vla.page.control import GRACE, ControlLease
 from vla.page.episodes import EpisodeShelf
 
@@ -85,7 +85,7 @@ def test_one_operator_commands_and_everybody_may_stop(shelf):
             assert (await second.send("take"))[0] == 200
             while (await first.message("state"))["operator"] != second.number:
                 pass
-            robot.answer = Answer(False, "the emergency stop is in force")
+            robot.answer = CommandAnswer(False, "the emergency stop is in force")
             assert (await second.send("resume")) == (
                 200, {"success": False, "message": "the emergency stop is in force"}
             )  # fmt: skip

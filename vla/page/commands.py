@@ -30,7 +30,7 @@ class PageCommand:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandAnswer:
     """What came of a command."""
 
     success: bool

@@ -28,7 +28,7 @@ from vla.page.access import COOKIE, Access, AccessError
 from vla.page.commands import (
     FIELDS,
     FOR_EVERYBODY,
-    Answer,
+    CommandAnswer,
     CommandRefusedError,
     PageCommand,
     read_command,
@@ -81,7 +81,7 @@ class Robot(Protocol):
     def picture(self, camera: str) -> Picture | None:
         """The newest image of a camera; None where there is no new one. May take a while."""
 
-    async def carry_out(self, command: PageCommand) -> Answer:
+    async def carry_out(self, command: PageCommand) -> CommandAnswer:
         """Has the graph do what a viewer asked for."""
 
 
@@ -305,9 +305,9 @@ class PageServer:
             return _refusal(409, "only a viewer whose page is open can have control")
         if name == "give":
             self._lease.give(viewer.number)
-            return _answered(Answer(True))
+            return _answered(CommandAnswer(True))
         problem = self._lease.take(viewer.number)
-        return _refusal(409, problem) if problem else _answered(Answer(True))
+        return _refusal(409, problem) if problem else _answered(CommandAnswer(True))
 
     async def _carried_out(self, command: PageCommand) -> web.Response:
         # A viewer who leaves must not take the command back half-way.
@@ -318,7 +318,7 @@ def _shipped(name: str) -> Path:
     return shared_file(f"config/page/{name}")
 
 
-def _answered(answer: Answer) -> web.Response:
+def _answered(answer: CommandAnswer) -> web.Response:
     return web.json_response({"success": answer.success, "message": answer.message})
 
 

@@ -11,7 +11,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 from vla_ros import srv
 
-from vla.page.commands import Answer, PageCommand
+from vla.page.commands import CommandAnswer, PageCommand
 from vla_nodes.core import qos
 
 
@@ -113,7 +113,7 @@ class GraphCalls:
             for call in CALLS.values()
         }
 
-    async def carry_out(self, command: PageCommand) -> Answer:
+    async def carry_out(self, command: PageCommand) -> CommandAnswer:
         """Calls the service of a command, from the server's event loop."""
         name = command.name
         # A question moves nothing, and leaves the instruction in force.
@@ -122,11 +122,13 @@ class GraphCalls:
         call = CALLS[name]
         client = self._clients[call.service]
         if not client.service_is_ready():
-            return Answer(False, f"{client.srv_name} is not there: its node does not run")
+            return CommandAnswer(False, f"{client.srv_name} is not there: its node does not run")
         response = await self._answer(client, call, call.request(command.fields))
         if response is None:
-            return Answer(False, f"{client.srv_name} did not answer within {call.timeout:g} s")
-        return Answer(
+            return CommandAnswer(
+                False, f"{client.srv_name} did not answer within {call.timeout:g} s"
+            )
+        return CommandAnswer(
             response.success, call.told(response) if response.success else response.message
         )
 

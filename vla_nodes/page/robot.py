@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from vla_ros.msg import Episode, Instruction, PolicyStatus, Response
 
 from vla.contract.embodiment import EmbodimentContract
-from vla.page.commands import Answer, PageCommand
+from vla.page.commands import CommandAnswer, PageCommand
 from vla.page.shown import (
     DiagnosticsWatch,
     LimitWatch,
@@ -113,6 +113,6 @@ class GraphRobot:
         follows = status is not None and status.state in FOLLOWING
         return self._pictures.take(camera, status.instruction_id if follows else 0)
 
-    async def carry_out(self, command: PageCommand) -> Answer:
+    async def carry_out(self, command: PageCommand) -> CommandAnswer:
         """Has the graph do what a viewer asked for."""
         return await self._calls.carry_out(command)
