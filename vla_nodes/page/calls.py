@@ -125,12 +125,10 @@ class GraphCalls:
             return CommandAnswer(False, f"{client.srv_name} is not there: its node does not run")
         response = await self._answer(client, call, call.request(command.fields))
         if response is None:
-            return CommandAnswer(
-                False, f"{client.srv_name} did not answer within {call.timeout:g} s"
-            )
-        return CommandAnswer(
-            response.success, call.told(response) if response.success else response.message
-        )
+            late = f"{client.srv_name} did not answer within {call.timeout:g} s"
+            return CommandAnswer(False, late)
+        said = call.told(response) if response.success else response.message
+        return CommandAnswer(response.success, said)
 
     async def _answer(self, client, call: _Call, request: Any) -> Any:
         """The response; None where there is none in time."""
