@@ -121,11 +121,13 @@ class OperatorPageBrowser:
             assert shown, "the emergency stop is not to be seen"
 
     def picture(self, path: Path) -> None:
-        """Saves what the window shows as PNG with few colours, which makes it small."""
+        """Saves what the window shows as PNG of 256 colours, which makes it small."""
         self.browser.value("scrollTo(0, 0)")
         data = self.browser.call("Page.captureScreenshot", format="png")["data"]
         image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-        image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
 
 
 def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
