@@ -57,21 +57,28 @@ class OperatorPageBrowser:
         """Clicks the middle of an element, which must be there to be clicked."""
         found = json.dumps(selector)
         self.until(f"!document.querySelector({found}).disabled", f"usable {selector}")
-        x, y, hit = self.browser.value(
-            f"""(() => {{
-              const element = document.querySelector({found});
-              element.scrollIntoView({{ block: "center" }});
-              const box = element.getBoundingClientRect();
-              const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
-              const hit = document.elementFromPoint(x, y);
-              return [x, y, hit === element || element.contains(hit)];
-            }})()"""
-        )
-        assert hit, f"something covers {selector}"
-        for kind in ("mousePressed", "mouseReleased"):
-            self.browser.call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+        # Again where the page has moved between the look and the click.
+        for _ in range(5):
+            x, y, hit = self.browser.value(
+                f"""(() => {{
+                  const element = document.querySelector({found});
+                  window.clicked = false;
+                  element.addEventListener("click", () => {{ window.clicked = true; }});
+                  element.scrollIntoView({{ block: "center" }});
+                  const box = element.getBoundingClientRect();
+                  const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+                  const hit = document.elementFromPoint(x, y);
+                  return [x, y, hit === element || element.contains(hit)];
+                }})()"""
             )
+            assert hit, f"something covers {selector}"
+            for kind in ("mousePressed", "mouseReleased"):
+                self.browser.call(
+                    "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+                )
+            if self.browser.value("window.clicked"):
+                return
+        raise AssertionError(f"{selector} cannot be clicked")
 
     def take_control(self) -> None:
         """Becomes the operator; again where the link was being made at that moment."""
