@@ -38,6 +38,8 @@ def _fields(kind: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 def _bag(answer: Any) -> str:
+    if not answer.uri:
+        return "discarded"
     said = f"{answer.message_count} messages in {answer.duration:.1f} s"
     return f"{said}; {answer.message}" if answer.message else said
 
