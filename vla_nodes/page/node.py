@@ -53,7 +53,7 @@ class OperatorPage(ManagedNode):
         names = [camera.name for camera in self._contract.cameras]
         given = self.get_parameters_by_prefix(CAMERAS.rstrip("."))
         self._mounted = read_views(
-            {name: parameter.value for name, parameter in given.items()},
+            {name: self.get_parameter(CAMERAS + name).value for name in given},
             names,
             self._contract.base_frame,
             self._contract.tool_frame,

@@ -88,13 +88,11 @@ class GraphRobot:
         """What the page shows now."""
         now = time.monotonic()
         with self._lock:
-            heard = self._status is not None
-            silence = now - self._status_at if heard else None
-            policy = policy_values(self._status, self._mode()) if heard else None
+            status, silence = self._status, now - self._status_at
             return {
-                "alive": heard and silence < STATUS_SILENCE,
-                "silence": None if silence is None else round(silence, 1),
-                "policy": policy,
+                "alive": status is not None and silence < STATUS_SILENCE,
+                "silence": None if status is None else round(silence, 1),
+                "policy": None if status is None else policy_values(status, self._mode(status)),
                 "checkpoint": self._diagnostics.value("reasoning", "checkpoint"),
                 "answers": self._answers.values(),
                 "limits": self._limits.values(now),
@@ -103,15 +101,16 @@ class GraphRobot:
                 "recording": self._recording.values(),
             }
 
-    def _mode(self) -> str:
-        same = self._status.instruction_id == self._instruction.instruction_id
+    def _mode(self, status: PolicyStatus) -> str:
+        same = status.instruction_id == self._instruction.instruction_id
         return self._instruction.mode if same else ""
 
     def picture(self, camera: str) -> Picture | None:
         """The newest image of a camera; None where there is no new one."""
         status = self._status
-        follows = status is not None and status.state in FOLLOWING
-        return self._pictures.take(camera, status.instruction_id if follows else 0)
+        if status is None or status.state not in FOLLOWING:
+            return self._pictures.take(camera, 0)
+        return self._pictures.take(camera, status.instruction_id)
 
     async def carry_out(self, command: PageCommand) -> CommandAnswer:
         """Has the graph do what a viewer asked for."""

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from concurrent.futures import Future
 
+from aiohttp import web
+
 from vla.page.server import PageServer
 
 # Longest wait for the server to begin, and to end [s].
@@ -18,17 +20,17 @@ class ServerThread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="page server", daemon=True)
-        self._runner = None
+        self._runner: web.AppRunner | None = None
 
     def start(self, server: PageServer, port: int) -> int:
         """Begins to serve; returns the port. Raises AccessError or OSError where it cannot."""
         self._thread.start()
         try:
-            self._runner = self._wait(server.start(port))
+            runner = self._runner = self._wait(server.start(port))
         except BaseException:
             self.stop()
             raise
-        return self._runner.addresses[0][1]
+        return runner.addresses[0][1]
 
     def stop(self) -> None:
         """Ends all connections, and the thread."""
