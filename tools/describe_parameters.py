@@ -22,8 +22,8 @@ MODULES = {
     "action_expert": "models.action_expert",
     "controller": "controller.node",
     "mover": "mover",
-    "page": "page.node",
     "recorder": "recorder.node",
+    "page": "page.node",
     "sim": "sim.node",
 }
 TABLE = re.compile(r"(<!-- parameters (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -69,7 +69,7 @@ HEADERS = {
 }
 
 
-class Robot(Protocol):
+class WatchedGraph(Protocol):
     """What the server needs of a running graph."""
 
     def about(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class PageServer:
 
     def __init__(
         self,
-        robot: Robot,
+        robot: WatchedGraph,
         access: Access,
         shelf: EpisodeShelf,
         idle_limit: float,
