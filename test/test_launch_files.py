@@ -25,7 +25,7 @@ from vla_nodes.launcher.expansion import expand
 from vla_nodes.launcher.process import ProcessDescription
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("sim", "bringup", "record", "mover", "fr3", "ur5e")
+FILES = ("sim", "bringup", "record", "page", "mover", "fr3", "ur5e")
 NODES = ["perception", "reasoning", "action_expert", "controller", "recorder"]
 
 
@@ -60,6 +60,7 @@ def test_each_file_starts_its_nodes(processes):
     assert list(processes("bringup")) == NODES
     assert list(processes("bringup", record="false")) == NODES[:-1]
     assert list(processes("record")) == ["recorder"]
+    assert list(processes("page")) == ["page"]
 
 
 def test_only_the_simulator_brings_simulated_time(processes):
@@ -106,6 +107,16 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
             assert parameters["server"] == "ws://there:8200"
             assert parameters["observation_transport"] == "jpeg"
     assert parameters_of(started["recorder"].command)["directory"] == "b"
+
+
+def test_the_operator_page_is_started_where_it_is_asked_for(processes):
+    asked = {"page": "true", "page_port": "9000", "bag_directory": "b", "namespace": "left"}
+    for name, simulated in (("sim", True), ("bringup", False)):
+        page = processes(name, **asked)["page"]
+        parameters = parameters_of(page.command)
+        assert (parameters["port"], parameters["directory"]) == (9000, "b")
+        assert parameters["use_sim_time"] is simulated and "__ns:=/left" in page.command
+    assert parameters_of(page.command)["address"] == "127.0.0.1"
 
 
 def test_the_first_scene_is_chosen(processes):

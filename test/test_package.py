@@ -25,7 +25,7 @@ SYSTEM_KEYS = {
     "PIL": "python3-pil",
     "moveit": "moveit_py",
     "typing_extensions": "python3-typing-extensions",
-    **{n: f"python3-{n}" for n in ("numpy", "scipy", "tqdm", "yaml")},
+    **{n: f"python3-{n}" for n in ("aiohttp", "numpy", "scipy", "tqdm", "yaml")},
 }
 IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml"}
 # What type checkers alone import, and MoveIt's Python package, whose ROS package has another name.

@@ -23,6 +23,7 @@ MODULES = {
     "controller": "controller.node",
     "mover": "mover",
     "recorder": "recorder.node",
+    "page": "page.node",
     "sim": "sim.node",
 }
 TABLE = re.compile(r"(<!-- parameters (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -9,8 +9,9 @@ import numpy as np
 
 from vla.contract.embodiment import EmbodimentContract
 from vla.core.rotations import from_rotation_vector, multiply, quaternion_to_matrix
+from vla.datasets.camera_view import CameraView
 from vla.datasets.frames import DatasetError, EpisodeWords, Shard
-from vla.datasets.grounding import CameraView, place_pixels
+from vla.datasets.grounding import place_pixels
 from vla.datasets.language_motion import motion_words
 from vla.datasets.sample import Annotation, RobotSample
 from vla.datasets.windows import Timeline

@@ -1,0 +1,1 @@
+"""The operator page: its server, who may use it, and what it shows. No ROS."""

@@ -1,0 +1,1 @@
+"""The node page and its parts."""
