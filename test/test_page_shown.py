@@ -155,7 +155,7 @@ def test_delays_are_those_of_the_nodes_of_the_namespace():
     perception = {"age_camera_front_p50_ms": "30.00", "latency_p50_ms": "12.00"}
     watch.update(
         [
-            diagnostic("left/perception", **perception),
+            diagnostic("left/perception: observations", **perception),
             diagnostic("left/controller", latency_p50_ms="6.5", age_observation_p50_ms="140.0"),
             diagnostic("left/action_expert", latency_p50_ms="nan"),
             diagnostic("right/reasoning", latency_p50_ms="80.0"),

@@ -22,9 +22,10 @@ BASE, ELBOW, HAND, TOOL = "panda_link0", "elbow", "hand", "panda_hand_tcp"
 TURN = Rotation.from_euler("xyz", [3.0, 0.2, -0.4])
 
 
-def transform(parent: str, child: str, position, turn: Rotation, stamp) -> TransformStamped:
+def transform(parent: str, child: str, position, turn: Rotation, time: int) -> TransformStamped:
+    """time: [ns]."""
     message = TransformStamped(child_frame_id=child)
-    message.header.frame_id, message.header.stamp = parent, stamp
+    message.header.frame_id, message.header.stamp = parent, nanoseconds_to_stamp(time)
     message.transform.translation = array_to_vector(position)
     rotation = message.transform.rotation
     rotation.x, rotation.y, rotation.z, rotation.w = map(float, turn.as_quat())
@@ -40,15 +41,15 @@ class SensorsWithFrames(FakeSensors):
         super().__init__(graph, has_pose=False)
 
     def announce(self) -> None:
-        fixed = transform(HAND, TOOL, (0, 0, 0.1), Rotation.identity(), nanoseconds_to_stamp(0))
+        fixed = transform(HAND, TOOL, (0, 0, 0.1), Rotation.identity(), 0)
         self.tf_static.publish(TFMessage(transforms=[fixed]))
 
     def send(self) -> None:
-        stamp = nanoseconds_to_stamp(self.now())
+        time = self.now()
         message = TFMessage(
             transforms=[
-                transform(BASE, ELBOW, (0.3, 0, 0.5), TURN, stamp),
-                transform(ELBOW, HAND, (0, 0.1, 0.1), TURN.inv(), stamp),
+                transform(BASE, ELBOW, (0.3, 0, 0.5), TURN, time),
+                transform(ELBOW, HAND, (0, 0.1, 0.1), TURN.inv(), time),
             ]
         )
         if (message := self.spoil("tf", message)) is not None:
@@ -110,6 +111,7 @@ def in_the_future(message):
 )
 def test_bad_or_missing_transforms_are_named_and_nothing_is_observed(running, change, words):
     graph, sensors, seen = running
+    sensors.announce()
     sensors.spoil = lambda topic, message: change(message) if topic == "tf" else message
     try:
         graph.wait_diagnostic("perception", lambda s: words in s.message and s.level == s.ERROR)
@@ -126,11 +128,12 @@ def test_bad_or_missing_transforms_are_named_and_nothing_is_observed(running, ch
 
 def test_others_may_send_transforms_but_not_of_the_same_frames(running):
     graph, sensors, seen = running
+    sensors.announce()
     other = graph.publisher(TFMessage, "/tf", qos.TRANSFORMS)
 
     def send(child):
-        stamp = nanoseconds_to_stamp(sensors.now())
-        frame = transform(BASE, child, (0.0, 0.0, 1.0), Rotation.identity(), stamp)
+        time = sensors.now()
+        frame = transform(BASE, child, (0.0, 0.0, 1.0), Rotation.identity(), time)
         other.publish(TFMessage(transforms=[frame]))
 
     def observed():

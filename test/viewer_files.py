@@ -12,6 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from node_harness import ROOT, Graph
 from rclpy.qos import (
     DurabilityPolicy,
+    LivelinessPolicy,
     QoSCompatibility,
     QoSProfile,
     ReliabilityPolicy,
@@ -80,6 +81,7 @@ def rviz_view() -> View:
             depth=topic["Depth"],
             reliability=ReliabilityPolicy[topic["Reliability Policy"].upper().replace(" ", "_")],
             durability=DurabilityPolicy[topic["Durability Policy"].upper().replace(" ", "_")],
+            liveliness=LivelinessPolicy.AUTOMATIC,
         )
         needs.append(Need(f"/{topic['Value']}", (DISPLAYS[kind],), profile=profile))
     return View(tuple(needs), frozenset(frames))

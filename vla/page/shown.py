@@ -89,7 +89,8 @@ class DiagnosticsWatch:
     def update(self, statuses: Sequence[Any], now: float) -> None:
         """Takes what a message of /diagnostics holds. now: of a steady clock [s]."""
         for status in statuses:
-            name = status.name.lstrip("/")
+            # "NODE: TASK", as diagnostic_updater names them.
+            name = status.name.partition(":")[0].lstrip("/")
             if name.startswith(self._prefix) and "/" not in name[len(self._prefix) :]:
                 self._newest[name[len(self._prefix) :]] = (now, status)
 

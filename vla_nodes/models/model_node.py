@@ -163,6 +163,8 @@ class ModelNode(ManagedNode, Generic[Part]):
         self.wake()
 
     def _settle_threads(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
+        if self.settings["server"]:
+            return
         from vla.policies.threads import settle_threads
 
         given = self.settings["threads"]
