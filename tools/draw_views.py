@@ -19,6 +19,9 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+import vla  # noqa: F401 - before mujoco, whose renderer it chooses
+
+# isort: split
 import mujoco
 import numpy as np
 import rclpy
@@ -64,7 +67,7 @@ class Snapshot:
         for camera in ("front", "wrist"):
             topic = f"camera/{camera}/image_raw"
             read(ImageMessage, topic, lambda m, t=topic: self._on_image(t, m), qos.SENSOR)
-        read(PolicyStatus, "vla/status", self.statuses.append, qos.LATCHED)
+        read(PolicyStatus, "vla/status", lambda message: self.statuses.append(message), qos.LATCHED)
         read(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         read(Response, "vla/response", lambda m: setattr(self, "answer", m.text), qos.RESPONSE)
 
