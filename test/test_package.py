@@ -120,7 +120,11 @@ def test_every_python_package_in_use_is_declared_where_it_can_be():
     optional = {"rerun"}  # a viewer, named to whoever asks for it
     foreign = imported - ours - optional - declared("exec") - set(sys.stdlib_module_names)
     text = (ROOT / "pyproject.toml").read_text()
-    lists = re.findall(r"^(?:dependencies|annotate|serve|openvino|page) = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    lists = re.findall(
+        r"^(?:dependencies|annotate|serve|openvino|page) = \[(.*?)\]",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
     named = {name.replace("-", "_") for name in re.findall(r'"([\w-]+)', "".join(lists))}
     named |= {name for name, package in IMPORTED_AS.items() if package in named}
     assert not foreign - named - NOT_FROM_PIP, "add these to pyproject.toml"

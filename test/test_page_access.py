@@ -18,7 +18,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def shelf(tmp_path, contract):
-    shelf = EpisodeShelf(tmp_path / "bags", contract)
+    shelf = EpisodeShelf(tmp_path / "bags")
     yield shelf
     shelf.close()
 

@@ -73,7 +73,7 @@ new Promise((resolve) => {
 
 @pytest.mark.slow
 def test_the_page_says_within_a_second_that_the_link_is_gone_and_comes_back(tmp_path, contract):
-    shelf = EpisodeShelf(tmp_path / "bags", contract)
+    shelf = EpisodeShelf(tmp_path / "bags")
     server, robot = ServerThread(), ScriptedRobot()
     robot.shown = SHOWN | {
         "answers": [{"prompt": "<img src=x>", "text": "<b>no</b>", "seconds": 1}]

@@ -11,13 +11,13 @@ from page_robot import run, served
 
 from vla.bags.labels import label_episode
 from vla.bags.writer import BagError
-from vla.datasets.frames import DatasetError
 from vla.page.episodes import PAGE, EpisodeShelf
+from vla.playback.footage import PlaybackError
 
 
 @pytest.fixture
 def shelf(tmp_path, contract):
-    shelf = EpisodeShelf(tmp_path / "bags", contract)
+    shelf = EpisodeShelf(tmp_path / "bags")
     yield shelf
     shelf.close()
 
@@ -59,8 +59,8 @@ def test_a_video_shows_all_cameras_and_can_be_sought_in(tmp_path, contract, shel
             assert answer.status == 200 and answer.headers["Content-Type"] == "video/mp4"
             with av.open(BytesIO(answer.body)) as container:
                 stream = container.streams.video[0]
-                assert (stream.width, stream.height) == (480, 240)
-                assert 9 <= sum(1 for _ in container.decode(stream)) <= 11
+                assert stream.width >= 2 * 96 and stream.height > 96
+                assert sum(1 for _ in container.decode(stream)) >= 9
             part = await client.get("/video/e1", Range="bytes=0-99")
             assert part.status == 206 and len(part.body) == 100
             for name in ("e2", "%2e%2e%2fbags", "..%2f..%2fetc", "e1%2fmetadata.yaml", "%00"):
@@ -81,7 +81,7 @@ def test_a_video_is_made_once_and_again_after_a_change(tmp_path, contract, shelf
 def test_an_episode_without_images_has_no_video(tmp_path, contract, shelf):
     silent = {camera.topic: (0.0, 1.0) for camera in contract.cameras}
     write_demonstration(tmp_path / "bags" / "e1", contract, 0.3, silent=silent)
-    with pytest.raises(DatasetError, match="camera/front/image_raw"):
+    with pytest.raises(PlaybackError, match="e1"):
         shelf.video("e1")
     with pytest.raises(BagError, match="no episode 'e2'"):
         shelf.video("e2")

@@ -16,7 +16,7 @@ from vla.page.episodes import EpisodeShelf
 
 @pytest.fixture
 def shelf(tmp_path, contract):
-    shelf = EpisodeShelf(tmp_path / "bags", contract)
+    shelf = EpisodeShelf(tmp_path / "bags")
     yield shelf
     shelf.close()
 

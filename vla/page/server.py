@@ -23,7 +23,6 @@ from aiohttp import WSMsgType, web
 from vla.bags.writer import BagError
 from vla.core.resources import shared_file
 from vla.core.text import one_line
-from vla.datasets.frames import DatasetError
 from vla.page.access import COOKIE, Access, AccessError
 from vla.page.commands import (
     FIELDS,
@@ -36,6 +35,7 @@ from vla.page.commands import (
 from vla.page.control import ControlLease
 from vla.page.episodes import EpisodeShelf
 from vla.page.viewers import Link, Picture, Viewer, Viewers, hello, packed
+from vla.playback.footage import PlaybackError
 
 # State is sent this often, so that a browser knows within a second that the link is gone [s].
 STATE_PERIOD = 0.2
@@ -276,7 +276,7 @@ class PageServer:
     async def _video(self, request: web.Request) -> web.StreamResponse:
         try:
             path = await asyncio.to_thread(self._shelf.video, request.match_info["name"])
-        except (BagError, DatasetError) as error:
+        except (BagError, PlaybackError) as error:
             return _refusal(404, str(error))
         return web.FileResponse(path, headers={"Content-Type": "video/mp4"})
 

@@ -65,7 +65,7 @@ class OperatorPage(ManagedNode):
             settings["tls_certificate"],
             settings["tls_key"],
         )
-        self._shelf = EpisodeShelf(settings["directory"], self._contract)
+        self._shelf = EpisodeShelf(settings["directory"])
         self.cleanups.callback(self._shelf.close)
 
     def activate(self) -> None:
