@@ -20,7 +20,7 @@ from vla.page.access import Access, make_access
 from vla.page.commands import CommandAnswer, PageCommand
 from vla.page.episodes import EpisodeShelf
 from vla.page.server import PageServer
-from vla.page.viewers import Picture
+from vla.page.viewers import CameraPicture
 
 
 def _black() -> bytes:
@@ -51,9 +51,9 @@ class ScriptedRobot:
     def state(self) -> dict[str, Any]:
         return self.shown
 
-    def picture(self, camera: str) -> Picture | None:
+    def picture(self, camera: str) -> CameraPicture | None:
         self.pictures += 1
-        return Picture(camera, JPEG, 96, 96, float(self.pictures))
+        return CameraPicture(camera, JPEG, 96, 96, float(self.pictures))
 
     async def carry_out(self, command: PageCommand) -> CommandAnswer:
         self.done.append(command)

@@ -17,10 +17,10 @@ from vla.policies.config import CheckpointError
 from vla.policies.inference_dtype import inference_dtype
 from vla.policies.instructvla.inference import ActionModel
 from vla.policies.instructvla.presets import as_published, with_language_expert
+from vla.policies.parts import ReasoningTurn
 from vla.policies.policy import Policy
 from vla.policies.registry import preset
 from vla.policies.robovlms.config import MixtureConfig, PointingConfig
-from vla.policies.robovlms.sequence import rows_of_frames
 
 
 def dinov2():
@@ -86,8 +86,8 @@ def test_scores_of_action_tokens_in_bfloat16(tmp_path):
     scores = []
     for dtype in ("float32", "bfloat16"):
         part = Policy.from_pretrained(folder, dtype=dtype).reasoning
-        (kept,) = part._see(tiny_robovlm.observation(0), "pick the red block")
-        rows = rows_of_frames([part._prompt], [1], part.config)
+        turn = ReasoningTurn(part, tiny_robovlm.observation(0), "pick the red block")
+        rows, *kept = part._newest([part], part._windows([turn]))
         hidden = part.model.hidden_states(rows.ids, rows.mask, rows.prefix, *kept)
         scores.append(part.model.logits(hidden[:, -1]).detach().float())
         assert np.isfinite(part.act(tiny_robovlm.observation(0), "pick the red block")).all()

@@ -47,7 +47,8 @@ def test_both_cameras_are_one_image_of_the_language_model(tmp_path, contract, im
     wide = np.concatenate([images["front"], images["wrist"]], axis=1)
     pixels = torch.from_numpy(wide).permute(2, 0, 1)[None]
     question = checkpoint.config.prompts.act.replace("{instruction}", "pick the red block")
-    _, *prompt = reasoner._inputs(images, PromptRow(((question, ""),), acts=True))
+    _, tokens, asked = reasoner._prompt(images, PromptRow(((question, ""),), acts=True))
+    prompt = reasoner._tensors(tokens, asked)
     assert int((prompt[0] == IMAGE).sum()) == checkpoint.config.backbone.image_tokens
     latent = reasoner.latent_action(images, "pick the red block")
     with torch.no_grad():

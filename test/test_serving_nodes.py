@@ -9,7 +9,7 @@ from serving import gated_engine, save_linear_checkpoint
 from vla_ros.msg import ActionChunk
 
 from vla.control.session import State
-from vla.serving.server import Access, PolicyServer
+from vla.serving.server import PolicyServer, ServerAccess
 from vla_nodes.core import qos
 
 pytestmark = pytest.mark.nodes
@@ -18,7 +18,7 @@ START_UP = 90.0
 
 
 def serve(folder: Path, port: int = 0) -> PolicyServer:
-    server = PolicyServer(gated_engine(folder)[0], Access(port=port))
+    server = PolicyServer(gated_engine(folder)[0], ServerAccess(port=port))
     server.start()
     return server
 

@@ -18,7 +18,7 @@ from vla.serving.engine import Engine
 from vla.serving.link import LinkError, ServerLink
 from vla.serving.policy import ServedPolicy
 from vla.serving.remote import RemoteAction, RemoteReasoning
-from vla.serving.server import Access, PolicyServer
+from vla.serving.server import PolicyServer, ServerAccess
 
 SECONDS = 60.0
 WORDS = "pick the red block"
@@ -111,7 +111,7 @@ def test_a_server_that_vanishes_and_comes_back(contract, tmp_path):
     folders = [save_linear_checkpoint(tmp_path / str(n), contract, n) for n in range(2)]
 
     def serve(folder, port=0):
-        server = PolicyServer(Engine(ServedPolicy.from_pretrained(folder)), Access(port=port))
+        server = PolicyServer(Engine(ServedPolicy.from_pretrained(folder)), ServerAccess(port=port))
         server.start()
         return server
 

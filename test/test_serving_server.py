@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from vla.policies.policy import Policy
 from vla.serving.engine import REPLACED
-from vla.serving.server import Access, PolicyServer, ServingError
+from vla.serving.server import PolicyServer, ServerAccess, ServingError
 from vla.serving.wire import pack, unpack
 from vla_cli import main
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory, contract):
 
 
 @contextmanager
-def serving(folder, access: Access | None = None, **settings):
+def serving(folder, access: ServerAccess | None = None, **settings):
     """A server and its gate."""
     engine, gate = gated_engine(folder, **settings)
     server = PolicyServer(engine, access)
@@ -46,7 +46,7 @@ def serving(folder, access: Access | None = None, **settings):
 
 @pytest.fixture(scope="module")
 def shared(folder):
-    with serving(folder, Access(most_bytes=100_000)) as both:
+    with serving(folder, ServerAccess(most_bytes=100_000)) as both:
         yield both
 
 
@@ -202,7 +202,7 @@ def test_one_that_fails_does_not_fail_the_others(folder, monkeypatch):
 
 
 def test_overload_refuses_the_newest_with_a_reason(folder):
-    with serving(folder, Access(most_connections=2)) as (server, _), robot(server):
+    with serving(folder, ServerAccess(most_connections=2)) as (server, _), robot(server):
         with robot(server):
             with pytest.raises(InvalidStatus) as refused:
                 connect(server.address)
@@ -232,7 +232,7 @@ def test_more_requests_than_can_be_answered_in_time_are_refused(folder):
 
 
 def test_a_token_is_asked_for(folder):
-    with serving(folder, Access(token="0123456789abcdef")) as (server, _):
+    with serving(folder, ServerAccess(token="0123456789abcdef")) as (server, _):
         for headers in ({}, {"Authorization": "Api-Key 0123456789abcdeF"}):
             with pytest.raises(InvalidStatus) as refused:
                 connect(server.address, additional_headers=headers)
@@ -247,13 +247,17 @@ def test_a_token_is_asked_for(folder):
 def test_other_machines_need_a_token_and_tls(host, tmp_path):
     pem = tmp_path / "x.pem"
     pem.write_text("no certificate")
-    for access in (Access(host), Access(host, token="t" * 16), Access(host, 0, "", "a", "b")):
+    for access in (
+        ServerAccess(host),
+        ServerAccess(host, token="t" * 16),
+        ServerAccess(host, 0, "", "a", "b"),
+    ):
         with pytest.raises(ServingError, match="can be reached from other machines"):
             access.context()
     with pytest.raises(ServingError, match="are no certificate and its key"):
-        Access(host, 0, "t" * 16, str(pem), str(pem)).context()
+        ServerAccess(host, 0, "t" * 16, str(pem), str(pem)).context()
     with pytest.raises(ServingError, match="both --certificate and --key"):
-        Access("127.0.0.1", 0, "", str(pem)).context()
+        ServerAccess("127.0.0.1", 0, "", str(pem)).context()
 
 
 def wait_until(is_so) -> None:

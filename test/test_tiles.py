@@ -99,6 +99,6 @@ def test_conversations_and_inference_see_the_same_tiles(tmp_path):
     camera = checkpoint.contract.camera(config.vlm_cameras[0])
     shown = generator.integers(0, 255, (camera.height, camera.width, 3), np.uint8)
     images = dict.fromkeys(config.vlm_cameras, shown)
-    seen, ids, _, _ = reasoner._inputs(images, PromptRow((("what is it ?", ""),)))
-    assert int((ids == IMAGE).sum()) == len(seen) * backbone.image_tokens
+    seen, tokens, _ = reasoner._prompt(images, PromptRow((("what is it ?", ""),)))
+    assert tokens.count(IMAGE) == len(seen) * backbone.image_tokens
     assert isinstance(reasoner.ask(images, "what is it ?"), str)

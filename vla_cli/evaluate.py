@@ -50,7 +50,6 @@ examples:
   vla eval --family pick --seeds 0:20 --json output/pick.json
   vla eval --checkpoint runs/nano/checkpoint --think --video output/eval.mp4
   vla eval --wording implied --think --seeds 0:50
-  vla eval --execution ensemble:uniform --family place
   vla eval --noise 0 20 40 --seeds 0:50 --json output/noise.json
   vla eval --jobs 2 --seeds 0:50 --runtime openvino
   vla eval --questions 50 --json output/questions.json
@@ -235,11 +234,10 @@ def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> 
 
     families = suite.chosen_families(arguments.family or ())
     wanted = _Wanted(suite, families, seeds, list(dict.fromkeys(arguments.noise)))
-    folder = checkpoint_folder(arguments.checkpoint)
     total = sum(_count(suite, family, seeds) for family in families) * len(wanted.strengths)
     run = _side_by_side if arguments.jobs > 1 else _one_by_one
     with tqdm(total=total, unit="episode") as progress:
-        checkpoint_id, results = run(arguments, folder, wanted, lambda _: progress.update())
+        checkpoint_id, results = run(arguments, wanted, lambda _: progress.update())
     summaries = summarize(results)
     print(table(summaries, suite.counted_figures))
     for means in group_means(summaries, suite.groups):
@@ -260,7 +258,6 @@ def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> 
 
 def _one_by_one(
     arguments: argparse.Namespace,
-    folder: Path,
     wanted: _Wanted,
     on_result: Callable[[EpisodeResult], None],
 ) -> tuple[str, list[EpisodeResult]]:
@@ -274,7 +271,10 @@ def _one_by_one(
         recorder = VideoRecorder(arguments.video, wanted.suite.contract.rate)
     try:
         policy = Policy.from_pretrained(
-            folder, arguments.device, arguments.adapter, dtype=arguments.dtype
+            checkpoint_folder(arguments.checkpoint),
+            arguments.device,
+            arguments.adapter,
+            dtype=arguments.dtype,
         )
         _require_thinks(arguments, policy.features)
         if arguments.device == "cpu":
@@ -304,7 +304,6 @@ def _one_by_one(
 
 def _side_by_side(
     arguments: argparse.Namespace,
-    folder: Path,
     wanted: _Wanted,
     on_result: Callable[[EpisodeResult], None],
 ) -> tuple[str, list[EpisodeResult]]:
@@ -314,6 +313,7 @@ def _side_by_side(
     from vla.policies.checkpoint import open_checkpoint
     from vla.policies.parts import usable_device
 
+    folder = checkpoint_folder(arguments.checkpoint)
     checkpoint, device = open_checkpoint(folder), usable_device(arguments.device)
     _require_thinks(arguments, checkpoint.features)
     adapter = open_adapter(arguments.adapter) if arguments.adapter else None

@@ -70,13 +70,13 @@ def run_serve(arguments: argparse.Namespace) -> int:
     from vla.core.text import one_line
     from vla.serving.engine import Engine
     from vla.serving.policy import ServedPolicy
-    from vla.serving.server import Access, PolicyServer, ServingError
+    from vla.serving.server import PolicyServer, ServerAccess, ServingError
 
     if not 0 <= arguments.port < 65536:
         raise CommandError(f"--port takes 0 to 65535, got {arguments.port}")
     if arguments.connections < 1 or arguments.longest_wait <= 0:
         raise CommandError("--connections and --longest-wait take numbers above 0")
-    access = Access(
+    access = ServerAccess(
         arguments.host,
         arguments.port,
         _token(arguments.token_file),

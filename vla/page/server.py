@@ -34,7 +34,7 @@ from vla.page.commands import (
 )
 from vla.page.control import ControlLease
 from vla.page.episodes import EpisodeShelf
-from vla.page.viewers import Link, Picture, Viewer, Viewers, hello, packed
+from vla.page.viewers import CameraPicture, Link, Viewer, Viewers, hello, packed
 from vla.playback.footage import PlaybackError
 
 # State is sent this often, so that a browser knows within a second that the link is gone [s].
@@ -78,7 +78,7 @@ class WatchedGraph(Protocol):
     def state(self) -> dict[str, Any]:
         """What the page shows now."""
 
-    def picture(self, camera: str) -> Picture | None:
+    def picture(self, camera: str) -> CameraPicture | None:
         """The newest image of a camera; None where there is no new one. May take a while."""
 
     async def carry_out(self, command: PageCommand) -> CommandAnswer:

@@ -18,7 +18,7 @@ MOST_REMEMBERED = 200
 
 
 @dataclass(frozen=True)
-class Picture:
+class CameraPicture:
     """One frame of a camera, encoded once for all viewers."""
 
     camera: str
@@ -31,7 +31,7 @@ class Picture:
     calibrated: bool = False  # whether a path could be drawn
 
 
-def packed(picture: Picture) -> bytes:
+def packed(picture: CameraPicture) -> bytes:
     """A picture as one binary message: length of the header, header as JSON, JPEG."""
     header = json.dumps(
         {

@@ -41,7 +41,7 @@ class ServingError(ValueError):
 
 
 @dataclass(frozen=True)
-class Access:
+class ServerAccess:
     """Where a server listens, and who may connect."""
 
     host: str = "127.0.0.1"
@@ -87,10 +87,10 @@ def _is_loopback(host: str) -> bool:
 class PolicyServer:
     """Serves an engine from start() to close(), in a thread of its own."""
 
-    def __init__(self, engine: Engine, access: Access | None = None):
+    def __init__(self, engine: Engine, access: ServerAccess | None = None):
         """Raises ServingError."""
         self.address = ""  # what clients connect to, from start() on
-        self.engine, self.access = engine, access or Access()
+        self.engine, self.access = engine, access or ServerAccess()
         self._context = self.access.context()
         self._metadata = pack(engine.policy.metadata())
         self._open = 0

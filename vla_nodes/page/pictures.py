@@ -16,7 +16,7 @@ from vla.control.chunk import ActionChunk
 from vla.datasets.camera_view import CameraView
 from vla.observations.messages import compressed_to_array, pose_to_arrays
 from vla.page.overlay import path_in_view, with_intrinsics
-from vla.page.viewers import Picture
+from vla.page.viewers import CameraPicture
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message
 from vla_nodes.core.conversions import stamp_to_seconds
@@ -65,7 +65,7 @@ class Pictures:
         self._tool: tuple[np.ndarray, np.ndarray] | None = None
         self._chunk: ActionChunk | None = None
 
-    def take(self, camera: str, instruction_id: int) -> Picture | None:
+    def take(self, camera: str, instruction_id: int) -> CameraPicture | None:
         """The newest image of a camera; None where there is no new one, or it is malformed.
 
         instruction_id: of the instruction whose path is drawn; 0 while the arm follows none.
@@ -84,7 +84,7 @@ class Pictures:
         known = self._chunk
         chunk = known if known is not None and known.instruction_id == instruction_id else None
         path = path_in_view(chunk, view, self._tool, stamp, view_height)
-        return Picture(camera, jpeg, width, height, stamp, path, view is not None)
+        return CameraPicture(camera, jpeg, width, height, stamp, path, view is not None)
 
     def _encoded(self, message) -> tuple[bytes, int, int]:
         """An image as JPEG of at most the width, with its size; ValueError where malformed."""

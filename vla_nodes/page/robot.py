@@ -18,7 +18,7 @@ from vla.page.shown import (
     RecordingWatch,
     policy_values,
 )
-from vla.page.viewers import Picture
+from vla.page.viewers import CameraPicture
 from vla_nodes.core import qos
 from vla_nodes.page.calls import GraphCalls
 from vla_nodes.page.pictures import Pictures
@@ -105,7 +105,7 @@ class GraphRobot:
         same = status.instruction_id == self._instruction.instruction_id
         return self._instruction.mode if same else ""
 
-    def picture(self, camera: str) -> Picture | None:
+    def picture(self, camera: str) -> CameraPicture | None:
         """The newest image of a camera; None where there is no new one."""
         status = self._status
         if status is None or status.state not in FOLLOWING:
