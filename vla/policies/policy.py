@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vla.policies.base import Images, Observation
+from vla.policies.camera_images import blank_images
 from vla.policies.checkpoint import open_checkpoint
 from vla.policies.inference_dtype import inference_dtype
 from vla.policies.parts import ActionPart, ReasoningPart, adapted, usable_device
@@ -59,7 +60,7 @@ class Policy:
     def act_once(self) -> None:
         """One inference on black images, to measure how long it takes."""
         self.reset("", seed=0)
-        images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.contract.cameras}
+        images = blank_images((camera.name for camera in self.contract.cameras), self.contract)
         self.chunk(images, np.zeros(len(self.contract.state_names)))
         self.reset("")
 

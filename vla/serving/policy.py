@@ -17,6 +17,7 @@ import numpy as np
 from vla.core.shown import brief, listed
 from vla.policies.adapters import Adapter, open_adapter, put_matrices
 from vla.policies.base import Observation
+from vla.policies.camera_images import blank_images
 from vla.policies.checkpoint import open_checkpoint
 from vla.policies.config import CheckpointError
 from vla.policies.inference_dtype import inference_dtype
@@ -111,8 +112,7 @@ class ServedPolicy:
 
     def warm_up(self) -> None:
         """Runs every size of batch on nothing, so that the first robot is not late."""
-        cameras = [self.contract.camera(name) for name in self.features.cameras]
-        images = {own.name: np.zeros((own.height, own.width, 3), np.uint8) for own in cameras}
+        images = blank_images(self.features.cameras, self.contract)
         request = Request(INFER, images, np.zeros(len(self.contract.state_names)), "wait", 0.0)
         for size in SIZES:
             self.run([RobotSession(self) for _ in range(size)], [request] * size)
