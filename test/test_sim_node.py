@@ -320,6 +320,27 @@ def test_a_reset_ends_the_motion(simulated):
     assert np.abs(np.array(end) - begin).max() < 0.01
 
 
+def test_a_controller_that_has_not_seen_a_reset_does_not_undo_it(simulated):
+    simulated.reset(7, "place")
+    away = simulated.positions() + 0.4
+    simulated.send((0.8, away))
+    simulated.graph.wait(
+        lambda: np.abs(simulated.positions() - away).max() < 0.05, "arm at its goal", timeout=10
+    )
+    simulated.reset(7, "place")
+    begin = np.array(simulated.wait_news(2)[-1].position[:7])
+    # What a controller sends that holds the arm where it was.
+    for _ in range(3):
+        simulated.send((0.01, away), (0.2, away))
+        end = np.array(simulated.wait_news(5)[-1].position[:7])
+    assert np.abs(end - begin).max() < 0.01
+    near = end + np.array([0.05, *[0.0] * 6])
+    simulated.send((0.2, near))
+    simulated.graph.wait(
+        lambda: np.abs(simulated.positions() - near).max() < 0.02, "arm at its new goal"
+    )
+
+
 def test_an_unknown_family_is_refused(simulated):
     answer = simulated.reset(1, "juggle")
     assert not answer.success

@@ -7,7 +7,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla.observations.messages import NANOSECONDS
 from vla_nodes.core.conversions import nanoseconds_to_stamp
-from vla_nodes.sim.trajectory import Follower, read_trajectory
+from vla_nodes.sim.trajectory import Follower, Trajectory, read_trajectory
 
 NAMES = ["a", "b"]
 LOWER, UPPER = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
@@ -105,6 +105,18 @@ def test_reset_drops_the_trajectory():
     follower.follow(read(trajectory((1.0, [1.0, 0.0]))), 100.0)
     follower.reset(follower.advance(100.5, 0.5))
     assert follower.advance(101.5, 1.0) == pytest.approx([0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("due", "way", "begins"),
+    [(0.0, 0.05, True), (0.0, 0.3, False), (0.5, 0.3, True), (0.5, 1.2, False), (-1.0, 0.3, False)],
+)
+def test_a_trajectory_begins_at_the_arm_if_that_can_be_there_in_time(due, way, begins):
+    follower = Follower(np.ones(2))
+    follower.reset(np.array([0.5, 0.0]))
+    positions = np.array([[0.5, -way], [5.0, 5.0]])
+    path = Trajectory(10.0 + np.array([due, due + 9.0]), positions, np.full((2, 2), np.nan))
+    assert follower.begins_here(path, 10.0) is begins
 
 
 def test_between_points_with_velocities_the_way_is_a_cubic():

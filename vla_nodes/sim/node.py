@@ -48,6 +48,8 @@ SLICE = 0.01
 STATE_PERIOD = 10
 JOINTS = [*panda.ARM_JOINTS, *panda.FINGER_JOINTS]
 WIDTH_TOLERANCE = 0.005
+# For this long after a reset [s], commands may arrive that were computed for where the arm was.
+RESET_ECHO = 1.0
 
 
 class Sim(ManagedNode):
@@ -75,6 +77,7 @@ class Sim(ManagedNode):
         self._loop: PacedLoop | None = None
         self._goals: TrajectoryServer | None = None
         self._time = 0
+        self._reset_at = 0
         self._steps: deque[float] = deque(maxlen=500)
         self._joints_message = JointState(name=JOINTS)
         self.diagnostics.checks.append(self._report_speed)
@@ -237,6 +240,8 @@ class Sim(ManagedNode):
         except ValueError as error:
             self._refuse("joint trajectory", error)
             return
+        if self._is_from_before(trajectory):
+            return
         self._preempt("replaced by a trajectory on the topic")
         self._follow(trajectory)
 
@@ -249,10 +254,20 @@ class Sim(ManagedNode):
         if not self.is_active:
             raise ValueError("the simulation does not run: activate the node")
         try:
-            return self._read(message)
+            trajectory = self._read(message)
         except ValueError as error:
             self._refuse("joint trajectory", error)
             raise
+        if self._is_from_before(trajectory):
+            raise ValueError("it begins where the arm was before the scene was reset")
+        return trajectory
+
+    def _is_from_before(self, trajectory: Trajectory) -> bool:
+        """Whether it was computed before the sender knew of a reset, and would undo that."""
+        with self._lock:
+            if self._time - self._reset_at > RESET_ECHO * NANOSECONDS:
+                return False
+            return not self._follower.begins_here(trajectory, self._time / NANOSECONDS)
 
     def _follow(self, trajectory: Trajectory) -> None:
         with self._lock:
@@ -336,6 +351,7 @@ class Sim(ManagedNode):
         with self._lock:
             task = self._simulator.reset(seed, family)
             self._follower.reset(self._simulator.joint_positions)
+            self._reset_at = self._time
             self._width = panda.OPEN_WIDTH
             self._fingers = self._simulator.finger_positions
             self._seed, self._family = seed, family

@@ -12,6 +12,8 @@ from vla.observations.messages import NANOSECONDS, stamp_to_nanoseconds
 
 # Beyond this past its end [s], a trajectory is refused instead of followed to its end at once.
 STALE = 0.5
+# How far from the arm [rad] a trajectory may begin that was computed for where the arm is.
+START_TOLERANCE = 0.1
 LIMIT_TOLERANCE = 1e-3
 
 
@@ -110,6 +112,11 @@ class Follower:
                 np.vstack([self._velocity, trajectory.velocities]),
             )
         self._path = trajectory
+
+    def begins_here(self, trajectory: Trajectory, now: float) -> bool:
+        """Whether the target can be at its first point in time; `now` [s] as in follow()."""
+        reach = self._max_velocity * max(trajectory.times[0] - now, 0.0) + START_TOLERANCE
+        return bool((np.abs(trajectory.positions[0] - self.target) <= reach).all())
 
     def advance(self, now: float, duration: float) -> np.ndarray:
         """The target [joints] at `now` [s], `duration` [s] after the last call."""
