@@ -71,6 +71,18 @@ class Question:
     truth: str
 
 
+@dataclass(frozen=True)
+class Request:
+    """An instruction given in a scene, with the right answer before acting."""
+
+    kind: str  # requests are counted by kind
+    seed: int  # of the scene
+    images: dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
+    text: str
+    truth: str  # what the robot should say
+    possible: bool  # whether it can be followed in that scene
+
+
 class Suite(ABC):
     """A benchmark. Subclasses are dataclasses; their fields are the benchmark's settings."""
 
@@ -82,6 +94,7 @@ class Suite(ABC):
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     usual_episodes: ClassVar[int] = 100  # of each family, where nobody says how many
     question_kinds: ClassVar[tuple[str, ...]] = ()  # of questions(); empty where it has none
+    gives_requests: ClassVar[bool] = False  # whether it has requests()
     counted_figures: ClassVar[tuple[str, ...]] = ()  # those of figures() that are no shares
     contract: EmbodimentContract  # what observations and actions of its environments mean
 
@@ -131,6 +144,13 @@ class Suite(ABC):
         Raises SuiteError.
         """
         raise SuiteError(f"benchmark '{self.name}' asks no questions")
+
+    def requests(self, per_kind: int, first_seed: int = 0) -> Iterable[Request]:
+        """Instructions that can and that can't be followed, in scenes from `first_seed` on.
+
+        As many of each kind; each kind is possible or impossible as a whole. Raises SuiteError.
+        """
+        raise SuiteError(f"benchmark '{self.name}' has no impossible instructions")
 
     def chosen_families(self, names: Iterable[str]) -> list[str]:
         """The families that are named, those of a group where a group is; () for the benchmark's.

@@ -66,6 +66,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             latent_shape=(config.num_queries, config.backbone.width),
             horizon=contract.horizon,
             rate=1.0 / contract.time_step,
+            refusals=config.prompts.refusals,
         )
 
     def build(self, config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLA:
