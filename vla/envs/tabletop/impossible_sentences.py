@@ -255,6 +255,6 @@ SYLLABLES = {
 }  # fmt: skip
 NONSENSE = {
     "train": ("{w}", "{w} the {w}", "{w} {w}", "please {w} it", "{w} the {w} {w}", "robot , {w}"),
-    "test": ("{w} {w}", "{w} my {w}", "can you {w}", "{w} {w} {w}", "now {w} the {w}"),
+    "test": ("{w} and {w}", "{w} my {w}", "can you {w}", "now {w} the {w}"),
 }
 KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")

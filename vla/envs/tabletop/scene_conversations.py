@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.core.shown import brief
 from vla.datasets.frames import DatasetError, EpisodeWords
 from vla.datasets.sample import Conversation
 from vla.envs.tabletop.impossible import impossible
@@ -56,12 +57,19 @@ class SceneConversations:
         commands: CommandOptions | None = None,
         turns: int = TURNS,
     ):
-        """turns: questions about an image."""
+        """turns: questions about an image. Raises DatasetError."""
+        commands = commands or CommandOptions()
+        if unknown := sorted(set(commands.families) - set(FAMILIES)):
+            raise DatasetError(
+                f"commands: unknown family {brief(unknown[0])}; known: {', '.join(FAMILIES)}"
+            )
+        if not commands.forms or not all("{instruction}" in form for form in commands.forms):
+            raise DatasetError("commands: forms need at least one, each with {instruction} in it")
         paths = sorted(p for p in Path(folder).glob("shard-*") if p.suffix != ".part")
         if not paths:
             raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
         self.folder, self.camera = folder, camera
-        self.commands, self.turns = commands or CommandOptions(), turns
+        self.commands, self.turns = commands, turns
         self._view = simulated_views(contract)[camera]
         self._entries: list[tuple[np.ndarray, SceneTruth, EpisodeWords]] = []
         for path in paths:
