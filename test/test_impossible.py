@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from vla.contract.embodiment import load_contract
+from vla.core.resources import contract_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import Annotation, RobotSample
 from vla.envs.base import Request, SuiteError
@@ -19,8 +22,10 @@ from vla.envs.tabletop.tasks import FAMILIES, Task, sample_task
 from vla.envs.tabletop.wording import WORDINGS
 from vla.evaluation.refusals import evaluate_requests, refusal_table, score_refusals
 from vla.policies.collation import PromptSampling
+from vla.policies.config import CheckpointError
 from vla.policies.instructvla.config import PromptConfig
 from vla.policies.instructvla.prompts import sample_row, thinking_prompt
+from vla.policies.registry import policy_type, preset
 from vla.training.config import read_train_config
 from vla_cli.parser import main
 
@@ -80,6 +85,19 @@ def test_nothing_that_can_be_done_is_answered_like_a_refusal():
         assert not sample_task(family, SCENE, generator).answer().startswith(REFUSALS)
     with pytest.raises(ValueError, match=r"'rude'; known: absent"):
         impossible(SCENE, generator, kind="rude")
+
+
+def test_a_checkpoint_says_how_its_refusals_begin():
+    prompts = replace(preset("test").prompts, refusals=("I see no", "not learned"))
+    config, kind = replace(preset("test"), prompts=prompts), policy_type("instructvla")
+    features = kind.features(config, load_contract(contract_path("sim_panda")))
+    assert features.refuses(" i see no can .") and not features.refuses("you see no can .")
+    assert not features.refuses(None)
+    silent = kind.features(preset("test"), load_contract(contract_path("sim_panda")))
+    assert not silent.refuses("I see no can .")
+    empty = replace(config, prompts=replace(prompts, refusals=("no", " ")))
+    with pytest.raises(CheckpointError, match=r"c.json: prompts: refusals: an empty one"):
+        kind.check_config(empty, "c.json")
 
 
 def frame(impossible):
@@ -173,8 +191,10 @@ def test_requests_are_of_each_kind_and_true_of_their_scenes(requests):
 
 
 def test_refusals_are_counted_by_kind_and_in_total():
-    requests = [Request(kind, n, {}, str(n), "no .", kind == "direct")
-                for n, kind in enumerate(["direct", "goal", "direct", "goal", "empty"])]  # fmt: skip
+    kinds = ["direct", "goal", "direct", "goal", "empty"]
+    requests = [
+        Request(kind, n, {}, str(n), "no .", kind == "direct") for n, kind in enumerate(kinds)
+    ]
     answers = {"0": "yes .", "1": "No", "2": "no .", "3": "sure", "4": "no way ."}
     answered = evaluate_requests(
         lambda images, text: answers[text], lambda text: text.lower().startswith("no"), requests

@@ -100,8 +100,9 @@ class Ending:
 def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
     """The instruction without surrounding space, and its mode.
 
-    The mode "" is "think" with a policy that can say what it will do, "act" with another one. Tabs and line breaks become spaces. Raises InstructionError when the text is empty, too long or
-    holds an invisible character (see vla.core.text), or the mode is unknown.
+    The mode "" leaves it to the policy whether it answers first. Tabs and line breaks become
+    spaces. Raises InstructionError when the text is empty, too long or holds an invisible character
+    (see vla.core.text), or the mode is unknown.
     """
     try:
         text = check_text(text, "instruction", LONGEST_INSTRUCTION)

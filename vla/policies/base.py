@@ -68,7 +68,8 @@ class PolicyFeatures:
 
     def refuses(self, text: str | None) -> bool:
         """Whether what it said before acting means that it is not to act."""
-        return text is not None and text.strip().lower().startswith(self.refusals)
+        begins = tuple(words.lower() for words in self.refusals)
+        return text is not None and text.strip().lower().startswith(begins)
 
 
 class PolicyConfig(Protocol):

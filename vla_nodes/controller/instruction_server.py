@@ -150,7 +150,7 @@ class InstructionServer:
         self._tell()
 
     def refuse(self, instruction_id: int, text: str) -> None:
-        """The policy says that it can't do what it was told: the arm holds, and its caller knows."""
+        """The policy says that it can't do what it was told: the arm holds, its caller is told."""
         self._session.refuse(instruction_id, text, time.monotonic())
         self._tell()
 

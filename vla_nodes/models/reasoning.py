@@ -228,10 +228,13 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         )
 
     def _thinks(self, instruction: Instruction) -> bool:
-        """Whether it is answered first; without a mode, if the policy can."""
+        """Whether it is answered first; without a mode, if the policy can.
+
+        Few demonstrations teach an adapter to act, and not to say what it will do.
+        """
         if instruction.mode:
             return instruction.mode == Instruction.MODE_THINK
-        return self.model.features.thinks
+        return self.model.features.thinks and self.model.adapter is None
 
     def _refusal_of(self, mode: str) -> str:
         """Why the policy can't follow instructions of a mode; empty where it can."""

@@ -209,11 +209,11 @@ LANGUAGES = {
         "stell die gelbe dose in die schüssel",
         "bitte mach die schublade zu",
         "gib mir den roten klotz",
-        "prends la canette rouge",
+        "prends la canette verte",
         "ouvre le tiroir",
         "mets le cube vert dans le bol",
         "pose la boîte jaune sur l'assiette",
-        "ferme le tiroir s'il te plaît",
+        "ferme vite le tiroir",
         "soulève le cube bleu",
         "coge la lata roja",
         "abre el cajón",
@@ -242,16 +242,16 @@ LANGUAGES = {
         "拿起绿色的方块",
         "把红色罐子放进碗里",
         "chiudi il cassetto",
-        "pak het rode blok op",
+        "pak de rode doos op",
         "pegue a lata verde",
         "öppna lådan",
     ),
 }
 # Of which words without a meaning are made; those of the two splits share no syllable.
 SYLLABLES = {
-    "train": ("blor", "zin", "fra", "gup", "wex", "tol", "quem", "dax", "pli", "vor", "shu", "kren",
+    "train": ("blor", "zin", "fra", "gup", "wex", "tol", "quem", "dax", "pli", "voz", "shu", "kren",
               "mib", "osk", "yal", "thrum"),
-    "test": ("snar", "gle", "wug", "foop", "bri", "zam", "lox", "tiv", "drel", "hask"),
+    "test": ("snar", "gle", "wug", "foop", "bri", "zam", "lox", "tiv", "drel", "husk"),
 }  # fmt: skip
 NONSENSE = {
     "train": ("{w}", "{w} the {w}", "{w} {w}", "please {w} it", "{w} the {w} {w}", "robot , {w}"),

@@ -67,7 +67,7 @@ class PromptConfig:
     captions: tuple[str, ...] = ("describe the scene without the robot .",)
     # Most tokens of an answer before acting.
     think_tokens: int = bounded(MAX_ANSWER_TOKENS, 1, 4096)
-    # How answers begin that say that an instruction can't be followed; none of a policy that has not
+    # How answers begin that say that an instruction can't be followed; none of a policy that never
     # learned to refuse.
     refusals: tuple[str, ...] = ()
     # Whether an answer is read again as it was generated, its last space included, with one more
