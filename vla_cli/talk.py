@@ -75,7 +75,7 @@ def add_parser(subparsers) -> None:
         choices=("act", "think"),
         default="",
         help="think: say what it will do, then move; act: move at once (default: think with a "
-        "policy that can say what it will do)",
+        "policy that can say what it will do and has no adapter)",
     )
     instruct.add_argument(
         "--timeout",
