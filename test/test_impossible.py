@@ -12,7 +12,7 @@ from vla.contract.embodiment import load_contract
 from vla.core.resources import contract_path
 from vla.datasets.frames import DatasetError
 from vla.datasets.sample import Annotation, RobotSample
-from vla.envs.base import Request, SuiteError
+from vla.envs.base import GivenInstruction, SuiteError
 from vla.envs.registry import make_suite
 from vla.envs.tabletop import impossible_sentences as sentences
 from vla.envs.tabletop.impossible import IMPOSSIBLE_KINDS, REFUSALS, impossible
@@ -20,7 +20,7 @@ from vla.envs.tabletop.scene_conversations import CommandOptions, SceneConversat
 from vla.envs.tabletop.scenes import SceneConfig, make_scene_shard
 from vla.envs.tabletop.tasks import FAMILIES, Task, sample_task
 from vla.envs.tabletop.wording import WORDINGS
-from vla.evaluation.refusals import evaluate_requests, refusal_table, score_refusals
+from vla.evaluation.refusals import evaluate_refusals, refusal_table, score_refusals
 from vla.policies.collation import PromptSampling
 from vla.policies.config import CheckpointError
 from vla.policies.instructvla.config import PromptConfig
@@ -176,28 +176,29 @@ def test_the_shipped_configuration_names_the_refusals():
 
 
 @pytest.fixture(scope="module")
-def requests():
-    return list(make_suite("tabletop").requests(2, 500))
+def instructions():
+    return list(make_suite("tabletop").instructions(2, 500))
 
 
-def test_requests_are_of_each_kind_and_true_of_their_scenes(requests):
-    counts = {kind: [r.possible for r in requests if r.kind == kind] for kind in
+def test_instructions_are_of_each_kind_and_true_of_their_scenes(instructions):
+    counts = {kind: [r.possible for r in instructions if r.kind == kind] for kind in
               (*WORDINGS, *IMPOSSIBLE_KINDS)}  # fmt: skip
     assert counts == {kind: [kind in WORDINGS] * 2 for kind in counts}
-    assert all(r.possible != r.truth.startswith(REFUSALS) for r in requests)
-    assert all(r.images["front"].shape == (96, 96, 3) for r in requests)
+    assert all(r.possible != r.truth.startswith(REFUSALS) for r in instructions)
+    assert all(r.images["front"].shape == (96, 96, 3) for r in instructions)
     with pytest.raises(SuiteError, match="1000000"):
-        list(make_suite("tabletop").requests(2, 999_990))
+        list(make_suite("tabletop").instructions(2, 999_990))
 
 
 def test_refusals_are_counted_by_kind_and_in_total():
     kinds = ["direct", "goal", "direct", "goal", "empty"]
-    requests = [
-        Request(kind, n, {}, str(n), "no .", kind == "direct") for n, kind in enumerate(kinds)
+    instructions = [
+        GivenInstruction(kind, n, {}, str(n), "no .", kind == "direct")
+        for n, kind in enumerate(kinds)
     ]
     answers = {"0": "yes .", "1": "No", "2": "no .", "3": "sure", "4": "no way ."}
-    answered = evaluate_requests(
-        lambda images, text: answers[text], lambda text: text.lower().startswith("no"), requests
+    answered = evaluate_refusals(
+        lambda images, text: answers[text], lambda text: text.lower().startswith("no"), instructions
     )
     scores = {s.kind: (s.asked, s.refused, s.right) for s in score_refusals(answered)}
     assert scores == {
@@ -216,7 +217,7 @@ def test_eval_counts_what_a_checkpoint_refuses(checkpoint, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "impossible        7       0%" in printed and "has not learned to refuse" in printed
     written = json.loads(result.read_text())
-    assert len(written["requests"]) == len(WORDINGS) + len(IMPOSSIBLE_KINDS)
+    assert len(written["instructions"]) == len(WORDINGS) + len(IMPOSSIBLE_KINDS)
     for other in (["--questions", "1"], ["--jobs", "2"], ["--noise", "5"]):
         assert main([*words, *other]) == 2
     assert main(["eval", "--impossible", "0"]) == 2

@@ -15,7 +15,7 @@ from vla.policies.runtimes import RUNTIMES
 from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
-from vla_cli.evaluate_answers import answer_requests, ask_questions
+from vla_cli.evaluate_answers import ask_questions, give_instructions
 from vla_cli.overrides import overridden
 from vla_cli.result_files import require_writable, write_report
 from vla_cli.subcommands import add_command
@@ -185,7 +185,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if asking == "--questions":
         return ask_questions(arguments, suite, seeds[0])
     if asking == "--impossible":
-        return answer_requests(arguments, suite, seeds[0])
+        return give_instructions(arguments, suite, seeds[0])
     return _run_episodes(arguments, suite, seeds)
 
 

@@ -37,12 +37,12 @@ def ask_questions(arguments: argparse.Namespace, suite: Suite, first_seed: int) 
     return 0
 
 
-def answer_requests(arguments: argparse.Namespace, suite: Suite, first_seed: int) -> int:
+def give_instructions(arguments: argparse.Namespace, suite: Suite, first_seed: int) -> int:
     """Gives so many instructions of each kind, prints what was refused, writes the file."""
     from tqdm import tqdm
 
     from vla.evaluation.refusals import (
-        evaluate_requests,
+        evaluate_refusals,
         refusal_report,
         refusal_table,
         score_refusals,
@@ -52,10 +52,12 @@ def answer_requests(arguments: argparse.Namespace, suite: Suite, first_seed: int
     features = reasoner.features
     if not features.thinks:
         raise CommandError("this policy does not say what it will do: leave --impossible out")
-    requests = suite.for_contract(reasoner.contract).requests(arguments.impossible, first_seed)
+    instructions = suite.for_contract(reasoner.contract).instructions(
+        arguments.impossible, first_seed
+    )
     with tqdm(unit="instruction") as progress:
-        answered = evaluate_requests(
-            reasoner.think, features.refuses, requests, lambda entry: progress.update()
+        answered = evaluate_refusals(
+            reasoner.think, features.refuses, instructions, lambda entry: progress.update()
         )
     print(refusal_table(score_refusals(answered)))
     if not features.refusals:

@@ -72,10 +72,10 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Request:
+class GivenInstruction:
     """An instruction given in a scene, with the right answer before acting."""
 
-    kind: str  # requests are counted by kind
+    kind: str  # instructions are counted by kind
     seed: int  # of the scene
     images: dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
     text: str
@@ -94,7 +94,6 @@ class Suite(ABC):
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     usual_episodes: ClassVar[int] = 100  # of each family, where nobody says how many
     question_kinds: ClassVar[tuple[str, ...]] = ()  # of questions(); empty where it has none
-    gives_requests: ClassVar[bool] = False  # whether it has requests()
     counted_figures: ClassVar[tuple[str, ...]] = ()  # those of figures() that are no shares
     contract: EmbodimentContract  # what observations and actions of its environments mean
 
@@ -145,7 +144,7 @@ class Suite(ABC):
         """
         raise SuiteError(f"benchmark '{self.name}' asks no questions")
 
-    def requests(self, per_kind: int, first_seed: int = 0) -> Iterable[Request]:
+    def instructions(self, per_kind: int, first_seed: int = 0) -> Iterable[GivenInstruction]:
         """Instructions that can and that can't be followed, in scenes from `first_seed` on.
 
         As many of each kind; each kind is possible or impossible as a whole. Raises SuiteError.

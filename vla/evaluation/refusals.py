@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vla.envs.base import Request
+from vla.envs.base import GivenInstruction
 from vla.evaluation.benchmark import wilson_interval
 from vla.evaluation.question_answering import normalized
 
@@ -15,7 +15,7 @@ TOTALS = {True: "possible", False: "impossible"}
 
 
 @dataclass(frozen=True)
-class AnsweredRequest:
+class AnsweredInstruction:
     """One instruction in a scene, and what the policy said to it."""
 
     kind: str
@@ -43,30 +43,30 @@ class RefusalScore:
     right_high: float
 
 
-def evaluate_requests(
+def evaluate_refusals(
     think: Callable[[dict[str, np.ndarray], str], str],
     refuses: Callable[[str], bool],
-    requests: Iterable[Request],
-    on_answer: Callable[[AnsweredRequest], None] | None = None,
-) -> list[AnsweredRequest]:
+    instructions: Iterable[GivenInstruction],
+    on_answer: Callable[[AnsweredInstruction], None] | None = None,
+) -> list[AnsweredInstruction]:
     """Has a policy answer instructions before acting.
 
     think(images, instruction): its answer, of images uint8 [H, W, 3] by camera name.
     refuses(answer): whether it then does not act.
     """
     answered = []
-    for request in requests:
-        said = think(request.images, request.text)
+    for given in instructions:
+        said = think(given.images, given.text)
         answered.append(
-            AnsweredRequest(
-                request.kind,
-                request.seed,
-                request.text,
-                request.possible,
-                request.truth,
+            AnsweredInstruction(
+                given.kind,
+                given.seed,
+                given.text,
+                given.possible,
+                given.truth,
                 said,
                 refuses(said),
-                normalized(said) == normalized(request.truth),
+                normalized(said) == normalized(given.truth),
             )
         )
         if on_answer is not None:
@@ -74,7 +74,7 @@ def evaluate_requests(
     return answered
 
 
-def score_refusals(answered: list[AnsweredRequest]) -> list[RefusalScore]:
+def score_refusals(answered: list[AnsweredInstruction]) -> list[RefusalScore]:
     """A score per kind, in the order in which they were first asked; each half with its total."""
     scores = []
     for possible, total in TOTALS.items():
@@ -86,7 +86,7 @@ def score_refusals(answered: list[AnsweredRequest]) -> list[RefusalScore]:
     return scores
 
 
-def _score(kind: str, answered: list[AnsweredRequest], possible: bool) -> RefusalScore:
+def _score(kind: str, answered: list[AnsweredInstruction], possible: bool) -> RefusalScore:
     count = len(answered)
     refused, right = sum(e.refused for e in answered), sum(e.right for e in answered)
     intervals = *wilson_interval(refused, count), *wilson_interval(right, count)
@@ -106,10 +106,10 @@ def refusal_table(scores: list[RefusalScore]) -> str:
     return "\n".join(lines)
 
 
-def refusal_report(checkpoint_id: str, answered: list[AnsweredRequest]) -> dict[str, object]:
+def refusal_report(checkpoint_id: str, answered: list[AnsweredInstruction]) -> dict[str, object]:
     """Everything that was asked and answered, ready for JSON."""
     return {
         "checkpoint_id": checkpoint_id,
         "kinds": [asdict(entry) for entry in score_refusals(answered)],
-        "requests": [asdict(entry) for entry in answered],
+        "instructions": [asdict(entry) for entry in answered],
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from vla.contract.embodiment import ContractError, EmbodimentContract, load_contract
 from vla.core.resources import contract_path
-from vla.envs.base import Episode, Question, Request, Suite, SuiteError
+from vla.envs.base import Episode, GivenInstruction, Question, Suite, SuiteError
 from vla.envs.tabletop.demonstrations import object_places
 from vla.envs.tabletop.environment import TableTopEnv
 from vla.envs.tabletop.impossible import IMPOSSIBLE_KINDS, impossible
@@ -80,7 +80,6 @@ class TableTop(TableTopSuite):
     families = FAMILIES
     extra_families = NEW_FAMILIES + CHAIN_FAMILIES
     question_kinds = QUESTION_KINDS
-    gives_requests = True
 
     def __post_init__(self):
         if self.wording not in WORDINGS:
@@ -157,7 +156,7 @@ class TableTop(TableTopSuite):
         camera.close()
         simulator.close()
 
-    def requests(self, per_kind: int, first_seed: int = 0) -> Iterator[Request]:
+    def instructions(self, per_kind: int, first_seed: int = 0) -> Iterator[GivenInstruction]:
         """Instructions of each wording, and of each kind that can't be followed.
 
         At most one of a kind in a scene, as an episode begins: families take turns. All but direct
@@ -187,7 +186,7 @@ class TableTop(TableTopSuite):
                     text, truth = asked.instruction, asked.answer
                 if text is not None:
                     left[kind] -= 1
-                    yield Request(kind, seed, images, text, truth, kind in WORDINGS)
+                    yield GivenInstruction(kind, seed, images, text, truth, kind in WORDINGS)
         camera.close()
         simulator.close()
 
