@@ -114,7 +114,7 @@ class Bench:
 
         request = ResetScene.Request(seed=seed, family="pick")
         scene = self.client.call(ResetScene, "sim/reset_scene", request)
-        accepted = self.client.set_instruction(scene.instruction)
+        accepted = self.client.set_instruction(scene.instruction, "act")
         if not accepted.success:
             raise RuntimeError(accepted.message)
 

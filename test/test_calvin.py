@@ -39,7 +39,7 @@ CHAIN = ("move_slider_left", "open_drawer", "turn_on_led", "move_slider_right", 
 class Mover:
     """Moves as the instruction says, 2 cm a step; `unable` does nothing for one of them."""
 
-    said, window = None, 1
+    said, refused, window = None, False, 1
 
     def __init__(self, contract, unable: str = "", nan_at: int = -1):
         self.contract, self.unable, self.nan_at = contract, unable, nan_at

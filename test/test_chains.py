@@ -224,7 +224,7 @@ def test_the_expert_finishes_chains_and_is_reset_at_each_task(suite):
 
 def test_the_first_failure_ends_a_chain(suite, capsys):
     class Idle:
-        contract, said, window = suite.contract, None, 1
+        contract, said, refused, window = suite.contract, None, False, 1
 
         def __init__(self):
             self.resets = 0

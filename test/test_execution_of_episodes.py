@@ -52,7 +52,7 @@ class Noting(gymnasium.Env):
 class Numbered:
     """The chunk of step n says n, n + 0.1, n + 0.2, n + 0.3, and to open where n is even."""
 
-    contract, said, window = HAND, None, 1
+    contract, said, refused, window = HAND, None, False, 1
 
     def reset(self, instruction, seed=None, think=False):
         self.asked = []
@@ -224,7 +224,7 @@ def test_only_what_a_window_reads_is_rendered(contract, monkeypatch):
     )
 
     class Remembering:
-        said, window = None, 8
+        said, refused, window = None, False, 8
 
         def __init__(self, asks: bool):
             self.contract, self.asks = contract, asks

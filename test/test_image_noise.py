@@ -25,7 +25,7 @@ SHORT = TableTop(time_limit=0.5)
 class Watching:
     """A policy that stays where it is and keeps what it is shown, by time."""
 
-    contract, said, checkpoint_id = CONTRACT, None, "watching"
+    contract, said, refused, checkpoint_id = CONTRACT, None, False, "watching"
 
     def __init__(self, window: int = 1):
         self.window, self.seen = window, {}

@@ -3,16 +3,23 @@
 import numpy as np
 import pytest
 
-from vla.policies.base import Observation
+from vla.policies.base import Observation, PolicyFeatures
 from vla.policies.instructvla.inference import Reasoner
 from vla.policies.reasoning_session import ReasoningSession, Refresh
 
 
 class SeeingPart:
-    """Writes down what it is shown."""
+    """Writes down what it is shown; says the next of its texts when it is to think."""
 
-    def __init__(self):
-        self.calls = []
+    features = PolicyFeatures((), True, True, True, (1, 1), 1, 1.0, True, refusals=("i see no",))
+
+    def __init__(self, texts=()):
+        self.calls, self.texts = [], list(texts)
+
+    def think_and_act(self, observation, instruction):
+        text = self.texts.pop(0)
+        self.calls.append((text, observation.stamp))
+        return text, np.zeros(1)
 
     def act(self, observation, instruction, response=None):
         self.calls.append(("act", observation.stamp))
@@ -48,6 +55,7 @@ def scenes():
     [
         (Refresh(), False, [], range(9)),
         (Refresh(action_every=2), False, [], [0, 2, 4, 6, 8]),
+        (Refresh(), True, [0], range(9)),
         (Refresh(language_every=4), True, [0, 4, 8], range(9)),
         (Refresh(language_every=0, action_every=3), True, [0], [0, 3, 6]),
         # A new text brings its own latent action, from which the next ones are counted.
@@ -103,3 +111,23 @@ def test_what_is_seen_between_two_actions_belongs_to_the_history():
     assert part.calls == [("act", 0), *(("observe", t) for t in (1, 2)), ("act", 3)] + [
         ("observe", t) for t in (4, 5)
     ]
+
+
+def test_what_is_refused_is_neither_done_nor_computed_again():
+    part = SeeingPart(["I see no yellow can .", "picking ."])
+    session = ReasoningSession(part, Refresh(language_every=2))
+    steps = [session.step(Observation({}, np.zeros(1), float(t)), "pick", True) for t in range(5)]
+    assert all(step.refused for step in steps) and len(part.calls) == 1
+    assert [step.new_text for step in steps] == [True, False, False, False, False]
+    assert not any(step.new_action for step in steps[1:])
+    session.reset()  # asked again
+    assert not session.step(Observation({}, np.zeros(1), 5.0), "pick", True).refused
+
+
+def test_what_was_begun_is_not_refused_later():
+    part = SeeingPart(["picking .", "i see no can .", "lifting ."])
+    session = ReasoningSession(part, Refresh(language_every=2))
+    steps = [session.step(Observation({}, np.zeros(1), float(t)), "pick", True) for t in range(5)]
+    assert not any(step.refused for step in steps)
+    assert [step.text for step in steps] == [*["picking ."] * 4, "lifting ."]
+    assert part.calls[2:4] == [("i see no can .", 2.0), ("act", 2.0)]  # on the text before

@@ -21,7 +21,7 @@ from vla.evaluation.benchmark import evaluate, summarize
 class Lifter:
     """Lifts by 2 cm a step, turns a little, and closes the gripper after some steps, if ever."""
 
-    said, window = None, 1
+    said, refused, window = None, False, 1
 
     def __init__(self, contract, closes: bool = True):
         self.contract, self.closes = contract, closes

@@ -38,7 +38,7 @@ def goal_of(seed: int) -> np.ndarray:
 class Seeker:
     """Goes to the goal of the fake task at half of the full speed, and closes the fingers."""
 
-    said, window = None, 1
+    said, refused, window = None, False, 1
 
     def __init__(self, contract, effort: float = 0.3, speed: float = 0.005):
         self.contract, self.effort, self.speed = contract, effort, speed

@@ -160,7 +160,7 @@ def test_text_and_latent_actions_are_refreshed_as_often_as_asked_for_while_runni
         bench.wait(lambda: len(bench.latents) > latents + 8, "latents")
         assert len(bench.responses) <= count + 1, "one may have been under way"
     finally:
-        set_parameters(bench.graph, "reasoning", language_every=20)
+        set_parameters(bench.graph, "reasoning", language_every=0)
 
 
 def test_asking_by_instruction_answers_once_and_moves_nothing(bench):

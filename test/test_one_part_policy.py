@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from linear_policy import LinearConfig, LinearModel, LinearPart
 from node_harness import ROOT, Graph
 from std_srvs.srv import Trigger
 from tiny_adapter import save_tiny_adapter
-from vla_ros.msg import ActionChunk, PolicyStatus
+from vla_ros.msg import ActionChunk, PolicyStatus, Response
 from vla_ros.srv import Ask, LoadAdapter, ResetScene, SetInstruction
 from windowed_policy import WindowedConfig
 
@@ -227,35 +229,85 @@ def test_it_drives_the_arm_and_its_death_holds_it(checkpoint, monkeypatch):
         graph.call(Trigger, "vla/stop", Trigger.Request())
 
 
-@pytest.mark.nodes
-def test_it_sees_its_window_and_takes_an_adapter_in_the_graph(windowed, monkeypatch):
-    checkpoint, adapter = windowed
-    monkeypatch.setenv("VLA_PLUGINS", "windowed_policy")
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
-    with Graph() as graph:
-        graph.start_with_policy(checkpoint)
-        statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
-        chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
-        graph.call(ResetScene, "sim/reset_scene", ResetScene.Request(seed=1, family="pick"))
-        ask = SetInstruction.Request(instruction="go up")
-        assert graph.call(SetInstruction, "vla/set_instruction", ask).success
-        # Nothing has been seen before the first chunk; the tool has risen before later ones.
-        graph.wait(lambda: chunks, "a chunk", 60.0)
-        assert chunks[0].actions[0] == pytest.approx(0.0, abs=1e-5)
-        graph.wait(lambda: chunks[-1].actions[0] < -1e-4, "a rise within the window", 60.0)
+@pytest.fixture(scope="module")
+def windowed_graph(windowed):
+    """A graph that the windowed policy drives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLA_PLUGINS", "windowed_policy")
+        patch.setenv("PYTHONPATH", f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}")
+        with Graph() as graph:
+            graph.start_with_policy(windowed[0])
+            yield graph
 
-        base = chunks[-1].checkpoint_id
-        loaded = graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request(path=str(adapter)))
-        assert loaded.success, loaded.message
-        assert loaded.checkpoint_id == f"{base}+{open_adapter(adapter).adapter_id}"
-        graph.wait(
-            lambda: chunks[-1].checkpoint_id == loaded.checkpoint_id, "chunks of the adapter", 60.0
-        )
-        graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion by the adapter", 60.0)
-        dropped = graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request())
-        assert dropped.success and dropped.checkpoint_id == base, dropped.message
-        graph.wait(lambda: chunks[-1].checkpoint_id == base, "chunks of the checkpoint", 60.0)
-        graph.call(Trigger, "vla/stop", Trigger.Request())
+
+@pytest.mark.nodes
+def test_it_sees_its_window_and_takes_an_adapter_in_the_graph(windowed, windowed_graph):
+    adapter, graph = windowed[1], windowed_graph
+    statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+    chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
+    graph.call(ResetScene, "sim/reset_scene", ResetScene.Request(seed=1, family="pick"))
+    ask = SetInstruction.Request(instruction="go up", mode="act")
+    assert graph.call(SetInstruction, "vla/set_instruction", ask).success
+    # Nothing has been seen before the first chunk; the tool has risen before later ones.
+    graph.wait(lambda: chunks, "a chunk", 60.0)
+    assert chunks[0].actions[0] == pytest.approx(0.0, abs=1e-5)
+    graph.wait(lambda: chunks[-1].actions[0] < -1e-4, "a rise within the window", 60.0)
+
+    base = chunks[-1].checkpoint_id
+    loaded = graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request(path=str(adapter)))
+    assert loaded.success, loaded.message
+    assert loaded.checkpoint_id == f"{base}+{open_adapter(adapter).adapter_id}"
+    graph.wait(
+        lambda: chunks[-1].checkpoint_id == loaded.checkpoint_id, "chunks of the adapter", 60.0
+    )
+    graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion by the adapter", 60.0)
+    dropped = graph.call(LoadAdapter, "vla/load_adapter", LoadAdapter.Request())
+    assert dropped.success and dropped.checkpoint_id == base, dropped.message
+    graph.wait(lambda: chunks[-1].checkpoint_id == base, "chunks of the checkpoint", 60.0)
+    graph.call(Trigger, "vla/stop", Trigger.Request())
+
+
+@pytest.mark.nodes
+def test_what_it_refuses_moves_nothing_and_the_next_instruction_does(windowed_graph, tmp_path):
+    graph, result = windowed_graph, tmp_path / "result.json"
+    statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
+    chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
+    responses = graph.collect(Response, "vla/response", qos.RESPONSE)
+
+    def refused():
+        return statuses and statuses[-1].hold_reason == HoldReason.REFUSED
+
+    asked = "pick up the yellow can"
+    told = subprocess.Popen(
+        [sys.executable, "-m", "vla_cli", "instruct", asked, "--json", str(result)],
+        cwd=ROOT, env=graph.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    graph.wait(lambda: told.poll() is not None, "the end of vla instruct", 90.0)
+    printed = told.communicate()[0]
+    assert told.returncode == 3 and "robot: I see no yellow can ." in printed, printed
+    ended = json.loads(result.read_text())
+    assert ended["outcome"] == "refused" and ended["response"] == "I see no yellow can ."
+    graph.wait(refused, "a hold for the refusal", 30.0)
+    assert statuses[-1].state == State.HOLDING and statuses[-1].instruction_id == 0
+    assert "I see no yellow can ." in statuses[-1].message
+
+    # Nobody waits for the end of this one.
+    ask = SetInstruction.Request(instruction=asked)
+    graph.wait(lambda: not chunks or chunks.clear(), "the last chunks", 30.0)
+    again = graph.call(SetInstruction, "vla/set_instruction", ask)
+    assert again.success, again.message
+    said = [ended["instruction_id"], again.instruction_id]
+    graph.wait(lambda: [r.instruction_id for r in responses if r.refused] == said, "both", 30.0)
+    graph.wait(refused, "a hold for the refusal", 30.0)
+    assert not chunks
+
+    ask = SetInstruction.Request(instruction="go up")
+    begun = graph.call(SetInstruction, "vla/set_instruction", ask)
+    graph.wait(lambda: statuses[-1].state == State.EXECUTING, "motion", 60.0)
+    assert {chunk.instruction_id for chunk in chunks} == {begun.instruction_id}
+    answer = responses[-1]
+    assert (answer.text, answer.refused) == ("going up .", False)  # without a mode, it thinks
+    graph.call(Trigger, "vla/stop", Trigger.Request())
 
 
 def _seconds(message):

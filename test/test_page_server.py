@@ -262,7 +262,7 @@ def test_200_fuzzed_requests_and_frames_break_nothing(shelf):
                     await request(client, robot)
             robot.done.clear()
             assert (await client.send("instruct", {"text": "go"}))[0] == 200
-            assert robot.done == [PageCommand("instruct", {"text": "go", "mode": "act"})]
+            assert robot.done == [PageCommand("instruct", {"text": "go", "mode": ""})]
             assert not reading.done()
             reading.cancel()
 

@@ -68,7 +68,7 @@ def test_the_wrong_button_ends_the_episode(blind):
 
 def test_a_policy_that_does_nothing_presses_nothing(blind):
     class Idle:
-        contract, said, window = blind.contract, None, 1
+        contract, said, refused, window = blind.contract, None, False, 1
 
         def reset(self, instruction, seed=None, think=False):
             pass

@@ -34,8 +34,9 @@ def test_refuses_what_cannot_be_followed(text, mode, says):
         check_instruction(text, mode)
 
 
-def test_text_is_trimmed_and_mode_defaults_to_act():
-    assert check_instruction("  pick the can ") == ("pick the can", "act")
+def test_text_is_trimmed_and_the_mode_is_left_to_the_policy():
+    assert check_instruction("  pick the can ") == ("pick the can", "")
+    assert check_instruction("pick the can", "act") == ("pick the can", "act")
 
 
 def test_goes_from_waiting_to_executing_to_holding():
@@ -271,3 +272,43 @@ def test_an_inactive_controller_stays_so_when_loading_ends():
     session.abort(HoldReason.INACTIVE, "deactivated", 1.0)
     session.end_loading(2.0)
     assert (session.state, session.message) == (State.HOLDING, "deactivated")
+
+
+def test_a_refusal_ends_the_instruction_and_says_why():
+    session = awaited_session()
+    session.refuse(9, "i see no block .", 2.0)
+    assert session.instruction is not None and not session.take_endings()
+    session.refuse(10, "i see no red block .", 2.5)
+    ending = end_of(session)
+    assert ending.outcome == Outcome.REFUSED and ending.response == "i see no red block ."
+    assert ending.duration == 1.5 and session.instruction is None
+    for _ in range(2):
+        assert (session.state, session.hold_reason) == (State.HOLDING, HoldReason.REFUSED)
+        assert "i see no red block ." in session.message and not session.wants_motion
+        session.update(MOVING, 3.0)
+    session.start("pick the green can", "", 4.0, 20)
+    assert (session.state, session.message, session.response) == (State.WAITING, "", "")
+
+
+def test_a_refusal_of_an_instruction_that_nobody_waits_for_ends_it_too():
+    session = InstructionSession()
+    session.start("play chess", "", 0.0, 10)
+    session.refuse(10, "i have not learned that .", 1.0)
+    assert session.instruction is None and not session.take_endings()
+    assert session.hold_reason == HoldReason.REFUSED
+
+
+@pytest.mark.parametrize("pause", ["stop", "loading"])
+def test_a_refusal_that_comes_late_ends_nothing(pause):
+    session = InstructionSession()
+    session.start("pick", "think", 0.0, 10)
+    if pause == "stop":
+        session.stop(1.0)
+    else:
+        session.begin_loading("loading an adapter")
+    session.refuse(10, "i see no can .", 1.5)
+    if pause == "stop":
+        session.resume(2.0)
+    else:
+        session.end_loading(2.0)
+    assert session.instruction.text == "pick" and session.state == State.WAITING

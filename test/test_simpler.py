@@ -108,7 +108,7 @@ def test_the_widowx_opens_only_after_so_many_in_a_row(wanted, steps):
 class Lifter:
     """Lifts by 1 cm a step and closes the gripper after `open_steps`, if it does anything."""
 
-    said, window = None, 1
+    said, refused, window = None, False, 1
 
     def __init__(self, contract, lift: float = 0.01, closes: bool = True, open_steps: int = 2):
         self.contract, self.lift, self.closes, self.open_steps = contract, lift, closes, open_steps

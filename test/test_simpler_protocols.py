@@ -137,7 +137,7 @@ def test_groups_count_each_task_alike(tmp_path):
 class Idle:
     """Stays where it is."""
 
-    said, window = None, 1
+    said, refused, window = None, False, 1
 
     def __init__(self, contract):
         self.contract = contract

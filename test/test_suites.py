@@ -75,7 +75,7 @@ class PendulumSuite(Suite):
 class SwingUp:
     """Pumps energy into the pendulum and holds it when it is up; or does nothing."""
 
-    contract, said, window = PENDULUM, None, 1
+    contract, said, refused, window = PENDULUM, None, False, 1
 
     def __init__(self, strength: float):
         self.strength, self.resets = strength, []
@@ -122,6 +122,15 @@ def test_somebody_elses_environment_needs_no_line_but_its_suite():
     }  # fmt: skip
 
 
+def test_what_a_policy_refuses_is_a_failure_and_moves_nothing():
+    policy, suite = SwingUp(1.0), make_suite("pendulum", steps_per_chunk=1)
+    policy.refused = True
+    for noise in (0.0, 10.0):
+        refused = evaluate(policy, suite, suite.families, range(3, 5), think=True, noise=noise)
+        ends = [(result.success, result.seconds, result.failure) for result in refused]
+        assert ends == [(False, 0.0, "refused")] * 2
+
+
 class Counting(gymnasium.Env):
     """Its observation is the number of the step; it ends with step 7."""
 
@@ -139,7 +148,7 @@ class Counting(gymnasium.Env):
 class Noting:
     """Notes the numbers of what it is shown, by observe() and by chunk()."""
 
-    contract, said = PENDULUM, None
+    contract, said, refused = PENDULUM, None, False
 
     def __init__(self, window: int, due: int = 1):
         self.window, self.due, self.asked, self.between = window, due, [], []

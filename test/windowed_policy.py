@@ -1,5 +1,7 @@
 """The linear policy with a window of past observations: it backs off by as much as the tool rose.
 
+It says first what it will do, and refuses whatever is yellow.
+
 The environment variable VLA_PLUGINS names this module; nothing else of the package knows it.
 """
 
@@ -41,6 +43,9 @@ class WindowedPart(LinearPart):
         actions[:, 0] -= BACK * (observation.state[2] - first[2])
         return actions
 
+    def think(self, images, instruction: str) -> str:
+        return "I see no yellow can ." if "yellow" in instruction else "going up ."
+
     def reset(self) -> None:
         self._seen.reset()
 
@@ -49,7 +54,9 @@ class WindowedType(LinearType):
     config = WindowedConfig
 
     def features(self, config: WindowedConfig, contract: EmbodimentContract) -> PolicyFeatures:
-        return replace(super().features(config, contract), window=3, history_step=0.2)
+        base = super().features(config, contract)
+        speaks = replace(base, thinks=True, refusals=("i see no",))
+        return replace(speaks, window=3, history_step=0.2)
 
     def presets(self) -> dict[str, WindowedConfig]:
         return {"windowed": WindowedConfig()}

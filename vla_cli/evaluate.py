@@ -15,8 +15,9 @@ from vla.policies.runtimes import RUNTIMES
 from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
+from vla_cli.evaluate_answers import ask_questions, give_instructions
 from vla_cli.overrides import overridden
-from vla_cli.result_files import require_writable, write_result
+from vla_cli.result_files import require_writable, write_report
 from vla_cli.subcommands import add_command
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ Measure a checkpoint on a benchmark, in process: success per task family with it
 the table top, it also measures how often an object other than the named one was taken, and with
 --think how often the answer was right. --wording phrases the tasks in sentences that training never
 uses: paraphrased, by an attribute that only the object has, by what it is not, or as a situation
-that implies the task. --questions asks about scenes instead, and moves nothing.
+that implies the task. --questions asks about scenes instead, and moves nothing. --impossible gives
+instructions that can and that can't be followed, judges the answers, and moves nothing either.
 
 --execution says how action chunks are followed. chunk: all steps that are left of one when it
 arrives, then the next (chunk:3: three steps). first: one step, then the next chunk. ensemble: a
@@ -53,6 +55,7 @@ examples:
   vla eval --noise 0 20 40 --seeds 0:50 --json output/noise.json
   vla eval --jobs 2 --seeds 0:50 --runtime openvino
   vla eval --questions 50 --json output/questions.json
+  vla eval --impossible 100 --json output/impossible.json
   vla eval --benchmark metaworld --tasks easy push --checkpoint runs/mine/checkpoint
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
@@ -123,6 +126,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
+    parser.add_argument(
+        "--impossible",
+        type=int,
+        metavar="N",
+        help="give N instructions of each kind, possible or not, and count those refused",
+    )
     add_inference_options(parser)
     parser.add_argument(
         "--runtime",
@@ -157,13 +166,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     require_writable(arguments.json, arguments.video)
     settings = _settings(arguments)
     seeds = None if arguments.seeds is None else seed_range(arguments.seeds)
-    questions = arguments.questions
-    if questions is not None and questions < 1:
-        raise CommandError(f"--questions takes a number from 1 on, got {questions}")
-    if questions is not None and (any(arguments.noise) or arguments.blackout):
-        raise CommandError(
-            "--noise and --blackout are for episodes, not for --questions: leave one out"
-        )
+    asking = _asking(arguments)
     _check_processes(arguments)
     if any(arguments.noise) and arguments.blackout:
         raise CommandError("black images have no noise: leave --noise or --blackout out")
@@ -179,9 +182,31 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     suite = make_suite(arguments.benchmark, **settings)
     suite.require_installed()
     seeds = seeds or range(suite.usual_episodes)
-    if questions is not None:
-        return _ask_questions(arguments, suite, seeds)
+    if asking == "--questions":
+        return ask_questions(arguments, suite, seeds[0])
+    if asking == "--impossible":
+        return give_instructions(arguments, suite, seeds[0])
     return _run_episodes(arguments, suite, seeds)
+
+
+def _asking(arguments: argparse.Namespace) -> str:
+    """The option by which the policy is asked and moves nothing, or "". Raises CommandError."""
+    given = {"--questions": arguments.questions, "--impossible": arguments.impossible}
+    asking = [option for option, count in given.items() if count is not None]
+    if not asking:
+        return ""
+    if len(asking) > 1:
+        raise CommandError("--questions and --impossible are two measurements: leave one out")
+    option = asking[0]
+    if given[option] < 1:
+        raise CommandError(f"{option} takes a number from 1 on, got {given[option]}")
+    if any(arguments.noise) or arguments.blackout:
+        raise CommandError(
+            f"--noise and --blackout are for episodes, not for {option}: leave one out"
+        )
+    if arguments.jobs > 1:
+        raise CommandError(f"--jobs is for episodes, not for {option}: leave one out")
+    return option
 
 
 def _check_processes(arguments: argparse.Namespace) -> None:
@@ -195,8 +220,6 @@ def _check_processes(arguments: argparse.Namespace) -> None:
         return
     if arguments.video:
         raise CommandError("a video shows episodes one after another: leave --jobs or --video out")
-    if arguments.questions is not None:
-        raise CommandError("--jobs is for episodes, not for --questions: leave one out")
     if threads > 1:
         raise CommandError("each job computes with one thread: leave --jobs or --threads out")
 
@@ -250,7 +273,7 @@ def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> 
         arguments.execution,
         arguments.blackout,
     )
-    _write(arguments.json, written)
+    write_report(arguments.json, written)
     if errors := [result.error for result in results if result.error]:
         print(f"the first of {len(errors)} errors: {errors[0]}", file=sys.stderr)
     return 1 if errors else 0
@@ -365,36 +388,3 @@ def _count(suite, family: str, seeds: range) -> int:
     """How many of the seeds a family has episodes for."""
     most = suite.most_episodes(family)
     return len(seeds) if most is None else max(0, min(seeds.stop, most) - seeds.start)
-
-
-def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
-    from tqdm import tqdm
-
-    from vla.evaluation.question_answering import (
-        evaluate_questions,
-        question_report,
-        question_table,
-        score,
-    )
-    from vla.policies.parts import ReasoningPart
-
-    folder = checkpoint_folder(arguments.checkpoint)
-    # Only this part, since a vision-language model need not have learned to act.
-    reasoner = ReasoningPart.from_pretrained(
-        folder, arguments.device, arguments.adapter, arguments.dtype
-    )
-    if not reasoner.features.answers:
-        raise CommandError("this policy gives no text: leave --questions out")
-    questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])
-    total = arguments.questions * len(suite.question_kinds)
-    with tqdm(total=total, unit="question") as progress:
-        asked = evaluate_questions(reasoner.ask, questions, lambda entry: progress.update())
-    print(question_table(score(asked)))
-    _write(arguments.json, question_report(reasoner.checkpoint_id, asked))
-    return 0
-
-
-def _write(file: str | None, content: dict[str, object]) -> None:
-    if file:
-        write_result(file, content)
-        print(f"written: {file}")

@@ -50,6 +50,13 @@ def write_result(path: str | Path, content: Any) -> None:
         raise unwritable(path, error) from error
 
 
+def write_report(path: str | Path | None, content: Any) -> None:
+    """Writes JSON where a file was asked for, and says so. Raises CommandError."""
+    if path:
+        write_result(path, content)
+        print(f"written: {path}")
+
+
 def unwritable(path: str | Path, error: Exception) -> CommandError:
     """The error of a file that cannot be written."""
     reason = getattr(error, "strerror", None) or str(error)

@@ -19,13 +19,15 @@ from vla_cli.result_files import require_writable, write_result
 if TYPE_CHECKING:
     from vla.annotation.steps import Guide
 
+# By outcome; 1 for all others.
+EXIT_STATUS = {"settled": 0, "done": 0, "refused": 3}
 GUIDE_IMAGE = 512  # longest side of the images that the model gets [px]
 INSTRUCT = """\
 Tell the robot what to do and wait until the motion settles. Ctrl-C cancels, and the arm holds.
 
 examples:
   vla instruct "pick the red block"
-  vla instruct "put the can in the bowl" --mode think    answers in text first
+  vla instruct "put the can in the bowl" --mode act      moves at once, says nothing first
   vla instruct "open the drawer" --timeout 30 --json result.json
   vla instruct "close the drawer" --no-wait              returns at once
   vla instruct "tidy up, I want to have dinner here" --split-by gpt-4o \\
@@ -35,8 +37,10 @@ examples:
 instruction into steps, which are followed one after the other; after each it says whether the step
 is done. While it is asked, the arm holds.
 
+A policy that has learned it says first what it will do, or that it can't: then nothing moves.
+
 exit status: 0 settled (or accepted, with --no-wait; or all steps are done), 1 ended otherwise,
-2 could not be sent
+2 could not be sent, 3 the policy refused
 """
 ASK = """\
 Ask about what the robot sees. Nothing moves; a running instruction continues.
@@ -69,8 +73,9 @@ def add_parser(subparsers) -> None:
     instruct.add_argument(
         "--mode",
         choices=("act", "think"),
-        default="act",
-        help="act: move at once (default); think: answer in text first, then move",
+        default="",
+        help="think: say what it will do, then move; act: move at once (default: think with a "
+        "policy that can say what it will do and has no adapter)",
     )
     instruct.add_argument(
         "--timeout",
@@ -140,7 +145,7 @@ def _follow(ros_client, client, arguments: argparse.Namespace) -> int:
         seconds=result.duration,
         instruction_id=result.instruction_id,
     )
-    return 0 if outcome == "settled" else 1
+    return EXIT_STATUS.get(outcome, 1)
 
 
 def _followed(ros_client, client, arguments: argparse.Namespace, text: str) -> tuple[str, Any]:
@@ -222,7 +227,7 @@ def _follow_in_steps(guide: Guide, ros_client, client, arguments: argparse.Names
     _write_outcome(
         arguments, ended.outcome, message=ended.message, steps=ended.steps, done=ended.done
     )
-    return 0 if ended.outcome == "done" else 1
+    return EXIT_STATUS.get(ended.outcome, 1)
 
 
 def run_ask(arguments: argparse.Namespace) -> int:

@@ -133,7 +133,7 @@ function showState() {
 }
 
 function showPolicy(policy) {
-  setText(byId("told"), policy.instruction ? `${policy.instruction} (${policy.mode || "mode unknown"})` : "nothing");
+  setText(byId("told"), policy.instruction ? policy.instruction + (policy.mode ? ` (${policy.mode})` : "") : "nothing");
   setText(byId("does"), policy.state + (policy.settled ? ", settled" : ""));
   const why = [policy.reason, policy.message].filter(Boolean).join(": ");
   setText(byId("why"), why || "it does not", why ? "warn" : "");

@@ -31,7 +31,7 @@ class State(IntEnum):
 
 
 class HoldReason(IntEnum):
-    """Why the arm holds although an instruction is in force; numbered as in PolicyStatus."""
+    """Why the arm holds, or why an instruction ended; numbered as in PolicyStatus."""
 
     NONE = 0
     STALE_CHUNK = 1
@@ -45,6 +45,7 @@ class HoldReason(IntEnum):
     IMPLAUSIBLE_STATE = 9
     SECOND_PUBLISHER = 10
     CLOCK = 11
+    REFUSED = 12
 
 
 class Outcome(IntEnum):
@@ -56,6 +57,7 @@ class Outcome(IntEnum):
     REPLACED = 3
     CANCELED = 4
     FAULT = 5
+    REFUSED = 6
 
 
 class InstructionError(ValueError):
@@ -68,7 +70,7 @@ class Instruction:
 
     instruction_id: int
     text: str
-    mode: str
+    mode: str  # one of MODES; "" leaves it to the policy whether it answers first
     accepted_at: float  # [s]
     deadline: float  # when a waiting caller's time is up [s], infinite without one
     awaited: bool  # a caller waits for its result, which also means that it ends by itself
@@ -96,19 +98,19 @@ class Ending:
 
 
 def check_instruction(text: str, mode: str = "") -> tuple[str, str]:
-    """The instruction without surrounding space, and its mode, where "" reads as "act".
+    """The instruction without surrounding space, and its mode.
 
-    Tabs and line breaks become spaces. Raises InstructionError when the text is empty, too long or
-    holds an invisible character (see vla.core.text), or the mode is unknown.
+    The mode "" leaves it to the policy whether it answers first. Tabs and line breaks become
+    spaces. Raises InstructionError when the text is empty, too long or holds an invisible character
+    (see vla.core.text), or the mode is unknown.
     """
-    mode = mode or "act"
     try:
         text = check_text(text, "instruction", LONGEST_INSTRUCTION)
     except TextError as error:
         raise InstructionError(str(error)) from error
     if not text:
         raise InstructionError("the instruction is empty: say, for example, 'pick the red block'")
-    if mode not in MODES:
+    if mode not in ("", *MODES):
         raise InstructionError(f"mode {brief(mode)} is unknown: use one of {', '.join(MODES)}")
     return text, mode
 
@@ -268,6 +270,23 @@ class InstructionSession:
         """Keeps the model's answer when it belongs to the instruction in force."""
         if self.instruction is not None and self.instruction.instruction_id == instruction_id:
             self.response = one_line(text, LONGEST_RESPONSE)
+
+    def refuse(self, instruction_id: int, text: str, now: float) -> None:
+        """The policy says that it can't do what it was told: the instruction is over.
+
+        text: its answer. Ends nothing while the arm is stopped or an adapter is being loaded, since
+        the policy answers again afterwards.
+        """
+        self.add_response(instruction_id, text)
+        told = self.instruction
+        if told is None or told.instruction_id != instruction_id:
+            return
+        if self.loading or not self.wants_motion:
+            return
+        message = f"the policy refused: {self.response}"
+        self._end(Outcome.REFUSED, message, now)
+        self._clear()
+        self.state, self.hold_reason, self.message = State.HOLDING, HoldReason.REFUSED, message
 
     def update(self, report: ArmReport, now: float) -> None:
         """Takes in one control cycle: new state, and the end of an awaited instruction."""

@@ -35,6 +35,8 @@ class RobotSample:
     motion: str | None = None  # language motion label
     annotation: Annotation | None = None
     answer: str | None = None  # what the robot says that it is going to do
+    # An instruction that can't be followed in this scene, and the answer that says so.
+    impossible: Pair | None = None
     # Pixels [E, 2] by camera where the gripper acts next, NaN where the image does not show it.
     places: dict[str, np.ndarray] | None = None
     source: str = ""  # data set, episode and frame, for error messages

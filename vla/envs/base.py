@@ -71,6 +71,18 @@ class Question:
     truth: str
 
 
+@dataclass(frozen=True)
+class GivenInstruction:
+    """An instruction given in a scene, with the right answer before acting."""
+
+    kind: str  # instructions are counted by kind
+    seed: int  # of the scene
+    images: dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
+    text: str
+    truth: str  # what the robot should say
+    possible: bool  # whether it can be followed in that scene
+
+
 class Suite(ABC):
     """A benchmark. Subclasses are dataclasses; their fields are the benchmark's settings."""
 
@@ -131,6 +143,13 @@ class Suite(ABC):
         Raises SuiteError.
         """
         raise SuiteError(f"benchmark '{self.name}' asks no questions")
+
+    def instructions(self, per_kind: int, first_seed: int = 0) -> Iterable[GivenInstruction]:
+        """Instructions that can and that can't be followed, in scenes from `first_seed` on.
+
+        As many of each kind; each kind is possible or impossible as a whole. Raises SuiteError.
+        """
+        raise SuiteError(f"benchmark '{self.name}' has no impossible instructions")
 
     def chosen_families(self, names: Iterable[str]) -> list[str]:
         """The families that are named, those of a group where a group is; () for the benchmark's.

@@ -25,6 +25,11 @@ class ActingPolicy(Protocol):
         """Observations that it reads at once; 1 for those that chunk() is given."""
         return 1
 
+    @property
+    def refused(self) -> bool:
+        """Whether it said that it can't do what was asked; its chunks are then not followed."""
+        return False
+
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins. seed: of its noise. think: say first what to do, and act on that."""
 
@@ -74,7 +79,8 @@ def run_episode(
 ) -> Rollout:
     """Runs a policy until the episode is over. on_step(environment) is called after each chunk.
 
-    Where the environment goes on to another instruction, the policy is reset and starts over.
+    Where the environment goes on to another instruction, the policy is reset and starts over. An
+    instruction that the policy refuses ends the episode where it is, with the failure "refused".
     """
 
     def observe(observation: dict[str, Any], seconds: float) -> None:
@@ -91,12 +97,15 @@ def run_episode(
             instruction = info["instruction"]
             policy.reset(instruction, episode.seed, think)
         chunk = policy.chunk(observation["images"], observation["state"], info["seconds"])
+        if policy.refused:
+            break
         observation, _, terminated, truncated, info = environment.step(chunk)
         over = terminated or truncated
         if on_step is not None:
             on_step(environment)
     success = bool(info["success"])
-    failure = info.get("failure") or ("time_limit" if truncated else "ended")
+    ended = "refused" if policy.refused else "time_limit" if truncated else "ended"
+    failure = info.get("failure") or ended
     return Rollout(
         instruction,
         policy.said,

@@ -33,6 +33,11 @@ class DisturbedPolicy(ActingPolicy):
         """That of the policy."""
         return self._policy.window
 
+    @property
+    def refused(self) -> bool:
+        """As the policy says."""
+        return self._policy.refused
+
     def reset(self, instruction: str, seed: int | None = None, think: bool = False) -> None:
         """An episode begins; its noise is that of the seed."""
         self._episode = seed or 0

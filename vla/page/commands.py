@@ -78,7 +78,7 @@ FIELDS: dict[str, dict[str, tuple[Callable[[Any, str], Any], Any]]] = {
     "resume": {},
     "reset_emergency_stop": {},
     "recover": {},
-    "instruct": {"text": (_instruction, None), "mode": (_one_of(*MODES), "act")},
+    "instruct": {"text": (_instruction, None), "mode": (_one_of(*MODES, ""), "")},
     "record_start": {"instruction": (_text(LONGEST_INSTRUCTION), ""), "note": (NOTE, "")},
     "record_stop": {"outcome": (_one_of(*OUTCOMES, DISCARD), ""), "note": (NOTE, "")},
     "record_label": {

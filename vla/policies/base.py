@@ -62,6 +62,14 @@ class PolicyFeatures:
     token_shape: tuple[int, int] | None = None
     window: int = 1  # observations that it acts on, the newest included
     history_step: float = 0.0  # time between two of them [s]
+    # How its answers begin that say that an instruction can't be followed; () for a policy that
+    # refuses none.
+    refusals: tuple[str, ...] = ()
+
+    def refuses(self, text: str | None) -> bool:
+        """Whether what it said before acting means that it is not to act."""
+        begins = tuple(words.lower() for words in self.refusals)
+        return text is not None and text.strip().lower().startswith(begins)
 
 
 class PolicyConfig(Protocol):

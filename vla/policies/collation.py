@@ -38,6 +38,9 @@ class PromptSampling:
     rewrite: float = bounded(0.2, 0, 1)
     # Share of frames that answer their own instruction first.
     think: float = bounded(0.0, 0, 1)
+    # Share of frames with an impossible instruction that refuse it in text, and then act on their
+    # own one.
+    impossible: float = bounded(0.0, 0, 1)
 
 
 @dataclass

@@ -70,6 +70,11 @@ class Policy:
         return self.features.window
 
     @property
+    def refused(self) -> bool:
+        """Whether it said that it can't do what was asked: then nobody should follow its chunks."""
+        return self.features.refuses(self.said)
+
+    @property
     def checkpoint_id(self) -> str:
         """Of the weights as they are, the adapter's included."""
         return self.reasoning.checkpoint_id

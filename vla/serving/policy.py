@@ -155,6 +155,7 @@ class ServedPolicy:
         for answer, session in zip(answers, sessions, strict=True):
             if session.said is not None:
                 answer["text"] = session.said
+                answer["refused"] = self.features.refuses(session.said)
         return answers
 
     def _act(self, sessions: Sequence[RobotSession], requests: Sequence[Request]) -> list[Answer]:

@@ -40,7 +40,7 @@ STATE_NAMES = {
 }
 OUTCOME_NAMES = {
     getattr(ExecuteInstruction.Result, name): name.lower()
-    for name in ("SETTLED", "TIMEOUT", "STOPPED", "REPLACED", "CANCELED", "FAULT")
+    for name in ("SETTLED", "TIMEOUT", "STOPPED", "REPLACED", "CANCELED", "FAULT", "REFUSED")
 }
 
 
@@ -77,7 +77,7 @@ class RobotClient:
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def set_instruction(self, text: str, mode: str = "act") -> SetInstruction.Response:
+    def set_instruction(self, text: str, mode: str = "") -> SetInstruction.Response:
         """Puts an instruction in force and returns at once; `success` tells whether."""
         request = SetInstruction.Request(instruction=text, mode=mode)
         return self.call(SetInstruction, "vla/set_instruction", request)
@@ -148,7 +148,7 @@ class RobotClient:
     def execute(
         self,
         text: str,
-        mode: str = "act",
+        mode: str = "",
         timeout: float = 0.0,
         on_feedback: Callable[[ExecuteInstruction.Feedback], None] | None = None,
     ) -> ExecuteInstruction.Result:

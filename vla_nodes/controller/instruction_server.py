@@ -31,6 +31,7 @@ from vla.control.session import (
     State,
     check_instruction,
 )
+from vla.control.session import Instruction as AcceptedInstruction
 from vla.core.text import LONGEST_LINE, one_line
 from vla_nodes.core import qos
 from vla_nodes.core.liveliness import lease_of, with_liveliness
@@ -148,6 +149,11 @@ class InstructionServer:
         self._session.end_loading(time.monotonic())
         self._tell()
 
+    def refuse(self, instruction_id: int, text: str) -> None:
+        """The policy says that it can't do what it was told: the arm holds, its caller is told."""
+        self._session.refuse(instruction_id, text, time.monotonic())
+        self._tell()
+
     def update(self, report: ArmReport, counts: ChunkCounts, notice: str = "") -> None:
         """Takes in one control cycle and publishes what has changed.
 
@@ -190,7 +196,7 @@ class InstructionServer:
         message.header.stamp = self._node.get_clock().now().to_msg()
         if instruction:
             message.instruction, message.mode = instruction.text, instruction.mode
-            self._node.get_logger().info(f"{instruction.mode}: '{instruction.text}'")
+            self._node.get_logger().info(_in_words(instruction))
         self._announcement = message
         self._publish_announcement()
         self._on_change()
@@ -245,7 +251,7 @@ class InstructionServer:
             return response
         self._tell()
         response.success, response.instruction_id = True, accepted.instruction_id
-        response.message = f"{accepted.mode}: '{accepted.text}'"
+        response.message = _in_words(accepted)
         return response
 
     def _stop(self) -> str:
@@ -380,3 +386,7 @@ class InstructionServer:
             response=ending.response,
             duration=ending.duration,
         )
+
+
+def _in_words(instruction: AcceptedInstruction) -> str:
+    return f"{instruction.mode or 'accepted'}: '{instruction.text}'"

@@ -239,7 +239,10 @@ class Controller(ManagedNode):
             return
         if math.isnan(message.inference_time):  # The model did not run: the text says why.
             self._loop.fail(HoldReason.STALE_CHUNK, message.text)
-        self._session.add_response(message.instruction_id, message.text)
+        if message.refused:
+            self._server.refuse(message.instruction_id, message.text)
+        else:
+            self._session.add_response(message.instruction_id, message.text)
 
     def _take_inputs(self) -> None:
         """Takes joint states, observations and signs of life that came since the last cycle."""

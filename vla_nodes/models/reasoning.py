@@ -51,7 +51,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         *MODEL_SETTINGS,
         Setting(
             "language_every",
-            20,
+            0,
             "In mode think, latent actions after which the text is made again; 0: never.",
             bounds=(0, 100000),
             live=True,
@@ -190,8 +190,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         if self.take_turn():
             self._reason(instruction, scene)
         elif not self._starts_over and instruction.instruction_id == self._done[0]:
-            think = instruction.mode == Instruction.MODE_THINK
-            self._session.look(_seen(scene), instruction.instruction, think)
+            self._session.look(_seen(scene), instruction.instruction, self._thinks(instruction))
 
     def on_server_lost(self, why: str) -> None:
         """Has the controller hold the arm and say why, once a second until there is an answer."""
@@ -227,6 +226,15 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
             observation_stamp=scene.message.header.stamp,
             inference_time=seconds,
         )
+
+    def _thinks(self, instruction: Instruction) -> bool:
+        """Whether it is answered first; without a mode, if the policy can.
+
+        Few demonstrations teach an adapter to act, and not to say what it will do.
+        """
+        if instruction.mode:
+            return instruction.mode == Instruction.MODE_THINK
+        return self.model.features.thinks and self.model.adapter is None
 
     def _refusal_of(self, mode: str) -> str:
         """Why the policy can't follow instructions of a mode; empty where it can."""
@@ -272,7 +280,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
             self._starts_over = False
             session.reset()
         started = time.perf_counter()
-        think = instruction.mode == Instruction.MODE_THINK
+        think = self._thinks(instruction)
         output = session.step(_seen(scene), instruction.instruction, think)
         seconds = time.perf_counter() - started
         self._done = (instruction.instruction_id, scene.stamp)
@@ -285,9 +293,10 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
                     instruction.instruction,
                     output.text,
                     seconds,
+                    output.refused,
                 ),
             )
-        if output.new_action:
+        if output.new_action and not output.refused:
             self._publish_action(instruction, scene, output.action, seconds)
 
     def _publish_action(
@@ -342,10 +351,19 @@ def _seen(scene: Scene) -> Observation:
 
 
 def _response(
-    scene: Scene, instruction_id: int, prompt: str, text: str, seconds: float
+    scene: Scene,
+    instruction_id: int,
+    prompt: str,
+    text: str,
+    seconds: float,
+    refused: bool = False,
 ) -> Response:
     message = Response(
-        instruction_id=instruction_id, prompt=prompt, text=text, inference_time=seconds
+        instruction_id=instruction_id,
+        prompt=prompt,
+        text=text,
+        refused=refused,
+        inference_time=seconds,
     )
     message.header.stamp = scene.message.header.stamp
     return message

@@ -13,11 +13,12 @@ from vla.datasets.camera_view import CameraView
 from vla.datasets.frames import DatasetError, EpisodeWords, Shard
 from vla.datasets.grounding import place_pixels
 from vla.datasets.language_motion import motion_words
-from vla.datasets.sample import Annotation, RobotSample
+from vla.datasets.sample import Annotation, Pair, RobotSample
 from vla.datasets.windows import Timeline
 from vla.envs.tabletop.annotations import annotate
+from vla.envs.tabletop.impossible import impossible
 from vla.envs.tabletop.simulator import TableTopSimulator
-from vla.envs.tabletop.tasks import phrase, task_of_answer
+from vla.envs.tabletop.tasks import FAMILIES, phrase, task_of_answer
 
 # Policy steps that a motion label looks ahead: 0.5 s, as two frames of the paper's data are apart.
 MOTION_STEPS = 5
@@ -27,7 +28,7 @@ class SimulatedDemonstrations:
     """Frames of shards, each as often as `repeats` says.
 
     views: calibration of cameras by name; in others no place is labelled. annotated: with
-    annotations from the scene's truth.
+    annotations from the scene's truth, and an instruction that can't be followed.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class SimulatedDemonstrations:
             motion=motion_of_chunk(shard.action[row]),
             annotation=self._annotation(shard, row, generator) if self.annotated else None,
             answer=words.answer,
+            impossible=self._impossible(words, generator) if self.annotated else None,
             places=dict(zip(self.cameras, self._places[number][row], strict=True)),
             source=f"{shard.folder}, episode {shard.episode[row]}, frame {row}",
         )
@@ -70,6 +72,14 @@ class SimulatedDemonstrations:
         episode = int(shard.episode[row])
         first = int(np.searchsorted(shard.episode, episode))
         return annotate(shard.episodes[episode], generator, float(shard.drawer_opening[first]))
+
+    @staticmethod
+    def _impossible(words: EpisodeWords, generator: np.random.Generator) -> Pair | None:
+        """Of draws of its own, so that runs without it see the same words as ever."""
+        if words.family not in FAMILIES:
+            return None
+        asked = impossible(words.objects, generator.spawn(1)[0])
+        return asked.instruction, asked.answer
 
     @property
     def episode_ends(self) -> np.ndarray:

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vla.contract.embodiment import EmbodimentContract
+from vla.core.shown import brief
 from vla.datasets.frames import DatasetError, EpisodeWords
 from vla.datasets.sample import Conversation
+from vla.envs.tabletop.impossible import impossible
 from vla.envs.tabletop.questions import ask_about
 from vla.envs.tabletop.samples import simulated_views
 from vla.envs.tabletop.scenes import SceneTruth, read_scene_shard
 from vla.envs.tabletop.tasks import FAMILIES, sample_task
+from vla.envs.tabletop.wording import NEW_WORDINGS, reworded_task
+from vla.policies.config import bounded
 
 TURNS = 3
-COMMAND_SHARE = 0.2
 # Of the middle of each thing above the table [m].
 _HEIGHTS = {"block": 0.021, "can": 0.038, "bowl": 0.02, "plate": 0.004}
 COMMAND_QUESTION = "what does this ask for : {instruction} ?"
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """How conversations ask about commands."""
+
+    share: float = bounded(0.2, 0, 0.9)  # of commands among all questions
+    # Shares of the commands that can't be followed in the scene, see vla.envs.tabletop.impossible,
+    # and of the others that are in other words, see vla.envs.tabletop.wording.
+    impossible: float = bounded(0.0, 0, 1)
+    reworded: float = bounded(0.0, 0, 1)
+    # Of the tasks that are asked for; one that is named twice is drawn twice as often.
+    families: tuple[str, ...] = FAMILIES
+    # Questions that ask what to do about {instruction}, drawn at random.
+    forms: tuple[str, ...] = (COMMAND_QUESTION,)
 
 
 class SceneConversations:
@@ -30,11 +49,27 @@ class SceneConversations:
     model knows the words of a command before it has ever moved an arm.
     """
 
-    def __init__(self, folder: str | Path, contract: EmbodimentContract, camera: str):
+    def __init__(
+        self,
+        folder: str | Path,
+        contract: EmbodimentContract,
+        camera: str,
+        commands: CommandOptions | None = None,
+        turns: int = TURNS,
+    ):
+        """turns: questions about an image. Raises DatasetError."""
+        commands = commands or CommandOptions()
+        if unknown := sorted(set(commands.families) - set(FAMILIES)):
+            raise DatasetError(
+                f"commands: unknown family {brief(unknown[0])}; known: {', '.join(FAMILIES)}"
+            )
+        if not commands.forms or not all("{instruction}" in form for form in commands.forms):
+            raise DatasetError("commands: forms need at least one, each with {instruction} in it")
         paths = sorted(p for p in Path(folder).glob("shard-*") if p.suffix != ".part")
         if not paths:
             raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
         self.folder, self.camera = folder, camera
+        self.commands, self.turns = commands, turns
         self._view = simulated_views(contract)[camera]
         self._entries: list[tuple[np.ndarray, SceneTruth, EpisodeWords]] = []
         for path in paths:
@@ -56,18 +91,33 @@ class SceneConversations:
         """One image with its questions and answers."""
         image, scene, words = self._entries[index]
         turns: dict[str, str] = {}
-        while len(turns) < TURNS:
-            if generator.random() < COMMAND_SHARE:
-                family = str(generator.choice(FAMILIES))
-                task = sample_task(family, list(words.objects), generator)
-                question = COMMAND_QUESTION.format(instruction=task.instruction)
-                turns[question] = task.answer()
+        while len(turns) < self.turns:
+            if generator.random() < self.commands.share:
+                instruction, answer = self._command(words, generator)
+                turns[self._form(generator).format(instruction=instruction)] = answer
             else:
                 question, answer = ask_about(words, scene.drawer_opening, generator, still=True)
                 turns[question] = answer
         pixels = self._pixels(words)
         source = f"{self.folder}, scene {scene.seed}"
         return Conversation((np.asarray(image),), tuple(turns.items()), pixels, source)
+
+    def _command(self, words: EpisodeWords, generator: np.random.Generator) -> tuple[str, str]:
+        """What somebody could ask for in a scene, and the answer. Shares of 0 draw nothing."""
+        options = self.commands
+        if options.impossible and generator.random() < options.impossible:
+            asked = impossible(words.objects, generator)
+            return asked.instruction, asked.answer
+        family = str(generator.choice(options.families))
+        task = sample_task(family, list(words.objects), generator)
+        if options.reworded and generator.random() < options.reworded:
+            wording = str(generator.choice(NEW_WORDINGS))
+            task = reworded_task(task, words.objects, wording, generator) or task
+        return task.instruction, task.answer()
+
+    def _form(self, generator: np.random.Generator) -> str:
+        forms = self.commands.forms
+        return forms[int(generator.integers(len(forms)))] if len(forms) > 1 else forms[0]
 
     def _pixels(self, words: EpisodeWords) -> dict[str, tuple[float, float]]:
         """Where the image shows each thing."""

@@ -25,9 +25,9 @@ from vla.datasets.sources import (
 from vla.envs.tabletop.corrections import CorrectionConfig, make_corrections
 from vla.envs.tabletop.demonstrations import DemonstrationConfig, make_demonstrations
 from vla.envs.tabletop.samples import SimulatedDemonstrations, simulated_views
-from vla.envs.tabletop.scene_conversations import SceneConversations
+from vla.envs.tabletop.scene_conversations import TURNS, CommandOptions, SceneConversations
 from vla.envs.tabletop.scenes import SceneConfig, make_scenes
-from vla.policies.config import from_dict
+from vla.policies.config import bounded, from_dict
 
 # The `annotations` of an entry whose frames are annotated from the scene's truth.
 TRUTH = "truth"
@@ -120,16 +120,26 @@ class SimulatedSource(RobotSource):
         return _samples(entry, contract, shards), simulated_options(entry).corrections.weight
 
 
+@dataclass(frozen=True)
+class SceneOptions(SceneConfig):
+    """Options of scenes: how they are made, and how conversations ask about commands."""
+
+    commands: CommandOptions = field(default_factory=CommandOptions)
+    turns: int = bounded(TURNS, 1, 8)  # questions about an image
+
+
 class SceneSource(ConversationSource):
     """Still scenes, with questions and answers from their truth."""
 
     name = "scenes"
-    options = SceneConfig
+    options = SceneOptions
     former_entries = {"scenes": ""}  # noqa: RUF012
 
     def open(self, entry: ConversationData, contract: EmbodimentContract) -> SceneConversations:
         """Its scenes, as the contract's reference camera sees them."""
-        return SceneConversations(entry.path, contract, contract.reference_camera)
+        options = from_dict(SceneOptions, entry.options, f"{entry.path}: options")
+        camera = contract.reference_camera
+        return SceneConversations(entry.path, contract, camera, options.commands, options.turns)
 
     def check(self, entry: ConversationData, contract: EmbodimentContract) -> list[Finding]:
         """Whether all shards can be read."""
@@ -142,7 +152,7 @@ class SceneSource(ConversationSource):
         self, entry: ConversationData, contract: EmbodimentContract, workers: int | None = None
     ) -> None:
         """Makes the shards that are missing."""
-        config = from_dict(SceneConfig, entry.options, f"{entry.path}: options")
+        config = from_dict(SceneOptions, entry.options, f"{entry.path}: options")
         total, present = _shards(entry.path, config.scenes, config.scenes_per_shard)
         if present == total:
             return

@@ -11,15 +11,16 @@ import numpy as np
 
 from vla.contract.embodiment import ContractError, EmbodimentContract, load_contract
 from vla.core.resources import contract_path
-from vla.envs.base import Episode, Question, Suite, SuiteError
+from vla.envs.base import Episode, GivenInstruction, Question, Suite, SuiteError
 from vla.envs.tabletop.demonstrations import object_places
 from vla.envs.tabletop.environment import TableTopEnv
+from vla.envs.tabletop.impossible import IMPOSSIBLE_KINDS, impossible
 from vla.envs.tabletop.questions import QUESTION_KINDS, question_of
 from vla.envs.tabletop.scenes import SceneCamera, make_scene
 from vla.envs.tabletop.simulator import CAMERAS, TableTopSimulator
 from vla.envs.tabletop.tasks import CHAIN_FAMILIES, FAMILIES, FIRST_TRAINING_SEED, NEW_FAMILIES
 from vla.envs.tabletop.unseen import SPLITS
-from vla.envs.tabletop.wording import WORDINGS, reworded_task
+from vla.envs.tabletop.wording import WORDINGS, reword, reworded_task
 
 
 def _simulated_contract() -> EmbodimentContract:
@@ -135,11 +136,7 @@ class TableTop(TableTopSuite):
         training uses.
         """
         last_seed = first_seed + 10 * per_kind
-        if not 0 <= first_seed < last_seed <= FIRST_TRAINING_SEED:
-            raise SuiteError(
-                f"scenes {first_seed} to {last_seed} are not all below {FIRST_TRAINING_SEED}, "
-                "where those for training begin"
-            )
+        _require_unseen(first_seed, last_seed)
         simulator = TableTopSimulator(self.contract.cameras[0].width)
         camera = SceneCamera(simulator, self.contract)
         left = dict.fromkeys(kinds, per_kind)
@@ -158,6 +155,49 @@ class TableTop(TableTopSuite):
                     yield Question(kind, seed, images, *pair)
         camera.close()
         simulator.close()
+
+    def instructions(self, per_kind: int, first_seed: int = 0) -> Iterator[GivenInstruction]:
+        """Instructions of each wording, and of each kind that can't be followed.
+
+        At most one of a kind in a scene, as an episode begins: families take turns. All but direct
+        ones are sentences that training never has. A wording that few scenes allow may be given
+        less often. Raises SuiteError when the seeds reach those that training uses.
+        """
+        last_seed = first_seed + 10 * per_kind
+        _require_unseen(first_seed, last_seed)
+        simulator = TableTopSimulator(self.contract.cameras[0].width)
+        camera = SceneCamera(simulator, self.contract)
+        left = dict.fromkeys(WORDINGS + IMPOSSIBLE_KINDS, per_kind)
+        for seed in range(first_seed, last_seed):
+            if not any(left.values()):
+                break
+            family = FAMILIES[seed % len(FAMILIES)]
+            task = simulator.reset(seed, family)
+            images, places = camera.images(), object_places(simulator)
+            for number, kind in enumerate(left):
+                if not left[kind]:
+                    continue
+                generator = np.random.default_rng([seed, number, 3])
+                if kind in WORDINGS:
+                    text = reword(task, places, kind, generator, split="test")
+                    truth = task.answer()
+                else:
+                    asked = impossible(places, generator, "test", kind)
+                    text, truth = asked.instruction, asked.answer
+                if text is not None:
+                    left[kind] -= 1
+                    yield GivenInstruction(kind, seed, images, text, truth, kind in WORDINGS)
+        camera.close()
+        simulator.close()
+
+
+def _require_unseen(first_seed: int, last_seed: int) -> None:
+    """Raises SuiteError unless seeds up to the last are those of evaluation."""
+    if not 0 <= first_seed < last_seed <= FIRST_TRAINING_SEED:
+        raise SuiteError(
+            f"scenes {first_seed} to {last_seed} are not all below {FIRST_TRAINING_SEED}, "
+            "where those for training begin"
+        )
 
 
 SUITE = TableTop

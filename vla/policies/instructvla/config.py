@@ -67,6 +67,9 @@ class PromptConfig:
     captions: tuple[str, ...] = ("describe the scene without the robot .",)
     # Most tokens of an answer before acting.
     think_tokens: int = bounded(MAX_ANSWER_TOKENS, 1, 4096)
+    # How answers begin that say that an instruction can't be followed; none of a policy that never
+    # learned to refuse.
+    refusals: tuple[str, ...] = ()
     # Whether an answer is read again as it was generated, its last space included, with one more
     # before the action queries, as the published code does. Otherwise they follow on its cache.
     reread: bool = False

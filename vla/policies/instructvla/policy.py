@@ -16,7 +16,7 @@ from vla.policies.backbones.tiles import require_tiles
 from vla.policies.base import PolicyFeatures, PolicyType, Roles
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.collation import CollationOptions, PromptSampling
-from vla.policies.config import AdapterConfig, require_formats
+from vla.policies.config import AdapterConfig, CheckpointError, require_formats
 from vla.policies.empty_weights import put, stored_tensors
 from vla.policies.instructvla.adapter_layers import insert_adapter
 from vla.policies.instructvla.collation import InstructVLACollator
@@ -50,9 +50,12 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
     def check_config(self, config: InstructVLAConfig, where: str) -> None:
         """Raises CheckpointError where a prompt has placeholders other than the instruction.
 
-        Also for tiles of a backbone without a rule for them.
+        Also for a refusal that every answer begins with, and tiles of a backbone without a rule for
+        them.
         """
         require_formats(config.prompts.act, where)
+        if not all(words.strip() for words in config.prompts.refusals):
+            raise CheckpointError(f"{where}: prompts: refusals: an empty one fits every answer")
         require_tiles(config.backbone, where)
 
     def features(self, config: InstructVLAConfig, contract: EmbodimentContract) -> PolicyFeatures:
@@ -66,6 +69,7 @@ class InstructVLAType(PolicyType[InstructVLAConfig, InstructVLA]):
             latent_shape=(config.num_queries, config.backbone.width),
             horizon=contract.horizon,
             rate=1.0 / contract.time_step,
+            refusals=config.prompts.refusals,
         )
 
     def build(self, config: InstructVLAConfig, contract: EmbodimentContract) -> InstructVLA:

@@ -42,6 +42,11 @@ def sample_row(
     """
     act = action_prompt(sample.instruction, prompts)
     annotation, draw = sample.annotation, generator.random()
+    # At the other end than the shares of annotations, which so stay what they are without it.
+    if sample.impossible is not None and draw >= 1 - sampling.impossible:
+        question, answer = sample.impossible
+        refused = thinking_prompt(question, prompts), answer
+        return PromptRow((refused, (act, "")), acts=True, images=images)
     if annotation is not None:
         edges = np.cumsum([sampling.question, sampling.context, sampling.rewrite])
         if draw < edges[0] and images:
