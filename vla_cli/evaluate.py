@@ -15,8 +15,9 @@ from vla.policies.runtimes import RUNTIMES
 from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
+from vla_cli.evaluate_text import ask_questions
 from vla_cli.overrides import overridden
-from vla_cli.result_files import require_writable, write_result
+from vla_cli.result_files import require_writable, write_and_say
 from vla_cli.subcommands import add_command
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     suite.require_installed()
     seeds = seeds or range(suite.usual_episodes)
     if questions is not None:
-        return _ask_questions(arguments, suite, seeds)
+        return ask_questions(arguments, suite, seeds)
     return _run_episodes(arguments, suite, seeds)
 
 
@@ -230,7 +231,14 @@ class _Wanted:
 def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> int:
     from tqdm import tqdm
 
-    from vla.evaluation.benchmark import group_line, group_means, report, summarize, table
+    from vla.evaluation.benchmark import (
+        group_line,
+        group_means,
+        pooled_summaries,
+        report,
+        summarize,
+        table,
+    )
 
     families = suite.chosen_families(arguments.family or ())
     wanted = _Wanted(suite, families, seeds, list(dict.fromkeys(arguments.noise)))
@@ -239,7 +247,8 @@ def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> 
     with tqdm(total=total, unit="episode") as progress:
         checkpoint_id, results = run(arguments, wanted, lambda _: progress.update())
     summaries = summarize(results)
-    print(table(summaries, suite.counted_figures))
+    shown = pooled_summaries(results, suite.pooled) or summaries
+    print(table(shown, suite.counted_figures))
     for means in group_means(summaries, suite.groups):
         print(group_line(means))
     written = report(
@@ -250,7 +259,7 @@ def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> 
         arguments.execution,
         arguments.blackout,
     )
-    _write(arguments.json, written)
+    write_and_say(arguments.json, written)
     if errors := [result.error for result in results if result.error]:
         print(f"the first of {len(errors)} errors: {errors[0]}", file=sys.stderr)
     return 1 if errors else 0
@@ -365,36 +374,3 @@ def _count(suite, family: str, seeds: range) -> int:
     """How many of the seeds a family has episodes for."""
     most = suite.most_episodes(family)
     return len(seeds) if most is None else max(0, min(seeds.stop, most) - seeds.start)
-
-
-def _ask_questions(arguments: argparse.Namespace, suite, seeds: range) -> int:
-    from tqdm import tqdm
-
-    from vla.evaluation.question_answering import (
-        evaluate_questions,
-        question_report,
-        question_table,
-        score,
-    )
-    from vla.policies.parts import ReasoningPart
-
-    folder = checkpoint_folder(arguments.checkpoint)
-    # Only this part, since a vision-language model need not have learned to act.
-    reasoner = ReasoningPart.from_pretrained(
-        folder, arguments.device, arguments.adapter, arguments.dtype
-    )
-    if not reasoner.features.answers:
-        raise CommandError("this policy gives no text: leave --questions out")
-    questions = suite.for_contract(reasoner.contract).questions(arguments.questions, seeds[0])
-    total = arguments.questions * len(suite.question_kinds)
-    with tqdm(total=total, unit="question") as progress:
-        asked = evaluate_questions(reasoner.ask, questions, lambda entry: progress.update())
-    print(question_table(score(asked)))
-    _write(arguments.json, question_report(reasoner.checkpoint_id, asked))
-    return 0
-
-
-def _write(file: str | None, content: dict[str, object]) -> None:
-    if file:
-        write_result(file, content)
-        print(f"written: {file}")

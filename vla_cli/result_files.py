@@ -50,6 +50,13 @@ def write_result(path: str | Path, content: Any) -> None:
         raise unwritable(path, error) from error
 
 
+def write_and_say(path: str | Path | None, content: Any) -> None:
+    """As write_result, and prints the path; nothing where there is none."""
+    if path:
+        write_result(path, content)
+        print(f"written: {path}")
+
+
 def unwritable(path: str | Path, error: Exception) -> CommandError:
     """The error of a file that cannot be written."""
     reason = getattr(error, "strerror", None) or str(error)
