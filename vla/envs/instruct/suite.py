@@ -70,7 +70,9 @@ class Instruct(TableTopSuite):
         task = self.read()[family]
         for seed in seeds:
             words = task.instruction(seed)
-            yield Episode(family, seed, {"family": family, "instruction": words, "split": self.split})
+            yield Episode(
+                family, seed, {"family": family, "instruction": words, "split": self.split}
+            )
 
     def make(self, family: str, render_mode: str | None = None) -> InstructEnv:
         """The scene of one task. Raises SuiteError for an unknown family."""

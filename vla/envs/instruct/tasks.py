@@ -76,9 +76,7 @@ class InstructTask:
 
     def __post_init__(self):
         if self.category not in CATEGORIES:
-            raise ValueError(
-                f"unknown category '{self.category}'; known: {', '.join(CATEGORIES)}"
-            )
+            raise ValueError(f"unknown category '{self.category}'; known: {', '.join(CATEGORIES)}")
         if self.level != CATEGORIES[self.category]:
             raise ValueError(
                 f"category '{self.category}' is of level {CATEGORIES[self.category]}, not "

@@ -16,7 +16,7 @@ from vla.core.shown import listed
 from vla.envs.instruct.meshes import Mesh, arc, mesh_xml, prism, star, tube, turned
 from vla.envs.tabletop.layout import COLOR_VALUES
 
-SIZES: Mapping[str, float] = MappingProxyType({"small": 0.8, "large": 1.25})
+SIZES: Mapping[str, float] = MappingProxyType({"small": 0.8, "large": 1.2})
 NEW_COLORS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
         "orange": (0.95, 0.45, 0.05),
@@ -70,7 +70,9 @@ _SEEN = 'contype="0" conaffinity="0" mass="0"'
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "banana": Shape((0.036, 0.017, 0.016), (0.95, 0.85, 0.20), _banana()),
-        "star": Shape((0.022, 0.020, 0.017), (0.95, 0.45, 0.65), prism(star(5, 0.033, 0.016), 0.017)),
+        "star": Shape(
+            (0.022, 0.020, 0.017), (0.95, 0.45, 0.65), prism(star(5, 0.033, 0.016), 0.017)
+        ),
         "ring": Shape((0.025, 0.026, 0.012), (0.10, 0.75, 0.75), _ring()),
         "pyramid": Shape(
             (0.019, 0.019, 0.024),
@@ -89,9 +91,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "bottle": Shape(
             (0.019, 0.021, 0.050),
             (0.10, 0.45, 0.35),
-            turned(
-                [(0.021, -0.05), (0.021, 0.01), (0.016, 0.022), (0.008, 0.03), (0.008, 0.05)]
-            ),
+            turned([(0.021, -0.05), (0.021, 0.01), (0.016, 0.022), (0.008, 0.03), (0.008, 0.05)]),
         ),
         "sponge": Shape(
             (0.034, 0.022, 0.014),
@@ -159,7 +159,10 @@ class Thing:
     @property
     def size(self) -> tuple[float, ...]:
         """Half extents of what collides, or radius and half height of a can [m]."""
-        size = {"block": _BLOCK, "can": _CAN}.get(self.kind) or SHAPES[self.kind].box
+        if self.kind == "can":  # wide ones slip through the fingers
+            radius, half_height = _CAN
+            return (1.0 + self.scale) / 2 * radius, self.scale * half_height
+        size = _BLOCK if self.kind == "block" else SHAPES[self.kind].box
         return tuple(self.scale * length for length in size)
 
     @property
