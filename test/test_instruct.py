@@ -1,4 +1,4 @@
-"""The benchmark `instruct`: its tasks can be done, what is misread ends them, bad files are told."""
+"""The benchmark `instruct`: its tasks can be done, misreading ends them, bad files are refused."""
 
 from __future__ import annotations
 

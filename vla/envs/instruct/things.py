@@ -1,7 +1,6 @@
-"""What stands on the table in the tasks: blocks and cans, and shapes, colours and patterns that
-training never shows.
+"""What stands on the table: blocks and cans, and what training never shows.
 
-What a thing is, its name says: "large red can", "striped block", "banana".
+That is further shapes, colours and patterns. What a thing is, its name says: "large red can", "striped block", "banana".
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def _objects() -> str:
 def scene_xml(more_bodies: str = "", more_assets: str = "") -> str:
     """The whole scene; positions, colours and light are set at each reset (see simulator.py).
 
-    more_bodies: MJCF of what only scenes of some families have. more_assets: meshes and materials of
-    those.
+    more_bodies: MJCF of what only scenes of some families have. more_assets: of their meshes and
+    materials.
     """
     return f"""
 <mujoco model="table_top">
