@@ -1,6 +1,7 @@
 """What stands on the table: blocks and cans, and what training never shows.
 
-That is further shapes, colours and patterns. What a thing is, its name says: "large red can", "striped block", "banana".
+That is further shapes, colours and patterns. What a thing is, its name says: "large red can",
+"striped block", "banana".
 """
 
 from __future__ import annotations
