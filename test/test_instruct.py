@@ -63,7 +63,7 @@ def test_there_are_fifty_and_thirty_tasks_of_all_categories():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "seed"), [("two_open_then_place", 0), ("tool_soup", 1), ("tidy_biggest", 2)]
+    ("name", "seed"), [("two_open_then_place", 0), ("tool_soup", 1), ("tidy_smallest", 2)]
 )
 def test_the_expert_does_a_sample_of_the_tasks(blind, name, seed):
     rollout = run(blind, name, seed=seed)

@@ -15,7 +15,7 @@ from vla.policies.runtimes import RUNTIMES
 from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
-from vla_cli.evaluate_text import ask_questions
+from vla_cli.evaluate_text import add_answer_options, ask_questions, score_answers_of
 from vla_cli.overrides import overridden
 from vla_cli.result_files import require_writable, write_and_say
 from vla_cli.subcommands import add_command
@@ -46,6 +46,9 @@ policy that does as well then does not look.
 same. --runtime openvino has OpenVINO compute action chunks (pip install 'vla_ros[openvino]'), from
 an export that is made once and kept beside the checkpoint.
 
+--answers compares answers in words with references, by BLEU, METEOR, CIDEr and the similarity of
+sentences (pip install 'vla_ros[metrics]', and Java).
+
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
   vla eval --family pick --seeds 0:20 --json output/pick.json
@@ -54,6 +57,8 @@ examples:
   vla eval --noise 0 20 40 --seeds 0:50 --json output/noise.json
   vla eval --jobs 2 --seeds 0:50 --runtime openvino
   vla eval --questions 50 --json output/questions.json
+  vla eval --answers datasets/mine --json output/answers.json
+  vla eval --benchmark instruct --seeds 0:1 --think --json output/instruct.json
   vla eval --benchmark metaworld --tasks easy push --checkpoint runs/mine/checkpoint
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
@@ -124,6 +129,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--questions", type=int, metavar="N", help="ask N questions of each kind, run no episodes"
     )
+    add_answer_options(parser)
     add_inference_options(parser)
     parser.add_argument(
         "--runtime",
@@ -156,6 +162,10 @@ def seed_range(text: str) -> range:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Runs the episodes or asks the questions, prints the table, writes the files."""
     require_writable(arguments.json, arguments.video)
+    if arguments.answers is not None:
+        if arguments.questions is not None:
+            raise CommandError("give --answers or --questions, not both")
+        return score_answers_of(arguments)
     settings = _settings(arguments)
     seeds = None if arguments.seeds is None else seed_range(arguments.seeds)
     questions = arguments.questions
