@@ -23,7 +23,7 @@ from vla.envs.base import Suite
 from vla.envs.registry import make_suite
 from vla.envs.rollout import run_episode
 from vla.envs.tabletop.expert_policy import ExpertPolicy
-from vla.evaluation.benchmark import EpisodeResult, flat, summarize, table
+from vla.evaluation.benchmark import EpisodeResult, flat, pooled_summaries, summarize, table
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def suite(benchmark: str, delay_steps: int, time_limit: float) -> Suite:
     return made.for_contract(replace(contract, cameras=()))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def environment(benchmark: str, family: str, delay_steps: int, time_limit: float) -> gymnasium.Env:
     """One environment per process."""
     return suite(benchmark, delay_steps, time_limit).make(family)
@@ -86,7 +86,8 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         results = list(tqdm(pool.imap(run_seed, jobs), total=len(jobs), unit="episode"))
     summaries = summarize(results)
-    print(table(summaries, chosen.counted_figures))
+    shown = pooled_summaries(results, chosen.pooled) or summaries
+    print(table(shown, chosen.counted_figures))
     report = {
         "benchmark": arguments.benchmark,
         "delay_steps": arguments.delay_steps,

@@ -121,7 +121,7 @@ def test_every_python_package_in_use_is_declared_where_it_can_be():
     foreign = imported - ours - optional - declared("exec") - set(sys.stdlib_module_names)
     text = (ROOT / "pyproject.toml").read_text()
     lists = re.findall(
-        r"^(?:dependencies|annotate|serve|openvino|page) = \[(.*?)\]",
+        r"^(?:dependencies|annotate|serve|openvino|metrics|page) = \[(.*?)\]",
         text,
         re.MULTILINE | re.DOTALL,
     )

@@ -16,6 +16,7 @@ from vla_cli.checkpoints import add_inference_options, checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
 from vla_cli.evaluate_answers import ask_questions, give_instructions
+from vla_cli.evaluate_text import add_answer_options, score_answers_of
 from vla_cli.overrides import overridden
 from vla_cli.result_files import require_writable, write_report
 from vla_cli.subcommands import add_command
@@ -47,6 +48,9 @@ policy that does as well then does not look.
 same. --runtime openvino has OpenVINO compute action chunks (pip install 'vla_ros[openvino]'), from
 an export that is made once and kept beside the checkpoint.
 
+--answers compares answers in words with references, by BLEU, METEOR, CIDEr and the similarity of
+sentences (pip install 'vla_ros[metrics]', and Java).
+
 examples:
   vla eval                                              all families, seeds 0 to 99, shipped policy
   vla eval --family pick --seeds 0:20 --json output/pick.json
@@ -56,6 +60,8 @@ examples:
   vla eval --jobs 2 --seeds 0:50 --runtime openvino
   vla eval --questions 50 --json output/questions.json
   vla eval --impossible 100 --json output/impossible.json
+  vla eval --answers datasets/mine --json output/answers.json
+  vla eval --benchmark instruct --seeds 0:1 --think --json output/instruct.json
   vla eval --benchmark metaworld --tasks easy push --checkpoint runs/mine/checkpoint
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
@@ -132,6 +138,7 @@ def add_parser(subparsers) -> None:
         metavar="N",
         help="give N instructions of each kind, possible or not, and count those refused",
     )
+    add_answer_options(parser)
     add_inference_options(parser)
     parser.add_argument(
         "--runtime",
@@ -164,6 +171,10 @@ def seed_range(text: str) -> range:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Runs the episodes or asks the questions, prints the table, writes the files."""
     require_writable(arguments.json, arguments.video)
+    if arguments.answers is not None:
+        if arguments.questions is not None or arguments.impossible is not None:
+            raise CommandError("--answers scores and runs nothing: leave the other one out")
+        return score_answers_of(arguments)
     settings = _settings(arguments)
     seeds = None if arguments.seeds is None else seed_range(arguments.seeds)
     asking = _asking(arguments)
@@ -253,7 +264,14 @@ class _Wanted:
 def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> int:
     from tqdm import tqdm
 
-    from vla.evaluation.benchmark import group_line, group_means, report, summarize, table
+    from vla.evaluation.benchmark import (
+        group_line,
+        group_means,
+        pooled_summaries,
+        report,
+        summarize,
+        table,
+    )
 
     families = suite.chosen_families(arguments.family or ())
     wanted = _Wanted(suite, families, seeds, list(dict.fromkeys(arguments.noise)))
@@ -262,7 +280,8 @@ def _run_episodes(arguments: argparse.Namespace, suite: Suite, seeds: range) -> 
     with tqdm(total=total, unit="episode") as progress:
         checkpoint_id, results = run(arguments, wanted, lambda _: progress.update())
     summaries = summarize(results)
-    print(table(summaries, suite.counted_figures))
+    shown = pooled_summaries(results, suite.pooled) or summaries
+    print(table(shown, suite.counted_figures))
     for means in group_means(summaries, suite.groups):
         print(group_line(means))
     written = report(

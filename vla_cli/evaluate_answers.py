@@ -25,9 +25,7 @@ def ask_questions(arguments: argparse.Namespace, suite: Suite, first_seed: int) 
         score,
     )
 
-    reasoner = _reasoner(arguments)
-    if not reasoner.features.answers:
-        raise CommandError("this policy gives no text: leave --questions out")
+    reasoner = open_reasoner(arguments, "--questions")
     questions = suite.for_contract(reasoner.contract).questions(arguments.questions, first_seed)
     total = arguments.questions * len(suite.question_kinds)
     with tqdm(total=total, unit="question") as progress:
@@ -48,7 +46,7 @@ def give_instructions(arguments: argparse.Namespace, suite: Suite, first_seed: i
         score_refusals,
     )
 
-    reasoner = _reasoner(arguments)
+    reasoner = open_reasoner(arguments, "--impossible")
     features = reasoner.features
     if not features.thinks:
         raise CommandError("this policy does not say what it will do: leave --impossible out")
@@ -66,11 +64,19 @@ def give_instructions(arguments: argparse.Namespace, suite: Suite, first_seed: i
     return 0
 
 
-def _reasoner(arguments: argparse.Namespace) -> ReasoningPart:
-    """The checkpoint's first part only: a vision-language model need not have learned to act."""
+def open_reasoner(arguments: argparse.Namespace, option: str) -> ReasoningPart:
+    """The checkpoint's first part only: a vision-language model need not have learned to act.
+
+    Raises CommandError, which names the option, for a policy that gives no text.
+    """
     from vla.policies.parts import ReasoningPart
 
-    folder = checkpoint_folder(arguments.checkpoint)
-    return ReasoningPart.from_pretrained(
-        folder, arguments.device, arguments.adapter, arguments.dtype
+    reasoner = ReasoningPart.from_pretrained(
+        checkpoint_folder(arguments.checkpoint),
+        arguments.device,
+        arguments.adapter,
+        arguments.dtype,
     )
+    if not reasoner.features.answers:
+        raise CommandError(f"this policy gives no text: leave {option} out")
+    return reasoner

@@ -92,6 +92,8 @@ class Suite(ABC):
     extra_families: ClassVar[tuple[str, ...]] = ()  # those that are only run when named
     # Families by group, where the benchmark's figure is the mean over groups.
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    # Sets of families whose episodes reports also count together, each set with its interval.
+    pooled: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     usual_episodes: ClassVar[int] = 100  # of each family, where nobody says how many
     question_kinds: ClassVar[tuple[str, ...]] = ()  # of questions(); empty where it has none
     counted_figures: ClassVar[tuple[str, ...]] = ()  # those of figures() that are no shares
@@ -152,11 +154,12 @@ class Suite(ABC):
         raise SuiteError(f"benchmark '{self.name}' has no impossible instructions")
 
     def chosen_families(self, names: Iterable[str]) -> list[str]:
-        """The families that are named, those of a group where a group is; () for the benchmark's.
+        """The families that are named, those of a group or set where one is; () for all.
 
         Raises SuiteError, which names an unknown one.
         """
-        chosen = [family for name in names for family in self.groups.get(name, (name,))]
+        sets = {**self.groups, **self.pooled}
+        chosen = [family for name in names for family in sets.get(name, (name,))]
         self.require_families(chosen)
         return list(dict.fromkeys(chosen or self.families))
 

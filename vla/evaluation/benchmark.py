@@ -212,6 +212,20 @@ def summarize(results: list[EpisodeResult]) -> list[FamilySummary]:
     return summaries
 
 
+def pooled_summaries(
+    results: Sequence[EpisodeResult], sets: Mapping[str, Sequence[str]]
+) -> list[FamilySummary]:
+    """A summary of the episodes of several families together, per set that has any.
+
+    sets: see Suite.pooled.
+    """
+    return [
+        entry
+        for name, families in sets.items()
+        for entry in summarize([replace(r, family=name) for r in results if r.family in families])
+    ]
+
+
 def group_means(
     summaries: Sequence[FamilySummary], groups: Mapping[str, Sequence[str]]
 ) -> list[GroupMeans]:
@@ -317,6 +331,7 @@ def report(
     """Everything that was measured, ready for JSON. blackout: as in evaluate()."""
     summaries = summarize(results)
     means = [asdict(entry) for entry in group_means(summaries, suite.groups)]
+    pooled = pooled_summaries(results, suite.pooled)
     return {
         "benchmark": suite.name,
         "checkpoint_id": checkpoint_id,
@@ -327,6 +342,7 @@ def report(
             **suite.settings(),
         },
         **({"groups": means} if means else {}),
+        **({"pooled": [flat(entry) for entry in pooled]} if pooled else {}),
         "summary": [flat(entry) for entry in summaries],
         "episodes": [flat(result) for result in results],
     }

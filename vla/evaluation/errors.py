@@ -13,3 +13,7 @@ class GridError(ValueError):
 
 class ReproductionError(ValueError):
     """A paper or table that is not known, or a file that describes none."""
+
+
+class AnswerError(ValueError):
+    """Answers that can't be read, or can't be compared with their references here."""

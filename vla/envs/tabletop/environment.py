@@ -48,6 +48,7 @@ class TableTopEnv(gymnasium.Env):
         time_limit: float = 20.0,
         control: ArmControllerConfig | None = None,
         render_mode: str | None = None,
+        simulator: TableTopSimulator | None = None,
     ):
         """Makes an environment.
 
@@ -55,7 +56,8 @@ class TableTopEnv(gymnasium.Env):
         steps_per_chunk: time steps that one `step` takes. delay_steps: time steps between an
         observation and the arrival of its chunk, as on a robot whose model needs that long.
         time_limit: of a task, in simulated time [s]. render_mode: see Suite.make, or
-        "rgb_array" for the present frame.
+        "rgb_array" for the present frame. simulator: of scenes of its own kind, with camera images
+        as large as the contract's.
         """
         self.metadata = {
             "render_modes": ["rgb_array", "rgb_array_list"],
@@ -66,7 +68,7 @@ class TableTopEnv(gymnasium.Env):
         self._control = control or ArmControllerConfig()
         self._usual_steps, self.delay_steps = steps_per_chunk, delay_steps
         self.execution = None
-        self.simulator = TableTopSimulator(contract.cameras[0].width if contract.cameras else 16)
+        self.simulator = simulator or TableTopSimulator(image_size(contract))
         # What the controller follows without cutting it: a move, a turn and the gripper.
         limits = self.controller.config.safety
         move, turn = (
@@ -206,6 +208,11 @@ class TableTopEnv(gymnasium.Env):
     def close(self) -> None:
         """Frees the rendering contexts."""
         self.simulator.close()
+
+
+def image_size(contract: EmbodimentContract) -> int:
+    """Side of the images that the simulator renders for a contract [px]."""
+    return contract.cameras[0].width if contract.cameras else 16
 
 
 def run_step(simulator: TableTopSimulator, controller: ArmController) -> None:

@@ -15,7 +15,7 @@ from vla.envs.tabletop.tasks import COLORS, RECALL
 if TYPE_CHECKING:
     from vla.envs.tabletop.goals.base import GoalScene
 
-_COLOR_VALUES = {
+COLOR_VALUES = {
     "red": (0.80, 0.10, 0.10),
     "green": (0.10, 0.60, 0.18),
     "blue": (0.10, 0.25, 0.80),
@@ -82,7 +82,7 @@ class SceneLayout:
         taken: list[tuple[float, float, float]] = [handle_way]
         is_cleared = family == RECALL or self.goals is not None
         if family == RECALL:
-            taken += self.recall.lay_out(generator, _COLOR_VALUES)
+            taken += self.recall.lay_out(generator, COLOR_VALUES)
         for body, radius in (("bowl", scene.BOWL_RADIUS), ("plate", scene.PLATE_RADIUS)):
             if is_cleared:  # no room for them
                 model.body(body).pos[:] = -2.5, -1.5 - 5 * radius, -0.65
@@ -109,7 +109,7 @@ class SceneLayout:
                     float(generator.uniform(0.021, 0.025)),
                     float(generator.uniform(0.034, 0.042)),
                 )
-            self._dress(body, color, size, generator)
+            self._dress(body, COLOR_VALUES[color], size, generator)
             x, y = _free_place(generator, taken, 0.035)
             address = model.joint(body).qposadr[0]
             data.qpos[address : address + 3] = x, y, size[-1] + 0.001
@@ -136,11 +136,15 @@ class SceneLayout:
                 self.model.geom_size[geoms] = self._default_sizes[geoms]
 
     def _dress(
-        self, body: str, color: str, size: tuple[float, ...], generator: np.random.Generator
+        self,
+        body: str,
+        color: tuple[float, float, float],
+        size: tuple[float, ...],
+        generator: np.random.Generator,
     ) -> None:
         geom = self.model.geom(body)
         geom.size[: len(size)] = size
-        shade = generator.uniform(0.85, 1.1) * np.array(_COLOR_VALUES[color])
+        shade = generator.uniform(0.85, 1.1) * np.array(color)
         geom.rgba[:3] = np.clip(shade + generator.uniform(-0.03, 0.03, 3), 0, 1)
         if body.startswith("can"):
             self.model.geom(f"{body}_lid").pos[2] = size[-1]

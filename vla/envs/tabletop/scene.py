@@ -101,10 +101,11 @@ def _objects() -> str:
     return text
 
 
-def scene_xml(more_bodies: str = "") -> str:
+def scene_xml(more_bodies: str = "", more_assets: str = "") -> str:
     """The whole scene; positions, colours and light are set at each reset (see simulator.py).
 
-    more_bodies: MJCF of what only scenes of some families have.
+    more_bodies: MJCF of what only scenes of some families have. more_assets: of their meshes and
+    materials.
     """
     return f"""
 <mujoco model="table_top">
@@ -134,6 +135,7 @@ def scene_xml(more_bodies: str = "") -> str:
   </default>
   <asset>{panda.mesh_assets()}
     <texture type="skybox" builtin="flat" rgb1="0.75 0.78 0.82" width="32" height="32"/>
+    {more_assets}
   </asset>
   <worldbody>
     <light name="key" pos="0.6 0.6 1.8" dir="0 -0.3 -1" diffuse="0.6 0.6 0.6" castshadow="true"/>

@@ -55,7 +55,7 @@ class TableTopSimulator:
         self._rest_heights: dict[str, float] = {}
         self.scene_objects: dict[str, SceneObject] = {}
         self.task = Task("pick", "")
-        self._lifted: set[str] = set()
+        self.lifted: set[str] = set()  # since the present task began
         self.began_at = 0.0  # when the present task began [s]; 0 for that of the reset
         self._width_command = panda.OPEN_WIDTH
         # Rendering contexts must be freed before the interpreter goes, and no later than this
@@ -94,13 +94,13 @@ class TableTopSimulator:
         generator = np.random.default_rng([scene_seed(family, seed), sum(name.encode())])
         mujoco.mj_resetData(self.model, self.data)
         self.scene_objects = self._layout.lay_out(self.data, generator, family)
-        self._lifted.clear()
+        self.lifted.clear()
         self._rest_heights = {}
         if self.goals is not None:
             self.task = self._goal_task(family, seed)
             self.goals.place_arm(self, self.task, generator)
         else:
-            self.task = sample_task(family, [*self.objects(), *self.recall.buttons], generator)
+            self.task = self._draw_task(family, generator)
             joints = panda.HOME + generator.uniform(-0.08, 0.08, 7)
             self.place_arm(joints, panda.OPEN_WIDTH, panda.OPEN_WIDTH)
         if family == "lay":
@@ -114,9 +114,12 @@ class TableTopSimulator:
         self.begin()
         return self.task
 
+    def _draw_task(self, family: str, generator: np.random.Generator) -> Task:
+        return sample_task(family, [*self.objects(), *self.recall.buttons], generator)
+
     def begin(self) -> None:
         """A task begins in the present scene: from now on it counts what is lifted, and how far."""
-        self._lifted.clear()
+        self.lifted.clear()
         self.began_at = self.time
         self.recall.cue(self.task.target, self.time)
         self.recall.update(self.time, self.touching_fingers)
@@ -180,7 +183,7 @@ class TableTopSimulator:
     def _note_lifted(self) -> None:
         for name in self._rest_heights:
             if self.lift(name) > LIFT_HEIGHT * 0.7:
-                self._lifted.add(name)
+                self.lifted.add(name)
 
     @property
     def time(self) -> float:
@@ -320,7 +323,7 @@ class TableTopSimulator:
         """Whether the task is done now, judged from the truth."""
         if self.goals is not None:
             return self.goals.check(self, task)
-        wrong = bool(self._lifted - {task.target})
+        wrong = bool(self.lifted - {task.target})
         if task.family == RECALL:
             pressed = self.recall.pressed
             wrong = pressed not in ("", task.target)

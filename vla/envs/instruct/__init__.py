@@ -1,0 +1,1 @@
+"""Eighty tasks at the table in the words that people use, after SimplerEnv-Instruct."""
