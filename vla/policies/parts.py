@@ -173,11 +173,8 @@ class ReasoningPart(PolicyPart, ABC):
         dtype: see vla.policies.inference_dtype. compile: see vla.policies.compiled; warm_up() then
         does it. Raises CheckpointError, one sentence.
         """
-        checkpoint, device = open_checkpoint(path), usable_device(device)
-        require_mode(compile, device)
-        part = checkpoint.type.open_reasoning(checkpoint, device, inference_dtype(dtype, device))
-        part.compile(compile)
-        return adapted(_required(part, cls, checkpoint), adapter)
+        part = reasoning_part(open_checkpoint(path), device, adapter, dtype, compile)
+        return _required(part, cls)
 
     @abstractmethod
     def act(
@@ -266,11 +263,7 @@ class ActionPart(PolicyPart, ABC):
         compile: str = "none",
     ) -> Action:
         """The second part of a checkpoint folder; see ReasoningPart.from_pretrained."""
-        checkpoint, device = open_checkpoint(path), usable_device(device)
-        require_mode(compile, device)
-        part = checkpoint.type.open_action(checkpoint, device, inference_dtype(dtype, device))
-        part.compile(compile)
-        return adapted(_required(part, cls, checkpoint), adapter)
+        return _required(open_action_part(path, device, adapter, dtype, compile), cls)
 
     @abstractmethod
     def action_chunk(
@@ -352,27 +345,48 @@ def open_action_part(
     dtype: str = "auto",
     compile: str = "none",
 ) -> ActionPart | NoActionPart:
-    """The part of a checkpoint for the node `action_expert`. Raises CheckpointError."""
-    checkpoint, device = open_checkpoint(path), usable_device(device)
-    used = inference_dtype(dtype, device)
-    require_mode(compile, device)
+    """The part of a checkpoint folder for the node `action_expert`. Raises CheckpointError."""
+    return action_part(open_checkpoint(path), device, adapter, dtype, compile)
+
+
+def action_part(
+    checkpoint: Checkpoint, device: str, adapter: str | Path, dtype: str, compile: str
+) -> ActionPart | NoActionPart:
+    """The second part of a checkpoint that is open; see ReasoningPart.from_pretrained."""
     if checkpoint.features.latent_shape is None:
-        return adapted(NoActionPart(checkpoint), adapter)
-    part = checkpoint.type.open_action(checkpoint, device, used)
+        _where(device, dtype, compile)
+        return _adapted(NoActionPart(checkpoint), adapter)
+    part = checkpoint.type.open_action(checkpoint, *_where(device, dtype, compile))
     part.compile(compile)
-    return adapted(part, adapter)
+    return _adapted(part, adapter)
 
 
-def adapted(part: Part, adapter: str | Path) -> Part:
+def reasoning_part(
+    checkpoint: Checkpoint, device: str, adapter: str | Path, dtype: str, compile: str
+) -> ReasoningPart:
+    """The first part of a checkpoint that is open; see ReasoningPart.from_pretrained."""
+    part = checkpoint.type.open_reasoning(checkpoint, *_where(device, dtype, compile))
+    part.compile(compile)
+    return _adapted(part, adapter)
+
+
+def _where(device: str, dtype: str, compile: str) -> tuple[str, torch.dtype]:
+    """The device and the type of the weights, of settings that go together."""
+    device = usable_device(device)
+    require_mode(compile, device)
+    return device, inference_dtype(dtype, device)
+
+
+def _adapted(part: Part, adapter: str | Path) -> Part:
     """The part with an adapter folder in its weights, unless that is ""."""
     if str(adapter):
         part.set_adapter(open_adapter(adapter))
     return part
 
 
-def _required(part: PolicyPart, kind: type[Part], checkpoint: Checkpoint) -> Part:
+def _required(part: PolicyPart, kind: type[Part]) -> Part:
     if not isinstance(part, kind):
-        raise CheckpointError(f"{checkpoint.folder} is of type {checkpoint.type.name}")
+        raise CheckpointError(f"{part._base.folder} is of type {part._base.type.name}")
     return part
 
 
