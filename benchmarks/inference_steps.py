@@ -19,11 +19,19 @@ from vla.policies.compiled import MODES as COMPILED
 from vla.policies.heads.flow_matching import integrate
 from vla.policies.instructvla.action_expert import ExpertContext
 from vla.policies.instructvla.config import InstructVLAConfig
-from vla.policies.instructvla.exported_chunk import ExpertChunk
+from vla.policies.instructvla.exported import (
+    FREE,
+    GUIDED,
+    LATENT,
+    free_chunk,
+    guided_chunk,
+    latent_action,
+)
 from vla.policies.instructvla.static_chunk import StaticChunk
 from vla.policies.instructvla.static_reasoning import StaticReasoning
 from vla.policies.instructvla.vision_language_action import InstructVLA
 from vla.policies.lora import merge_for_inference
+from vla.policies.padded_prompts import padded_prompt
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.runtimes import Computation, openvino_computation
 from vla.policies.sequence import IMAGE
@@ -74,14 +82,21 @@ class Subject:
         return torch.randn(1, expert.horizon, expert.action_size, device=self.device)
 
 
-def exported_chunk(subject: Subject) -> Computation:
-    """The chunk by OpenVINO."""
-    module = ExpertChunk(subject.model.expert, subject.config.flow.steps).eval()
+def exported_passes(subject: Subject, static: StaticReasoning) -> dict[str, Computation]:
+    """Chunks and latent actions by OpenVINO, by name."""
+    expert, steps = subject.model.expert, subject.config.flow.steps
+    noise = subject.noise()
     latent = torch.zeros(1, subject.config.num_queries, subject.config.backbone.width)
-    example = subject.expert_images, latent, subject.state, subject.noise()
+    example = subject.expert_images, latent, subject.state, noise
+    guidance = noise, torch.zeros(noise.shape[:2]), torch.tensor(2.0)
+    passes = (
+        free_chunk(expert, steps, example),
+        guided_chunk(expert, steps, example + guidance),
+        latent_action(static, static.lengths[0]),
+    )
     with tempfile.TemporaryDirectory() as folder:
-        threads = torch.get_num_threads()
-        return openvino_computation(module, example, Path(folder), "random", threads)
+        where = Path(folder), "random", torch.get_num_threads()
+        return {given.name: openvino_computation(given, *where) for given in passes}
 
 
 class Fast:
@@ -89,21 +104,21 @@ class Fast:
 
     def __init__(self, subject: Subject, mode: str):
         self.subject, self.model = subject, subject.model
-        self.computation = exported_chunk(subject) if mode == OPENVINO else None
-        mode = "none" if mode == OPENVINO else mode
-        self.chunks = StaticChunk(self.model.expert, subject.config.flow.steps, mode)
-        self.static: StaticReasoning | None = None
-        if mode != "none":
-            shortest = len(subject.prompt + subject.queries)
-            shape = subject.vlm_images.shape
-            self.static = StaticReasoning(
-                self.model.reasoning, mode, shortest, shape, subject.tokens
-            )
+        graph = "none" if mode == OPENVINO else mode
+        self.chunks = StaticChunk(self.model.expert, subject.config.flow.steps, graph)
+        # The prompt is an instruction's words longer than the shortest.
+        shortest = len(subject.prompt + subject.queries) - PROMPT_TOKENS // 2
+        static = StaticReasoning(
+            self.model.reasoning, graph, shortest, subject.vlm_images.shape, subject.tokens
+        )
+        self.exported = exported_passes(subject, static) if mode == OPENVINO else {}
+        self.static = static if graph != "none" else None
+        self.length = static.lengths[0]
 
     def warm_up(self) -> None:
-        """Compiles and runs everything."""
-        for _ in self.static.warm_up() if self.static is not None else ():
-            pass
+        """Compiles and runs everything that is measured."""
+        self.think()
+        self.read_and_act(text=True)
         self.read_and_act()
         self.chunk()
         self.guided_chunk()
@@ -125,6 +140,12 @@ class Fast:
         """Latent action of the prompt, with or without a text that is there already."""
         subject = self.subject
         tokens = subject.prompt + (subject.text if text else []) + subject.queries
+        if self.exported and len(tokens) <= self.length:
+            prompt = padded_prompt(tokens, (self.length,), "cpu")
+            given = (subject.vlm_images, *prompt)
+            latent = self.exported[LATENT](*(value.numpy() for value in given))
+            subject.latent = torch.from_numpy(latent)
+            return
         if self.static is not None:
             subject.latent = self.static.act(subject.vlm_images, tokens)
             return
@@ -136,8 +157,12 @@ class Fast:
         subject = self.subject
         assert subject.latent is not None
         given = subject.expert_images, subject.latent, subject.state, subject.noise()
-        if self.computation is not None and inpainting is None:
-            self.computation(*(value.numpy() for value in given))
+        if self.exported:
+            name, tensors = FREE, list(given)
+            if inpainting is not None:
+                name = GUIDED
+                tensors += [inpainting.actions, inpainting.weights, torch.tensor(2.0)]
+            self.exported[name](*(value.numpy() for value in tensors))
         else:
             self.chunks(*given, inpainting)
 

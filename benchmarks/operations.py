@@ -102,7 +102,13 @@ def launches_after(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...
         raise EnoughError
 
     torch._dynamo.reset()
-    with inductor.patch(_post_fusion_custom_pass=count, force_disable_caches=True), torch.no_grad():
+    settings = {
+        "_post_fusion_custom_pass": count,
+        "force_disable_caches": True,
+        # As on a GPU: what reads a concatenation makes it.
+        "force_pointwise_cat": True,
+    }
+    with inductor.patch(**settings), torch.no_grad():
         try:
             torch.compile(function, fullgraph=True, dynamic=False)(*inputs)
         except Exception:

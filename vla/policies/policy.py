@@ -53,12 +53,12 @@ class Policy:
                 yield from part.warm_up()
 
     def use_runtime(self, runtime: str) -> str:
-        """Has a runtime of vla.policies.runtimes compute chunks; returns why it can't, or ""."""
-        if self.action is None:
-            eager = runtime == "eager"
-            return "" if eager else "a policy of one part has no export, so it runs eagerly"
-        self.action.use_runtime(runtime)
-        return self.action.runtime_problem
+        """Has a runtime of vla.policies.runtimes compute it; returns why it can't, or ""."""
+        parts = [part for part in (self.reasoning, self.action) if part is not None]
+        for part in parts:
+            part.use_runtime(runtime)
+        problems = dict.fromkeys(part.runtime_problem for part in parts)
+        return "; ".join(filter(None, problems))
 
     def act_once(self) -> None:
         """One inference on black images, to measure how long it takes."""

@@ -76,6 +76,9 @@ class RemotePart:
         """Nothing: the server is warm before it answers."""
         yield from ()
 
+    def use_runtime(self, runtime: str) -> None:
+        """Changes nothing: what computes the model is the server's to choose."""
+
     def close(self) -> None:
         """Ends the connection."""
         self._link.close()
@@ -185,11 +188,6 @@ class RemoteReasoning(RemotePart):
 
 class RemoteAction(RemotePart):
     """As vla.policies.parts.ActionPart; of a policy of one part, it has nothing to do."""
-
-    runtime, runtime_problem = "server", ""
-
-    def use_runtime(self, runtime: str) -> None:
-        """Changes nothing: what computes chunks is the server's to choose."""
 
     def action_chunk(
         self,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from vla.policies.backbones.base import TokenCache
+from vla.policies.backbones.grouped_attention import group_queries
 from vla.policies.backbones.static_cache import KeyValueMemory, StaticCache
 from vla.policies.compiled import compiled
 from vla.policies.config import CheckpointError
@@ -53,6 +54,7 @@ class StaticReasoning:
                 f"compile: the passes of backbone '{model.config.backbone.kind}' depend on what "
                 "they read; use 'none'"
             )
+        group_queries(backbone.language_model)
         self.model, self.images, self.queries = model, images, model.config.num_queries
         self.lengths = prompt_lengths(shortest)
         self.longest_text = longest_text
