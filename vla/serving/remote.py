@@ -31,6 +31,8 @@ class RemoteAdapter:
 class RemotePart:
     """What both parts have in common."""
 
+    runtime, runtime_problem = "server", ""
+
     def __init__(self, link: ServerLink, transport: str = RAW):
         """transport: of images, "raw" or "jpeg". Raises LinkError without a server of ours."""
         self._link, self._transport = link, transport
