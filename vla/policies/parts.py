@@ -25,7 +25,7 @@ from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.compiled import require_mode
 from vla.policies.config import CheckpointError
 from vla.policies.inference_dtype import inference_dtype
-from vla.policies.part import Part, PolicyPart
+from vla.policies.policy_part import Part, PolicyPart
 
 Reasoning = TypeVar("Reasoning", bound="ReasoningPart")
 Action = TypeVar("Action", bound="ActionPart")

@@ -6,6 +6,8 @@ would copy all of its memory so in every layer; here these heads are more querie
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -24,7 +26,7 @@ def grouped_attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **keywords: object,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """[B, T, heads, d] of query [B, heads, T, d], key and value [B, key heads, N, d].
 
@@ -47,4 +49,5 @@ def group_queries(language_model: nn.Module) -> None:
     """Has a decoder of transformers attend so from now on, in place."""
     AttentionInterface.register(GROUPED, grouped_attention)
     AttentionMaskInterface.register(GROUPED, sdpa_mask)
-    language_model.config._attn_implementation = GROUPED
+    config: Any = language_model.config
+    config._attn_implementation = GROUPED
