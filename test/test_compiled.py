@@ -1,6 +1,7 @@
 """Compiled passes: one graph each, equal to the plain ones, and none is made after the warm-up."""
 
 import contextlib
+import os
 import threading
 from dataclasses import replace
 
@@ -10,13 +11,14 @@ import tiny_robovlm
 import torch
 from tiny_adapter import save_tiny_adapter
 from tiny_checkpoint import save_tiny_checkpoint
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from tracing import graphs
 
 from vla.control.committed import CommittedActions
 from vla.policies import padded_prompts
 from vla.policies.adapters import open_adapter
 from vla.policies.backbones import KINDS
-from vla.policies.compiled import RecordedGraphs, require_mode
+from vla.policies.compiled import RecordedGraphs, compiled, plain_passes, require_mode
 from vla.policies.config import CheckpointError, LoraConfig
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.reasoning import ReasoningModel
@@ -280,3 +282,20 @@ def test_modes_that_are_not_there(tmp_path):
     folder = save_tiny_checkpoint(tmp_path / "masked", config=masked)
     with pytest.raises(CheckpointError, match="the passes of backbone 'paligemma' depend on"):
         ReasoningPart.from_pretrained(folder, compile="inductor")
+
+
+def test_another_number_of_threads_compiles_nothing(traced):
+    double = compiled(lambda value: value * 2, "inductor")
+    with plain_passes():
+        assert double(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert graphs() == 0
+    assert double(torch.ones(2)).tolist() == [2.0, 2.0] and graphs() == 1
+
+
+def test_what_was_compiled_is_kept_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # As torch sets it when its compiler is imported; then as the user does.
+    for given, used in ((default_cache_dir(), tmp_path / "vla_ros/compiled"), ("/mine", "/mine")):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given)
+        compiled(torch.neg, "inductor")
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(used)
