@@ -6,8 +6,8 @@ python benchmarks/operations.py --preset base --passes decode --after
 Nothing is computed, and weights have no memory, so that it runs anywhere. Every operation counts
 that reads or writes memory; those that only give it another shape do not, and an attention is one.
 With --after, Inductor's kernels and the library's calls between them are counted, as its scheduler
-has fused them for a CPU. The integration's steps are equal: a chunk is counted with one and with
-two of them, and the others are added.
+has fused them for a CPU. Layers of a stack are equal, and so are the integration's steps: models of
+few layers and steps are counted, and what one more adds is added for the others.
 
 - latent action: a prompt with the action queries, images included.
 - reading: a prompt that is to be answered; decode: one token of the answer.
@@ -21,6 +21,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,13 @@ def launches_after(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...
         raise EnoughError
 
     torch._dynamo.reset()
-    with inductor.patch(_post_fusion_custom_pass=count, force_disable_caches=True), torch.no_grad():
+    settings = {
+        "_post_fusion_custom_pass": count,
+        "force_disable_caches": True,
+        # As on a GPU: what reads a concatenation makes it.
+        "force_pointwise_cat": True,
+    }
+    with inductor.patch(**settings), torch.no_grad():
         try:
             torch.compile(function, fullgraph=True, dynamic=False)(*inputs)
         except Exception:
@@ -186,12 +193,67 @@ def passes(model: InstructVLA, steps: int) -> dict[str, Pass]:
     }
 
 
-def after(model: InstructVLA, name: str) -> int:
-    """Launches of a compiled pass; see above for those of the integration."""
-    if "chunk" not in name:
-        return launches_after(*passes(model, 1)[name])
-    one, two = (launches_after(*passes(model, steps)[name]) for steps in (1, 2))
-    return one + (model.config.flow.steps - 1) * (two - one)
+# What is repeated in the passes of which it matters, by their names.
+REPEATED = {
+    "latent action": ("vision", "language"),
+    "reading": ("vision", "language"),
+    "decode": ("language",),
+    "latent after text": ("language",),
+    "chunk": ("expert vision", "expert", "steps"),
+    "guided chunk": ("expert vision", "expert", "steps"),
+}
+FEWEST = 2  # of these, since the first and the last may differ from the others
+
+
+def repeated(config: InstructVLAConfig) -> dict[str, int]:
+    """How often a model repeats its layers, and a chunk its steps."""
+    sizes, expert = config.backbone.architecture, config.expert
+    # Blocks behind the one that gives the expert's tokens are not run.
+    return {
+        "vision": sizes["vision_config"]["num_hidden_layers"],
+        "language": sizes["text_config"]["num_hidden_layers"],
+        "expert vision": expert.vision_feature_block if expert.vision == "dinov2" else FEWEST,
+        "expert": expert.layers,
+        "steps": config.flow.steps,
+    }
+
+
+def resized(config: InstructVLAConfig, sizes: dict[str, int]) -> InstructVLAConfig:
+    """A model that repeats them so often."""
+    architecture = deepcopy(config.backbone.architecture)
+    architecture["vision_config"]["num_hidden_layers"] = sizes["vision"]
+    architecture["text_config"]["num_hidden_layers"] = sizes["language"]
+    # Of the layers, transformers keeps a list of their kinds.
+    architecture["text_config"].pop("layer_types", None)
+    expert = replace(config.expert, layers=sizes["expert"])
+    if expert.vision == "dinov2":
+        block = sizes["expert vision"]
+        layers = expert.vision_layers - expert.vision_feature_block + block
+        expert = replace(expert, vision_layers=layers, vision_feature_block=block)
+    return replace(
+        config,
+        backbone=replace(config.backbone, architecture=architecture),
+        expert=expert,
+        flow=replace(config.flow, steps=sizes["steps"]),
+    )
+
+
+def after(config: InstructVLAConfig, name: str) -> int:
+    """Launches of a compiled pass."""
+    whole = repeated(config)
+
+    def counted(sizes: dict[str, int], left: tuple[str, ...]) -> int:
+        """With these sizes, but for those that are left, which are those of the whole model."""
+        if not left:
+            small = resized(config, sizes)
+            return launches_after(*passes(empty_model(small), small.flow.steps)[name])
+        first, *others = left
+        if whole[first] <= FEWEST:
+            return counted(sizes | {first: whole[first]}, tuple(others))
+        few, more = (counted(sizes | {first: FEWEST + i}, tuple(others)) for i in (0, 1))
+        return few + (whole[first] - FEWEST) * (more - few)
+
+    return counted({part: min(FEWEST, size) for part, size in whole.items()}, REPEATED[name])
 
 
 def main() -> None:
@@ -202,7 +264,7 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", default=["base"], help="(base)")
     parser.add_argument("--gate", choices=GATES, help="two LoRA experts and this gate")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=PASSES, help="(all)")
-    parser.add_argument("--after", action="store_true", help="compiled, too; takes minutes")
+    parser.add_argument("--after", action="store_true", help="compiled, too")
     parser.add_argument("--json", type=Path, default=Path("output/operations.json"))
     arguments = parser.parse_args()
     report: dict[str, Any] = {"torch": torch.__version__, "presets": {}}
@@ -219,7 +281,7 @@ def main() -> None:
             operations = launches_before(*whole[key])
             figures[key] = {"before": operations.total(), "operations": operations}
             if arguments.after:
-                figures[key]["after"] = after(model, key)
+                figures[key]["after"] = after(config, key)
             print(f"{key:<20}{figures[key]['before']:>10}{figures[key].get('after', ''):>10}")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")

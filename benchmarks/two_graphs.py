@@ -2,10 +2,12 @@
 
 source ./env.sh
 python benchmarks/two_graphs.py --json output/two_graphs.json
+python benchmarks/two_graphs.py --served --json output/two_served.json
 
 Each has a namespace, left and right, and a graph of its own, started by `vla launch`. seconds: of
 simulated time until the task was done. wall_s: from the instruction to the end of the trial, on the
-wall clock, with what recording and judging take.
+wall clock, with what recording and judging take. With --served the model nodes of both hold no
+weights, and one `vla serve` runs the policy of both.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+
+from serving import started
 
 from vla_cli.graph import driven_graph, free_domain_id
 
@@ -55,6 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"))
+    parser.add_argument("--served", action="store_true", help="both ask one 'vla serve'")
     parser.add_argument("--seed", type=int, default=0, help="of the left one's scenes (0)")
     parser.add_argument(
         "--time-limit", type=float, default=40.0, help="of an instruction, in simulated time [s]"
@@ -68,9 +73,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="two_graphs_"))
     print(f"the nodes' output: {folder}", flush=True)
     with ExitStack() as graphs:
-        clients = []
+        clients, checkpoint = [], arguments.checkpoint.resolve()
+        policy = f"checkpoint:={checkpoint}"
+        if arguments.served:
+            policy = f"server:={graphs.enter_context(started(str(checkpoint), 'cpu'))}"
         for side in SIDES:
-            given = [f"checkpoint:={arguments.checkpoint.resolve()}"]
+            given = [policy]
             given += [f"bag_directory:={folder / side}"]
             graph = driven_graph("sim.launch.xml", given, folder / f"{side}.log", side)
             clients.append(graphs.enter_context(graph)[0])

@@ -5,6 +5,8 @@ Heavy packages are imported by the fixtures that need them, so that the node tes
 
 from __future__ import annotations
 
+import functools
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +34,21 @@ def kept_indexes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Dynamo's graphs without Inductor: what can't be traced as one graph fails all the same."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    # Its records of every step would be kept for a failure.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    yield
+    torch._dynamo.reset()
 
 
 @pytest.fixture

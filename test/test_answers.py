@@ -110,7 +110,7 @@ def test_the_command_says_what_it_needs(tmp_path, capsys, monkeypatch):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps([{"key": "1", "response": "a can", "gt": "the can"}]))
     assert main(["eval", "--answers", str(path), "--questions", "3"]) == 2
-    assert "give --answers or --questions, not both" in capsys.readouterr().err
+    assert "--answers scores and runs nothing" in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "pycocoevalcap", None)
     assert main(["eval", "--answers", str(path)]) == 2
     assert "need pycocoevalcap: pip install 'vla_ros[metrics]'" in capsys.readouterr().err

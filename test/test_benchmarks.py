@@ -204,6 +204,7 @@ def test_inference_ends_when_its_time_is_over(tmp_path, monkeypatch):
     arguments = ["--preset", "test", "--tokens", "3", "--steps", "2", "--rounds", "5"]
     arguments += ["--modes", "act", "think", "naive act", "--budget", "0", "--json", str(output)]
     monkeypatch.setattr(sys, "argv", ["inference.py", *arguments])
+    monkeypatch.syspath_prepend(BENCHMARKS)
     load_benchmark("inference").main()
     figures = json.loads(output.read_text())["presets"]["test"]
     # It is over at once: our variant is not warmed up, and a single round is measured.

@@ -1,26 +1,25 @@
 """Compiled passes: one graph each, equal to the plain ones, and none is made after the warm-up."""
 
 import contextlib
-import logging
+import os
 import threading
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
-import tiny_la4vla
 import tiny_robovlm
 import torch
 from tiny_adapter import save_tiny_adapter
 from tiny_checkpoint import save_tiny_checkpoint
-from torch._dynamo.utils import counters
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+from tracing import graphs
 
 from vla.control.committed import CommittedActions
+from vla.policies import padded_prompts
 from vla.policies.adapters import open_adapter
 from vla.policies.backbones import KINDS
-from vla.policies.compiled import RecordedGraphs, require_mode
+from vla.policies.compiled import RecordedGraphs, compiled, plain_passes, require_mode
 from vla.policies.config import CheckpointError, LoraConfig
-from vla.policies.instructvla import static_reasoning
 from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.reasoning import ReasoningModel
 from vla.policies.instructvla.static_reasoning import StaticReasoning
@@ -31,23 +30,6 @@ from vla.policies.sequence import IMAGE
 
 GATES = ("sum", "two_pass", "layer")
 STOP = {7, 8, 9}
-
-
-def graphs() -> int:
-    """How many graphs Dynamo has made since `traced` began."""
-    return counters["stats"]["unique_graphs"]
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Dynamo's graphs without Inductor: what can't be traced as one graph fails all the same."""
-    torch._dynamo.reset()
-    counters.clear()
-    # Its records of every step would be kept for a failure.
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    yield
-    torch._dynamo.reset()
 
 
 def with_gate(gate: str):
@@ -79,7 +61,7 @@ def prompts(model: ReasoningModel, lengths):
 @pytest.mark.parametrize("gate", GATES)
 def test_passes_with_every_gate(gate, traced, monkeypatch):
     # One length, since each is traced.
-    monkeypatch.setattr(static_reasoning, "ROOM", (200,))
+    monkeypatch.setattr(padded_prompts, "ROOM", (200,))
     model = reasoning_model(with_gate(gate))
     merge_for_inference(model.backbone, gated=gate != "sum")
     vocabulary, count = model.config.backbone.vocabulary, model.config.num_queries
@@ -174,7 +156,7 @@ def chunk_of(part: ActionModel, latent, **asked):
 
 @pytest.mark.slow
 def test_after_the_warm_up_nothing_is_compiled(merged, traced, monkeypatch):
-    monkeypatch.setattr(static_reasoning, "ROOM", (16, 64))
+    monkeypatch.setattr(padded_prompts, "ROOM", (16, 64))
     folder, adapter, _ = merged
     seen = tiny_robovlm.observation(0).images
     plain = Reasoner.from_pretrained(folder), ActionModel.from_pretrained(folder)
@@ -296,10 +278,24 @@ def test_modes_that_are_not_there(tmp_path):
         require_mode("fast", "cuda")
     with pytest.raises(CheckpointError, match="'manual' records CUDA graphs, and the device is"):
         require_mode("manual", "cpu")
-    folder = save_tiny_checkpoint(tmp_path / "one part", config=tiny_la4vla.tiny())
-    with pytest.raises(CheckpointError, match="type la4vla runs as it is; use 'none'"):
-        ReasoningPart.from_pretrained(folder, compile="inductor")
     masked = replace(preset("test"), backbone=KINDS["paligemma"].tiny())
     folder = save_tiny_checkpoint(tmp_path / "masked", config=masked)
     with pytest.raises(CheckpointError, match="the passes of backbone 'paligemma' depend on"):
         ReasoningPart.from_pretrained(folder, compile="inductor")
+
+
+def test_another_number_of_threads_compiles_nothing(traced):
+    double = compiled(lambda value: value * 2, "inductor")
+    with plain_passes():
+        assert double(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert graphs() == 0
+    assert double(torch.ones(2)).tolist() == [2.0, 2.0] and graphs() == 1
+
+
+def test_what_was_compiled_is_kept_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # As torch sets it when its compiler is imported; then as the user does.
+    for given, used in ((default_cache_dir(), tmp_path / "vla_ros/compiled"), ("/mine", "/mine")):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given)
+        compiled(torch.neg, "inductor")
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(used)

@@ -1,4 +1,4 @@
-"""Chunks by OpenVINO: equal to torch's, exported once, and never of other weights."""
+"""Passes by OpenVINO: equal to torch's, exported once, and never of other weights."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ from tiny_robovlm import observation
 
 from vla.control.committed import CommittedActions
 from vla.policies.adapters import open_adapter
-from vla.policies.instructvla.inference import ActionModel
+from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.policy import Policy
 from vla.policies.registry import preset
 from vla.policies.runtimes import FOLDER
@@ -55,14 +55,16 @@ def test_chunks_equal_those_of_torch_also_after_an_adapter(two_steps, tmp_path, 
     eager, part = (ActionModel.from_pretrained(folder) for _ in range(2))
     part.use_runtime("openvino")
     assert (part.runtime, part.runtime_problem) == ("openvino", "")
-    assert len(kept(folder)) == 1
-    for seed in (1, 2):
-        np.testing.assert_allclose(chunk(part, seed), chunk(eager, seed), atol=1e-4)
-    # Guided chunks, and those without images, are not in the export.
-    before = CommittedActions(np.zeros((8, 7)), 2)
-    for more in ({"before": before}, {}):
-        expected = chunk(eager, 1, **more)
-        np.testing.assert_allclose(chunk(part, 1, **more), expected, atol=1e-4)
+    assert len(kept(folder)) == 2
+    before = [CommittedActions(np.full((8, 7), 0.004), committed) for committed in (2, 5)]
+    asked = [{"before": own, "max_guidance": bound} for own in before for bound in (0.5, 4.0)]
+    expected = [chunk(eager, seed, **more) for seed in (1, 2) for more in ({}, *asked)]
+    with monkeypatch.context() as patch:
+        patch.setattr(part, "_chunk", None)  # Torch computes none of them.
+        found = [chunk(part, seed, **more) for seed in (1, 2) for more in ({}, *asked)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.ptp(expected, axis=0).max() > 1e-2
+    # Chunks without images are not in the export.
     latent = np.ones((4, 32), np.float32)
     blind = [p.action_chunk({}, SEEN.state, latent, 1) for p in (eager, part)]
     np.testing.assert_array_equal(*blind)
@@ -73,7 +75,7 @@ def test_chunks_equal_those_of_torch_also_after_an_adapter(two_steps, tmp_path, 
     assert part.runtime == "eager" and "no export of these weights" in part.runtime_problem
     np.testing.assert_array_equal(chunk(part), chunk(eager))
     part.use_runtime("openvino")
-    assert part.runtime == "openvino" and len(kept(folder)) == 2
+    assert part.runtime == "openvino" and len(kept(folder)) == 4
     adapted = chunk(part)
     np.testing.assert_allclose(adapted, chunk(eager), atol=1e-4)
     for model in (eager, part):
@@ -92,12 +94,12 @@ def test_an_export_is_kept_and_a_damaged_one_is_not_used(two_steps, tmp_path, mo
     (folder / FOLDER).write_text("")
     part = ActionModel.from_pretrained(folder)
     part.use_runtime("openvino")
-    (export,) = kept(tmp_path / "cache" / "vla_ros")
+    export, _ = kept(tmp_path / "cache" / "vla_ros")
     assert part.runtime == "openvino"
     # The next process finds it, and so does another copy of the checkpoint.
     (folder / FOLDER).unlink()
     again = ActionModel.from_pretrained(two_steps)
-    again.use_runtime("openvino", make=False)
+    again.use_runtime("auto")
     assert again.runtime == "openvino"
     (export / "model.xml").write_text("<net")
     again.use_runtime("openvino")
@@ -105,6 +107,40 @@ def test_an_export_is_kept_and_a_damaged_one_is_not_used(two_steps, tmp_path, mo
         again.runtime == "eager" and "OpenVINO can't compute this policy" in again.runtime_problem
     )
     np.testing.assert_allclose(chunk(part), chunk(again), atol=1e-4)
+    # Left to choose, it says nothing.
+    again.use_runtime("auto")
+    assert (again.runtime, again.runtime_problem) == ("eager", "")
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_latent_actions_equal_those_of_torch(two_steps, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = shutil.copytree(two_steps, tmp_path / "checkpoint")
+    eager, part = (Reasoner.from_pretrained(folder) for _ in range(2))
+    part.use_runtime("auto")
+    assert (part.runtime, part.runtime_problem) == ("eager", "") and not kept(folder)
+    part.use_runtime("openvino")
+    assert (part.runtime, part.runtime_problem) == ("openvino", "") and len(kept(folder)) == 1
+    instructions = ["", "pick the red block", "put the can in the bowl " * 3]
+    scenes = [observation(seed).images for seed in (0, 1)]
+
+    def latents(own: Reasoner) -> list[np.ndarray]:
+        return [own.latent_action(seen, words) for seen in scenes for words in instructions]
+
+    expected = latents(eager)
+    with monkeypatch.context() as patch:
+        patch.setattr(part.model, "act", None)  # Torch computes none of them.
+        found = latents(part)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    # Prompts that are longer than the export, or without images, and texts.
+    for seen, words in ((scenes[0], "red block " * 60), ({}, "pick the can")):
+        np.testing.assert_array_equal(
+            part.latent_action(seen, words), eager.latent_action(seen, words)
+        )
+    assert part.think(scenes[0], "pick the can") == eager.think(scenes[0], "pick the can")
+    part.set_adapter(open_adapter(save_tiny_adapter(folder, tmp_path / "adapter")))
+    assert part.runtime == "eager" and "no export of these weights" in part.runtime_problem
 
 
 def test_without_the_library_chunks_are_eager(checkpoint, monkeypatch):
@@ -127,5 +163,5 @@ def test_other_number_types_stay_eager(checkpoint):
 
 def test_a_policy_of_one_part_stays_eager(tmp_path):
     policy = Policy.from_pretrained(save_tiny_checkpoint(tmp_path, config=tiny_la4vla.tiny()))
-    assert "a policy of one part has no export" in policy.use_runtime("openvino")
+    assert "policies of type la4vla can't be exported" in policy.use_runtime("openvino")
     assert policy.use_runtime("eager") == ""

@@ -24,6 +24,7 @@ from vla.core.files import (
 )
 from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
+from vla.policies.runtimes import OPENVINO, RUNTIMES
 from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
 from vla_cli.graph import driven_graph, enter_domain, short
@@ -68,6 +69,12 @@ def add_parser(subparsers) -> None:
         "--launch-file",
         default="sim.launch.xml",
         help="launch file that brings up simulator and nodes (default: sim.launch.xml)",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=OPENVINO,
+        help="what computes the policy; the first demo of a policy exports it (openvino)",
     )
     parser.add_argument(
         "--domain-id",
@@ -164,7 +171,8 @@ def _check_instruction(entry: Any, where: str) -> None:
 
 def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> None:
     print("Starting the simulator and the nodes ...", flush=True)
-    launch_arguments = [f"checkpoint:={arguments.checkpoint.resolve()}"]
+    checkpoint, runtime = arguments.checkpoint.resolve(), arguments.runtime
+    launch_arguments = [f"checkpoint:={checkpoint}", f"runtime:={runtime}"]
     log = output / "demo.log"
     with driven_graph(arguments.launch_file, launch_arguments, log) as (client, still_running):
         client.configure_recorder(str(output / "bags"))

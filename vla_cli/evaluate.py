@@ -7,16 +7,21 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla.core.shown import brief
-from vla.policies.runtimes import RUNTIMES
-from vla_cli.checkpoints import add_inference_options, checkpoint_folder
+from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
 from vla_cli.evaluate_answers import ask_questions, give_instructions
 from vla_cli.evaluate_text import add_answer_options, score_answers_of
+from vla_cli.evaluated_policy import (
+    add_running_options,
+    check_processes,
+    prepare_jobs,
+    ready_policy,
+    require_thinks,
+)
 from vla_cli.overrides import overridden
 from vla_cli.result_files import require_writable, write_report
 from vla_cli.subcommands import add_command
@@ -24,7 +29,6 @@ from vla_cli.subcommands import add_command
 if TYPE_CHECKING:
     from vla.envs.base import Suite
     from vla.evaluation.benchmark import EpisodeResult
-    from vla.policies.base import PolicyFeatures
 
 DESCRIPTION = """\
 Measure a checkpoint on a benchmark, in process: success per task family with its 95% interval. On
@@ -46,7 +50,8 @@ policy that does as well then does not look.
 
 --jobs runs episodes side by side, in processes of one thread each; results and their order stay the
 same. --runtime openvino has OpenVINO compute action chunks (pip install 'vla_ros[openvino]'), from
-an export that is made once and kept beside the checkpoint.
+an export that is made once and kept beside the checkpoint. --compile inductor compiles the policy's
+passes before the first episode, which takes minutes, and less where that was done before.
 
 --answers compares answers in words with references, by BLEU, METEOR, CIDEr and the similarity of
 sentences (pip install 'vla_ros[metrics]', and Java).
@@ -65,7 +70,6 @@ examples:
   vla eval --benchmark metaworld --tasks easy push --checkpoint runs/mine/checkpoint
 """
 WORDINGS = ("direct", "paraphrase", "attribute", "negation", "implied")
-MOST_JOBS = 256
 DEFAULT_CHECKPOINT = "checkpoints/nano"
 SETTINGS = ("wording", "steps_per_chunk", "delay_steps", "time_limit")
 
@@ -139,19 +143,7 @@ def add_parser(subparsers) -> None:
         help="give N instructions of each kind, possible or not, and count those refused",
     )
     add_answer_options(parser)
-    add_inference_options(parser)
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        default="eager",
-        help="what computes action chunks on the CPU (eager)",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads of the policy (measured once; 1 a job)"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="processes that run episodes side by side (1)"
-    )
+    add_running_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write per-seed results and the summary")
     parser.add_argument("--video", metavar="FILE", help="write a video of the first episodes")
 
@@ -178,7 +170,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     seeds = None if arguments.seeds is None else seed_range(arguments.seeds)
     asking = _asking(arguments)
-    _check_processes(arguments)
+    check_processes(arguments)
     if any(arguments.noise) and arguments.blackout:
         raise CommandError("black images have no noise: leave --noise or --blackout out")
 
@@ -218,21 +210,6 @@ def _asking(arguments: argparse.Namespace) -> str:
     if arguments.jobs > 1:
         raise CommandError(f"--jobs is for episodes, not for {option}: leave one out")
     return option
-
-
-def _check_processes(arguments: argparse.Namespace) -> None:
-    """Raises CommandError where --jobs and --threads can't be as given."""
-    jobs, threads = arguments.jobs, arguments.threads
-    if not 1 <= jobs <= MOST_JOBS:
-        raise CommandError(f"--jobs takes 1 to {MOST_JOBS}, got {jobs}")
-    if not 0 <= threads <= 1024:
-        raise CommandError(f"--threads takes 0 to 1024, got {threads}")
-    if jobs == 1:
-        return
-    if arguments.video:
-        raise CommandError("a video shows episodes one after another: leave --jobs or --video out")
-    if threads > 1:
-        raise CommandError("each job computes with one thread: leave --jobs or --threads out")
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:
@@ -305,24 +282,12 @@ def _one_by_one(
 ) -> tuple[str, list[EpisodeResult]]:
     """The id of the checkpoint, and the episodes, run in this process."""
     from vla.evaluation.benchmark import evaluate
-    from vla.policies.policy import Policy
-    from vla.policies.threads import settle_threads
 
     recorder = None
     if arguments.video:
         recorder = VideoRecorder(arguments.video, wanted.suite.contract.rate)
     try:
-        policy = Policy.from_pretrained(
-            checkpoint_folder(arguments.checkpoint),
-            arguments.device,
-            arguments.adapter,
-            dtype=arguments.dtype,
-        )
-        _require_thinks(arguments, policy.features)
-        if arguments.device == "cpu":
-            settle_threads(arguments.threads, policy.act_once, policy.checkpoint_id)
-        if problem := policy.use_runtime(arguments.runtime):
-            print(problem, file=sys.stderr)
+        policy = ready_policy(arguments)
         results = []
         for noise in wanted.strengths:
             results += evaluate(
@@ -357,12 +322,11 @@ def _side_by_side(
 
     folder = checkpoint_folder(arguments.checkpoint)
     checkpoint, device = open_checkpoint(folder), usable_device(arguments.device)
-    _require_thinks(arguments, checkpoint.features)
+    require_thinks(arguments, checkpoint.features)
     adapter = open_adapter(arguments.adapter) if arguments.adapter else None
     if adapter is not None:
         require_base(adapter, checkpoint)
-    if arguments.runtime != "eager":
-        _export(arguments, folder)
+    prepare_jobs(arguments, folder)
     plan = EpisodePlan(
         str(folder),
         arguments.benchmark,
@@ -371,6 +335,7 @@ def _side_by_side(
         device,
         arguments.dtype,
         arguments.runtime,
+        arguments.compile,
         arguments.think,
         arguments.execution,
         arguments.blackout,
@@ -385,22 +350,6 @@ def _side_by_side(
         on_result,
     )
     return adapted_id(checkpoint, adapter), results
-
-
-def _export(arguments: argparse.Namespace, folder: Path) -> None:
-    """Makes what all processes will use, and says why where it can't be made."""
-    from vla.policies.parts import ActionPart, open_action_part
-
-    part = open_action_part(folder, arguments.device, arguments.adapter, arguments.dtype)
-    if isinstance(part, ActionPart):
-        part.use_runtime(arguments.runtime)
-        if part.runtime_problem:
-            print(part.runtime_problem, file=sys.stderr)
-
-
-def _require_thinks(arguments: argparse.Namespace, features: PolicyFeatures) -> None:
-    if arguments.think and not features.thinks:
-        raise CommandError("this policy does not say what it will do: leave --think out")
 
 
 def _count(suite, family: str, seeds: range) -> int:

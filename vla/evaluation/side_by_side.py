@@ -31,6 +31,7 @@ class EpisodePlan:
     device: str = "cpu"
     dtype: str = "auto"  # see vla.policies.inference_dtype
     runtime: str = "eager"  # see vla.policies.runtimes
+    compile: str = "none"  # see vla.policies.compiled
     think: bool = False
     execution: str = ""  # as given to vla.evaluation.benchmark.evaluate
     blackout: bool = False
@@ -93,6 +94,8 @@ def _runner(plan: EpisodePlan) -> EpisodeRunner:
     import torch
 
     torch.set_num_threads(1)
-    policy = Policy.from_pretrained(plan.checkpoint, plan.device, plan.adapter, dtype=plan.dtype)
+    policy = Policy.from_pretrained(
+        plan.checkpoint, plan.device, plan.adapter, dtype=plan.dtype, compile=plan.compile
+    )
     policy.use_runtime(plan.runtime)
     return EpisodeRunner(policy, plan.suite(), plan.think, plan.execution, plan.blackout)

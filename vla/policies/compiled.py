@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vla.core.kept import cache_folder
+from vla.core.kept import user_cache
 from vla.core.shown import brief, listed
 from vla.policies.config import CheckpointError
 
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 MODES = ("none", "inductor", "manual")
 # Runs of a pass before it is recorded, in which kernels are chosen and memory is set aside.
 RUNS_BEFORE = 3
-# Names the folder where Inductor keeps what it compiled; without it, that is a temporary one.
+# Names the folder where Inductor keeps what it compiled, in place of the user's cache.
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 # Sets of shapes of one pass, which Dynamo counts by its code.
 MOST_SHAPES = 64
+_is_plain = False
 
 
 def require_mode(name: str, device: str) -> None:
@@ -48,12 +50,26 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
         return function
     # Nodes and commands declare the modes before they load torch.
     import torch
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    os.environ.setdefault(CACHE_VARIABLE, str(cache_folder().with_name("compiled")))
+    # Torch sets it to that folder when its compiler is imported.
+    if os.environ.get(CACHE_VARIABLE) in (None, default_cache_dir()):
+        os.environ[CACHE_VARIABLE] = str(user_cache() / "compiled")
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, MOST_SHAPES)
     graph = torch.compile(function, fullgraph=True, dynamic=False)
     return Prepared(function, graph if mode == "inductor" else RecordedGraphs(graph))
+
+
+@contextmanager
+def plain_passes() -> Iterator[None]:
+    """Has passes run as with "none": torch compiles anew for another number of threads."""
+    global _is_plain
+    _is_plain = True
+    try:
+        yield
+    finally:
+        _is_plain = False
 
 
 class Prepared:
@@ -63,17 +79,19 @@ class Prepared:
     """
 
     def __init__(self, plain: Callable[..., Any], function: Callable[..., Any]):
-        self._plain: Callable[..., Any] | None = plain
-        self._function = function
+        self._plain, self._function = plain, function
+        self._is_prepared = False
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
         """The function's results."""
         from vla.policies.images import keeping_constants
 
-        if self._plain is not None:
+        if _is_plain:
+            return self._plain(*inputs)
+        if not self._is_prepared:
             with keeping_constants():
                 self._plain(*inputs)
-            self._plain = None
+            self._is_prepared = True
         return self._function(*inputs)
 
 

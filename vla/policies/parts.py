@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,95 +16,19 @@ from vla.control.committed import CommittedActions
 from vla.core.shown import brief
 from vla.policies.adapters import (
     Adapter,
-    Matrices,
     adapted_id,
-    adapted_matrices,
     open_adapter,
     require_base,
-    swap_adapter,
 )
 from vla.policies.base import Images, Observation
 from vla.policies.checkpoint import Checkpoint, open_checkpoint
 from vla.policies.compiled import require_mode
 from vla.policies.config import CheckpointError
 from vla.policies.inference_dtype import inference_dtype
-from vla.policies.runtimes import Computation, RuntimeUnavailable
+from vla.policies.policy_part import Part, PolicyPart
 
-Part = TypeVar("Part", bound="PolicyPart")
 Reasoning = TypeVar("Reasoning", bound="ReasoningPart")
 Action = TypeVar("Action", bound="ActionPart")
-
-
-class PolicyPart:
-    """A part of a checkpoint in memory, with or without an adapter in its weights."""
-
-    def __init__(self, checkpoint: Checkpoint, module: torch.nn.Module, prefix: str = ""):
-        """module: the loaded part; its weights' names in the checkpoint begin with `prefix`."""
-        self._base, self.module, self._prefix = checkpoint, module, prefix
-        self.contract, self.features = checkpoint.contract, checkpoint.features
-        self.adapter: Adapter | None = None
-        # Of the weights as they are, the adapter's included.
-        self.checkpoint_id = checkpoint.checkpoint_id
-
-    def normalized_state(self, state: np.ndarray) -> np.ndarray:
-        """Proprioception [S] as the model reads it, float32 [1, S].
-
-        Raises ValueError where a value is not finite, or there are more or fewer of them.
-        """
-        values = np.asarray(state, dtype=np.float64)[None]
-        size = len(self.contract.state_names)
-        if values.shape != (1, size) or not np.isfinite(values).all():
-            raise ValueError(f"expected {size} finite state values, got {values[0].tolist()}")
-        limit = self.adapter.config.state_limit if self.adapter is not None else 1.0
-        return self._base.stats["state"].normalize(values, limit).astype(np.float32)
-
-    @staticmethod
-    def open_adapter(folder: str | Path) -> Adapter:
-        """An adapter for set_adapter(). Raises CheckpointError."""
-        return open_adapter(folder)
-
-    def branch(self: Part, adapter: Adapter | None = None) -> Part:
-        """For one more robot: the same weights, with a memory and random draws of its own.
-
-        adapter: that the weights have whenever it runs, which is the caller's to see to.
-        """
-        other = copy.copy(self)
-        other.adapter, other.checkpoint_id = adapter, adapted_id(self._base, adapter)
-        other.start_memory()
-        return other
-
-    def start_memory(self) -> None:
-        """Makes anew what it keeps of its robot, such as a history or a generator."""
-
-    def matrices(self, adapters: Sequence[Adapter | None]) -> list[Matrices]:
-        """For each adapter, None for none, what the weights are that any of them changes.
-
-        With put_matrices(), they replace each other without a look at the disk. Raises
-        CheckpointError.
-        """
-        paths = {path for own in adapters if own for path in own.layers(self._prefix)}
-        where = self.module, self._prefix, self._base, paths
-        return [adapted_matrices(*where, own) for own in adapters]
-
-    def compile(self, mode: str) -> None:
-        """Has its passes run in a mode of vla.policies.compiled. Raises CheckpointError."""
-        if mode != "none":
-            raise CheckpointError(
-                f"compile: a policy of type {self._base.type.name} runs as it is; use 'none'"
-            )
-
-    def warm_up(self) -> Iterator[str]:
-        """Compiles what compile() asked for, pass by pass, and says which one is done."""
-        yield from ()
-
-    def set_adapter(self, adapter: Adapter | None) -> None:
-        """Replaces the adapter, None for the checkpoint as it is.
-
-        Not while another thread runs the model. Raises CheckpointError, with nothing changed.
-        """
-        swap_adapter(self.module, self._prefix, self._base, self.adapter, adapter)
-        self.adapter = adapter
-        self.checkpoint_id = adapted_id(self._base, adapter)
 
 
 def stats_of(checkpoint: Checkpoint) -> dict[str, NormStats]:
@@ -173,11 +96,8 @@ class ReasoningPart(PolicyPart, ABC):
         dtype: see vla.policies.inference_dtype. compile: see vla.policies.compiled; warm_up() then
         does it. Raises CheckpointError, one sentence.
         """
-        checkpoint, device = open_checkpoint(path), usable_device(device)
-        require_mode(compile, device)
-        part = checkpoint.type.open_reasoning(checkpoint, device, inference_dtype(dtype, device))
-        part.compile(compile)
-        return adapted(_required(part, cls, checkpoint), adapter)
+        part = reasoning_part(open_checkpoint(path), device, adapter, dtype, compile)
+        return _required(part, cls)
 
     @abstractmethod
     def act(
@@ -245,16 +165,7 @@ class ReasoningPart(PolicyPart, ABC):
 
 
 class ActionPart(PolicyPart, ABC):
-    """The action head of a policy of two parts.
-
-    runtime: what computes chunks now, see vla.policies.runtimes. runtime_problem: why that is not
-    what use_runtime() was asked for; "" where it is.
-    """
-
-    runtime = "eager"
-    runtime_problem = ""
-    _wanted_runtime = "eager"
-    _computation: Computation | None = None  # by another runtime; None for eager
+    """The action head of a policy of two parts."""
 
     @classmethod
     def from_pretrained(
@@ -266,11 +177,7 @@ class ActionPart(PolicyPart, ABC):
         compile: str = "none",
     ) -> Action:
         """The second part of a checkpoint folder; see ReasoningPart.from_pretrained."""
-        checkpoint, device = open_checkpoint(path), usable_device(device)
-        require_mode(compile, device)
-        part = checkpoint.type.open_action(checkpoint, device, inference_dtype(dtype, device))
-        part.compile(compile)
-        return adapted(_required(part, cls, checkpoint), adapter)
+        return _required(open_action_part(path, device, adapter, dtype, compile), cls)
 
     @abstractmethod
     def action_chunk(
@@ -298,35 +205,6 @@ class ActionPart(PolicyPart, ABC):
             for turn in turns
         ]
 
-    def use_runtime(self, runtime: str, make: bool = True) -> None:
-        """Has a runtime compute chunks, with as many threads as torch has now.
-
-        make: whether to export the weights where that was not done before. Where the runtime can't
-        be used, chunks are computed eagerly, and runtime_problem says why.
-        """
-        self._wanted_runtime = runtime
-        self.runtime, self.runtime_problem, self._computation = "eager", "", None
-        if runtime == "eager":
-            return
-        try:
-            self._computation = self.exported(make)
-            self.runtime = runtime
-        except RuntimeUnavailable as error:
-            self.runtime_problem = str(error)
-
-    def exported(self, make: bool) -> Computation:
-        """The chunk by OpenVINO, with the weights as they are. Raises RuntimeUnavailable."""
-        raise RuntimeUnavailable(
-            f"policies of type {self._base.type.name} can't be exported, so this one runs eagerly"
-        )
-
-    def set_adapter(self, adapter: Adapter | None) -> None:
-        """See PolicyPart. An export of these weights is used where there is one, and no other."""
-        before = self.checkpoint_id
-        super().set_adapter(adapter)
-        if self.checkpoint_id != before:
-            self.use_runtime(self._wanted_runtime, make=False)  # Whoever asked waits.
-
 
 class NoActionPart(PolicyPart):
     """The second part of a policy of one part: no weights, and nothing to do.
@@ -352,27 +230,48 @@ def open_action_part(
     dtype: str = "auto",
     compile: str = "none",
 ) -> ActionPart | NoActionPart:
-    """The part of a checkpoint for the node `action_expert`. Raises CheckpointError."""
-    checkpoint, device = open_checkpoint(path), usable_device(device)
-    used = inference_dtype(dtype, device)
-    require_mode(compile, device)
+    """The part of a checkpoint folder for the node `action_expert`. Raises CheckpointError."""
+    return action_part(open_checkpoint(path), device, adapter, dtype, compile)
+
+
+def action_part(
+    checkpoint: Checkpoint, device: str, adapter: str | Path, dtype: str, compile: str
+) -> ActionPart | NoActionPart:
+    """The second part of a checkpoint that is open; see ReasoningPart.from_pretrained."""
     if checkpoint.features.latent_shape is None:
-        return adapted(NoActionPart(checkpoint), adapter)
-    part = checkpoint.type.open_action(checkpoint, device, used)
+        _where(device, dtype, compile)
+        return _adapted(NoActionPart(checkpoint), adapter)
+    part = checkpoint.type.open_action(checkpoint, *_where(device, dtype, compile))
     part.compile(compile)
-    return adapted(part, adapter)
+    return _adapted(part, adapter)
 
 
-def adapted(part: Part, adapter: str | Path) -> Part:
+def reasoning_part(
+    checkpoint: Checkpoint, device: str, adapter: str | Path, dtype: str, compile: str
+) -> ReasoningPart:
+    """The first part of a checkpoint that is open; see ReasoningPart.from_pretrained."""
+    part = checkpoint.type.open_reasoning(checkpoint, *_where(device, dtype, compile))
+    part.compile(compile)
+    return _adapted(part, adapter)
+
+
+def _where(device: str, dtype: str, compile: str) -> tuple[str, torch.dtype]:
+    """The device and the type of the weights, of settings that go together."""
+    device = usable_device(device)
+    require_mode(compile, device)
+    return device, inference_dtype(dtype, device)
+
+
+def _adapted(part: Part, adapter: str | Path) -> Part:
     """The part with an adapter folder in its weights, unless that is ""."""
     if str(adapter):
         part.set_adapter(open_adapter(adapter))
     return part
 
 
-def _required(part: PolicyPart, kind: type[Part], checkpoint: Checkpoint) -> Part:
+def _required(part: PolicyPart, kind: type[Part]) -> Part:
     if not isinstance(part, kind):
-        raise CheckpointError(f"{checkpoint.folder} is of type {checkpoint.type.name}")
+        raise CheckpointError(f"{part._base.folder} is of type {part._base.type.name}")
     return part
 
 

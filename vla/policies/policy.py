@@ -8,6 +8,7 @@ policy.answer(images, "what is on the table ?")
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ import numpy as np
 from vla.policies.base import Images, Observation
 from vla.policies.camera_images import blank_images
 from vla.policies.checkpoint import open_checkpoint
-from vla.policies.inference_dtype import inference_dtype
-from vla.policies.parts import ActionPart, ReasoningPart, adapted, usable_device
+from vla.policies.parts import ActionPart, ReasoningPart, action_part, reasoning_part
 
 
 class Policy:
@@ -36,26 +36,29 @@ class Policy:
         adapter: str | Path = "",
         latent_every: int = 1,
         dtype: str = "auto",
+        compile: str = "none",
     ) -> Policy:
         """Loads a checkpoint folder and, unless it is "", an adapter's folder into it.
 
-        dtype: see vla.policies.inference_dtype. Raises CheckpointError, one sentence.
+        dtype, compile: see ReasoningPart.from_pretrained. Raises CheckpointError, one sentence.
         """
-        checkpoint, device = open_checkpoint(path), usable_device(device)
-        where = device, inference_dtype(dtype, device)
-        reasoning = adapted(checkpoint.type.open_reasoning(checkpoint, *where), adapter)
-        action = None
-        if checkpoint.features.latent_shape is not None:
-            action = adapted(checkpoint.type.open_action(checkpoint, *where), adapter)
-        return cls(reasoning, action, latent_every)
+        given = open_checkpoint(path), device, adapter, dtype, compile
+        reasoning, action = reasoning_part(*given), action_part(*given)
+        return cls(reasoning, action if isinstance(action, ActionPart) else None, latent_every)
+
+    def warm_up(self) -> Iterator[str]:
+        """Compiles what from_pretrained() was asked to, and says which pass is done."""
+        for part in (self.reasoning, self.action):
+            if part is not None:
+                yield from part.warm_up()
 
     def use_runtime(self, runtime: str) -> str:
-        """Has a runtime of vla.policies.runtimes compute chunks; returns why it can't, or ""."""
-        if self.action is None:
-            eager = runtime == "eager"
-            return "" if eager else "a policy of one part has no export, so it runs eagerly"
-        self.action.use_runtime(runtime)
-        return self.action.runtime_problem
+        """Has a runtime of vla.policies.runtimes compute it; returns why it can't, or ""."""
+        parts = [part for part in (self.reasoning, self.action) if part is not None]
+        for part in parts:
+            part.use_runtime(runtime)
+        problems = dict.fromkeys(part.runtime_problem for part in parts)
+        return "; ".join(filter(None, problems))
 
     def act_once(self) -> None:
         """One inference on black images, to measure how long it takes."""

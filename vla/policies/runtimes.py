@@ -1,5 +1,9 @@
 """What computes a policy's parts: torch as it is, or OpenVINO from an export of the weights.
 
+- auto: OpenVINO where it is installed and an export of these weights is there, else eager.
+- eager: torch.
+- openvino: the export is made where there is none; where it can't be, eager, with the reason.
+
 An export is made once per checkpoint and kept beside it, in `exports`; where that folder can't be
 written, in the user's cache. It belongs to the weights as they are, the adapter's included, and to
 the versions of the programs that made it.
@@ -10,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +28,8 @@ from vla.core.text import one_line
 if TYPE_CHECKING:
     import torch
 
-RUNTIMES = ("eager", "openvino")
+OPENVINO = "openvino"
+RUNTIMES = ("auto", "eager", OPENVINO)
 FOLDER, FILE = "exports", "model.xml"  # beside a checkpoint, and in the folder of an export
 # Arrays in, arrays out, each of the shape that it was exported for.
 Computation = Callable[..., np.ndarray]
@@ -33,32 +39,37 @@ class RuntimeUnavailable(ValueError):
     """Why a part can't be computed by another runtime, in one sentence: it stays as it is."""
 
 
-def openvino_computation(
-    module: torch.nn.Module,
-    example: Sequence[torch.Tensor],
-    checkpoint: Path,
-    weights_id: str,
-    threads: int,
-    make: bool = True,
-) -> Computation:
-    """A module's forward pass by OpenVINO on the CPU, in float32.
+@dataclass(frozen=True)
+class Exportable:
+    """A pass that can be exported."""
 
-    example: arguments of the shapes that it will be given. checkpoint: folder that the export is
-    kept in. weights_id: of the module's weights as they are. make: whether to make the export
-    where there is none, which takes half a minute or so. Raises RuntimeUnavailable.
+    name: str
+    # Makes what has one result, of operations that OpenVINO knows: none asks for gradients.
+    module: Callable[[], torch.nn.Module]
+    example: tuple[torch.Tensor, ...]  # arguments of the shapes that it will be given
+
+
+def openvino_computation(
+    given: Exportable, checkpoint: Path, weights_id: str, threads: int, make: bool = True
+) -> Computation:
+    """A pass by OpenVINO on the CPU, in float32.
+
+    checkpoint: folder that the export is kept in. weights_id: of the module's weights as they are.
+    make: whether to make the export where there is none, which takes half a minute or so. Raises
+    RuntimeUnavailable.
     """
     openvino = _openvino()
     import torch
 
-    shapes = [tuple(value.shape) for value in example]
-    facts = (weights_id, type(module).__name__, shapes, vla.__version__, torch.__version__)
+    shapes = [tuple(value.shape) for value in given.example]
+    facts = (weights_id, given.name, shapes, vla.__version__, torch.__version__)
     digest = hashlib.sha256(repr((*facts, openvino.__version__)).encode()).hexdigest()[:24]
-    name = f"{type(module).__name__.lower()}-{digest}"
+    name = f"{given.name.replace(' ', '_')}-{digest}"
 
     def export(folder: Path) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tracing warns of what is constant here.
-            program = torch.export.export(module, tuple(example))
+            program = torch.export.export(given.module(), given.example)
             converted = openvino.convert_model(program)
         # Weights stay in float32: halves would not equal what torch computes.
         openvino.save_model(converted, folder / FILE, compress_to_fp16=False)
@@ -84,6 +95,15 @@ def openvino_computation(
         return request.infer(dict(enumerate(arguments)))[0].copy()
 
     return compute
+
+
+def require_float32_on_cpu(device: str, dtype: torch.dtype) -> None:
+    """Raises RuntimeUnavailable elsewhere."""
+    if device != "cpu" or str(dtype) != "torch.float32":
+        raise RuntimeUnavailable(
+            "OpenVINO computes in float32 on the CPU only, so this policy runs eagerly; "
+            "give device cpu and dtype float32"
+        )
 
 
 def _kept(checkpoint: Path, name: str, export: Callable[[Path], None] | None) -> Path:

@@ -19,6 +19,7 @@ import torch
 from vla.core.kept import user_cache
 from vla.core.processes import usable_cores
 from vla.core.replacing import replace_text
+from vla.policies.compiled import plain_passes
 
 GAIN = 0.9  # of the time with half as many threads, which more threads must not exceed
 RUNS = 3  # of which the fastest counts, behind one that does not
@@ -33,7 +34,8 @@ def settle_threads(given: int, run: Callable[[], object], part: str) -> int:
     """
     threads = given or _set_for_all() or _kept(part)
     if not threads:
-        threads = fastest_threads(lambda count: _seconds_with(run, count), usable_cores())
+        with plain_passes():
+            threads = fastest_threads(lambda count: _seconds_with(run, count), usable_cores())
         with suppress(OSError):  # It is measured again the next time.
             _file(part).parent.mkdir(parents=True, exist_ok=True)
             replace_text(_file(part), f"{threads}\n")

@@ -1,7 +1,8 @@
 """From a hidden state to an action chunk: regression, flow matching or diffusion.
 
 Each has `losses(hidden, actions, valid, samples, generator, used)`, whose entry "action" is
-minimised, and `sample(hidden, generator, used)`. hidden [N, G]; chunks [N, H, A], normalised; valid
+minimised, and `sample(hidden, generator, used)`, which is `from_noise(hidden, noise, used)` of what
+`draw(count, generator)` gives. hidden [N, G]; chunks [N, H, A], normalised; valid
 [N, H]: True on steps before the episode's end; used [N, A]: True on dimensions that the robot has,
 None for all. The others are zero wherever a head reads them, and enter no loss.
 """
@@ -63,7 +64,31 @@ class Mlp(nn.Module):
         return self.mlp(hidden)
 
 
-class Regression(nn.Module):
+class Output(nn.Module):
+    """What the three have in common."""
+
+    def draw(self, count: int, generator: Draws = None) -> torch.Tensor | None:
+        """The noise [N, H, A] that so many chunks start from, on the CPU; None without any."""
+        return None
+
+    def from_noise(
+        self, hidden: torch.Tensor, noise: torch.Tensor | None, used: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Chunks [N, H, A] of what draw() gave; nothing is drawn."""
+        raise NotImplementedError
+
+    def sample(
+        self,
+        hidden: torch.Tensor,
+        generator: Draws = None,
+        used: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Chunks [N, H, A]."""
+        noise = self.draw(len(hidden), generator)
+        return self.from_noise(hidden, None if noise is None else noise.to(hidden.device), used)
+
+
+class Regression(Output):
     """MSE on the arm, BCE on the gripper (RoboVLMs, equation 7)."""
 
     def __init__(
@@ -101,11 +126,8 @@ class Regression(nn.Module):
         arm, logits = self(hidden)
         return regression_losses(arm, logits, actions, valid, self.binary, self.loss, used)
 
-    def sample(
-        self,
-        hidden: torch.Tensor,
-        generator: Draws = None,
-        used: torch.Tensor | None = None,
+    def from_noise(
+        self, hidden: torch.Tensor, noise: torch.Tensor | None, used: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Chunks [N, H, A]; the gripper is -1 or 1."""
         arm, logits = self(hidden)
@@ -142,11 +164,9 @@ def regression_losses(
 
 def join_binary(arm: torch.Tensor, logits: torch.Tensor, binary: tuple[bool, ...]) -> torch.Tensor:
     """Chunks [N, H, A] of the arm and the gripper, which is -1 or 1."""
-    is_binary = torch.tensor(binary, device=arm.device)
-    chunk = arm.new_empty(*arm.shape[:2], len(binary))
-    chunk[..., ~is_binary] = arm
-    chunk[..., is_binary] = torch.where(logits > 0, 1.0, -1.0).to(arm.dtype)
-    return chunk
+    closed = torch.where(logits > 0, 1.0, -1.0).to(arm.dtype)
+    columns = iter(arm.unbind(-1)), iter(closed.unbind(-1))
+    return torch.stack([next(columns[is_binary]) for is_binary in binary], dim=-1)
 
 
 def time_waves(times: torch.Tensor, width: int) -> torch.Tensor:
@@ -207,7 +227,7 @@ def flow_losses(
     return {"action": mean_of_valid(errors, valid, used)}
 
 
-class Flow(nn.Module):
+class Flow(Output):
     """Flow matching (RoboVLMs, section III.C; see vla.policies.heads.flow_matching)."""
 
     def __init__(self, denoiser: Denoiser, shape: tuple[int, int], config: FlowMatchingConfig):
@@ -231,14 +251,15 @@ class Flow(nn.Module):
             lambda x, t: self.denoiser(hidden, x, t), actions, valid, self.config, generator, used
         )
 
-    def sample(
-        self,
-        hidden: torch.Tensor,
-        generator: Draws = None,
-        used: torch.Tensor | None = None,
+    def draw(self, count: int, generator: Draws = None) -> torch.Tensor:
+        """As the configuration says."""
+        return draw_noise((count, *self.shape), self.config, generator)
+
+    def from_noise(
+        self, hidden: torch.Tensor, noise: torch.Tensor | None, used: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Chunks [N, H, A], by Euler integration."""
-        noise = draw_noise((len(hidden), *self.shape), self.config, generator).to(hidden.device)
+        assert noise is not None
         return integrate(
             lambda x, t: only_used(self.denoiser(hidden, x, t), used),
             only_used(noise, used),
@@ -246,7 +267,7 @@ class Flow(nn.Module):
         )
 
 
-class Diffusion(nn.Module):
+class Diffusion(Output):
     """Denoising diffusion (DDPM, arXiv 2006.11239) with a cosine schedule (arXiv 2102.09672)."""
 
     alphas: torch.Tensor
@@ -284,15 +305,16 @@ class Diffusion(nn.Module):
         errors = (self.denoiser(hidden, only_used(points, used), times).float() - noise) ** 2
         return {"action": mean_of_valid(errors, valid, used)}
 
-    def sample(
-        self,
-        hidden: torch.Tensor,
-        generator: Draws = None,
-        used: torch.Tensor | None = None,
+    def draw(self, count: int, generator: Draws = None) -> torch.Tensor:
+        """Of a normal distribution."""
+        return draw_rows(torch.randn, (count, *self.shape), generator)
+
+    def from_noise(
+        self, hidden: torch.Tensor, noise: torch.Tensor | None, used: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Chunks [N, H, A], by DDIM (arXiv 2010.02502) without noise in between."""
-        noise = draw_rows(torch.randn, (len(hidden), *self.shape), generator)
-        x = only_used(noise.to(hidden.device), used)
+        assert noise is not None
+        x = only_used(noise, used)
         steps = torch.linspace(len(self.alphas) - 1, 0, self.sample_steps).round().long().tolist()
         for index, step in enumerate(steps):
             kept = self.alphas[step].to(x)

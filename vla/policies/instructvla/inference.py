@@ -14,15 +14,17 @@ from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.camera_images import blank_images, stack_if_any
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.config import CheckpointError
 from vla.policies.heads.flow_matching import draw_noise
 from vla.policies.images import joined_images, square_image, to_device
 from vla.policies.instructvla.action_expert import ActionExpert
-from vla.policies.instructvla.exported_chunk import ExpertChunk
+from vla.policies.instructvla.exported import FREE, GUIDED, LATENT, chunks, latent_action
 from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.static_chunk import StaticChunk
 from vla.policies.instructvla.static_reasoning import StaticPrefill, StaticReasoning
 from vla.policies.lora import merge_for_inference
+from vla.policies.padded_prompts import padded_prompt
 from vla.policies.parts import (
     ActionPart,
     ActionTurn,
@@ -33,7 +35,12 @@ from vla.policies.parts import (
 )
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
-from vla.policies.runtimes import Computation, RuntimeUnavailable, openvino_computation
+from vla.policies.runtimes import (
+    Computation,
+    RuntimeUnavailable,
+    openvino_computation,
+    require_float32_on_cpu,
+)
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, prompt_ids, tidy
 
 # Bound of the guidance's weight. With the paper's 5, if half of a chunk is committed, it follows
@@ -65,7 +72,7 @@ class Reasoner(ReasoningPart):
     def __init__(
         self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
     ):
-        self.device = device
+        self.device, self.dtype = device, dtype
         self.config = checkpoint.config
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
@@ -82,13 +89,15 @@ class Reasoner(ReasoningPart):
 
     def compile(self, mode: str) -> None:
         """Compiles what nodes ask for; other prompts and images are read by the plain passes."""
-        if mode == "none":
-            return
+        if mode != "none":
+            self._static = self._passes(mode)
+
+    def _passes(self, mode: str) -> StaticReasoning:
         seen = blank_images(self.config.vlm_cameras, self.contract)
         row = PromptRow(((action_prompt("", self.config.prompts), ""),), acts=True)
         images, tokens, _ = self._prompt(seen, row)
         longest = max(MAX_ANSWER_TOKENS, self.config.prompts.think_tokens)
-        self._static = StaticReasoning(self.model, mode, len(tokens), images.shape, longest)
+        return StaticReasoning(self.model, mode, len(tokens), images.shape, longest)
 
     def warm_up(self) -> Iterator[str]:
         """Compiles prompts of all lengths, texts and latent actions."""
@@ -188,11 +197,31 @@ class Reasoner(ReasoningPart):
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
         pixels, tokens, asked = self._prompt(images, self._acting_row(instruction, response))
+        if LATENT in self._exported and self._fits(pixels, tokens):
+            prompt = padded_prompt(tokens, (self._length,), "cpu")
+            given = (pixels.contiguous(), *prompt)
+            return self._exported[LATENT](*(value.numpy() for value in given))[0]
         if self._static is not None and self._static.takes(pixels, tokens):
             latent = self._static.act(pixels, tokens)
         else:
             latent = self.model.act(pixels, *self._tensors(tokens, asked))
         return latent[0].float().cpu().numpy()
+
+    def exported(self, make: bool) -> dict[str, Computation]:
+        """See PolicyPart: latent actions without text; long prompts and texts stay eager."""
+        require_float32_on_cpu(self.device, self.dtype)
+        try:
+            passes = self._passes("none")
+        except CheckpointError as error:
+            raise RuntimeUnavailable(f"{error}, so the policy runs eagerly") from error
+        self._length, self._images = passes.lengths[0], passes.images
+        given = latent_action(passes, self._length)
+        where = self._base.folder, self.checkpoint_id, torch.get_num_threads()
+        return {LATENT: openvino_computation(given, *where, make)}
+
+    def _fits(self, images: torch.Tensor, tokens: list[int]) -> bool:
+        """Whether a prompt is of the shape that was exported, or shorter."""
+        return images.shape == self._images and len(tokens) <= self._length
 
     def act_together(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
         """Latent actions float32 [Q, D], in one pass."""
@@ -281,10 +310,13 @@ class ActionModel(ActionPart):
         if seed is not None:
             self._generator.manual_seed(seed)
         noise = draw_noise(self._chunk_shape, self._config.flow, self._generator)
-        # What is exported sees, and is not guided.
-        if self._computation is not None and len(given[0]) and inpainting is None:
-            computed = self._computation(*(value.numpy() for value in (*given, noise)))
-            actions = torch.from_numpy(computed)
+        exported = self._exported.get(FREE if inpainting is None else GUIDED)
+        # What is exported sees.
+        if exported is not None and len(given[0]):
+            tensors = [*given, noise]
+            if inpainting is not None:
+                tensors += [inpainting.actions, inpainting.weights, torch.tensor(float(bound))]
+            actions = torch.from_numpy(exported(*(value.numpy() for value in tensors)))
         else:
             actions = self._chunk(*given, noise, inpainting)
         chunk = self._in_units(actions[0])
@@ -335,30 +367,12 @@ class ActionModel(ActionPart):
     def _chunk_shape(self) -> tuple[int, int, int]:
         return 1, self.horizon, len(self.contract.action_names)
 
-    def exported(self, make: bool) -> Computation:
-        """See ActionPart; chunks that are guided, or without images, stay eager."""
-        if self.device != "cpu" or self._dtype != torch.float32:
-            raise RuntimeUnavailable(
-                "OpenVINO computes in float32 on the CPU only, so this policy runs eagerly; "
-                "give device cpu and dtype float32"
-            )
-        config, cameras = self._config, self._config.seen_by_expert
-        if not cameras:
-            raise RuntimeUnavailable("an action expert without images runs eagerly")
-        first = self.contract.camera(cameras[0])
-        return openvino_computation(
-            ExpertChunk(self._expert, config.flow.steps).eval(),
-            (
-                torch.zeros(1, len(cameras), 3, first.height, first.width, dtype=torch.uint8),
-                torch.zeros(1, config.num_queries, config.backbone.width),
-                torch.zeros(1, len(self.contract.state_names)),
-                torch.zeros(self._chunk_shape),
-            ),
-            self._base.folder,
-            self.checkpoint_id,
-            torch.get_num_threads(),
-            make,
-        )
+    def exported(self, make: bool) -> dict[str, Computation]:
+        """See PolicyPart; chunks without images stay eager."""
+        require_float32_on_cpu(self.device, self._dtype)
+        passes = chunks(self._expert, self._config, self.contract)
+        where = self._base.folder, self.checkpoint_id, torch.get_num_threads()
+        return {given.name: openvino_computation(given, *where, make) for given in passes}
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 import torch
 
 from vla.policies.backbones.base import TokenCache
+from vla.policies.backbones.grouped_attention import group_queries
 from vla.policies.backbones.static_cache import KeyValueMemory, StaticCache
 from vla.policies.compiled import compiled
 from vla.policies.config import CheckpointError
-from vla.policies.images import to_device
 from vla.policies.instructvla.reasoning import ReasoningModel
+from vla.policies.padded_prompts import padded_prompt, prompt_lengths, rounded
 from vla.policies.sequence import IMAGE
 
-# Lengths of prompts: these many tokens more than the shortest has.
-ROOM = (32, 96, 224)
 # Tokens that are generated before the host looks for the end of the text.
 TOKENS_AT_ONCE = 8
 
@@ -55,10 +54,11 @@ class StaticReasoning:
                 f"compile: the passes of backbone '{model.config.backbone.kind}' depend on what "
                 "they read; use 'none'"
             )
+        group_queries(backbone.language_model)
         self.model, self.images, self.queries = model, images, model.config.num_queries
-        self.lengths = tuple(_rounded(shortest + room) for room in ROOM)
+        self.lengths = prompt_lengths(shortest)
         self.longest_text = longest_text
-        size = _rounded(self.lengths[-1] + longest_text + self.queries)
+        size = rounded(self.lengths[-1] + longest_text + self.queries)
         self.adapted = KeyValueMemory(size)
         self.plain = KeyValueMemory(size) if backbone.lora.gate == "two_pass" else None
         device = self.device = model.query_embedding.device
@@ -132,10 +132,7 @@ class StaticReasoning:
         return self._query()
 
     def _padded(self, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A prompt's ids [1, T] on the device, and how many of these are tokens of it [1]."""
-        length = next(length for length in self.lengths if length >= len(tokens))
-        ids = torch.tensor([[*tokens, *[0] * (length - len(tokens))]])
-        return to_device(ids, self.device), to_device(torch.tensor([len(tokens)]), self.device)
+        return padded_prompt(tokens, self.lengths, self.device)
 
     # The passes: tensors in, tensors out.
 
@@ -183,8 +180,3 @@ class StaticReasoning:
     def _cache(self, places: torch.Tensor | None) -> TokenCache:
         plain = None if self.plain is None else StaticCache(self.plain, places)
         return TokenCache(StaticCache(self.adapted, places), plain)
-
-
-def _rounded(length: int) -> int:
-    """Up to a multiple of 8, which suits kernels."""
-    return -(-length // 8) * 8

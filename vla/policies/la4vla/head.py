@@ -195,8 +195,17 @@ class CrossAttentionHead(nn.Module):
     def sample(
         self, context: HeadContext, used: torch.Tensor, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Chunks [B, H, A], normalised, zero where used [B, A] is False; by Euler integration."""
-        noise = draw_noise((len(used), *self.shape), self.flow, generator).to(used.device)
+        """Chunks [B, H, A], normalised, zero where used [B, A] is False."""
+        return self.from_noise(context, self.draw(len(used), generator).to(used.device), used)
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """The noise [B, H, A] that so many chunks start from, on the generator's device."""
+        return draw_noise((count, *self.shape), self.flow, generator)
+
+    def from_noise(
+        self, context: HeadContext, noise: torch.Tensor, used: torch.Tensor
+    ) -> torch.Tensor:
+        """As sample(), by Euler integration; nothing is drawn."""
         return integrate(
             lambda x, t: only_used(self.velocity(context, x, t), used),
             only_used(noise, used),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from vla.policies.base import Observation
-from vla.policies.camera_images import stack_images
+from vla.policies.camera_images import blank_images, stack_images
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
 from vla.policies.la4vla.build import build_model
 from vla.policies.la4vla.model import LA4VLAInput
 from vla.policies.la4vla.sequence import pad_right, prompt_ids
+from vla.policies.la4vla.static_pass import StaticLA4VLA
 from vla.policies.la4vla.vectors import bounded_stats, padded, used
 from vla.policies.parts import ReasoningPart, stats_of
 from vla.policies.plain_text import TextTokenizer
@@ -31,7 +33,24 @@ class LA4VLAPart(ReasoningPart):
         load_weights(checkpoint, model, device=device, dtype=dtype)
         super().__init__(replace(checkpoint, stats=self._stats), model.to(device).eval())
         self.model = model
+        self._static: StaticLA4VLA | None = None
         self.start_memory()
+
+    def compile(self, mode: str) -> None:
+        """Compiles chunks of scenes with images; others are computed by the plain passes."""
+        if mode == "none":
+            return
+        seen = blank_images(self.config.cameras, self.contract)
+        state = np.zeros(len(self.contract.state_names))
+        shortest = self._input(Observation(seen, state), "")
+        self._static = StaticLA4VLA(
+            self.model, mode, shortest.ids[0].tolist(), shortest.images.shape
+        )
+
+    def warm_up(self) -> Iterator[str]:
+        """Compiles prompts of all lengths."""
+        if self._static is not None:
+            yield from self._static.warm_up()
 
     def start_memory(self) -> None:
         """Makes the random draws and what was read last its own."""
@@ -52,11 +71,15 @@ class LA4VLAPart(ReasoningPart):
         count = len(self.contract.action_names)
         own = torch.from_numpy(used(count, self.config.max_action))[None].to(self.device)
         given = self._input(observation, instruction)
-        hidden = self.model.encode(given)  # [1, T, C]
+        noise = self.model.head.draw(1, self._generator).to(self.device)
+        if self._static is not None and self._static.takes(given):
+            actions, hidden = self._static(given, noise, own)
+        else:
+            hidden = self.model.encode(given)  # [1, T, C]
+            actions = self.model.head.from_noise(self.model.read(given, hidden), noise, own)
         self._hidden = hidden[0]  # copied only for who asks, not in every chunk
-        context = self.model.read(given, hidden)
-        chunk = self.model.head.sample(context, own, self._generator)[0, :, :count]
-        return self._stats["action"].denormalize(chunk.float().cpu().numpy()).astype(np.float32)
+        chunk = actions[0, :, :count].float().cpu().numpy()
+        return self._stats["action"].denormalize(chunk).astype(np.float32)
 
     def head_input(self) -> np.ndarray | None:
         """Hidden states of the backbone at the words and images that were read last."""

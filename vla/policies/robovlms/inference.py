@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from vla.policies.adapters import Adapter
 from vla.policies.base import Images, Observation
 from vla.policies.camera_images import stack_if_any, stack_images
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
+from vla.policies.config import CheckpointError
 from vla.policies.history import History
 from vla.policies.parts import (
     ReasoningPart,
@@ -24,6 +24,7 @@ from vla.policies.plain_text import TextTokenizer
 from vla.policies.robovlms.build import build_model
 from vla.policies.robovlms.config import why_images
 from vla.policies.robovlms.mixture import MixtureHead
+from vla.policies.robovlms.model import PolicyHead
 from vla.policies.robovlms.padding import action_layout, padded_state
 from vla.policies.robovlms.sequence import (
     FrameTokens,
@@ -32,6 +33,7 @@ from vla.policies.robovlms.sequence import (
     prompt_ids,
     rows_of_frames,
 )
+from vla.policies.robovlms.static_head import StaticHead
 from vla.policies.sequence import MAX_ANSWER_TOKENS, PromptRow, end_id, on_device, tidy
 from vla.policies.sequence import prompt_ids as text_prompt_ids
 
@@ -56,7 +58,26 @@ class RoboVLMPart(ReasoningPart):
         self.model = model
         self._layout = action_layout(self.config, self._stats["action"].kinds)
         self._used = torch.from_numpy(self._layout.used)[None].to(device)  # [1, M]
+        self._head: StaticHead | None = None
+        self.compile("none")
         self.start_memory()
+
+    def compile(self, mode: str) -> None:
+        """Compiles the policy head; the backbone reads as many tokens as there are, as it is."""
+        self._mode, self._head = mode, None
+        head = None if self.config.discrete else self.model.head
+        if isinstance(head, PolicyHead):
+            self._head = StaticHead(head, self.config.structure.window, mode)
+        elif mode != "none":
+            what = "action tokens are" if self.config.discrete else "a mixture's actions are"
+            raise CheckpointError(
+                f"compile: {what} computed on a cache that grows with the prompt; use 'none'"
+            )
+
+    def warm_up(self) -> Iterator[str]:
+        """Compiles the policy head."""
+        if self._head is not None and self._mode != "none":
+            yield from self._head.warm_up(self._used)
 
     def start_memory(self) -> None:
         """Makes history, instruction and random draws its own."""
@@ -158,12 +179,9 @@ class RoboVLMPart(ReasoningPart):
                 learned = newest[:, : tokens * width].float().cpu()
                 for own, row in zip(branches, learned, strict=True):
                     own.learned_tokens = row.reshape(tokens, width).numpy()
-            # Trunks are causal, so that a shorter window is padded behind. Places that it points
-            # to are in float32.
-            padded = pad_sequence(features, batch_first=True).to(self.dtype)  # [B, W, G]
-            last = torch.tensor([len(own) - 1 for own in features], device=self.device)
-            hidden = self.model.head.trunk(padded)[torch.arange(len(turns)), last]
-            actions = self.model.head.output.sample(hidden, draws, used)
+            assert self._head is not None
+            noise = self.model.head.output.draw(len(turns), draws)
+            actions = self._head(features, noise, used)
         chunks = []
         for chunk in actions.float().cpu().numpy():
             if not self.config.discrete:

@@ -73,6 +73,7 @@ class PolicyHead(nn.Module):
         width = config.backbone.width * structure.latent
         if config.pointing.width:
             width += len(config.cameras) * len(EVENTS) * VALUES
+        self.width = width  # of a frame's features
         hidden = head.hidden * structure.latent
         if head.trunk == "fc":
             self.trunk = FcTrunk(width, hidden)
