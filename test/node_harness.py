@@ -352,15 +352,17 @@ class Graph:
         results = self.call(SetParameters, f"{node}/set_parameters", request).results
         assert all(result.successful for result in results), results
 
-    def state(self, node: str) -> str:
+    def state(self, node: str, timeout: float = DEADLINE) -> str:
         """Label of the lifecycle state that the node is in."""
         request = GetState.Request()
-        response = self.call(GetState, f"{node}/get_state", request, repeat_after=2.0)
+        response = self.call(GetState, f"{node}/get_state", request, timeout, repeat_after=2.0)
         return response.current_state.label
 
     def wait_state(self, node: str, state: str, timeout: float = DEADLINE) -> None:
         """Waits until the node is in that lifecycle state."""
-        self.wait(lambda: self.state(node) == state, f"{node} in state {state}", timeout)
+        self.wait(
+            lambda: self.state(node, timeout) == state, f"{node} in state {state}", timeout
+        )
 
     def transition(self, node: str, label: str) -> bool:
         """Asks for "configure", "activate", "deactivate", "cleanup"; returns whether it worked."""
