@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test"))
 
 from node_harness import Graph  # noqa: E402
+from page_graph import start_page  # noqa: E402
 from page_robot import PageClient  # noqa: E402
-from test_page_node import url_of  # noqa: E402
 from vla_ros.srv import SetInstruction, StartEpisode, StopEpisode  # noqa: E402
 
 from vla.contract.embodiment import load_contract  # noqa: E402
@@ -79,9 +79,7 @@ def one_round(graph: Graph, with_page: bool, arguments: argparse.Namespace) -> d
     shown = {"page": with_page, "cores": 0.0, "frames": 0.0}
     page = viewers = None
     if with_page:
-        robot = ROOT / "config" / "robots" / "sim_panda.yaml"
-        page = graph.start("page", parameters_file=robot, port=0, use_sim_time=True)
-        url = url_of(graph, page)
+        page, url = start_page(graph, Path(graph._folder.name) / "bags")
         viewers = subprocess.Popen(
             [sys.executable, __file__, "--watch", url, "--viewers", str(arguments.viewers)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

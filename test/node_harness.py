@@ -360,9 +360,7 @@ class Graph:
 
     def wait_state(self, node: str, state: str, timeout: float = DEADLINE) -> None:
         """Waits until the node is in that lifecycle state."""
-        self.wait(
-            lambda: self.state(node, timeout) == state, f"{node} in state {state}", timeout
-        )
+        self.wait(lambda: self.state(node, timeout) == state, f"{node} in state {state}", timeout)
 
     def transition(self, node: str, label: str) -> bool:
         """Asks for "configure", "activate", "deactivate", "cleanup"; returns whether it worked."""
