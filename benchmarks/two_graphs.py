@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from vla_cli.graph import driven_graph, free_domain_id
+from vla_cli.graph import driven_graph, enter_domain
+from vla_cli.result_files import write_result
 
 SIDES = ("left", "right")
 FAMILIES = ("pick", "place", "open_drawer")
@@ -61,10 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=Path("output/two_graphs.json"))
     arguments = parser.parse_args()
-    os.environ |= {
-        "ROS_DOMAIN_ID": str(free_domain_id()),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
+    enter_domain(None)
     folder = Path(tempfile.mkdtemp(prefix="two_graphs_"))
     print(f"the nodes' output: {folder}", flush=True)
     with ExitStack() as graphs:
@@ -78,8 +75,7 @@ def main() -> None:
             run = partial(follow, time_limit=arguments.time_limit)
             seeds = [arguments.seed, arguments.seed + 1]
             rounds = [result for found in pool.map(run, SIDES, clients, seeds) for result in found]
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(rounds, indent=2) + "\n")
+    write_result(arguments.json, rounds)
     done = sum(result["success"] for result in rounds)
     print(f"{done} of {len(rounds)} instructions succeeded; results: {arguments.json}")
 

@@ -34,6 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -125,6 +126,11 @@ class NodeProcess:
     def running(self) -> bool:
         """True until the process has ended."""
         return self.process.poll() is None
+
+    @property
+    def cpu_time(self) -> float:
+        """Processor time that it has taken so far [s]."""
+        return sum(psutil.Process(self.process.pid).cpu_times()[:2])
 
     def kill(self) -> None:
         """Sends SIGKILL and does not wait for the end."""
