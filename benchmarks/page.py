@@ -88,8 +88,10 @@ def one_round(graph: Graph, with_page: bool, arguments: argparse.Namespace) -> d
         assert viewers.stdout is not None and viewers.stdout.readline() == "watching\n"
     request = SetInstruction.Request(instruction=INSTRUCTION)
     assert graph.call(SetInstruction, "vla/set_instruction", request).success
-    started = graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request())
-    assert started.success, started.message
+    graph.wait(
+        lambda: graph.call(StartEpisode, "vla/start_episode", StartEpisode.Request()).success,
+        "episode that starts",
+    )
     begin = time.monotonic()
     before = page.cpu_time if page is not None else 0.0
     while time.monotonic() < begin + arguments.seconds:
