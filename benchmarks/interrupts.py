@@ -117,6 +117,8 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=Path("output/interrupts.json"))
     arguments = parser.parse_args()
+    # A trial that is ended must end its launcher.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     enter_domain(None)
     folder = Path(tempfile.mkdtemp(prefix="interrupts_"))
     trials = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
