@@ -43,10 +43,12 @@ def main() -> None:
                 page.write("#text", "pick up the green can")
                 page.click("input[value=think]")
                 page.click("#instruct button")
-                page.until("state.policy.state === 'executing'", "motion")
-                page.until("document.querySelector('figcaption').textContent.includes('predicted')",
-                           "path")  # fmt: skip
-                page.until("state.stages.some(({ stage }) => stage === 'action expert')", "delays")
+                page.until(
+                    "state.policy.state === 'executing'"
+                    " && state.stages.some(({ stage }) => stage === 'action expert')"
+                    " && document.querySelector('figcaption').textContent.includes('predicted')",
+                    "motion with its path and all delays",
+                )
                 page.picture(ROOT / "docs" / "images" / f"page_{name}.png")
                 print(f"every control was used at {size[0]} x {size[1]} pixels")
 
