@@ -29,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_cli.graph import free_domain_id
+from vla_cli.graph import enter_domain
+from vla_cli.result_files import write_result
 
 # The launcher kills what is left 6.5 s after the signal; this bounds a launcher that hangs [s].
 LONGEST_END = 60.0
@@ -116,12 +117,10 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=Path("output/interrupts.json"))
     arguments = parser.parse_args()
-    os.environ |= {
-        "ROS_DOMAIN_ID": str(free_domain_id()),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
+    # A trial that is ended must end its launcher.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    enter_domain(None)
     folder = Path(tempfile.mkdtemp(prefix="interrupts_"))
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
     trials = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
     given = [f"checkpoint:={arguments.checkpoint.resolve()}", f"bag_directory:={folder}/bags"]
     while len(trials) < arguments.trials:
@@ -129,7 +128,7 @@ def main() -> None:
         after = arguments.after[number % len(arguments.after)] if arguments.after else None
         trials.append(interrupted(given, folder, number, arguments.busy, after))
         print(json.dumps(trials[-1]), flush=True)
-        arguments.json.write_text(json.dumps(trials, indent=2) + "\n")
+        write_result(arguments.json, trials)
     seconds = [trial["seconds"] for trial in trials]
     print(
         f"{len(trials)} trials: {np.median(seconds):.1f} s in the median, {max(seconds):.1f} s at "

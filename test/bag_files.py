@@ -80,7 +80,7 @@ def write_demonstration(
         begin, end = (silent or {}).get(topic, (0, 0))
         if not begin <= milliseconds / 1000 < end:
             milliseconds += (delays or {}).get(topic.removesuffix("/compressed"), 0)
-            if topic != "vla/instruction":
+            if topic != "vla/instruction" and hasattr(message, "header"):
                 stamp = BEGIN + milliseconds * MILLISECOND
                 message.header.stamp = nanoseconds_to_stamp(stamp)
             messages.append((milliseconds, topic, message))

@@ -34,6 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -125,6 +126,11 @@ class NodeProcess:
     def running(self) -> bool:
         """True until the process has ended."""
         return self.process.poll() is None
+
+    @property
+    def cpu_time(self) -> float:
+        """Processor time that it has taken so far [s]."""
+        return sum(psutil.Process(self.process.pid).cpu_times()[:2])
 
     def kill(self) -> None:
         """Sends SIGKILL and does not wait for the end."""
@@ -352,15 +358,15 @@ class Graph:
         results = self.call(SetParameters, f"{node}/set_parameters", request).results
         assert all(result.successful for result in results), results
 
-    def state(self, node: str) -> str:
+    def state(self, node: str, timeout: float = DEADLINE) -> str:
         """Label of the lifecycle state that the node is in."""
         request = GetState.Request()
-        response = self.call(GetState, f"{node}/get_state", request, repeat_after=2.0)
+        response = self.call(GetState, f"{node}/get_state", request, timeout, repeat_after=2.0)
         return response.current_state.label
 
     def wait_state(self, node: str, state: str, timeout: float = DEADLINE) -> None:
         """Waits until the node is in that lifecycle state."""
-        self.wait(lambda: self.state(node) == state, f"{node} in state {state}", timeout)
+        self.wait(lambda: self.state(node, timeout) == state, f"{node} in state {state}", timeout)
 
     def transition(self, node: str, label: str) -> bool:
         """Asks for "configure", "activate", "deactivate", "cleanup"; returns whether it worked."""

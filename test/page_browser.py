@@ -12,11 +12,16 @@ from pathlib import Path
 from browser import Browser
 from PIL import Image
 
+from vla.bags.writer import BagWriter
+from vla.page.episodes import PAGE
+
 # Width and height of a telephone and of a large screen [px].
 SIZES = {"narrow": (390, 844), "wide": (1920, 1080)}
 PATIENCE = 180.0
 # Key, code and text of what the keyboard sends.
 KEYS = {"Space": (" ", 32, " "), "Enter": ("Enter", 13, "\r")}
+# The name of the first episode in the list.
+FIRST = "document.querySelector('#episodes td')"
 # A command's answer, good or bad.
 ANSWERED = "document.getElementById('reply').textContent.match(/^{}: (?!sent)/)"
 # Controls that a screen reader could not name.
@@ -137,10 +142,17 @@ class OperatorPageBrowser:
         )
 
 
+def add_older_episodes(directory: Path) -> None:
+    """Puts as many bags without messages into the recorder's folder as one list shows."""
+    for index in range(PAGE):
+        BagWriter(directory / f"episode_2020_{index:02}", {}).close()
+
+
 def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
     """Uses each control of the page once, on a running graph whose policy may do anything.
 
-    adapter: folder of one that the policy can load; "" to have a wrong one refused.
+    The recorder's folder has older episodes. adapter: folder of one that the policy can load; "" to
+    have a wrong one refused.
     """
     page.until("state && state.alive", "graph")
     page.take_control()
@@ -150,6 +162,7 @@ def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
     page.write("#subtask", "reach for it")
     page.click("#mark button")
     page.replies("record mark: marked")
+    page.click("input[value=act]")
     page.write("#text", "pick up the green can")
     page.click("#instruct button")
     page.replies("instruct:")
@@ -194,10 +207,10 @@ def use_every_control(page: OperatorPageBrowser, adapter: str) -> None:
     page.replies("record stop:")
     page.click("#record_recent")
     page.replies("record recent:", good=False)
+    page.click("#older")
+    page.until(f"{FIRST}.textContent.startsWith('episode_2020')", "older episodes")
     page.click("#refresh")
-    page.until(
-        "document.querySelector('#episodes td:nth-child(2)').textContent === 'failure'", "it"
-    )
+    page.until(f"{FIRST}.nextSibling.textContent === 'failure'", "the episode with its label")
     page.click("#episodes button")
     page.until("document.getElementById('video').currentTime > 0", "a video that plays")
     page.browser.value("document.getElementById('video').pause()")

@@ -41,6 +41,8 @@ class ScriptedRobot:
         self.done: list[PageCommand] = []
         self.pictures = 0
         self.shown: dict[str, Any] = {"alive": True}
+        # Cameras that send nothing.
+        self.blind: set[str] = set()
         self.answer = CommandAnswer(True, "done")
         # What the next calls raise.
         self.raises: list[Exception] = []
@@ -52,6 +54,8 @@ class ScriptedRobot:
         return self.shown
 
     def picture(self, camera: str) -> CameraPicture | None:
+        if camera in self.blind:
+            return None
         self.pictures += 1
         return CameraPicture(camera, JPEG, 96, 96, float(self.pictures))
 

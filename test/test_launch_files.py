@@ -44,7 +44,9 @@ def processes(tmp_path, environment):
 
     def expand_file(name: str, **arguments: str) -> dict[str, ProcessDescription]:
         expansion = expand(ROOT / "launch" / f"{name}.launch.xml", arguments, environment, scratch)
-        return {node_name(process): process for process in expansion.processes}
+        named = {node_name(process): process for process in expansion.processes}
+        assert len(named) == len(expansion.processes), "two nodes of one name"
+        return named
 
     return expand_file
 
@@ -78,6 +80,14 @@ def test_a_simulator_and_its_nodes_have_the_time_of_their_namespace(processes):
         assert "/clock:=/clock" in process.command
 
 
+def test_who_reads_transforms_reads_those_of_its_namespace(processes):
+    for name in ("sim", "bringup"):
+        started, inner = processes(name), "" if name == "sim" else "/"
+        for reader in ("perception", "recorder"):
+            rules = set(started[reader].command)
+            assert {f"/tf:={inner}tf", f"/tf_static:={inner}tf_static"} <= rules
+
+
 def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
     started = processes(
         "sim",
@@ -109,14 +119,18 @@ def test_arguments_reach_the_nodes_from_the_outermost_file(processes):
     assert parameters_of(started["recorder"].command)["directory"] == "b"
 
 
-def test_the_operator_page_is_started_where_it_is_asked_for(processes):
-    asked = {"page": "true", "page_port": "9000", "bag_directory": "b", "namespace": "left"}
-    for name, simulated in (("sim", True), ("bringup", False)):
-        page = processes(name, **asked)["page"]
-        parameters = parameters_of(page.command)
-        assert (parameters["port"], parameters["directory"]) == (9000, "b")
-        assert parameters["use_sim_time"] is simulated and "__ns:=/left" in page.command
-    assert parameters_of(page.command)["address"] == "127.0.0.1"
+@pytest.mark.parametrize("name", [name for name in FILES if name != "page"])
+def test_the_operator_page_is_started_where_it_is_asked_for(processes, name):
+    asked = {"page": "true", "page_port": "9000", "bag_directory": "b", "checkpoint": "c"}
+    asked |= {"drivers": "false", "cameras": "false"}
+    if name != "ur5e":
+        asked["namespace"] = "left"
+    page = processes(name, **asked)["page"]
+    parameters = parameters_of(page.command)
+    assert (parameters["port"], parameters["directory"]) == (9000, "b")
+    assert parameters["address"] == "127.0.0.1"
+    assert parameters["use_sim_time"] is (name == "sim")
+    assert ("__ns:=/left" in page.command) == (name != "ur5e")
 
 
 def test_the_first_scene_is_chosen(processes):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from browser import CHROMIUM, Browser
 from node_harness import Graph
-from page_browser import SIZES, OperatorPageBrowser, use_every_control
+from page_browser import SIZES, OperatorPageBrowser, add_older_episodes, use_every_control
+from page_graph import start_graph_with_page
 from page_robot import LOCAL, ScriptedRobot
-from test_page_node import url_of
 from vla_ros.msg import PolicyStatus
 
-from vla.core.resources import shared_file
 from vla.page.episodes import EpisodeShelf
 from vla.page.server import PageServer
 from vla.page.shown import policy_values
@@ -33,25 +32,15 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.nodes
 def test_every_control_works_at_both_sizes(tmp_path, checkpoint):
     with Graph(use_sim_time=True) as graph:
-        graph.start_with_policy(checkpoint)
-        bags = str(tmp_path / "bags")
-        graph.start("recorder", directory=bags, use_sim_time=True)
-        page = graph.start(
-            "page",
-            parameters_file=shared_file("config/robots/sim_panda.yaml"),
-            directory=bags,
-            port=0,
-            use_sim_time=True,
-        )
-        url = url_of(graph, page)
-        graph.wait_state("recorder", "active", 90.0)
+        add_older_episodes(tmp_path / "bags")
+        _, url = start_graph_with_page(graph, checkpoint, tmp_path / "bags")
         with Browser(tmp_path) as browser:
             shown = OperatorPageBrowser(browser, url)
             for width, height in SIZES.values():
                 shown.resize(width, height)
                 shown.until("state && state.alive", "graph")
                 shown.require_usable()
-            use_every_control(shown, "")
+                use_every_control(shown, "")
             # A refused video or adapter is an answer; scripts and styles must give no errors.
             errors = [e for e in browser.events if e.get("method") == "Runtime.exceptionThrown"]
             assert not errors
@@ -100,6 +89,13 @@ def test_the_page_says_within_a_second_that_the_link_is_gone_and_comes_back(tmp_
         page.press("Space")
         assert browser.value("document.getElementById('text').value") == " "
         assert [command.name for command in robot.done] == ["resume", "emergency_stop"]
+        caption = "document.getElementById('camera-front').nextSibling.textContent"
+        robot.blind.add("front")
+        page.until(f"{caption}.startsWith('front: no new image for ')", "word of an old image")
+        assert browser.value("document.getElementById('camera-front').className") == "frozen"
+        assert browser.value("document.getElementById('camera-wrist').className") == ""
+        robot.blind.clear()
+        page.until(f"{caption} === 'front: not calibrated, no path'", "new image")
         robot.shown = robot.shown | {"alive": False, "silence": 0.9}
         page.until("!document.getElementById('lost').hidden", "warning")
         assert "the controller is silent for 0.9 s" in browser.text("lost")

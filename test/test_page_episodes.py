@@ -34,7 +34,8 @@ def test_episodes_are_listed_the_newest_first(tmp_path, contract, shelf):
     assert shelf.listed()["episodes"][0]["outcome"] == "failure", "a new label is seen"
     (tmp_path / "bags" / "e1" / "metadata.yaml").write_text("[")
     damaged = shelf.listed()["episodes"][1]
-    assert damaged["name"] == "e1" and "correct it" in damaged["problem"]
+    assert damaged["name"] == "e1" and "correct it" in damaged["flaw"]
+    assert not damaged["has_video"]
 
 
 def test_a_long_list_comes_in_pages(tmp_path, contract, shelf):

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import shutil
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
 import pytest
-from node_harness import Graph
+from node_harness import Graph, NodeProcess
+from page_graph import start_graph_with_page, start_page
 from page_robot import PageClient
 
-from vla.core.resources import shared_file
-
 pytestmark = pytest.mark.nodes
-
-
-def url_of(graph: Graph, node) -> str:
-    """Where the page is, from its log."""
-    graph.wait(lambda: "the page is at" in node.output, "page", 90.0)
-    return re.search(r"the page is at (\S+)/", node.output)[1]
 
 
 def test_strangers_are_kept_out_at_configure():
@@ -40,7 +35,7 @@ def test_strangers_are_kept_out_at_configure():
         assert "Traceback" not in node.output
 
 
-async def operate(url: str, end_controller) -> None:
+async def operate(url: str, end_controller: Callable[[], None]) -> None:
     """What an operator does, over HTTP."""
     async with aiohttp.ClientSession() as session:
         page = PageClient(session, url)
@@ -96,23 +91,72 @@ async def operate(url: str, end_controller) -> None:
 
 def test_an_operator_instructs_stops_and_records(tmp_path, checkpoint):
     with Graph(use_sim_time=True) as graph:
-        nodes = graph.start_with_policy(checkpoint)
-        bags = str(tmp_path / "bags")
-        graph.start("recorder", directory=bags, use_sim_time=True)
-        page = graph.start(
-            "page",
-            parameters_file=shared_file("config/robots/sim_panda.yaml"),
-            directory=bags,
-            port=0,
-            use_sim_time=True,
-        )
-        url = url_of(graph, page)
-        graph.wait_state("recorder", "active", 90.0)
+        nodes, url = start_graph_with_page(graph, checkpoint, tmp_path / "bags")
 
         def end_controller() -> None:
             nodes["controller"].kill()
             graph.processes.remove(nodes["controller"])
 
         asyncio.run(asyncio.wait_for(operate(url, end_controller), 300.0))
-        assert page.stop(signal.SIGINT) == 0
+        assert nodes["page"].stop(signal.SIGINT) == 0
+        assert "Traceback" not in nodes["page"].output
+
+
+async def record(url: str, bags: Path, change_disk: Callable[[], None]) -> None:
+    """Recordings that cannot be, and one that goes on."""
+    async with aiohttp.ClientSession() as session:
+        page = await PageClient(session, url).open()
+        assert (await page.send("take"))[0] == 200
+        # The page may hear of the recorder's services later than the test of its state.
+        while not (begun := (await page.send("record_start"))[1])["success"]:
+            await page.message("state")
+        assert (await page.send("record_stop"))[1]["success"]
+        name = begun["message"].removeprefix("recording ")
+        shutil.rmtree(bags / name)
+        for which in (name, ""):
+            label = {"episode": which, "outcome": "failure"}
+            _, refused = await page.send("record_label", label)
+            assert not refused["success"] and f"no episode '{name}'" in refused["message"]
+        assert (await page.get("/api/episodes")).json()["count"] == 0
+        assert (await page.get(f"/video/{name}")).status == 404
+        change_disk()
+        _, refused = await page.send("record_start")
+        assert not refused["success"] and "cannot create the folder" in refused["message"]
+        change_disk()
+        assert (await page.send("record_start"))[1]["success"]
+
+
+async def come_back(url: str, end_recorder: Callable[[], None]) -> None:
+    """What a page shows that was started again while an episode is recorded."""
+    async with aiohttp.ClientSession() as session:
+        page = await PageClient(session, url).open("the key of the page before")
+        while not (await page.message("state"))["recording"]["episode"]:
+            pass
+        assert (await page.send("record_stop"))[0] == 409, "control does not outlive the page"
+        end_recorder()
+        while "the recorder is silent" not in (await page.message("state"))["recording"]["message"]:
+            pass
+
+
+def test_bad_disks_and_nodes_that_die_are_told(tmp_path):
+    with Graph(use_sim_time=True) as graph:
+        graph.start("sim")
+        bags, file = tmp_path / "bags", tmp_path / "file"
+        file.touch()
+        recorder = graph.start("recorder", directory=str(bags), use_sim_time=True)
+        page, url = start_page(graph, bags)
+        graph.wait_state("recorder", "active", 90.0)
+        folders = iter([file / "bags", bags])
+
+        def change_disk() -> None:
+            graph.set_parameters("recorder", directory=str(next(folders)))
+
+        def end(node: NodeProcess) -> None:
+            node.kill()
+            graph.processes.remove(node)
+
+        asyncio.run(asyncio.wait_for(record(url, bags, change_disk), 120.0))
         assert "Traceback" not in page.output
+        end(page)
+        _, url = start_page(graph, bags)
+        asyncio.run(asyncio.wait_for(come_back(url, lambda: end(recorder)), 120.0))

@@ -201,6 +201,25 @@ def test_an_episode_runs_from_its_start_to_its_end():
         (Episode.SUBTASK, "e1"),
         (Episode.FAILED, ""),
     ):
-        watch.update(Episode(event=event, episode_id="e1", message="why"))
-        assert watch.values()["episode"] == running, event
-    assert watch.values()["message"] == "why"
+        watch.update(Episode(event=event, episode_id="e1", message="why"), 0.0)
+        assert watch.values(DiagnosticsWatch(), 0.0)["episode"] == running, event
+    assert watch.values(DiagnosticsWatch(), 0.0)["message"] == "why"
+
+
+def test_an_episode_does_not_outlive_its_recorder():
+    diagnostics, watch = DiagnosticsWatch(), RecordingWatch()
+
+    def told(episode: str, now: float) -> dict:
+        diagnostics.update([diagnostic("recorder: recording", episode=episode)], now)
+        return watch.values(diagnostics, now)
+
+    told("", 10.0)
+    watch.update(Episode(event=Episode.STARTED, episode_id="e1"), 10.1)
+    assert told("", 10.2)["episode"] == "e1", "of before the start"
+    assert told("e1", 11.2) == {"episode": "e1", "message": ""}
+    silent = watch.values(diagnostics, 15.0)
+    assert silent == {"episode": "", "message": "the recorder is silent; e1 may have ended"}
+    # Started again, it records nothing, and says nothing of what its predecessor did.
+    assert told("", 16.0) == {"episode": "", "message": "e1 ended with its recorder"}
+    watch.update(Episode(event=Episode.STARTED, episode_id="e2"), 17.0)
+    assert told("e2", 17.5) == {"episode": "e2", "message": ""}

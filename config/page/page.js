@@ -5,6 +5,7 @@
 const SILENCE = 800; // ms without a message after which the link is gone; the server sends every 200
 const GIVEN_UP = 5000; // ms without a message after which another link is tried
 const RETRY = 500; // ms
+const FROZEN = 1500; // ms without a new image after which a camera's image is called old
 const REPLACED = 4001; // the server's reason for closing: this viewer has opened another connection
 const STATE_CLASSES = {
   executing: "good", idle: "", waiting: "", holding: "warn", stopped: "warn", "emergency stopped": "bad",
@@ -17,9 +18,10 @@ const BESIDE = "reasoning"; // runs beside the other stages
 const TOTAL = "light to command";
 
 const byId = (id) => document.getElementById(id);
-const viewer = { number: 0, key: sessionStorage.getItem("viewer") || "" };
+const viewer = { number: 0, key: sessionStorage.getItem("viewer") || "", imagePeriod: 0 };
 let state = null;
 let heardAt = -Infinity;
+const drawnAt = {}; // when the newest image of each camera came
 let older = "";
 
 function make(tag, text, className) {
@@ -77,7 +79,8 @@ function shown(topic, socket) {
 
 function take(message, socket) {
   if (message.type === "hello") {
-    Object.assign(viewer, { number: message.number, key: message.key });
+    const imagePeriod = 1000 * message.image_period;
+    Object.assign(viewer, { number: message.number, key: message.key, imagePeriod });
     sessionStorage.setItem("viewer", viewer.key);
     const name = `${message.robot} ${message.namespace === "/" ? "" : message.namespace}`;
     setText(byId("robot"), name.trim());
@@ -104,6 +107,18 @@ function showLink() {
   for (const button of document.querySelectorAll("[data-control]")) button.disabled = !mine;
   byId("take").hidden = mine;
   byId("give").hidden = !mine;
+  showFrozen();
+}
+
+// An old image must not pass for what the camera sees now.
+function showFrozen() {
+  for (const [camera, at] of Object.entries(drawnAt)) {
+    const age = performance.now() - at;
+    const frozen = age > Math.max(FROZEN, 3 * viewer.imagePeriod);
+    const canvas = byId(`camera-${camera}`);
+    canvas.classList.toggle("frozen", frozen);
+    if (frozen) setText(canvas.nextSibling, `${camera}: no new image for ${Math.floor(age / 1000)} s`, "warn");
+  }
 }
 
 // What is shown
@@ -198,7 +213,9 @@ async function drawPicture(buffer, socket) {
   image.close();
   drawPath(context, header.path, width, height);
   const said = !header.calibrated ? "not calibrated, no path" : header.path.length ? "with the predicted path" : "no path now";
-  setText(canvas.nextSibling, `${header.camera}: ${said}`);
+  setText(canvas.nextSibling, `${header.camera}: ${said}`, "");
+  canvas.classList.remove("frozen");
+  drawnAt[header.camera] = performance.now();
   shown(header.camera, socket);
 }
 
@@ -295,16 +312,15 @@ async function listEpisodes(before = "") {
 
 function episodeRow(episode) {
   const row = make("tr");
+  const what = make("td", episode.instruction);
+  if (episode.flaw) what.append(episode.instruction ? "; " : "", make("span", episode.flaw, "bad"));
+  row.append(make("td", episode.name), make("td", episode.outcome || "none"), what,
+    make("td", `${episode.seconds} s`), make("td"));
+  if (!episode.has_video) return row;
   const button = make("button", "Play");
   button.setAttribute("aria-label", `Play ${episode.name}`);
   button.addEventListener("click", () => play(episode.name));
-  const cell = make("td");
-  cell.append(button);
-  if (episode.problem) row.append(make("td", episode.name), make("td", "damaged", "bad"), make("td", episode.problem), make("td"), make("td"));
-  else {
-    row.append(make("td", episode.name), make("td", episode.outcome || "none"),
-      make("td", episode.instruction), make("td", `${episode.seconds} s`), cell);
-  }
+  row.lastChild.append(button);
   return row;
 }
 

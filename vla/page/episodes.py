@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from vla.bags.labels import episode_folders, find_episode
-from vla.bags.reader import read_metadata
-from vla.bags.writer import METADATA_FILE, BagError
+from vla.bags.writer import METADATA_FILE
 from vla.core.text import one_line
 from vla.playback.bag_footage import BagFootage
+from vla.playback.episodes import bag_facts
+from vla.playback.footage import EpisodeFacts
 from vla.playback.pictures import write_episode_video
 
 # Episodes of one answer, and made videos that are kept.
 PAGE = 30
 KEPT_VIDEOS = 8
-NANOSECONDS = 1_000_000_000
 
 
 class EpisodeShelf:
@@ -52,10 +52,11 @@ class EpisodeShelf:
         try:
             changed = (folder / METADATA_FILE).stat().st_mtime_ns
             if folder not in self._known or self._known[folder][0] != changed:
-                self._known[folder] = (changed, describe_episode(folder))
+                self._known[folder] = (changed, _shown(bag_facts(folder, folder.name)))
             return self._known[folder][1]
-        except (BagError, OSError) as error:
-            return {"name": folder.name, "problem": one_line(error)}
+        except OSError as error:
+            # Deleted meanwhile, for example.
+            return _shown(EpisodeFacts(folder.name, "", "", 0.0, None, flaw=one_line(error)))
 
     def video(self, name: str) -> Path:
         """An MP4 of an episode's cameras, made when it is first asked for.
@@ -81,16 +82,14 @@ class EpisodeShelf:
             return self._videos[key]
 
 
-def describe_episode(folder: Path) -> dict[str, Any]:
-    """What a list shows of an episode. Raises BagError where its metadata cannot be read."""
-    metadata = read_metadata(folder)
-    custom = metadata.custom_data
+def _shown(facts: EpisodeFacts) -> dict[str, Any]:
+    """What the list shows of an episode."""
     return {
-        "name": folder.name,
-        "outcome": custom.get("outcome", ""),
-        "instruction": one_line(custom.get("instruction", "")),
-        "note": one_line(custom.get("note", "")),
-        "start": metadata.start_time / NANOSECONDS,
-        "seconds": round(metadata.duration / NANOSECONDS, 1),
-        "messages": metadata.message_count,
+        "name": facts.name,
+        "outcome": facts.outcome,
+        "instruction": one_line(facts.instruction),
+        "note": one_line(facts.notes.get("note", "")),
+        "seconds": round(facts.seconds, 1),
+        "flaw": facts.flaw,
+        "has_video": bool(facts.frames),
     }

@@ -226,7 +226,8 @@ class PageServer:
             self._closing.add(closing := asyncio.create_task(earlier.close(REPLACED)))
             closing.add_done_callback(self._closing.discard)
         self._lease.come_back(viewer.number)
-        link.offer("hello", hello(viewer, self._robot.about()))
+        about = self._robot.about() | {"image_period": self._image_period}
+        link.offer("hello", hello(viewer, about))
         sending = asyncio.create_task(link.send())
         try:
             # Viewers say what they have shown, and no more: commands are requests of their own.
@@ -292,6 +293,8 @@ class PageServer:
         if name in FOR_EVERYBODY:
             # Whatever else is in the request, it is not a reason to go on moving.
             return await self._carried_out(PageCommand(name))
+        # Who has control when all of it has come counts: it may come slowly.
+        await request.read()
         if viewer is None or not self._lease.use(viewer.number):
             return _refusal(409, "take control first")
         try:

@@ -17,7 +17,9 @@ from vla.observations.streams import camera_stream
 # A limit is shown as intervening for this long after it last did [s].
 INTERVENING = 2.0
 LEVELS = ("ok", "warn", "error", "stale")
-# A node that has reported nothing for so long is shown as silent [s]; they report once a second.
+# Nodes report their diagnostics once in this time [s].
+REPORT_PERIOD = 1.0
+# A node that has reported nothing for so long is shown as silent [s].
 SILENT_AFTER = 3.5
 
 
@@ -132,6 +134,10 @@ class DiagnosticsWatch:
             if value is not None
         ]
 
+    def heard_at(self, node: str) -> float:
+        """When a node's newest diagnostic came, by the clock of update(); -inf without one."""
+        return self._newest[node][0] if node in self._newest else -math.inf
+
     def value(self, node: str, key: str) -> str:
         """One value of a node's newest diagnostic; "" without it."""
         entry = self._newest.get(node)
@@ -181,20 +187,28 @@ class RecentAnswers:
 
 
 class RecordingWatch:
-    """Which episode is being recorded."""
+    """Which episode is being recorded, by the recorder's events and, should it die, diagnostics."""
 
     def __init__(self) -> None:
-        self._running, self._message = "", ""
+        self._running, self._message, self._changed = "", "", -math.inf
 
-    def update(self, event: Any) -> None:
-        """Takes a message of vla/episode."""
+    def update(self, event: Any, now: float) -> None:
+        """Takes a message of vla/episode. now: of a steady clock [s]."""
         name = escape_unseen(event.episode_id)
+        self._changed = now
         if event.event in (event.STARTED, event.SUBTASK):
             self._running, self._message = name, ""
         elif event.event in (event.STOPPED, event.DISCARDED, event.FAILED):
             self._running = ""
             self._message = escape_unseen(event.message)
 
-    def values(self) -> dict[str, Any]:
-        """As JSON shows it."""
-        return {"episode": self._running, "message": self._message}
+    def values(self, diagnostics: DiagnosticsWatch, now: float) -> dict[str, Any]:
+        """As JSON shows it. now: of the same clock."""
+        heard = diagnostics.heard_at("recorder")
+        running, message = self._running, self._message
+        if running and now - max(heard, self._changed) > SILENT_AFTER:
+            running, message = "", f"the recorder is silent; {running} may have ended"
+        elif running and heard - self._changed > REPORT_PERIOD:
+            running = diagnostics.value("recorder", "episode")
+            message = "" if running else f"{self._running} ended with its recorder"
+        return {"episode": running, "message": message}

@@ -69,6 +69,8 @@ SHOWN = {
     "lost": "lost",
     "exported_from": "exported from",
 }
+# The topic of the robot's model, which is no text for people.
+DESCRIPTION = "robot_description"
 KILLED = "its recorder was killed, or still runs: what had reached the disk is shown"
 CUT = "the end of its file is missing: what comes before is shown"
 
@@ -245,7 +247,8 @@ def _status(time: float, name: str, message: Any) -> Recorded | None:
 
 
 def _string(time: float, name: str, message: Any) -> Recorded | None:
-    return Words(time, name, one_line(message.data, 1000)) if message.data else None
+    is_said = message.data and not name.endswith(DESCRIPTION)
+    return Words(time, name, one_line(message.data, 1000)) if is_said else None
 
 
 READERS: dict[str, Reader] = {

@@ -35,14 +35,15 @@ def list_episodes(folder: str | Path) -> list[EpisodeFacts]:
         bags = bag_folders(folder)
     except DatasetError as error:
         raise PlaybackError(f"{error}; nor is it a LeRobot data set") from error
-    return [_facts_or_flaw(bag) for bag in bags]
+    return [bag_facts(bag, str(bag)) for bag in bags]
 
 
-def _facts_or_flaw(bag: Path) -> EpisodeFacts:
+def bag_facts(bag: Path, name: str) -> EpisodeFacts:
+    """What is known of a bag; of one that can't be read, the flaw says why. name: for people."""
     try:
-        return BagFootage(bag, str(bag)).facts
+        return BagFootage(bag, name).facts
     except BagError as error:
-        return EpisodeFacts(str(bag), "", "", 0.0, None, flaw=one_line(error, 400))
+        return EpisodeFacts(name, "", "", 0.0, None, flaw=one_line(error, 400))
 
 
 def open_episode(named: str) -> Footage:

@@ -70,7 +70,7 @@ class GraphRobot:
 
     def _on_episode(self, message: Episode) -> None:
         with self._lock:
-            self._recording.update(message)
+            self._recording.update(message, time.monotonic())
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self._lock:
@@ -98,7 +98,7 @@ class GraphRobot:
                 "limits": self._limits.values(now),
                 "stages": self._diagnostics.stages(self._contract.reference_camera),
                 "diagnostics": self._diagnostics.values(now),
-                "recording": self._recording.values(),
+                "recording": self._recording.values(self._diagnostics, now),
             }
 
     def _mode(self, status: PolicyStatus) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, String
+from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 from vla_ros.msg import (
     ActionChunk,
@@ -64,6 +66,8 @@ class TopicPlan:
     profile: QoSProfile
     required: bool = False  # an episode cannot start while it is silent
     latched: bool = False  # its last message is repeated at the start of every episode
+    # Makes one message of all so far and a new one, where each of several writers has its own.
+    joined: Callable[[bytes, bytes], bytes] | None = None
 
 
 class TopicReader:
@@ -158,6 +162,8 @@ class TopicReader:
         receive_time = info.get("received_timestamp") or time.time_ns()
         publish_time = info.get("source_timestamp") or receive_time
         sequence &= 0xFFFFFFFF
+        if self.plan.joined is not None and self.last is not None:
+            data = self.plan.joined(self.last.data, data)
         self.last = ReceivedMessage(self.name, data, receive_time, publish_time, sequence, lost)
         return self.last
 
@@ -169,7 +175,7 @@ def plan_topics(
     extra: Sequence[str] = (),
     excluded: Sequence[str] = (),
 ) -> list[TopicPlan]:
-    """Everything needed to train from an episode of this robot.
+    """Everything needed to train from an episode of this robot, and to show it in a viewer.
 
     compressed_images: take `<topic>/compressed` of each camera. simulated: also the clock and the
     simulator's state. extra: more topics, each as "name package/msg/Type". excluded: names to leave
@@ -198,14 +204,35 @@ def plan_topics(
         for name, kind, profile in POLICY
     ]
     plans.append(TopicPlan(OBSERVATION, Observation, _deep(qos.LATEST, IMAGE_DEPTH)))
+    plans += [
+        TopicPlan("/tf", TFMessage, sensor),
+        TopicPlan("/tf_static", TFMessage, _deep(qos.LATCHED), latched=True, joined=joined_frames),
+        TopicPlan("robot_description", String, _deep(qos.LATCHED), latched=True),
+    ]
     if simulated:
         plans.append(TopicPlan(CLOCK_TOPIC, Clock, _deep(qos.CLOCK)))
         plans.append(TopicPlan("sim/state", SceneState, sensor))
-    plans += [_extra_topic(text) for text in extra if text]
+    planned = {plan.name for plan in plans}
+    more = [_extra_topic(text) for text in extra if text]
+    plans += [plan for plan in more if plan.name not in planned]
     for plan in plans:
         if plan.required and plan.name in excluded:
             raise TopicError(f"{plan.name} cannot be left out: the contract needs it for training")
     return [plan for plan in plans if plan.name not in excluded]
+
+
+def joined_frames(earlier: bytes, newer: bytes) -> bytes:
+    """The transforms of two TFMessages as one, as CDR bytes; of a frame in both, the newer.
+
+    So the last message has the fixed frames of all nodes that send some, for a bag and for those
+    who join while it is played.
+    """
+    frames = {
+        transform.child_frame_id: transform
+        for data in (earlier, newer)
+        for transform in deserialize_message(data, TFMessage).transforms
+    }
+    return serialize_message(TFMessage(transforms=list(frames.values())))
 
 
 def bag_qos(profile: QoSProfile) -> dict:
