@@ -100,7 +100,7 @@ TRAINING = re.compile("|".join([PLAIN, *map(pattern, TEMPLATES), alternatives(GO
 def vocabulary() -> set[str]:
     """All words of training's instructions, questions and answers."""
     texts = [*TEMPLATES, *FORMS, *GOAL_TEXTS, *COLOR_WORDS, *KIND_WORDS, *PLACES, *NAMES]
-    texts += [*leaves(plain._VERBS), *leaves(plain._PREFIXES), *wording._DRAWER_WORDS]
+    texts += [*leaves(plain._VERBS), *leaves(plain._PREFIXES), *wording._DRAWER_WORDS, "other"]
     generator = np.random.default_rng(3)
     for _ in range(60):
         scene = random_scene(generator, landmarks=True)
