@@ -227,6 +227,11 @@ def test_a_file_of_ones_own_is_a_benchmark(tmp_path):
             {"bowl": [0.5, -0.2], "things": {"red can": "bowl", "blue can": [0.6, 0.0]}},
             "the gripper takes nothing out of the bowl",
         ),
+        ({"do": ["pick/red can", "open_drawer"]}, "'pick/red can' can only be the last part"),
+        (
+            {"do": ["open_drawer", "close_drawer"]},
+            "the drawer is in two parts; a task does one thing with each",
+        ),
         ({"misread": ["green can"]}, "the scene lacks the green can that counts as misread"),
         ({"misread": ["red can"]}, "the red can is part of the task"),
         ({"misread": []}, "name under 'misread' what is taken or used by mistake"),
@@ -266,6 +271,7 @@ def test_names_say_how_things_look():
     assert read_thing("pink star").color == NEW_COLORS["pink"]
     assert read_thing("striped block").pattern == "striped"
     assert not read_thing("small blue block").is_new and read_thing("pink block").is_new
-    with pytest.raises(ValueError, match="'block' is no thing"):
-        read_thing("block")
+    for name in ("block", "small banana", "red sponge", "striped star", "red red can", ""):
+        with pytest.raises(ValueError, match=f"'{name}' is no thing; a name is small, large or"):
+            read_thing(name)
     assert SHIPPED.read_text().count("- id:") == 80

@@ -28,21 +28,21 @@ class InstructEnv(TableTopEnv):
 
     def __init__(
         self,
-        bench: InstructTask,
+        asked: InstructTask,
         contract: EmbodimentContract,
         steps_per_chunk: int = 3,
         delay_steps: int = 0,
         time_limit: float = 20.0,
         render_mode: str | None = None,
     ):
-        self.bench = bench
+        self.asked = asked
         super().__init__(
             contract,
             steps_per_chunk,
             delay_steps,
-            time_limit * len(bench.do),
+            time_limit * len(asked.do),
             render_mode=render_mode,
-            simulator=InstructSimulator(bench, image_size(contract)),
+            simulator=InstructSimulator(asked, image_size(contract)),
         )
 
     def reset(
@@ -54,10 +54,12 @@ class InstructEnv(TableTopEnv):
 
     def advance(self) -> None:
         """One time step; a part that is done is followed by the next."""
-        parts = self.bench.parts
+        parts = self.asked.parts
         if self._done_steps >= STEADY_STEPS and self._part < len(parts) - 1:
             self._part += 1
             self.task = replace(parts[self._part], instruction=self.task.instruction)
+            # Chunks that were made before go on to count: the policy is not told.
+            self.simulator.begin()
             self._done_steps, self._attempt = 0, Attempt.begin(self.simulator, self.task)
         super().advance()
 
@@ -67,10 +69,9 @@ class InstructEnv(TableTopEnv):
 
         That is what the task lists, and what only a later part is about.
         """
-        parts, simulator = self.bench.parts, self.simulator
-        later = {part.target for part in parts[self._part + 1 :]}
-        early = {part.target for part in parts[: self._part + 1]}
-        for name in (*self.bench.misread, *sorted(later - early)):
+        parts, simulator = self.asked.parts, self.simulator
+        later = [part.target for part in parts[self._part + 1 :]]
+        for name in (*self.asked.misread, *later):
             if name == DRAWER:
                 moved = abs(simulator.drawer_opening - simulator.first_opening)
                 is_misread = moved > DRAWER_MOVED
@@ -89,13 +90,13 @@ class InstructEnv(TableTopEnv):
 
     @property
     def _is_done(self) -> bool:
-        if self._part < len(self.bench.do) - 1 or not super()._is_done:
+        if self._part < len(self.asked.do) - 1 or not super()._is_done:
             return False
-        # What was done first has to last; a thing is held only until the next part begins.
-        return all(self.simulator.check(part).success for part in self.bench.parts)
+        # What was done first has to last.
+        return all(self.simulator.check(part).success for part in self.asked.parts)
 
     def _info(self) -> dict[str, Any]:
         misread = self.misread
         info = super()._info() | {"misread": misread, "wrong_object": bool(misread)}
-        info["task"] = self.bench.id
+        info["task"] = self.asked.id
         return info | ({"failure": "misread"} if misread else {})

@@ -1,4 +1,4 @@
-"""The scene of a task: its things in MuJoCo, and what was misread in it so far."""
+"""The scene of a task in MuJoCo."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ class InstructSimulator(TableTopSimulator):
     """
 
     def __init__(self, task: InstructTask, camera_size: int = 96):
-        self._of = task
+        self._asked = task
         super().__init__(camera_size)
 
     def _enter_scene(self, family: str) -> None:
         if not self._scenes:
-            things = self._of.named_things
+            things = self._asked.named_things
             xml = scene.scene_xml(bodies_xml(things), assets_xml(things))
             model = mujoco.MjModel.from_xml_string(xml)
             for index in range(model.ntex):
                 _paint(model, index)
-            self._scenes[""] = InstructLayout(model, self._of), mujoco.MjData(model)
+            self._scenes[""] = InstructLayout(model, self._asked), mujoco.MjData(model)
         self._scene_name = ""
         self._layout, self.data = self._scenes[""]
         self.model = self._layout.model
@@ -93,10 +93,10 @@ class InstructSimulator(TableTopSimulator):
     @property
     def first_opening(self) -> float:
         """How far the drawer is out when the task begins [m]."""
-        return _DRAWER_OUT if self._of.drawer == "open" else 0.0
+        return _DRAWER_OUT if self._asked.drawer == "open" else 0.0
 
     def _draw_task(self, family: str, generator: np.random.Generator) -> Task:
-        return self._of.parts[0]
+        return self._asked.parts[0]
 
 
 def _paint(model: mujoco.MjModel, index: int) -> None:

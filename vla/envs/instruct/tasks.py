@@ -90,6 +90,7 @@ class InstructTask:
         _require_scene(self)
         if not self.do:
             raise ValueError("nothing is to be done; name at least one part under 'do'")
+        _require_parts(self.parts)
         for part in self.parts:
             _require_possible(self, part)
         _require_misread(self)
@@ -157,10 +158,19 @@ def _require_scene(task: InstructTask) -> None:
             )
 
 
+def _require_parts(parts: Sequence[Task]) -> None:
+    """Raises ValueError for parts that undo each other."""
+    for first, second in combinations(parts, 2):
+        if first.target == second.target:
+            raise ValueError(f"the {first.target} is in two parts; a task does one thing with each")
+        if first.family == "pick":
+            raise ValueError(f"'{first.text()}' can only be the last part: the hand is full then")
+
+
 def _require_possible(task: InstructTask, part: Task) -> None:
     """Raises ValueError for a part that is done when the task begins, or that can't be done."""
-    if part.family == f"{'open' if task.drawer == 'open' else 'close'}_drawer":
-        holds = len(task.do) == 1
+    if part.target == DRAWER:
+        holds = (part.family == "open_drawer") == (task.drawer == "open")
     else:
         holds = bool(part.destination) and task.things[part.target] == part.destination
     if holds:

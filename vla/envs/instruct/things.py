@@ -16,12 +16,13 @@ from vla.core.shown import listed
 from vla.envs.instruct.meshes import Mesh, arc, mesh_xml, prism, star, tube, turned
 from vla.envs.tabletop.layout import COLOR_VALUES
 
+_WHITE = (0.95, 0.95, 0.95)
 SIZES: Mapping[str, float] = MappingProxyType({"small": 0.8, "large": 1.2})
 NEW_COLORS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
         "orange": (0.95, 0.45, 0.05),
         "pink": (0.95, 0.45, 0.65),
-        "white": (0.95, 0.95, 0.95),
+        "white": _WHITE,
         "black": (0.06, 0.06, 0.07),
         "brown": (0.35, 0.20, 0.10),
         "turquoise": (0.10, 0.75, 0.75),
@@ -44,9 +45,9 @@ class Shape:
     """A kind of thing that training never shows: what is seen of it, and a box that collides."""
 
     box: tuple[float, float, float]  # half extents along x, y and z [m]; fingers close along y
-    color: tuple[float, float, float]  # its own, where its name says no other
     mesh: Mesh | None = None
-    more: str = ""  # further MJCF that is seen
+    color: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the mesh, where its name says no other
+    more: str = ""  # MJCF of what is seen besides
     names: tuple[str, ...] = ()  # by which an answer may call it, too
 
 
@@ -69,20 +70,18 @@ def _carrot() -> Mesh:
 _SEEN = 'contype="0" conaffinity="0" mass="0"'
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "banana": Shape((0.036, 0.017, 0.016), (0.95, 0.85, 0.20), _banana()),
+        "banana": Shape((0.036, 0.017, 0.016), _banana(), (0.95, 0.85, 0.20)),
         "star": Shape(
-            (0.022, 0.020, 0.017), (0.95, 0.45, 0.65), prism(star(5, 0.033, 0.016), 0.017)
+            (0.022, 0.020, 0.017), prism(star(5, 0.033, 0.016), 0.017), (0.95, 0.45, 0.65)
         ),
-        "ring": Shape((0.025, 0.026, 0.012), (0.10, 0.75, 0.75), _ring()),
+        "ring": Shape((0.025, 0.026, 0.012), _ring(), (0.10, 0.75, 0.75)),
         "pyramid": Shape(
-            (0.019, 0.019, 0.024),
-            (0.95, 0.95, 0.95),
-            turned([(0.028, -0.024), (0.0, 0.024)], sides=4),
+            (0.019, 0.019, 0.024), turned([(0.028, -0.024), (0.0, 0.024)], sides=4), _WHITE
         ),
         "mug": Shape(
             (0.024, 0.026, 0.036),
-            (0.95, 0.95, 0.95),
             turned([(0.024, -0.036), (0.026, 0.036), (0.021, 0.036), (0.019, -0.025)]),
+            _WHITE,
             f'<geom type="capsule" size="0.004" fromto="0.024 0 0.02 0.044 0 0.012" {_SEEN}/>'
             f'<geom type="capsule" size="0.004" fromto="0.044 0 0.012 0.044 0 -0.012" {_SEEN}/>'
             f'<geom type="capsule" size="0.004" fromto="0.044 0 -0.012 0.024 0 -0.02" {_SEEN}/>',
@@ -90,57 +89,56 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         ),
         "bottle": Shape(
             (0.019, 0.021, 0.050),
-            (0.10, 0.45, 0.35),
             turned([(0.021, -0.05), (0.021, 0.01), (0.016, 0.022), (0.008, 0.03), (0.008, 0.05)]),
+            (0.10, 0.45, 0.35),
         ),
         "sponge": Shape(
             (0.034, 0.022, 0.014),
-            (0.95, 0.80, 0.20),
-            None,
-            '<geom type="box" size="0.034 0.022 0.009" pos="0 0 0.005" rgba="0.95 0.80 0.20 1" '
-            f"{_SEEN}/>"
-            '<geom type="box" size="0.034 0.022 0.005" pos="0 0 -0.009" rgba="0.10 0.40 0.15 1" '
-            f"{_SEEN}/>",
+            more='<geom type="box" size="0.034 0.022 0.009" pos="0 0 0.005" '
+            f'rgba="0.95 0.80 0.20 1" {_SEEN}/>'
+            '<geom type="box" size="0.034 0.022 0.005" pos="0 0 -0.009" '
+            f'rgba="0.10 0.40 0.15 1" {_SEEN}/>',
         ),
         "spoon": Shape(
             (0.048, 0.013, 0.012),
-            (0.70, 0.72, 0.75),
-            None,
-            '<geom type="capsule" size="0.005" fromto="-0.05 0 0 0.02 0 0" '
+            more='<geom type="capsule" size="0.005" fromto="-0.05 0 0 0.02 0 0" '
             f'rgba="0.70 0.72 0.75 1" {_SEEN}/>'
             '<geom type="ellipsoid" size="0.022 0.015 0.009" pos="0.036 0 0" '
             f'rgba="0.70 0.72 0.75 1" {_SEEN}/>',
         ),
         "egg": Shape(
             (0.021, 0.020, 0.020),
-            (0.96, 0.88, 0.78),
-            None,
-            f'<geom type="ellipsoid" size="0.027 0.021 0.021" rgba="0.96 0.88 0.78 1" {_SEEN}/>',
+            more='<geom type="ellipsoid" size="0.027 0.021 0.021" '
+            f'rgba="0.96 0.88 0.78 1" {_SEEN}/>',
         ),
         "carrot": Shape(
             (0.036, 0.015, 0.015),
-            (0.95, 0.45, 0.05),
             _carrot(),
+            (0.95, 0.45, 0.05),
             '<geom type="ellipsoid" size="0.014 0.008 0.008" pos="0.055 0 0" '
             f'rgba="0.15 0.55 0.15 1" {_SEEN}/>',
         ),
         "apple": Shape(
             (0.020, 0.025, 0.023),
-            (0.75, 0.08, 0.10),
             turned(
                 [(0.01, -0.023), (0.021, -0.015), (0.026, 0.002), (0.022, 0.018), (0.008, 0.02)]
             ),
-            f'<geom type="capsule" size="0.002" fromto="0 0 0.018 0.003 0 0.032" '
+            (0.75, 0.08, 0.10),
+            '<geom type="capsule" size="0.002" fromto="0 0 0.018 0.003 0 0.032" '
             f'rgba="0.3 0.2 0.1 1" {_SEEN}/>',
         ),
         "candle": Shape(
             (0.015, 0.016, 0.040),
-            (0.95, 0.93, 0.85),
             turned([(0.016, -0.04), (0.016, 0.04)]),
+            (0.95, 0.93, 0.85),
             '<geom type="ellipsoid" size="0.005 0.005 0.012" pos="0 0 0.05" '
             f'rgba="1.0 0.6 0.1 1" {_SEEN}/>',
         ),
-        "die": Shape((0.019, 0.019, 0.019), (0.95, 0.95, 0.95), None, names=("dice",)),
+        "die": Shape(
+            (0.019, 0.019, 0.019),
+            more=f'<geom type="box" size="0.019 0.019 0.019" material="dotted" {_SEEN}/>',
+            names=("dice",),
+        ),
     }
 )
 KINDS = ("block", "can", *SHAPES)
@@ -162,8 +160,9 @@ class Thing:
         if self.kind == "can":  # wide ones slip through the fingers
             radius, half_height = _CAN
             return (1.0 + self.scale) / 2 * radius, self.scale * half_height
-        size = _BLOCK if self.kind == "block" else SHAPES[self.kind].box
-        return tuple(self.scale * length for length in size)
+        if self.kind == "block":
+            return tuple(self.scale * length for length in _BLOCK)
+        return SHAPES[self.kind].box
 
     @property
     def reach(self) -> float:
@@ -181,21 +180,21 @@ def read_thing(name: str) -> Thing:
     """The thing that a name describes. Raises ValueError, which says how things are called."""
     *words, kind = name.split() or [""]
     colors = {**COLOR_VALUES, **NEW_COLORS}
-    scale, color, pattern = 1.0, None, ""
-    if words and words[0] in SIZES:
+    scale, color, pattern = 1.0, None, "dotted" if kind == "die" else ""
+    is_plain = kind in ("block", "can")
+    if words and is_plain and words[0] in SIZES:
         scale = SIZES[words.pop(0)]
-    if words and words[0] in colors:
+    if words and words[0] in colors and (is_plain or (kind in SHAPES and SHAPES[kind].mesh)):
         color = colors[words.pop(0)]
-    elif words and words[0] in PATTERNS and kind in ("block", "can"):
+    elif words and is_plain and words[0] in PATTERNS:
         pattern = words.pop(0)
-    if words or kind not in KINDS or (kind not in SHAPES and color is None and not pattern):
+    if words or kind not in KINDS or (is_plain and color is None and not pattern):
+        painted = [shape for shape, entry in SHAPES.items() if entry.mesh]
         raise ValueError(
-            f"'{name}' is no thing: a name is a size ({listed(SIZES)}) or none, a colour "
-            f"({listed(colors)}) or a pattern ({listed(PATTERNS)}), which only shapes may leave "
-            f"out, and {listed(KINDS)}"
+            f"'{name}' is no thing; a name is {listed(SIZES)} or no size, a colour "
+            f"({listed(colors)}) or pattern ({listed(PATTERNS)}), and block or can; or one of "
+            f"{listed(SHAPES)}, with a colour or without for {listed(painted)}"
         )
-    if kind == "die":
-        pattern = "dotted"
     return Thing(name, kind, scale, color, pattern)
 
 
@@ -211,14 +210,11 @@ def bodies_xml(things: Iterable[Thing]) -> str:
 
 def _body(thing: Thing) -> str:
     shape = SHAPES[thing.kind]
-    red, green, blue = thing.color or shape.color
-    box = " ".join(f"{length:.4f}" for length in thing.size)
-    paint = f'rgba="{red} {green} {blue} 1"'
     seen = shape.more
     if shape.mesh is not None:
-        seen += f'<geom type="mesh" mesh="{thing.kind}" {paint} {_SEEN}/>'
-    elif not seen:
-        seen = f'<geom type="box" size="{box}" material="{thing.pattern}" {_SEEN}/>'
+        red, green, blue = thing.color or shape.color
+        seen += f'<geom type="mesh" mesh="{thing.kind}" rgba="{red} {green} {blue} 1" {_SEEN}/>'
+    box = " ".join(f"{length:.4f}" for length in shape.box)
     return (
         f'<body name="{thing.name}" pos="-2 2 -0.6"><freejoint name="{thing.name}"/>'
         f'<geom class="object" type="box" group="4" size="{box}" mass="0.08"/>{seen}</body>'
