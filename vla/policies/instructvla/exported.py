@@ -74,9 +74,8 @@ def guided_chunk(expert: ActionExpert, steps: int, example: tuple[torch.Tensor, 
         module = _Pass(expert, chunk.guided).eval()
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             # With real tensors: constants that are made meanwhile are kept.
-            return make_fx(lambda *tensors: module(*tensors), get_decompositions(BACKWARD))(
-                *example
-            )
+            traced = make_fx(lambda *tensors: module(*tensors), get_decompositions(BACKWARD))
+            return traced(*example)
 
     return Exportable(GUIDED, with_gradients, example)
 
