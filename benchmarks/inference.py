@@ -95,7 +95,7 @@ def measure(
         if time.monotonic() > until:
             report["left_out"] = graphs[graphs.index(name) :]
             break
-        started, fast = time.monotonic(), Fast(subject, name)
+        started, fast = time.monotonic(), Fast(subject, name, "real time" in modes)
         fast.warm_up()
         report["warm_up_s"][name] = time.monotonic() - started
         suffix = "" if name == "none" else f" {name}"

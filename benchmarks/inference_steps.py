@@ -82,18 +82,18 @@ class Subject:
         return torch.randn(1, expert.horizon, expert.action_size, device=self.device)
 
 
-def exported_passes(subject: Subject, static: StaticReasoning) -> dict[str, Computation]:
+def exported_passes(
+    subject: Subject, static: StaticReasoning, guides: bool
+) -> dict[str, Computation]:
     """Chunks and latent actions by OpenVINO, by name."""
     expert, steps = subject.model.expert, subject.config.flow.steps
     noise = subject.noise()
     latent = torch.zeros(1, subject.config.num_queries, subject.config.backbone.width)
     example = subject.expert_images, latent, subject.state, noise
     guidance = noise, torch.zeros(noise.shape[:2]), torch.tensor(2.0)
-    passes = (
-        free_chunk(expert, steps, example),
-        guided_chunk(expert, steps, example + guidance),
-        latent_action(static, static.lengths[0]),
-    )
+    passes = [free_chunk(expert, steps, example), latent_action(static, static.lengths[0])]
+    if guides:
+        passes.append(guided_chunk(expert, steps, example + guidance))
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder), "random", torch.get_num_threads()
         return {given.name: openvino_computation(given, *where) for given in passes}
@@ -102,8 +102,9 @@ def exported_passes(subject: Subject, static: StaticReasoning) -> dict[str, Comp
 class Fast:
     """One step each of our variant, in a mode of vla.policies.compiled or with OpenVINO."""
 
-    def __init__(self, subject: Subject, mode: str):
-        self.subject, self.model = subject, subject.model
+    def __init__(self, subject: Subject, mode: str, guides: bool):
+        """guides: whether chunks are guided, too."""
+        self.subject, self.model, self.guides = subject, subject.model, guides
         graph = "none" if mode == OPENVINO else mode
         self.chunks = StaticChunk(self.model.expert, subject.config.flow.steps, graph)
         # The prompt is an instruction's words longer than the shortest.
@@ -111,7 +112,7 @@ class Fast:
         static = StaticReasoning(
             self.model.reasoning, graph, shortest, subject.vlm_images.shape, subject.tokens
         )
-        self.exported = exported_passes(subject, static) if mode == OPENVINO else {}
+        self.exported = exported_passes(subject, static, guides) if mode == OPENVINO else {}
         self.static = static if graph != "none" else None
         self.length = static.lengths[0]
 
@@ -121,7 +122,8 @@ class Fast:
         self.read_and_act(text=True)
         self.read_and_act()
         self.chunk()
-        self.guided_chunk()
+        if self.guides:
+            self.guided_chunk()
 
     def think(self) -> None:
         """Text and latent action on one cache."""
@@ -175,11 +177,12 @@ class Fast:
 
     def parts(self) -> dict[str, Callable[[], None]]:
         """What a step is made of, by name."""
+        guided = {"guided chunk": self.guided_chunk} if self.guides else {}
         return {
             "latent action": self.read_and_act,
             "text and latent action": self.think,
             "chunk": self.chunk,
-            "guided chunk": self.guided_chunk,
+            **guided,
         }
 
 

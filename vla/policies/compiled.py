@@ -57,6 +57,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
         os.environ[CACHE_VARIABLE] = str(user_cache() / "compiled")
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, MOST_SHAPES)
+    torch._dynamo.config.allow_rnn = True
     graph = torch.compile(function, fullgraph=True, dynamic=False)
     return Prepared(function, graph if mode == "inductor" else RecordedGraphs(graph))
 

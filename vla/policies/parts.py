@@ -167,6 +167,10 @@ class ReasoningPart(PolicyPart, ABC):
 class ActionPart(PolicyPart, ABC):
     """The action head of a policy of two parts."""
 
+    # Whether another runtime is to compute chunks that continue another one, too. Their gradients
+    # make an export that takes seconds to load.
+    exports_guided = True
+
     @classmethod
     def from_pretrained(
         cls: type[Action],

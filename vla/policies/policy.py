@@ -55,6 +55,8 @@ class Policy:
     def use_runtime(self, runtime: str) -> str:
         """Has a runtime of vla.policies.runtimes compute it; returns why it can't, or ""."""
         parts = [part for part in (self.reasoning, self.action) if part is not None]
+        if self.action is not None:
+            self.action.exports_guided = False  # Evaluation guides none.
         for part in parts:
             part.use_runtime(runtime)
         problems = dict.fromkeys(part.runtime_problem for part in parts)

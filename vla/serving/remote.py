@@ -191,6 +191,8 @@ class RemoteReasoning(RemotePart):
 class RemoteAction(RemotePart):
     """As vla.policies.parts.ActionPart; of a policy of one part, it has nothing to do."""
 
+    exports_guided = True
+
     def action_chunk(
         self,
         images: Images,

@@ -154,6 +154,8 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
         self._latent.clear()
         self._done = (0, 0)
         self._before, self._delay = None, DelayEstimate(INITIAL_DELAY)
+        if self.has_work:
+            self._expert.exports_guided = self.settings["real_time_chunking"]
         super().activate()
 
     def work(self) -> None:

@@ -73,13 +73,9 @@ def guided_chunk(expert: ActionExpert, steps: int, example: tuple[torch.Tensor, 
         """The pass with gradients written out as operations."""
         module = _Pass(expert, chunk.guided).eval()
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            trace = make_fx(
-                lambda *tensors: module(*tensors),
-                get_decompositions(BACKWARD),
-                "fake",
-                _allow_non_fake_inputs=True,
-            )
-            return trace(*example)
+            # With real tensors: constants that are made meanwhile are kept.
+            traced = make_fx(lambda *tensors: module(*tensors), get_decompositions(BACKWARD))
+            return traced(*example)
 
     return Exportable(GUIDED, with_gradients, example)
 

@@ -372,7 +372,11 @@ class ActionModel(ActionPart):
         require_float32_on_cpu(self.device, self._dtype)
         passes = chunks(self._expert, self._config, self.contract)
         where = self._base.folder, self.checkpoint_id, torch.get_num_threads()
-        return {given.name: openvino_computation(given, *where, make) for given in passes}
+        return {
+            given.name: openvino_computation(given, *where, make)
+            for given in passes
+            if self.exports_guided or given.name != GUIDED
+        }
 
     def _inpainting(self, before: CommittedActions, max_guidance: float) -> Inpainting:
         covered, size = before.actions.shape
