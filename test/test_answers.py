@@ -65,7 +65,7 @@ def test_files_of_the_authors_and_of_reports_are_read(tmp_path):
         ([3], "entry 1 is no answer, but 3"),
         ([{"key": "1", "gt": ""}], "entry 1 lacks 'response'; an answer has key, response and gt"),
         ([{"key": "1", "response": 3, "gt": ""}], "entry 1: response must be text"),
-        ([{"key": "1", "response": "", "gt": ""}] * 2, 'has the key "1" twice; remove one'),
+        ([{"key": "1", "response": "", "gt": ""}] * 2, "has the key '1' twice; remove one"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, says):
