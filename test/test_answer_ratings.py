@@ -99,7 +99,7 @@ def test_other_tables_and_answers_are_refused(page, tmp_path):
     for name, says, options in (
         ("digest", "line 2 rates another page", {"digest": "0"}),
         ("rater", "names no rater", {"rater": ""}),
-        ("word", '"fine" is none of right, partly, wrong', {"rate": lambda answer: "fine"}),
+        ("word", "'fine' is none of right, partly, wrong", {"rate": lambda answer: "fine"}),
         ("none", "nothing is rated", {"numbers": ()}),
     ):
         given = {"rater": "Anna", "rate": honest, "numbers": (0, 1)} | options

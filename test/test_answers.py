@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_files_of_the_authors_and_of_reports_are_read(tmp_path):
         ([3], "entry 1 is no answer, but 3"),
         ([{"key": "1", "gt": ""}], "entry 1 lacks 'response'; an answer has key, response and gt"),
         ([{"key": "1", "response": 3, "gt": ""}], "entry 1: response must be text"),
-        ([{"key": "1", "response": "", "gt": ""}] * 2, 'has the key "1" twice; remove one'),
+        ([{"key": "1", "response": "", "gt": ""}] * 2, "has the key '1' twice; remove one"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, says):
@@ -126,9 +127,42 @@ def test_scores_are_shown_in_percent_but_for_cider():
 needs_metrics = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
 
 
+def cider(pairs) -> float:
+    """CIDEr-D by its definition (Vedantam et al. 2015), of one reference each."""
+    tokens = [[text.replace(",", "").split() for text in pair] for pair in pairs]
+    total = np.zeros(len(pairs))
+    for size in (1, 2, 3, 4):
+        grams = [
+            [Counter(tuple(t[i : i + size]) for i in range(len(t) - size + 1)) for t in pair]
+            for pair in tokens
+        ]
+        seen = Counter(gram for _, reference in grams for gram in reference)
+        weight = {gram: np.log(len(pairs)) - np.log(max(1, count)) for gram, count in seen.items()}
+        for index, pair in enumerate(grams):
+            said, meant = (
+                {gram: count * weight.get(gram, np.log(len(pairs))) for gram, count in own.items()}
+                for own in pair
+            )
+            norms = [np.sqrt(sum(value**2 for value in own.values())) for own in (said, meant)]
+            common = sum(
+                min(said[gram], meant[gram]) * meant[gram] for gram in said if gram in meant
+            )
+            longer = len(tokens[index][0]) - len(tokens[index][1])
+            if all(norms):
+                total[index] += common / np.prod(norms) * np.exp(-(longer**2) / 72)
+    return float(10 * total.mean() / 4)
+
+
 @needs_metrics
 def test_scores_are_those_of_other_implementations():
     pytest.importorskip("pycocoevalcap")
     answers = [Answer(str(n), *pair, "caption") for n, pair in enumerate(PAIRS)]
     (score,) = score_answers(answers)
     assert (score.kind, score.answers) == ("caption", 3)
+    # By sacrebleu 2.6.0, unsmoothed, of up to 1, 2, 3 and 4 words.
+    bleu = [score.bleu_1, score.bleu_2, score.bleu_3, score.bleu_4]
+    assert bleu == pytest.approx([0.875, 0.686406, 0.573334, 0.481713], abs=1e-5)
+    made = [(comparable(said), comparable(meant)) for said, meant in PAIRS]
+    assert score.cider == pytest.approx(cider(made), abs=1e-4)
+    # As METEOR 1.5 (-l en -norm) gives it.
+    assert score.meteor == pytest.approx(0.453365, abs=1e-5)

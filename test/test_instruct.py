@@ -62,9 +62,7 @@ def test_there_are_fifty_and_thirty_tasks_of_all_categories():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "seed"), [("two_open_then_place", 0), ("tool_soup", 1), ("tidy_smallest", 2)]
-)
+@pytest.mark.parametrize(("name", "seed"), [("two_open_then_place", 0), ("tool_soup", 1)])
 def test_the_expert_does_a_sample_of_the_tasks(blind, name, seed):
     rollout = run(blind, name, seed=seed)
     assert rollout.success and rollout.info["misread"] == "", rollout.failure
@@ -108,20 +106,13 @@ def test_seeds_go_through_the_words_and_change_the_light(blind):
 
 
 def test_a_pattern_is_seen_on_what_has_it():
-    simulator = InstructSimulator(TASKS["new_striped_plate"], 320)
+    simulator = InstructSimulator(TASKS["new_striped_plate"], 96)
     simulator.reset(0, "new_striped_plate")
-    image = simulator.render("front").astype(int)
-    depth = {}
-    for name in ("striped block", "yellow block"):
-        place = simulator.object_position(name)
-        rotation = simulator.camera_pose("front")
-        x, y, z = (place - rotation[0]) @ rotation[1]
-        focal, middle = simulator.camera_matrix("front")[0, [0, 2]]
-        column, row = round(middle - focal * x / z), round(middle + focal * y / z)
-        patch = image[row - 6 : row + 7, column - 6 : column + 7]
-        depth[name] = patch.reshape(-1, 3).std(axis=0).max()
+    striped = simulator.render("front").astype(int)
+    simulator.model.geom("block0").matid = -1
+    plain = simulator.render("front").astype(int)
     simulator.close()
-    assert depth["striped block"] > 2 * depth["yellow block"]
+    assert 8 < (np.abs(striped - plain).max(axis=2) > 60).sum() < 60, "pixels of the stripes"
 
 
 @pytest.mark.parametrize(
@@ -236,8 +227,8 @@ def test_a_file_of_ones_own_is_a_benchmark(tmp_path):
         ({"misread": ["red can"]}, "the red can is part of the task"),
         ({"misread": []}, "name under 'misread' what is taken or used by mistake"),
         (
-            {"things": {"red can": [0.45, 0], "wooden spoon": [0.6, 0]}},
-            "'wooden spoon' is no thing",
+            {"things": {"red can": [0.45, 0], "wooden egg": [0.6, 0]}},
+            "'wooden egg' is no thing",
         ),
         ({"things": {"red can": [0.45, 0], "blue can": [0.46, 0]}}, "are closer than 2 cm"),
         ({"things": {"red can": [0.9, 0], "blue can": [0.5, 0]}}, "red can is out of the arm's"),

@@ -23,10 +23,10 @@ def is_refusal(error: Exception) -> bool:
     from vla.contract.embodiment import ContractError
     from vla.datasets.frames import DatasetError
     from vla.envs.base import SuiteError
-    from vla.evaluation.errors import EpisodeError, GridError, ReproductionError
+    from vla.evaluation.errors import AnswerError, EpisodeError, GridError, ReproductionError
     from vla.playback.footage import PlaybackError
     from vla.policies.config import CheckpointError
 
     own = (BagError, CheckpointError, ContractError, DatasetError, MessageTypeError, SuiteError)
-    more = (EpisodeError, GridError, PlaybackError, ReproductionError, gymnasium.error.Error)
-    return isinstance(error, (*own, *more))
+    more = (AnswerError, EpisodeError, GridError, PlaybackError, ReproductionError)
+    return isinstance(error, (*own, *more, gymnasium.error.Error))

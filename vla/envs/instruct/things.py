@@ -99,7 +99,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             '<geom type="box" size="0.034 0.022 0.005" pos="0 0 -0.009" '
             f'rgba="0.10 0.40 0.15 1" {_SEEN}/>',
         ),
-        "spoon": Shape(
+        "ladle": Shape(
             (0.048, 0.013, 0.012),
             more='<geom type="capsule" size="0.005" fromto="-0.05 0 0 0.02 0 0" '
             f'rgba="0.70 0.72 0.75 1" {_SEEN}/>'
