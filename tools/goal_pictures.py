@@ -38,8 +38,8 @@ def main() -> None:
         # Without the robot's foot above and the table's edge below.
         pictures.append(at.render("front", detailed=True)[WIDE // 4 : -WIDE // 4])
         at.close()
-    shown = Image.fromarray(np.concatenate(pictures, axis=1))
-    shown.quantize(2 * COLORS).save(FOLDER / "instruct_things.png")
+    # Without a palette: small things of many colours get wrong ones there.
+    Image.fromarray(np.concatenate(pictures, axis=1)).save(FOLDER / "instruct_things.png")
 
 
 if __name__ == "__main__":
