@@ -69,7 +69,9 @@ def openvino_computation(
     def export(folder: Path) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tracing warns of what is constant here.
-            program = torch.export.export(given.module(), given.example)
+            module = given.module()
+            module(*given.example)  # Makes constants, which would not be real ones while it traces.
+            program = torch.export.export(module, given.example)
             converted = openvino.convert_model(program)
         # Weights stay in float32: halves would not equal what torch computes.
         openvino.save_model(converted, folder / FILE, compress_to_fp16=False)
