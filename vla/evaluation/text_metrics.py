@@ -80,8 +80,17 @@ def _scores(kind: str, answers: list[Answer], embedders: dict[str, _Embedder]) -
     meteor, _ = Meteor().compute_score(references, given)
     cider, _ = Cider().compute_score(references, given)
     similarity = {name: embedder.similarity(said, meant) for name, embedder in embedders.items()}
+    bleu_1, bleu_2, bleu_3, bleu_4 = map(float, bleu)
     return TextScores(
-        kind, len(answers), *map(float, bleu), float(meteor), float(cider), similarity
+        kind,
+        len(answers),
+        bleu_1,
+        bleu_2,
+        bleu_3,
+        bleu_4,
+        float(meteor),
+        float(cider),
+        similarity,
     )
 
 

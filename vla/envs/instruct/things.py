@@ -64,7 +64,7 @@ def _ring() -> Mesh:
 
 def _carrot() -> Mesh:
     line = np.stack([np.linspace(-0.045, 0.045, 8), np.zeros(8), np.zeros(8)], axis=1)
-    return tube(line, np.linspace(0.004, 0.016, 8))
+    return tube(line, np.linspace(0.004, 0.016, 8).tolist())
 
 
 _SEEN = 'contype="0" conaffinity="0" mass="0"'
