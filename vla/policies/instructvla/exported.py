@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,8 +75,8 @@ def guided_chunk(expert: ActionExpert, steps: int, example: tuple[torch.Tensor, 
         module = _Pass(expert, chunk.guided).eval()
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             # With real tensors: constants that are made meanwhile are kept.
-            traced = make_fx(lambda *tensors: module(*tensors), get_decompositions(BACKWARD))
-            return traced(*example)
+            operations: Any = get_decompositions(BACKWARD)
+            return make_fx(lambda *tensors: module(*tensors), operations)(*example)
 
     return Exportable(GUIDED, with_gradients, example)
 
