@@ -15,12 +15,9 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.static_chunk import StaticChunk
-from vla.policies.instructvla.static_reasoning import StaticReasoning
-from vla.policies.padded_prompts import padded_prompt
 from vla.policies.runtimes import Exportable, RuntimeUnavailable
-from vla.policies.sequence import IMAGE
 
-FREE, GUIDED, LATENT = "chunk", "guided chunk", "latent action"
+FREE, GUIDED = "chunk", "guided chunk"
 _aten = torch.ops.aten
 # What gradients are made of that exports lack, as sums and products.
 BACKWARD = (
@@ -79,13 +76,3 @@ def guided_chunk(expert: ActionExpert, steps: int, example: tuple[torch.Tensor, 
             return make_fx(lambda *tensors: module(*tensors), operations)(*example)
 
     return Exportable(GUIDED, with_gradients, example)
-
-
-def latent_action(passes: StaticReasoning, length: int) -> Exportable:
-    """Latent actions of prompts that are padded to a length, without text."""
-    images = torch.zeros(passes.images, dtype=torch.uint8)
-    places = passes.images[0] * passes.model.config.backbone.image_tokens
-    prompt = padded_prompt([IMAGE] * places + [0] * (length - places), (length,), "cpu")
-    return Exportable(
-        LATENT, lambda: _Pass(passes.model, passes.act_on_prompt).eval(), (images, *prompt)
-    )
