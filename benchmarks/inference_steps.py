@@ -22,16 +22,13 @@ from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.exported import (
     FREE,
     GUIDED,
-    LATENT,
     free_chunk,
     guided_chunk,
-    latent_action,
 )
 from vla.policies.instructvla.static_chunk import StaticChunk
 from vla.policies.instructvla.static_reasoning import StaticReasoning
 from vla.policies.instructvla.vision_language_action import InstructVLA
 from vla.policies.lora import merge_for_inference
-from vla.policies.padded_prompts import padded_prompt
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.runtimes import Computation, openvino_computation
 from vla.policies.sequence import IMAGE
@@ -82,16 +79,14 @@ class Subject:
         return torch.randn(1, expert.horizon, expert.action_size, device=self.device)
 
 
-def exported_passes(
-    subject: Subject, static: StaticReasoning, guides: bool
-) -> dict[str, Computation]:
-    """Chunks and latent actions by OpenVINO, by name."""
+def exported_chunks(subject: Subject, guides: bool) -> dict[str, Computation]:
+    """Chunks by OpenVINO, by name."""
     expert, steps = subject.model.expert, subject.config.flow.steps
     noise = subject.noise()
     latent = torch.zeros(1, subject.config.num_queries, subject.config.backbone.width)
     example = subject.expert_images, latent, subject.state, noise
     guidance = noise, torch.zeros(noise.shape[:2]), torch.tensor(2.0)
-    passes = [free_chunk(expert, steps, example), latent_action(static, static.lengths[0])]
+    passes = [free_chunk(expert, steps, example)]
     if guides:
         passes.append(guided_chunk(expert, steps, example + guidance))
     with tempfile.TemporaryDirectory() as folder:
@@ -107,14 +102,15 @@ class Fast:
         self.subject, self.model, self.guides = subject, subject.model, guides
         graph = "none" if mode == OPENVINO else mode
         self.chunks = StaticChunk(self.model.expert, subject.config.flow.steps, graph)
-        # The prompt is an instruction's words longer than the shortest.
-        shortest = len(subject.prompt + subject.queries) - PROMPT_TOKENS // 2
-        static = StaticReasoning(
-            self.model.reasoning, graph, shortest, subject.vlm_images.shape, subject.tokens
-        )
-        self.exported = exported_passes(subject, static, guides) if mode == OPENVINO else {}
-        self.static = static if graph != "none" else None
-        self.length = static.lengths[0]
+        self.exported = exported_chunks(subject, guides) if mode == OPENVINO else {}
+        self.static: StaticReasoning | None = None
+        if graph != "none":
+            # The prompt is an instruction's words longer than the shortest.
+            shortest = len(subject.prompt + subject.queries) - PROMPT_TOKENS // 2
+            shape = subject.vlm_images.shape
+            self.static = StaticReasoning(
+                self.model.reasoning, graph, shortest, shape, subject.tokens
+            )
 
     def warm_up(self) -> None:
         """Compiles and runs everything that is measured."""
@@ -142,12 +138,6 @@ class Fast:
         """Latent action of the prompt, with or without a text that is there already."""
         subject = self.subject
         tokens = subject.prompt + (subject.text if text else []) + subject.queries
-        if self.exported and len(tokens) <= self.length:
-            prompt = padded_prompt(tokens, (self.length,), "cpu")
-            given = (subject.vlm_images, *prompt)
-            latent = self.exported[LATENT](*(value.numpy() for value in given))
-            subject.latent = torch.from_numpy(latent)
-            return
         if self.static is not None:
             subject.latent = self.static.act(subject.vlm_images, tokens)
             return

@@ -99,16 +99,11 @@ def test_what_can_not_be_compiled_says_why(tmp_path):
 def test_eval_compiles_before_the_first_episode(traced, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(padded_prompts, "ROOM", (24,))
     folder = save_tiny_checkpoint(tmp_path / "la4vla", config=tiny_la4vla.tiny())
-    results = []
-    for mode in ("none", "inductor"):
-        options = ["--family", "pick", "--seeds", "0:2", "--time-limit", "0.2", "--threads", "1"]
-        written = ["--json", str(tmp_path / f"{mode}.json")]
-        assert (
-            main(["eval", "--checkpoint", str(folder), "--compile", mode, *options, *written]) == 0
-        )
-        results.append(json.loads((tmp_path / f"{mode}.json").read_text())["episodes"])
+    options = ["--family", "pick", "--seeds", "0:1", "--time-limit", "0.2", "--threads", "1"]
+    command = ["eval", "--checkpoint", str(folder), *options, "--json", str(tmp_path / "a.json")]
+    assert main([*command, "--compile", "inductor"]) == 0
+    (episode,) = json.loads((tmp_path / "a.json").read_text())["episodes"]
+    assert not episode["error"]
     assert graphs() == 1 and "warming up: chunks of prompts of" in capsys.readouterr().err
-    for plain, compiled in zip(*results, strict=True):
-        assert plain["success"] == compiled["success"] and plain["steps"] == compiled["steps"]
-    assert main(["eval", "--checkpoint", str(folder), "--compile", "manual", *options]) == 2
+    assert main([*command, "--compile", "manual"]) == 2
     assert "'manual' records CUDA graphs" in capsys.readouterr().err

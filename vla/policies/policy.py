@@ -17,6 +17,7 @@ from vla.policies.base import Images, Observation
 from vla.policies.camera_images import blank_images
 from vla.policies.checkpoint import open_checkpoint
 from vla.policies.parts import ActionPart, ReasoningPart, action_part, reasoning_part
+from vla.policies.runtimes import OPENVINO
 
 
 class Policy:
@@ -53,14 +54,13 @@ class Policy:
                 yield from part.warm_up()
 
     def use_runtime(self, runtime: str) -> str:
-        """Has a runtime of vla.policies.runtimes compute it; returns why it can't, or ""."""
-        parts = [part for part in (self.reasoning, self.action) if part is not None]
-        if self.action is not None:
-            self.action.exports_guided = False  # Evaluation guides none.
-        for part in parts:
-            part.use_runtime(runtime)
-        problems = dict.fromkeys(part.runtime_problem for part in parts)
-        return "; ".join(filter(None, problems))
+        """Has a runtime of vla.policies.runtimes compute chunks; returns why it can't, or ""."""
+        if self.action is None:
+            asked = runtime == OPENVINO
+            return "a policy of one part has no export, so it runs eagerly" if asked else ""
+        self.action.exports_guided = False  # Evaluation guides none.
+        self.action.use_runtime(runtime)
+        return self.action.runtime_problem
 
     def act_once(self) -> None:
         """One inference on black images, to measure how long it takes."""

@@ -31,8 +31,6 @@ class RemoteAdapter:
 class RemotePart:
     """What both parts have in common."""
 
-    runtime, runtime_problem = "server", ""
-
     def __init__(self, link: ServerLink, transport: str = RAW):
         """transport: of images, "raw" or "jpeg". Raises LinkError without a server of ours."""
         self._link, self._transport = link, transport
@@ -77,9 +75,6 @@ class RemotePart:
     def warm_up(self) -> Iterator[str]:
         """Nothing: the server is warm before it answers."""
         yield from ()
-
-    def use_runtime(self, runtime: str) -> None:
-        """Changes nothing: what computes the model is the server's to choose."""
 
     def close(self) -> None:
         """Ends the connection."""
@@ -191,7 +186,10 @@ class RemoteReasoning(RemotePart):
 class RemoteAction(RemotePart):
     """As vla.policies.parts.ActionPart; of a policy of one part, it has nothing to do."""
 
-    exports_guided = True
+    runtime, runtime_problem, exports_guided = "server", "", True
+
+    def use_runtime(self, runtime: str) -> None:
+        """Changes nothing: what computes chunks is the server's to choose."""
 
     def action_chunk(
         self,

@@ -14,6 +14,7 @@ from vla.control.delay import DelayEstimate
 from vla.core.clock import CLOCK_TOLERANCE, from_future
 from vla.core.shown import brief
 from vla.observations.messages import raw_pose
+from vla.policies.runtimes import RUNTIMES
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import chunk_from_message, message_from_actions
 from vla_nodes.core.diagnostics import WARN
@@ -49,6 +50,14 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
     TASK = "action chunks"
     SETTINGS = (
         *MODEL_SETTINGS,
+        Setting(
+            "runtime",
+            "auto",
+            "What computes chunks on the CPU. openvino: OpenVINO, from an export that is made once "
+            "and kept beside the checkpoint; where it can't be, eager, and a warning says why. "
+            "auto: OpenVINO where the export is there already, else eager.",
+            choices=RUNTIMES,
+        ),
         Setting(
             "max_latent_age",
             2.0,
@@ -145,17 +154,27 @@ class ActionExpertNode(ModelNode["ActionPart | NoActionPart | RemoteAction"]):
         self._expert.action_chunk(images, state, latent, seed=0)
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
-        """Runs it on nothing."""
+        """Exports the model where another runtime is to compute it, and runs it on nothing."""
+        self._expert.exports_guided = self.settings["real_time_chunking"]
+        self._expert.use_runtime(self.settings["runtime"])
+        self.show_checkpoint()
         for _ in range(WARM_UP_RUNS):
             self.infer(images, state)
+
+    def show_checkpoint(self) -> None:
+        """Tells the diagnostics which weights are in the model now, and what computes them."""
+        super().show_checkpoint()
+        if self.has_work:
+            expert = cast("ActionPart | RemoteAction", self.model)
+            self.diagnostics.values["runtime"] = expert.runtime
+            if expert.runtime_problem:
+                self.get_logger().warning(expert.runtime_problem)
 
     def activate(self) -> None:
         """Forgets earlier latent actions, warms up, starts to work."""
         self._latent.clear()
         self._done = (0, 0)
         self._before, self._delay = None, DelayEstimate(INITIAL_DELAY)
-        if self.has_work:
-            self._expert.exports_guided = self.settings["real_time_chunking"]
         super().activate()
 
     def work(self) -> None:

@@ -153,8 +153,6 @@ class ModelNode(ManagedNode, Generic[Part]):
         self._settle_threads(images, state)
         for done in self.model.warm_up():
             self.get_logger().info(f"warming up: {done} after {time.monotonic() - started:.1f} s")
-        self.model.use_runtime(self.settings["runtime"])
-        self.show_checkpoint()
         self.warm_up(images, state)
         self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
         self._observation.clear()
@@ -285,11 +283,8 @@ class ModelNode(ManagedNode, Generic[Part]):
         self.worker.put(True)
 
     def show_checkpoint(self) -> None:
-        """Tells the diagnostics which weights are in the model now, and what computes them."""
+        """Tells the diagnostics which weights are in the model now."""
         self.diagnostics.values["checkpoint"] = self.model.checkpoint_id
-        self.diagnostics.values["runtime"] = self.model.runtime
-        if self.model.runtime_problem:
-            self.get_logger().warning(self.model.runtime_problem)
 
     def _turn(self) -> None:
         self._adapters.serve()

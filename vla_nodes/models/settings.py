@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vla.policies.compiled import MODES
 from vla.policies.inference_dtype import DTYPES
-from vla.policies.runtimes import RUNTIMES
 from vla_nodes.core.settings import Setting
 from vla_nodes.models.server import SERVER_SETTINGS
 
@@ -33,14 +32,6 @@ MODEL_SETTINGS = (
         "How the model's passes run: as they are, compiled by inductor, or compiled and recorded "
         "as CUDA graphs (manual). Compiling lengthens the first start by minutes.",
         choices=MODES,
-    ),
-    Setting(
-        "runtime",
-        "auto",
-        "What computes the model on a CPU. openvino: OpenVINO, from an export that is made once "
-        "and kept beside the checkpoint; where it can't be, eager, and a warning says why. auto: "
-        "OpenVINO where the export is there already, else eager.",
-        choices=RUNTIMES,
     ),
     Setting(
         "threads",

@@ -64,7 +64,7 @@ class Mlp(nn.Module):
         return self.mlp(hidden)
 
 
-class Output(nn.Module):
+class ChunkOutput(nn.Module):
     """What the three have in common."""
 
     def draw(self, count: int, generator: Draws = None) -> torch.Tensor | None:
@@ -88,7 +88,7 @@ class Output(nn.Module):
         return self.from_noise(hidden, None if noise is None else noise.to(hidden.device), used)
 
 
-class Regression(Output):
+class Regression(ChunkOutput):
     """MSE on the arm, BCE on the gripper (RoboVLMs, equation 7)."""
 
     def __init__(
@@ -227,7 +227,7 @@ def flow_losses(
     return {"action": mean_of_valid(errors, valid, used)}
 
 
-class Flow(Output):
+class Flow(ChunkOutput):
     """Flow matching (RoboVLMs, section III.C; see vla.policies.heads.flow_matching)."""
 
     def __init__(self, denoiser: Denoiser, shape: tuple[int, int], config: FlowMatchingConfig):
@@ -267,7 +267,7 @@ class Flow(Output):
         )
 
 
-class Diffusion(Output):
+class Diffusion(ChunkOutput):
     """Denoising diffusion (DDPM, arXiv 2006.11239) with a cosine schedule (arXiv 2102.09672)."""
 
     alphas: torch.Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +15,9 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.policies.instructvla.action_expert import ActionExpert
 from vla.policies.instructvla.config import InstructVLAConfig
 from vla.policies.instructvla.static_chunk import StaticChunk
-from vla.policies.instructvla.static_reasoning import StaticReasoning
-from vla.policies.padded_prompts import padded_prompt
 from vla.policies.runtimes import Exportable, RuntimeUnavailable
-from vla.policies.sequence import IMAGE
 
-FREE, GUIDED, LATENT = "chunk", "guided chunk", "latent action"
+FREE, GUIDED = "chunk", "guided chunk"
 _aten = torch.ops.aten
 # What gradients are made of that exports lack, as sums and products.
 BACKWARD = (
@@ -74,17 +72,7 @@ def guided_chunk(expert: ActionExpert, steps: int, example: tuple[torch.Tensor, 
         module = _Pass(expert, chunk.guided).eval()
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             # With real tensors: constants that are made meanwhile are kept.
-            traced = make_fx(lambda *tensors: module(*tensors), get_decompositions(BACKWARD))
-            return traced(*example)
+            operations: Any = get_decompositions(BACKWARD)
+            return make_fx(lambda *tensors: module(*tensors), operations)(*example)
 
     return Exportable(GUIDED, with_gradients, example)
-
-
-def latent_action(passes: StaticReasoning, length: int) -> Exportable:
-    """Latent actions of prompts that are padded to a length, without text."""
-    images = torch.zeros(passes.images, dtype=torch.uint8)
-    places = passes.images[0] * passes.model.config.backbone.image_tokens
-    prompt = padded_prompt([IMAGE] * places + [0] * (length - places), (length,), "cpu")
-    return Exportable(
-        LATENT, lambda: _Pass(passes.model, passes.act_on_prompt).eval(), (images, *prompt)
-    )

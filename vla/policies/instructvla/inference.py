@@ -14,17 +14,15 @@ from vla.policies.backbones.tiles import tiled
 from vla.policies.base import Images, Observation
 from vla.policies.camera_images import blank_images, stack_if_any
 from vla.policies.checkpoint import Checkpoint, build_part, load_weights
-from vla.policies.config import CheckpointError
 from vla.policies.heads.flow_matching import draw_noise
 from vla.policies.images import joined_images, square_image, to_device
 from vla.policies.instructvla.action_expert import ActionExpert
-from vla.policies.instructvla.exported import FREE, GUIDED, LATENT, chunks, latent_action
+from vla.policies.instructvla.exported import FREE, GUIDED, chunks
 from vla.policies.instructvla.prompts import action_prompt, thinking_prompt
 from vla.policies.instructvla.reasoning import PrefillState, ReasoningModel
 from vla.policies.instructvla.static_chunk import StaticChunk
 from vla.policies.instructvla.static_reasoning import StaticPrefill, StaticReasoning
 from vla.policies.lora import merge_for_inference
-from vla.policies.padded_prompts import padded_prompt
 from vla.policies.parts import (
     ActionPart,
     ActionTurn,
@@ -37,7 +35,6 @@ from vla.policies.plain_text import TextTokenizer
 from vla.policies.real_time_chunking import Inpainting, soft_mask
 from vla.policies.runtimes import (
     Computation,
-    RuntimeUnavailable,
     openvino_computation,
     require_float32_on_cpu,
 )
@@ -72,7 +69,7 @@ class Reasoner(ReasoningPart):
     def __init__(
         self, checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32
     ):
-        self.device, self.dtype = device, dtype
+        self.device = device
         self.config = checkpoint.config
         self._tokenizer = TextTokenizer(checkpoint.tokenizer)
         self.num_queries = checkpoint.config.num_queries
@@ -89,15 +86,13 @@ class Reasoner(ReasoningPart):
 
     def compile(self, mode: str) -> None:
         """Compiles what nodes ask for; other prompts and images are read by the plain passes."""
-        if mode != "none":
-            self._static = self._passes(mode)
-
-    def _passes(self, mode: str) -> StaticReasoning:
+        if mode == "none":
+            return
         seen = blank_images(self.config.vlm_cameras, self.contract)
         row = PromptRow(((action_prompt("", self.config.prompts), ""),), acts=True)
         images, tokens, _ = self._prompt(seen, row)
         longest = max(MAX_ANSWER_TOKENS, self.config.prompts.think_tokens)
-        return StaticReasoning(self.model, mode, len(tokens), images.shape, longest)
+        self._static = StaticReasoning(self.model, mode, len(tokens), images.shape, longest)
 
     def warm_up(self) -> Iterator[str]:
         """Compiles prompts of all lengths, texts and latent actions."""
@@ -197,31 +192,11 @@ class Reasoner(ReasoningPart):
     ) -> np.ndarray:
         """Latent action float32 [Q, D]; response: the result of think(), None to act without."""
         pixels, tokens, asked = self._prompt(images, self._acting_row(instruction, response))
-        if LATENT in self._exported and self._fits(pixels, tokens):
-            prompt = padded_prompt(tokens, (self._length,), "cpu")
-            given = (pixels.contiguous(), *prompt)
-            return self._exported[LATENT](*(value.numpy() for value in given))[0]
         if self._static is not None and self._static.takes(pixels, tokens):
             latent = self._static.act(pixels, tokens)
         else:
             latent = self.model.act(pixels, *self._tensors(tokens, asked))
         return latent[0].float().cpu().numpy()
-
-    def exported(self, make: bool) -> dict[str, Computation]:
-        """See PolicyPart: latent actions without text; long prompts and texts stay eager."""
-        require_float32_on_cpu(self.device, self.dtype)
-        try:
-            passes = self._passes("none")
-        except CheckpointError as error:
-            raise RuntimeUnavailable(f"{error}, so the policy runs eagerly") from error
-        self._length, self._images = passes.lengths[0], passes.images
-        given = latent_action(passes, self._length)
-        where = self._base.folder, self.checkpoint_id, torch.get_num_threads()
-        return {LATENT: openvino_computation(given, *where, make)}
-
-    def _fits(self, images: torch.Tensor, tokens: list[int]) -> bool:
-        """Whether a prompt is of the shape that was exported, or shorter."""
-        return images.shape == self._images and len(tokens) <= self._length
 
     def act_together(self, turns: Sequence[ReasoningTurn]) -> list[np.ndarray]:
         """Latent actions float32 [Q, D], in one pass."""

@@ -168,13 +168,7 @@ class StaticReasoning:
     ) -> torch.Tensor:
         positions, seen = self.numbers[None, : ids.shape[1]], self.model.see(images, ids)
         embeddings = self.model.embed(ids)
-        if seen is not None:
-            # As Backbone.place, in operations that OpenVINO computes right in a whole model.
-            features = seen.features.flatten(0, 1).to(embeddings.dtype)  # [N * I, D]
-            numbers = (seen.places.flatten().cumsum(0) - 1).clamp(min=0)
-            image_tokens = features[numbers].view_as(embeddings)
-            embeddings = torch.where(seen.places[..., None], image_tokens, embeddings)
-        return self.model.backbone.run(embeddings, positions, None, cache)
+        return self.model.backbone.run(embeddings, positions, None, cache, images=seen)
 
     def _extend(self, embeddings: torch.Tensor) -> torch.Tensor:
         places = self.place + self.numbers[: embeddings.shape[1]]
