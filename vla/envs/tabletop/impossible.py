@@ -38,8 +38,9 @@ NOTHING_SEEN = "i see nothing {color} ."
 UNKNOWN = "i do not know that thing ."
 NOT_LEARNED = "i have not learned that ."
 NOT_UNDERSTOOD = "i do not understand that ."
-# How the answers begin, and no other answer about the table top.
-REFUSALS = ("i see no", "i do not know", "i have not learned", "i do not understand")
+# How the answers begin, and no other answer about the table top. Words that only refusals have are
+# left out: a small model spells them wrong at first.
+REFUSALS = ("i see no", "i do not", "i have not")
 # Wordings of an instruction for something that is not there, and how often each is drawn.
 _ABSENT_WORDINGS = {"direct": 0.5, "paraphrase": 0.25, "negation": 0.1, "implied": 0.15}
 
