@@ -24,7 +24,7 @@ from vla.core.files import (
 )
 from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
-from vla.policies.runtimes import OPENVINO, RUNTIMES
+from vla.policies.runtimes import AUTO, RUNTIMES
 from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
 from vla_cli.graph import driven_graph, enter_domain, short
@@ -73,8 +73,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
-        default=OPENVINO,
-        help="what computes the policy; the first demo of a policy exports it (openvino)",
+        default=AUTO,
+        help="what computes chunks; openvino exports the policy if it was not before (auto)",
     )
     parser.add_argument(
         "--domain-id",

@@ -28,8 +28,8 @@ from vla.core.text import one_line
 if TYPE_CHECKING:
     import torch
 
-OPENVINO = "openvino"
-RUNTIMES = ("auto", "eager", OPENVINO)
+AUTO, OPENVINO = "auto", "openvino"
+RUNTIMES = (AUTO, "eager", OPENVINO)
 FOLDER, FILE = "exports", "model.xml"  # beside a checkpoint, and in the folder of an export
 # Arrays in, arrays out, each of the shape that it was exported for.
 Computation = Callable[..., np.ndarray]
