@@ -13,8 +13,8 @@ from vla.core.shown import brief
 from vla_cli.checkpoints import checkpoint_folder
 from vla_cli.episode_video import VideoRecorder
 from vla_cli.errors import CommandError
-from vla_cli.evaluate_answers import ask_questions, give_instructions
-from vla_cli.evaluate_text import add_answer_options, score_answers_of
+from vla_cli.evaluate_answers import add_answer_options, score_answers_of
+from vla_cli.evaluate_questions import ask_questions, give_instructions
 from vla_cli.evaluated_policy import (
     add_running_options,
     check_processes,
