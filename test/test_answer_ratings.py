@@ -10,13 +10,13 @@ import pytest
 
 from vla.datasets.frames import DatasetError
 from vla.evaluation.answer_ratings import COLUMNS, read_rating_tables, write_rating_page
-from vla.evaluation.answer_texts import Answer
+from vla.evaluation.answer_texts import GivenAnswer
 from vla.evaluation.errors import AnswerError
 from vla_cli.parser import main
 
 COUNT = 24
-GOOD = [Answer(str(n), f"good {n}", f"truth {n}", "question", f"q {n}?") for n in range(COUNT)]
-BAD = [Answer(str(n), f"bad {n}", f"truth {n}", "question", f"q {n}?") for n in range(COUNT)]
+GOOD = [GivenAnswer(str(n), f"good {n}", f"truth {n}", "question", f"q {n}?") for n in range(COUNT)]
+BAD = [GivenAnswer(str(n), f"bad {n}", f"truth {n}", "question", f"q {n}?") for n in range(COUNT)]
 
 
 def values_of(page):

@@ -15,7 +15,7 @@ from test_lerobot_writer import CONTRACT, LENGTHS, write
 
 from vla.datasets.sample import Annotation
 from vla.datasets.vla_it import write_vla_it
-from vla.evaluation.answer_texts import Answer, comparable, read_answers
+from vla.evaluation.answer_texts import GivenAnswer, comparable, read_answers
 from vla.evaluation.asked_annotations import asked_annotations
 from vla.evaluation.errors import AnswerError
 from vla.evaluation.text_metrics import TextScores, score_answers, score_table
@@ -54,8 +54,8 @@ def test_files_of_the_authors_and_of_reports_are_read(tmp_path):
     plain, report = tmp_path / "plain.json", tmp_path / "report.json"
     plain.write_text(json.dumps(entries))
     report.write_text(json.dumps({"answers": [entries[0] | {"kind": "caption"}]}))
-    assert read_answers(plain) == [Answer("3", "a can", "the can")]
-    assert read_answers(report) == [Answer("3", "a can", "the can", "caption")]
+    assert read_answers(plain) == [GivenAnswer("3", "a can", "the can")]
+    assert read_answers(report) == [GivenAnswer("3", "a can", "the can", "caption")]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def cider(pairs) -> float:
 @needs_metrics
 def test_scores_are_those_of_other_implementations():
     pytest.importorskip("pycocoevalcap")
-    answers = [Answer(str(n), *pair, "caption") for n, pair in enumerate(PAIRS)]
+    answers = [GivenAnswer(str(n), *pair, "caption") for n, pair in enumerate(PAIRS)]
     (score,) = score_answers(answers)
     assert (score.kind, score.answers) == ("caption", 3)
     # By sacrebleu 2.6.0, unsmoothed, of up to 1, 2, 3 and 4 words.

@@ -11,7 +11,7 @@ from vla_cli.evaluate_questions import open_reasoner
 from vla_cli.result_files import write_report
 
 if TYPE_CHECKING:
-    from vla.evaluation.answer_texts import Answer
+    from vla.evaluation.answer_texts import GivenAnswer
 
 # As InstructVLA's authors ask for a caption.
 CAPTION_QUESTION = "Describe what's on the table. Don't mention the robot arm."
@@ -58,7 +58,7 @@ def score_answers_of(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(arguments: argparse.Namespace) -> tuple[str, list[Answer]]:
+def _asked(arguments: argparse.Namespace) -> tuple[str, list[GivenAnswer]]:
     """The checkpoint's id, and its answers about the data set."""
     from tqdm import tqdm
 

@@ -21,7 +21,7 @@ from vla.core.files import read_json
 from vla.core.shown import brief, listed, shown_path
 from vla.core.text import one_line
 from vla.datasets.frames import DatasetError
-from vla.evaluation.answer_texts import Answer
+from vla.evaluation.answer_texts import GivenAnswer
 from vla.evaluation.comparison_statistics import paired_bootstrap
 from vla.evaluation.errors import AnswerError
 from vla.language_action.agreement import interval_alpha
@@ -57,8 +57,8 @@ class RatingReport:
 
 
 def write_rating_page(
-    one: tuple[str, Sequence[Answer]],
-    other: tuple[str, Sequence[Answer]],
+    one: tuple[str, Sequence[GivenAnswer]],
+    other: tuple[str, Sequence[GivenAnswer]],
     folder: str | Path,
     seed: int = 0,
 ) -> tuple[Path, Path]:

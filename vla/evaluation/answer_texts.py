@@ -44,7 +44,7 @@ _WORDS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Answer:
+class GivenAnswer:
     """What was asked, what was answered, and what should have been."""
 
     key: str  # identifies it among those of its kind
@@ -64,7 +64,7 @@ def comparable(text: str) -> str:
     return re.sub(r"\b(?:a|an|the) (?=[a-z])", "", text)
 
 
-def read_answers(path: str | Path) -> list[Answer]:
+def read_answers(path: str | Path) -> list[GivenAnswer]:
     """The answers of a file: a list of {"key", "response", "gt"}, as the authors write it.
 
     "kind", "question" and "image" may be there, too; the list may be the entry "answers" of a
@@ -84,7 +84,7 @@ def read_answers(path: str | Path) -> list[Answer]:
     return answers
 
 
-def _answer(value: Any, where: str) -> Answer:
+def _answer(value: Any, where: str) -> GivenAnswer:
     if not isinstance(value, dict):
         raise AnswerError(f"{where} is no answer, but {brief(value)}")
     if missing := [name for name in ("key", "response", "gt") if name not in value]:
@@ -94,12 +94,12 @@ def _answer(value: Any, where: str) -> Answer:
         for name in ("response", "gt", "kind", "question", "image")
         if name in value
     }
-    return Answer(str(value["key"]), **texts)
+    return GivenAnswer(str(value["key"]), **texts)
 
 
-def by_kind(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+def by_kind(answers: Sequence[GivenAnswer]) -> dict[str, list[GivenAnswer]]:
     """The answers of each kind, in the order in which the kinds come."""
-    found: dict[str, list[Answer]] = {}
+    found: dict[str, list[GivenAnswer]] = {}
     for entry in answers:
         found.setdefault(entry.kind or "all", []).append(entry)
     return found

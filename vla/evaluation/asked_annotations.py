@@ -18,7 +18,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import shown_path
 from vla.datasets.lerobot.dataset import LeRobotEpisodes
 from vla.datasets.sample import Annotation
-from vla.evaluation.answer_texts import Answer
+from vla.evaluation.answer_texts import GivenAnswer
 from vla.evaluation.errors import AnswerError
 
 CAPTION, QUESTION, INSTRUCTION = "caption", "question", "instruction"
@@ -31,7 +31,7 @@ def asked_annotations(
     contract: EmbodimentContract,
     ask: Callable[[Images, str], str],
     caption_question: str,
-) -> Iterator[Answer]:
+) -> Iterator[GivenAnswer]:
     """The policy's answers about the first frame of each annotated episode of a LeRobot data set.
 
     ask(images, question): the policy's answer. caption_question: asks for a description. Raises
@@ -48,7 +48,9 @@ def asked_annotations(
         image = _jpeg(sample.images[contract.reference_camera])
         for kind, question, truth in _questions(sample.annotation, caption_question):
             asked += 1
-            yield Answer(str(number), ask(sample.images, question), truth, kind, question, image)
+            yield GivenAnswer(
+                str(number), ask(sample.images, question), truth, kind, question, image
+            )
     if not asked:
         raise AnswerError(
             f"{shown_path(folder)} has no annotations in words; make them with 'vla data annotate'"

@@ -16,7 +16,7 @@ import numpy as np
 
 from vla.core.shown import brief
 from vla.core.text import one_line
-from vla.evaluation.answer_texts import Answer, by_kind, comparable
+from vla.evaluation.answer_texts import GivenAnswer, by_kind, comparable
 from vla.evaluation.errors import AnswerError
 
 INSTALL = "pip install 'vla_ros[metrics]'"
@@ -52,7 +52,7 @@ def require_metrics() -> None:
         )
 
 
-def score_answers(answers: Sequence[Answer], models: Sequence[str] = ()) -> list[TextScores]:
+def score_answers(answers: Sequence[GivenAnswer], models: Sequence[str] = ()) -> list[TextScores]:
     """The scores of each kind.
 
     models: of sentence similarity, folders or names at the Hugging Face hub. Raises AnswerError
@@ -63,7 +63,7 @@ def score_answers(answers: Sequence[Answer], models: Sequence[str] = ()) -> list
     return [_scores(kind, own, embedders) for kind, own in by_kind(answers).items()]
 
 
-def _scores(kind: str, answers: list[Answer], embedders: dict[str, _Embedder]) -> TextScores:
+def _scores(kind: str, answers: list[GivenAnswer], embedders: dict[str, _Embedder]) -> TextScores:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor

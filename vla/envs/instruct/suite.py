@@ -32,7 +32,7 @@ def _by_category(tasks: dict[str, InstructTask]) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class Instruct(TableTopSuite):
+class InstructSuite(TableTopSuite):
     """Each task is a family; a seed chooses the words, the light and how the arm stands."""
 
     split: str = "seen"  # or "unseen": another table, light, colours and front camera
@@ -92,4 +92,4 @@ class Instruct(TableTopSuite):
         return {"misread": info["wrong_object"], "answered_right": right}
 
 
-SUITE = Instruct
+SUITE = InstructSuite
