@@ -34,7 +34,7 @@ TEXTS = (
 @pytest.mark.parametrize("text", TEXTS)
 def test_every_script_is_taken_as_it_is(text):
     assert check_text(text, "note", 100) == text == one_line(text) == escape_unseen(text)
-    assert check_instruction(text) == (text, "act")
+    assert check_instruction(text) == (text, "")
     assert not unseen_character(text)
 
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_seen_is_refused_where_people_give_it_and_shown_elsewhere
 def test_layout_becomes_spaces_unless_lines_are_wanted():
     assert check_text(" a\tb\r\nc\rd\n", "note", 100) == "a b c d"
     assert check_text(" a\tb\r\nc\rd\n", "note", 100, lines=True) == "a b\nc\nd"
-    assert check_instruction("pick\nup") == ("pick up", "act")
+    assert check_instruction("pick\nup") == ("pick up", "")
 
 
 def test_the_length_is_limited_before_anything_else():
