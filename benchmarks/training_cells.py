@@ -179,7 +179,7 @@ def tiny_policy(policy: str, vision: str) -> InstructVLAConfig | RoboVLMConfig |
 
 
 def make_start(folder: Path, policy: str, vision: str, contract: EmbodimentContract) -> None:
-    """A checkpoint with random weights, unless it is there."""
+    """A checkpoint with random weights, in bfloat16 as released ones, unless it is there."""
     if folder.is_dir():
         return
     torch.manual_seed(0)
@@ -191,7 +191,7 @@ def make_start(folder: Path, policy: str, vision: str, contract: EmbodimentContr
     }
     weights = build_model(config, contract).state_dict()
     tokenizer = train_tokenizer([*SENTENCES], config.backbone.vocabulary)
-    save_checkpoint(folder, config, weights, [Robot(contract, stats)], tokenizer, None)
+    save_checkpoint(folder, config, weights, [Robot(contract, stats)], tokenizer, torch.bfloat16)
 
 
 def run_of(cell: Cell, folder: Path) -> TrainConfig:

@@ -1,10 +1,18 @@
 """Trainings in bfloat16 on processors that have no fast one."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from vla.training.precision import usable_precision
+import vla.training.loop as loop
+from vla.policies.checkpoint import open_checkpoint, read_weights, save_checkpoint
+from vla.policies.config import LoraConfig
+from vla.policies.robots import Robot
+from vla.training.config import RobotData, TrainConfig
+from vla.training.precision import exact_in_bfloat16, hold_in_bfloat16, usable_precision
+from vla.training.sources import open_data
 
 
 @pytest.mark.parametrize(
@@ -34,3 +42,63 @@ def test_what_is_used_here_runs_an_lstm():
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         lstm(features)[0].sum().backward()
     assert torch.isfinite(lstm.weight_ih_l0.grad).all()
+
+
+def test_frozen_matrices_are_exact_or_left_alone():
+    model = nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 4), nn.Linear(4, 8), nn.Linear(8, 2))
+    embedding, exact, tied, trained = model
+    tied.weight = embedding.weight
+    model.requires_grad_(False)
+    trained.requires_grad_(True)
+    assert exact_in_bfloat16(model) == []
+    with torch.no_grad():
+        exact.weight.copy_(exact.weight.bfloat16())
+        embedding.weight.copy_(embedding.weight.bfloat16())
+        trained.weight.copy_(trained.weight.bfloat16())
+    assert exact_in_bfloat16(model) == ["1.weight"]
+    before = exact.weight.clone()
+    hold_in_bfloat16(model, ["1.weight"])
+    assert exact.weight.dtype == torch.bfloat16 and torch.equal(exact.weight.float(), before)
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p is not exact.weight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["action", "instruct"])
+def test_a_start_in_bfloat16_trains_the_same_in_half_of_the_memory(
+    tmp_path, monkeypatch, contract, dataset, checkpoint, stage
+):
+    start = open_checkpoint(checkpoint)
+    folder = tmp_path / "start"
+    save_checkpoint(
+        folder, start.config, read_weights(start), [Robot(contract, start.stats)],
+        start.tokenizer, torch.bfloat16,
+    )  # fmt: skip
+    # However slow bfloat16 is here.
+    monkeypatch.setattr(loop, "usable_precision", lambda precision, device: precision)
+    held: list[str] = []
+
+    def hold(model: nn.Module, names: list[str]) -> None:
+        held.extend(names)
+        hold_in_bfloat16(model, names)
+
+    exports = []
+    for name, holds in (("halves", hold), ("whole", lambda model, names: None)):
+        monkeypatch.setattr(loop, "hold_in_bfloat16", holds)
+        config = TrainConfig(
+            stage=stage, precision="bf16", initialize_from=str(folder), batch_size=2, steps=2,
+            lora=LoraConfig(("language", "action"), rank=4, gate="layer", head_width=8),
+            robot=(RobotData(str(dataset), options={"episodes": 4, "episodes_per_shard": 2}),),
+            output=str(tmp_path / name), ema_decay=0.9,
+        )  # fmt: skip
+        exports.append(read_weights(open_checkpoint(train(config, contract))))
+    assert any(".language_model.layers." in name for name in held)
+    assert not any("lora" in n or "embed_tokens" in n or "lm_head" in n for n in held)
+    halves, whole = exports
+    assert halves.keys() == whole.keys()
+    for name, value in whole.items():
+        assert torch.equal(halves[name], value), name
+
+
+def train(config: TrainConfig, contract) -> Path:
+    """The checkpoint that a run exports."""
+    return loop.train(config, contract, open_data(config, contract))

@@ -14,11 +14,14 @@ from vla.policies.robots import checkpoint_folder
 from vla.training.config import TrainConfig
 from vla.training.loop import model_config, open_start
 from vla.training.objectives.registry import objective_of
+from vla.training.precision import frozen_matrices
 from vla.training.start import choose_trained
 
 GPUS = (1, 8, 64)
 # Bytes of a parameter in training, which computes in bf16 by autocast and keeps float32.
 WEIGHT, GRADIENT, ADAM = 4, 4, 8
+# Of a frozen matrix less, where it is held in bfloat16 (vla.training.precision).
+HALVED = 2
 _COLUMNS = ("weights", "gradients", "optimiser", "average")
 
 
@@ -31,6 +34,7 @@ class Footprint:
     total: int
     trained: int
     averaged: int  # of the trained ones, those of which an average is kept
+    halved: int  # of the frozen ones, those held in bfloat16 if the start is stored in it
 
     def bytes_per_gpu(self, gpus: int, sharded: bool) -> dict[str, float]:
         """Bytes on each of so many GPUs of weights, gradients, AdamW's moments and the average.
@@ -38,7 +42,7 @@ class Footprint:
         sharded: by FSDP2, else each GPU holds all of it.
         """
         sizes = (
-            WEIGHT * self.total,
+            WEIGHT * self.total - (0 if sharded else HALVED * self.halved),
             GRADIENT * self.trained,
             ADAM * self.trained,
             WEIGHT * self.averaged,
@@ -85,7 +89,11 @@ def footprint(config: TrainConfig, contract: EmbodimentContract) -> Footprint:
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     trained = sum(sizes.values())
     total = sum(p.numel() for p in model.parameters())
-    return Footprint(parts, published, total, trained, trained if config.ema_decay else 0)
+    averaged = trained if config.ema_decay else 0
+    # What is drawn at random is not exact in bfloat16.
+    halves = config.precision == "bf16" and (config.initialize_from or config.backbone)
+    halved = sum(p.numel() for p in frozen_matrices(model).values()) if halves else 0
+    return Footprint(parts, published, total, trained, averaged, halved)
 
 
 def loads_text(config: TrainConfig, contract: EmbodimentContract) -> str:

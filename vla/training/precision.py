@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def usable_precision(precision: str, device: str) -> str:
@@ -17,6 +19,41 @@ def usable_precision(precision: str, device: str) -> str:
     if precision == "bf16" and device == "cpu" and _lacks_bfloat16():
         return "no"
     return precision
+
+
+def frozen_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Frozen matrices of linear layers and convolutions, which autocast rounds in each step.
+
+    Not those that are an embedding, too: what a lookup gives is not rounded.
+    """
+    matrices, other = {}, set()
+    for prefix, module in model.named_modules():
+        rounds = isinstance(module, nn.Linear | nn.Conv2d)
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if rounds and parameter.ndim > 1 and not parameter.requires_grad:
+                matrices[name] = parameter
+            else:
+                other.add(id(parameter))
+    return {name: value for name, value in matrices.items() if id(value) not in other}
+
+
+def exact_in_bfloat16(model: nn.Module) -> list[str]:
+    """Names of the frozen matrices that bfloat16 holds exactly: of a start that was stored in it.
+
+    To hold them in it changes no result, and nothing that is exported.
+    """
+    return [
+        name
+        for name, value in frozen_matrices(model).items()
+        if torch.equal(value, value.bfloat16().to(value.dtype))
+    ]
+
+
+def hold_in_bfloat16(model: nn.Module, names: Iterable[str]) -> None:
+    """Has a model hold the parameters of those names in bfloat16, in half of the memory."""
+    for name in names:
+        parameter = model.get_parameter(name)
+        parameter.data = parameter.data.bfloat16()
 
 
 def _lacks_bfloat16() -> bool:
