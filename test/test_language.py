@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from vla.policies.backbones import build_backbone
 from vla.policies.checkpoint import read_config, write_config
-from vla.policies.config import BackboneConfig, CheckpointError, from_dict
+from vla.policies.config import BackboneConfig, CheckpointError, LoraConfig, from_dict
 from vla.policies.instructvla.config import ActionExpertConfig, InstructVLAConfig
 from vla.policies.instructvla.presets import PRESETS
 from vla.policies.instructvla.reasoning import ReasoningModel
@@ -209,6 +210,26 @@ def test_latent_actions_are_those_of_the_rows_with_queries(model, tokenizer, ima
     alone, _, _, _ = model(images[1:], batch_of(tokenizer, acts))
     assert latent.shape[0] == 1 and loss > 0 and 0 <= accuracy <= 1
     torch.testing.assert_close(latent, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gate", ["sum", "layer", "two_pass"])
+def test_training_without_a_mask_is_training_with_one(tokenizer, images, monkeypatch, gate):
+    """A causal decoder's rows are padded behind, where none of their tokens looks."""
+    lora = LoraConfig(("language", "action"), rank=4, alpha=8.0, gate=gate, head_width=8)
+    torch.manual_seed(0)
+    model = ReasoningModel(replace(CONFIG, lora=lora)).eval()  # no dropout
+    long = PromptRow((("what is on the table ?", "a red block . the can ."),))
+    batch = batch_of(tokenizer, PromptRow((("pick", ""),), acts=True), long)
+    assert not batch.mask.all() and model.backbone.takes_masks_as_given
+    found = []
+    for given in (True, False):
+        monkeypatch.setattr(type(model.backbone), "takes_masks_as_given", given)
+        model.zero_grad()
+        latents, loss, *_ = model(images, batch)
+        (loss + latents.square().mean()).backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append([latents.detach(), loss.detach(), *gradients])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
 
 
 def test_a_batch_of_text_alone_is_trained_on(model, tokenizer, images):
