@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import vla.training.loop as loop
+import vla.training.precision as precision
 from vla.policies.checkpoint import open_checkpoint, read_weights, save_checkpoint
 from vla.policies.config import LoraConfig
 from vla.policies.robots import Robot
@@ -74,7 +75,7 @@ def test_a_start_in_bfloat16_trains_the_same_in_half_of_the_memory(
         start.tokenizer, torch.bfloat16,
     )  # fmt: skip
     # However slow bfloat16 is here.
-    monkeypatch.setattr(loop, "usable_precision", lambda precision, device: precision)
+    monkeypatch.setattr(loop, "usable_precision", lambda asked, device: asked)
     held: list[str] = []
 
     def hold(model: nn.Module, names: list[str]) -> None:
@@ -83,7 +84,7 @@ def test_a_start_in_bfloat16_trains_the_same_in_half_of_the_memory(
 
     exports = []
     for name, holds in (("halves", hold), ("whole", lambda model, names: None)):
-        monkeypatch.setattr(loop, "hold_in_bfloat16", holds)
+        monkeypatch.setattr(precision, "hold_in_bfloat16", holds)
         config = TrainConfig(
             stage=stage, precision="bf16", initialize_from=str(folder), batch_size=2, steps=2,
             lora=LoraConfig(("language", "action"), rank=4, gate="layer", head_width=8),

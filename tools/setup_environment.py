@@ -339,9 +339,8 @@ def set_up(for_tests: bool) -> bool:
     changed |= step("torch", digest(TORCH_VERSION, build),
                     f"2 of 3: torch {TORCH_VERSION} ({build})",
                     lambda: install_torch(build, variables, lock))  # fmt: skip
-    sources = sorted(
-        path for folder in ("msg", "srv", "action") for path in (ROOT / folder).iterdir()
-    )
+    folders = ("msg", "srv", "action")
+    sources = sorted(path for name in folders for path in (ROOT / name).iterdir())
     sources += sorted(path for path in INTERFACES.rglob("*") if path.is_file())
     installed = sorted(
         str(path.relative_to(ROOT))

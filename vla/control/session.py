@@ -266,10 +266,13 @@ class InstructionSession:
         """Back to IDLE without an instruction, as on activation."""
         self._clear()
 
-    def add_response(self, instruction_id: int, text: str) -> None:
-        """Keeps the model's answer when it belongs to the instruction in force."""
-        if self.instruction is not None and self.instruction.instruction_id == instruction_id:
-            self.response = one_line(text, LONGEST_RESPONSE)
+    def add_response(self, instruction_id: int, text: str) -> bool:
+        """Keeps the model's answer if it belongs to the instruction in force; whether it does."""
+        told = self.instruction
+        if told is None or told.instruction_id != instruction_id:
+            return False
+        self.response = one_line(text, LONGEST_RESPONSE)
+        return True
 
     def refuse(self, instruction_id: int, text: str, now: float) -> None:
         """The policy says that it can't do what it was told: the instruction is over.
@@ -277,11 +280,7 @@ class InstructionSession:
         text: its answer. Ends nothing while the arm is stopped or an adapter is being loaded, since
         the policy answers again afterwards.
         """
-        self.add_response(instruction_id, text)
-        told = self.instruction
-        if told is None or told.instruction_id != instruction_id:
-            return
-        if self.loading or not self.wants_motion:
+        if not self.add_response(instruction_id, text) or self.loading or not self.wants_motion:
             return
         message = f"the policy refused: {self.response}"
         self._end(Outcome.REFUSED, message, now)

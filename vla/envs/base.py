@@ -72,14 +72,9 @@ class Question:
 
 
 @dataclass(frozen=True)
-class GivenInstruction:
-    """An instruction given in a scene, with the right answer before acting."""
+class GivenInstruction(Question):
+    """An instruction given in a scene, with what the robot should say before acting."""
 
-    kind: str  # instructions are counted by kind
-    seed: int  # of the scene
-    images: dict[str, np.ndarray]  # uint8 [H, W, 3] by camera name
-    text: str
-    truth: str  # what the robot should say
     possible: bool  # whether it can be followed in that scene
 
 

@@ -17,12 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    broadcast_object_list,
-    set_seed,
-)
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -52,7 +47,7 @@ from vla.training.parameters import (
     share_weights,
     start_moments,
 )
-from vla.training.precision import exact_in_bfloat16, hold_in_bfloat16, usable_precision
+from vla.training.precision import halve_frozen, usable_precision
 from vla.training.saved_state import load_state, save_state
 from vla.training.sources import require_cameras
 from vla.training.start import choose_trained, started_model, waiting_model
@@ -157,11 +152,7 @@ class Trainer:
         else:
             model = waiting_model(built, contract)
         choose_trained(self.objective, kind, model)
-        # Sharded training takes float32, and divides it.
-        if precision == "bf16" and self.accelerator.distributed_type != DistributedType.FSDP:
-            main = self.accelerator.is_main_process
-            (exact,) = broadcast_object_list([exact_in_bfloat16(model) if main else None])
-            hold_in_bfloat16(model, exact)
+        halve_frozen(self.accelerator, model)
         if config.checkpoint_activations:
             kind.checkpoint_activations(model)
         optimizer = torch.optim.AdamW(

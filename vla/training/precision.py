@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 
 
@@ -19,6 +21,20 @@ def usable_precision(precision: str, device: str) -> str:
     if precision == "bf16" and device == "cpu" and _lacks_bfloat16():
         return "no"
     return precision
+
+
+def halve_frozen(accelerator: Accelerator, model: nn.Module) -> None:
+    """Holds frozen matrices in bfloat16 where a run computes in it and nothing changes by that.
+
+    model: whose weights the first process alone may have yet. Sharded training takes float32, and
+    divides it.
+    """
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if accelerator.mixed_precision != "bf16" or sharded:
+        return
+    main = accelerator.is_main_process
+    (names,) = broadcast_object_list([exact_in_bfloat16(model) if main else None])
+    hold_in_bfloat16(model, names)
 
 
 def frozen_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
