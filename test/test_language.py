@@ -222,8 +222,8 @@ def test_training_without_a_mask_is_training_with_one(tokenizer, images, monkeyp
     batch = batch_of(tokenizer, PromptRow((("pick", ""),), acts=True), long)
     assert not batch.mask.all() and model.backbone.takes_masks_as_given
     found = []
-    for masked in (True, False):
-        monkeypatch.setattr(type(model.backbone), "takes_masks_as_given", masked)
+    for unmasked in (True, False):
+        monkeypatch.setattr(type(model.backbone), "takes_masks_as_given", unmasked)
         model.zero_grad()
         latents, loss, *_ = model(images, batch)
         (loss + latents.square().mean()).backward()
