@@ -393,4 +393,6 @@ def train(
     progress.close()
     if writer is not None:
         writer.close()
+    # All of them may read next what the first process has just written.
+    trainer.accelerator.wait_for_everyone()
     return output / "checkpoint"
