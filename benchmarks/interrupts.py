@@ -7,7 +7,8 @@ python benchmarks/interrupts.py --trials 20 --busy 20 --after 0.5 1 2 4
 Each trial starts `vla launch sim.launch.xml`, waits until every node is active, starts processes
 that do nothing but compute, and sends SIGINT to the launcher. seconds: from the signal until the
 launcher has ended. escalated: nodes that the launcher had to send SIGTERM or SIGKILL. failed: what
-it says of nodes that did not end cleanly. status: its own exit status. --after interrupts so many
+it says of nodes that did not end cleanly. cut_short: nodes that came to rest, but whose cleaning up
+took so long that they ended without it. status: its own exit status. --after interrupts so many
 seconds after the start instead, in turn, when nodes may still be importing. Each trial is added to
 the JSON file at once, and what is there counts.
 """
@@ -38,13 +39,18 @@ SETTLING = 3.0  # From the start of the busy processes to the signal [s].
 ESCALATED = re.compile(r"\[([\w-]+)\]: process did not end: sending (\w+)")
 FAILED = re.compile(r"\[([\w-]+)\]: process has died \[pid \d+, (exit code -?\d+)")
 CLEAN = re.compile(r"\[([\w-]+)\]: process has finished cleanly")
+RESTED = re.compile(r"\[(\w+)\]: deactivated")
+CLEANED = re.compile(r"\[(\w+)\]: cleaned up")
 
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """That many processes which compute without end."""
+    """That many processes which compute without end, each in a session of its own.
+
+    Linux may share the processor out by session: those of one session would count as one program.
+    """
     command = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(command) for _ in range(count)]
+    processes = [subprocess.Popen(command, start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:
@@ -89,6 +95,7 @@ def interrupted(
         "clean": len(CLEAN.findall(said)),
         "escalated": [" ".join(found) for found in ESCALATED.findall(said)],
         "failed": [" ".join(found) for found in FAILED.findall(said)],
+        "cut_short": sorted({*RESTED.findall(said)} - {*CLEANED.findall(said)}),
     }
 
 
@@ -133,7 +140,8 @@ def main() -> None:
     print(
         f"{len(trials)} trials: {np.median(seconds):.1f} s in the median, {max(seconds):.1f} s at "
         f"most; escalated in {sum(bool(trial['escalated']) for trial in trials)}, failed in "
-        f"{sum(bool(trial['failed']) for trial in trials)}; the nodes' output: {folder}"
+        f"{sum(bool(trial['failed']) for trial in trials)}, cut short in "
+        f"{sum(bool(trial['cut_short']) for trial in trials)}; the nodes' output: {folder}"
     )
 
 

@@ -84,3 +84,39 @@ def test_a_node_that_is_interrupted_while_it_imports_ends_cleanly(tmp_path, numb
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
+
+
+# A node whose cleanup never returns, and keeps Python's lock, as a deadlock in the middleware does.
+STUCK = """\
+import ctypes
+from vla_nodes.core.node import ManagedNode
+from vla_nodes.core.running import run
+
+class Stuck(ManagedNode):
+    def deactivate(self):
+        print("rests", flush=True)
+
+    def cleanup(self):
+        ctypes.PyDLL(None).sleep(600)
+
+run(lambda: Stuck("stuck"))
+"""
+
+
+def test_a_node_whose_cleanup_hangs_in_the_middleware_ends_all_the_same(tmp_path):
+    script = tmp_path / "stuck"
+    script.write_text(STUCK)
+    with Graph() as graph:
+        log = tmp_path / "log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, str(script)],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=graph.environment,
+            )
+        node = NodeProcess("stuck", process, log)
+        graph.processes.append(node)
+        graph.wait_state("stuck", "active")
+        assert node.stop(signal.SIGINT, timeout=60.0) == 0
+        assert "rests" in node.output and "cleaned up" not in node.output

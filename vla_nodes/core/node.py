@@ -224,11 +224,16 @@ class ManagedNode(LifecycleNode):
         if self.settings["autostart"] and self.trigger_configure() == Transition.SUCCESS:
             self.trigger_activate()
 
-    def close(self) -> None:
-        """Deactivates and cleans up, from any state."""
+    def rest(self) -> None:
+        """Deactivates where it is active."""
         with self.callback_lock:
             if self.state == ACTIVE:
                 self.trigger_deactivate()
+
+    def close(self) -> None:
+        """Deactivates and cleans up, from any state."""
+        with self.callback_lock:
+            self.rest()
             if self.state == INACTIVE:
                 self.trigger_cleanup()
 

@@ -19,8 +19,10 @@ from vla.core.processes import wait_asleep
 from vla_nodes.core.log import error_text, traceback_text
 from vla_nodes.core.node import ManagedNode
 from vla_nodes.core.shared_memory import join_graph
+from vla_nodes.core.timed_end import end_after
 
 EXIT_PATIENCE = 3.0
+END_PATIENCE = 2  # for cleaning up [s]
 
 
 def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
@@ -64,6 +66,10 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
     if spinning.is_alive():
         node.get_logger().warning("still busy at the end; exiting without cleaning up")
     else:
+        if rclpy.ok():
+            node.rest()
+        # Bags are closed and the arm holds: what is left takes the node off the graph.
+        end_after(END_PATIENCE)
         if rclpy.ok():
             node.close()
         executor.shutdown()
