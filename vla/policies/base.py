@@ -203,7 +203,7 @@ class PolicyType(ABC, Generic[Config, Model]):
         raise CheckpointError(f"a policy of type {self.name} has no backbone: leave it out")
 
     def load_backbone(self, model: Model, source: str | None) -> Loaded:
-        """Fills the vision-language model with released weights, or draws them anew for None.
+        """Fills the vision-language model with released weights, or draws them at random for None.
 
         Raises CheckpointError where the weights can't be read, or do not fit.
         """

@@ -64,7 +64,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 @contextmanager
 def plain_passes() -> Iterator[None]:
-    """Has passes run as with "none": torch compiles anew for another number of threads."""
+    """Has passes run as with "none": torch compiles again for another number of threads."""
     global _is_plain
     _is_plain = True
     try:

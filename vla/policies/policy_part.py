@@ -74,7 +74,7 @@ class PolicyPart:
         return other
 
     def start_memory(self) -> None:
-        """Makes anew what it keeps of its robot, such as a history or a generator."""
+        """Creates again what it keeps of its robot, such as a history or a generator."""
 
     def matrices(self, adapters: Sequence[Adapter | None]) -> list[Matrices]:
         """For each adapter, None for none, what the weights are that any of them changes.

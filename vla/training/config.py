@@ -58,7 +58,7 @@ class TrainConfig:
     # the preset's.
     backbone: str = ""
     backbone_source: str = ""
-    # False: its architecture with weights drawn anew, so without its pretraining.
+    # False: its architecture with random weights, so without its pretraining.
     pretrained: bool = True
     # Whether Python code of backbone_source may run, where kind generic needs it.
     allow_remote_code: bool = False

@@ -32,7 +32,7 @@ SERVER_SETTINGS = (
     Setting(
         "server_timeout",
         2.0,
-        "Longest wait for the server's answer; then the connection is made anew [s].",
+        "Longest wait for the server's answer; then it connects again [s].",
         bounds=(0.05, 60.0),
     ),
     Setting(

@@ -348,7 +348,7 @@ class Backbone(nn.Module):
         """The decoder's layers."""
         return [*next(iter(self.stacks)).children()]
 
-    def draw_anew(self) -> None:
+    def draw_at_random(self) -> None:
         """Xavier's start for all matrices and convolutions, zero for their biases.
 
         As RoboVLMs' code compares with a backbone that has no vision-language pretraining

@@ -153,13 +153,13 @@ def load_pretrained(
 
 
 def start_backbone(backbone: Backbone, source: str | None, prefix: str) -> Loaded:
-    """Fills a backbone with released weights, or draws them anew where there is no source.
+    """Fills a backbone with released weights, or draws them at random where there is no source.
 
     prefix: of its model's names, in what is returned.
     """
     if source is None:
-        backbone.draw_anew()
-        return Loaded("drawn anew", {})
+        backbone.draw_at_random()
+        return Loaded("drawn at random", {})
     return load_pretrained(backbone, source, prefix=prefix)
 
 
