@@ -261,8 +261,13 @@ def test_moveits_own_node_follows_the_same_time(monkeypatch):
         request = GetParameters.Request(names=["use_sim_time"])
         (value,) = graph.call(GetParameters, "left/vla_moveit/get_parameters", request).values
         assert value.bool_value
-        names = graph.node.get_subscriber_names_and_types_by_node("vla_moveit", "/left")
-        assert "/left/clock" in dict(names) and "/clock" not in dict(names)
+
+        def heard() -> set[str]:
+            found = graph.node.get_subscriber_names_and_types_by_node("vla_moveit", "/left")
+            return {name for name, _ in found}
+
+        graph.wait(lambda: "/left/clock" in heard(), "the clock's subscription")
+        assert "/clock" not in heard()
 
 
 def test_what_a_target_may_be():
