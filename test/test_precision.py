@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 import vla.training.loop as loop
@@ -63,7 +64,21 @@ def test_frozen_matrices_are_exact_or_left_alone():
     assert all(p.dtype == torch.float32 for p in model.parameters() if p is not exact.weight)
 
 
+@pytest.fixture
+def bfloat16():
+    """Accelerate, which keeps the precision of a process, begins again before and afterwards."""
+
+    def begin_again():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    begin_again()
+    yield
+    begin_again()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("stage", ["action", "instruct"])
 def test_a_start_in_bfloat16_trains_the_same_in_half_of_the_memory(
     tmp_path, monkeypatch, contract, dataset, checkpoint, stage
