@@ -69,7 +69,8 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
         if rclpy.ok():
             node.rest()
         # Bags are closed and the arm holds: what is left takes the node off the graph.
-        end_after(END_PATIENCE)
+        with contextlib.suppress(OSError):
+            end_after(END_PATIENCE)
         if rclpy.ok():
             node.close()
         executor.shutdown()
