@@ -260,19 +260,8 @@ def test_the_controller_ends_in_mid_motion(make, name, action):
 def test_nodes_killed_one_by_one():
     """In one graph of the shipped policy, where each is started again before the next is killed."""
     use_test_interfaces()
-    simulated = {"use_sim_time": True}
-    policy = simulated | {"checkpoint": str(CHECKPOINT)}
-    parameters = {
-        "sim": {},
-        "perception": simulated,
-        "reasoning": policy,
-        "action_expert": policy,
-        "controller": simulated | {"control_rate": 1.0 / PERIOD},
-    }
     with Graph() as graph:
-        running = {name: graph.start(name, parameters=given) for name, given in parameters.items()}
-        for name in parameters:
-            graph.wait_state(name, "active", 60.0)
+        running = graph.start_with_policy(CHECKPOINT, control_rate=1.0 / PERIOD)
         statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         graph.collect(Instruction, "vla/instruction", qos.LATCHED)
         # Without the simulator there is nothing to start again for.
@@ -292,7 +281,8 @@ def test_nodes_killed_one_by_one():
             judge(FaultReport(f"{name} killed", over, hold, "its death", said))
             graph.processes.remove(running[name])
             if name != "sim":
-                running[name] = graph.start(name, parameters=parameters[name])
+                given = {} if name == "perception" else {"checkpoint": str(CHECKPOINT)}
+                running[name] = graph.start(name, parameters={"use_sim_time": True} | given)
                 graph.wait_state(name, "active", 60.0)
 
 
