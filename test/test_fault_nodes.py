@@ -262,11 +262,12 @@ def test_nodes_killed_one_by_one():
     use_test_interfaces()
     with Graph() as graph:
         running = graph.start_with_policy(CHECKPOINT, control_rate=1.0 / PERIOD)
+        watch = Watch(graph)
         statuses = graph.collect(PolicyStatus, "vla/status", qos.LATCHED)
         graph.collect(Instruction, "vla/instruction", qos.LATCHED)
         # Without the simulator there is nothing to start again for.
         for name in ("perception", "reasoning", "action_expert", "sim"):
-            watch = move(graph)
+            move(graph, watch)
             at = time.monotonic()
             running[name].kill()
             end = at + 1.5
@@ -286,12 +287,12 @@ def test_nodes_killed_one_by_one():
                 graph.wait_state(name, "active", 60.0)
 
 
-def move(graph) -> Watch:
-    """Has the policy move the arm of a new scene; what is commanded from its start on."""
+def move(graph, watch: Watch) -> None:
+    """Has the policy move the arm of a new scene. watch: forgets what was commanded before."""
     assert graph.call(Trigger, "vla/stop", Trigger.Request()).success
     request = ResetScene.Request(seed=0, family="pick")
     scene = graph.call(ResetScene, "sim/reset_scene", request)
-    watch = Watch(graph)
+    watch.commands.clear()
 
     def moves():
         recent = watch.commands[-10:]
@@ -302,7 +303,6 @@ def move(graph) -> Watch:
     request = SetInstruction.Request(instruction=scene.instruction)
     assert graph.call(SetInstruction, "vla/set_instruction", request).success
     graph.wait(moves, "motion", 30.0)
-    return watch
 
 
 def test_a_camera_is_frozen_with_fresh_stamps():

@@ -1,7 +1,7 @@
 """An end that nothing holds up, not even a thread that keeps Python's lock.
 
-Of about thirty controllers that a launcher interrupted with their graph one hung after it had come
-to rest, while it was leaving the graph as all others did.
+In one of twenty graphs that a launcher interrupted, the controller came to rest and then hung while
+it was leaving the graph, until it was killed.
 """
 
 from __future__ import annotations
