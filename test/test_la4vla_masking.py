@@ -76,6 +76,22 @@ def test_exchanged_pixels_change_no_masked_row_and_all_others(part_of, contract,
         torch.testing.assert_close(velocities(part, [sample])[0], first[row], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_causal_decoder_needs_no_mask_of_padding(part_of, contract, kind, monkeypatch):
+    """Its losses and gradients are those with one."""
+    model = part_of(tiny(kind)).model
+    batch = batch_of(part_of(tiny(kind)), samples_of(contract, (True, False, False)))
+    assert not batch.given.mask.all()
+    found = []
+    for given in (model.backbone.takes_masks_as_given, False):
+        monkeypatch.setattr(type(model.backbone), "takes_masks_as_given", given)
+        model.zero_grad()
+        loss = model(batch, 2, seeded())["action"]
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mix", MIXES)
 def test_masked_rows_have_no_gradient_to_vision_and_all_of_them_train(part_of, contract, mix):
     part = part_of(tiny())

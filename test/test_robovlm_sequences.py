@@ -77,6 +77,33 @@ def test_batch_mates_and_padding_change_nothing(part_of, structure):
     np.testing.assert_allclose(together[1:], features(long), atol=1e-5)
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("kind", [k for k in KINDS if not KINDS[k].attends])
+def test_a_causal_decoder_needs_no_mask_of_padding(part_of, kind, structure, monkeypatch):
+    """Its losses and gradients are those with one."""
+    part = part_of(tiny(structure, kind))
+    model = part.model
+    collator = RoboVLMCollator(
+        part.config, part._tokenizer._tokenizer, CollationOptions(augmentation=PLAIN)
+    )
+    frame = observation(0)
+    zeros = np.zeros((part.contract.horizon, 7), np.float32)
+    samples = [
+        RobotSample(frame.images, frame.state, zeros, words)
+        for words in ("pick the red block", "put the can that is red in the bowl")
+    ]
+    batch = collator.robot_batch(samples, [part._stats] * 2, np.random.default_rng(0))
+    assert not batch.rows.mask.all()
+    found = []
+    for given in (model.backbone.takes_masks_as_given, False):
+        monkeypatch.setattr(type(model.backbone), "takes_masks_as_given", given)
+        model.zero_grad()
+        loss = model(batch)["tokens" if structure == "discrete" else "action"]
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 def test_discrete_actions_are_decoded_to_the_last_step(part_of, monkeypatch):
     part = part_of(tiny("discrete"))
     assert part.act(observation(0), "pick the red block").shape == (part.contract.horizon, 7)

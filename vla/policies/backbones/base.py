@@ -236,6 +236,14 @@ class Backbone(nn.Module):
         config = getattr(self.language_model, "config", None)
         return getattr(config, "model_type", "") in GIVEN_MASKS
 
+    def mask_of(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """The mask for `run` of rows that are padded behind; tokens [B, T]: 1 where there is one.
+
+        In a causal decoder no token sees the padding behind it, so that no mask has to say so, and
+        a GPU attends in its flash kernel.
+        """
+        return None if self.takes_masks_as_given else tokens
+
     @property
     def head(self) -> nn.Linear:
         """From hidden states to scores of the vocabulary."""

@@ -86,9 +86,7 @@ class ReasoningModel(nn.Module):
         embeddings, seen = self.embed(text.ids), self.see(images, text.ids)
         width = embeddings.shape[-1]
         image_tokens = embeddings[:0] if seen is None else seen.features[..., :width]
-        # No token sees padding on the right, so a causal decoder needs no matrix that says so, and
-        # a GPU attends in its flash kernel.
-        mask = None if self.backbone.takes_masks_as_given else text.mask
+        mask = self.backbone.mask_of(text.mask)
         hidden = self.backbone.run(embeddings, positions, mask, prefix=text.prefix, images=seen)
         targets = text.labels[:, 1:]
         wanted = targets != IGNORE

@@ -72,8 +72,10 @@ class LA4VLA(nn.Module):
         if len(given.images):
             fitted = fit_images(given.images, self.config.backbone.image_size)
             images = Images(self.backbone.encode_images(fitted), is_image)
-        # As published: the language model's attention is all that is masked.
-        attended = mask * ~is_image if self.config.mask == "attention_only" else mask
+        attended = self.backbone.mask_of(mask)
+        if self.config.mask == "attention_only":
+            # As published: the language model's attention is all that is masked.
+            attended = mask * ~is_image
         return self.backbone.run(
             self.backbone.embed_text(given.ids.clamp(min=0)),
             self.backbone.positions(is_image, mask),

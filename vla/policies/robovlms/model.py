@@ -179,12 +179,17 @@ class RoboVLM(nn.Module):
     ) -> torch.Tensor:
         """Final hidden states [R, T, D] of rows."""
         structure = self.config.structure
-        # The published place of learned tokens counts the padding before them.
-        counted = torch.ones_like(mask) if structure.token_place == "before_last" else mask
+        counted: torch.Tensor = mask
+        attended: torch.Tensor | None = mask
+        if structure.token_place == "before_last":
+            # The published place of learned tokens counts the padding before them.
+            counted = torch.ones_like(mask)
+        else:
+            attended = self.backbone.mask_of(mask)
         positions = self.backbone.positions(self._laid_out(ids), counted)
         images = Images(image_tokens, ids == IMAGE) if len(image_tokens) else None
         seen = prefix if structure.both_ways else torch.zeros_like(prefix)
-        return self.backbone.run(self.embed(ids, state), positions, mask, cache, seen, images)
+        return self.backbone.run(self.embed(ids, state), positions, attended, cache, seen, images)
 
     def _laid_out(self, ids: torch.Tensor) -> torch.Tensor:
         """[R, T], True on tokens that have places in an image; a resampler's have none."""
