@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from vla.policies.config import CheckpointError, FlowMatchingConfig, from_dict
+from vla.policies.config import AdapterConfig, CheckpointError, FlowMatchingConfig, from_dict
 from vla.policies.heads.flow_matching import draw_noise, integrate, interpolate, sample_times
 from vla.policies.instructvla.action_expert import (
     ActionExpert,
@@ -22,6 +22,7 @@ from vla.policies.instructvla.config import ActionExpertConfig
 from vla.policies.instructvla.film_dinov2 import Dinov2Encoder
 from vla.policies.instructvla.film_vision import ConvVisionEncoder, FiLM, Keypoints
 from vla.policies.instructvla.vision_language_action import sample_actions
+from vla.policies.lora import LoraLinear
 
 LATENT, QUERIES, CAMERAS, STATE, HORIZON, ACTION = 24, 4, 2, 10, 6, 7
 CONFIG = ActionExpertConfig(
@@ -185,6 +186,29 @@ def test_velocity_depends_on_every_input(expert, inputs, name):
     assert not torch.allclose(
         before, expert.velocity(expert.encode_context(**inputs), x, times + 0.4)
     )
+
+
+@torch.inference_mode()
+def test_joined_gates_change_nothing(inputs):
+    torch.manual_seed(0)
+    own = ActionExpert(CONFIG, LATENT, QUERIES, CAMERAS, STATE, HORIZON, ACTION).eval()
+    x, times = torch.randn(3, HORIZON, ACTION), torch.tensor([0.0, 0.5, 0.9])
+    context = own.encode_context(**inputs)
+    apart = own.velocity(context, x, times)
+    context.gates = own.joined_gates()
+    assert [tuple(joined.shape) for joined in context.gates] == [(96, 32)] * 2
+    torch.testing.assert_close(own.velocity(context, x, times), apart, atol=1e-6, rtol=1e-5)
+    twice = own.velocity(repeat_context(context, 2), x.repeat(2, 1, 1), times.repeat(2))
+    assert twice.shape == (6, HORIZON, ACTION)
+    # A change of the weights, as an adapter makes it, is there in the next chunk.
+    own.layers[0].gate.weight.mul_(-1)
+    context.gates = own.joined_gates()
+    changed = own.velocity(context, x, times)
+    context.gates = None
+    torch.testing.assert_close(own.velocity(context, x, times), changed, atol=1e-6, rtol=1e-5)
+    assert (changed - apart).abs().max() > 1e-3
+    own.layers[1].up = LoraLinear(own.layers[1].up, AdapterConfig())
+    assert own.joined_gates() is None
 
 
 @torch.inference_mode()

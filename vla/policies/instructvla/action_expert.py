@@ -33,6 +33,8 @@ class ExpertContext:
     layers: list[tuple[torch.Tensor, torch.Tensor]] | None
     # Bool [B]: rows with vision, where others have none; None where all rows are alike.
     seen: torch.Tensor | None = None
+    # What ActionExpert.joined_gates() gave, where the steps are to use it.
+    gates: list[torch.Tensor] | None = None
 
 
 def rotary_turns(positions: torch.Tensor, width: int, theta: float) -> torch.Tensor:
@@ -86,18 +88,23 @@ class Layer(nn.Module):
         turns: torch.Tensor,
         context: tuple[torch.Tensor, torch.Tensor] | None = None,
         mask: torch.Tensor | None = None,
+        gates: torch.Tensor | None = None,
+        is_last: bool = False,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Tokens [B, T, D] after this layer, and their own keys and values.
 
         turns [2, T, D / heads]: of rotary positions. context: keys and values before the
         tokens' own. mask [T, N] or [B, 1, T, N]: True where a token attends, or a number to add to
-        its score; None for everywhere.
+        its score; None for everywhere. gates [2 M, D]: the matrices of gate and up, as one.
+        is_last: nobody reads the tokens, which stay what they are.
         """
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
         qkv = qkv.permute(2, 0, 3, 1, 4)
         (query, key), value = rotate(qkv[:2], turns), qkv[2]
         own = (key, value)
+        if is_last:
+            return x, own
         if context is not None:
             key = torch.cat([context[0], key], dim=2)
             value = torch.cat([context[1], value], dim=2)
@@ -106,7 +113,11 @@ class Layer(nn.Module):
         )
         x = x + self.projection(attended.transpose(1, 2).reshape(batch, tokens, width))
         normed = self.norm2(x)
-        x = x + self.down(F.silu(self.gate(normed)) * self.up(normed))
+        if gates is None:
+            gate, up = self.gate(normed), self.up(normed)
+        else:
+            gate, up = F.linear(normed, gates).chunk(2, dim=-1)
+        x = x + self.down(F.silu(gate) * up)
         return x, own
 
 
@@ -257,11 +268,26 @@ class ActionExpert(nn.Module):
         if context.seen is not None:
             mask = mask & self._visible(context.seen, tokens.shape[1])
         turns = self.turns[:, present].to(tokens.dtype)
-        layers = []
+        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer in self.layers:
-            tokens, keys_and_values = layer(tokens, turns, mask=mask)
+            is_last = len(layers) == len(self.layers) - 1
+            tokens, keys_and_values = layer(tokens, turns, mask=mask, is_last=is_last)
             layers.append(keys_and_values)
         return layers
+
+    def joined_gates(self) -> list[torch.Tensor] | None:
+        """The matrices [2 M, D] of each layer's gate and up: one product, not two, in every step.
+
+        They are made for each chunk, so that no adapter has to renew them. None with layers that
+        are more than a matrix.
+        """
+        joined = []
+        for layer in self.layers:
+            gate, up = layer.gate, layer.up
+            if not (isinstance(gate, nn.Linear) and isinstance(up, nn.Linear)):
+                return None
+            joined.append(torch.cat([gate.weight, up.weight]))
+        return joined
 
     def velocity(
         self, context: ExpertContext, x: torch.Tensor, times: torch.Tensor
@@ -278,8 +304,9 @@ class ActionExpert(nn.Module):
             if context.seen is not None:
                 mask = self._visible(context.seen, self.context_tokens + self.horizon)
                 mask = mask[:, :, -self.horizon :]
-            for layer, past in zip(self.layers, context.layers, strict=True):
-                tokens, _ = layer(tokens, turns, context=past, mask=mask)
+            for index, (layer, past) in enumerate(zip(self.layers, context.layers, strict=True)):
+                gates = None if context.gates is None else context.gates[index]
+                tokens, _ = layer(tokens, turns, context=past, mask=mask, gates=gates)
         return self.head(self.norm(tokens).flatten(1)).view(-1, self.horizon, self.action_size)
 
     def _run_all(self, tokens: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
@@ -344,4 +371,5 @@ def repeat_context(context: ExpertContext, times: int) -> ExpertContext:
         ]
     seen = context.seen
     seen = None if seen is None else seen.repeat_interleave(times, 0)
-    return ExpertContext(context.tokens.repeat_interleave(times, 0), layers, seen)
+    tokens = context.tokens.repeat_interleave(times, 0)
+    return ExpertContext(tokens, layers, seen, context.gates)

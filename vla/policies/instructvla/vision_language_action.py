@@ -163,6 +163,7 @@ def actions_from_noise(
 ) -> torch.Tensor:
     """As sample_actions, of noise [B, H, A] in so many steps; nothing is drawn."""
     context = expert.encode_context(images, latent, state)
+    context.gates = expert.joined_gates()
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return expert.velocity(context, x, times)
