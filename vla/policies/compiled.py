@@ -58,7 +58,9 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, MOST_SHAPES)
     torch._dynamo.config.allow_rnn = True
-    graph = torch.compile(function, fullgraph=True, dynamic=False)
+    # On a processor the calls of small kernels cost much of a pass, unless C++ makes them.
+    in_cpp = not torch.cuda.is_available()
+    graph = torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": in_cpp})
     return Prepared(function, graph if mode == "inductor" else RecordedGraphs(graph))
 
 
