@@ -6,8 +6,9 @@ python benchmarks/inference.py --preset base --device cuda --dtype bfloat16 \
 
 Weights are random, so a text is as long as --tokens says. Each mode is measured in turns with the
 others, so that a noisy machine is noisy for all of them. --graphs names how our variant runs, see
-vla/policies/compiled.py; with openvino, OpenVINO computes the chunks that are not guided, on the
-CPU. With --budget nothing new begins after so many seconds.
+vla/policies/compiled.py; with openvino, OpenVINO computes the chunks, on the CPU, and with both,
+Inductor has compiled the vision-language half beside it (both_bf16: chunks in bfloat16). With
+--budget nothing new begins after so many seconds.
 
 - act: the latent action and a chunk in every step; real time: with real-time chunking.
 - language: in mode think, the text again every 20 steps.
@@ -34,7 +35,16 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from inference_steps import GRAPHS, MODES, OPENVINO, Fast, Naive, Subject, fast_modes, naive_modes
+from inference_steps import (
+    GRAPHS,
+    MODES,
+    WITH_OPENVINO,
+    Fast,
+    Naive,
+    Subject,
+    fast_modes,
+    naive_modes,
+)
 from torch.profiler import ProfilerActivity, profile
 
 from vla.policies.compiled import require_mode
@@ -155,7 +165,7 @@ def main() -> None:
         "presets": {},
     }
     for mode in arguments.graphs:
-        require_mode("none" if mode == OPENVINO else mode, arguments.device)
+        require_mode(WITH_OPENVINO.get(mode, (mode, ""))[0], arguments.device)
     for name in arguments.preset:
         if cuda:
             torch.cuda.reset_peak_memory_stats()

@@ -37,8 +37,13 @@ LANGUAGE_EVERY, LATENT_EVERY = 20, 2
 PROMPT_TOKENS = 40
 FAST_MODES = ("act", "real time", "language", "latent caching", "think")
 MODES = (*FAST_MODES, "naive act", "naive think")
-OPENVINO = "openvino"
-GRAPHS = (*COMPILED, OPENVINO)
+# With OpenVINO for chunks: how other passes run (vla/policies/compiled.py), and its precision.
+WITH_OPENVINO = {
+    "openvino": ("none", "f32"),
+    "both": ("inductor", "f32"),
+    "both_bf16": ("inductor", "bf16"),
+}
+GRAPHS = (*COMPILED, *WITH_OPENVINO)
 
 
 class Subject:
@@ -79,7 +84,7 @@ class Subject:
         return torch.randn(1, expert.horizon, expert.action_size, device=self.device)
 
 
-def exported_chunks(subject: Subject, guides: bool) -> dict[str, Computation]:
+def exported_chunks(subject: Subject, guides: bool, precision: str) -> dict[str, Computation]:
     """Chunks by OpenVINO, by name."""
     expert, steps = subject.model.expert, subject.config.flow.steps
     noise = subject.noise()
@@ -91,7 +96,9 @@ def exported_chunks(subject: Subject, guides: bool) -> dict[str, Computation]:
         passes.append(guided_chunk(expert, steps, example + guidance))
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder), "random", torch.get_num_threads()
-        return {given.name: openvino_computation(given, *where) for given in passes}
+        return {
+            given.name: openvino_computation(given, *where, precision=precision) for given in passes
+        }
 
 
 class Fast:
@@ -100,9 +107,9 @@ class Fast:
     def __init__(self, subject: Subject, mode: str, guides: bool):
         """guides: whether chunks are guided, too."""
         self.subject, self.model, self.guides = subject, subject.model, guides
-        graph = "none" if mode == OPENVINO else mode
+        graph, precision = WITH_OPENVINO.get(mode, (mode, ""))
         self.chunks = StaticChunk(self.model.expert, subject.config.flow.steps, graph)
-        self.exported = exported_chunks(subject, guides) if mode == OPENVINO else {}
+        self.exported = exported_chunks(subject, guides, precision) if precision else {}
         self.static: StaticReasoning | None = None
         if graph != "none":
             # The prompt is an instruction's words longer than the shortest.

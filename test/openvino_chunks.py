@@ -71,6 +71,19 @@ def test_chunks_equal_those_of_torch_also_after_an_adapter(two_steps, tmp_path, 
     assert np.abs(chunk(part) - adapted).max() > 1e-3
 
 
+def test_bfloat16_takes_the_same_export_and_stays_close(two_steps, tmp_path):
+    folder = shutil.copytree(two_steps, tmp_path / "checkpoint")
+    exact, rough = (ActionModel.from_pretrained(folder) for _ in range(2))
+    for part, runtime in ((exact, "openvino"), (rough, "openvino_bf16")):
+        part.exports_guided = False
+        part.use_runtime(runtime)
+        assert (part.runtime, part.runtime_problem) == (runtime, "")
+    assert len(kept(folder)) == 1
+    chunks = [[chunk(part, seed) for seed in range(5)] for part in (exact, rough)]
+    spread = np.ptp(chunks[0], axis=(0, 1))
+    assert (np.abs(np.subtract(*chunks)).max(axis=(0, 1)) <= 0.1 * spread + 1e-6).all()
+
+
 def test_an_export_is_kept_and_a_damaged_one_is_not_used(two_steps, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = shutil.copytree(two_steps, tmp_path / "checkpoint")

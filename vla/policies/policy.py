@@ -17,7 +17,7 @@ from vla.policies.base import Images, Observation
 from vla.policies.camera_images import blank_images
 from vla.policies.checkpoint import open_checkpoint
 from vla.policies.parts import ActionPart, ReasoningPart, action_part, reasoning_part
-from vla.policies.runtimes import OPENVINO
+from vla.policies.runtimes import PRECISIONS
 
 
 class Policy:
@@ -56,7 +56,7 @@ class Policy:
     def use_runtime(self, runtime: str) -> str:
         """Has a runtime of vla.policies.runtimes compute chunks; returns why it can't, or ""."""
         if self.action is None:
-            asked = runtime == OPENVINO
+            asked = runtime in PRECISIONS
             return "a policy of one part has no export, so it runs eagerly" if asked else ""
         self.action.exports_guided = False  # Evaluation guides none.
         self.action.use_runtime(runtime)

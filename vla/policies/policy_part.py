@@ -20,7 +20,7 @@ from vla.policies.adapters import (
 )
 from vla.policies.checkpoint import Checkpoint
 from vla.policies.config import CheckpointError
-from vla.policies.runtimes import OPENVINO, Computation, RuntimeUnavailable
+from vla.policies.runtimes import AUTO, OPENVINO, PRECISIONS, Computation, RuntimeUnavailable
 
 Part = TypeVar("Part", bound="PolicyPart")
 
@@ -121,14 +121,15 @@ class PolicyPart:
         self.runtime, self.runtime_problem, self._exported = "eager", "", {}
         if runtime == "eager":
             return
+        used = OPENVINO if runtime == AUTO else runtime
         try:
-            self._exported = self.exported(make and runtime == OPENVINO)
-            self.runtime = OPENVINO
+            self._exported = self.exported(make and runtime == used, PRECISIONS[used])
+            self.runtime = used
         except RuntimeUnavailable as error:
-            if runtime == OPENVINO:
+            if runtime == used:
                 self.runtime_problem = str(error)
 
-    def exported(self, make: bool) -> dict[str, Computation]:
+    def exported(self, make: bool, precision: str) -> dict[str, Computation]:
         """Passes by OpenVINO, with the weights as they are. Raises RuntimeUnavailable."""
         raise RuntimeUnavailable(
             f"policies of type {self._base.type.name} can't be exported, so this one runs eagerly"

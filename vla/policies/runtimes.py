@@ -3,6 +3,8 @@
 - auto: OpenVINO where it is installed and an export of these weights is there, else eager.
 - eager: torch.
 - openvino: the export is made where there is none; where it can't be, eager, with the reason.
+- openvino_bf16: the same export, computed in bfloat16 where the processor has fast products of it,
+  which changes actions by up to a few hundredths of their normalised range.
 
 An export is made once per checkpoint and kept beside it, in `exports`; where that folder can't be
 written, in the user's cache. It belongs to the weights as they are, the adapter's included, and to
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     import torch
 
 AUTO, OPENVINO = "auto", "openvino"
-RUNTIMES = (AUTO, "eager", OPENVINO)
+# What OpenVINO computes in, by runtime.
+PRECISIONS = {OPENVINO: "f32", "openvino_bf16": "bf16"}
+RUNTIMES = (AUTO, "eager", *PRECISIONS)
 FOLDER, FILE = "exports", "model.xml"  # beside a checkpoint, and in the folder of an export
 # Arrays in, arrays out, each of the shape that it was exported for.
 Computation = Callable[..., np.ndarray]
@@ -50,13 +54,18 @@ class Exportable:
 
 
 def openvino_computation(
-    given: Exportable, checkpoint: Path, weights_id: str, threads: int, make: bool = True
+    given: Exportable,
+    checkpoint: Path,
+    weights_id: str,
+    threads: int,
+    make: bool = True,
+    precision: str = "f32",
 ) -> Computation:
-    """A pass by OpenVINO on the CPU, in float32.
+    """A pass by OpenVINO on the CPU.
 
     checkpoint: folder that the export is kept in. weights_id: of the module's weights as they are.
-    make: whether to make the export where there is none, which takes half a minute or so. Raises
-    RuntimeUnavailable.
+    make: whether to make the export where there is none, which takes half a minute or so.
+    precision: of PRECISIONS. Raises RuntimeUnavailable.
     """
     openvino = _openvino()
     import torch
@@ -80,7 +89,7 @@ def openvino_computation(
         file = _kept(checkpoint, name, export if make else None) / FILE
         settings = {
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
         compiled = openvino.Core().compile_model(file, "CPU", settings)
@@ -103,7 +112,7 @@ def require_float32_on_cpu(device: str, dtype: torch.dtype) -> None:
     """Raises RuntimeUnavailable elsewhere."""
     if device != "cpu" or str(dtype) != "torch.float32":
         raise RuntimeUnavailable(
-            "OpenVINO computes in float32 on the CPU only, so this policy runs eagerly; "
+            "OpenVINO computes weights in float32 on the CPU only, so this policy runs eagerly; "
             "give device cpu and dtype float32"
         )
 

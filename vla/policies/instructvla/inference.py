@@ -342,13 +342,13 @@ class ActionModel(ActionPart):
     def _chunk_shape(self) -> tuple[int, int, int]:
         return 1, self.horizon, len(self.contract.action_names)
 
-    def exported(self, make: bool) -> dict[str, Computation]:
+    def exported(self, make: bool, precision: str) -> dict[str, Computation]:
         """See PolicyPart; chunks without images stay eager."""
         require_float32_on_cpu(self.device, self._dtype)
         passes = chunks(self._expert, self._config, self.contract)
         where = self._base.folder, self.checkpoint_id, torch.get_num_threads()
         return {
-            given.name: openvino_computation(given, *where, make)
+            given.name: openvino_computation(given, *where, make, precision)
             for given in passes
             if self.exports_guided or given.name != GUIDED
         }
