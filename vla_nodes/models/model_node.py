@@ -8,7 +8,6 @@ adapters into the model, between two computations, and does so while the node is
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from vla_nodes.core.sources import LOOK_PERIOD, OneSource
 from vla_nodes.models.adapter_loader import AdapterLoader
 from vla_nodes.models.scene import Scene, unpack_scene
 from vla_nodes.models.server import is_server_lost
+from vla_nodes.models.turns import Turns
 
 if TYPE_CHECKING:
     from vla.policies.parts import PolicyPart
@@ -55,7 +55,7 @@ class ModelNode(ManagedNode, Generic[Part]):
         self._lock = threading.Lock()
         self._working = False
         self._adapters = AdapterLoader(self)
-        self._next_turn = -math.inf
+        self._turns = Turns()
         self.diagnostics.checks.append(self._check_inputs)
 
     def load(self, checkpoint: Path, device: str, adapter: str, dtype: str, compile: str) -> Part:
@@ -156,7 +156,7 @@ class ModelNode(ManagedNode, Generic[Part]):
         self.warm_up(images, state)
         self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
         self._observation.clear()
-        self._next_turn = -math.inf
+        self._turns.reset()
         self._working = True
         self._heart.start()
         self.worker.start()
@@ -261,20 +261,15 @@ class ModelNode(ManagedNode, Generic[Part]):
         return self.get_clock().now().nanoseconds * 1e-9 - stamp_to_seconds(stamp)
 
     def take_turn(self) -> bool:
-        """False while `max_rate` says to wait; the next observation then asks again."""
-        rate = self.settings["max_rate"]
-        if rate <= 0.0:
-            return True
-        now = time.monotonic()
-        # A little early is fine: observations come in steps, and the mean is kept all the same.
-        if now < self._next_turn - 0.1 / rate:
-            return False
-        self._next_turn = max(self._next_turn, now) + 1.0 / rate
-        return True
+        """False while `max_rate` or `max_load` says to wait for a later observation."""
+        return self._turns.take(time.monotonic(), self.settings["max_rate"])
 
     def note_output(self, scene: Scene, inference_time: float) -> None:
-        """Tells the diagnostics of one published result."""
-        self.diagnostics.output(time.monotonic() - scene.arrived)
+        """Tells the diagnostics of one published result, and lets the model rest after it."""
+        now = time.monotonic()
+        if not self.settings["server"]:
+            self._turns.rest(now, inference_time, self.settings["max_load"])
+        self.diagnostics.output(now - scene.arrived)
         self.diagnostics.input_age("observation", scene.age)
         self.diagnostics.values["inference_ms"] = f"{1e3 * inference_time:.1f}"
 

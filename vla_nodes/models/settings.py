@@ -47,6 +47,14 @@ MODEL_SETTINGS = (
         live=True,
     ),
     Setting(
+        "max_load",
+        1.0,
+        "Largest share of the time that the model computes here; 1: all of it. After a result the "
+        "node rests for as long as that takes, and leaves the processor to others.",
+        bounds=(0.05, 1.0),
+        live=True,
+    ),
+    Setting(
         "max_observation_age",
         0.5,
         "Oldest observation that is still worked on [s].",
