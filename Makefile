@@ -8,7 +8,7 @@ setup:
 	@tools/setup.sh
 
 demo: setup
-	@$(IN_ENVIRONMENT) vla demo
+	@$(IN_ENVIRONMENT) vla demo --runtime openvino
 
 teach-demo: setup
 	@$(IN_ENVIRONMENT) vla teach-demo

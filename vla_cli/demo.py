@@ -24,6 +24,7 @@ from vla.core.files import (
 )
 from vla.core.resources import given_or_shared
 from vla.core.shown import shown_path
+from vla.policies.compiled import MODES
 from vla.policies.runtimes import AUTO, RUNTIMES
 from vla_cli.checkpoints import checkpoint_folder, named_contract
 from vla_cli.errors import CommandError
@@ -75,6 +76,12 @@ def add_parser(subparsers) -> None:
         choices=RUNTIMES,
         default=AUTO,
         help="what computes chunks; openvino exports the policy if it was not before (auto)",
+    )
+    parser.add_argument(
+        "--compile",
+        choices=MODES,
+        default="none",
+        help="how the models run: as they are, compiled, or recorded as CUDA graphs (none)",
     )
     parser.add_argument(
         "--domain-id",
@@ -172,7 +179,11 @@ def _check_instruction(entry: Any, where: str) -> None:
 def _run_graph(trials, config, arguments: argparse.Namespace, output: Path) -> None:
     print("Starting the simulator and the nodes ...", flush=True)
     checkpoint, runtime = arguments.checkpoint.resolve(), arguments.runtime
-    launch_arguments = [f"checkpoint:={checkpoint}", f"runtime:={runtime}"]
+    launch_arguments = [
+        f"checkpoint:={checkpoint}",
+        f"runtime:={runtime}",
+        f"compile:={arguments.compile}",
+    ]
     log = output / "demo.log"
     with driven_graph(arguments.launch_file, launch_arguments, log) as (client, still_running):
         client.configure_recorder(str(output / "bags"))

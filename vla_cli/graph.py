@@ -80,7 +80,7 @@ def driven_graph(
     with _running(launch_file, arguments, log) as still_running:
         try:
             with DemoClient(namespace=namespace) as client:
-                client.wait_until_active(ACTIVE_TIMEOUT, still_running)
+                client.wait_until_active(ACTIVE_TIMEOUT, still_running, lambda: _warm_ups(log))
                 yield client, still_running
         except UnreachableError as error:
             raise CommandError(f"{error}; {_last_words(log)}", 1) from error
@@ -117,6 +117,11 @@ def _end(launcher: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(launcher.pid, signal.SIGKILL)
         launcher.wait()
+
+
+def _warm_ups(log: Path) -> int:
+    """How many passes the nodes have compiled, which takes minutes the first time."""
+    return log.read_bytes().count(b"warming up: ")
 
 
 def _last_words(log: Path) -> str:

@@ -61,16 +61,24 @@ class DemoClient(RobotClient):
         self.node.create_subscription(Response, "vla/response", take_response, qos.RESPONSE)
         self.node.create_subscription(PolicyStatus, "vla/status", take_status, qos.LATCHED)
 
-    def wait_until_active(self, timeout: float, keep_waiting: Callable[[], None]) -> None:
+    def wait_until_active(
+        self,
+        timeout: float,
+        keep_waiting: Callable[[], None],
+        progress: Callable[[], object] = lambda: None,
+    ) -> None:
         """Wait until every node is active.
 
-        keep_waiting: called again and again; may raise to end the wait. Raises UnreachableError
-        that names the nodes which are not active after `timeout` seconds.
+        keep_waiting: called again and again; may raise to end the wait. progress: whatever changes
+        while the nodes get on. Raises UnreachableError that names the nodes which are not active
+        `timeout` seconds after that changed last.
         """
-        deadline = time.monotonic() + timeout
+        deadline, reached = time.monotonic() + timeout, progress()
         missing = list(NODES)
         while missing:
             keep_waiting()
+            if (now_at := progress()) != reached:
+                deadline, reached = time.monotonic() + timeout, now_at
             if time.monotonic() > deadline:
                 raise UnreachableError(f"not active after {timeout:.0f} s: {', '.join(missing)}")
             service = f"{missing[0]}/get_state"
