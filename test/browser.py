@@ -104,6 +104,14 @@ class Browser:
         """Of the element of that id."""
         return self.value(f"document.getElementById({json.dumps(name)}).textContent")
 
+    def saved(self) -> Path:
+        """The file that the button `save` saves."""
+        self.value("document.getElementById('save').click()")
+        begun = self.wait("Browser.downloadWillBegin")
+        while self.wait("Browser.downloadProgress")["state"] != "completed":
+            pass
+        return self.folder / begun["suggestedFilename"]
+
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
+from browser import CHROMIUM, Browser
 
 from vla.datasets.frames import DatasetError
 from vla.evaluation.answer_ratings import COLUMNS, read_rating_tables, write_rating_page
@@ -111,3 +113,32 @@ def test_other_tables_and_answers_are_refused(page, tmp_path):
         read_rating_tables(out, [anna, anna])
     with pytest.raises(AnswerError, match=r"cannot read .*rate_key\.json"):
         read_rating_tables(tmp_path, [anna])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_what_is_rated_in_a_browser_is_taken_over(tmp_path, capsys):
+    odd = [replace(given, response=f"good <b>{given.key}</b>") for given in GOOD]
+    page, key = write_rating_page(("one", odd), ("other", BAD), tmp_path / "out", seed=3)
+    with Browser(tmp_path) as browser:
+        browser.open(page)
+        assert browser.text("count") == f"0 of {COUNT} rated"
+        assert browser.value("document.querySelectorAll('section b').length") == 0
+        click = """document.querySelectorAll('.answer').forEach((line) => {
+            const is_good = line.firstChild.textContent.startsWith('good');
+            line.lastChild.children[is_good ? 0 : 2].click() })"""
+        browser.value(click)
+        assert browser.text("count") == f"{COUNT} of {COUNT} rated"
+        browser.value("document.getElementById('rater').focus()")
+        browser.type("anna")
+        table_of_anna = browser.saved()
+    with table_of_anna.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == COUNT and {row["rater"] for row in rows} == {"anna"}
+    figures = tmp_path / "rated.json"
+    folder = str(page.parent)
+    assert (
+        main(["data", "rate", folder, "--apply", str(table_of_anna), "--json", str(figures)]) == 0
+    )
+    assert "one" in capsys.readouterr().out
+    means = json.loads(figures.read_text())
+    assert "1.0" in json.dumps(means) and key.exists()

@@ -145,14 +145,6 @@ def browser(tmp_path_factory):
         yield made
 
 
-def saved(browser: Browser) -> Path:
-    browser.value("document.getElementById('save').click()")
-    begun = browser.wait("Browser.downloadWillBegin")
-    while browser.wait("Browser.downloadProgress")["state"] != "completed":
-        pass
-    return Path(browser.folder) / begun["suggestedFilename"]
-
-
 def test_a_table_that_is_rated_by_keys_is_taken_over(tmp_path, browser, capsys):
     (page,) = write(tmp_path)
     browser.open(page)
@@ -173,7 +165,7 @@ def test_a_table_that_is_rated_by_keys_is_taken_over(tmp_path, browser, capsys):
     assert browser.text("count") == "segment 4 of 5, 3 rated"
     browser.press("0", "s", "Enter", "1", "x")
     assert browser.text("count") == "segment 5 of 5, 4 rated"
-    table = saved(browser)
+    table = browser.saved()
     assert table.name == "ratings_Anna_A_2.csv"
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
