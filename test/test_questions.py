@@ -196,3 +196,14 @@ def test_what_is_too_close_to_call_is_not_said():
     assert relations.between(places | {"blue can": [0.5, 0.05]}, "left") == "red can"
     assert relations.side([0.5, -0.16]) is None and relations.depth([0.5, 0.0]) is None
     assert relations.foremost({"red can": [0.5, 0.0]}, "left") is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_questions_about_places_have_their_share(share):
+    objects = {"red can": [0.4, 0.1], "blue block": [0.55, -0.3], "green can": [0.6, -0.02]}
+    words = EpisodeWords("", "", "", objects, {"bowl": [0.4, -0.2], "plate": [0.65, 0.15]})
+    generator = np.random.default_rng(0)
+    asked = [ask_about(words, 0.0, generator, still=True, place_share=share)[0] for _ in range(400)]
+    about_places = ("where is", "near", "far", "left", "right", "closest")
+    found = np.mean([any(word in question for word in about_places) for question in asked])
+    assert abs(found - (share or 0.4)) < 0.08

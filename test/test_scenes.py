@@ -11,6 +11,7 @@ from test_questions import check_answer
 from vla.control.robots import panda
 from vla.core.rotations import quaternion_to_matrix
 from vla.datasets.frames import DatasetError
+from vla.envs.tabletop import relations
 from vla.envs.tabletop.scene_conversations import COMMAND_QUESTION, SceneConversations, export_llava
 from vla.envs.tabletop.scenes import (
     FIRST_SCENE_SEED,
@@ -155,6 +156,13 @@ def test_conversations_are_true(folder, contract):
             if not question.startswith(command):
                 opening = 0.1 if scene.drawer_opening >= 0.05 else 0.0
                 check_answer(question, answer, scene.visible("front"), opening)
+        seen = scene.visible("front")
+        places = seen.objects | seen.landmarks
+        assert len(talk.things) == len(places)
+        for named in talk.things:
+            name = next(name for name in places if f"{named} ".startswith(f"{name} "))
+            sides = {relations.side(places[name]), relations.depth(places[name])} - {None}
+            assert set(named.removeprefix(name).split()) == sides, named
 
 
 def test_damaged_and_missing_shards_are_named(folder, contract, tmp_path):

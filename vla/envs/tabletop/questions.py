@@ -263,13 +263,15 @@ def ask_about(
     generator: np.random.Generator,
     kind: str | None = None,
     still: bool = False,
+    place_share: float = 0.0,
 ) -> tuple[str, str]:
     """A question about the scene and its true answer, both lower case.
 
     words: of the episode, whose objects are still on the table. drawer_opening: in metres, None
     where it is not to be asked for. kind: one of QUESTION_KINDS, by default a random one. still:
     nothing was moved since the places in `words` were noted, so that questions about places may be
-    drawn too. Raises ValueError where `kind` is unknown or the scene gives no question of it.
+    drawn too. place_share: how many of the questions then are; 0 for the usual share. Raises
+    ValueError where `kind` is unknown or the scene gives no question of it.
     """
     if kind is not None:
         pair = question_of(kind, words, drawer_opening, generator)
@@ -278,7 +280,12 @@ def ask_about(
         return pair
     table = _ALWAYS | _STILL if still else _ALWAYS
     weights = np.array([weight for _, weight in table.values()])
+    weights /= weights.sum()
+    if still and place_share:
+        is_place = np.array([name in _STILL for name in table])
+        shares = np.where(is_place, place_share, 1.0 - place_share)
+        weights *= shares / np.where(is_place, weights[is_place].sum(), weights[~is_place].sum())
     while True:
-        drawn = str(generator.choice(list(table), p=weights / weights.sum()))
+        drawn = str(generator.choice(list(table), p=weights))
         if pair := table[drawn][0](words, drawer_opening, generator):
             return pair

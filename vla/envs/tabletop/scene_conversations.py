@@ -13,6 +13,7 @@ from vla.contract.embodiment import EmbodimentContract
 from vla.core.shown import brief
 from vla.datasets.frames import DatasetError, EpisodeWords
 from vla.datasets.sample import Conversation
+from vla.envs.tabletop import relations
 from vla.envs.tabletop.impossible import impossible
 from vla.envs.tabletop.questions import ask_about
 from vla.envs.tabletop.samples import simulated_views
@@ -56,8 +57,9 @@ class SceneConversations:
         camera: str,
         commands: CommandOptions | None = None,
         turns: int = TURNS,
+        place_share: float = 0.0,
     ):
-        """turns: questions about an image. Raises DatasetError."""
+        """turns: questions about an image. place_share: see ask_about. Raises DatasetError."""
         commands = commands or CommandOptions()
         if unknown := sorted(set(commands.families) - set(FAMILIES)):
             raise DatasetError(
@@ -69,7 +71,7 @@ class SceneConversations:
         if not paths:
             raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
         self.folder, self.camera = folder, camera
-        self.commands, self.turns = commands, turns
+        self.commands, self.turns, self.place_share = commands, turns, place_share
         self._view = simulated_views(contract)[camera]
         self._entries: list[tuple[np.ndarray, SceneTruth, EpisodeWords]] = []
         for path in paths:
@@ -96,7 +98,13 @@ class SceneConversations:
                 instruction, answer = self._command(words, generator)
                 turns[self._form(generator).format(instruction=instruction)] = answer
             else:
-                question, answer = ask_about(words, scene.drawer_opening, generator, still=True)
+                question, answer = ask_about(
+                    words,
+                    scene.drawer_opening,
+                    generator,
+                    still=True,
+                    place_share=self.place_share,
+                )
                 turns[question] = answer
         pixels = self._pixels(words)
         source = f"{self.folder}, scene {scene.seed}"
@@ -120,11 +128,15 @@ class SceneConversations:
         return forms[int(generator.integers(len(forms)))] if len(forms) > 1 else forms[0]
 
     def _pixels(self, words: EpisodeWords) -> dict[str, tuple[float, float]]:
-        """Where the image shows each thing."""
+        """Where the image shows each thing; the words for it also say where it stands."""
         places = words.objects | words.landmarks
         points = np.array([[*place, _HEIGHTS[name.split()[-1]]] for name, place in places.items()])
         pixels = self._view.project(points, np.zeros((len(points), 10)))
-        return dict(zip(places, map(tuple, pixels), strict=True))
+        named = [
+            " ".join(filter(None, (name, relations.side(place), relations.depth(place))))
+            for name, place in places.items()
+        ]
+        return dict(zip(named, map(tuple, pixels), strict=True))
 
 
 def export_llava(conversations: SceneConversations, folder: str | Path, seed: int = 0) -> Path:

@@ -126,6 +126,8 @@ class SceneOptions(SceneConfig):
 
     commands: CommandOptions = field(default_factory=CommandOptions)
     turns: int = bounded(TURNS, 1, 8)  # questions about an image
+    # Share of the questions that are about where things are; 0 for the usual one.
+    place_share: float = bounded(0.0, 0, 1)
 
 
 class SceneSource(ConversationSource):
@@ -139,7 +141,8 @@ class SceneSource(ConversationSource):
         """Its scenes, as the contract's reference camera sees them."""
         options = from_dict(SceneOptions, entry.options, f"{entry.path}: options")
         camera = contract.reference_camera
-        return SceneConversations(entry.path, contract, camera, options.commands, options.turns)
+        asked = options.commands, options.turns, options.place_share
+        return SceneConversations(entry.path, contract, camera, *asked)
 
     def check(self, entry: ConversationData, contract: EmbodimentContract) -> list[Finding]:
         """Whether all shards can be read."""
