@@ -167,7 +167,7 @@ def test_options_that_cannot_be_are_named(folder, contract, options, says):
 
 
 def test_the_shipped_configuration_names_the_refusals():
-    config = read_train_config("config/training/nano_refusals.yaml")
+    config = read_train_config("config/training/nano_full.yaml")
     assert tuple(config.model["prompts"]["refusals"]) == REFUSALS
     commands = config.conversations[0].options["commands"]
     prompts = PromptConfig()

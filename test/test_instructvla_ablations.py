@@ -96,10 +96,10 @@ def test_an_expert_without_vision_asks_for_no_image_of_its_own(contract):
 def test_full_fine_tuning_takes_no_experts():
     robot = (RobotData("somewhere"),)
     check_train_config(TrainConfig(stage="full", preset="test", robot=robot))
-    with pytest.raises(CheckpointError, match="stage 'full' trains no LoRA experts"):
-        check_train_config(
-            TrainConfig(stage="full", preset="test", robot=robot, lora=LoraConfig(("action",)))
-        )
+    new = TrainConfig(stage="full", preset="test", robot=robot, lora=LoraConfig(("action",)))
+    with pytest.raises(CheckpointError, match="stage 'full' trains no new LoRA experts"):
+        check_train_config(new)
+    check_train_config(replace(new, initialize_from="checkpoints/nano"))
 
 
 @pytest.mark.slow

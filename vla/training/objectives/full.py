@@ -1,6 +1,8 @@
-"""Full fine-tuning: the whole policy learns to act at once, without LoRA experts and stages.
+"""Full fine-tuning: the whole policy learns at once.
 
-What InstructVLA compares its recipe with (section 5.3.1, figure 6d).
+From a vision-language model, without LoRA experts and stages, it is what InstructVLA compares its
+recipe with (section 5.3.1, figure 6d). From a policy that has been through the stages, it is a
+further one, in which a small vision-language model learns more of what it sees while it acts.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ class Full(Action):
     trains: ClassVar[tuple[str, ...]] = ()  # all parameters
 
     def check(self) -> None:
-        """Needs robot data, and no LoRA experts."""
+        """Needs robot data; LoRA experts only where the start may have them."""
         self.require(
             self.config.robot and self.config.batch_size, "needs robot data and a batch size"
         )
-        self.require(not self.config.lora.experts, "trains no LoRA experts: leave lora.experts out")
+        self.require(
+            self.config.initialize_from or not self.config.lora.experts,
+            "trains no new LoRA experts: leave lora.experts out, or name a policy that has them as "
+            "initialize_from",
+        )
 
 
 OBJECTIVE = Full
