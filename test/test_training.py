@@ -279,6 +279,21 @@ def test_checkpointing_activations_changes_no_figure(config, contract, data, che
         assert plain == pytest.approx(saving, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_compiling_layers_changes_no_figure(config, contract, data, checkpoint):
+    plain = replace(BOTH, dropout=0.0, head_dropout=0.0)
+    config = replace(config, stage="instruct", lora=plain, initialize_from=str(checkpoint), steps=3)
+    figures = []
+    for compiles in (False, True):
+        run = replace(config, output=f"{config.output}-{compiles}", compile_layers=compiles)
+        train(run, contract, data, on_step=lambda _, f: figures.append(f))
+    for eager, compiled in zip(figures[:3], figures[3:], strict=True):
+        assert eager == pytest.approx(compiled, rel=1e-3)
+    weights = [read_weights(open_checkpoint(Path(f"{config.output}-{c}") / "checkpoint"))
+               for c in (False, True)]  # fmt: skip
+    assert weights[0].keys() == weights[1].keys()
+
+
 # Learning
 
 

@@ -105,6 +105,8 @@ class TrainConfig:
     # Of the averaged weights that are exported; 0 exports the weights as they are.
     ema_decay: float = bounded(0.0, 0, 0.999999)
     checkpoint_activations: bool = False  # less memory, more time
+    # Layers run as Inductor compiles them, after minutes of it; not where they are sharded.
+    compile_layers: bool = False
     precision: str = "no"  # "no" or "bf16"
     # Processes that make batches; -1: as many as leave a GPU's process a core, none on a CPU.
     workers: int = bounded(-1, -1, 1024)

@@ -42,6 +42,7 @@ from vla.training.figures import StepFigures, read, unread
 from vla.training.objectives.base import Step
 from vla.training.objectives.registry import objective_of
 from vla.training.parameters import (
+    compile_layers,
     layer_classes,
     parameter_groups,
     share_weights,
@@ -62,9 +63,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     low = config.final_rate_share
-    return config.learning_rate * (
-        low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    )
+    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.learning_rate * (low + (1 - low) * falling)
 
 
 def in_steps(config: TrainConfig, data: TrainingData, device: str) -> TrainConfig:
@@ -166,6 +166,8 @@ class Trainer:
         weights = {name: value.detach() for name, value in model.named_parameters()}
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         share_weights(self.plain_model, weights)
+        if config.compile_layers:
+            compile_layers(self.accelerator, self.plain_model)
         start_moments(self.optimizer)
         self.average: list[torch.Tensor] = []
         if config.ema_decay:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from vla.policies.config import CheckpointError
 
 
 def layer_classes(model: nn.Module) -> list[str]:
@@ -18,6 +22,21 @@ def layer_classes(model: nn.Module) -> list[str]:
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     layers = [layer for entries in lists for layer in entries if len(list(layer.children())) > 2]
     return sorted({type(layer).__name__ for layer in layers})
+
+
+def compile_layers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Has Inductor compile each transformer layer, in place: weights keep their names.
+
+    Sequences of all lengths share what was compiled. Raises CheckpointError for a sharded model.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise CheckpointError(
+            "compile_layers: layers that are gathered from shards run as they are; leave it out"
+        )
+    names = layer_classes(model)
+    for module in model.modules():
+        if type(module).__name__ in names:
+            module.compile(dynamic=True)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
