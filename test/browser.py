@@ -86,11 +86,15 @@ class Browser:
         return json.loads(text)
 
     def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("Page.loadEventFired")
+        self._load("Page.navigate", url=path.resolve().as_uri())
 
     def reload(self) -> None:
-        self.call("Page.reload")
+        self._load("Page.reload")
+
+    def _load(self, method: str, **parameters: Any) -> None:
+        # A page before, the blank one too, may have been loaded without anybody waiting for it.
+        self.events = [e for e in self.events if e.get("method") != "Page.loadEventFired"]
+        self.call(method, **parameters)
         self.wait("Page.loadEventFired")
 
     def value(self, expression: str) -> Any:
