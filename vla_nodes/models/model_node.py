@@ -267,8 +267,7 @@ class ModelNode(ManagedNode, Generic[Part]):
     def note_output(self, scene: Scene, inference_time: float) -> None:
         """Tells the diagnostics of one published result, and lets the model rest after it."""
         now = time.monotonic()
-        if not self.settings["server"]:
-            self._turns.rest(now, inference_time, self.settings["max_load"])
+        self._turns.rest(now, inference_time, self.settings["max_load"])
         self.diagnostics.output(now - scene.arrived)
         self.diagnostics.input_age("observation", scene.age)
         self.diagnostics.values["inference_ms"] = f"{1e3 * inference_time:.1f}"

@@ -49,8 +49,8 @@ MODEL_SETTINGS = (
     Setting(
         "max_load",
         1.0,
-        "Largest share of the time that the model computes here; 1: all of it. After a result the "
-        "node rests for as long as that takes, and leaves the processor to others.",
+        "Largest share of the time that the model computes, on a server, too; 1: all of it. After "
+        "a result the node rests for as long as that takes, and leaves the processor to others.",
         bounds=(0.05, 1.0),
         live=True,
     ),
