@@ -23,6 +23,7 @@ from vla.envs.tabletop.scenes import SceneConfig, make_scenes
 from vla.envs.tabletop.tasks import COLORS, KINDS
 from vla.policies.images import fit_images
 from vla.policies.instructvla.inference import Reasoner
+from vla.policies.instructvla.naming import cell_at
 from vla.policies.plain_text import TextTokenizer
 
 GROUPS = {
@@ -53,9 +54,9 @@ def shares(reasoner: Reasoner, talks: SceneConversations) -> dict[str, tuple[int
         pixels = torch.from_numpy(np.array(talks.image(index))).permute(2, 0, 1)[None]
         tokens = model.backbone.encode_images(fit_images(pixels, size))[0]  # [I, D]
         for named, (x, y) in talks.sample(index, np.random.default_rng(index)).things.items():
-            if not (0 <= x < size and 0 <= y < size):
+            if (cell := cell_at(x, y, size, side)) is None:
                 continue
-            token = tokens[int(y * side / size) * side + int(x * side / size)]
+            token = tokens[cell]
             for name, group in GROUPS.items():
                 right = [word in named.split() for word in group]
                 if any(right):

@@ -27,6 +27,16 @@ class NamedCells:
         return on_device(self, device)
 
 
+def cell_at(x: float, y: float, size: int, side: int) -> int | None:
+    """The image token of a pixel, right and down; None outside of the image.
+
+    size: side of the square image [px]. side: tokens in a row.
+    """
+    if not (0 <= x < size and 0 <= y < size):
+        return None
+    return int(y * side / size) * side + int(x * side / size)
+
+
 def name_cells(
     tokenizer: TextTokenizer,
     things: list[dict[str, tuple[float, float]]],
@@ -48,7 +58,6 @@ def name_cells(
     labels = torch.zeros(len(things), image_tokens, len(words))
     for image, named in enumerate(things):
         for name, (x, y) in named.items():
-            if 0 <= x < size and 0 <= y < size:
-                cell = int(y * side / size) * side + int(x * side / size)
+            if (cell := cell_at(x, y, size, side)) is not None:
                 labels[image, cell, [words.index(word) for word in name.split()]] = 1.0
     return NamedCells(ids, labels)
