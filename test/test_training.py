@@ -269,26 +269,26 @@ def test_experts_go_where_their_names_are(config, contract, data, checkpoint):
         start_from(build_model(wide, contract), source)
 
 
+def require_same_figures(config, contract, data, entry, rel):
+    """Trains without and with an entry of the configuration, which changes no step's figures."""
+    figures = []
+    for given in (False, True):
+        run = replace(config, output=f"{config.output}-{given}", **{entry: given})
+        train(run, contract, data, on_step=lambda _, f: figures.append(f))
+    for without, with_it in zip(figures[: config.steps], figures[config.steps :], strict=True):
+        assert without == pytest.approx(with_it, rel=rel)
+
+
 def test_checkpointing_activations_changes_no_figure(config, contract, data, checkpoint):
     config = replace(config, stage="instruct", lora=BOTH, initialize_from=str(checkpoint), steps=2)
-    figures = []
-    for saves in (False, True):
-        run = replace(config, output=f"{config.output}-{saves}", checkpoint_activations=saves)
-        train(run, contract, data, on_step=lambda _, f: figures.append(f))
-    for plain, saving in zip(figures[:2], figures[2:], strict=True):
-        assert plain == pytest.approx(saving, rel=1e-4)
+    require_same_figures(config, contract, data, "checkpoint_activations", 1e-4)
 
 
 @pytest.mark.slow
 def test_compiling_layers_changes_no_figure(config, contract, data, checkpoint):
     plain = replace(BOTH, dropout=0.0, head_dropout=0.0)
     config = replace(config, stage="instruct", lora=plain, initialize_from=str(checkpoint), steps=3)
-    figures = []
-    for compiles in (False, True):
-        run = replace(config, output=f"{config.output}-{compiles}", compile_layers=compiles)
-        train(run, contract, data, on_step=lambda _, f: figures.append(f))
-    for eager, compiled in zip(figures[:3], figures[3:], strict=True):
-        assert eager == pytest.approx(compiled, rel=1e-3)
+    require_same_figures(config, contract, data, "compile_layers", 1e-3)
     weights = [read_weights(open_checkpoint(Path(f"{config.output}-{c}") / "checkpoint"))
                for c in (False, True)]  # fmt: skip
     assert weights[0].keys() == weights[1].keys()
