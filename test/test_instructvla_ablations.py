@@ -102,6 +102,16 @@ def test_full_fine_tuning_takes_no_experts():
     check_train_config(replace(new, initialize_from="checkpoints/nano"))
 
 
+def test_full_fine_tuning_may_go_without_frames_where_there_are_conversations():
+    config = TrainConfig(
+        stage="full", preset="test", robot=(RobotData("somewhere"),), batch_size=0,
+        conversation_batch_size=2,
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="a batch size of it or of conversations"):
+        check_train_config(config)
+    check_train_config(replace(config, conversations=(ConversationData("talks.json"),)))
+
+
 @pytest.mark.slow
 def test_a_share_of_annotations_leaves_all_actions(dataset, contract):
     def annotated(share):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +54,14 @@ class Conversation:
     # What the first image shows: pixel (right, down) by name.
     things: dict[str, tuple[float, float]] = field(default_factory=dict)
     source: str = ""
+    # Each turn stands alone with the images: no answer is a hint for the next one.
+    apart: bool = False
+
+    def separated(self) -> list[Conversation]:
+        """Itself, or where its turns stand apart, a conversation of each."""
+        if not self.apart:
+            return [self]
+        return [replace(self, turns=(turn,), apart=False) for turn in self.turns]
 
 
 class RobotDataset(Protocol):

@@ -30,6 +30,7 @@ class PromptRow:
     images: int = 1
     tiles: tuple[int, ...] = ()  # of each image, the copy of the whole among them; () for one each
     verbatim: bool = False  # the last answer stays as it is: no space is added before queries
+    apart: bool = False  # each turn sees the images and itself alone
 
 
 def on_device(value: Tensors, device: str | torch.device) -> Tensors:
@@ -57,10 +58,21 @@ class TextBatch:
     mask: torch.Tensor  # [B, T]: 1 on tokens
     labels: torch.Tensor  # [B, T]: IGNORE where nothing is to be predicted
     query_start: torch.Tensor  # [B]: where the queries begin, -1 for rows without
+    # [B, T]: the number of the turn that a token is of, 0 on what all turns see; None where each
+    # token sees all before it.
+    turns: torch.Tensor | None = None
 
     def to(self, device: str | torch.device) -> TextBatch:
         """The batch on another device."""
         return on_device(self, device)
+
+    @property
+    def seen(self) -> torch.Tensor | None:
+        """Bool [B, T, T]: which tokens (last) each one sees; None where it sees all before it."""
+        if self.turns is None:
+            return None
+        own, other = self.turns[:, :, None], self.turns[:, None, :]
+        return ((own == other) | (other == 0)).tril()
 
     @property
     def prefix(self) -> torch.Tensor:
@@ -208,6 +220,35 @@ def cut_row_ids(
     return ids[:most], labels[:most], none
 
 
+def apart_ids(
+    tokenizer: TextTokenizer, backbone: BackboneConfig, row: PromptRow, most: int = 0
+) -> tuple[list[int], list[bool], list[int]]:
+    """Token ids of a row whose turns stand apart, which are predicted, and whose turn each is.
+
+    The images come first, for all turns; then what each turn alone would have behind them. So a
+    turn that sees nothing of the others is read as if it were alone. most: tokens of the row, 0 for
+    any; turns that don't fit are left out, and the first one is cut as cut_row_ids says.
+    """
+    ids: list[int] = []
+    labels: list[bool] = []
+    numbers: list[int] = []
+    for number, turn in enumerate(row.turns, 1):
+        one = replace(row, turns=(turn,))
+        if most and number == 1:
+            own, predicted, _ = cut_row_ids(tokenizer, backbone, one, most)
+        else:
+            own, predicted, _ = row_ids(tokenizer, backbone, one, 0)
+        shared = len(own) - own[::-1].index(IMAGE) if row.images else 0
+        if number == 1:
+            ids, labels, numbers = own[:shared], predicted[:shared], [0] * shared
+        if most and len(ids) + len(own) - shared > most:
+            break
+        ids += own[shared:]
+        labels += predicted[shared:]
+        numbers += [number] * (len(own) - shared)
+    return ids, labels, numbers
+
+
 def collate(
     tokenizer: TextTokenizer,
     backbone: BackboneConfig,
@@ -219,17 +260,25 @@ def collate(
 
     most_tokens: of a row, see cut_row_ids; 0 for any, as rows that act need it.
     """
-    if most_tokens:
-        encoded = [cut_row_ids(tokenizer, backbone, row, most_tokens) for row in rows]
-    else:
-        encoded = [row_ids(tokenizer, backbone, row, num_queries) for row in rows]
-    length = max(len(ids) for ids, _, _ in encoded)
+    encoded = []
+    for row in rows:
+        if row.apart:
+            tokens, predicted, numbers = apart_ids(tokenizer, backbone, row, most_tokens)
+            encoded.append((tokens, predicted, -1, numbers))
+        elif most_tokens:
+            encoded.append((*cut_row_ids(tokenizer, backbone, row, most_tokens), []))
+        else:
+            encoded.append((*row_ids(tokenizer, backbone, row, num_queries), []))
+    length = max(len(tokens) for tokens, *_ in encoded)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
-    labels = torch.full((len(rows), length), IGNORE, dtype=torch.long)
-    for row, (tokens, predicted, _) in enumerate(encoded):
+    mask, turns = torch.zeros_like(ids), torch.zeros_like(ids)
+    labels = torch.full_like(ids, IGNORE)
+    for index, (tokens, predicted, _, numbers) in enumerate(encoded):
         count = len(tokens)
-        ids[row, :count] = torch.tensor(tokens)
-        mask[row, :count] = 1
-        labels[row, :count] = torch.where(torch.tensor(predicted), ids[row, :count], IGNORE)
-    return TextBatch(ids, mask, labels, torch.tensor([start for _, _, start in encoded]))
+        ids[index, :count] = torch.tensor(tokens)
+        mask[index, :count] = 1
+        labels[index, :count] = torch.where(torch.tensor(predicted), ids[index, :count], IGNORE)
+        turns[index, : len(numbers)] = torch.tensor(numbers)
+    starts = torch.tensor([start for *_, start, _ in encoded])
+    apart = any(row.apart for row in rows)
+    return TextBatch(ids, mask, labels, starts, turns if apart else None)

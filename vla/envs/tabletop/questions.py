@@ -1,7 +1,9 @@
 """Questions and answers about the scene, from its truth: the vision-language model's text data.
 
 Every question has one right answer. Left and right are the robot's. Where two things are too alike
-to be told apart in an image, the question is not asked.
+to be told apart in an image, the question is not asked. An answer about a thing's place names the
+thing first and then says where it is: a small language model that writes from left to right looks
+a thing up once it has written its name, and decides with a yes or a no only what it has looked up.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ import numpy as np
 
 from vla.datasets.frames import EpisodeWords
 from vla.envs.tabletop import relations
+from vla.envs.tabletop.references import attribute_references
 from vla.envs.tabletop.tasks import COLORS, KINDS
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
-_SIDES = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
+_SIDES = {
+    "left": "left of the middle",
+    "middle": "in the middle",
+    "right": "right of the middle",
+}
 _DEPTHS = {"near": "near the robot", "far": "far from the robot"}
 _COMPARATIVES = {
     "left": "left of",
@@ -150,7 +157,7 @@ def _side(words: EpisodeWords, opening: float | None, generator: np.random.Gener
     if not clear:
         return None
     name = _choose(generator, list(clear))
-    return f"where is the {name} ?", f"{_SIDES[clear[name]]} ."
+    return f"where is the {name} ?", f"the {name} is {_SIDES[clear[name]]} ."
 
 
 def _depth(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
@@ -160,7 +167,7 @@ def _depth(words: EpisodeWords, opening: float | None, generator: np.random.Gene
         return None
     name = _choose(generator, list(clear))
     question = f"is the {name} near the robot or far from the robot ?"
-    return question, f"{_DEPTHS[clear[name]]} ."
+    return question, f"the {name} is {_DEPTHS[clear[name]]} ."
 
 
 def _comparison(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
@@ -175,7 +182,7 @@ def _comparison(words: EpisodeWords, opening: float | None, generator: np.random
     true_direction = direction if verdict else relations.OPPOSITE[direction]
     answer = f"the {one} is {_COMPARATIVES[true_direction]} the {other}"
     question = f"is the {one} {_COMPARATIVES[direction]} the {other} ?"
-    return question, f"{'yes' if verdict else 'no'} , {answer} ."
+    return question, f"{answer} , so {'yes' if verdict else 'no'} ."
 
 
 def _beside(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
@@ -191,7 +198,8 @@ def _beside(words: EpisodeWords, opening: float | None, generator: np.random.Gen
             f"what objects are to the {direction} of the {name} ?",
         ),
     )
-    return question, f"{listing(found) if found else 'none'} ."
+    there = listing(found) if found else "nothing"
+    return question, f"{direction} of the {name} there is {there} ."
 
 
 def _extreme(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
@@ -213,6 +221,18 @@ def _nearest(words: EpisodeWords, opening: float | None, generator: np.random.Ge
     return f"which object is {near} the {name} ?", f"the {found} ."
 
 
+def _reference(words: EpisodeWords, opening: float | None, generator: np.random.Generator) -> Pair:
+    by_place = [
+        reference
+        for reference in attribute_references(words.objects, "train")
+        if reference.by in ("place", "neighbor")
+    ]
+    if not by_place:
+        return None
+    chosen = by_place[int(generator.integers(len(by_place)))]
+    return f"which object is {chosen.text} ?", f"the {chosen.name} ."
+
+
 _Asker = Callable[[EpisodeWords, float | None, np.random.Generator], Pair]
 # How each kind is asked, and how often.
 _STILL: dict[str, tuple[_Asker, float]] = {
@@ -222,6 +242,7 @@ _STILL: dict[str, tuple[_Asker, float]] = {
     "beside": (_beside, 0.08),
     "extreme": (_extreme, 0.12),
     "nearest": (_nearest, 0.08),
+    "reference": (_reference, 0.2),
 }
 _ALWAYS: dict[str, tuple[_Asker, float]] = {
     "drawer": (_drawer, 0.1),

@@ -23,6 +23,7 @@ from vla.envs.tabletop.wording import NEW_WORDINGS, reworded_task
 from vla.policies.config import bounded
 
 TURNS = 3
+_DRAWS = 8  # for each of the turns, at most
 # Of the middle of each thing above the table [m].
 _HEIGHTS = {"block": 0.021, "can": 0.038, "bowl": 0.02, "plate": 0.004}
 COMMAND_QUESTION = "what does this ask for : {instruction} ?"
@@ -58,8 +59,12 @@ class SceneConversations:
         commands: CommandOptions | None = None,
         turns: int = TURNS,
         place_share: float = 0.0,
+        apart: bool = False,
     ):
-        """turns: questions about an image. place_share: see ask_about. Raises DatasetError."""
+        """turns: questions about an image, each of which stands apart or comes after the others.
+
+        place_share: see ask_about. Raises DatasetError.
+        """
         commands = commands or CommandOptions()
         if unknown := sorted(set(commands.families) - set(FAMILIES)):
             raise DatasetError(
@@ -72,6 +77,7 @@ class SceneConversations:
             raise DatasetError(f"no shards in {folder}; make them with: vla scenes --out {folder}")
         self.folder, self.camera = folder, camera
         self.commands, self.turns, self.place_share = commands, turns, place_share
+        self.apart = apart
         self._view = simulated_views(contract)[camera]
         self._entries: list[tuple[np.ndarray, SceneTruth, EpisodeWords]] = []
         for path in paths:
@@ -93,7 +99,10 @@ class SceneConversations:
         """One image with its questions and answers."""
         image, scene, words = self._entries[index]
         turns: dict[str, str] = {}
-        while len(turns) < self.turns:
+        # A scene may have fewer different questions of what is asked for.
+        for _ in range(_DRAWS * self.turns):
+            if len(turns) == self.turns:
+                break
             if generator.random() < self.commands.share:
                 instruction, answer = self._command(words, generator)
                 turns[self._form(generator).format(instruction=instruction)] = answer
@@ -108,7 +117,8 @@ class SceneConversations:
                 turns[question] = answer
         pixels = self._pixels(words)
         source = f"{self.folder}, scene {scene.seed}"
-        return Conversation((np.asarray(image),), tuple(turns.items()), pixels, source)
+        asked = tuple(turns.items())
+        return Conversation((np.asarray(image),), asked, pixels, source, self.apart)
 
     def _command(self, words: EpisodeWords, generator: np.random.Generator) -> tuple[str, str]:
         """What somebody could ask for in a scene, and the answer. Shares of 0 draw nothing."""

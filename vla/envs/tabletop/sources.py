@@ -125,7 +125,8 @@ class SceneOptions(SceneConfig):
     """Options of scenes: how they are made, and how conversations ask about commands."""
 
     commands: CommandOptions = field(default_factory=CommandOptions)
-    turns: int = bounded(TURNS, 1, 8)  # questions about an image
+    turns: int = bounded(TURNS, 1, 16)  # questions about an image
+    apart: bool = False  # each is asked alone, and sees no other's answer
     # Share of the questions that are about where things are; 0 for the usual one.
     place_share: float = bounded(0.0, 0, 1)
 
@@ -141,7 +142,7 @@ class SceneSource(ConversationSource):
         """Its scenes, as the contract's reference camera sees them."""
         options = from_dict(SceneOptions, entry.options, f"{entry.path}: options")
         camera = contract.reference_camera
-        asked = options.commands, options.turns, options.place_share
+        asked = options.commands, options.turns, options.place_share, options.apart
         return SceneConversations(entry.path, contract, camera, *asked)
 
     def check(self, entry: ConversationData, contract: EmbodimentContract) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vla.policies.backbones.base import Backbone, Images, TokenCache
+from vla.policies.backbones.base import GIVEN_MASKS, Backbone, Images, TokenCache
 from vla.policies.backbones.eagle import Eagle
 from vla.policies.backbones.generic import Generic
 from vla.policies.backbones.idefics import Idefics
@@ -38,4 +38,10 @@ def build_backbone(config: BackboneConfig, lora: LoraConfig | None = None) -> Ba
     return KINDS[config.kind](config, lora)
 
 
-__all__ = ["KINDS", "Backbone", "Images", "TokenCache", "build_backbone"]
+def packs_turns(config: BackboneConfig) -> bool:
+    """Whether turns that don't see each other may share a row: its decoder takes any mask."""
+    text = config.architecture.get("text_config", {})
+    return text.get("model_type", KINDS[config.kind].text_type) in GIVEN_MASKS
+
+
+__all__ = ["KINDS", "Backbone", "Images", "TokenCache", "build_backbone", "packs_turns"]

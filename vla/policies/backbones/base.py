@@ -109,6 +109,8 @@ class Backbone(nn.Module):
     }
     # Whether its released weights may come with Python code of their own, which makes the model.
     own_code: ClassVar[bool] = False
+    # Of its decoder, where its architecture does not say so.
+    text_type: ClassVar[str] = ""
     # Whether layers attend to images, each of which has one place in the sequence; else the image's
     # own tokens stand there.
     attends: ClassVar[bool] = False

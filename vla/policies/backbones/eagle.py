@@ -31,6 +31,7 @@ class Eagle(Backbone):
 
     SOURCE = "nvidia/Eagle2-2B"
     chat = replace(CHATML, opening=QWEN_OPENING, image_start="<img>", image_end="</img>\n")
+    text_type = "qwen2"
 
     @classmethod
     def tiny(cls) -> BackboneConfig:

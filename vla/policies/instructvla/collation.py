@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from vla.contract.normalization import NormStats
 from vla.datasets.grounding import EVENTS
 from vla.datasets.sample import Conversation, RobotSample
 from vla.policies.augment import draw_transform, transform_image
-from vla.policies.backbones import KINDS
+from vla.policies.backbones import KINDS, packs_turns
 from vla.policies.backbones.tiles import tiled
 from vla.policies.collation import (
     CollationOptions,
@@ -111,7 +112,8 @@ class InstructVLACollator:
         backbone, options = self.config.backbone, self.options
         size = backbone.image_size
         images, rows, things = [], [], []
-        for entry in samples:
+        packs = packs_turns(backbone)
+        for entry in chain.from_iterable([s] if packs else s.separated() for s in samples):
             seen = []
             for number, image in enumerate(entry.images):
                 pixels, change = torch.from_numpy(np.array(image)).permute(2, 0, 1), None
@@ -123,7 +125,8 @@ class InstructVLACollator:
             places = self.most_images // max(1, len(seen))
             tiles, counts = tiled(seen, backbone, places)
             images += [fit_images(tile[None], size)[0] for tile in tiles]
-            rows.append(PromptRow(entry.turns, images=len(seen), tiles=counts))
+            row = PromptRow(entry.turns, images=len(seen), tiles=counts, apart=entry.apart)
+            rows.append(row)
         named = None
         if options.naming:
             named = name_cells(self.text, things, size, backbone.image_tokens)

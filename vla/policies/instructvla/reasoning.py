@@ -82,11 +82,14 @@ class ReasoningModel(nn.Module):
         accuracy of the labels, whose scores alone are computed, and the image tokens [N, I, D],
         N = 0 without images.
         """
-        positions = self.backbone.positions(text.ids == IMAGE, text.mask)
         embeddings, seen = self.embed(text.ids), self.see(images, text.ids)
         width = embeddings.shape[-1]
         image_tokens = embeddings[:0] if seen is None else seen.features[..., :width]
-        mask = self.backbone.mask_of(text.mask)
+        if (allowed := text.seen) is None:
+            positions = self.backbone.positions(text.ids == IMAGE, text.mask)
+            mask = self.backbone.mask_of(text.mask)
+        else:
+            positions, mask = allowed.sum(dim=-1) - 1, allowed[:, None]
         hidden = self.backbone.run(embeddings, positions, mask, prefix=text.prefix, images=seen)
         targets = text.labels[:, 1:]
         wanted = targets != IGNORE

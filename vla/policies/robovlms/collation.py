@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ class RoboVLMCollator:
         """Conversations, with images or without; their words are cut where they are too long."""
         size, augmentation = self.config.backbone.image_size, self.options.augmentation
         images, rows = [], []
-        for entry in samples:
+        for entry in chain.from_iterable(sample.separated() for sample in samples):
             for image in entry.images:
                 square = square_image(image, size)
                 if augmentation.conversations:

@@ -1,0 +1,90 @@
+"""What a reference to an object means, derived from its text alone."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+NOUN, NAME = r"(?P<noun>object|block|can)", r"(?P<other>\w+ (?:block|can))"
+ROBOT = r"(?:the robot|you)"
+AXES = {"left": (0, 1), "right": (0, -1), "near": (-1, 0), "far": (1, 0)}
+
+
+def foremost(places: dict, direction: str) -> set[str]:
+    """Everything that nothing is clearly ahead of."""
+    rank = {name: np.dot(place, AXES[direction]) for name, place in places.items()}
+    return {name for name in rank if rank[name] > max(rank.values()) - 0.0399}
+
+
+def nearest(places: dict, point) -> set[str]:
+    distance = {name: np.hypot(*np.subtract(place, point)) for name, place in places.items()}
+    return {name for name in distance if distance[name] < min(distance.values()) + 0.0399}
+
+
+def meant(text: str, objects: dict) -> set[str]:
+    """The objects that a reference fits, by a reading of its own."""
+
+    def of(noun: str) -> dict:
+        return {n: p for n, p in objects.items() if noun in ("object", n.split()[1])}
+
+    def read(pattern: str) -> re.Match | None:
+        return re.fullmatch(pattern.replace("NOUN", NOUN).replace("NAME", NAME), text)
+
+    if m := read(r"the (?P<side>left|right)most NOUN"):
+        return foremost(of(m["noun"]), m["side"])
+    if m := read(r"the NOUN (?:that is )?farthest to the (?P<side>left|right)"):
+        return foremost(of(m["noun"]), m["side"])
+    if m := read(rf"the NOUN (?:that is )?(?:nearest|closest) to {ROBOT}"):
+        return foremost(of(m["noun"]), "near")
+    if m := read(rf"the NOUN (?:that is )?farthest (?:away )?from {ROBOT}"):
+        return foremost(of(m["noun"]), "far")
+    if m := read(r"the NOUN (?:that is )?(?:nearest|closest) to the NAME"):
+        rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
+        return nearest(rest, objects[m["other"]])
+    if m := read(r"the NOUN (?:that is )?(?:to the )?(?P<side>left|right) of the NAME"):
+        sign = 1 if m["side"] == "left" else -1
+        y = objects[m["other"]][1]
+        rest = {n: sign * (p[1] - y) for n, p in of(m["noun"]).items() if n != m["other"]}
+        assert all(abs(distance) >= 0.0399 for distance in rest.values())
+        return {name for name, distance in rest.items() if distance > 0}
+    if m := read(r"the (?P<side>left|right) NOUN") or read(
+        r"the NOUN (?:that is )?on the (?P<side>left|right)"
+    ):
+        assert len(of(m["noun"])) == 2, "one of two"
+        return foremost(of(m["noun"]), m["side"])
+    if m := read(r"the NOUN (?:that is )?(?P<by>closer to you|farther from you|farther away)"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "near" if m["by"].startswith("closer") else "far")
+    if m := read(r"the nearer NOUN"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "near")
+    if m := read(r"the middle NOUN") or read(r"the NOUN (?:that is )?in the middle"):
+        row = of(m["noun"])
+        assert len(row) == 3
+        return set(row) - foremost(row, "left") - foremost(row, "right")
+    if m := read(r"the only NOUN(?: on the table)?") or read(r"the one NOUN that is on the table"):
+        return set(of(m["noun"]))
+    if m := read(r"the only (?P<look>round|tall|square|low) object"):
+        return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
+    if m := read(r"the object that is (?:the )?(?P<look>round|tallest|square|lowest)"):
+        return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
+    if m := read(r"the (?P<look>tallest|lowest) object"):
+        return set(of("can" if m["look"] == "tallest" else "block"))
+    if m := read(r"the NOUN (?:that|which) is not on the (?P<side>left|right)"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "left" if m["side"] == "right" else "right")
+    if m := read(r"the (?:only )?object (?:that|which) is not a (?P<kind>block|can)"):
+        return {name for name in objects if not name.endswith(m["kind"])}
+    if m := read(
+        r"the (?:only )?NOUN (?:that|which) is (?:not|neither) (?P<one>\w+)"
+        r"(?: (?:nor|and not) (?P<two>\w+))?"
+    ):
+        return {n for n in of(m["noun"]) if n.split()[0] not in (m["one"], m["two"])}
+    m = (
+        read(r"the only (?P<color>\w+) object")
+        or read(r"the (?P<color>\w+) one")
+        or read(r"the object that is (?P<color>\w+)")
+    )
+    assert m, text
+    return {name for name in objects if name.split()[0] == m["color"]}
