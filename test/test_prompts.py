@@ -46,6 +46,9 @@ def test_training_asks_as_inference_does(kind):
     shares = {"motion": 0.0, "question": 0.0, "context": 0.0, "rewrite": 0.0, kind: 1.0}
     row = sample_row(sample, prompts, PromptSampling(**shares), 1, np.random.default_rng(0))
     assert row.turns == ((thinking_prompt(ASKED[0], prompts), ASKED[1]),)
+    shares["unanswered"] = 1.0
+    row = sample_row(sample, prompts, PromptSampling(**shares), 1, np.random.default_rng(0))
+    assert row.turns == ((action_prompt(ASKED[0], prompts), ""),) and row.acts
     shares[kind] = 0.0
     row = sample_row(sample, prompts, PromptSampling(**shares), 1, np.random.default_rng(0))
     assert row.turns == ((action_prompt("Lift It.", prompts), ""),)

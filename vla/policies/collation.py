@@ -36,6 +36,8 @@ class PromptSampling:
     question: float = bounded(0.2, 0, 1)
     context: float = bounded(0.2, 0, 1)
     rewrite: float = bounded(0.2, 0, 1)
+    # Share of these situations and other words that are acted on without an answer.
+    unanswered: float = bounded(0.0, 0, 1)
     # Share of frames that answer their own instruction first.
     think: float = bounded(0.0, 0, 1)
     # Share of frames with an impossible instruction that refuse it in text, and then act on their

@@ -234,25 +234,25 @@ def _reference(words: EpisodeWords, opening: float | None, generator: np.random.
 
 
 _Asker = Callable[[EpisodeWords, float | None, np.random.Generator], Pair]
-# How each kind is asked, and how often.
+# How each kind is asked, and how often: what takes more looks, more often.
 _STILL: dict[str, tuple[_Asker, float]] = {
     "side": (_side, 0.1),
-    "depth": (_depth, 0.05),
-    "comparison": (_comparison, 0.1),
-    "beside": (_beside, 0.08),
-    "extreme": (_extreme, 0.12),
-    "nearest": (_nearest, 0.08),
-    "reference": (_reference, 0.2),
+    "depth": (_depth, 0.03),
+    "comparison": (_comparison, 0.16),
+    "beside": (_beside, 0.12),
+    "extreme": (_extreme, 0.14),
+    "nearest": (_nearest, 0.12),
+    "reference": (_reference, 0.25),
 }
 _ALWAYS: dict[str, tuple[_Asker, float]] = {
     "drawer": (_drawer, 0.1),
-    "contents": (_contents, 0.12),
+    "contents": (_contents, 0.2),
     "presence": (_presence, 0.1),
     "count": (_count, 0.08),
     "color": (_color, 0.1),
     "colors": (_colors, 0.04),
     "of_color": (_of_color, 0.08),
-    "of_kind": (_of_kind, 0.05),
+    "of_kind": (_of_kind, 0.08),
 }
 # Of things' places, and so only for images in which nothing was moved yet.
 PLACE_KINDS = tuple(_STILL)

@@ -60,6 +60,9 @@ def sample_row(
             asked = annotation.contexts if draw < edges[1] else annotation.command_rewrites
             if asked:
                 question, answer = asked[int(generator.integers(len(asked)))]
+                if sampling.unanswered and generator.random() < sampling.unanswered:
+                    told = action_prompt(question, prompts)
+                    return PromptRow(((told, ""),), acts=True, images=images)
                 think = thinking_prompt(question, prompts)
                 return PromptRow(((think, answer),), acts=True, images=images)
     if sample.answer is not None and generator.random() < sampling.think:
