@@ -239,9 +239,9 @@ _STILL: dict[str, tuple[_Asker, float]] = {
     "side": (_side, 0.1),
     "depth": (_depth, 0.03),
     "comparison": (_comparison, 0.16),
-    "beside": (_beside, 0.12),
+    "beside": (_beside, 0.25),
     "extreme": (_extreme, 0.14),
-    "nearest": (_nearest, 0.12),
+    "nearest": (_nearest, 0.16),
     "reference": (_reference, 0.25),
 }
 _ALWAYS: dict[str, tuple[_Asker, float]] = {
