@@ -33,33 +33,37 @@ def meant(text: str, objects: dict) -> set[str]:
 
     if m := read(r"the (?P<side>left|right)most NOUN"):
         return foremost(of(m["noun"]), m["side"])
-    if m := read(r"the NOUN (?:that is )?farthest to the (?P<side>left|right)"):
+    if m := read(r"the NOUN (?:(?:that|which) is )?farthest to the (?P<side>left|right)"):
         return foremost(of(m["noun"]), m["side"])
-    if m := read(rf"the NOUN (?:that is )?(?:nearest|closest) to {ROBOT}"):
+    if m := read(rf"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to {ROBOT}"):
         return foremost(of(m["noun"]), "near")
-    if m := read(rf"the NOUN (?:that is )?farthest (?:away )?from {ROBOT}"):
+    if m := read(rf"the NOUN (?:(?:that|which) is )?farthest (?:away )?from {ROBOT}"):
         return foremost(of(m["noun"]), "far")
-    if m := read(r"the NOUN (?:that is )?(?:nearest|closest) to the NAME"):
+    if m := read(r"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to the NAME"):
         rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
         return nearest(rest, objects[m["other"]])
-    if m := read(r"the NOUN (?:that is )?(?:to the )?(?P<side>left|right) of the NAME"):
+    if m := read(r"the NOUN (?:(?:that|which) is )?(?:to the )?(?P<side>left|right) of the NAME"):
         sign = 1 if m["side"] == "left" else -1
         y = objects[m["other"]][1]
         rest = {n: sign * (p[1] - y) for n, p in of(m["noun"]).items() if n != m["other"]}
         assert all(abs(distance) >= 0.0399 for distance in rest.values())
         return {name for name, distance in rest.items() if distance > 0}
+    if m := read(r"the NOUN that is (?P<side>left|right)most"):
+        return foremost(of(m["noun"]), m["side"])
     if m := read(r"the (?P<side>left|right) NOUN") or read(
-        r"the NOUN (?:that is )?on the (?P<side>left|right)"
+        r"the NOUN (?:(?:that|which) is )?on the (?P<side>left|right)"
     ):
         assert len(of(m["noun"])) == 2, "one of two"
         return foremost(of(m["noun"]), m["side"])
-    if m := read(r"the NOUN (?:that is )?(?P<by>closer to you|farther from you|farther away)"):
+    if m := read(
+        r"the NOUN (?:(?:that|which) is )?(?P<by>closer to you|farther from you|farther away)"
+    ):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "near" if m["by"].startswith("closer") else "far")
     if m := read(r"the nearer NOUN"):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "near")
-    if m := read(r"the middle NOUN") or read(r"the NOUN (?:that is )?in the middle"):
+    if m := read(r"the middle NOUN") or read(r"the NOUN (?:(?:that|which) is )?in the middle"):
         row = of(m["noun"])
         assert len(row) == 3
         return set(row) - foremost(row, "left") - foremost(row, "right")
@@ -84,7 +88,7 @@ def meant(text: str, objects: dict) -> set[str]:
     m = (
         read(r"the only (?P<color>\w+) object")
         or read(r"the (?P<color>\w+) one")
-        or read(r"the object that is (?P<color>\w+)")
+        or read(r"the object (?:that|which) is (?P<color>\w+)")
     )
     assert m, text
     return {name for name in objects if name.split()[0] == m["color"]}

@@ -26,45 +26,79 @@ class Reference:
 
 
 Forms = dict[str, tuple[str, ...]]
-# Forms by split: those of "test" are never seen in training. {kind} is "object" or a kind.
+# Forms by split: those of "test" are never seen in training. {kind} is "object" or a kind. Clauses
+# that say what a thing is begin in training as those that say what it is not ("that is", "which
+# is"); else a small model takes every such clause for a negation.
 _FOREMOST: dict[str, Forms] = {
     "left": {
-        "train": ("the leftmost {kind}", "the {kind} farthest to the left"),
+        "train": (
+            "the leftmost {kind}",
+            "the {kind} farthest to the left",
+            "the {kind} that is leftmost",
+        ),
         "test": ("the {kind} that is farthest to the left",),
     },
     "right": {
-        "train": ("the rightmost {kind}", "the {kind} farthest to the right"),
+        "train": (
+            "the rightmost {kind}",
+            "the {kind} farthest to the right",
+            "the {kind} that is rightmost",
+        ),
         "test": ("the {kind} that is farthest to the right",),
     },
     "near": {
-        "train": ("the {kind} nearest to the robot", "the {kind} closest to you"),
+        "train": (
+            "the {kind} nearest to the robot",
+            "the {kind} closest to you",
+            "the {kind} that is nearest to the robot",
+        ),
         "test": ("the {kind} that is nearest to you", "the {kind} that is closest to the robot"),
     },
     "far": {
-        "train": ("the {kind} farthest from the robot", "the {kind} farthest away from you"),
+        "train": (
+            "the {kind} farthest from the robot",
+            "the {kind} farthest away from you",
+            "the {kind} that is farthest from the robot",
+        ),
         "test": ("the {kind} that is farthest away from the robot",),
     },
 }
 _OF_TWO: dict[str, Forms] = {
     "left": {
-        "train": ("the left {kind}", "the {kind} on the left"),
+        "train": (
+            "the left {kind}",
+            "the {kind} on the left",
+            "the {kind} which is on the left",
+        ),
         "test": ("the {kind} that is on the left",),
     },
     "right": {
-        "train": ("the right {kind}", "the {kind} on the right"),
+        "train": (
+            "the right {kind}",
+            "the {kind} on the right",
+            "the {kind} which is on the right",
+        ),
         "test": ("the {kind} that is on the right",),
     },
     "near": {
-        "train": ("the nearer {kind}", "the {kind} closer to you"),
+        "train": (
+            "the nearer {kind}",
+            "the {kind} closer to you",
+            "the {kind} which is closer to you",
+        ),
         "test": ("the {kind} that is closer to you",),
     },
     "far": {
-        "train": ("the {kind} farther from you", "the {kind} farther away"),
+        "train": (
+            "the {kind} farther from you",
+            "the {kind} farther away",
+            "the {kind} which is farther away",
+        ),
         "test": ("the {kind} that is farther away",),
     },
 }
 _MIDDLE: Forms = {
-    "train": ("the middle {kind}", "the {kind} in the middle"),
+    "train": ("the middle {kind}", "the {kind} in the middle", "the {kind} which is in the middle"),
     "test": ("the {kind} that is in the middle",),
 }
 _ONLY_KIND: Forms = {
@@ -82,17 +116,22 @@ _SHAPES: dict[str, Forms] = {
     },
 }
 _ONLY_COLOR: Forms = {
-    "train": ("the only {color} object", "the {color} one"),
+    "train": ("the only {color} object", "the {color} one", "the object which is {color}"),
     "test": ("the object that is {color}",),
 }
 _NEAREST: Forms = {
-    "train": ("the {kind} nearest to the {other}", "the {kind} closest to the {other}"),
+    "train": (
+        "the {kind} nearest to the {other}",
+        "the {kind} closest to the {other}",
+        "the {kind} which is closest to the {other}",
+    ),
     "test": ("the {kind} that is nearest to the {other}",),
 }
 _BEYOND: Forms = {
     "train": (
         "the {kind} {direction} of the {other}",
         "the {kind} to the {direction} of the {other}",
+        "the {kind} that is to the {direction} of the {other}",
     ),
     "test": ("the {kind} that is {direction} of the {other}",),
 }
