@@ -1,6 +1,6 @@
 r"""What the image tokens of a small vision-language model know: kind, color and place of things.
 
-python benchmarks/image_words.py --checkpoint checkpoints/nano_full --json output/image_words.json
+python benchmarks/image_words.py --checkpoint checkpoints/nano --json output/image_words.json
 
 In scenes of unseen seeds, the token where a thing stands is compared with the embeddings of words
 that exclude each other. Training with `naming_weight` makes it the most like the right one.
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", default="checkpoints/nano_full", help="(nano_full)")
+    parser.add_argument("--checkpoint", default="checkpoints/nano", help="(nano)")
     parser.add_argument("--scenes", type=int, default=200, help="(200)")
     parser.add_argument("--json", type=Path, default=Path("output/image_words.json"))
     arguments = parser.parse_args()
