@@ -32,9 +32,9 @@ APART = PromptRow(TURNS, apart=True)
 ALONE = [PromptRow((turn,)) for turn in TURNS]
 
 
-def losses(model, images, rows, most=0):
+def losses(model, images, rows):
     """Sum of the loss over its tokens, and gradients."""
-    batch = collate(TEXT, CONFIG.backbone, rows, 0, most)
+    batch = collate(TEXT, CONFIG.backbone, rows, 0)
     model.zero_grad()
     _, loss, _, _ = model(images, batch)
     total = loss * (batch.labels != IGNORE).sum()

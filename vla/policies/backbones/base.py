@@ -109,8 +109,7 @@ class Backbone(nn.Module):
     }
     # Whether its released weights may come with Python code of their own, which makes the model.
     own_code: ClassVar[bool] = False
-    # Of its decoder, where its architecture does not say so.
-    text_type: ClassVar[str] = ""
+    text_type: ClassVar[str] = ""  # of its decoder, where its architecture does not say so
     # Whether layers attend to images, each of which has one place in the sequence; else the image's
     # own tokens stand there.
     attends: ClassVar[bool] = False
