@@ -8,7 +8,7 @@ from node_harness import Graph
 from std_msgs.msg import Int64
 
 from vla_nodes.core import qos
-from vla_nodes.core.sources import SourceWatch
+from vla_nodes.core.sources import SourceWatch, publishers_of
 
 pytestmark = pytest.mark.nodes
 
@@ -48,6 +48,12 @@ class Listener:
         self.heard.clear()
         self.graph.wait(lambda: value in self.heard, f"messages of {value}", alive=False)
 
+    def wait_for_name(self, name):
+        def names():
+            return [publisher.node for publisher in publishers_of(self.graph.node, "/joints")]
+
+        self.graph.wait(lambda: name in names(), f"a publisher called {name}", alive=False)
+
     def wait_for_problem(self, *names):
         def is_told():
             self.watch.poll()
@@ -84,6 +90,8 @@ def test_a_driver_that_was_killed_is_followed_when_it_is_back(listener):
     driver = listener.start("driver", 1)
     listener.start("gripper", 0).stop(signal.SIGKILL)
     listener.wait_for(1)
+    # A nameless one has no successor, and a name comes some time after the first message.
+    listener.wait_for_name("/driver")
     driver.stop(signal.SIGKILL)
     listener.start("driver", 3)
     listener.wait_for(3)

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -17,12 +18,15 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, Si
 
 from vla.core.processes import wait_asleep
 from vla_nodes.core.log import error_text, traceback_text
-from vla_nodes.core.node import ManagedNode
+from vla_nodes.core.node import FINALIZED, ManagedNode
 from vla_nodes.core.shared_memory import join_graph
 from vla_nodes.core.timed_end import end_after
 
 EXIT_PATIENCE = 3.0
 END_PATIENCE = 2  # for cleaning up [s]
+# What a process sent last is lost where the process ends before its reader looks. Nothing tells that
+# a service's answer has arrived, and on a busy machine that takes some tenths of a second [s].
+ANSWER_TIME = 1.0
 
 
 def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = None) -> int:
@@ -68,6 +72,8 @@ def run(node_class: Callable[[], ManagedNode], arguments: list[str] | None = Non
     else:
         if rclpy.ok():
             node.rest()
+        if node.state == FINALIZED:
+            time.sleep(ANSWER_TIME)  # whoever asked for the shutdown waits for its answer
         # Bags are closed and the arm holds: what is left takes the node off the graph.
         with contextlib.suppress(OSError):
             end_after(END_PATIENCE)
