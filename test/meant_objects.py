@@ -8,6 +8,7 @@ import numpy as np
 
 NOUN, NAME = r"(?P<noun>object|block|can)", r"(?P<other>\w+ (?:block|can))"
 ROBOT = r"(?:the robot|you)"
+ORDINAL = r"(?P<ordinal>first|second|third|fourth|last)"
 AXES = {"left": (0, 1), "right": (0, -1), "near": (-1, 0), "far": (1, 0)}
 
 
@@ -20,6 +21,14 @@ def foremost(places: dict, direction: str) -> set[str]:
 def nearest(places: dict, point) -> set[str]:
     distance = {name: np.hypot(*np.subtract(place, point)) for name, place in places.items()}
     return {name for name in distance if distance[name] < min(distance.values()) + 0.0399}
+
+
+def numbered(places: dict, direction: str, ordinal: str) -> set[str]:
+    """The one at that place of three or more, which stand clearly apart along the direction."""
+    row = sorted(places, key=lambda name: -np.dot(places[name], AXES[direction]))
+    along = [np.dot(places[name], AXES[direction]) for name in row]
+    assert len(row) > 2 and np.diff(along).max() < -0.0399
+    return {row[{"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}[ordinal]]}
 
 
 def meant(text: str, objects: dict) -> set[str]:
@@ -48,6 +57,40 @@ def meant(text: str, objects: dict) -> set[str]:
         rest = {n: sign * (p[1] - y) for n, p in of(m["noun"]).items() if n != m["other"]}
         assert all(abs(distance) >= 0.0399 for distance in rest.values())
         return {name for name, distance in rest.items() if distance > 0}
+    if m := read(r"the NOUN (?:at the (?P<side>left|right) end|on the far (?P<far>left|right))"):
+        return foremost(of(m["noun"]), m["side"] or m["far"])
+    if m := read(
+        r"the NOUN (?P<where>at the front|right before you|at the back|farthest to the back)"
+    ):
+        return foremost(of(m["noun"]), "far" if m["where"].endswith("back") else "near")
+    if m := read(r"the NOUN (?:standing|that stands) (?P<side>in front of|before|behind) the NAME"):
+        sign = 1 if m["side"] == "behind" else -1
+        x = objects[m["other"]][0]
+        rest = {n: sign * (p[0] - x) for n, p in of(m["noun"]).items() if n != m["other"]}
+        assert all(abs(distance) >= 0.0399 for distance in rest.values())
+        return {name for name, distance in rest.items() if distance > 0}
+    if m := read(r"the NOUN (?:that is )?between the NAME and the (?P<another>\w+ (?:block|can))"):
+        low, high = sorted(objects[m[end]][1] for end in ("other", "another"))
+        return {name for name, place in of(m["noun"]).items() if low < place[1] < high}
+    if m := (
+        read(rf"the {ORDINAL} NOUN from the (?P<side>left|right)")
+        or read(rf"the {ORDINAL} NOUN when you count from the (?P<side>left|right)")
+        or read(rf"the NOUN that is {ORDINAL} from the (?P<side>left|right)")
+    ):
+        return numbered(of(m["noun"]), m["side"], m["ordinal"])
+    if m := read(rf"the {ORDINAL} NOUN (?:as seen from you|from the front)"):
+        return numbered(of(m["noun"]), "near", m["ordinal"])
+    if m := read(
+        r"(?:anything but a|some object , but not a|an object other than a) (?P<kind>\w+)"
+    ):
+        return {name for name in objects if not name.endswith(m["kind"])}
+    if m := (
+        read(r"any NOUN but the (?P<one>\w+) one")
+        or read(r"whichever NOUN is not (?P<one>\w+)")
+        or read(r"any NOUN but not (?P<one>\w+) or (?P<two>\w+)")
+        or read(r"a NOUN that is not (?P<one>\w+) and not (?P<two>\w+)")
+    ):
+        return {n for n in of(m["noun"]) if n.split()[0] not in m.groupdict().values()}
     if m := read(r"the NOUN that is (?P<side>left|right)most"):
         return foremost(of(m["noun"]), m["side"])
     if m := read(r"the (?P<side>left|right) NOUN") or read(

@@ -184,7 +184,8 @@ class Knowing:
 def test_questions_count_per_kind():
     first = evaluate_questions(Knowing([], ()).ask, TableTop().questions(2, first_seed=40))
     assert not any(entry.right for entry in first)
-    assert [entry.asked for entry in score(first)] == [2] * len(QUESTION_KINDS) + [2 * len(QUESTION_KINDS)]
+    kinds = len(QUESTION_KINDS)
+    assert [entry.asked for entry in score(first)] == [2] * kinds + [2 * kinds]
     kinds = ("drawer", "extreme")
     knowing = Knowing(first, ("extreme",))
     again = evaluate_questions(knowing.ask, TableTop().questions(1, first_seed=40, kinds=kinds))

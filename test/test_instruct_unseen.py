@@ -65,6 +65,8 @@ SLOTS = {
     "color": alternatives(COLORS),
     "one": alternatives(COLORS),
     "two": alternatives(COLORS),
+    "another": alternatives(NAMES),
+    "ordinal": "(?:first|second|third|fourth|last)",
     "direction": "(?:left|right)",
     "dest": "(?:bowl|plate)",
     "drawer": alternatives(wording._DRAWER_WORDS),

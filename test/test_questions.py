@@ -211,6 +211,7 @@ def test_questions_about_places_have_their_share(share):
     words = EpisodeWords("", "", "", objects, {"bowl": [0.4, -0.2], "plate": [0.65, 0.15]})
     generator = np.random.default_rng(0)
     asked = [ask_about(words, 0.0, generator, still=True, place_share=share)[0] for _ in range(400)]
-    about_places = ("where is", "near", "far", "left", "right", "closest")
+    about_places = ("where is", "near", "far", "left", "right", "closest", "front", "back", "seen")
+    about_places += ("behind", "before", "between")
     found = np.mean([any(word in question for word in about_places) for question in asked])
     assert abs(found - (share or 0.57)) < 0.08

@@ -225,7 +225,7 @@ def _reference(words: EpisodeWords, opening: float | None, generator: np.random.
     by_place = [
         reference
         for reference in attribute_references(words.objects, "train")
-        if reference.by in ("place", "neighbor")
+        if reference.by in ("place", "order", "neighbor")
     ]
     if not by_place:
         return None

@@ -6,7 +6,7 @@ right are the robot's, whom the words speak to. What is too close to call is not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vla.envs.tabletop import relations
@@ -35,6 +35,8 @@ _FOREMOST: dict[str, Forms] = {
             "the leftmost {kind}",
             "the {kind} farthest to the left",
             "the {kind} that is leftmost",
+            "the {kind} at the left end",
+            "the {kind} on the far left",
         ),
         "test": ("the {kind} that is farthest to the left",),
     },
@@ -43,6 +45,8 @@ _FOREMOST: dict[str, Forms] = {
             "the rightmost {kind}",
             "the {kind} farthest to the right",
             "the {kind} that is rightmost",
+            "the {kind} at the right end",
+            "the {kind} on the far right",
         ),
         "test": ("the {kind} that is farthest to the right",),
     },
@@ -51,6 +55,8 @@ _FOREMOST: dict[str, Forms] = {
             "the {kind} nearest to the robot",
             "the {kind} closest to you",
             "the {kind} that is nearest to the robot",
+            "the {kind} at the front",
+            "the {kind} right before you",
         ),
         "test": ("the {kind} that is nearest to you", "the {kind} that is closest to the robot"),
     },
@@ -59,6 +65,8 @@ _FOREMOST: dict[str, Forms] = {
             "the {kind} farthest from the robot",
             "the {kind} farthest away from you",
             "the {kind} that is farthest from the robot",
+            "the {kind} at the back",
+            "the {kind} farthest to the back",
         ),
         "test": ("the {kind} that is farthest away from the robot",),
     },
@@ -101,6 +109,19 @@ _MIDDLE: Forms = {
     "train": ("the middle {kind}", "the {kind} in the middle", "the {kind} which is in the middle"),
     "test": ("the {kind} that is in the middle",),
 }
+_COUNTED: Forms = {
+    "train": (
+        "the {ordinal} {kind} from the {direction}",
+        "the {ordinal} {kind} when you count from the {direction}",
+        "the {kind} that is {ordinal} from the {direction}",
+    ),
+    "test": (),
+}
+_IN_LINE: Forms = {
+    "train": ("the {ordinal} {kind} as seen from you", "the {ordinal} {kind} from the front"),
+    "test": (),
+}
+_ORDINALS = ("first", "second", "third", "fourth")
 _ONLY_KIND: Forms = {
     "train": ("the only {kind}", "the only {kind} on the table"),
     "test": ("the one {kind} that is on the table",),
@@ -135,16 +156,54 @@ _BEYOND: Forms = {
     ),
     "test": ("the {kind} that is {direction} of the {other}",),
 }
+_IN_DEPTH: dict[str, Forms] = {
+    "near": {
+        "train": (
+            "the {kind} standing in front of the {other}",
+            "the {kind} that stands before the {other}",
+        ),
+        "test": (),
+    },
+    "far": {
+        "train": (
+            "the {kind} standing behind the {other}",
+            "the {kind} that stands behind the {other}",
+        ),
+        "test": (),
+    },
+}
+_BETWEEN: Forms = {
+    "train": (
+        "the {kind} between the {other} and the {another}",
+        "the {kind} that is between the {other} and the {another}",
+    ),
+    "test": (),
+}
 _NOT_COLOR: Forms = {
-    "train": ("the {kind} that is not {color}", "the only {kind} that is not {color}"),
+    "train": (
+        "the {kind} that is not {color}",
+        "the only {kind} that is not {color}",
+        "any {kind} but the {color} one",
+        "whichever {kind} is not {color}",
+    ),
     "test": ("the {kind} which is not {color}",),
 }
 _NOT_KIND: Forms = {
-    "train": ("the object that is not a {kind}", "the only object that is not a {kind}"),
+    "train": (
+        "the object that is not a {kind}",
+        "the only object that is not a {kind}",
+        "anything but a {kind}",
+        "some object , but not a {kind}",
+        "an object other than a {kind}",
+    ),
     "test": ("the object which is not a {kind}",),
 }
 _NEITHER: Forms = {
-    "train": ("the {kind} that is neither {one} nor {two}",),
+    "train": (
+        "the {kind} that is neither {one} nor {two}",
+        "any {kind} but not {one} or {two}",
+        "a {kind} that is not {one} and not {two}",
+    ),
     "test": ("the {kind} which is not {one} and not {two}",),
 }
 _NOT_SIDE: Forms = {
@@ -208,6 +267,23 @@ def _by_place(noun: str, group: Places, split: str) -> Iterator[Reference]:
     middle = relations.between(group, "left")
     if middle is not None:
         yield from _fill(_MIDDLE, split, middle, "place", kind=noun)
+    yield from _by_order(noun, group, split)
+
+
+def _by_order(noun: str, group: Places, split: str) -> Iterator[Reference]:
+    for direction in ("left", "right"):
+        for ordinal, name in _numbered(group, direction):
+            words = {"kind": noun, "ordinal": ordinal, "direction": direction}
+            yield from _fill(_COUNTED, split, name, "order", **words)
+    for ordinal, name in _numbered(group, "near"):
+        yield from _fill(_IN_LINE, split, name, "order", kind=noun, ordinal=ordinal)
+
+
+def _numbered(group: Places, direction: str) -> Iterator[tuple[str, str]]:
+    """Ordinals and names, from that side on; none unless all of three or more stand clearly."""
+    ranked = relations.ranked(group, direction)
+    if ranked is not None and len(ranked) > 2:
+        yield from zip((*_ORDINALS[: len(ranked) - 1], "last"), ranked, strict=True)
 
 
 def _by_neighbor(noun: str, group: Places, objects: Places, split: str) -> Iterator[Reference]:
@@ -216,22 +292,36 @@ def _by_neighbor(noun: str, group: Places, objects: Places, split: str) -> Itera
         near = relations.nearest(rest, place)
         if near is not None:
             yield from _fill(_NEAREST, split, near, "neighbor", kind=noun, other=other)
-        for direction in ("left", "right"):
-            verdicts = [
-                (name, relations.is_beyond({**rest, "": place}, name, "", direction))
-                for name in rest
-            ]
-            beyond = [name for name, verdict in verdicts if verdict]
-            if len(beyond) == 1 and all(verdict is not None for _, verdict in verdicts):
-                yield from _fill(
-                    _BEYOND,
-                    split,
-                    beyond[0],
-                    "neighbor",
-                    kind=noun,
-                    direction=direction,
-                    other=other,
-                )
+        for direction in relations.DIRECTIONS:
+            beyond = _only_beyond(rest, place, direction)
+            if beyond is not None:
+                forms = _IN_DEPTH.get(direction, _BEYOND)
+                words = {"kind": noun, "other": other, "direction": direction}
+                yield from _fill(forms, split, beyond, "neighbor", **words)
+    yield from _between(noun, group, objects, split)
+
+
+def _only_beyond(rest: Places, place: Sequence[float], direction: str) -> str | None:
+    """The one thing on that side of a place; None where there are more, or one is unclear."""
+    verdicts = {
+        name: relations.is_beyond({**rest, "": place}, name, "", direction) for name in rest
+    }
+    beyond = [name for name, verdict in verdicts.items() if verdict]
+    clear = all(verdict is not None for verdict in verdicts.values())
+    return beyond[0] if clear and len(beyond) == 1 else None
+
+
+def _between(noun: str, group: Places, objects: Places, split: str) -> Iterator[Reference]:
+    """What stands, from left to right, between two others, and alone of its noun."""
+    ranked = relations.ranked(objects, "left")
+    for first, one in enumerate(ranked or ()):
+        for last in range(first + 2, len(ranked or ())):
+            within = [name for name in ranked[first + 1 : last] if name in group]
+            if len(within) == 1:
+                ends = ((one, ranked[last]), (ranked[last], one))
+                for other, another in ends:
+                    words = {"kind": noun, "other": other, "another": another}
+                    yield from _fill(_BETWEEN, split, within[0], "neighbor", **words)
 
 
 def negative_references(objects: Places, split: str) -> list[Reference]:

@@ -63,6 +63,13 @@ def foremost(places: Places, direction: str) -> str | None:
     return ranked[0] if clear else None
 
 
+def ranked(places: Places, direction: str) -> list[str] | None:
+    """The names in their order from that side on; None where two are too close to call."""
+    found = sorted(places, key=lambda name: -_rank(places[name], direction))
+    clear = all(advance(places, one, two, direction) >= MARGIN for one, two in pairwise(found))
+    return found if clear else None
+
+
 def between(places: Places, direction: str) -> str | None:
     """The middle one of three things in a row towards that side; None where it is not clear."""
     if len(places) != 3:

@@ -250,6 +250,11 @@ NOTHING_BUT: Bank = {
             "i want nothing except {x} {d}",
             "put {x} {d} , not {e}",
             "{x} does not go {e} but {d}",
+            "{x} must not be {e} , so put it {d}",
+            "put {x} not {e} but {d}",
+            "never leave {x} {e} , place it {d}",
+            "do not drop {x} {e} , drop it {d}",
+            "{x} goes somewhere else than {e}",
         ),
         "test": (
             "touch nothing but {x} and put it {d}",
