@@ -18,7 +18,7 @@ from node_harness import ROBOTS, ROOT, Graph
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from tiny_checkpoint import save_tiny_checkpoint
-from vla_ros.msg import ActionChunk, LatentAction, Response
+from vla_ros.msg import ActionChunk, Instruction, LatentAction, Response
 from vla_ros.srv import Ask
 
 from vla.control.chunk import ChunkTrajectory
@@ -320,6 +320,26 @@ def test_an_old_observation_is_not_used(bench):
         ),
     )
     bench.assert_silent()
+
+
+@pytest.mark.parametrize("mode", ["act", "think", "ask"])
+def test_an_instruction_is_about_what_is_seen_after_it(bench, mode):
+    """Somebody may have laid the table just before, and images of that time still come."""
+    announced = bench.graph.collect(Instruction, "vla/instruction", qos.LATCHED)
+    for _ in range(3):
+        bench.clear()
+        instruction_id = bench.robot.instruct("what is there?", mode=mode)
+        results = bench.latents if mode == "act" else bench.responses
+        (first,) = bench.wait(
+            lambda: [m for m in results if m.instruction_id == instruction_id][:1],  # noqa: B023
+            "a result",
+        )
+        (given,) = {
+            stamp_to_nanoseconds(message.header.stamp)
+            for message in announced
+            if message.instruction_id == instruction_id
+        }
+        assert stamp_to_nanoseconds(first.header.stamp) >= given
 
 
 def test_an_observation_from_the_future_is_refused_with_a_reason(bench):

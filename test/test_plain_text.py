@@ -26,7 +26,6 @@ from vla.policies.backbones import KINDS
 from vla.policies.backbones.pretrained import load_tokenizer_of
 from vla.policies.collation import PromptSampling
 from vla.policies.instructvla.config import PromptConfig
-from vla.policies.instructvla.inference import ActionModel, Reasoner
 from vla.policies.instructvla.prompts import sample_row
 from vla.policies.plain_text import TextTokenizer
 from vla.policies.sequence import IMAGE, PromptRow, row_ids
@@ -258,26 +257,3 @@ def test_training_rows_hold_what_annotations_say_as_text(share):
     special = [token for token in ids if token in tokenizer.special_ids]
     one_turn = [RAW["shipped"].token_to_id(mark) for mark in ("<user>", "<assistant>", "<end>")]
     assert special == one_turn * len(row.turns)
-
-
-# What the shipped policy makes of it
-
-
-@pytest.mark.slow
-def test_an_instruction_with_marks_is_not_another_instruction():
-    """Its ids are those of its letters, and its actions are not those of what the marks set off."""
-    reasoner, expert = Reasoner.from_pretrained(SHIPPED), ActionModel.from_pretrained(SHIPPED)
-    generator = np.random.default_rng(0)
-    images = {
-        camera.name: generator.integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
-        for camera in reasoner.contract.cameras
-    }
-    state = np.zeros(len(reasoner.contract.state_names))
-
-    def actions(instruction: str) -> np.ndarray:
-        latent = reasoner.latent_action(images, instruction)
-        return expert.action_chunk(images, state, latent, seed=0)
-
-    can, drawer = actions("pick up the blue can"), actions("open the drawer")
-    apart = np.abs(can - drawer).mean()
-    assert np.abs(actions(ATTACK) - drawer).mean() > 0.2 * apart

@@ -24,8 +24,8 @@ from vla_nodes.core.timed_end import end_after
 
 EXIT_PATIENCE = 3.0
 END_PATIENCE = 2  # for cleaning up [s]
-# What a process sent last is lost where the process ends before its reader looks. Nothing tells that
-# a service's answer has arrived, and on a busy machine that takes some tenths of a second [s].
+# What a process sent last is lost where it ends before the reader looks. Nothing tells that a
+# service's answer has arrived, and on a busy machine that takes some tenths of a second [s].
 ANSWER_TIME = 1.0
 
 

@@ -18,7 +18,9 @@ from vla_ros.msg import ActionChunk, Instruction, LatentAction, Response
 from vla_ros.srv import Ask
 
 from vla.control.session import LONGEST_INSTRUCTION
+from vla.core.clock import CLOCK_TOLERANCE
 from vla.core.text import TextError, check_text, one_line
+from vla.observations.messages import stamp_to_nanoseconds
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import message_from_actions
 from vla_nodes.core.liveliness import lease_of, with_liveliness
@@ -184,7 +186,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         if instruction.mode == Instruction.MODE_ASK:
             self._answer_once(instruction)
             return
-        scene = self.new_scene()
+        scene = self._scene_since(instruction)
         if scene is None or (instruction.instruction_id, scene.stamp) == self._done:
             return
         if self.take_turn():
@@ -259,7 +261,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
     def _answer_once(self, instruction: Instruction) -> None:
         if self._answered_id == instruction.instruction_id:
             return
-        scene = self.new_scene()
+        scene = self._scene_since(instruction)
         if scene is None:
             return
         started = time.perf_counter()
@@ -270,6 +272,18 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
             self._responses,
             _response(scene, instruction.instruction_id, instruction.instruction, text, seconds),
         )
+
+    def _scene_since(self, instruction: Instruction) -> Scene | None:
+        """The newest observation, unless it is older than the instruction.
+
+        Somebody may have set the table just before they said what to do with it. A stamp that is
+        still to come, by this node's clock, tells nothing.
+        """
+        scene = self.new_scene()
+        given = instruction.header.stamp
+        if scene is None or self.age_of(given) < -CLOCK_TOLERANCE:
+            return scene
+        return scene if scene.stamp >= stamp_to_nanoseconds(given) else None
 
     def _reason(self, instruction: Instruction, scene: Scene) -> None:
         from vla.policies.reasoning_session import Refresh
