@@ -45,10 +45,12 @@ def test_in_each_stage_one_process_alone_has_images(report):
         assert any(row["uneven"] for name, row in report.items() if name.startswith(f"{stage} |"))
 
 
-def test_a_run_under_torchrun_goes_on_with_as_many_processes(tmp_path, dataset, contract):
+def test_a_run_under_torchrun_makes_its_data_once_and_goes_on_with_as_many(tmp_path, contract):
+    corrections = {"episodes": 2, "episodes_per_shard": 2, "time_limit": 0.75, "after_steps": [1]}
+    sizes = {"episodes": 2, "episodes_per_shard": 1, "shares": {"close_drawer": 1.0}}
+    data = RobotData(str(tmp_path / "data"), options={**sizes, "corrections": corrections})
     config = TrainConfig(
-        preset="test", contract="sim_panda", lora=LoraConfig(("action",), rank=4),
-        robot=(RobotData(str(dataset), options={"episodes": 4, "episodes_per_shard": 2}),),
+        preset="test", contract="sim_panda", lora=LoraConfig(("action",), rank=4), robot=(data,),
         output=str(tmp_path / "run"), steps=2, batch_size=3,
     )  # fmt: skip
     write_train_config(config, tmp_path / "train.yaml")
@@ -61,6 +63,8 @@ def test_a_run_under_torchrun_goes_on_with_as_many_processes(tmp_path, dataset, 
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("the policy drives 2 episodes") == 1
+    assert done.stdout.count("the expert failed in") == 1
     (state,) = (tmp_path / "run").glob("training_state-*")
     assert json.loads((state / "step.json").read_text()) == {"step": 2, "processes": 2}
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()
