@@ -14,7 +14,7 @@ teach-demo: setup
 	@$(IN_ENVIRONMENT) vla teach-demo
 
 train: setup
-	@$(IN_ENVIRONMENT) vla train
+	@$(IN_ENVIRONMENT) vla train --processes 2
 
 test:
 	@tools/setup.sh --tests

@@ -116,7 +116,7 @@ def test_what_is_made_for_the_runs_contract_has_no_other():
 
 
 def test_the_shipped_recipe_makes_its_corrections():
-    config = read_train_config(shared_file("config/training/nano_action.yaml"))
+    config = read_train_config(shared_file("config/training/nano_full.yaml"))
     entry = corrected_entry(config)
-    assert SIMULATED.correction_steps(entry) == (4000, 6000, 8250)
-    assert simulated_options(entry).episodes == 4900
+    assert SIMULATED.correction_steps(entry) == (3000, 5000)
+    assert simulated_options(entry).episodes == 2800

@@ -45,7 +45,7 @@ def test_in_each_stage_one_process_alone_has_images(report):
         assert any(row["uneven"] for name, row in report.items() if name.startswith(f"{stage} |"))
 
 
-def test_a_run_under_torchrun_makes_its_data_once_and_goes_on_with_as_many(tmp_path, contract):
+def test_a_run_of_two_processes_makes_its_data_once_and_goes_on_with_as_many(tmp_path, contract):
     corrections = {"episodes": 2, "episodes_per_shard": 2, "time_limit": 0.75, "after_steps": [1]}
     sizes = {"episodes": 2, "episodes_per_shard": 1, "shares": {"close_drawer": 1.0}}
     data = RobotData(str(tmp_path / "data"), options={**sizes, "corrections": corrections})
@@ -54,8 +54,7 @@ def test_a_run_under_torchrun_makes_its_data_once_and_goes_on_with_as_many(tmp_p
         output=str(tmp_path / "run"), steps=2, batch_size=3,
     )  # fmt: skip
     write_train_config(config, tmp_path / "train.yaml")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(ROOT / "scripts" / "vla"), "train", "--threads", "1"]
+    command = [sys.executable, str(ROOT / "scripts" / "vla"), "train", "--processes", "2"]
     done = subprocess.run(
         [*command, "--config", str(tmp_path / "train.yaml")],
         capture_output=True,
@@ -65,6 +64,7 @@ def test_a_run_under_torchrun_makes_its_data_once_and_goes_on_with_as_many(tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("the policy drives 2 episodes") == 1
     assert done.stdout.count("the expert failed in") == 1
+    assert "batch_size: 2\n" in (tmp_path / "run" / "train.yaml").read_text(), "half of three"
     (state,) = (tmp_path / "run").glob("training_state-*")
     assert json.loads((state / "step.json").read_text()) == {"step": 2, "processes": 2}
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()

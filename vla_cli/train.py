@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
 from vla_cli.subcommands import add_command
 
+if TYPE_CHECKING:
+    from vla.training.config import TrainConfig
+
 TRAIN = """\
 Train from configuration files, one after the other, or continue where a run was interrupted.
 Missing simulated data is made first. Corrections, if a configuration asks for them, are made during
 the run: episodes that the policy drives and the expert labels. Ctrl-C saves and stops; the same
-command resumes from there. On many GPUs, start it with accelerate.
+command resumes from there. On many cores, --processes shares each batch among as many processes; on
+many GPUs, start it with torchrun or accelerate, where batch sizes are those of each process.
 
 A file may name a `parent` whose entries it begins with; --dry-run prints what follows, the model's
 parameters, the memory of a GPU among 1, 8 and 64, and what would be loaded.
 
 examples:
-  vla train                                         the small policy, all four stages
+  vla train --processes 2                           the small policy from nothing, both stages
   vla train --config config/training/recipes/few_shot.yaml --dry-run
   vla train --config config/training/nano_action.yaml --device cuda --set batch_size=256
   accelerate launch --config_file config/training/fsdp2.yaml scripts/vla train --config mine.yaml
@@ -35,9 +43,8 @@ examples:
   vla demonstrate --out datasets/table_top --episodes 2200
   vla demonstrate --config config/training/nano_metaworld.yaml       50 of each of MetaWorld's tasks
 """
-STAGES = ("action", "instruct", "conversations", "full")
-SHIPPED = tuple(f"config/training/nano_{stage}.yaml" for stage in STAGES)
-DEMONSTRATED = "config/training/nano_action.yaml"
+SHIPPED = ("config/training/nano_pretrain.yaml", "config/training/nano_full.yaml")
+DEMONSTRATED = "config/training/nano_full.yaml"
 
 
 def add_parser(subparsers) -> None:
@@ -48,6 +55,9 @@ def add_parser(subparsers) -> None:
     )
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    train.add_argument(
+        "--processes", type=int, default=1, help="that share each batch, on a CPU (1)"
+    )
     train.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
     )
@@ -97,6 +107,10 @@ def run_demonstrate(arguments: argparse.Namespace) -> int:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues, each configuration in turn."""
+    if arguments.processes < 1:
+        raise CommandError(f"--processes {arguments.processes}: give 1 or more")
+    if arguments.processes > 1 and "RANK" not in os.environ and not arguments.dry_run:
+        _start_processes(arguments)
     import torch
 
     from vla.training.config import train_config_text
@@ -110,6 +124,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     configs = [_read(path, arguments.set) for path in arguments.config]
+    configs = [shared(config, arguments.processes) for config in configs]
     for path, config in zip(arguments.config, configs, strict=True):
         check_train_config(config)
         command = objective_of(config).command
@@ -127,6 +142,28 @@ def run_train(arguments: argparse.Namespace) -> int:
         checkpoint = train_run(config, contract, arguments.device)
     print(f"checkpoint: {checkpoint}\nevaluate it with: vla eval --checkpoint {checkpoint}")
     return 0
+
+
+def _start_processes(arguments: argparse.Namespace) -> NoReturn:
+    """Becomes torchrun, which starts this command in each process. Raises CommandError."""
+    count, cores = arguments.processes, len(os.sched_getaffinity(0))
+    if arguments.device != "cpu":
+        raise CommandError("--processes is for a CPU: on GPUs, start it with torchrun")
+    if count > cores:
+        raise CommandError(f"--processes {count} on {cores} cores: each needs one")
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores // count))
+    launched = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
+    command = [sys.executable, "-m", *launched, "vla_cli", *sys.argv[1:]]
+    os.execv(sys.executable, command)
+
+
+def shared(config: TrainConfig, processes: int) -> TrainConfig:
+    """The configuration of each of so many processes, with its share of a batch, rounded up."""
+    sizes = {
+        name: math.ceil(getattr(config, name) / processes)
+        for name in ("batch_size", "conversation_batch_size")
+    }
+    return replace(config, **sizes)
 
 
 def _print_footprint(config) -> None:
