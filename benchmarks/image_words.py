@@ -1,4 +1,4 @@
-r"""What the image tokens of a small vision-language model know: kind, color and place of things.
+r"""What the image tokens of a small vision-language model know: kind, color and place of things, and the drawer.
 
 python benchmarks/image_words.py --checkpoint checkpoints/nano --json output/image_words.json
 
@@ -31,6 +31,7 @@ GROUPS = {
     "color": COLORS,
     "side": ("left", "middle", "right"),
     "depth": ("near", "far"),
+    "drawer": ("open", "closed"),
 }
 UNSEEN = 500_000  # The first seed; training's begin at a million.
 

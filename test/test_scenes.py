@@ -12,6 +12,7 @@ from vla.control.robots import panda
 from vla.core.rotations import quaternion_to_matrix
 from vla.datasets.frames import DatasetError
 from vla.envs.tabletop import relations
+from vla.envs.tabletop.questions import drawer_state
 from vla.envs.tabletop.scene_conversations import COMMAND_QUESTION, SceneConversations, export_llava
 from vla.envs.tabletop.scenes import (
     FIRST_SCENE_SEED,
@@ -158,8 +159,13 @@ def test_conversations_are_true(folder, contract):
                 check_answer(question, answer, scene.visible("front"), opening)
         seen = scene.visible("front")
         places = seen.objects | seen.landmarks
-        assert len(talk.things) == len(places)
-        for named in talk.things:
+        state = drawer_state(scene.drawer_opening)
+        assert [name for name in talk.things if "drawer" in name] == [f"drawer {state}"] * bool(
+            state
+        )
+        things = [name for name in talk.things if "drawer" not in name]
+        assert len(things) == len(places)
+        for named in things:
             name = next(name for name in places if f"{named} ".startswith(f"{name} "))
             sides = {relations.side(places[name]), relations.depth(places[name])} - {None}
             assert set(named.removeprefix(name).split()) == sides, named

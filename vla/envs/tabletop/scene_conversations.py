@@ -15,7 +15,7 @@ from vla.datasets.frames import DatasetError, EpisodeWords
 from vla.datasets.sample import Conversation
 from vla.envs.tabletop import relations
 from vla.envs.tabletop.impossible import impossible
-from vla.envs.tabletop.questions import ask_about
+from vla.envs.tabletop.questions import ask_about, drawer_state
 from vla.envs.tabletop.samples import simulated_views
 from vla.envs.tabletop.scenes import SceneTruth, read_scene_shard
 from vla.envs.tabletop.tasks import FAMILIES, sample_task
@@ -26,6 +26,8 @@ TURNS = 3
 _DRAWS = 8  # for each of the turns, at most
 # Of the middle of each thing above the table [m].
 _HEIGHTS = {"block": 0.021, "can": 0.038, "bowl": 0.02, "plate": 0.004}
+# Of the drawer's front while it is closed [m]; scenes move the cabinet by less than its width.
+_DRAWER_FRONT = (0.49, 0.355, 0.04)
 COMMAND_QUESTION = "what does this ask for : {instruction} ?"
 
 
@@ -115,7 +117,7 @@ class SceneConversations:
                     place_share=self.place_share,
                 )
                 turns[question] = answer
-        pixels = self._pixels(words)
+        pixels = self._pixels(words, scene.drawer_opening)
         source = f"{self.folder}, scene {scene.seed}"
         asked = tuple(turns.items())
         return Conversation((np.asarray(image),), asked, pixels, source, self.apart)
@@ -137,15 +139,18 @@ class SceneConversations:
         forms = self.commands.forms
         return forms[int(generator.integers(len(forms)))] if len(forms) > 1 else forms[0]
 
-    def _pixels(self, words: EpisodeWords) -> dict[str, tuple[float, float]]:
-        """Where the image shows each thing; the words for it also say where it stands."""
+    def _pixels(self, words: EpisodeWords, opening: float) -> dict[str, tuple[float, float]]:
+        """Where the image shows each thing; the words for it also say where or how it stands."""
         places = words.objects | words.landmarks
-        points = np.array([[*place, _HEIGHTS[name.split()[-1]]] for name, place in places.items()])
-        pixels = self._view.project(points, np.zeros((len(points), 10)))
+        points = [[*place, _HEIGHTS[name.split()[-1]]] for name, place in places.items()]
         named = [
             " ".join(filter(None, (name, relations.side(place), relations.depth(place))))
             for name, place in places.items()
         ]
+        if state := drawer_state(opening):
+            named.append(f"drawer {state}")
+            points.append([_DRAWER_FRONT[0], _DRAWER_FRONT[1] - opening, _DRAWER_FRONT[2]])
+        pixels = self._view.project(np.array(points), np.zeros((len(points), 10)))
         return dict(zip(named, map(tuple, pixels), strict=True))
 
 
