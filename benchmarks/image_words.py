@@ -1,4 +1,4 @@
-r"""What the image tokens of a small vision-language model know: kind, color and place of things, and the drawer.
+r"""What the image tokens of a small vision-language model know: things, places and the drawer.
 
 python benchmarks/image_words.py --checkpoint checkpoints/nano --json output/image_words.json
 
