@@ -313,9 +313,9 @@ def _only_beyond(rest: Places, place: Sequence[float], direction: str) -> str | 
 
 def _between(noun: str, group: Places, objects: Places, split: str) -> Iterator[Reference]:
     """What stands, from left to right, between two others, and alone of its noun."""
-    ranked = relations.ranked(objects, "left")
-    for first, one in enumerate(ranked or ()):
-        for last in range(first + 2, len(ranked or ())):
+    ranked = relations.ranked(objects, "left") or []
+    for first, one in enumerate(ranked):
+        for last in range(first + 2, len(ranked)):
             within = [name for name in ranked[first + 1 : last] if name in group]
             if len(within) == 1:
                 ends = ((one, ranked[last]), (ranked[last], one))
