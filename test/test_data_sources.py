@@ -118,5 +118,5 @@ def test_what_is_made_for_the_runs_contract_has_no_other():
 def test_the_shipped_recipe_makes_its_corrections():
     config = read_train_config(shared_file("config/training/nano_full.yaml"))
     entry = corrected_entry(config)
-    assert SIMULATED.correction_steps(entry) == (2500, 4500)
+    assert SIMULATED.correction_steps(entry) == (2000, 3500)
     assert simulated_options(entry).episodes == 2800
