@@ -155,16 +155,19 @@ def test_a_resume_whose_stop_was_missed_and_an_activation_start_the_history_over
         announcements = graph.publisher(Instruction, "vla/instruction", qos.LATCHED)
         observations = graph.publisher(ObservationMessage, "vla/observation", qos.LATEST)
 
-        def announce() -> None:
+        def announce(number: int) -> None:
+            """Gives the instruction, or resumes it, just before an observation."""
             message = Instruction(instruction_id=7, instruction=PICK, mode=Instruction.MODE_ACT)
-            message.header.stamp = graph.node.get_clock().now().to_msg()
+            message.header.stamp = moment(number).to_msg()
             announcements.publish(message)
+
+        def moment(number: int):
+            # 20 ms apart, however slowly this runs: a gap would empty the history, too.
+            return began + Duration(nanoseconds=20_000_000 * number)
 
         def chunk_of(number: int) -> tuple[Observation, np.ndarray]:
             """The next observation, and the chunk that it becomes."""
-            # 20 ms apart, however slowly this runs: a gap would empty the history, too.
-            at = began + Duration(nanoseconds=20_000_000 * number)
-            message = observation_of_noise(panda.HOME, at.to_msg(), noise)
+            message = observation_of_noise(panda.HOME, moment(number).to_msg(), noise)
             observations.publish(message)
             graph.wait(lambda: any(stamp(c) == stamp(message) for c in chunks), f"chunk {number}")
             scene = unpack_scene(message, part.contract, 0.0, 0.0)
@@ -172,14 +175,14 @@ def test_a_resume_whose_stop_was_missed_and_an_activation_start_the_history_over
             return Observation(scene.images, scene.state, scene.stamp * 1e-9), actions
 
         began = graph.node.get_clock().now() - Duration(seconds=1)
-        announce()
+        announce(0)
         for number in range(3):
             seen, actions = chunk_of(number)
             if number == 0:
                 part.reset()
             np.testing.assert_allclose(actions, part.act(seen, PICK), atol=1e-6)
         # The same id again, later: what comes between was missed.
-        announce()
+        announce(3)
         for number in range(3, 30):
             seen, actions = chunk_of(number)
             goes_on = part.act(seen, PICK)
