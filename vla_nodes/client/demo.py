@@ -117,8 +117,8 @@ class DemoClient(RobotClient):
         )
         trial.task, trial.objects = scene.task, list(scene.objects)
         trial.instruction = trial.instruction or scene.instruction
-        self._wait_for_view(trial.task)
         if trial.question:
+            self._wait_for_view(trial.task)
             tell(f"question:     {trial.question}")
             reply = self.accepted(Ask, "vla/ask", Ask.Request(question=trial.question))
             trial.question_answer = reply.answer
@@ -134,9 +134,10 @@ class DemoClient(RobotClient):
             self.accepted(StopEpisode, "vla/stop_episode", StopEpisode.Request(outcome=outcome))
 
     def _wait_for_view(self, task: str) -> None:
-        """Waits for images of a scene that was just set up.
+        """Waits for images of a scene that was just set up, before a question about it.
 
-        Those of the one before are still on their way, and an answer about them would be wrong.
+        Those of the one before are still on their way, and an answer about them would be wrong. An
+        instruction needs no such wait: it is followed by what is seen after it.
         """
         began, deadline = self.check(task).elapsed, time.monotonic() + 10.0
         while self.check(task).elapsed - began < VIEW_SECONDS and time.monotonic() < deadline:

@@ -6,7 +6,7 @@ right are the robot's, whom the words speak to. What is too close to call is not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vla.envs.tabletop import relations
@@ -293,22 +293,12 @@ def _by_neighbor(noun: str, group: Places, objects: Places, split: str) -> Itera
         if near is not None:
             yield from _fill(_NEAREST, split, near, "neighbor", kind=noun, other=other)
         for direction in relations.DIRECTIONS:
-            beyond = _only_beyond(rest, place, direction)
-            if beyond is not None:
+            beyond = relations.beyond({**rest, other: place}, other, direction)
+            if beyond is not None and len(beyond) == 1:
                 forms = _IN_DEPTH.get(direction, _BEYOND)
                 words = {"kind": noun, "other": other, "direction": direction}
-                yield from _fill(forms, split, beyond, "neighbor", **words)
+                yield from _fill(forms, split, beyond[0], "neighbor", **words)
     yield from _between(noun, group, objects, split)
-
-
-def _only_beyond(rest: Places, place: Sequence[float], direction: str) -> str | None:
-    """The one thing on that side of a place; None where there are more, or one is unclear."""
-    verdicts = {
-        name: relations.is_beyond({**rest, "": place}, name, "", direction) for name in rest
-    }
-    beyond = [name for name, verdict in verdicts.items() if verdict]
-    clear = all(verdict is not None for verdict in verdicts.values())
-    return beyond[0] if clear and len(beyond) == 1 else None
 
 
 def _between(noun: str, group: Places, objects: Places, split: str) -> Iterator[Reference]:

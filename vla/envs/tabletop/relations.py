@@ -72,11 +72,8 @@ def ranked(places: Places, direction: str) -> list[str] | None:
 
 def between(places: Places, direction: str) -> str | None:
     """The middle one of three things in a row towards that side; None where it is not clear."""
-    if len(places) != 3:
-        return None
-    ranked = sorted(places, key=lambda name: _rank(places[name], direction))
-    steps = [advance(places, ranked[i + 1], ranked[i], direction) for i in range(2)]
-    return ranked[1] if min(steps) >= MARGIN else None
+    found = ranked(places, direction)
+    return found[1] if found is not None and len(found) == 3 else None
 
 
 def nearest(places: Places, point: Sequence[float]) -> str | None:
