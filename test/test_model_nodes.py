@@ -17,6 +17,7 @@ from fake_robot import CONTRACT, CONTRACT_PATH, FakeRobot
 from node_harness import ROBOTS, ROOT, Graph
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from tiny_checkpoint import save_tiny_checkpoint
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Response
 from vla_ros.srv import Ask
@@ -141,6 +142,8 @@ def test_thinking_answers_first(bench):
 
 
 def test_text_and_latent_actions_are_refreshed_as_often_as_asked_for_while_running(bench):
+    # Of the bench's latents the newest replaces what a busy machine has not read yet.
+    every = bench.graph.collect(LatentAction, "vla/latent_action", QoSProfile(depth=100))
     try:
         set_parameters(bench.graph, "reasoning", language_every=3)
         instruction_id = bench.robot.instruct("pick the red block", mode="think")
@@ -151,8 +154,8 @@ def test_text_and_latent_actions_are_refreshed_as_often_as_asked_for_while_runni
             return [stamp_to_nanoseconds(message.header.stamp) for message in messages]
 
         thought = stamps(bench.responses[:3])
-        bench.wait(lambda: thought[-1] in stamps(bench.latents), "the latent action after it")
-        latents = stamps(bench.latents_for(instruction_id))
+        bench.wait(lambda: thought[-1] in stamps(every), "the latent action after it")
+        latents = stamps(m for m in every if m.instruction_id == instruction_id)
         assert [latents.index(stamp) for stamp in thought] == [0, 3, 6]
         set_parameters(bench.graph, "reasoning", language_every=0)
         count = len(bench.responses)
@@ -340,6 +343,21 @@ def test_an_instruction_is_about_what_is_seen_after_it(bench, mode):
             if message.instruction_id == instruction_id
         }
         assert stamp_to_nanoseconds(first.header.stamp) >= given
+
+
+def test_a_question_is_about_what_is_seen_after_it(bench):
+    for _ in range(3):
+        before = bench.graph.node.get_clock().now().nanoseconds
+        answer = ask(bench, "what is there?")
+        assert answer.success, answer.message
+        assert stamp_to_nanoseconds(answer.observation_stamp) >= before
+
+
+def test_a_question_is_answered_or_refused_where_nothing_is_seen_after_it(bench):
+    """What was seen last may still be new enough to be asked about."""
+    bench.robot.cut.add("observations")
+    answer = ask(bench, "what is there?")
+    assert answer.success or "seen lately" in answer.message
 
 
 def test_an_observation_from_the_future_is_refused_with_a_reason(bench):

@@ -18,8 +18,6 @@ from vla_nodes.core import qos
 
 NODES = ("sim", "perception", "reasoning", "action_expert", "controller", "recorder")
 POLL_PERIOD = 0.2
-# Simulated time after which no model sees the scene before any more [s].
-VIEW_SECONDS = 0.3
 
 
 @dataclass
@@ -118,7 +116,6 @@ class DemoClient(RobotClient):
         trial.task, trial.objects = scene.task, list(scene.objects)
         trial.instruction = trial.instruction or scene.instruction
         if trial.question:
-            self._wait_for_view(trial.task)
             tell(f"question:     {trial.question}")
             reply = self.accepted(Ask, "vla/ask", Ask.Request(question=trial.question))
             trial.question_answer = reply.answer
@@ -132,16 +129,6 @@ class DemoClient(RobotClient):
             outcome = "success" if trial.success else "failure"
             self.stop()
             self.accepted(StopEpisode, "vla/stop_episode", StopEpisode.Request(outcome=outcome))
-
-    def _wait_for_view(self, task: str) -> None:
-        """Waits for images of a scene that was just set up, before a question about it.
-
-        Those of the one before are still on their way, and an answer about them would be wrong. An
-        instruction needs no such wait: it is followed by what is seen after it.
-        """
-        began, deadline = self.check(task).elapsed, time.monotonic() + 10.0
-        while self.check(task).elapsed - began < VIEW_SECONDS and time.monotonic() < deadline:
-            self.spin(POLL_PERIOD)
 
     def _follow_trial(self, trial: Trial, time_limit: float, tell: Callable[[str], None]) -> None:
         started = self.check(trial.task).elapsed

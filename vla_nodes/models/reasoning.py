@@ -8,25 +8,21 @@ from __future__ import annotations
 import array
 import math
 import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rclpy.task import Future
 from vla_ros.msg import ActionChunk, Instruction, LatentAction, Response
 from vla_ros.srv import Ask
 
-from vla.control.session import LONGEST_INSTRUCTION
 from vla.core.clock import CLOCK_TOLERANCE
-from vla.core.text import TextError, check_text, one_line
 from vla.observations.messages import stamp_to_nanoseconds
 from vla_nodes.core import qos
 from vla_nodes.core.chunk_message import message_from_actions
 from vla_nodes.core.liveliness import lease_of, with_liveliness
-from vla_nodes.core.requests import Paced
 from vla_nodes.core.running import run
 from vla_nodes.core.settings import Setting
+from vla_nodes.models.ask_service import NO_ANSWERS, AskService
 from vla_nodes.models.model_node import ModelNode
 from vla_nodes.models.scene import Scene
 from vla_nodes.models.server import connected, require_packages
@@ -38,9 +34,6 @@ if TYPE_CHECKING:
     from vla.serving.remote import RemoteReasoning
 
 WARM_UP_RUNS = 2
-NO_ANSWERS = "this policy gives no text: it has learned from no conversations; ask one that has"
-# Questions that may wait; each takes as long as the model needs for an answer.
-MOST_QUESTIONS = 8
 LOST_PERIOD = 1.0  # between two responses that say that the server is away [s]
 WARM_UP_INSTRUCTION = "pick the red block"
 
@@ -69,7 +62,6 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
 
     def __init__(self) -> None:
         super().__init__("reasoning")
-        self._questions: deque[tuple[str, Future]] = deque()
         self._starts_over = True
         self._answered_id = 0
         self._done = (0, 0)
@@ -109,9 +101,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         self._responses = self.create_lifecycle_publisher(
             Response, "vla/response", with_liveliness(qos.RESPONSE, lease_of(self))
         )
-        # The model may leave callers on the same machine little time to look for their answers.
-        pace = Paced(self.pacer, burst=2, rate=50.0)
-        self.create_service(Ask, "vla/ask", self._on_ask, callback_group=pace)
+        self._asked = AskService(self, self._ask)
 
     def warm_up(self, images: dict[str, np.ndarray], state: np.ndarray) -> None:
         """Runs every path of the model."""
@@ -141,41 +131,16 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
     def deactivate(self) -> None:
         """Ends the work; questions that still wait are refused."""
         super().deactivate()
-        while self._questions:
-            self.answer(self._questions.popleft()[1], _refusal("reasoning was deactivated"))
+        self._asked.refuse_all("reasoning was deactivated")
 
     def flush(self) -> None:
         """Drops text and latent action: the same instruction starts over if it comes back."""
         # The thread that thinks may be in the middle of it: it sees this before its next step.
         self._starts_over = True
 
-    async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
-        try:
-            question = check_text(request.question, "question", LONGEST_INSTRUCTION)
-        except TextError as error:
-            return _refusal(str(error))
-        if not self.model.features.answers:
-            return _refusal(NO_ANSWERS)
-        if not question:
-            return _refusal("the question is empty: ask, for example, 'what is on the table?'")
-        if not self.is_active:
-            return _refusal("reasoning is inactive: activate the node first")
-        if len(self._questions) >= MOST_QUESTIONS:
-            return _refusal(f"busy: {MOST_QUESTIONS} questions wait already, ask again later")
-        future = Future(executor=self.executor)
-        self._questions.append((question, future))
-        self.wake()
-        return await future
-
     def work(self) -> None:
         """Answers questions first, since somebody waits; then serves the instruction in force."""
-        while self._questions:
-            question, future = self._questions.popleft()
-            try:
-                self.answer(future, self._ask(question))
-            except Exception as error:
-                self.answer(future, _refusal(f"the model failed: {one_line(error)}"))
-                raise
+        self._asked.serve()
         instruction = self.instruction
         if instruction.instruction_id == 0:
             return
@@ -210,12 +175,7 @@ class Reasoning(ModelNode["ReasoningPart | RemoteReasoning"]):
         message.header.stamp = self.get_clock().now().to_msg()
         self.publish(self._responses, message)
 
-    def _ask(self, question: str) -> Ask.Response:
-        scene = self.new_scene()
-        if scene is None:
-            return _refusal(
-                "nothing has been seen lately: is perception active, and do all cameras send?"
-            )
+    def _ask(self, scene: Scene, question: str) -> Ask.Response:
         started = time.perf_counter()
         text = self.model.ask(scene.images, question)
         seconds = time.perf_counter() - started
@@ -381,10 +341,6 @@ def _response(
     )
     message.header.stamp = scene.message.header.stamp
     return message
-
-
-def _refusal(why: str) -> Ask.Response:
-    return Ask.Response(success=False, message=why)
 
 
 def main() -> int:
