@@ -96,6 +96,16 @@ def test_a_dry_run_prints_what_follows(tmp_path, capsys):
     assert config.robot[0].per_task == 10 and config.learning_rate == 2e-4
 
 
+@pytest.mark.parametrize(("cores", "share"), [(1, 10), (2, 5), (64, 3)])
+def test_a_core_runs_one_process_at_most(tmp_path, monkeypatch, capsys, cores, share):
+    start = {"parent": str(CONFIGS / "nano_full.yaml"), "initialize_from": "checkpoints/nano"}
+    write(tmp_path, a=start)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    command = ["train", "--config", str(tmp_path / "a.yaml"), "--processes", "4", "--dry-run"]
+    assert main(command) == 0
+    assert f"\nconversation_batch_size: {share}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("dry", [True, False])
 def test_a_model_that_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, dry):
     """Of several runs, that of a later one, too."""

@@ -56,7 +56,10 @@ def add_parser(subparsers) -> None:
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--threads", type=int, help="CPU threads (default: all)")
     train.add_argument(
-        "--processes", type=int, default=1, help="that share each batch, on a CPU (1)"
+        "--processes",
+        type=int,
+        default=1,
+        help="that share each batch on a CPU, at most one a core (1)",
     )
     train.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override entries of the files"
@@ -109,8 +112,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues, each configuration in turn."""
     if arguments.processes < 1:
         raise CommandError(f"--processes {arguments.processes}: give 1 or more")
-    if arguments.processes > 1 and "RANK" not in os.environ and not arguments.dry_run:
-        _start_processes(arguments)
+    processes = min(arguments.processes, len(os.sched_getaffinity(0)))
+    if processes > 1 and "RANK" not in os.environ and not arguments.dry_run:
+        _start_processes(arguments, processes)
     import torch
 
     from vla.training.config import train_config_text
@@ -124,7 +128,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     # A scheduler ends a job with SIGTERM; it should save as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     configs = [_read(path, arguments.set) for path in arguments.config]
-    configs = [shared(config, arguments.processes) for config in configs]
+    configs = [shared(config, processes) for config in configs]
     for path, config in zip(arguments.config, configs, strict=True):
         check_train_config(config)
         command = objective_of(config).command
@@ -144,14 +148,11 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _start_processes(arguments: argparse.Namespace) -> NoReturn:
+def _start_processes(arguments: argparse.Namespace, count: int) -> NoReturn:
     """Becomes torchrun, which starts this command in each process. Raises CommandError."""
-    count, cores = arguments.processes, len(os.sched_getaffinity(0))
     if arguments.device != "cpu":
         raise CommandError("--processes is for a CPU: on GPUs, start it with torchrun")
-    if count > cores:
-        raise CommandError(f"--processes {count} on {cores} cores: each needs one")
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores // count))
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) // count))
     launched = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
     command = [sys.executable, "-m", *launched, "vla_cli", *sys.argv[1:]]
     os.execv(sys.executable, command)
