@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from vla.core.processes import usable_cores
 from vla_cli.checkpoints import named_contract
 from vla_cli.errors import CommandError
 from vla_cli.overrides import overridden
@@ -112,9 +113,11 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Trains, or continues, each configuration in turn."""
     if arguments.processes < 1:
         raise CommandError(f"--processes {arguments.processes}: give 1 or more")
-    processes = min(arguments.processes, len(os.sched_getaffinity(0)))
+    if arguments.processes > 1 and arguments.device != "cpu":
+        raise CommandError("--processes is for a CPU: on GPUs, start it with torchrun")
+    processes = min(arguments.processes, usable_cores())
     if processes > 1 and "RANK" not in os.environ and not arguments.dry_run:
-        _start_processes(arguments, processes)
+        _start_processes(processes)
     import torch
 
     from vla.training.config import train_config_text
@@ -148,11 +151,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _start_processes(arguments: argparse.Namespace, count: int) -> NoReturn:
-    """Becomes torchrun, which starts this command in each process. Raises CommandError."""
-    if arguments.device != "cpu":
-        raise CommandError("--processes is for a CPU: on GPUs, start it with torchrun")
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) // count))
+def _start_processes(count: int) -> NoReturn:
+    """Becomes torchrun, which starts this command in each process."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores() // count))
     launched = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
     command = [sys.executable, "-m", *launched, "vla_cli", *sys.argv[1:]]
     os.execv(sys.executable, command)
