@@ -18,6 +18,7 @@ from vla.control.session import HoldReason, State
 pytestmark = pytest.mark.nodes
 
 NODES = ("perception", "reasoning", "action_expert")
+STALE = HoldReason.STALE_CHUNK
 SAID = "no heartbeat of /{} arrives"
 
 
@@ -45,6 +46,13 @@ class Case:
             "controller", lambda status: heard(status) == ", ".join(names), timeout=60.0
         )
 
+    def wait_hold_for(self, name):
+        def is_told(status):
+            is_holding = (status.state, status.hold_reason) == (State.HOLDING, STALE)
+            return is_holding and name in status.message and "heartbeat" in status.message
+
+        self.robot.wait_status(is_told, f"hold for the heartbeat of {name}")
+
     def move(self):
         self.robot.wait_state(State.EXECUTING)
         self.robot.assert_moving()
@@ -70,8 +78,8 @@ def test_the_arm_holds_when_only_a_heartbeat_stops(case):
                 case.graph.processes.remove(hearts[name])
             at = time.monotonic()
             hearts[name].process.send_signal(number)
-            status = case.robot.wait_hold(HoldReason.STALE_CHUNK)
-            assert name in status.message and "heartbeat" in status.message
+            # A busy machine may delay another one's heartbeat, too, which holds the arm as well.
+            case.wait_hold_for(name)
             case.robot.assert_still()
             assert time_to_hold(case.watch.motion(), at) < 0.3
             if number == signal.SIGSTOP:
@@ -101,6 +109,6 @@ def test_a_dead_node_is_replaced_by_one_without_a_heartbeat_at_the_next_instruct
     case.move()
     case.graph.processes.remove(heart)
     heart.kill()
-    case.robot.wait_hold(HoldReason.STALE_CHUNK)
+    case.robot.wait_hold(STALE)
     case.robot.instruct("pick the blue block")
     case.move()

@@ -24,7 +24,7 @@ PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
-class Question:
+class WaitingQuestion:
     """One call of the service."""
 
     text: str
@@ -42,7 +42,7 @@ class AskService:
         node: a ModelNode; its worker calls serve(). answer: runs the model.
         """
         self._node, self._answer = node, answer
-        self._questions: deque[Question] = deque()
+        self._questions: deque[WaitingQuestion] = deque()
         # The model may leave callers on the same machine little time to look for their answers.
         pace = Paced(node.pacer, burst=2, rate=50.0)
         node.create_service(Ask, "vla/ask", self._on_ask, callback_group=pace)
@@ -63,8 +63,8 @@ class AskService:
         if len(self._questions) >= MOST_QUESTIONS:
             return _refusal(f"busy: {MOST_QUESTIONS} questions wait already, ask again later")
         future = Future(executor=node.executor)
-        now = node.get_clock().now().nanoseconds
-        self._questions.append(Question(text, now, time.monotonic() + PATIENCE, future))
+        now, until = node.get_clock().now().nanoseconds, time.monotonic() + PATIENCE
+        self._questions.append(WaitingQuestion(text, now, until, future))
         node.wake()
         return await future
 
