@@ -31,7 +31,7 @@ A file may name a `parent` whose entries it begins with; --dry-run prints what f
 parameters, the memory of a GPU among 1, 8 and 64, and what would be loaded.
 
 examples:
-  vla train --processes 2                           the small policy from nothing, both stages
+  vla train --processes 2                           the small policy from nothing, all stages
   vla train --config config/training/recipes/few_shot.yaml --dry-run
   vla train --config config/training/nano_action.yaml --device cuda --set batch_size=256
   accelerate launch --config_file config/training/fsdp2.yaml scripts/vla train --config mine.yaml
@@ -44,8 +44,8 @@ examples:
   vla demonstrate --out datasets/table_top --episodes 2200
   vla demonstrate --config config/training/nano_metaworld.yaml       50 of each of MetaWorld's tasks
 """
-SHIPPED = ("config/training/nano_pretrain.yaml", "config/training/nano_full.yaml")
-DEMONSTRATED = "config/training/nano_full.yaml"
+SHIPPED = tuple(f"config/training/nano_{stage}.yaml" for stage in ("pretrain", "full", "refine"))
+DEMONSTRATED = SHIPPED[1]
 
 
 def add_parser(subparsers) -> None:

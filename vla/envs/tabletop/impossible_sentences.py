@@ -5,6 +5,8 @@ Those of the split "test" are never trained on. Slot: {x} an object of the scene
 
 from __future__ import annotations
 
+from vla.envs.tabletop.sentences import REFERRING
+
 # Things of daily life that no scene has.
 THINGS = {
     "train": (
@@ -28,6 +30,85 @@ THINGS = {
         "toy car",
         "knife",
         "apple",
+        "pillow",
+        "lemon",
+        "onion",
+        "pepper",
+        "cookie",
+        "sandwich",
+        "loaf of bread",
+        "piece of cheese",
+        "candle",
+        "lamp",
+        "clock",
+        "mirror",
+        "vase",
+        "stapler",
+        "ruler",
+        "eraser",
+        "notebook",
+        "newspaper",
+        "envelope",
+        "wallet",
+        "coin",
+        "necklace",
+        "hat",
+        "scarf",
+        "sock",
+        "jacket",
+        "umbrella",
+        "comb",
+        "hairbrush",
+        "soap",
+        "razor",
+        "needle",
+        "button",
+        "rope",
+        "nail",
+        "saw",
+        "drill",
+        "pliers",
+        "roll of tape",
+        "glue stick",
+        "paintbrush",
+        "broom",
+        "shovel",
+        "plant",
+        "flower",
+        "stone",
+        "shell",
+        "feather",
+        "doll",
+        "teddy bear",
+        "drum",
+        "flute",
+        "camera",
+        "laptop",
+        "keyboard",
+        "computer mouse",
+        "cable",
+        "charger",
+        "headphones",
+        "ladle",
+        "whisk",
+        "jug",
+        "kettle",
+        "teapot",
+        "napkin",
+        "magnet",
+        "marble",
+        "toy train",
+        "dice",
+        "playing card",
+        "stick",
+        "chalk",
+        "lipstick",
+        "cucumber",
+        "grape",
+        "pear",
+        "peach",
+        "strawberry",
+        "walnut",
     ),
     "test": (
         "cake",
@@ -74,10 +155,21 @@ GOALS = {
 TAKE_THING = {
     "train": ("pick up the {x}", "grab the {x}", "bring me the {x}", "please lift the {x}",
               "take the {x}", "can you get the {x}", "where is the {x} ? give it to me",
-              "put the {x} in the bowl", "place the {x} on the plate"),
+              "put the {x} in the bowl", "place the {x} on the plate", "raise the {x}",
+              "i want the {x}", "give the {x} to me", "lay the {x} down on the plate",
+              "the {x} belongs in the bowl", "move the {x} to the bowl", "i need the {x}",
+              "drop the {x} onto the plate", "keep the {x} on the plate for me",
+              "hold the {x} in your hand", "let the {x} rest in the bowl"),
     "test": ("fetch the {x}", "could you grab the {x}", "hold up the {x}",
              "set the {x} on the plate", "now drop the {x} into the bowl"),
 }  # fmt: skip
+# Also in the frames of commands that can be followed, so that the thing alone tells them apart.
+TAKE_THING["train"] += tuple(
+    template.format(x="the {x}", d=where)
+    for family in ("pick", "place")
+    for where in (("in the bowl", "on the plate") if family == "place" else ("",))
+    for template in REFERRING[family]["train"]
+)
 # What no demonstration shows.
 UNLEARNED = {
     "train": (
