@@ -1,10 +1,7 @@
 """`reasoning` and `action_expert` as processes with a tiny policy and a fake robot."""
 
-import json
 import math
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -13,13 +10,14 @@ import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
-from fake_robot import CONTRACT, CONTRACT_PATH, FakeRobot
-from node_harness import ROBOTS, ROOT, Graph
+from fake_robot import CONTRACT, CONTRACT_PATH
+from model_bench import START_UP, Bench, is_active, start
+from node_harness import Graph
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from tiny_checkpoint import save_tiny_checkpoint
-from vla_ros.msg import ActionChunk, Instruction, LatentAction, Response
+from vla_ros.msg import LatentAction
 from vla_ros.srv import Ask
 
 from vla.control.chunk import ChunkTrajectory
@@ -31,67 +29,10 @@ from vla_nodes.core.chunk_message import chunk_from_message
 
 pytestmark = pytest.mark.nodes
 
-START_UP = 90.0
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-def start(graph, name, checkpoint, **parameters):
-    process = graph.start(
-        name, contract=str(CONTRACT_PATH), checkpoint=str(checkpoint), threads=1, **parameters
-    )
-    return process
-
-
-def is_active(status):
-    return any(value.key == "state" and value.value == "active" for value in status.values)
-
-
-class Bench:
-    """The two model nodes and the controller, and what the model nodes said."""
-
-    def __init__(self, graph, checkpoint):
-        self.graph = graph
-        self.processes = {
-            name: start(graph, name, checkpoint) for name in ("reasoning", "action_expert")
-        }
-        graph.start("controller", contract=str(CONTRACT_PATH))
-        # While a node loads its model it answers no service, but it says when it is active.
-        for name in ("reasoning", "action_expert", "controller"):
-            graph.wait_diagnostic(name, is_active, START_UP)
-        self.latents = graph.collect(LatentAction, "vla/latent_action", qos.RESULT)
-        self.chunks = graph.collect(ActionChunk, "vla/action_chunk", qos.RESULT)
-        self.responses = graph.collect(Response, "vla/response", qos.RESPONSE)
-        self.robot = FakeRobot(graph, models=False)
-        self.restore()
-
-    def restore(self):
-        self.robot.restore()
-        self.robot.trigger("vla/stop")
-
-    def clear(self):
-        for messages in (self.latents, self.chunks, self.responses):
-            messages.clear()
-
-    def assert_silent(self):
-        """The model nodes publish no results for half a second from now."""
-        self.clear()
-        before = self.robot.ticks
-        self.wait(lambda: self.robot.ticks > before + 50, "half a second")
-        assert not self.latents and not self.chunks
-
-    def latents_for(self, instruction_id):
-        """Latent actions of one instruction; one of an earlier test may still be on its way."""
-        return [m for m in self.latents if m.instruction_id == instruction_id]
-
-    def chunks_for(self, instruction_id):
-        return [m for m in self.chunks if m.instruction_id == instruction_id]
-
-    def wait(self, condition, what, timeout=15.0):
-        return self.graph.wait(condition, what, timeout)
 
 
 @pytest.fixture(scope="module")
@@ -164,66 +105,6 @@ def test_text_and_latent_actions_are_refreshed_as_often_as_asked_for_while_runni
         assert len(bench.responses) <= count + 1, "one may have been under way"
     finally:
         set_parameters(bench.graph, "reasoning", language_every=0)
-
-
-def test_asking_by_instruction_answers_once_and_moves_nothing(bench):
-    instruction_id = bench.robot.instruct("what is there?", mode="ask")
-    bench.wait(lambda: bench.responses, "an answer")
-    assert bench.responses[0].instruction_id == instruction_id
-    bench.assert_silent()
-    assert not bench.responses
-
-
-def ask(bench, question):
-    return bench.graph.call(Ask, "vla/ask", Ask.Request(question=question))
-
-
-def test_the_ask_service_answers_while_an_instruction_runs(bench):
-    bench.robot.instruct()
-    bench.robot.wait_state(State.EXECUTING)
-    answer = ask(bench, "what is on the table?")
-    assert answer.success, answer.message
-    assert answer.inference_time > 0.0 and stamp_to_nanoseconds(answer.observation_stamp) > 0
-    bench.wait(lambda: bench.responses, "the published answer")
-    assert bench.responses[0].instruction_id == 0
-    assert bench.responses[0].text == answer.answer
-    assert bench.robot.wait_state(State.EXECUTING).instruction == "pick the red block"
-
-
-def test_of_many_questions_at_once_each_is_answered_or_refused_as_busy(bench):
-    graph = bench.graph
-    caller = graph.run_script(ROBOTS / "caller.py", ("Ask", "vla/ask", "60", "0", "30"))
-    graph.wait(lambda: not caller.running, "the end of the caller", 90.0, alive=False)
-    graph.processes.remove(caller)
-    counts = json.loads(caller.output.splitlines()[-1])
-    assert counts["answered"] == 60 and 0 < counts["taken"] < 60, counts
-    assert any(text.startswith("busy: ") for text, _ in counts["said"]), counts
-
-
-def test_the_command_line_asks(bench):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "vla"), "ask", "what is on the table?"],
-        env=bench.graph.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    bench.wait(lambda: process.poll() is not None, "the command's end", START_UP)
-    out, error = process.communicate()
-    assert process.returncode == 0, error
-    assert out == bench.responses[-1].text + "\n"
-
-
-def test_a_question_that_cannot_be_answered_says_why(bench):
-    assert "empty" in ask(bench, " ").message
-    assert "question has a character that cannot be seen" in ask(bench, "what?\x1b").message
-    assert "at most 1000" in ask(bench, "what? " * 1_000_000).message
-    bench.robot.cut.add("observations")
-    bench.robot.instruct()
-    bench.robot.wait_status(lambda s: "perception" in s.message, "missing observations")
-    bench.graph.wait_diagnostic("reasoning", lambda s: "no observation" in s.message)
-    answer = ask(bench, "what is there?")
-    assert not answer.success and "perception" in answer.message
 
 
 def test_in_real_time_chunking_each_chunk_begins_with_what_the_arm_does_meanwhile(bench):
@@ -323,41 +204,6 @@ def test_an_old_observation_is_not_used(bench):
         ),
     )
     bench.assert_silent()
-
-
-@pytest.mark.parametrize("mode", ["act", "think", "ask"])
-def test_an_instruction_is_about_what_is_seen_after_it(bench, mode):
-    """Somebody may have laid the table just before, and images of that time still come."""
-    announced = bench.graph.collect(Instruction, "vla/instruction", qos.LATCHED)
-    for _ in range(3):
-        bench.clear()
-        instruction_id = bench.robot.instruct("what is there?", mode=mode)
-        results = bench.latents if mode == "act" else bench.responses
-        (first,) = bench.wait(
-            lambda: [m for m in results if m.instruction_id == instruction_id][:1],  # noqa: B023
-            "a result",
-        )
-        (given,) = {
-            stamp_to_nanoseconds(message.header.stamp)
-            for message in announced
-            if message.instruction_id == instruction_id
-        }
-        assert stamp_to_nanoseconds(first.header.stamp) >= given
-
-
-def test_a_question_is_about_what_is_seen_after_it(bench):
-    for _ in range(3):
-        before = bench.graph.node.get_clock().now().nanoseconds
-        answer = ask(bench, "what is there?")
-        assert answer.success, answer.message
-        assert stamp_to_nanoseconds(answer.observation_stamp) >= before
-
-
-def test_a_question_is_answered_or_refused_where_nothing_is_seen_after_it(bench):
-    """What was seen last may still be new enough to be asked about."""
-    bench.robot.cut.add("observations")
-    answer = ask(bench, "what is there?")
-    assert answer.success or "seen lately" in answer.message
 
 
 def test_an_observation_from_the_future_is_refused_with_a_reason(bench):
