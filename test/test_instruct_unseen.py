@@ -12,7 +12,14 @@ from random_scenes import NAMES, possible_tasks, random_scene
 from vla.envs.chains.demonstrations import ChainDemonstrationConfig
 from vla.envs.instruct.tasks import read_tasks
 from vla.envs.instruct.things import NEW_COLORS, read_thing
-from vla.envs.tabletop import questions, references, sentences, situations, wording
+from vla.envs.tabletop import (
+    impossible_sentences,
+    questions,
+    references,
+    sentences,
+    situations,
+    wording,
+)
 from vla.envs.tabletop import tasks as plain
 from vla.envs.tabletop.annotations import annotate
 from vla.envs.tabletop.corrections import CorrectionConfig
@@ -99,10 +106,18 @@ GOAL_TEXTS = [text for goals in GOALS.values() for goal in goals.values() for te
 TRAINING = re.compile("|".join([PLAIN, *map(pattern, TEMPLATES), alternatives(GOAL_TEXTS)]))
 
 
+# What training has to refuse, but for commands in other languages: it is those that it lacks.
+REFUSED = [
+    impossible_sentences.THINGS, impossible_sentences.GOALS, impossible_sentences.TAKE_THING,
+    impossible_sentences.UNLEARNED, impossible_sentences.EMPTY,
+]  # fmt: skip
+
+
 def vocabulary() -> set[str]:
     """All words of training's instructions, questions and answers."""
     texts = [*TEMPLATES, *FORMS, *GOAL_TEXTS, *COLOR_WORDS, *KIND_WORDS, *PLACES, *NAMES]
     texts += [*leaves(plain._VERBS), *leaves(plain._PREFIXES), *wording._DRAWER_WORDS, "other"]
+    texts += [*references.ORDINALS, *(text for bank in REFUSED for text in leaves(bank))]
     generator = np.random.default_rng(3)
     for _ in range(60):
         scene = random_scene(generator, landmarks=True)

@@ -121,7 +121,7 @@ _IN_LINE: Forms = {
     "train": ("the {ordinal} {kind} as seen from you", "the {ordinal} {kind} from the front"),
     "test": (),
 }
-_ORDINALS = ("first", "second", "third", "fourth")
+ORDINALS = ("first", "second", "third", "fourth")
 _ONLY_KIND: Forms = {
     "train": ("the only {kind}", "the only {kind} on the table"),
     "test": ("the one {kind} that is on the table",),
@@ -185,6 +185,9 @@ _NOT_COLOR: Forms = {
         "the only {kind} that is not {color}",
         "any {kind} but the {color} one",
         "whichever {kind} is not {color}",
+        "the {kind} not colored {color}",
+        "the {kind} of another color than {color}",
+        "the one {kind} that is anything but {color}",
     ),
     "test": ("the {kind} which is not {color}",),
 }
@@ -203,11 +206,19 @@ _NEITHER: Forms = {
         "the {kind} that is neither {one} nor {two}",
         "any {kind} but not {one} or {two}",
         "a {kind} that is not {one} and not {two}",
+        "whichever {kind} is neither {one} nor {two}",
+        "the {kind} of another color than {one} or {two}",
     ),
     "test": ("the {kind} which is not {one} and not {two}",),
 }
 _NOT_SIDE: Forms = {
-    "train": ("the {kind} that is not on the {direction}",),
+    "train": (
+        "the {kind} that is not on the {direction}",
+        "whichever {kind} is not on the {direction}",
+        "any {kind} but the one on the {direction}",
+        "the {kind} not on the {direction}",
+        "the {kind} that stands anywhere but on the {direction}",
+    ),
     "test": ("the {kind} which is not on the {direction}",),
 }
 
@@ -283,7 +294,7 @@ def _numbered(group: Places, direction: str) -> Iterator[tuple[str, str]]:
     """Ordinals and names, from that side on; none unless all of three or more stand clearly."""
     ranked = relations.ranked(group, direction)
     if ranked is not None and len(ranked) > 2:
-        yield from zip((*_ORDINALS[: len(ranked) - 1], "last"), ranked, strict=True)
+        yield from zip((*ORDINALS[: len(ranked) - 1], "last"), ranked, strict=True)
 
 
 def _by_neighbor(noun: str, group: Places, objects: Places, split: str) -> Iterator[Reference]:
