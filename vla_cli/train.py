@@ -44,7 +44,9 @@ examples:
   vla demonstrate --out datasets/table_top --episodes 2200
   vla demonstrate --config config/training/nano_metaworld.yaml       50 of each of MetaWorld's tasks
 """
-SHIPPED = tuple(f"config/training/nano_{stage}.yaml" for stage in ("pretrain", "full", "refine"))
+SHIPPED = tuple(
+    f"config/training/nano_{stage}.yaml" for stage in ("pretrain", "full", "refine", "refuse")
+)
 DEMONSTRATED = SHIPPED[1]
 
 
