@@ -192,7 +192,7 @@ ONLY_CAN: Bank = {
             "where is my drink ?",
             "bring me something to drink",
             "i would like a drink",
-            "my throat is dry",
+            "a drink is what i need now",
             "can i have a drink ?",
             "i need a drink after this walk",
         ),
