@@ -89,6 +89,10 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"whichever NOUN is not (?P<one>\w+)")
         or read(r"any NOUN but not (?P<one>\w+) or (?P<two>\w+)")
         or read(r"a NOUN that is not (?P<one>\w+) and not (?P<two>\w+)")
+        or read(r"the NOUN not colored (?P<one>\w+)")
+        or read(r"the one NOUN that is anything but (?P<one>\w+)")
+        or read(r"the NOUN of another color than (?P<one>\w+)(?: or (?P<two>\w+))?")
+        or read(r"whichever NOUN is neither (?P<one>\w+) nor (?P<two>\w+)")
     ):
         return {n for n in of(m["noun"]) if n.split()[0] not in m.groupdict().values()}
     if m := read(r"the NOUN that is (?P<side>left|right)most"):
@@ -118,7 +122,12 @@ def meant(text: str, objects: dict) -> set[str]:
         return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
     if m := read(r"the (?P<look>tallest|lowest) object"):
         return set(of("can" if m["look"] == "tallest" else "block"))
-    if m := read(r"the NOUN (?:that|which) is not on the (?P<side>left|right)"):
+    if m := (
+        read(r"the NOUN (?:(?:that|which) is )?not on the (?P<side>left|right)")
+        or read(r"whichever NOUN is not on the (?P<side>left|right)")
+        or read(r"any NOUN but the one on the (?P<side>left|right)")
+        or read(r"the NOUN that stands anywhere but on the (?P<side>left|right)")
+    ):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "left" if m["side"] == "right" else "right")
     if m := read(r"the (?:only )?object (?:that|which) is not a (?P<kind>block|can)"):
