@@ -10,10 +10,9 @@ START_UP = 90.0
 
 
 def start(graph, name, checkpoint, **parameters):
-    process = graph.start(
+    return graph.start(
         name, contract=str(CONTRACT_PATH), checkpoint=str(checkpoint), threads=1, **parameters
     )
-    return process
 
 
 def is_active(status):
