@@ -8,6 +8,7 @@ import numpy as np
 
 NOUN, NAME = r"(?P<noun>object|block|can)", r"(?P<other>\w+ (?:block|can))"
 ROBOT = r"(?:the robot|you)"
+LINK = r"(?:(?:that|which) (?:is|stands) |standing )?"
 ORDINAL = r"(?P<ordinal>first|second|third|fourth|last)"
 AXES = {"left": (0, 1), "right": (0, -1), "near": (-1, 0), "far": (1, 0)}
 
@@ -42,6 +43,31 @@ def meant(text: str, objects: dict) -> set[str]:
 
     if m := read(r"the (?P<side>left|right)most NOUN"):
         return foremost(of(m["noun"]), m["side"])
+    if m := (
+        read(rf"the NOUN {LINK}farthest to the (?P<side>left|right)")
+        or read(r"the NOUN which stands (?P<side>left|right)most of all")
+        or read(r"the NOUN (?:on the very|at the) (?P<side>left|right)(?: edge)?")
+        or read(r"the NOUN farther to the (?P<side>left|right) than any other")
+    ):
+        return foremost(of(m["noun"]), m["side"])
+    if m := (
+        read(rf"the NOUN {LINK}(?:nearest|closest) to {ROBOT}")
+        or read(rf"the (?:nearest|closest) NOUN(?: to {ROBOT})?")
+        or read(r"the NOUN nearer to you than any other")
+    ):
+        return foremost(of(m["noun"]), "near")
+    if m := (
+        read(rf"the NOUN {LINK}farthest (?:away|from you)")
+        or read(r"the (?:farthest|most distant) NOUN")
+        or read(r"the NOUN farther from you than any other")
+    ):
+        return foremost(of(m["noun"]), "far")
+    if m := (
+        read(rf"the NOUN {LINK}(?:nearest to|next to|beside|right by) the NAME")
+        or read(r"the NOUN nearer to the NAME than any other")
+    ):
+        rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
+        return nearest(rest, objects[m["other"]])
     if m := read(r"the NOUN (?:(?:that|which) is )?farthest to the (?P<side>left|right)"):
         return foremost(of(m["noun"]), m["side"])
     if m := read(rf"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to {ROBOT}"):
@@ -51,7 +77,7 @@ def meant(text: str, objects: dict) -> set[str]:
     if m := read(r"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to the NAME"):
         rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
         return nearest(rest, objects[m["other"]])
-    if m := read(r"the NOUN (?:(?:that|which) is )?(?:to the )?(?P<side>left|right) of the NAME"):
+    if m := read(rf"the NOUN {LINK}(?:to the |on the )?(?P<side>left|right)(?: side)? of the NAME"):
         sign = 1 if m["side"] == "left" else -1
         y = objects[m["other"]][1]
         rest = {n: sign * (p[1] - y) for n, p in of(m["noun"]).items() if n != m["other"]}
@@ -63,25 +89,38 @@ def meant(text: str, objects: dict) -> set[str]:
         r"the NOUN (?P<where>at the front|right before you|at the back|farthest to the back)"
     ):
         return foremost(of(m["noun"]), "far" if m["where"].endswith("back") else "near")
-    if m := read(r"the NOUN (?:standing|that stands) (?P<side>in front of|before|behind) the NAME"):
-        sign = 1 if m["side"] == "behind" else -1
+    if m := read(
+        rf"the NOUN {LINK}(?P<side>in front of|on your side of|before|behind|beyond) the NAME"
+    ):
+        sign = 1 if m["side"] in ("behind", "beyond") else -1
         x = objects[m["other"]][0]
         rest = {n: sign * (p[0] - x) for n, p in of(m["noun"]).items() if n != m["other"]}
         assert all(abs(distance) >= 0.0399 for distance in rest.values())
         return {name for name, distance in rest.items() if distance > 0}
-    if m := read(r"the NOUN (?:that is )?between the NAME and the (?P<another>\w+ (?:block|can))"):
+    another = r"(?P<another>\w+ (?:block|can))"
+    if m := (
+        read(rf"the NOUN {LINK}between the NAME and the {another}")
+        or read(rf"the NOUN with the NAME on one side and the {another} on the other")
+    ):
         low, high = sorted(objects[m[end]][1] for end in ("other", "another"))
         return {name for name, place in of(m["noun"]).items() if low < place[1] < high}
     if m := (
         read(rf"the {ORDINAL} NOUN from the (?P<side>left|right)")
         or read(rf"the {ORDINAL} NOUN when you count from the (?P<side>left|right)")
         or read(rf"the NOUN that is {ORDINAL} from the (?P<side>left|right)")
+        or read(rf"the {ORDINAL} NOUN in the row from the (?P<side>left|right)")
+        or read(rf"the NOUN in {ORDINAL} place from the (?P<side>left|right)")
+        or read(rf"the {ORDINAL} NOUN if you start at the (?P<side>left|right) end")
     ):
         return numbered(of(m["noun"]), m["side"], m["ordinal"])
-    if m := read(rf"the {ORDINAL} NOUN (?:as seen from you|from the front)"):
+    if m := (
+        read(rf"the {ORDINAL} NOUN (?:as seen from you|from the front)")
+        or read(rf"the NOUN that comes {ORDINAL} from the front")
+    ):
         return numbered(of(m["noun"]), "near", m["ordinal"])
     if m := read(
-        r"(?:anything but a|some object , but not a|an object other than a) (?P<kind>\w+)"
+        r"(?:anything but a|some object , but not a|an object other than a"
+        r"|the one thing here that is not a|whatever is not a) (?P<kind>\w+)"
     ):
         return {name for name in objects if not name.endswith(m["kind"])}
     if m := (
@@ -90,6 +129,9 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"any NOUN but not (?P<one>\w+) or (?P<two>\w+)")
         or read(r"a NOUN that is not (?P<one>\w+) and not (?P<two>\w+)")
         or read(r"the NOUN not colored (?P<one>\w+)")
+        or read(r"some NOUN that is not (?P<one>\w+)")
+        or read(r"a NOUN , but not the (?P<one>\w+) one")
+        or read(r"the NOUN other than the (?P<one>\w+) one(?: and the (?P<two>\w+) one)?")
         or read(r"the one NOUN that is anything but (?P<one>\w+)")
         or read(r"the NOUN of another color than (?P<one>\w+)(?: or (?P<two>\w+))?")
         or read(r"whichever NOUN is neither (?P<one>\w+) nor (?P<two>\w+)")
@@ -98,26 +140,37 @@ def meant(text: str, objects: dict) -> set[str]:
     if m := read(r"the NOUN that is (?P<side>left|right)most"):
         return foremost(of(m["noun"]), m["side"])
     if m := read(r"the (?P<side>left|right) NOUN") or read(
-        r"the NOUN (?:(?:that|which) is )?on the (?P<side>left|right)"
+        rf"the NOUN {LINK}(?:on the|on your|to the) (?P<side>left|right)"
     ):
         assert len(of(m["noun"])) == 2, "one of two"
         return foremost(of(m["noun"]), m["side"])
-    if m := read(
-        r"the NOUN (?:(?:that|which) is )?(?P<by>closer to you|farther from you|farther away)"
-    ):
+    if m := read(rf"the NOUN {LINK}(?P<by>closer to you|farther from you|farther away)"):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "near" if m["by"].startswith("closer") else "far")
-    if m := read(r"the nearer NOUN"):
+    if m := read(r"the (?:nearer|closer) NOUN") or read(r"the NOUN more to the front"):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "near")
-    if m := read(r"the middle NOUN") or read(r"the NOUN (?:(?:that|which) is )?in the middle"):
+    if m := read(r"the more distant NOUN") or read(r"the NOUN more to the back"):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "far")
+    if m := (
+        read(r"the (?:middle|central) NOUN")
+        or read(rf"the NOUN {LINK}in the middle")
+        or read(r"the NOUN in the center of the three")
+    ):
         row = of(m["noun"])
         assert len(row) == 3
         return set(row) - foremost(row, "left") - foremost(row, "right")
-    if m := read(r"the only NOUN(?: on the table)?") or read(r"the one NOUN that is on the table"):
+    if m := read(r"the (?:only|single|one and only) NOUN(?: on the table| that you see)?") or read(
+        r"the one NOUN that is on the table"
+    ):
         return set(of(m["noun"]))
-    if m := read(r"the only (?P<look>round|tall|square|low) object"):
-        return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
+    if m := (
+        read(r"the (?:only )?(?P<look>round|tall|square|low) (?:round |square )?object")
+        or read(r"the object with (?P<look>a round top|corners)")
+        or read(r"the object (?P<look>taller|lower) than any other")
+    ):
+        return set(of({"r": "can", "t": "can", "a": "can"}.get(m["look"][0], "block")))
     if m := read(r"the object that is (?:the )?(?P<look>round|tallest|square|lowest)"):
         return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
     if m := read(r"the (?P<look>tallest|lowest) object"):
@@ -127,6 +180,7 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"whichever NOUN is not on the (?P<side>left|right)")
         or read(r"any NOUN but the one on the (?P<side>left|right)")
         or read(r"the NOUN that stands anywhere but on the (?P<side>left|right)")
+        or read(r"the NOUN other than the one on the (?P<side>left|right)")
     ):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "left" if m["side"] == "right" else "right")
@@ -139,7 +193,9 @@ def meant(text: str, objects: dict) -> set[str]:
         return {n for n in of(m["noun"]) if n.split()[0] not in (m["one"], m["two"])}
     m = (
         read(r"the only (?P<color>\w+) object")
-        or read(r"the (?P<color>\w+) one")
+        or read(r"the (?P<color>\w+) (?:one|object|thing)")
+        or read(r"the thing colored (?P<color>\w+)")
+        or read(r"the one thing here that is (?P<color>\w+)")
         or read(r"the object (?:that|which) is (?P<color>\w+)")
     )
     assert m, text

@@ -14,10 +14,12 @@ from vla.envs.instruct.tasks import read_tasks
 from vla.envs.instruct.things import NEW_COLORS, read_thing
 from vla.envs.tabletop import (
     impossible_sentences,
+    made_up,
     questions,
-    references,
+    reference_forms,
     sentences,
     situations,
+    spoken,
     wording,
 )
 from vla.envs.tabletop import tasks as plain
@@ -66,6 +68,8 @@ PLACES += [
     for where in ("in", "on", "on top of")
     for noun in ("bowl", "plate", "cabinet", *leaves(wording._DESTINATION_WORDS))
 ]
+SYLLABLE = "".join(alternatives(part) for part in (made_up._BEGIN, made_up._MIDDLE, made_up._END))
+MADE_UP = SYLLABLE + SYLLABLE
 SLOTS = {
     "kind": alternatives(KIND_WORDS),
     "other": alternatives(NAMES),
@@ -79,8 +83,9 @@ SLOTS = {
     "drawer": alternatives(wording._DRAWER_WORDS),
     "d": alternatives(PLACES),
     "e": alternatives(PLACES),
+    "verb": f"(?:{alternatives(leaves(wording._RARE_VERBS))}|{MADE_UP})",
 }
-FORMS = banks(references)
+FORMS = banks(reference_forms)
 
 
 def pattern(text: str) -> str:
@@ -113,11 +118,16 @@ REFUSED = [
 ]  # fmt: skip
 
 
+# What is said around an instruction.
+ASIDES = [*spoken._BEFORE, *spoken._AFTER, *spoken._ASIDE, *spoken._SHORT.values()]
+
+
 def vocabulary() -> set[str]:
     """All words of training's instructions, questions and answers."""
     texts = [*TEMPLATES, *FORMS, *GOAL_TEXTS, *COLOR_WORDS, *KIND_WORDS, *PLACES, *NAMES]
     texts += [*leaves(plain._VERBS), *leaves(plain._PREFIXES), *wording._DRAWER_WORDS, "other"]
-    texts += [*references.ORDINALS, *(text for bank in REFUSED for text in leaves(bank))]
+    texts += [*reference_forms.ORDINALS, *(text for bank in REFUSED for text in leaves(bank))]
+    texts += [*leaves(wording._RARE_VERBS), *ASIDES]
     generator = np.random.default_rng(3)
     for _ in range(60):
         scene = random_scene(generator, landmarks=True)
@@ -142,7 +152,8 @@ def test_the_check_knows_training_s_sentences_when_it_sees_them():
                 if text is not None:
                     seen += 1
                     assert TRAINING.fullmatch(normal(text)), text
-                    assert set(normal(text).split()) <= WORDS, text
+                    words = set(normal(text).split()) - WORDS
+                    assert all(re.fullmatch(MADE_UP, word) for word in words), text
     assert seen > 1000
 
 
@@ -151,6 +162,14 @@ def test_no_instruction_is_a_sentence_of_training_or_another_task_s():
         assert not TRAINING.fullmatch(normal(text)), (task.id, text)
     texts = [normal(text) for _, text in SAID]
     assert len(set(texts)) == len(texts)
+
+
+def test_no_small_talk_is_that_of_training():
+    said = [normal(text.replace("{w}", "")) for text in spoken._ASIDE]
+    long = [text for text in said if len(text.split()) > 2]
+    assert len(long) > 20
+    for task, text in SAID:
+        assert not [aside for aside in long if f" {aside} " in f" {normal(text)} "], (task.id, text)
 
 
 def test_other_verbs_and_languages_have_words_that_training_lacks():

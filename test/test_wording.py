@@ -10,7 +10,7 @@ import pytest
 from meant_objects import meant
 from random_scenes import NAMES, possible_tasks, random_scene
 
-from vla.envs.tabletop import references, sentences
+from vla.envs.tabletop import reference_forms, sentences
 from vla.envs.tabletop.references import (
     SPLITS,
     attribute_references,
@@ -148,7 +148,7 @@ def test_implied_goals_do_not_command():
 def test_test_sentences_are_new_and_their_words_mostly_known():
     assert not set(templates("train")) & set(templates("test"))
     forms = {split: set() for split in SPLITS}
-    for bank in vars(references).values():
+    for bank in vars(reference_forms).values():
         if isinstance(bank, dict):
             for entry in [bank, *bank.values()]:
                 for split in SPLITS:

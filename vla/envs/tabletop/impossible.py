@@ -18,6 +18,7 @@ import numpy as np
 from vla.envs.tabletop import impossible_sentences as sentences
 from vla.envs.tabletop import situations
 from vla.envs.tabletop.references import color_of, kind_of
+from vla.envs.tabletop.spoken import aside
 from vla.envs.tabletop.tasks import COLORS, DESTINATIONS, KINDS, Task, phrase
 from vla.envs.tabletop.wording import reword
 
@@ -91,6 +92,8 @@ def impossible(
         return Impossible(kind, text, NOT_LEARNED)
     if kind == "nonsense":
         return Impossible(kind, _nonsense(generator, split), NOT_UNDERSTOOD)
+    if kind == "empty" and split == "train" and generator.random() < 0.5:
+        return Impossible(kind, aside(generator), NOT_UNDERSTOOD)
     bank = sentences.EMPTY if kind == "empty" else sentences.LANGUAGES
     return Impossible(kind, _choose(generator, bank[split]), NOT_UNDERSTOOD)
 

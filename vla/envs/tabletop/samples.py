@@ -18,6 +18,7 @@ from vla.datasets.windows import Timeline
 from vla.envs.tabletop.annotations import annotate
 from vla.envs.tabletop.impossible import impossible
 from vla.envs.tabletop.simulator import TableTopSimulator
+from vla.envs.tabletop.spoken import spoken_sample
 from vla.envs.tabletop.tasks import FAMILIES, phrase, task_of_answer
 
 # Policy steps that a motion label looks ahead: 0.5 s, as two frames of the paper's data are apart.
@@ -28,7 +29,8 @@ class SimulatedDemonstrations:
     """Frames of shards, each as often as `repeats` says.
 
     views: calibration of cameras by name; in others no place is labelled. annotated: with
-    annotations from the scene's truth, and an instruction that can't be followed.
+    annotations from the scene's truth, and an instruction that can't be followed. spoken: share of
+    the instructions that are said as people talk, see vla.envs.tabletop.spoken.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class SimulatedDemonstrations:
         contract: EmbodimentContract,
         views: dict[str, CameraView],
         annotated: bool = False,
+        spoken: float = 0.0,
     ):
-        self.shards, self.contract, self.annotated = shards, contract, annotated
+        self.shards, self.contract = shards, contract
+        self.annotated, self.spoken = annotated, spoken
         self.cameras = [camera.name for camera in contract.cameras]
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
         calibrated = [views.get(name) for name in self.cameras]
@@ -55,7 +59,7 @@ class SimulatedDemonstrations:
         shard, row = self.shards[number], int(index - self._starts[number])
         words = shard.episodes[shard.episode[row]]
         task = task_of_answer(words.family, words.answer)
-        return RobotSample(
+        sample = RobotSample(
             images={name: shard.images[name][row] for name in self.cameras} if images else {},
             state=shard.state[row],
             actions=shard.action[row],
@@ -67,6 +71,7 @@ class SimulatedDemonstrations:
             places=dict(zip(self.cameras, self._places[number][row], strict=True)),
             source=f"{shard.folder}, episode {shard.episode[row]}, frame {row}",
         )
+        return spoken_sample(sample, self.spoken, generator) if self.spoken else sample
 
     def _annotation(self, shard: Shard, row: int, generator: np.random.Generator) -> Annotation:
         episode = int(shard.episode[row])

@@ -18,6 +18,7 @@ from vla.envs.tabletop.impossible import impossible
 from vla.envs.tabletop.questions import ask_about, drawer_state
 from vla.envs.tabletop.samples import simulated_views
 from vla.envs.tabletop.scenes import SceneTruth, read_scene_shard
+from vla.envs.tabletop.spoken import as_spoken
 from vla.envs.tabletop.tasks import FAMILIES, sample_task
 from vla.envs.tabletop.wording import NEW_WORDINGS, reworded_task
 from vla.policies.config import bounded
@@ -44,6 +45,8 @@ class CommandOptions:
     families: tuple[str, ...] = FAMILIES
     # Questions that ask what to do about {instruction}, drawn at random.
     forms: tuple[str, ...] = (COMMAND_QUESTION,)
+    # Share of all commands that are said as people talk, see vla.envs.tabletop.spoken.
+    spoken: float = bounded(0.0, 0, 1)
 
 
 class SceneConversations:
@@ -107,6 +110,8 @@ class SceneConversations:
                 break
             if generator.random() < self.commands.share:
                 instruction, answer = self._command(words, generator)
+                if self.commands.spoken and generator.random() < self.commands.spoken:
+                    instruction = as_spoken(instruction, generator)
                 turns[self._form(generator).format(instruction=instruction)] = answer
             else:
                 question, answer = ask_about(

@@ -39,6 +39,8 @@ class SimulatedOptions(DemonstrationConfig):
     """Options of simulated robot data: how demonstrations are made, and corrections to them."""
 
     corrections: CorrectionConfig = field(default_factory=CorrectionConfig)
+    # Share of the instructions that are said as people talk, see vla.envs.tabletop.spoken.
+    spoken: float = bounded(0.0, 0, 1)
 
 
 class SimulatedSource(RobotSource):
@@ -53,7 +55,7 @@ class SimulatedSource(RobotSource):
 
     def open(self, entry: RobotData, contract: EmbodimentContract) -> SimulatedDemonstrations:
         """Its frames, with annotations where the entry asks for the truth."""
-        return _samples(entry, contract, read_dataset(entry.path, contract))
+        return self._samples(entry, contract, read_dataset(entry.path, contract))
 
     def holds(self, folder: Path) -> bool:
         """There are shards in it."""
@@ -117,7 +119,17 @@ class SimulatedSource(RobotSource):
     ) -> tuple[SimulatedDemonstrations, float]:
         """One data set of all rounds, annotated as the demonstrations are."""
         shards = [shard for folder in folders for shard in read_dataset(folder, contract)]
-        return _samples(entry, contract, shards), simulated_options(entry).corrections.weight
+        return self._samples(entry, contract, shards), simulated_options(entry).corrections.weight
+
+    def _samples(
+        self, entry: RobotData, contract: EmbodimentContract, shards: list[Shard]
+    ) -> SimulatedDemonstrations:
+        options = from_dict(self.options, entry.options, f"{entry.path}: options")
+        spoken = options.spoken if isinstance(options, SimulatedOptions) else 0.0
+        annotated = entry.annotations == TRUTH
+        return SimulatedDemonstrations(
+            shards, contract, simulated_views(contract), annotated, spoken
+        )
 
 
 @dataclass(frozen=True)
@@ -167,13 +179,6 @@ class SceneSource(ConversationSource):
 def simulated_options(entry: RobotData) -> SimulatedOptions:
     """The options of an entry. Raises CheckpointError that names one that is not known."""
     return from_dict(SimulatedOptions, entry.options, f"{entry.path}: options")
-
-
-def _samples(
-    entry: RobotData, contract: EmbodimentContract, shards: list[Shard]
-) -> SimulatedDemonstrations:
-    views = simulated_views(contract)
-    return SimulatedDemonstrations(shards, contract, views, entry.annotations == TRUTH)
 
 
 def _shards(folder: str | Path, entries: int, per_shard: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from vla.envs.tabletop import sentences, situations
+from vla.envs.tabletop.made_up import made_up_word
 from vla.envs.tabletop.references import (
     SPLITS,
     Reference,
@@ -43,6 +44,13 @@ _KIND_WORDS = {
 }
 _DESTINATION_WORDS = {"bowl": ("basin", "deep dish"), "plate": ("saucer", "flat dish")}
 _DRAWER_WORDS = ("drawer", "compartment", "sliding compartment")
+# Verbs that no plain phrasing has, for sentences that say by other words what is to be done.
+_RARE_VERBS = {
+    "pick": ("haul", "heave", "boost", "winch", "jerk", "crane", "lever"),
+    "place": ("stick", "plop", "stash", "slip", "toss", "shift", "plant", "lodge"),
+    "open_drawer": ("haul", "ease", "wheel", "drag", "reel"),
+    "close_drawer": ("nudge", "press", "shift", "ease", "thrust"),
+}
 _WHERE = {"bowl": "in", "plate": "on", CABINET: "on top of"}
 
 
@@ -93,6 +101,7 @@ def _paraphrase(
 ) -> list[_Sayable]:
     slots = _slots(task)
     slots["drawer"] = _choose(generator, _DRAWER_WORDS)
+    slots["verb"] = _verb(task.family, generator)
     if task.target != "drawer":
         color, kind = task.target.split()
         if generator.random() < 0.5:
@@ -102,6 +111,13 @@ def _paraphrase(
         noun = _choose(generator, _DESTINATION_WORDS[task.destination])
         slots["d"] = _where(task.destination, noun)
     return [(sentences.PARAPHRASE[task.family][split], slots)]
+
+
+def _verb(family: str, generator: np.random.Generator) -> str:
+    """A verb that a policy need not know, or one that nobody does."""
+    if family in _RARE_VERBS and generator.random() < 0.5:
+        return str(_choose(generator, _RARE_VERBS[family]))
+    return made_up_word(generator)
 
 
 def _attribute(
