@@ -24,7 +24,7 @@ from vla.core.resources import contract_path
 from vla.datasets.lerobot.meta import EpisodeMeta
 from vla.datasets.sample import Annotation
 from vla.datasets.vla_it import read_vla_it
-from vla.envs.tabletop import sentences
+from vla.envs.tabletop import negations, sentences
 from vla.envs.tabletop.simulator import TableTopSimulator
 from vla.envs.tabletop.tasks import ALL_FAMILIES
 from vla_cli.parser import main
@@ -98,8 +98,8 @@ def test_episodes_are_annotated_from_the_notes_of_their_bags(tmp_path, capsys, s
 
 
 def test_a_family_without_sentences_is_phrased_plainly(simulator, monkeypatch):
-    for bank in (sentences.PARAPHRASE, sentences.REFERRING, sentences.CONTRAST,
-                 sentences.NOTHING_BUT):  # fmt: skip
+    for bank in (sentences.PARAPHRASE, sentences.REFERRING, negations.CONTRAST,
+                 negations.NOTHING_BUT):  # fmt: skip
         monkeypatch.delitem(bank, "store")
     annotator = TruthAnnotator()
     task = simulator.reset(SEED, "store")

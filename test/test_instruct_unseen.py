@@ -15,6 +15,7 @@ from vla.envs.instruct.things import NEW_COLORS, read_thing
 from vla.envs.tabletop import (
     impossible_sentences,
     made_up,
+    negations,
     questions,
     reference_forms,
     sentences,
@@ -106,7 +107,7 @@ SLOTS["x"] = f"(?:{'|'.join(THINGS)})"
 PREFIXES = "(?:please |can you |could you |now |robot |i want you to )?"
 VERBS = alternatives(leaves(plain._VERBS))
 PLAIN = f"{PREFIXES}{VERBS} {SLOTS['x']}(?: from the table| {SLOTS['d']})?"
-TEMPLATES = [*banks(sentences), *banks(situations)]
+TEMPLATES = [*banks(sentences), *banks(negations), *banks(situations)]
 GOAL_TEXTS = [text for goals in GOALS.values() for goal in goals.values() for text in goal.train]
 TRAINING = re.compile("|".join([PLAIN, *map(pattern, TEMPLATES), alternatives(GOAL_TEXTS)]))
 

@@ -10,7 +10,7 @@ import pytest
 from meant_objects import meant
 from random_scenes import NAMES, possible_tasks, random_scene
 
-from vla.envs.tabletop import reference_forms, sentences
+from vla.envs.tabletop import negations, reference_forms, sentences
 from vla.envs.tabletop.references import (
     SPLITS,
     attribute_references,
@@ -20,7 +20,12 @@ from vla.envs.tabletop.references import (
 from vla.envs.tabletop.tasks import Task, phrase
 from vla.envs.tabletop.wording import NEW_WORDINGS, WORDINGS, reword, reworded_task
 
-BANKS = {name: bank for name, bank in vars(sentences).items() if name.isupper()}
+BANKS = {
+    name: bank
+    for module in (sentences, negations)
+    for name, bank in vars(module).items()
+    if name.isupper()
+}
 
 
 def templates(split: str) -> list[str]:
@@ -82,12 +87,12 @@ def test_attribute_and_negation_single_out_the_target(split):
                 assert meant(match["x"], objects) == {name}, (text, objects)
                 kinds["attribute"] += 1
             text = reword(task, objects, "negation", generator, split)
-            if match := read_sentence(text, sentences.CONTRAST, task, split):
+            if match := read_sentence(text, negations.CONTRAST, task, split):
                 noun = match["x"].removeprefix("the other ")
                 group = [n for n in objects if noun in ("object", n.split()[1])]
                 assert [n for n in group if n != match["other"]] == [name], (text, objects)
                 kinds["contrast"] += 1
-            elif match := read_sentence(text, sentences.NOTHING_BUT, task, split):
+            elif match := read_sentence(text, negations.NOTHING_BUT, task, split):
                 assert match["x"] == f"the {name}"
                 kinds["nothing but"] += 1
             else:

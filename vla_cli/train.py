@@ -45,7 +45,8 @@ examples:
   vla demonstrate --config config/training/nano_metaworld.yaml       50 of each of MetaWorld's tasks
 """
 SHIPPED = tuple(
-    f"config/training/nano_{stage}.yaml" for stage in ("pretrain", "full", "refine", "refuse")
+    f"config/training/nano_{stage}.yaml"
+    for stage in ("pretrain", "full", "refine", "refuse", "spoken")
 )
 DEMONSTRATED = SHIPPED[1]
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vla.envs.tabletop import sentences, situations
+from vla.envs.tabletop import negations, sentences, situations
 from vla.envs.tabletop.made_up import made_up_word
 from vla.envs.tabletop.references import (
     SPLITS,
@@ -136,7 +136,7 @@ def _negation(
     task: Task, objects: Places, split: str, generator: np.random.Generator
 ) -> list[_Sayable]:
     slots = _slots(task)
-    options = [(sentences.NOTHING_BUT[task.family][split], slots)]
+    options = [(negations.NOTHING_BUT[task.family][split], slots)]
     if task.target == "drawer":
         return options
     text = _pick_reference(negative_references(objects, split), task.target, generator)
@@ -145,7 +145,7 @@ def _negation(
     for other, reference in contrasts(objects):
         if reference.name == task.target:
             named = slots | {"x": reference.text, "other": other}
-            options.append((sentences.CONTRAST[task.family][split], named))
+            options.append((negations.CONTRAST[task.family][split], named))
     return options
 
 
