@@ -45,6 +45,8 @@ def meant(text: str, objects: dict) -> set[str]:
         return foremost(of(m["noun"]), m["side"])
     if m := (
         read(rf"the NOUN {LINK}farthest to the (?P<side>left|right)")
+        or read(r"the NOUN which is (?P<side>left|right)most")
+        or read(r"the NOUN that is at the (?P<side>left|right) end")
         or read(r"the NOUN which stands (?P<side>left|right)most of all")
         or read(r"the NOUN (?:on the very|at the) (?P<side>left|right)(?: edge)?")
         or read(r"the NOUN farther to the (?P<side>left|right) than any other")
@@ -57,7 +59,7 @@ def meant(text: str, objects: dict) -> set[str]:
     ):
         return foremost(of(m["noun"]), "near")
     if m := (
-        read(rf"the NOUN {LINK}farthest (?:away|from you)")
+        read(rf"the NOUN {LINK}farthest (?:away|from {ROBOT})")
         or read(r"the (?:farthest|most distant) NOUN")
         or read(r"the NOUN farther from you than any other")
     ):
@@ -107,7 +109,8 @@ def meant(text: str, objects: dict) -> set[str]:
     if m := (
         read(rf"the {ORDINAL} NOUN from the (?P<side>left|right)")
         or read(rf"the {ORDINAL} NOUN when you count from the (?P<side>left|right)")
-        or read(rf"the NOUN that is {ORDINAL} from the (?P<side>left|right)")
+        or read(rf"the NOUN {LINK}{ORDINAL} from the (?P<side>left|right)")
+        or read(rf"the {ORDINAL} NOUN when i count from the (?P<side>left|right)")
         or read(rf"the {ORDINAL} NOUN in the row from the (?P<side>left|right)")
         or read(rf"the NOUN in {ORDINAL} place from the (?P<side>left|right)")
         or read(rf"the {ORDINAL} NOUN if you start at the (?P<side>left|right) end")
@@ -140,13 +143,17 @@ def meant(text: str, objects: dict) -> set[str]:
     if m := read(r"the NOUN that is (?P<side>left|right)most"):
         return foremost(of(m["noun"]), m["side"])
     if m := read(r"the (?P<side>left|right) NOUN") or read(
-        rf"the NOUN {LINK}(?:on the|on your|to the) (?P<side>left|right)"
+        rf"the NOUN {LINK}(?:on the|on your|to the|to your) (?P<side>left|right)"
     ):
         assert len(of(m["noun"])) == 2, "one of two"
         return foremost(of(m["noun"]), m["side"])
-    if m := read(rf"the NOUN {LINK}(?P<by>closer to you|farther from you|farther away)"):
+    if m := read(
+        rf"the NOUN {LINK}(?P<by>closer to you|nearer to {ROBOT}|farther from {ROBOT}|farther away)"
+    ):
         assert len(of(m["noun"])) == 2
-        return foremost(of(m["noun"]), "near" if m["by"].startswith("closer") else "far")
+        return foremost(
+            of(m["noun"]), "near" if m["by"].startswith(("closer", "nearer")) else "far"
+        )
     if m := read(r"the (?:nearer|closer) NOUN") or read(r"the NOUN more to the front"):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "near")
@@ -155,15 +162,16 @@ def meant(text: str, objects: dict) -> set[str]:
         return foremost(of(m["noun"]), "far")
     if m := (
         read(r"the (?:middle|central) NOUN")
-        or read(rf"the NOUN {LINK}in the middle")
+        or read(rf"the (?:one )?NOUN {LINK}in the middle(?: of the three)?")
         or read(r"the NOUN in the center of the three")
     ):
         row = of(m["noun"])
         assert len(row) == 3
         return set(row) - foremost(row, "left") - foremost(row, "right")
-    if m := read(r"the (?:only|single|one and only) NOUN(?: on the table| that you see)?") or read(
-        r"the one NOUN that is on the table"
-    ):
+    if m := read(
+        r"the (?:only|one|single|one and only) NOUN"
+        r"(?: which is)?(?: on the table| that you see| there is)?"
+    ) or read(r"the one NOUN that is on the table"):
         return set(of(m["noun"]))
     if m := (
         read(r"the (?:only )?(?P<look>round|tall|square|low) (?:round |square )?object")
@@ -171,12 +179,14 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"the object (?P<look>taller|lower) than any other")
     ):
         return set(of({"r": "can", "t": "can", "a": "can"}.get(m["look"][0], "block")))
-    if m := read(r"the object that is (?:the )?(?P<look>round|tallest|square|lowest)"):
+    if m := read(
+        r"the (?:one )?object (?:that|which) is (?:the )?(?P<look>round|tall(?:est)?|square|low(?:est)?)"
+    ):
         return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
     if m := read(r"the (?P<look>tallest|lowest) object"):
         return set(of("can" if m["look"] == "tallest" else "block"))
     if m := (
-        read(r"the NOUN (?:(?:that|which) is )?not on the (?P<side>left|right)")
+        read(rf"(?:the|a|an) (?:only )?NOUN {LINK}not on the (?P<side>left|right)")
         or read(r"whichever NOUN is not on the (?P<side>left|right)")
         or read(r"any NOUN but the one on the (?P<side>left|right)")
         or read(r"the NOUN that stands anywhere but on the (?P<side>left|right)")
@@ -184,10 +194,10 @@ def meant(text: str, objects: dict) -> set[str]:
     ):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "left" if m["side"] == "right" else "right")
-    if m := read(r"the (?:only )?object (?:that|which) is not a (?P<kind>block|can)"):
+    if m := read(r"(?:the|an) (?:only |one )?object (?:that|which) is not a (?P<kind>block|can)"):
         return {name for name in objects if not name.endswith(m["kind"])}
     if m := read(
-        r"the (?:only )?NOUN (?:that|which) is (?:not|neither) (?P<one>\w+)"
+        r"(?:the|a|an) (?:only |one )?NOUN (?:that|which) is (?:not|neither) (?P<one>\w+)"
         r"(?: (?:nor|and not) (?P<two>\w+))?"
     ):
         return {n for n in of(m["noun"]) if n.split()[0] not in (m["one"], m["two"])}
@@ -196,7 +206,8 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"the (?P<color>\w+) (?:one|object|thing)")
         or read(r"the thing colored (?P<color>\w+)")
         or read(r"the one thing here that is (?P<color>\w+)")
-        or read(r"the object (?:that|which) is (?P<color>\w+)")
+        or read(r"the (?:only |one )?object (?:that|which) is (?P<color>\w+)")
+        or read(r"the one that is (?P<color>\w+)")
     )
     assert m, text
     return {name for name in objects if name.split()[0] == m["color"]}

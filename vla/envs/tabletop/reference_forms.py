@@ -26,7 +26,11 @@ FOREMOST: dict[str, Forms] = {
             "the {kind} at the left edge",
             "the {kind} farther to the left than any other",
         ),
-        "test": ("the {kind} that is farthest to the left",),
+        "test": (
+            "the {kind} which is farthest to the left",
+            "the {kind} which is leftmost",
+            "the {kind} that is at the left end",
+        ),
     },
     "right": {
         "train": (
@@ -41,7 +45,11 @@ FOREMOST: dict[str, Forms] = {
             "the {kind} at the right edge",
             "the {kind} farther to the right than any other",
         ),
-        "test": ("the {kind} that is farthest to the right",),
+        "test": (
+            "the {kind} which is farthest to the right",
+            "the {kind} which is rightmost",
+            "the {kind} that is at the right end",
+        ),
     },
     "near": {
         "train": (
@@ -56,7 +64,11 @@ FOREMOST: dict[str, Forms] = {
             "the closest {kind} to you",
             "the {kind} nearer to you than any other",
         ),
-        "test": ("the {kind} that is nearest to you", "the {kind} that is closest to the robot"),
+        "test": (
+            "the {kind} which is nearest to you",
+            "the {kind} that stands closest to you",
+            "the {kind} nearest to you",
+        ),
     },
     "far": {
         "train": (
@@ -71,7 +83,11 @@ FOREMOST: dict[str, Forms] = {
             "the most distant {kind}",
             "the {kind} farther from you than any other",
         ),
-        "test": ("the {kind} that is farthest away from the robot",),
+        "test": (
+            "the {kind} which is farthest from you",
+            "the {kind} that stands farthest from the robot",
+            "the {kind} farthest from you",
+        ),
     },
 }
 OF_TWO: dict[str, Forms] = {
@@ -84,7 +100,11 @@ OF_TWO: dict[str, Forms] = {
             "the {kind} on your left",
             "the {kind} to the left",
         ),
-        "test": ("the {kind} that is on the left",),
+        "test": (
+            "the {kind} that stands on the left",
+            "the {kind} to your left",
+            "the {kind} which is to the left",
+        ),
     },
     "right": {
         "train": (
@@ -95,7 +115,11 @@ OF_TWO: dict[str, Forms] = {
             "the {kind} on your right",
             "the {kind} to the right",
         ),
-        "test": ("the {kind} that is on the right",),
+        "test": (
+            "the {kind} that stands on the right",
+            "the {kind} to your right",
+            "the {kind} which is to the right",
+        ),
     },
     "near": {
         "train": (
@@ -106,7 +130,11 @@ OF_TWO: dict[str, Forms] = {
             "the closer {kind}",
             "the {kind} more to the front",
         ),
-        "test": ("the {kind} that is closer to you",),
+        "test": (
+            "the {kind} that stands closer to you",
+            "the {kind} nearer to you",
+            "the {kind} which is nearer to the robot",
+        ),
     },
     "far": {
         "train": (
@@ -117,7 +145,11 @@ OF_TWO: dict[str, Forms] = {
             "the more distant {kind}",
             "the {kind} more to the back",
         ),
-        "test": ("the {kind} that is farther away",),
+        "test": (
+            "the {kind} that stands farther away",
+            "the {kind} which is farther from you",
+            "the {kind} farther from the robot",
+        ),
     },
 }
 MIDDLE: Forms = {
@@ -129,7 +161,11 @@ MIDDLE: Forms = {
         "the {kind} in the center of the three",
         "the central {kind}",
     ),
-    "test": ("the {kind} that is in the middle",),
+    "test": (
+        "the {kind} that stands in the middle",
+        "the one {kind} in the middle",
+        "the {kind} in the middle of the three",
+    ),
 }
 COUNTED: Forms = {
     "train": (
@@ -140,7 +176,11 @@ COUNTED: Forms = {
         "the {kind} in {ordinal} place from the {direction}",
         "the {ordinal} {kind} if you start at the {direction} end",
     ),
-    "test": (),
+    "test": (
+        "the {kind} which is {ordinal} from the {direction}",
+        "the {ordinal} {kind} when i count from the {direction}",
+        "the {kind} that stands {ordinal} from the {direction}",
+    ),
 }
 IN_LINE: Forms = {
     "train": (
@@ -158,7 +198,11 @@ ONLY_KIND: Forms = {
         "the one and only {kind}",
         "the only {kind} that you see",
     ),
-    "test": ("the one {kind} that is on the table",),
+    "test": (
+        "the one {kind} on the table",
+        "the only {kind} which is on the table",
+        "the only {kind} there is",
+    ),
 }
 SHAPES: dict[str, Forms] = {
     "can": {
@@ -171,7 +215,11 @@ SHAPES: dict[str, Forms] = {
             "the object taller than any other",
             "the tall round object",
         ),
-        "test": ("the object that is round", "the object that is the tallest"),
+        "test": (
+            "the object which is round",
+            "the object which is the tallest",
+            "the one object that is tall",
+        ),
     },
     "block": {
         "train": (
@@ -183,7 +231,11 @@ SHAPES: dict[str, Forms] = {
             "the object lower than any other",
             "the low square object",
         ),
-        "test": ("the object that is square", "the object that is the lowest"),
+        "test": (
+            "the object which is square",
+            "the object which is the lowest",
+            "the one object that is low",
+        ),
     },
 }
 ONLY_COLOR: Forms = {
@@ -196,7 +248,11 @@ ONLY_COLOR: Forms = {
         "the thing colored {color}",
         "the one thing here that is {color}",
     ),
-    "test": ("the object that is {color}",),
+    "test": (
+        "the one that is {color}",
+        "the only object which is {color}",
+        "the one object that is {color}",
+    ),
 }
 NEAREST: Forms = {
     "train": (
@@ -209,7 +265,11 @@ NEAREST: Forms = {
         "the {kind} right by the {other}",
         "the {kind} nearer to the {other} than any other",
     ),
-    "test": ("the {kind} that is nearest to the {other}",),
+    "test": (
+        "the {kind} that is closest to the {other}",
+        "the {kind} which is nearest to the {other}",
+        "the {kind} that stands next to the {other}",
+    ),
 }
 BEYOND: Forms = {
     "train": (
@@ -220,7 +280,11 @@ BEYOND: Forms = {
         "the {kind} on the {direction} side of the {other}",
         "the {kind} which stands to the {direction} of the {other}",
     ),
-    "test": ("the {kind} that is {direction} of the {other}",),
+    "test": (
+        "the {kind} which is {direction} of the {other}",
+        "the {kind} which is to the {direction} of the {other}",
+        "the {kind} that stands {direction} of the {other}",
+    ),
 }
 IN_DEPTH: dict[str, Forms] = {
     "near": {
@@ -230,7 +294,10 @@ IN_DEPTH: dict[str, Forms] = {
             "the {kind} in front of the {other}",
             "the {kind} on your side of the {other}",
         ),
-        "test": (),
+        "test": (
+            "the {kind} which is in front of the {other}",
+            "the {kind} that stands in front of the {other}",
+        ),
     },
     "far": {
         "train": (
@@ -238,7 +305,10 @@ IN_DEPTH: dict[str, Forms] = {
             "the {kind} that stands behind the {other}",
             "the {kind} beyond the {other}",
         ),
-        "test": (),
+        "test": (
+            "the {kind} which is behind the {other}",
+            "the {kind} which stands behind the {other}",
+        ),
     },
 }
 BETWEEN: Forms = {
@@ -247,7 +317,10 @@ BETWEEN: Forms = {
         "the {kind} that is between the {other} and the {another}",
         "the {kind} with the {other} on one side and the {another} on the other",
     ),
-    "test": (),
+    "test": (
+        "the {kind} which is between the {other} and the {another}",
+        "the {kind} that stands between the {other} and the {another}",
+    ),
 }
 NOT_COLOR: Forms = {
     "train": (
@@ -262,7 +335,11 @@ NOT_COLOR: Forms = {
         "a {kind} , but not the {color} one",
         "the {kind} other than the {color} one",
     ),
-    "test": ("the {kind} which is not {color}",),
+    "test": (
+        "the only {kind} which is not {color}",
+        "the one {kind} that is not {color}",
+        "a {kind} which is not {color}",
+    ),
 }
 NOT_KIND: Forms = {
     "train": (
@@ -274,7 +351,11 @@ NOT_KIND: Forms = {
         "the one thing here that is not a {kind}",
         "whatever is not a {kind}",
     ),
-    "test": ("the object which is not a {kind}",),
+    "test": (
+        "the only object which is not a {kind}",
+        "the one object that is not a {kind}",
+        "an object that is not a {kind}",
+    ),
 }
 NEITHER: Forms = {
     "train": (
@@ -285,7 +366,10 @@ NEITHER: Forms = {
         "the {kind} of another color than {one} or {two}",
         "the {kind} other than the {one} one and the {two} one",
     ),
-    "test": ("the {kind} which is not {one} and not {two}",),
+    "test": (
+        "the {kind} which is neither {one} nor {two}",
+        "the only {kind} that is not {one} and not {two}",
+    ),
 }
 NOT_SIDE: Forms = {
     "train": (
@@ -296,5 +380,9 @@ NOT_SIDE: Forms = {
         "the {kind} that stands anywhere but on the {direction}",
         "the {kind} other than the one on the {direction}",
     ),
-    "test": ("the {kind} which is not on the {direction}",),
+    "test": (
+        "the only {kind} that is not on the {direction}",
+        "the {kind} that stands not on the {direction}",
+        "a {kind} which is not on the {direction}",
+    ),
 }

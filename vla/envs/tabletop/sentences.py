@@ -1,6 +1,7 @@
 """Sentence templates of reworded instructions, by kind, task family and split.
 
-Templates of the split "test" are never trained on; their words mostly are. Slots: {x} the object,
+Templates of the split "test" are never trained on; their words mostly are. They were all written
+after those of "train", before any policy was asked them. Slots: {x} the object,
 {d} where it goes ("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of
 the object, {other} another object's name, {drawer} the drawer, {verb} one that need not be
 known, since the rest says enough.
@@ -37,11 +38,14 @@ PARAPHRASE: Bank = {
             "go and collect {x}",
         ),
         "test": (
-            "i would like to see {x} in the air",
-            "have {x} in your hand",
-            "bring your gripper to {x} and raise it",
-            "collect {x} and let me see it",
-            "{x} should be up in the air",
+            "i would like {x} to be in your gripper",
+            "let {x} be in the air",
+            "close your gripper around {x} so that i see it in the air",
+            "seize {x} and let me see it",
+            "bring {x} up so that i see it",
+            "would you raise {x} from the table",
+            "have your fingers carry {x} up",
+            "collect {x} from the table for me",
         ),
     },
     "place": {
@@ -68,11 +72,14 @@ PARAPHRASE: Bank = {
             "have {x} sit {d}",
         ),
         "test": (
-            "i would like {x} to end up {d}",
-            "leave {x} {d}",
-            "carry {x} over and let it rest {d}",
-            "{x} goes {d}",
-            "bring {x} over so that it is {d}",
+            "would you leave {x} {d}",
+            "raise {x} and leave it {d}",
+            "i would like to see that {x} is {d}",
+            "collect {x} and lay it {d}",
+            "let {x} go so that it is {d}",
+            "have {x} rest {d}",
+            "deposit {x} {d} for me",
+            "seize {x} and transfer it so that it is {d}",
         ),
     },
     "open_drawer": {
@@ -93,10 +100,12 @@ PARAPHRASE: Bank = {
             "let the {drawer} roll out",
         ),
         "test": (
-            "i would like the {drawer} to come out",
-            "make the {drawer} come out of the cabinet",
-            "have the {drawer} stick out all the way",
-            "draw out the {drawer}",
+            "let me see what is inside the {drawer}",
+            "the {drawer} should come out",
+            "would you draw out the {drawer}",
+            "have the {drawer} come out so that i see inside",
+            "extend the {drawer} all the way",
+            "bring the {drawer} out for me",
         ),
     },
     "close_drawer": {
@@ -117,10 +126,12 @@ PARAPHRASE: Bank = {
             "make the {drawer} end where the cabinet ends",
         ),
         "test": (
-            "i would like the {drawer} to go back in",
-            "make the {drawer} disappear in the cabinet",
-            "bring the {drawer} back into the cabinet",
-            "tuck the {drawer} back in",
+            "the {drawer} should go back",
+            "would you tuck the {drawer} in",
+            "have the {drawer} disappear",
+            "shove the {drawer} in all the way",
+            "return the {drawer} so that it is in the cabinet",
+            "let the {drawer} go back in",
         ),
     },
     "store": {
@@ -162,11 +173,14 @@ REFERRING: Bank = {
             "the thing to grasp is {x}",
         ),
         "test": (
-            "could you take {x}",
-            "your task is to pick up {x}",
-            "find {x} and grab it for me",
-            "i need you to lift {x}",
-            "now fetch {x}",
+            "now please get {x}",
+            "i want you to grasp {x}",
+            "could you find {x} and lift it",
+            "take {x} from the table",
+            "look for {x} and fetch it for me",
+            "let me have {x}",
+            "can you take {x} and hold it up",
+            "i need {x} , can you get it",
         ),
     },
     "place": {
@@ -190,11 +204,14 @@ REFERRING: Bank = {
             "get {x} and put it {d}",
         ),
         "test": (
-            "could you set {x} {d}",
-            "your task is to put {x} {d}",
-            "find {x} and drop it {d}",
-            "i need {x} to be {d}",
-            "now place {x} {d} for me",
+            "now please move {x} so that it is {d}",
+            "i want you to drop {x} {d}",
+            "could you find {x} and set it {d}",
+            "take {x} from the table and put it {d}",
+            "fetch {x} and place it {d} for me",
+            "i want {x} {d}",
+            "can you grab {x} and set it down {d}",
+            "look for {x} and move it , it should be {d}",
         ),
     },
     "open_drawer": {
@@ -209,9 +226,10 @@ REFERRING: Bank = {
             "it would be nice if you could open {x}",
         ),
         "test": (
-            "could you open {x}",
-            "your task is to pull {x} open",
-            "now slide {x} open for me",
+            "now please open {x}",
+            "i want you to pull open {x}",
+            "can you find {x} and slide it open",
+            "i need {x} to be open",
         ),
     },
     "close_drawer": {
@@ -225,7 +243,12 @@ REFERRING: Bank = {
             "close {x} for me",
             "it would be nice if you could close {x}",
         ),
-        "test": ("could you close {x}", "your task is to shut {x}", "now push {x} closed for me"),
+        "test": (
+            "now please close {x}",
+            "i want you to push {x} closed",
+            "can you find {x} and shut it",
+            "i need {x} to be closed",
+        ),
     },
     "store": {
         "train": (
@@ -258,5 +281,11 @@ DRAWER = {
         "the thing that you can pull on",
         "what moves in and out of the cabinet",
     ),
-    "test": ("the part of the cabinet with the black handle", "the wooden part that slides"),
+    "test": (
+        "the part with the black handle",
+        "the wooden part that can be pulled out of the cabinet",
+        "the only part of the cabinet that moves",
+        "what slides in and out",
+        "the box with a handle in the cabinet",
+    ),
 }

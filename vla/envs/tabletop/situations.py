@@ -41,10 +41,14 @@ IMPLIED: Bank = {
             "i need the place where {x} stands",
         ),
         "test": (
-            "i want to see the bottom of {x}",
-            "show me what is under {x}",
-            "i want to know how heavy {x} is",
-            "help me , i cannot reach {x}",
+            "i would like to know what is under {x}",
+            "how much does {x} weigh ?",
+            "i want to look at the bottom of {x}",
+            "i am too short , i cannot get at {x}",
+            "is there something under {x} ?",
+            "{x} is too far away , help me",
+            "my ring may be under {x} , let me see",
+            "i want to clean the place under {x}",
         ),
     },
     "place": {
@@ -83,10 +87,14 @@ IMPLIED: Bank = {
             "what is the {dest} for ? for {x}",
         ),
         "test": (
-            "{x} is meant to be served {d}",
-            "the {dest} is empty , it is waiting for {x}",
-            "i want to keep {x} {d}",
-            "later i want to find {x} {d}",
+            "{x} should be served {d}",
+            "we like to find {x} {d}",
+            "{x} has its place {d}",
+            "the {dest} is here for {x}",
+            "nothing is {d} , and it was made for {x}",
+            "we keep {x} {d} , not on the table",
+            "tomorrow i need {x} {d}",
+            "the {dest} is ready and waiting for {x}",
         ),
     },
     "open_drawer": {
@@ -134,10 +142,14 @@ IMPLIED: Bank = {
             "the thing in the drawer is mine and i want it back",
         ),
         "test": (
-            "i need my keys , they are in the drawer",
-            "i want to know what is in the drawer",
-            "my spoon has to go into the drawer",
-            "i am looking for something in the drawer",
+            "i want my gloves , they are in the drawer",
+            "my phone has to go into the drawer",
+            "i forgot what we keep in the drawer , i want to look",
+            "there is a pen in the drawer , and i need it now",
+            "is my wallet in the drawer ?",
+            "i am looking for my watch , it may be in the drawer",
+            "i have a cup here that belongs in the drawer",
+            "i cannot reach into the drawer",
         ),
     },
     "close_drawer": {
@@ -186,10 +198,14 @@ IMPLIED: Bank = {
             "after work the cabinet should be in order",
         ),
         "test": (
-            "the open drawer is in the way",
-            "i am done , make the cabinet tidy",
-            "the drawer looks untidy",
-            "i got what i need from the drawer",
+            "i have all that i need from the drawer",
+            "the drawer sticks out and i bump into it",
+            "we are done with the drawer for today",
+            "my gloves are back in the drawer , thanks",
+            "make the cabinet look tidy",
+            "dust should not get into the drawer",
+            "our guests should not look into the drawer",
+            "the drawer is in my way",
         ),
     },
 }
@@ -213,7 +229,13 @@ SOMETHING_OF_COLOR: Bank = {
             "is anything {color} here ? bring it",
             "hand over the thing that is {color}",
         ),
-        "test": ("i want something {color} , hand it to me", "give me something {color}"),
+        "test": (
+            "i like {color} , hand me something of that color",
+            "can i have something {color} ?",
+            "i am looking for a thing that is {color}",
+            "is there anything {color} for me ?",
+            "i need whatever is {color}",
+        ),
     },
     "place": {
         "train": (
@@ -229,7 +251,13 @@ SOMETHING_OF_COLOR: Bank = {
             "things that are {color} should be {d}",
             "for the {dest} i want something {color}",
         ),
-        "test": ("i want something {color} {d}", "the {dest} is for something {color}"),
+        "test": (
+            "i need something {color} {d}",
+            "something {color} is to be {d}",
+            "the {dest} is waiting for something {color}",
+            "please serve something {color} {d}",
+            "the {dest} was made for something {color}",
+        ),
     },
 }
 ONLY_CAN: Bank = {
@@ -251,7 +279,13 @@ ONLY_CAN: Bank = {
             "is there anything to drink ?",
             "let me drink something",
         ),
-        "test": ("i want something to drink", "help me , i am thirsty"),
+        "test": (
+            "can i have something to drink ?",
+            "i need something to drink now",
+            "i am looking for my drink",
+            "hand me my drink",
+            "a drink would be good",
+        ),
     },
     "place": {
         "train": (
@@ -269,7 +303,13 @@ ONLY_CAN: Bank = {
             "i would like to have the drink {d}",
             "something to drink belongs {d}",
         ),
-        "test": ("i want to find the drink {d}", "the {dest} is waiting for my drink"),
+        "test": (
+            "the drink has its place {d}",
+            "i want my drink {d}",
+            "the {dest} was made for the drink",
+            "my drink is to be served {d}",
+            "we keep the drink {d}",
+        ),
     },
 }
 ONLY_BLOCK: Bank = {
@@ -288,7 +328,13 @@ ONLY_BLOCK: Bank = {
             "a piece for my tower is what i need",
             "my son wants to build something",
         ),
-        "test": ("i need a piece to build a tower", "give me something to build with"),
+        "test": (
+            "can i have something to build with ?",
+            "a piece of my tower is missing",
+            "i would like to build a house , hand me a piece",
+            "i need one more piece for the tower",
+            "where is the piece for my tower ?",
+        ),
     },
     "place": {
         "train": (
@@ -303,6 +349,12 @@ ONLY_BLOCK: Bank = {
             "the {dest} is where pieces for towers are kept",
             "i would like to have the piece for my tower {d}",
         ),
-        "test": ("i want to find the piece for my tower {d}",),
+        "test": (
+            "the piece for the tower has its place {d}",
+            "i want something to build with {d}",
+            "the {dest} is meant for the piece of my tower",
+            "we keep what we build with {d}",
+            "my piece for the tower is to be kept {d}",
+        ),
     },
 }
