@@ -180,7 +180,8 @@ def meant(text: str, objects: dict) -> set[str]:
     ):
         return set(of({"r": "can", "t": "can", "a": "can"}.get(m["look"][0], "block")))
     if m := read(
-        r"the (?:one )?object (?:that|which) is (?:the )?(?P<look>round|tall(?:est)?|square|low(?:est)?)"
+        r"the (?:one )?object (?:that|which) is (?:the )?"
+        r"(?P<look>round|tall(?:est)?|square|low(?:est)?)"
     ):
         return set(of({"r": "can", "t": "can"}.get(m["look"][0], "block")))
     if m := read(r"the (?P<look>tallest|lowest) object"):

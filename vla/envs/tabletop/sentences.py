@@ -1,10 +1,10 @@
 """Sentence templates of reworded instructions, by kind, task family and split.
 
 Templates of the split "test" are never trained on; their words mostly are. They were all written
-after those of "train", before any policy was asked them. Slots: {x} the object,
-{d} where it goes ("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of
-the object, {other} another object's name, {drawer} the drawer, {verb} one that need not be
-known, since the rest says enough.
+after those of "train", before any policy was asked them. Slots: {x} the object, {d} where it goes
+("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of the object, {other}
+another object's name, {drawer} the drawer, {verb} one that need not be known, since the rest says
+enough.
 """
 
 from __future__ import annotations
