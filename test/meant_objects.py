@@ -50,23 +50,25 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"the NOUN which stands (?P<side>left|right)most of all")
         or read(r"the NOUN (?:on the very|at the) (?P<side>left|right)(?: edge)?")
         or read(r"the NOUN farther to the (?P<side>left|right) than any other")
+        or read(r"the NOUN that stands all the way to the (?P<side>left|right)")
     ):
         return foremost(of(m["noun"]), m["side"])
     if m := (
         read(rf"the NOUN {LINK}(?:nearest|closest) to {ROBOT}")
         or read(rf"the (?:nearest|closest) NOUN(?: to {ROBOT})?")
-        or read(r"the NOUN nearer to you than any other")
+        or read(r"the NOUN (?:nearer|that stands closer) to you than any other")
     ):
         return foremost(of(m["noun"]), "near")
     if m := (
         read(rf"the NOUN {LINK}farthest (?:away|from {ROBOT})")
         or read(r"the (?:farthest|most distant) NOUN")
         or read(r"the NOUN farther from you than any other")
+        or read(r"the NOUN that you need to reach farthest for")
     ):
         return foremost(of(m["noun"]), "far")
     if m := (
         read(rf"the NOUN {LINK}(?:nearest to|next to|beside|right by) the NAME")
-        or read(r"the NOUN nearer to the NAME than any other")
+        or read(r"the NOUN (?:that stands )?nearer to the NAME than any other(?: \w+)?")
     ):
         rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
         return nearest(rest, objects[m["other"]])
@@ -79,7 +81,10 @@ def meant(text: str, objects: dict) -> set[str]:
     if m := read(r"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to the NAME"):
         rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
         return nearest(rest, objects[m["other"]])
-    if m := read(rf"the NOUN {LINK}(?:to the |on the )?(?P<side>left|right)(?: side)? of the NAME"):
+    if m := read(
+        rf"the NOUN {LINK}(?:you see )?(?:to the |on the )?(?P<side>left|right)"
+        r"(?: side)? of the NAME"
+    ):
         sign = 1 if m["side"] == "left" else -1
         y = objects[m["other"]][1]
         rest = {n: sign * (p[1] - y) for n, p in of(m["noun"]).items() if n != m["other"]}
@@ -99,9 +104,19 @@ def meant(text: str, objects: dict) -> set[str]:
         rest = {n: sign * (p[0] - x) for n, p in of(m["noun"]).items() if n != m["other"]}
         assert all(abs(distance) >= 0.0399 for distance in rest.values())
         return {name for name, distance in rest.items() if distance > 0}
+    if m := (
+        read(rf"the NOUN that (?:is|stands) (?P<by>nearer|closer) to {ROBOT} than the NAME")
+        or read(r"the NOUN that is (?P<by>farther) from you than the NAME")
+        or read(r"the NOUN that the robot has to (?P<by>reach past) the NAME for")
+    ):
+        sign = -1 if m["by"] in ("nearer", "closer") else 1
+        x = objects[m["other"]][0]
+        rest = {n: sign * (p[0] - x) for n, p in of(m["noun"]).items() if n != m["other"]}
+        assert all(abs(distance) >= 0.0399 for distance in rest.values())
+        return {name for name, distance in rest.items() if distance > 0}
     another = r"(?P<another>\w+ (?:block|can))"
     if m := (
-        read(rf"the NOUN {LINK}between the NAME and the {another}")
+        read(rf"the NOUN {LINK}(?:in the middle , |in )?between the NAME and the {another}")
         or read(rf"the NOUN with the NAME on one side and the {another} on the other")
     ):
         low, high = sorted(objects[m[end]][1] for end in ("other", "another"))
@@ -132,6 +147,8 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"any NOUN but not (?P<one>\w+) or (?P<two>\w+)")
         or read(r"a NOUN that is not (?P<one>\w+) and not (?P<two>\w+)")
         or read(r"the NOUN not colored (?P<one>\w+)")
+        or read(r"the NOUN in a color other than (?P<one>\w+)(?: or (?P<two>\w+))?")
+        or read(r"the NOUN that is any color but (?P<one>\w+)")
         or read(r"some NOUN that is not (?P<one>\w+)")
         or read(r"a NOUN , but not the (?P<one>\w+) one")
         or read(r"the NOUN other than the (?P<one>\w+) one(?: and the (?P<two>\w+) one)?")
@@ -154,6 +171,19 @@ def meant(text: str, objects: dict) -> set[str]:
         return foremost(
             of(m["noun"]), "near" if m["by"].startswith(("closer", "nearer")) else "far"
         )
+    sides = {"right of": "right", "on its left": "right", "on its right": "left"}
+    if m := (
+        read(r"the NOUN that has the other one (?P<seen>on its left|on its right)")
+        or read(r"the NOUN to the (?P<seen>right of) the other one")
+    ):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), sides[m["seen"]])
+    if m := (
+        read(r"the NOUN that is (?P<by>closer to|farther from) you than the other one")
+        or read(r"the (?P<by>closer|farther) NOUN of the two")
+    ):
+        assert len(of(m["noun"])) == 2
+        return foremost(of(m["noun"]), "near" if m["by"].startswith("closer") else "far")
     if m := read(r"the (?:nearer|closer) NOUN") or read(r"the NOUN more to the front"):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "near")
@@ -164,21 +194,25 @@ def meant(text: str, objects: dict) -> set[str]:
         read(r"the (?:middle|central) NOUN")
         or read(rf"the (?:one )?NOUN {LINK}in the middle(?: of the three)?")
         or read(r"the NOUN in the center of the three")
+        or read(r"the NOUN between the other two")
     ):
         row = of(m["noun"])
         assert len(row) == 3
         return set(row) - foremost(row, "left") - foremost(row, "right")
     if m := read(
         r"the (?:only|one|single|one and only) NOUN"
-        r"(?: which is)?(?: on the table| that you see| there is)?"
+        r"(?: which is)?(?: on the table| that you see| there is| that we have here)?"
     ) or read(r"the one NOUN that is on the table"):
         return set(of(m["noun"]))
     if m := (
         read(r"the (?:only )?(?P<look>round|tall|square|low) (?:round |square )?object")
         or read(r"the object with (?P<look>a round top|corners)")
+        or read(r"the object that looks like a (?P<look>cylinder|cube)")
         or read(r"the object (?P<look>taller|lower) than any other")
     ):
-        return set(of({"r": "can", "t": "can", "a": "can"}.get(m["look"][0], "block")))
+        return set(
+            of({"cy": "can", "ro": "can", "ta": "can", "a ": "can"}.get(m["look"][:2], "block"))
+        )
     if m := read(
         r"the (?:one )?object (?:that|which) is (?:the )?"
         r"(?P<look>round|tall(?:est)?|square|low(?:est)?)"
@@ -192,9 +226,15 @@ def meant(text: str, objects: dict) -> set[str]:
         or read(r"any NOUN but the one on the (?P<side>left|right)")
         or read(r"the NOUN that stands anywhere but on the (?P<side>left|right)")
         or read(r"the NOUN other than the one on the (?P<side>left|right)")
+        or read(r"the NOUN that does not stand to the (?P<side>left|right)")
     ):
         assert len(of(m["noun"])) == 2
         return foremost(of(m["noun"]), "left" if m["side"] == "right" else "right")
+    if m := (
+        read(r"the only object here that is no (?P<kind>block|can)")
+        or read(r"the object that does not look like a (?P<kind>block|can)")
+    ):
+        return {name for name in objects if not name.endswith(m["kind"])}
     if m := read(r"(?:the|an) (?:only |one )?object (?:that|which) is not a (?P<kind>block|can)"):
         return {name for name in objects if not name.endswith(m["kind"])}
     if m := read(
@@ -206,6 +246,7 @@ def meant(text: str, objects: dict) -> set[str]:
         read(r"the only (?P<color>\w+) object")
         or read(r"the (?P<color>\w+) (?:one|object|thing)")
         or read(r"the thing colored (?P<color>\w+)")
+        or read(r"the only (?P<color>\w+) object on the table")
         or read(r"the one thing here that is (?P<color>\w+)")
         or read(r"the (?:only |one )?object (?:that|which) is (?P<color>\w+)")
         or read(r"the one that is (?P<color>\w+)")

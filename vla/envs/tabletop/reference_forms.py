@@ -27,9 +27,8 @@ FOREMOST: dict[str, Forms] = {
             "the {kind} farther to the left than any other",
         ),
         "test": (
+            "the {kind} that stands all the way to the left",
             "the {kind} which is farthest to the left",
-            "the {kind} which is leftmost",
-            "the {kind} that is at the left end",
         ),
     },
     "right": {
@@ -48,7 +47,6 @@ FOREMOST: dict[str, Forms] = {
         "test": (
             "the {kind} which is farthest to the right",
             "the {kind} which is rightmost",
-            "the {kind} that is at the right end",
         ),
     },
     "near": {
@@ -65,9 +63,8 @@ FOREMOST: dict[str, Forms] = {
             "the {kind} nearer to you than any other",
         ),
         "test": (
+            "the {kind} that stands closer to you than any other",
             "the {kind} which is nearest to you",
-            "the {kind} that stands closest to you",
-            "the {kind} nearest to you",
         ),
     },
     "far": {
@@ -84,9 +81,9 @@ FOREMOST: dict[str, Forms] = {
             "the {kind} farther from you than any other",
         ),
         "test": (
-            "the {kind} which is farthest from you",
-            "the {kind} that stands farthest from the robot",
             "the {kind} farthest from you",
+            "the {kind} that is farthest away from the robot",
+            "the {kind} that you need to reach farthest for",
         ),
     },
 }
@@ -101,9 +98,8 @@ OF_TWO: dict[str, Forms] = {
             "the {kind} to the left",
         ),
         "test": (
+            "the {kind} that has the other one on its right",
             "the {kind} that stands on the left",
-            "the {kind} to your left",
-            "the {kind} which is to the left",
         ),
     },
     "right": {
@@ -116,9 +112,8 @@ OF_TWO: dict[str, Forms] = {
             "the {kind} to the right",
         ),
         "test": (
-            "the {kind} that stands on the right",
-            "the {kind} to your right",
-            "the {kind} which is to the right",
+            "the {kind} to the right of the other one",
+            "the {kind} that has the other one on its left",
         ),
     },
     "near": {
@@ -131,9 +126,8 @@ OF_TWO: dict[str, Forms] = {
             "the {kind} more to the front",
         ),
         "test": (
-            "the {kind} that stands closer to you",
-            "the {kind} nearer to you",
-            "the {kind} which is nearer to the robot",
+            "the {kind} that is closer to you than the other one",
+            "the closer {kind} of the two",
         ),
     },
     "far": {
@@ -146,9 +140,8 @@ OF_TWO: dict[str, Forms] = {
             "the {kind} more to the back",
         ),
         "test": (
-            "the {kind} that stands farther away",
-            "the {kind} which is farther from you",
-            "the {kind} farther from the robot",
+            "the {kind} that is farther from you than the other one",
+            "the farther {kind} of the two",
         ),
     },
 }
@@ -162,9 +155,8 @@ MIDDLE: Forms = {
         "the central {kind}",
     ),
     "test": (
+        "the {kind} between the other two",
         "the {kind} that stands in the middle",
-        "the one {kind} in the middle",
-        "the {kind} in the middle of the three",
     ),
 }
 COUNTED: Forms = {
@@ -179,7 +171,6 @@ COUNTED: Forms = {
     "test": (
         "the {kind} which is {ordinal} from the {direction}",
         "the {ordinal} {kind} when i count from the {direction}",
-        "the {kind} that stands {ordinal} from the {direction}",
     ),
 }
 IN_LINE: Forms = {
@@ -199,9 +190,8 @@ ONLY_KIND: Forms = {
         "the only {kind} that you see",
     ),
     "test": (
+        "the only {kind} that we have here",
         "the one {kind} on the table",
-        "the only {kind} which is on the table",
-        "the only {kind} there is",
     ),
 }
 SHAPES: dict[str, Forms] = {
@@ -216,9 +206,8 @@ SHAPES: dict[str, Forms] = {
             "the tall round object",
         ),
         "test": (
+            "the object that looks like a cylinder",
             "the object which is round",
-            "the object which is the tallest",
-            "the one object that is tall",
         ),
     },
     "block": {
@@ -232,9 +221,8 @@ SHAPES: dict[str, Forms] = {
             "the low square object",
         ),
         "test": (
+            "the object that looks like a cube",
             "the object which is square",
-            "the object which is the lowest",
-            "the one object that is low",
         ),
     },
 }
@@ -249,9 +237,8 @@ ONLY_COLOR: Forms = {
         "the one thing here that is {color}",
     ),
     "test": (
-        "the one that is {color}",
-        "the only object which is {color}",
-        "the one object that is {color}",
+        "the only {color} object on the table",
+        "the object that is {color}",
     ),
 }
 NEAREST: Forms = {
@@ -267,8 +254,7 @@ NEAREST: Forms = {
     ),
     "test": (
         "the {kind} that is closest to the {other}",
-        "the {kind} which is nearest to the {other}",
-        "the {kind} that stands next to the {other}",
+        "the {kind} that stands nearer to the {other} than any other {kind}",
     ),
 }
 BEYOND: Forms = {
@@ -281,9 +267,8 @@ BEYOND: Forms = {
         "the {kind} which stands to the {direction} of the {other}",
     ),
     "test": (
-        "the {kind} which is {direction} of the {other}",
-        "the {kind} which is to the {direction} of the {other}",
         "the {kind} that stands {direction} of the {other}",
+        "the {kind} you see to the {direction} of the {other}",
     ),
 }
 IN_DEPTH: dict[str, Forms] = {
@@ -295,8 +280,8 @@ IN_DEPTH: dict[str, Forms] = {
             "the {kind} on your side of the {other}",
         ),
         "test": (
-            "the {kind} which is in front of the {other}",
-            "the {kind} that stands in front of the {other}",
+            "the {kind} that is nearer to you than the {other}",
+            "the {kind} that stands closer to the robot than the {other}",
         ),
     },
     "far": {
@@ -306,8 +291,9 @@ IN_DEPTH: dict[str, Forms] = {
             "the {kind} beyond the {other}",
         ),
         "test": (
-            "the {kind} which is behind the {other}",
-            "the {kind} which stands behind the {other}",
+            "the {kind} behind the {other}",
+            "the {kind} that is farther from you than the {other}",
+            "the {kind} that the robot has to reach past the {other} for",
         ),
     },
 }
@@ -318,8 +304,8 @@ BETWEEN: Forms = {
         "the {kind} with the {other} on one side and the {another} on the other",
     ),
     "test": (
-        "the {kind} which is between the {other} and the {another}",
-        "the {kind} that stands between the {other} and the {another}",
+        "the {kind} that stands in between the {other} and the {another}",
+        "the {kind} in the middle , between the {other} and the {another}",
     ),
 }
 NOT_COLOR: Forms = {
@@ -336,9 +322,8 @@ NOT_COLOR: Forms = {
         "the {kind} other than the {color} one",
     ),
     "test": (
-        "the only {kind} which is not {color}",
-        "the one {kind} that is not {color}",
-        "a {kind} which is not {color}",
+        "the {kind} in a color other than {color}",
+        "the {kind} that is any color but {color}",
     ),
 }
 NOT_KIND: Forms = {
@@ -352,9 +337,8 @@ NOT_KIND: Forms = {
         "whatever is not a {kind}",
     ),
     "test": (
-        "the only object which is not a {kind}",
-        "the one object that is not a {kind}",
-        "an object that is not a {kind}",
+        "the only object here that is no {kind}",
+        "the object that does not look like a {kind}",
     ),
 }
 NEITHER: Forms = {
@@ -367,8 +351,8 @@ NEITHER: Forms = {
         "the {kind} other than the {one} one and the {two} one",
     ),
     "test": (
-        "the {kind} which is neither {one} nor {two}",
-        "the only {kind} that is not {one} and not {two}",
+        "the {kind} that is not {one} and not {two}",
+        "the {kind} in a color other than {one} or {two}",
     ),
 }
 NOT_SIDE: Forms = {
@@ -381,8 +365,7 @@ NOT_SIDE: Forms = {
         "the {kind} other than the one on the {direction}",
     ),
     "test": (
+        "the {kind} that does not stand to the {direction}",
         "the only {kind} that is not on the {direction}",
-        "the {kind} that stands not on the {direction}",
-        "a {kind} which is not on the {direction}",
     ),
 }

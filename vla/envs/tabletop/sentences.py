@@ -1,10 +1,10 @@
 """Sentence templates of reworded instructions, by kind, task family and split.
 
-Templates of the split "test" are never trained on; their words mostly are. They were all written
-after those of "train", before any policy was asked them. Slots: {x} the object, {d} where it goes
-("in the bowl"), {e} where it does not go, {dest} the bowl or plate, {color} of the object, {other}
-another object's name, {drawer} the drawer, {verb} one that need not be known, since the rest says
-enough.
+Templates of the split "test" are never trained on; their words mostly are. Nearly all were written
+by somebody who had not seen those of "train", and all before any policy was asked them. Slots: {x}
+the object, {d} where it goes ("in the bowl"), {e} where it does not go, {dest} the bowl or plate,
+{color} of the object, {other} another object's name, {drawer} the drawer, {verb} one that need not
+be known, since the rest says enough.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ PARAPHRASE: Bank = {
             "go and collect {x}",
         ),
         "test": (
-            "i would like {x} to be in your gripper",
-            "let {x} be in the air",
-            "close your gripper around {x} so that i see it in the air",
-            "seize {x} and let me see it",
-            "bring {x} up so that i see it",
-            "would you raise {x} from the table",
-            "have your fingers carry {x} up",
-            "collect {x} from the table for me",
+            "would you seize {x} and raise it , please ?",
+            "up in the air with {x}",
+            "collect {x} from the table , robot",
+            "i want {x} up off the table",
+            "bring {x} up into the air with your gripper",
+            "i would like you to have {x} in your gripper , off the table",
+            "reach down for {x} , seize it and come back up",
         ),
     },
     "place": {
@@ -72,14 +71,12 @@ PARAPHRASE: Bank = {
             "have {x} sit {d}",
         ),
         "test": (
-            "would you leave {x} {d}",
-            "raise {x} and leave it {d}",
-            "i would like to see that {x} is {d}",
-            "collect {x} and lay it {d}",
-            "let {x} go so that it is {d}",
-            "have {x} rest {d}",
-            "deposit {x} {d} for me",
-            "seize {x} and transfer it so that it is {d}",
+            "i would like {x} to end up {d}",
+            "would you bring {x} over and lay it {d} ?",
+            "see to it that {x} is {d}",
+            "could you make {x} go {d} ?",
+            "i want {x} to stand {d} when you have finished",
+            "collect {x} and let it rest {d} , please",
         ),
     },
     "open_drawer": {
@@ -100,12 +97,12 @@ PARAPHRASE: Bank = {
             "let the {drawer} roll out",
         ),
         "test": (
-            "let me see what is inside the {drawer}",
-            "the {drawer} should come out",
-            "would you draw out the {drawer}",
-            "have the {drawer} come out so that i see inside",
-            "extend the {drawer} all the way",
-            "bring the {drawer} out for me",
+            "draw the {drawer} all the way out",
+            "make the {drawer} stick out of the cabinet , please",
+            "would you expose what is inside the {drawer} ?",
+            "bring the {drawer} out so that i see what it has inside",
+            "let me have a look inside the {drawer}",
+            "use the handle to draw out the {drawer}",
         ),
     },
     "close_drawer": {
@@ -126,12 +123,12 @@ PARAPHRASE: Bank = {
             "make the {drawer} end where the cabinet ends",
         ),
         "test": (
-            "the {drawer} should go back",
-            "would you tuck the {drawer} in",
-            "have the {drawer} disappear",
-            "shove the {drawer} in all the way",
-            "return the {drawer} so that it is in the cabinet",
-            "let the {drawer} go back in",
+            "shove the {drawer} back in",
+            "would you seal the {drawer} , please ?",
+            "tuck the {drawer} back into the cabinet",
+            "make the {drawer} disappear into the cabinet",
+            "return the {drawer} all the way into the cabinet",
+            "i want the {drawer} to go back in where it belongs",
         ),
     },
     "store": {
@@ -173,14 +170,14 @@ REFERRING: Bank = {
             "the thing to grasp is {x}",
         ),
         "test": (
-            "now please get {x}",
-            "i want you to grasp {x}",
-            "could you find {x} and lift it",
-            "take {x} from the table",
-            "look for {x} and fetch it for me",
-            "let me have {x}",
-            "can you take {x} and hold it up",
-            "i need {x} , can you get it",
+            "pick up {x} , please",
+            "would you grab {x} for me ?",
+            "i need you to lift {x}",
+            "robot , get a hold of {x}",
+            "now go and take {x} off the table",
+            "can you reach over and grasp {x} ?",
+            "the thing to pick up now is {x}",
+            "look for {x} and lift it up",
         ),
     },
     "place": {
@@ -204,14 +201,13 @@ REFERRING: Bank = {
             "get {x} and put it {d}",
         ),
         "test": (
-            "now please move {x} so that it is {d}",
-            "i want you to drop {x} {d}",
-            "could you find {x} and set it {d}",
-            "take {x} from the table and put it {d}",
-            "fetch {x} and place it {d} for me",
-            "i want {x} {d}",
-            "can you grab {x} and set it down {d}",
-            "look for {x} and move it , it should be {d}",
+            "put {x} {d} , please",
+            "could you move {x} so that it stands {d} ?",
+            "i need {x} put {d}",
+            "{d} is where i want {x}",
+            "find {x} , pick it up and drop it {d}",
+            "now we need to place {x} {d}",
+            "robot , would you put {x} down {d} for me ?",
         ),
     },
     "open_drawer": {
@@ -226,10 +222,10 @@ REFERRING: Bank = {
             "it would be nice if you could open {x}",
         ),
         "test": (
-            "now please open {x}",
-            "i want you to pull open {x}",
-            "can you find {x} and slide it open",
-            "i need {x} to be open",
+            "open {x} , please",
+            "can you pull {x} open for me ?",
+            "i would like {x} opened",
+            "find {x} and slide it open",
         ),
     },
     "close_drawer": {
@@ -244,10 +240,10 @@ REFERRING: Bank = {
             "it would be nice if you could close {x}",
         ),
         "test": (
-            "now please close {x}",
-            "i want you to push {x} closed",
-            "can you find {x} and shut it",
-            "i need {x} to be closed",
+            "please close {x}",
+            "would you push {x} shut ?",
+            "i want {x} closed now",
+            "go over to {x} and shut it",
         ),
     },
     "store": {
@@ -282,10 +278,8 @@ DRAWER = {
         "what moves in and out of the cabinet",
     ),
     "test": (
-        "the part with the black handle",
-        "the wooden part that can be pulled out of the cabinet",
-        "the only part of the cabinet that moves",
-        "what slides in and out",
-        "the box with a handle in the cabinet",
+        "the wooden box that slides in and out of the cabinet",
+        "the part of the cabinet that you pull on",
+        "what the black handle is on",
     ),
 }
