@@ -60,25 +60,16 @@ def meant(text: str, objects: dict) -> set[str]:
     ):
         return foremost(of(m["noun"]), "near")
     if m := (
-        read(rf"the NOUN {LINK}farthest (?:away|from {ROBOT})")
+        read(rf"the NOUN {LINK}farthest (?:away|(?:away )?from {ROBOT})")
         or read(r"the (?:farthest|most distant) NOUN")
         or read(r"the NOUN farther from you than any other")
         or read(r"the NOUN that you need to reach farthest for")
     ):
         return foremost(of(m["noun"]), "far")
     if m := (
-        read(rf"the NOUN {LINK}(?:nearest to|next to|beside|right by) the NAME")
+        read(rf"the NOUN {LINK}(?:nearest to|closest to|next to|beside|right by) the NAME")
         or read(r"the NOUN (?:that stands )?nearer to the NAME than any other(?: \w+)?")
     ):
-        rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
-        return nearest(rest, objects[m["other"]])
-    if m := read(r"the NOUN (?:(?:that|which) is )?farthest to the (?P<side>left|right)"):
-        return foremost(of(m["noun"]), m["side"])
-    if m := read(rf"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to {ROBOT}"):
-        return foremost(of(m["noun"]), "near")
-    if m := read(rf"the NOUN (?:(?:that|which) is )?farthest (?:away )?from {ROBOT}"):
-        return foremost(of(m["noun"]), "far")
-    if m := read(r"the NOUN (?:(?:that|which) is )?(?:nearest|closest) to the NAME"):
         rest = {name: p for name, p in of(m["noun"]).items() if name != m["other"]}
         return nearest(rest, objects[m["other"]])
     if m := read(
@@ -233,9 +224,8 @@ def meant(text: str, objects: dict) -> set[str]:
     if m := (
         read(r"the only object here that is no (?P<kind>block|can)")
         or read(r"the object that does not look like a (?P<kind>block|can)")
+        or read(r"(?:the|an) (?:only |one )?object (?:that|which) is not a (?P<kind>block|can)")
     ):
-        return {name for name in objects if not name.endswith(m["kind"])}
-    if m := read(r"(?:the|an) (?:only |one )?object (?:that|which) is not a (?P<kind>block|can)"):
         return {name for name in objects if not name.endswith(m["kind"])}
     if m := read(
         r"(?:the|a|an) (?:only |one )?NOUN (?:that|which) is (?:not|neither) (?P<one>\w+)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vla.envs.tabletop.sentences import REFERRING
 
-# Things of daily life that no scene has, and none of the benchmark `instruct` either.
+# Things of daily life that no scene has; training's are none of the benchmark `instruct` either.
 THINGS = {
     "train": (
         "hammer", "cup", "spoon", "phone", "book", "tomato", "ball", "pen",
@@ -234,7 +234,7 @@ EMPTY = {
         "see you later",
     ),
 }
-# Commands in languages that the policy lacks. The last three of the split "test" are of languages
+# Commands in languages that the policy lacks. The last four of the split "test" are of languages
 # that training has nothing of.
 LANGUAGES = {
     "train": (

@@ -33,6 +33,7 @@ _SHORT = {
     "let us": "let's",
     "we are": "we're",
 }
+_SHORTENED = re.compile(rf"\b(?:{'|'.join(_SHORT)})\b")
 _BEFORE = (
     "hey ,", "hello ,", "well ,", "ok ,", "so ,", "excuse me ,", "listen ,", "hey robot ,",
     "my friend ,", "if you have time ,", "if you do not mind ,", "when you are ready ,",
@@ -107,9 +108,6 @@ def spoken_sample(sample: RobotSample, share: float, generator: np.random.Genera
     return replace(
         sample, instruction=say(sample.instruction), annotation=annotation, impossible=impossible
     )
-
-
-_SHORTENED = re.compile(rf"\b(?:{'|'.join(_SHORT)})\b")
 
 
 def aside(generator: np.random.Generator) -> str:
